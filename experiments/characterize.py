@@ -1,0 +1,126 @@
+"""Characterises a grid of local topologies: accuracy of the cloud NN against privacy loss.
+
+    python -m experiments.characterize --flagfile=experiments/flags/quickstart.flags
+
+Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
+reconstructions.png. The same command again does only what is missing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli, plots
+from privynet_jax.cells import Cell
+from privynet_jax.characterisation import Config, characterise
+from privynet_jax.errors import UserError
+from privynet_jax.tables import summary_table
+from privynet_jax.training import Schedule
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
+_DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches or a TFDS name.")
+_WEIGHTS = flags.DEFINE_string("weights", "embedded", "Pretrained VGG16 weights.")
+_LAYERS = flags.DEFINE_list("layers", "2,4,7,10", "Numbers of local convolution layers, 1..13.")
+_DEPTHS = flags.DEFINE_list("depths", "8,32", "Numbers of released channels.")
+_DRAWS = flags.DEFINE_integer("draws", 2, "Random channel draws per (layers, depth).")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the images in pixels.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of parts, draws and training.", 0)
+_CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
+_MAX_IMAGES = flags.DEFINE_list(
+    "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
+)
+_CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", 1000, "Training steps of the cloud NN.", 1)
+_ATTACKER_STEPS = flags.DEFINE_integer("attacker_steps", 2000, "Of the trained attacker.", 1)
+_CLOUD_BATCH = flags.DEFINE_integer("cloud_batch_size", 32, "Examples per step.", 1)
+_ATTACKER_BATCH = flags.DEFINE_integer("attacker_batch_size", 32, "Examples per step.", 1)
+_CLOUD_RATE = flags.DEFINE_float("cloud_learning_rate", 2e-3, "Peak learning rate.", 0.0)
+_ATTACKER_RATE = flags.DEFINE_float("attacker_learning_rate", 3e-3, "Peak learning rate.", 0.0)
+_CLOUD_WIDTH = flags.DEFINE_integer("cloud_width", 64, "Channels of the cloud NN.", 1)
+_ATTACKER_WIDTH = flags.DEFINE_integer("attacker_width", 64, "Channels of the attacker.", 1)
+_ATTACKER_BLOCKS = flags.DEFINE_integer("attacker_blocks", 3, "Its residual blocks.", 0)
+_EXAMPLES = flags.DEFINE_integer("examples", 10, "Test images kept with reconstructions.", 1, 100)
+_PICTURED = flags.DEFINE_list(
+    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r0; default: every draw 0."
+)
+_CELLS_PER_DEVICE = flags.DEFINE_integer(
+    "cells_per_device", 0, "Cells trained at once by a device; 0: the backend decides.", 0
+)
+_STEPS_PER_DISPATCH = flags.DEFINE_integer(
+    "steps_per_dispatch", 0, "Training steps per dispatch; 0: the backend decides.", 0
+)
+
+
+def main() -> None:
+    config = _config_from_flags()
+    cli.use_cpu_cores(at_most=len(config.depths) * config.draws)
+    pictured = _pictured_names(config.cells(), _PICTURED.value)
+    done = characterise(config)
+    plots.save_tradeoff(done.results, done.store)
+    plots.save_reconstructions(done.results, done.store, done.examples, pictured)
+    print(summary_table(done.results))
+    print(
+        f"Results and pictures are in {config.workdir}. Privacy loss is what these attackers "
+        "reached on images they never saw; it bounds no other attacker."
+    )
+
+
+def _config_from_flags() -> Config:
+    if not _WORKDIR.value:
+        raise UserError("no --workdir is given; name a folder for the results")
+    return Config(
+        workdir=cli.expanded(_WORKDIR.value),
+        dataset=_DATASET.value,
+        weights=_WEIGHTS.value,
+        layers=_numbers("layers", _LAYERS.value),
+        depths=_numbers("depths", _DEPTHS.value),
+        draws=_DRAWS.value,
+        image_size=_IMAGE_SIZE.value,
+        seed=_SEED.value,
+        cache_dir=cli.expanded(_CACHE_DIR.value),
+        data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
+        max_images=_limits(_MAX_IMAGES.value),
+        cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
+        attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
+        cloud_width=_CLOUD_WIDTH.value,
+        attacker_width=_ATTACKER_WIDTH.value,
+        attacker_blocks=_ATTACKER_BLOCKS.value,
+        examples=_EXAMPLES.value,
+        cells_per_device=_CELLS_PER_DEVICE.value,
+        steps_per_dispatch=_STEPS_PER_DISPATCH.value,
+    )
+
+
+def _numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
+    try:
+        return tuple(int(value) for value in values)
+    except ValueError:
+        given = ",".join(values)
+        raise UserError(f"--{flag}={given}: expected whole numbers separated by commas") from None
+
+
+def _limits(values: Sequence[str]) -> dict[str, int]:
+    try:
+        return {name.strip(): int(count) for name, count in (v.split("=") for v in values)}
+    except ValueError:
+        given = ",".join(values)
+        raise UserError(
+            f"--max_images={given}: expected part=count separated by commas, as in target=3000"
+        ) from None
+
+
+def _pictured_names(cells: Sequence[Cell], asked: Sequence[str]) -> list[str]:
+    known = [cell.name for cell in cells]
+    if unknown := [name for name in asked if name not in known]:
+        raise UserError(
+            f"--pictured names {', '.join(unknown)}; allowed are this grid's cells: "
+            f"{', '.join(known)}"
+        )
+    return list(asked) or [cell.name for cell in cells if cell.draw == 0]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,74 @@
+"""What every command needs around its job: the devices, flags in common and errors in one line."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags, logging
+
+from privynet_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parses flags, runs a command, and ends bad input in one line and exit status 1."""
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
+        # JAX tells at INFO which accelerators it did not find.
+        logging.set_verbosity(logging.WARNING)
+        try:
+            main()
+        except UserError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.errno not in _EXPLAINED:
+                raise
+            fail(f"{error.filename or 'a file'}: {error.strerror}; {_EXPLAINED[error.errno]}")
+        except KeyboardInterrupt:
+            fail("interrupted; run the same command again to continue")
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with one line on standard error and exit status 1."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)
+
+
+def use_cpu_cores(at_most: int) -> None:
+    """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
+
+    It changes nothing where JAX finds an accelerator.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, at_most)))
+
+
+def expanded(path: str) -> Path:
+    """Returns a path given by a person, with ~ for their home."""
+    return Path(path).expanduser()
+
+
+_EXPLAINED = {
+    errno.ENOSPC: "free some disk space and run the same command again to continue",
+    errno.EDQUOT: "free some of your disk quota and run the same command again to continue",
+    errno.EACCES: "give a folder that you may write to",
+    errno.EROFS: "give a folder that you may write to",
+    errno.ENOTDIR: "give a folder",
+    errno.EEXIST: "give a folder",
+}
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    try:
+        return flags.FLAGS(list(arguments))
+    except flags.Error as error:
+        fail(f"{error}; see --help")
+    except OSError as error:  # a flag file that cannot be read
+        fail(f"{error.filename}: {error.strerror}; check --flagfile")

@@ -1,0 +1,1 @@
+"""PrivyNet in JAX: split a pretrained network, measure accuracy against privacy, plan the split."""

@@ -1,0 +1,109 @@
+"""The cells of a grid: which topologies are characterised, and the key that each one owns.
+
+Everything random about a cell (its channels, initial parameters, mini-batches) comes from its own
+key, so a cell's numbers depend neither on the cells beside it nor on what ran before.
+
+    cells = grid_cells(layers=(2, 4), depths=(8, 32), draws=2, seed=0)
+    cells[0].name  # "m02_d008_r0"
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.topology import CONV_LAYERS, Topology, checked_num_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One topology of the grid.
+
+    Attributes:
+        topology: the local NN.
+        draw: which of the random draws of channels at this number of layers and depth, from 0.
+    """
+
+    topology: Topology
+    draw: int
+
+    @property
+    def name(self) -> str:
+        """A file name that sorts like (number of layers, depth, draw)."""
+        topology = self.topology
+        return f"m{topology.num_layers:02d}_d{topology.depth:03d}_r{self.draw}"
+
+
+def grid_cells(
+    layers: Sequence[int], depths: Sequence[int], draws: int, seed: int
+) -> tuple[Cell, ...]:
+    """Returns the cells of all combinations, ordered by layers, depth and draw.
+
+    Args:
+        layers: numbers of local convolution layers, each 1 to 13.
+        depths: numbers of released channels, each at most the layer's width.
+        draws: random draws of channels per (layers, depth), at least 1.
+        seed: a cell's channels depend on this and on its own (layers, depth, draw) alone.
+
+    Raises:
+        UserError: an argument is empty, out of range or given twice.
+    """
+    _check_values("layers", layers)
+    _check_values("depths", depths)
+    if draws < 1:
+        raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
+    for num_layers in layers:
+        checked_num_layers(num_layers)
+        for depth in depths:
+            _check_depth(num_layers, depth)
+    return tuple(
+        Cell(Topology(num_layers, draw_channels(num_layers, depth, draw, seed)), draw)
+        for num_layers in sorted(layers)
+        for depth in sorted(depths)
+        for draw in range(draws)
+    )
+
+
+def draw_channels(num_layers: int, depth: int, draw: int, seed: int) -> tuple[int, ...]:
+    """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending."""
+    key = jax.random.fold_in(_key(num_layers, depth, draw, seed), 0)
+    width = CONV_LAYERS[num_layers - 1].out_channels
+    chosen = jax.random.choice(key, width, (depth,), replace=False)
+    return tuple(int(channel) for channel in np.sort(np.asarray(chosen)))
+
+
+def training_key(cell: Cell, seed: int) -> jax.Array:
+    """Returns the key from which everything random in this cell's training is derived."""
+    topology = cell.topology
+    return jax.random.fold_in(_key(topology.num_layers, topology.depth, cell.draw, seed), 1)
+
+
+def reference_key(seed: int) -> jax.Array:
+    """Returns the key of the reference without a split, as if it were a cell with no layers."""
+    return jax.random.fold_in(_key(0, 0, 0, seed), 1)
+
+
+def _key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+    key = jax.random.key(seed)
+    for part in (num_layers, depth, draw):
+        key = jax.random.fold_in(key, part)
+    return key
+
+
+def _check_values(what: str, values: Sequence[int]) -> None:
+    if not values:
+        raise UserError(f"{what} is empty; give at least one number, separated by commas")
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise UserError(f"{what} repeats {repeated}; give each number once")
+
+
+def _check_depth(num_layers: int, depth: int) -> None:
+    layer = CONV_LAYERS[num_layers - 1]
+    if not 1 <= depth <= layer.out_channels:
+        raise UserError(
+            f"depth {depth} at layer {num_layers} ({layer.name}); allowed are 1 to "
+            f"{layer.out_channels} channels there; use smaller depths or deeper layers"
+        )

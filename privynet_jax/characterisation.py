@@ -1,0 +1,260 @@
+"""A whole characterisation: from a data set's name to a work directory full of results.
+
+This joins the rooms in their order (data, weights, features, grid, results) and decides nothing
+itself. `experiments.characterize` makes a `Config` from flags; a notebook can make its own.
+
+    results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax import grid, training
+from privynet_jax.cells import Cell, grid_cells, reference_key
+from privynet_jax.cost import local_cost
+from privynet_jax.data import Part, Parts, as_float, load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.features import load_features, needed_channels
+from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
+from privynet_jax.results import AttackResult, CellResult, ResultStore
+from privynet_jax.risk import summarise
+from privynet_jax.topology import CONV_LAYERS
+from privynet_jax.weights import PretrainedWeights, load_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is characterised, and how thoroughly.
+
+    Attributes:
+        workdir: folder for results; made when missing.
+        dataset: as `data.load_parts` takes it.
+        weights: as `weights.load_weights` takes it.
+        layers: numbers of local convolution layers, each 1 to 13.
+        depths: numbers of released channels.
+        draws: random draws of channels per (layers, depth).
+        image_size: side of the images in pixels; a multiple of the deepest layer's stride and of 4.
+        seed: of the parts, the draws and all training.
+        cache_dir: folder for weights and features.
+        data_dir: folder of TFDS data sets; None is TFDS's default.
+        max_images: part name -> the most images used of it.
+        cloud: schedule of the cloud NN.
+        attacker: schedule of the trained attacker.
+        cloud_width: channels of the cloud NN.
+        attacker_width: channels of the attacker.
+        attacker_blocks: residual blocks of the attacker.
+        examples: test images whose reconstructions are kept.
+        cells_per_device: cells that a device trains at once; 0 lets the backend decide.
+        steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
+    """
+
+    workdir: Path
+    dataset: str = "photo_patches"
+    weights: str = "embedded"
+    layers: tuple[int, ...] = (2, 4, 7, 10)
+    depths: tuple[int, ...] = (8, 32)
+    draws: int = 2
+    image_size: int = 32
+    seed: int = 0
+    cache_dir: Path = Path("~/.cache/privynet_jax")
+    data_dir: Path | None = None
+    max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    cloud: training.Schedule = training.Schedule(steps=1000)
+    attacker: training.Schedule = training.Schedule(steps=2000)
+    cloud_width: int = 64
+    attacker_width: int = 64
+    attacker_blocks: int = 3
+    examples: int = 10
+    cells_per_device: int = 0
+    steps_per_dispatch: int = 0
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Returns the grid's cells, or raises UserError where a setting makes no sense."""
+        cells = grid_cells(self.layers, self.depths, self.draws, self.seed)
+        unit = max(WORKING_STRIDE, CONV_LAYERS[max(self.layers) - 1].stride)
+        if self.image_size < 16 or self.image_size % unit:
+            raise UserError(
+                f"image_size is {self.image_size}; allowed are multiples of {max(unit, 1)} from 16 "
+                f"on with {max(self.layers)} layers; give another size or fewer layers"
+            )
+        return cells
+
+    def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
+        """Returns the settings that decide the numbers: what `config.json` holds and compares."""
+        places = {"workdir", "cache_dir", "data_dir"}
+        execution = {"cells_per_device", "steps_per_dispatch"}
+        settings = dataclasses.asdict(self)
+        return {
+            **{key: settings[key] for key in settings if key not in places | execution},
+            "layers": sorted(self.layers),
+            "depths": sorted(self.depths),
+            "data_fingerprint": parts.fingerprint,
+            "weights_fingerprint": weights.fingerprint,
+        }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Characterisation:
+    """A finished characterisation.
+
+    Attributes:
+        results: one per cell, in the grid's order.
+        store: the work directory.
+        examples: uint8 [K, H, W, 3], the test images whose reconstructions were kept.
+    """
+
+    results: list[CellResult]
+    store: ResultStore
+    examples: np.ndarray
+
+
+def characterise(config: Config) -> Characterisation:
+    """Runs what is missing of a characterisation and writes its tables.
+
+    Raises:
+        UserError: a setting is wrong, or data, weights or a cache cannot be had.
+    """
+    cells = config.cells()  # before anything is fetched or written
+    parts = load_parts(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        seed=config.seed,
+        max_images=config.max_images,
+    )
+    cache_dir = config.cache_dir.expanduser()
+    weights = load_weights(config.weights, cache_dir=cache_dir)
+    store = ResultStore.open(config.workdir, config.deciding(parts, weights))
+    settings = grid.Settings(
+        cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),
+        attacker=attacker(parts.image_size, config.attacker_width, config.attacker_blocks),
+        cloud_schedule=config.cloud,
+        attacker_schedule=config.attacker,
+    )
+    execution = grid.default_execution(
+        len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
+    )
+    shown = _spread_over_classes(parts.test, config.examples)
+    missing = [cell for cell in cells if not store.has(cell.name)]
+    if missing:
+        union = needed_channels([cell.topology for cell in cells])
+        features = load_features(weights, parts, union, cache_dir)
+        with _progress_bar("characterising", len(cells), len(cells) - len(missing)) as bar:
+            for measurement in grid.characterise(
+                cells,
+                missing,
+                features,
+                parts,
+                settings,
+                execution,
+                seed=config.seed,
+                examples=shown,
+                progress=bar.update,
+            ):
+                store.save(_result(measurement, config.image_size), _arrays(measurement))
+                store.write_tables([cell.name for cell in cells])
+    if not (store.workdir / "reference.csv").exists():
+        rows = _references(parts, settings, execution, config.seed)
+        store.write_csv("reference.csv", rows)
+    results = store.write_tables([cell.name for cell in cells])
+    return Characterisation(results, store, parts.test.images[shown])
+
+
+def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
+    topology = measurement.cell.topology
+    cost = local_cost(topology, image_size)
+    return CellResult(
+        name=measurement.cell.name,
+        num_layers=topology.num_layers,
+        layer=topology.layer.name,
+        depth=topology.depth,
+        draw=measurement.cell.draw,
+        channels=topology.channels,
+        accuracy=float(measurement.accuracy["test"].mean()),
+        validation_accuracy=float(measurement.accuracy["validation"].mean()),
+        attacks=tuple(
+            _attack_result(attacker_name, by_part)
+            for attacker_name, by_part in measurement.attacks.items()
+        ),
+        cost={
+            "local_macs": cost.macs,
+            "local_param_bytes": cost.param_bytes,
+            "local_activation_bytes": cost.peak_activation_bytes,
+            "release_bytes": cost.release_bytes,
+        },
+        train_seconds=measurement.seconds,
+    )
+
+
+def _attack_result(
+    attacker_name: str, by_part: Mapping[str, Mapping[str, np.ndarray]]
+) -> AttackResult:
+    return AttackResult(
+        attacker=attacker_name,
+        psnr_db=summarise(by_part["test"]["psnr_db"]),
+        ssim=summarise(by_part["test"]["ssim"]),
+        validation_psnr_db_mean=summarise(by_part["validation"]["psnr_db"]).mean,
+    )
+
+
+def _arrays(measurement: grid.Measurement) -> dict[str, np.ndarray]:
+    """The arrays kept beside a cell's result: test images' metrics, and example estimates."""
+    arrays = {"accuracy": measurement.accuracy["test"]}
+    for name, by_part in measurement.attacks.items():
+        for metric, values in by_part["test"].items():
+            arrays[f"{name}_{metric}"] = values
+    for name, estimates in measurement.examples.items():
+        arrays[f"{name}_examples"] = estimates
+    return arrays
+
+
+def _references(
+    parts: Parts, settings: grid.Settings, execution: grid.Execution, seed: int
+) -> list[dict[str, Any]]:
+    """The rows that every cell is to be compared with: no split at all, and no attack at all."""
+    with _progress_bar("reference without a split", 1, 0) as bar:
+        right = grid.accuracy_without_split(
+            parts, settings, execution, reference_key(seed), bar.update
+        )
+    mean_image = as_float(parts.auxiliary.images).mean(axis=0)
+    quality = {}
+    for part in ("validation", "test"):
+        images = as_float(getattr(parts, part).images)
+        values = training.image_quality(np.broadcast_to(mean_image, images.shape), images)
+        quality[part] = {metric: np.asarray(value) for metric, value in values.items()}
+    unknown = {"accuracy": "", "validation_accuracy": ""}
+    unattacked = dict.fromkeys(_attack_result("", quality).columns(), "")
+    return [
+        {
+            "reference": "no_split",
+            "accuracy": float(right["test"].mean()),
+            "validation_accuracy": float(right["validation"].mean()),
+            **unattacked,
+        },
+        {
+            "reference": "mean_image",
+            **unknown,
+            **_attack_result("auxiliary mean image", quality).columns(),
+        },
+    ]
+
+
+def _spread_over_classes(part: Part, count: int) -> np.ndarray:
+    """Indices of `count` images: the first of every class, then the second of every class, ..."""
+    seen: collections.Counter[int] = collections.Counter()
+    rank = []
+    for label in part.labels.tolist():
+        rank.append(seen[label])
+        seen[label] += 1
+    return np.argsort(rank, kind="stable")[:count]
+
+
+def _progress_bar(description: str, total: int, done: int) -> tqdm:
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
+    return tqdm(total=total, initial=done, desc=description, bar_format=layout)

@@ -1,0 +1,241 @@
+"""Labelled images as arrays, in four parts that share nothing.
+
+    parts = load_parts("photo_patches", data_dir=folder, image_size=32, seed=0)
+    x = as_float(parts.target.images)  # float32 [N, 32, 32, 3], RGB in [0, 1]
+
+`tfds_source` hands over encoded images. Here `target` is what trains the cloud NN, `auxiliary` what
+the attacker owns, `validation` selects and plans, and `test` is only ever reported.
+NumPy only: no part of an experiment's arithmetic happens here.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from privynet_jax.errors import UserError
+from privynet_jax.tfds_source import EncodedSplit, read_dataset
+
+PART_NAMES = ("target", "auxiliary", "validation", "test")
+# Shares of a data set's own train split.
+TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
+# Of the train split, where a data set has no labelled test split.
+HELD_OUT_FRACTION = 0.2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """The four disjoint parts of one data set.
+
+    `fingerprint` is the sha256 of the name, the image size and all that the parts hold: equal
+    fingerprints mean equal arrays, so caches may be addressed by it.
+    """
+
+    target: Part
+    auxiliary: Part
+    validation: Part
+    test: Part
+    class_names: tuple[str, ...]
+    name: str
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many values a label may have."""
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of every image, in pixels."""
+        return self.target.images.shape[1]
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """Yields (name, part) in the order of `PART_NAMES`."""
+        return ((name, getattr(self, name)) for name in PART_NAMES)
+
+
+def as_float(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 images as float32 in [0, 1], the range of every image in this project."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"Expected uint8 images, got {images.dtype}")
+    return np.asarray(images, np.float32) / np.float32(255)
+
+
+def load_parts(
+    dataset: str,
+    *,
+    data_dir: Path | str | None,
+    image_size: int = 32,
+    seed: int = 0,
+    max_images: Mapping[str, int] | None = None,
+) -> Parts:
+    """Returns the four parts of a data set, preparing the data set first where needed.
+
+    The train split is divided into target, auxiliary and validation by `split_groups`. The test
+    part is the data set's labelled test split, else its validation split, else a fixed 20 % of the
+    train split: in each case the same images for every seed.
+
+    Args:
+        dataset: `photo_patches`, or what `tfds.builder` accepts, such as `cifar10`; it needs
+            supervised keys that are an image and a class label.
+        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+        image_size: images are cropped to their central square and resized to this, in pixels.
+        seed: of the assignment to parts and of the order inside each.
+        max_images: part name -> the most images it may hold; classes stay as equal as possible.
+
+    Raises:
+        UserError: unknown or unsuitable data set, bad argument, or the data set is not prepared
+            and cannot be (no network; TensorFlow needed but absent).
+    """
+    limits = _checked_limits(max_images, image_size, seed)
+    train, test, class_names = read_dataset(dataset, data_dir)
+    if test is None:
+        train, test = _held_out(train)
+    chosen = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
+    splits = {name: train.take(chosen[name]) for name in TRAIN_FRACTIONS}
+    splits["test"] = test.take(_stream(seed, "test").permutation(len(test)))
+    parts = {}
+    for name in PART_NAMES:
+        kept = splits[name].take(_balanced(splits[name].labels, limits.get(name)))
+        if not len(kept):
+            raise UserError(f"{dataset} has too few images: none is left for the part {name}")
+        parts[name] = Part(_decode(kept.images, image_size), kept.labels)
+    fingerprint = _fingerprint(dataset, image_size, parts)
+    return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
+
+
+def split_groups(
+    labels: np.ndarray, groups: np.ndarray, fractions: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Assigns examples to named parts by whole groups, class by class.
+
+    The groups of a class are permuted by a stream that depends on (seed, class) alone, then dealt
+    out so that its examples follow the fractions as closely as whole groups allow. A class with at
+    least as many groups as there are parts reaches every part.
+
+    Args:
+        labels: int [N]. A group belongs to the class of its first example.
+        groups: int [N]; examples with one value stay together.
+        fractions: part name -> share of a class's examples; the shares sum to 1.
+        seed: a non-negative integer.
+
+    Returns:
+        Part name -> indices into `labels`, shuffled; each example is in exactly one part.
+
+    Raises:
+        UserError: the shapes differ or the fractions are no shares of 1.
+    """
+    if labels.shape != groups.shape or labels.ndim != 1:
+        raise UserError(f"Expected labels and groups [N], got {labels.shape} and {groups.shape}")
+    if min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise UserError(f"Expected positive fractions that sum to 1, got {dict(fractions)}")
+    names = sorted(fractions)  # the order of a mapping must not matter
+    group_ids, firsts, sizes = np.unique(groups, return_index=True, return_counts=True)
+    part_of_group = np.empty(len(group_ids), int)
+    for label in np.unique(labels[firsts]):
+        mine = np.flatnonzero(labels[firsts] == label)
+        shuffled = np.random.default_rng([seed, label]).permutation(mine)
+        part_of_group[shuffled] = _deal(sizes[shuffled], [fractions[name] for name in names])
+    part_of_example = part_of_group[np.searchsorted(group_ids, groups)]
+    return {
+        name: _stream(seed, name).permutation(np.flatnonzero(part_of_example == names.index(name)))
+        for name in fractions
+    }
+
+
+def _held_out(train: EncodedSplit) -> tuple[EncodedSplit, EncodedSplit]:
+    fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
+    # A fixed seed: the test part must not change with the seed of an experiment.
+    halves = split_groups(train.labels, train.groups, fractions, seed=0)
+    return train.take(halves["train"]), train.take(halves["test"])
+
+
+def _deal(sizes: np.ndarray, fractions: Sequence[float]) -> list[int]:
+    """Gives each group in turn to the part that lacks most of its share; returns part indices."""
+    lacking = [sizes.sum() * fraction for fraction in fractions]
+    empty = set(range(len(fractions)))
+    dealt = []
+    for left, size in zip(range(len(sizes), 0, -1), sizes, strict=True):
+        # The last groups are kept for parts that would otherwise stay empty.
+        parts = sorted(empty) if left <= len(empty) else range(len(fractions))
+        part = max(parts, key=lacking.__getitem__)
+        lacking[part] -= size
+        empty.discard(part)
+        dealt.append(part)
+    return dealt
+
+
+def _stream(seed: int, name: str) -> np.random.Generator:
+    return np.random.default_rng([seed, *name.encode()])
+
+
+def _balanced(labels: np.ndarray, limit: int | None) -> np.ndarray:
+    """Indices of at most `limit` examples, in order, with classes as equal as possible."""
+    by_class = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.empty(len(labels), int)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    # The first of every class, then the second of every class, and so on: parts arrive shuffled,
+    # so the first ones are a random sample.
+    return np.sort(np.argsort(rank, kind="stable")[:limit])
+
+
+def _checked_limits(
+    max_images: Mapping[str, int] | None, image_size: int, seed: int
+) -> Mapping[str, int]:
+    limits = dict(max_images or {})
+    if unknown := set(limits) - set(PART_NAMES):
+        raise UserError(f"max_images names {sorted(unknown)}; allowed are {', '.join(PART_NAMES)}")
+    for what, value, least in [
+        ("image_size", image_size, 1),
+        ("seed", seed, 0),
+        *((f"max_images of {name}", limit, 1) for name, limit in limits.items()),
+    ]:
+        if value < least:
+            raise UserError(f"Expected {what} of at least {least}, got {value}")
+    return limits
+
+
+def _decode(encoded: list[bytes], image_size: int) -> np.ndarray:
+    images = np.empty((len(encoded), image_size, image_size, 3), np.uint8)
+    for image, data in zip(images, encoded, strict=True):
+        with Image.open(io.BytesIO(data)) as stored:
+            image[:] = _resize(stored.convert("RGB"), image_size)
+    return images
+
+
+def _resize(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = (left, top, left + side, top + side)
+    # Pillow widens the filter when it shrinks, so this is antialiased. Its own `box` argument would
+    # let the filter see pixels beyond the square.
+    return image.crop(square).resize((size, size), Image.Resampling.LANCZOS)
+
+
+def _fingerprint(name: str, image_size: int, parts: Mapping[str, Part]) -> str:
+    digest = hashlib.sha256(f"{name} {image_size}".encode())
+    for part_name in PART_NAMES:
+        part = parts[part_name]
+        digest.update(f" {part_name} {len(part)} ".encode())
+        digest.update(part.images.data)
+        digest.update(part.labels.astype("<i4").data)  # the same on every machine
+    return digest.hexdigest()

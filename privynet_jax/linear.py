@@ -1,0 +1,165 @@
+"""The closed-form attacker: per block of pixels, a ridge regression on 3 x 3 representation pixels.
+
+Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
+channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
+validation error picks the ridge. `features` hands over representations, `grid` asks per cell.
+
+    fitted_on = gather_statistics(auxiliary_batches)
+    chosen_on = gather_statistics(validation_batches)
+    attack = fit(fitted_on, chosen_on, positions=(0, 3, 5))
+    images = reconstruct(attack, representations[..., (0, 3, 5)])
+
+Representations here are float32 and normalised (`features`), images float32 in [0, 1].
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.layout import depth_to_space, same_padded, space_to_depth
+
+NEIGHBOURHOOD = 3
+# Ridges tried, relative to the mean diagonal of the Gram matrix; validation error picks one.
+RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class LinearAttack(NamedTuple):
+    """A linear map from representation to image, in the form of one convolution.
+
+    Attributes:
+        kernel: float32 [3, 3, depth, stride * stride * 3].
+        bias: float32 [stride * stride * 3].
+    """
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearStatistics:
+    """Sums over all positions of a part, from which any subset's least squares follow.
+
+    Attributes:
+        gram: float64 [9 * C + 1, 9 * C + 1], neighbourhoods (with a one appended) against
+            themselves; rows run over (row, column, channel) of the neighbourhood, the one is last.
+        cross: float64 [9 * C + 1, B], neighbourhoods against pixels of the block.
+        energy: sum of squared pixels.
+        count: number of positions.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    energy: float
+    count: int
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the representations that the sums were taken over."""
+        return (len(self.gram) - 1) // NEIGHBOURHOOD**2
+
+
+def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> LinearStatistics:
+    """Sums up the normal equations of a part, in bounded memory.
+
+    Args:
+        batches: pairs of representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h
+            is the layer's stride. A batch's neighbourhoods take 9 times its representations' space.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    gram = cross = None
+    energy, count = 0.0, 0
+    for representations, images in batches:
+        sums = jax.device_get(_batch_sums(representations, images))
+        # Products are float32 for speed; sums over batches are float64, since they grow large.
+        batch_gram, batch_cross, batch_energy = (np.float64(total) for total in sums)
+        gram = batch_gram if gram is None else gram + batch_gram
+        cross = batch_cross if cross is None else cross + batch_cross
+        energy += float(batch_energy)
+        count += int(np.prod(representations.shape[:3]))
+    if gram is None or cross is None:
+        raise ValueError("Expected at least one batch of representations and images, got none.")
+    return LinearStatistics(gram, cross, energy, count)
+
+
+def fit(
+    fitted_on: LinearStatistics, chosen_on: LinearStatistics, positions: Sequence[int]
+) -> LinearAttack:
+    """Returns the least-squares attack on a subset of channels.
+
+    Args:
+        fitted_on: sums over the auxiliary part.
+        chosen_on: sums over the validation part; the ridge with the least error there is used.
+        positions: the released channels, as indices into the statistics' channels.
+    """
+    rows = _subset_rows(positions, fitted_on.num_channels)
+    gram, cross = fitted_on.gram[np.ix_(rows, rows)], fitted_on.cross[rows]
+    # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
+    penalty = np.eye(len(rows)) * np.mean(np.diag(gram))
+    penalty[-1, -1] = 0.0
+    solutions = [np.linalg.solve(gram + ridge * penalty, cross) for ridge in RIDGES]
+    best = min(solutions, key=lambda solution: _squared_error(chosen_on, rows, solution))
+    kernel = best[:-1].reshape(NEIGHBOURHOOD, NEIGHBOURHOOD, len(positions), -1)
+    return LinearAttack(np.float32(kernel), np.float32(best[-1]))
+
+
+def reconstruct(attack: LinearAttack, representations: jax.Array) -> jax.Array:
+    """Returns image estimates float32 [N, H, W, 3], not clipped, from normalised representations.
+
+    Args:
+        attack: what `fit` returned; a kernel with more channels, all zero, works as well.
+        representations: float32 [N, h, w, depth].
+    """
+    padded, padding = same_padded(representations, margin=NEIGHBOURHOOD // 2)
+    blocks = jax.lax.conv_general_dilated(
+        padded,
+        attack.kernel,
+        window_strides=(1, 1),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return depth_to_space(blocks + attack.bias, channels=3)
+
+
+@jax.jit
+def _batch_sums(
+    representations: jax.Array, images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    neighbourhoods = _neighbourhoods(representations)
+    features = neighbourhoods.reshape(-1, neighbourhoods.shape[-1])
+    blocks = space_to_depth(images, images.shape[1] // representations.shape[1])
+    blocks = blocks.reshape(-1, blocks.shape[-1])
+    highest = jax.lax.Precision.HIGHEST
+    gram = jnp.matmul(features.T, features, precision=highest)
+    cross = jnp.matmul(features.T, blocks, precision=highest)
+    return gram, cross, jnp.sum(jnp.square(blocks))
+
+
+def _neighbourhoods(x: jax.Array) -> jax.Array:
+    """[N, h, w, C] -> [N, h, w, 9 * C + 1], zeros outside as a SAME convolution has them."""
+    height, width = x.shape[1:3]
+    margin = NEIGHBOURHOOD // 2
+    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    shifts = [(i, j) for i in range(NEIGHBOURHOOD) for j in range(NEIGHBOURHOOD)]
+    windows = [padded[:, i : i + height, j : j + width] for i, j in shifts]
+    return jnp.concatenate([*windows, jnp.ones_like(x[..., :1])], axis=-1)
+
+
+def _subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
+    starts = np.arange(NEIGHBOURHOOD**2)[:, None] * num_channels
+    rows = (starts + np.asarray(positions)[None, :]).ravel()
+    return np.append(rows, NEIGHBOURHOOD**2 * num_channels)
+
+
+def _squared_error(statistics: LinearStatistics, rows: np.ndarray, solution: np.ndarray) -> float:
+    """|Y - XW|^2 from the sums alone: |Y|^2 - 2 <X'Y, W> + <W, X'X W>."""
+    gram, cross = statistics.gram[np.ix_(rows, rows)], statistics.cross[rows]
+    return float(
+        statistics.energy - 2 * np.sum(cross * solution) + np.sum(solution * (gram @ solution))
+    )

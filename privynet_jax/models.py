@@ -1,0 +1,117 @@
+"""The networks that see representations: the cloud NN, and the trained attacker.
+
+Both take normalised representations (`features` gives the scale), float32 [N, h, w, D], of any
+layer: they fold or unfold them to one working grid, where each position stands for 4 x 4 pixels of
+the image. There a convolution keeps a CPU's matrix units as busy as a GPU's, and the arithmetic per
+image does not depend on the layer. Neither has batch statistics, so training and evaluation are
+the same function. `training` trains them.
+
+    network = cloud_nn(num_classes=30, image_size=32)
+    variables = network.init(key, representations)
+    logits = network.apply(variables, representations)
+"""
+
+import flax.linen as nn
+import jax
+
+from privynet_jax.layout import depth_to_space, space_to_depth
+
+# Pixels of the image per position of the working grid, along each side.
+WORKING_STRIDE = 4
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around a skip; it starts as the identity."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, width] -> the same."""
+        y = nn.Conv(self.width, (3, 3))(nn.relu(x))
+        # Zeros let a network without normalisation train at once, whatever its number of blocks.
+        y = nn.Conv(self.width, (3, 3), kernel_init=nn.initializers.zeros)(nn.relu(y))
+        return x + y
+
+
+class WorkingGrid(nn.Module):
+    """Brings a representation of any stride to the working grid, with `width` channels.
+
+    All by 1 x 1 convolutions: folded input already shows them 4 x 4 pixels, what is to be unfolded
+    is so small that larger kernels run slowly on CPU, and the blocks that follow see neighbours.
+    """
+
+    width: int
+    image_size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width]."""
+        stride = self.image_size // x.shape[1]
+        if stride <= WORKING_STRIDE:
+            x = space_to_depth(x, WORKING_STRIDE // stride)
+            return nn.Conv(self.width, (1, 1), name="stem")(x)
+        ratio = stride // WORKING_STRIDE
+        x = nn.Conv(ratio * ratio * self.width, (1, 1), name="stem")(x)
+        return depth_to_space(x, self.width)
+
+
+class CloudNN(nn.Module):
+    """Representation -> class logits: a small residual network that halves its grid once.
+
+    Attributes:
+        num_classes: length of the logits.
+        image_size: side of the images, in pixels, from which the representations came.
+        width: channels on the working grid; doubled by the halving.
+    """
+
+    num_classes: int
+    image_size: int
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] -> logits float32 [N, num_classes]."""
+        x = WorkingGrid(self.width, self.image_size)(x)
+        x = ResidualBlock(self.width)(x)
+        x = nn.Conv(2 * self.width, (2, 2), strides=(2, 2))(nn.relu(x))
+        x = ResidualBlock(2 * self.width)(x)
+        x = nn.LayerNorm()(x.mean(axis=(1, 2)))
+        return nn.Dense(self.num_classes)(x)
+
+
+class ResidualAttacker(nn.Module):
+    """Representation -> correction of an image estimate, by residual blocks and a sub-pixel head.
+
+    The grid adds it to the linear attacker's estimate, from which it starts: its last layer is zero
+    at first. So training only ever spends its steps on what a linear map cannot do.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        width: channels on the working grid.
+        num_blocks: residual blocks there.
+    """
+
+    image_size: int
+    width: int = 96
+    num_blocks: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] -> float32 [N, image_size, image_size, 3]."""
+        x = WorkingGrid(self.width, self.image_size)(x)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.width)(x)
+        pixels = WORKING_STRIDE**2 * 3
+        head = nn.Conv(pixels, (3, 3), kernel_init=nn.initializers.zeros, name="head")
+        return depth_to_space(head(nn.relu(x)), channels=3)
+
+
+def cloud_nn(num_classes: int, image_size: int = 32, width: int = 64) -> CloudNN:
+    """Returns the cloud NN; see `CloudNN` for shapes."""
+    return CloudNN(num_classes, image_size, width)
+
+
+def attacker(image_size: int = 32, width: int = 96, num_blocks: int = 3) -> ResidualAttacker:
+    """Returns the trained attacker's network; see `ResidualAttacker` for shapes."""
+    return ResidualAttacker(image_size, width, num_blocks)

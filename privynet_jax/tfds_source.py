@@ -1,0 +1,210 @@
+"""Opens, prepares and reads a TensorFlow Datasets (TFDS) data set, without TensorFlow.
+
+    dataset = read_dataset("photo_patches", data_dir=folder)
+    dataset.train.images[0]  # one image's bytes, still encoded as PNG or JPEG
+
+`data` turns what is read here into parts of equally sized images. TFDS reads without TensorFlow
+what is stored as `array_record`, and whatever it raises becomes a line for the user here.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import io
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+from tqdm import tqdm
+
+from privynet_jax import photo_patches
+from privynet_jax.errors import UserError
+
+_FILE_FORMAT = "array_record"
+# Examples that share this integer feature overlap and must stay together.
+_GROUP_FEATURE = "cell"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """One TFDS split as stored: images stay encoded until it is known which ones are kept.
+
+    Attributes:
+        images: [N], the bytes of PNG or JPEG files.
+        labels: int32 [N].
+        groups: int64 [N]; images of one group overlap.
+    """
+
+    images: list[bytes]
+    labels: np.ndarray
+    groups: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "EncodedSplit":
+        """Returns the examples at the given indices, in their order."""
+        images = [self.images[index] for index in indices]
+        return EncodedSplit(images, self.labels[indices], self.groups[indices])
+
+
+class EncodedDataset(NamedTuple):
+    """A data set's labelled examples; `test` is None where no split but train has labels."""
+
+    train: EncodedSplit
+    test: EncodedSplit | None
+    class_names: tuple[str, ...]
+
+
+def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
+    """Returns a data set's train split and its test split, preparing the data set where needed.
+
+    The test split is the one named test, else validation: the first that has labelled examples.
+
+    Args:
+        dataset: `photo_patches`, or what `tfds.builder` accepts, such as `cifar10`; it needs
+            supervised keys that are an image and a class label.
+        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+
+    Raises:
+        UserError: unknown or unsuitable data set, or it is not prepared and cannot be (no network;
+            TensorFlow needed but absent), or its files are damaged.
+    """
+    with _quiet():
+        builder = _prepared_builder(dataset, data_dir)
+        _check_features(builder.info, dataset)
+        if "train" not in builder.info.splits:
+            found = ", ".join(builder.info.splits)
+            raise UserError(f"{dataset} has no split train; it has {found}; choose another one")
+        train, test = _read_split(builder, "train"), None
+        for name in ("test", "validation"):
+            # Published test splits may hide their labels, which leaves nothing here.
+            if not test and name in builder.info.splits:
+                test = _read_split(builder, name)
+    _, label_key = builder.info.supervised_keys
+    return EncodedDataset(train, test or None, tuple(builder.info.features[label_key].names))
+
+
+def _prepared_builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuilder:
+    builder = _builder(dataset, data_dir)
+    if not builder.is_prepared():
+        _prepare(builder, dataset)
+        builder = _builder(dataset, data_dir)  # one that knows what was written
+    stored = sorted(file_format.value for file_format in builder.info.available_file_formats())
+    if _FILE_FORMAT not in stored:
+        raise UserError(
+            f"{dataset} is prepared in {builder.data_dir} as {', '.join(stored)}; expected "
+            f"{_FILE_FORMAT}: give another data_dir, or delete that folder"
+        )
+    return builder
+
+
+def _builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuilder:
+    try:
+        return tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        known = tfds.list_builders(with_community_datasets=False)
+        close = difflib.get_close_matches(dataset, known, n=5) or [photo_patches.PhotoPatches.name]
+        reason = f"the closest names are {', '.join(close)}"
+    except Exception as error:  # TFDS raises many types for a bad version, config or folder
+        reason = _first_line(error)
+    raise UserError(
+        f"cannot open the data set {dataset!r}: {reason}; allowed are TFDS data sets by name, and "
+        f"what is prepared in the data_dir, here {data_dir or 'the default'}"
+    )
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
+    where = builder.data_dir_root
+    needs_tensorflow = UserError(
+        f"preparing {dataset} needs TensorFlow: pip install 'privynet_jax[tf]', or prepare it on "
+        f"another machine as {_FILE_FORMAT} and copy its folder into {where}"
+    )
+    # TFDS notices that TensorFlow is missing only after the download, so look first.
+    is_tfds_own = type(builder).__module__.startswith("tensorflow_datasets.")
+    if is_tfds_own and importlib.util.find_spec("tensorflow") is None:
+        raise needs_tensorflow
+    config = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with tqdm(total=1, desc=f"preparing {dataset}", unit="data set") as progress:
+            builder.download_and_prepare(download_config=config, file_format=_FILE_FORMAT)
+            progress.update()
+    except UserError:
+        raise
+    except ImportError:
+        raise needs_tensorflow from None
+    except Exception as error:  # whatever a data set's own code and its hosts may raise
+        # Another process may have prepared the same folder meanwhile, which serves as well.
+        if not builder.data_path.exists():
+            raise UserError(
+                f"cannot prepare {dataset} in {where}: {_first_line(error)} (connect to the "
+                "network, or copy a prepared folder from another machine)"
+            ) from None
+
+
+def _check_features(info: tfds.core.DatasetInfo, dataset: str) -> None:
+    keys, features = info.supervised_keys, info.features
+    if not (
+        isinstance(keys, tuple)
+        and len(keys) == 2
+        and all(isinstance(key, str) for key in keys)
+        and isinstance(features[keys[0]], tfds.features.Image)
+        and features[keys[0]].np_dtype == np.uint8
+        and isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(
+            f"{dataset} has the supervised keys {keys}; expected an 8-bit image and a class label"
+        )
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, name: str) -> EncodedSplit:
+    image_key, label_key = builder.info.supervised_keys
+    decoders = {image_key: tfds.decode.SkipDecoding()}
+    try:
+        source = builder.as_data_source(name, decoders=decoders)
+        examples = source.__getitems__(list(range(len(source))))
+    except Exception as error:  # array_record raises bare RuntimeErrors
+        raise UserError(
+            f"cannot read the split {name} in {builder.data_dir}: {_first_line(error)}; "
+            "delete that folder to have it prepared anew"
+        ) from None
+    labels = np.array([example[label_key] for example in examples], np.int32)
+    groups = np.arange(len(examples))
+    if _has_groups(builder.info.features):
+        groups = np.array([example[_GROUP_FEATURE] for example in examples], np.int64)
+    split = EncodedSplit([example[image_key] for example in examples], labels, groups)
+    return split.take(np.flatnonzero(labels >= 0))  # TFDS marks an unknown label by -1
+
+
+def _has_groups(features: tfds.features.FeaturesDict) -> bool:
+    """Whether the group feature is there and a number: elsewhere the name may mean anything."""
+    if _GROUP_FEATURE not in features:
+        return False
+    feature = features[_GROUP_FEATURE]
+    is_scalar = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
+    return is_scalar and np.issubdtype(feature.np_dtype, np.integer)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides TFDS's prints, warnings and many progress bars; errors still arrive as exceptions."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    # TFDS has a switch but no way to ask how it stands.
+    bars_shown = getattr(tqdm_utils, "_active", True)
+    tfds.display_progress_bar(False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.display_progress_bar(bars_shown)
+        logging.disable(disabled)

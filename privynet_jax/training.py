@@ -1,0 +1,209 @@
+"""Training and evaluating one network of one cell, as pure functions that `grid` maps over cells.
+
+A task says what is learnt from representations; a step is `(state, batch) -> (state, loss)`. There
+are no devices, files or loops over data here, so every function can be jitted, vmapped, pmapped,
+scanned and lowered for any backend.
+
+    task = cloud_task(cloud_nn(30), Schedule(steps=300))
+    state = init_state(task, key, representations)
+    state, loss = train_step(task, state, task_inputs, representations, labels)
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from privynet_jax import linear, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a network is trained: AdamW, warmed up, then a cosine down to zero.
+
+    Attributes:
+        steps: mini-batches in all.
+        batch_size: examples per mini-batch.
+        learning_rate: the peak.
+        weight_decay: decoupled, per step times the learning rate.
+    """
+
+    steps: int
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+
+
+class State(NamedTuple):
+    """What training changes."""
+
+    params: Any
+    optimiser: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What one network learns from representations.
+
+    Attributes:
+        init: (key, representations) -> params.
+        predict: (params, extras, representations) -> outputs. `extras` is a pytree of the cell's
+            own that training does not change, such as the closed-form solution.
+        loss: (outputs, targets) -> float32 scalar.
+        measure: (outputs, targets) -> name -> float32 [N], one value per image.
+        schedule: None where there is nothing to train.
+    """
+
+    init: Callable[[jax.Array, jax.Array], Any]
+    predict: Callable[[Any, Any, jax.Array], jax.Array]
+    loss: Callable[[jax.Array, jax.Array], jax.Array]
+    measure: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+    schedule: Schedule | None
+
+
+LABEL_SMOOTHING = 0.1
+
+
+def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
+    """Returns the cloud NN's task: labels int [N] from representations."""
+
+    def loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), LABEL_SMOOTHING)
+        return optax.softmax_cross_entropy(logits, targets).mean()
+
+    return Task(
+        init=network.init,
+        predict=lambda params, _, x: network.apply(params, x),
+        loss=loss,
+        measure=lambda logits, labels: {"accuracy": metrics.correct(logits, labels)},
+        schedule=schedule,
+    )
+
+
+def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
+    """Returns the trained attacker's task: images float32 [N, H, W, 3] from representations.
+
+    Its extras are the cell's `linear.LinearAttack`, which the network corrects.
+    """
+    return Task(
+        init=network.init,
+        predict=lambda params, attack, x: linear.reconstruct(attack, x) + network.apply(params, x),
+        loss=_squared_error,
+        measure=image_quality,
+        schedule=schedule,
+    )
+
+
+def linear_task() -> Task:
+    """Returns the linear attacker's task, whose extras say all; there is nothing to train."""
+    return Task(
+        init=lambda key, x: {},
+        predict=lambda _, attack, x: linear.reconstruct(attack, x),
+        loss=_squared_error,
+        measure=image_quality,
+        schedule=None,
+    )
+
+
+def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
+    """Returns the state before the first step, from a key and one batch of representations."""
+    params = task.init(key, example)
+    return State(params, _optimiser(task).init(params))
+
+
+def train_step(
+    task: Task, state: State, extras: Any, representations: jax.Array, targets: jax.Array
+) -> tuple[State, jax.Array]:
+    """Returns the state after one mini-batch, and the loss on it before.
+
+    Args:
+        task: what is learnt.
+        state: from `init_state` or the step before.
+        extras: the cell's own constants.
+        representations: [B, h, w, D] of any floating type; computed with as float32.
+        targets: labels int [B], or images uint8 [B, H, W, 3].
+    """
+    x, y = representations.astype(jnp.float32), _as_targets(targets)
+
+    def loss_of(params: Any) -> jax.Array:
+        return task.loss(task.predict(params, extras, x), y)
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    updates, optimiser = _optimiser(task).update(gradients, state.optimiser, state.params)
+    return State(optax.apply_updates(state.params, updates), optimiser), loss
+
+
+def train_steps(
+    task: Task, state: State, extras: Any, representations: jax.Array, targets: jax.Array
+) -> tuple[State, jax.Array]:
+    """Takes one step per leading index of the batches; returns the state and the last loss.
+
+    Several steps become one `lax.scan`: right for accelerators, where each dispatch costs, and
+    wrong for CPU, where XLA runs convolutions inside a loop some 50 times slower (`grid`).
+    """
+    if representations.shape[0] == 1:
+        return train_step(task, state, extras, representations[0], targets[0])
+
+    def body(state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+        return train_step(task, state, extras, *batch)
+
+    state, losses = jax.lax.scan(body, state, (representations, targets))
+    return state, losses[-1]
+
+
+def predict(task: Task, params: Any, extras: Any, representations: jax.Array) -> jax.Array:
+    """Returns the task's outputs for [N, h, w, D] of any floating type; images are clipped."""
+    outputs = task.predict(params, extras, representations.astype(jnp.float32))
+    # Every attacker knows that images lie in [0, 1]; logits have two axes and are left alone.
+    return jnp.clip(outputs, 0.0, 1.0) if outputs.ndim == 4 else outputs
+
+
+def evaluate(
+    task: Task, params: Any, extras: Any, representations: jax.Array, targets: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the task's metrics per image, float32 [N]; arguments as in `train_step`."""
+    outputs = predict(task, params, extras, representations)
+    return task.measure(outputs, _as_targets(targets))
+
+
+def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the privacy metrics of each image."""
+    return {"psnr_db": metrics.psnr_db(estimates, images), "ssim": metrics.ssim(estimates, images)}
+
+
+def batch_order(key: jax.Array, num_examples: int, schedule: Schedule) -> np.ndarray:
+    """Returns int [steps, batch_size]: shuffled epochs one after another, from the key alone."""
+    needed = schedule.steps * schedule.batch_size
+    # NumPy's generator, because this is host work; its seed is the key's own bits.
+    stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    epochs = [stream.permutation(num_examples) for _ in range(-(-needed // num_examples))]
+    return np.concatenate(epochs)[:needed].reshape(schedule.steps, schedule.batch_size)
+
+
+def _squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(estimates - images))
+
+
+def _as_targets(targets: jax.Array) -> jax.Array:
+    """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
+    return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
+
+
+def _optimiser(task: Task) -> optax.GradientTransformation:
+    schedule = task.schedule
+    if schedule is None:
+        raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    rate = optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=schedule.learning_rate,
+        warmup_steps=schedule.steps // 10,
+        decay_steps=schedule.steps,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=schedule.weight_decay)
+    )

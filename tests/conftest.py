@@ -1,0 +1,28 @@
+"""Fixtures that more than one test file uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from privynet_jax.data import Parts, load_parts
+from privynet_jax.weights import PretrainedWeights, load_weights
+
+
+@pytest.fixture(scope="session")
+def test_data_dir(tmp_path_factory) -> Path:
+    """Where data sets and weights are kept; set PRIVYNET_TEST_DATA_DIR to reuse it between runs."""
+    kept = os.environ.get("PRIVYNET_TEST_DATA_DIR")
+    return Path(kept) if kept else tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def photo_parts(test_data_dir) -> Parts:
+    """The real photo_patches at seed 0."""
+    return load_parts("photo_patches", data_dir=test_data_dir)
+
+
+@pytest.fixture(scope="session")
+def vgg_weights(test_data_dir) -> PretrainedWeights:
+    """The real ImageNet VGG16 trunk."""
+    return load_weights("embedded", cache_dir=test_data_dir / "weights")
