@@ -1,0 +1,1 @@
+"""One short command per job; run them with `python -m experiments.NAME --help`."""

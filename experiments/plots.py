@@ -11,7 +11,7 @@ from privynet_jax.results import CellResult, ResultStore
 from privynet_jax.tables import over_draws
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend must be chosen before
+from matplotlib import pyplot as plt
 
 DPI = 150
 

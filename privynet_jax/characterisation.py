@@ -16,15 +16,18 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax import grid, training
+from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells, reference_key
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Part, Parts, as_float, load_parts
 from privynet_jax.errors import UserError
-from privynet_jax.features import load_features, needed_channels
+from privynet_jax.execution import Execution, default_execution
+from privynet_jax.features import needed_channels
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
 from privynet_jax.results import AttackResult, CellResult, ResultStore
 from privynet_jax.risk import summarise
 from privynet_jax.topology import CONV_LAYERS
+from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, load_weights
 
 
@@ -65,8 +68,8 @@ class Config:
     cache_dir: Path = Path("~/.cache/privynet_jax")
     data_dir: Path | None = None
     max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    cloud: training.Schedule = training.Schedule(steps=1000)
-    attacker: training.Schedule = training.Schedule(steps=2000)
+    cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
+    attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
     cloud_width: int = 64
     attacker_width: int = 64
     attacker_blocks: int = 3
@@ -137,7 +140,7 @@ def characterise(config: Config) -> Characterisation:
         cloud_schedule=config.cloud,
         attacker_schedule=config.attacker,
     )
-    execution = grid.default_execution(
+    execution = default_execution(
         len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
     )
     shown = _spread_over_classes(parts.test, config.examples)
@@ -215,7 +218,7 @@ def _arrays(measurement: grid.Measurement) -> dict[str, np.ndarray]:
 
 
 def _references(
-    parts: Parts, settings: grid.Settings, execution: grid.Execution, seed: int
+    parts: Parts, settings: grid.Settings, execution: Execution, seed: int
 ) -> list[dict[str, Any]]:
     """The rows that every cell is to be compared with: no split at all, and no attack at all."""
     with _progress_bar("reference without a split", 1, 0) as bar:

@@ -13,6 +13,7 @@ the same function. `training` trains them.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from privynet_jax.layout import depth_to_space, space_to_depth
 
@@ -47,6 +48,8 @@ class WorkingGrid(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width]."""
+        # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
+        x = jnp.log1p(x)
         stride = self.image_size // x.shape[1]
         if stride <= WORKING_STRIDE:
             x = space_to_depth(x, WORKING_STRIDE // stride)

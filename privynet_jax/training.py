@@ -51,14 +51,20 @@ class Task:
     """What one network learns from representations.
 
     Attributes:
+        part: the part of the data that it learns from: "target" or "auxiliary".
+        targets: what it learns: "labels" (int [N]) or "images" (uint8 [N, H, W, 3]).
+        stream: tells apart the random streams of a cell's tasks.
         init: (key, representations) -> params.
         predict: (params, extras, representations) -> outputs. `extras` is a pytree of the cell's
-            own that training does not change, such as the closed-form solution.
+            own that training does not change: its closed-form attack.
         loss: (outputs, targets) -> float32 scalar.
         measure: (outputs, targets) -> name -> float32 [N], one value per image.
         schedule: None where there is nothing to train.
     """
 
+    part: str
+    targets: str
+    stream: int
     init: Callable[[jax.Array, jax.Array], Any]
     predict: Callable[[Any, Any, jax.Array], jax.Array]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
@@ -77,6 +83,9 @@ def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
         return optax.softmax_cross_entropy(logits, targets).mean()
 
     return Task(
+        part="target",
+        targets="labels",
+        stream=0,
         init=network.init,
         predict=lambda params, _, x: network.apply(params, x),
         loss=loss,
@@ -91,6 +100,9 @@ def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
     Its extras are the cell's `linear.LinearAttack`, which the network corrects.
     """
     return Task(
+        part="auxiliary",
+        targets="images",
+        stream=1,
         init=network.init,
         predict=lambda params, attack, x: linear.reconstruct(attack, x) + network.apply(params, x),
         loss=_squared_error,
@@ -102,6 +114,9 @@ def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
 def linear_task() -> Task:
     """Returns the linear attacker's task, whose extras say all; there is nothing to train."""
     return Task(
+        part="auxiliary",
+        targets="images",
+        stream=2,
         init=lambda key, x: {},
         predict=lambda _, attack, x: linear.reconstruct(attack, x),
         loss=_squared_error,
