@@ -7,7 +7,6 @@ reconstructions.png. The same command again does only what is missing.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -25,7 +24,7 @@ _LAYERS = flags.DEFINE_list("layers", "2,4,7,10", "Numbers of local convolution 
 _DEPTHS = flags.DEFINE_list("depths", "8,32", "Numbers of released channels.")
 _DRAWS = flags.DEFINE_integer("draws", 2, "Random channel draws per (layers, depth).")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the images in pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of parts, draws and training.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of parts, draws and training.", 0, 2**32 - 1)
 _CACHE_DIR = flags.DEFINE_string(
     "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
 )
@@ -72,7 +71,7 @@ def _config_from_flags() -> Config:
     if not _WORKDIR.value:
         raise UserError("no --workdir is given; name a folder for the results")
     return Config(
-        workdir=cli.expanded(_WORKDIR.value),
+        workdir=cli.folder("workdir", _WORKDIR.value),
         dataset=_DATASET.value,
         weights=_WEIGHTS.value,
         layers=_numbers("layers", _LAYERS.value),
@@ -80,8 +79,8 @@ def _config_from_flags() -> Config:
         draws=_DRAWS.value,
         image_size=_IMAGE_SIZE.value,
         seed=_SEED.value,
-        cache_dir=cli.expanded(_CACHE_DIR.value),
-        data_dir=Path(_DATA_DIR.value).expanduser() if _DATA_DIR.value else None,
+        cache_dir=cli.folder("cache_dir", _CACHE_DIR.value),
+        data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),

@@ -50,16 +50,28 @@ def use_cpu_cores(at_most: int) -> None:
     jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, at_most)))
 
 
-def expanded(path: str) -> Path:
-    """Returns a path given by a person, with ~ for their home."""
-    return Path(path).expanduser()
+def folder(flag: str, path: str) -> Path:
+    """Returns the folder that a flag names, with ~ for a home; it need not exist yet.
+
+    Raises:
+        UserError: the path is empty, is something else than a folder, or names an unknown home.
+    """
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"--{flag}={path} begins with an unknown home; give a folder") from None
+    if not path or (expanded.exists() and not expanded.is_dir()):
+        raise UserError(f"--{flag}={path} is not a folder; give a folder")
+    return expanded
 
 
 _EXPLAINED = {
     errno.ENOSPC: "free some disk space and run the same command again to continue",
     errno.EDQUOT: "free some of your disk quota and run the same command again to continue",
     errno.EACCES: "give a folder that you may write to",
+    errno.EPERM: "give a folder that you may write to",
     errno.EROFS: "give a folder that you may write to",
+    errno.ENAMETOOLONG: "give a shorter path",
     errno.ENOTDIR: "give a folder",
     errno.EEXIST: "give a folder",
 }

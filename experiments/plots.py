@@ -1,61 +1,56 @@
 """The pictures of a characterisation: its trade-off, and what an attacker rebuilt."""
 
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
 
+from privynet_jax.data import as_float
+from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
+from privynet_jax.metrics import psnr_db
 from privynet_jax.results import CellResult, ResultStore
-from privynet_jax.tables import over_draws
+from privynet_jax.tables import DrawSummary, Spread, over_draws
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 DPI = 150
+_SMALL, _TINY = 8, 6.5
+_GREY = "0.45"
+# Sizes in reconstructions.png, in inches.
+_IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
 
 
 def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
-    """Writes tradeoff.png: accuracy against PSNR, colour = layers, size = depth, bars = draws."""
+    """Writes tradeoff.png: accuracy against PSNR, colour = layers, size = depth, bars = draws.
+
+    Raises:
+        UserError: the store's reference.csv is missing or damaged.
+    """
+    no_split, mean_image = _references(store)
     summaries = over_draws(results)
-    layers = sorted({summary.cells[0].num_layers for summary in summaries})
-    depths = sorted({summary.cells[0].depth for summary in summaries})
-    colours = dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.92, len(layers))), strict=True))
-    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
-    for summary in summaries:
-        cell, psnr, accuracy = summary.cells[0], summary.psnr_db, summary.accuracy
-        axes.errorbar(
-            psnr.mean,
-            100 * accuracy.mean,
-            xerr=[[psnr.mean - psnr.least], [psnr.greatest - psnr.mean]],
-            yerr=[
-                [100 * (accuracy.mean - accuracy.least)],
-                [100 * (accuracy.greatest - accuracy.mean)],
-            ],
-            color=colours[cell.num_layers],
-            elinewidth=1,
-            capsize=2,
-            marker="o",
-            markersize=_marker_size(cell.depth),
-            markeredgecolor="white",
-            linestyle="none",
-        )
-    for num_layers in layers:
-        mine = [s for s in summaries if s.cells[0].num_layers == num_layers]
-        axes.plot(
-            [s.psnr_db.mean for s in mine],
-            [100 * s.accuracy.mean for s in mine],
-            color=colours[num_layers],
-            alpha=0.35,
-            zorder=0,
-        )
-    _add_references(axes, store)
-    _add_legends(axes, results, colours, depths)
+    layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
+    depths = sorted({s.cells[0].depth for s in summaries})
+    # The map's brightest end would hardly show on white.
+    colours = dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
+    # The legend has a line per layer and depth, and must not be taller than the picture.
+    figure, axes = plt.subplots(
+        figsize=(7.8, max(4.8, 1.6 + 0.23 * (len(layers) + len(depths)))), layout="constrained"
+    )
+    axes.axhline(100 * no_split, color=_GREY, linestyle=":", linewidth=1.2, zorder=1)
+    axes.axvline(mean_image, color=_GREY, linestyle="--", linewidth=1.2, zorder=1)
+    for num_layers, colour in colours.items():
+        _plot_layer(axes, [s for s in summaries if s.cells[0].num_layers == num_layers], colour)
+    _add_legend(axes, layers, colours, depths)
     axes.set_xlabel("privacy loss: mean PSNR of the strongest attacker, dB (left is more private)")
     axes.set_ylabel("accuracy of the cloud NN on test images, %")
-    axes.set_title("Accuracy against privacy; bars span the channel draws")
+    axes.set_title("Accuracy against privacy loss; bars span the channel draws", size=11)
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
     _save(figure, store, "tradeoff.png")
 
 
@@ -72,90 +67,127 @@ def save_reconstructions(
     """
     by_name = {result.name: result for result in results}
     shown = [by_name[name] for name in names if name in by_name]
-    rows = [("originals", originals)]
-    for result in shown:
+    figure, grid = _image_grid(1 + len(shown), len(originals))
+    _show_row(grid[0], "originals", originals, captions=[""] * len(originals))
+    for row, result in zip(grid[1:], shown, strict=True):
         attack = result.strongest
         examples = store.load_arrays(result.name)[f"{attack.attacker}_examples"]
-        title = f"{result.layer}, {result.depth} channels\n{attack.psnr_db.mean:.1f} dB on average"
-        rows.append((title, examples))
-    count = len(originals)
-    figure, grid = plt.subplots(
-        len(rows),
-        count,
-        figsize=(1.9 + 0.85 * count, 0.3 + 0.87 * len(rows)),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.05, "hspace": 0.05},
+        title = (
+            f"{result.num_layers}: {result.layer}, {result.depth} channels\n"
+            f"draw {result.draw}, {attack.psnr_db.mean:.1f} dB on average"
+        )
+        quality = np.asarray(psnr_db(as_float(examples), as_float(originals)))
+        _show_row(row, title, examples, captions=[f"{value:.1f}" for value in quality])
+    grid[0, 0].annotate(
+        "Test images as the strongest attacker rebuilds them, and the PSNR of each in dB",
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        size=10,
     )
-    figure.subplots_adjust(left=1.75 / figure.get_figwidth(), right=0.99, top=0.93, bottom=0.01)
-    for row, (title, images) in zip(grid, rows, strict=True):
-        for axes, image in zip(row, images, strict=True):
-            axes.imshow(image)
-            axes.set_axis_off()
-        row[0].text(-0.08, 0.5, title, transform=row[0].transAxes, ha="right", va="center", size=8)
-    figure.suptitle("What the strongest attacker rebuilds of test images", size=10)
     _save(figure, store, "reconstructions.png")
 
 
-def _add_references(axes: plt.Axes, store: ResultStore) -> None:
-    rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
-    accuracy = 100 * float(rows["no_split"]["accuracy"])
-    psnr = float(rows["mean_image"]["psnr_db_mean"])
-    axes.axhline(accuracy, color="grey", linestyle=":", linewidth=1)
-    axes.axvline(psnr, color="grey", linestyle="--", linewidth=1)
-    axes.annotate(
-        "no split: trained on images",
-        (0.995, accuracy),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        color="grey",
-        size=8,
-    )
-    axes.annotate(
-        "answering the mean image",
-        (psnr, 0.02),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        rotation=90,
-        va="bottom",
-        color="grey",
-        size=8,
-    )
+def _references(store: ResultStore) -> tuple[float, float]:
+    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB."""
+    try:
+        rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
+        return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{store.workdir / 'reference.csv'} is missing or damaged; "
+            "delete it and run again to have it made anew"
+        ) from None
 
 
-def _add_legends(
-    axes: plt.Axes, results: Sequence[CellResult], colours: dict, depths: Sequence[int]
-) -> None:
-    layer_names = {result.num_layers: result.layer for result in results}
-    handles = [
-        plt.Line2D(
-            [], [], marker="o", linestyle="none", color=colour, label=f"{m}: {layer_names[m]}"
-        )
-        for m, colour in colours.items()
-    ]
-    handles += [
-        plt.Line2D(
-            [],
-            [],
+def _plot_layer(axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray) -> None:
+    """Draws the points of one layer, depths ascending, and a line through them."""
+    points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
+    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
+    for summary, (x, y) in zip(summaries, points, strict=True):
+        axes.errorbar(
+            x,
+            y,
+            xerr=_bar(summary.psnr_db),
+            yerr=100 * _bar(summary.accuracy),
+            color=colour,
+            elinewidth=1,
+            capsize=2,
             marker="o",
-            linestyle="none",
-            color="grey",
-            markersize=_marker_size(depth),
-            label=f"{depth} channels",
+            markersize=_marker_size(summary.cells[0].depth),
+            markeredgecolor="white",
         )
+
+
+def _bar(spread: Spread) -> np.ndarray:
+    """Returns lengths [2, 1] below and above the mean."""
+    # The mean of equal numbers may be rounded to just outside them; Matplotlib refuses that.
+    return np.maximum([[spread.mean - spread.least], [spread.greatest - spread.mean]], 0)
+
+
+def _add_legend(
+    axes: plt.Axes,
+    layers: Mapping[int, str],
+    colours: Mapping[int, np.ndarray],
+    depths: Sequence[int],
+) -> None:
+    def entry(label: str, **style: object) -> plt.Line2D:
+        return plt.Line2D([], [], label=label, **style)
+
+    dot = {"marker": "o", "linestyle": "none"}
+    handles = [entry(f"{m}: {name}", color=colours[m], **dot) for m, name in layers.items()]
+    handles += [
+        entry(f"{depth} channels", color=_GREY, markersize=_marker_size(depth), **dot)
         for depth in depths
     ]
-    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    # Beside the lines themselves, names would sooner or later cover points.
+    handles += [
+        entry("no split: cloud NN\ntrained on images", color=_GREY, linestyle=":"),
+        entry("no attack: the mean\nimage every time", color=_GREY, linestyle="--"),
+    ]
+    axes.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=_SMALL + 1,
+    )
 
 
 def _marker_size(depth: int) -> float:
-    return 3.5 + 1.2 * float(np.sqrt(depth))
+    """Points across; every doubling of the depth adds as much."""
+    return 3 + 1.3 * math.log2(depth)
+
+
+def _image_grid(rows: int, columns: int) -> tuple[plt.Figure, np.ndarray]:
+    """Returns axes [rows, columns] of exactly `_IMAGE` inches, with room for captions below."""
+    width = columns * (_IMAGE + _GAP) - _GAP
+    height = rows * (_IMAGE + _CAPTION)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        squeeze=False,
+        gridspec_kw={"wspace": _GAP / _IMAGE, "hspace": _CAPTION / _IMAGE},
+    )
+    # Titles lie outside: saving makes room for them.
+    figure.subplots_adjust(left=0, right=1, top=1, bottom=_CAPTION / height)
+    return figure, grid
+
+
+def _show_row(
+    row: Sequence[plt.Axes], title: str, images: np.ndarray, captions: Sequence[str]
+) -> None:
+    for axes, image, caption in zip(row, images, captions, strict=True):
+        axes.imshow(image)
+        axes.set_axis_off()
+        axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", size=_TINY)
+    row[0].text(-0.1, 0.5, title, transform=row[0].transAxes, ha="right", va="center", size=_SMALL)
 
 
 def _save(figure: plt.Figure, store: ResultStore, name: str) -> None:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
     plt.close(figure)
     write_atomically(store.workdir / name, buffer.getvalue())

@@ -88,8 +88,12 @@ def _build(
         files = {name: sha256_of(partial / name) for name in shapes}
         manifest = {**identity, "sha256": files}
         write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=1))
-        if not folder.exists():  # another process may have been faster with the same content
+        try:
             partial.rename(folder)
+        except OSError:
+            # Another process may have been faster with the same content; renaming is the check.
+            if not folder.exists():
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -202,7 +206,11 @@ def _remove_abandoned(folder: Path) -> None:
     """Removes what processes of this machine that no longer run left of the same cache."""
     for partial in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
         try:
-            os.kill(int(partial.suffix[1:]), 0)
+            owner = int(partial.suffix[1:])
+            # A restarted container gives out the same numbers: ours was then another process's.
+            if owner == os.getpid():
+                raise ProcessLookupError
+            os.kill(owner, 0)
         except ProcessLookupError:
             shutil.rmtree(partial, ignore_errors=True)
         except (PermissionError, ValueError):
@@ -213,8 +221,8 @@ def _open(folder: Path, union: Mapping[int, Sequence[int]]) -> dict[int, LayerFe
     """Maps a cache's arrays after comparing every file with its checksum."""
     remedy = f"delete {folder} and run again to extract the features anew"
     try:
-        checksums = json.loads((folder / _MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError):
+        checksums = dict(json.loads((folder / _MANIFEST).read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"the feature cache {folder} has no readable {_MANIFEST}; {remedy}"
         ) from None

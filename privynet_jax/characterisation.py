@@ -179,8 +179,8 @@ def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
         depth=topology.depth,
         draw=measurement.cell.draw,
         channels=topology.channels,
-        accuracy=float(measurement.accuracy["test"].mean()),
-        validation_accuracy=float(measurement.accuracy["validation"].mean()),
+        accuracy=_mean(measurement.accuracy["test"]),
+        validation_accuracy=_mean(measurement.accuracy["validation"]),
         attacks=tuple(
             _attack_result(attacker_name, by_part)
             for attacker_name, by_part in measurement.attacks.items()
@@ -236,8 +236,8 @@ def _references(
     return [
         {
             "reference": "no_split",
-            "accuracy": float(right["test"].mean()),
-            "validation_accuracy": float(right["validation"].mean()),
+            "accuracy": _mean(right["test"]),
+            "validation_accuracy": _mean(right["validation"]),
             **unattacked,
         },
         {
@@ -246,6 +246,10 @@ def _references(
             **_attack_result("auxiliary mean image", quality).columns(),
         },
     ]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean(dtype=np.float64))  # in float32, 0.554 would be written 0.55400002
 
 
 def _spread_over_classes(part: Part, count: int) -> np.ndarray:

@@ -3,10 +3,15 @@
 import os
 from pathlib import Path
 
+import jax
 import pytest
 
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.weights import PretrainedWeights, load_weights
+
+# Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
+# the setting once a computation has chosen the devices; pytest reads this file before any test.
+jax.config.update("jax_num_cpu_devices", 2)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +25,13 @@ def test_data_dir(tmp_path_factory) -> Path:
 def photo_parts(test_data_dir) -> Parts:
     """The real photo_patches at seed 0."""
     return load_parts("photo_patches", data_dir=test_data_dir)
+
+
+@pytest.fixture(scope="session")
+def small_parts(test_data_dir) -> Parts:
+    """A few real images per part, for tests that train; no size is a multiple of another."""
+    limits = {"target": 120, "auxiliary": 96, "validation": 40, "test": 50}
+    return load_parts("photo_patches", data_dir=test_data_dir, max_images=limits)
 
 
 @pytest.fixture(scope="session")
