@@ -43,7 +43,7 @@ _ATTACKER_WIDTH = flags.DEFINE_integer("attacker_width", 64, "Channels of the at
 _ATTACKER_BLOCKS = flags.DEFINE_integer("attacker_blocks", 3, "Its residual blocks.", 0)
 _EXAMPLES = flags.DEFINE_integer("examples", 10, "Test images kept with reconstructions.", 1, 100)
 _PICTURED = flags.DEFINE_list(
-    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r0; default: every draw 0."
+    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
 _CELLS_PER_DEVICE = flags.DEFINE_integer(
     "cells_per_device", 0, "Cells trained at once by a device; 0: the backend decides.", 0
@@ -103,11 +103,16 @@ def _numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
 
 def _limits(values: Sequence[str]) -> dict[str, int]:
     try:
-        return {name.strip(): int(count) for name, count in (v.split("=") for v in values)}
+        pairs = [(name.strip(), int(count)) for name, count in (v.split("=") for v in values)]
+        limits = dict(pairs)
+        if len(limits) < len(pairs):
+            raise ValueError("a part is given twice")
+        return limits
     except ValueError:
         given = ",".join(values)
         raise UserError(
-            f"--max_images={given}: expected part=count separated by commas, as in target=3000"
+            f"--max_images={given}: expected part=count, each part once, separated by commas, "
+            "as in target=3000,test=1000"
         ) from None
 
 

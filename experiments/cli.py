@@ -72,6 +72,7 @@ _EXPLAINED = {
     errno.EPERM: "give a folder that you may write to",
     errno.EROFS: "give a folder that you may write to",
     errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOENT: "check the path",
     errno.ENOTDIR: "give a folder",
     errno.EEXIST: "give a folder",
 }
@@ -81,6 +82,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(arguments))
     except flags.Error as error:
-        fail(f"{error}; see --help")
+        # absl begins some messages with a heading of its own.
+        fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
     except OSError as error:  # a flag file that cannot be read
         fail(f"{error.filename}: {error.strerror}; check --flagfile")
+    except UnicodeDecodeError:
+        fail("the flag file is not text; check --flagfile")
