@@ -29,7 +29,7 @@ from privynet_jax.results import AttackResult, CellResult, ResultStore
 from privynet_jax.risk import summarise
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.training import Schedule
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
@@ -127,7 +127,7 @@ def characterise(config: Config) -> Characterisation:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
     """
     cells = config.cells()  # before anything is fetched or written
-    weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
+    check_source(config.weights)
     parts = load_parts(
         config.dataset,
         data_dir=config.data_dir,
@@ -135,6 +135,7 @@ def characterise(config: Config) -> Characterisation:
         seed=config.seed,
         max_images=config.max_images,
     )
+    weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     settings = grid.Settings(
         cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),

@@ -116,12 +116,17 @@ def load_weights(source: str = "embedded", *, cache_dir: Path) -> PretrainedWeig
         UserError: the source is unknown, its file cannot be fetched or is damaged, or tensors are
             missing, have a wrong shape or hold values that are not finite.
     """
+    check_source(source)
+    params = _SOURCES[source](Path(cache_dir))
+    return PretrainedWeights(params, source, fingerprint_of(params))
+
+
+def check_source(source: str) -> None:
+    """Raises UserError unless `load_weights` knows the source; fetches nothing."""
     if source not in _SOURCES:
         raise UserError(
             f"weights source is {source!r}; allowed: {', '.join(sorted(_SOURCES))}; choose one"
         )
-    params = _SOURCES[source](Path(cache_dir))
-    return PretrainedWeights(params, source, fingerprint_of(params))
 
 
 def params_from_tensors(tensors: Mapping[str, np.ndarray], layout: TensorLayout) -> Params:
