@@ -103,6 +103,7 @@ def characterise(
             group = Group(members, layer, parts, width, execution, lambda done: progress(done / 2))
             measured = _measure(group, tasks, np.asarray(examples, int))
             _check_finite(measured["attacks"], chosen)
+            measured["examples"] = jax.tree.map(_as_bytes, measured["examples"])
             seconds = (time.perf_counter() - begun) / len(chosen)
             for index, cell in enumerate(chosen):
                 mine = jax.tree.map(operator.itemgetter(index), measured)
@@ -150,9 +151,12 @@ def _measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray
             accuracy = {part: values["accuracy"] for part, values in metrics.items()}
         else:
             attacks[name] = metrics
-            estimates = group.predict(task, params, "test", examples)
-            rebuilt[name] = np.uint8(np.round(255 * estimates))
+            rebuilt[name] = group.predict(task, params, "test", examples)
     return {"accuracy": accuracy, "attacks": attacks, "examples": rebuilt}
+
+
+def _as_bytes(images: np.ndarray) -> np.ndarray:
+    return np.uint8(np.round(255 * images))
 
 
 def _check_finite(
