@@ -15,7 +15,8 @@ DEPTH = 5
 
 def representations(image_size, stride, count=2, seed=0):
     side = image_size // stride
-    return jax.random.normal(jax.random.key(seed), (count, side, side, DEPTH))
+    # Post-ReLU, as every representation is.
+    return jax.nn.relu(jax.random.normal(jax.random.key(seed), (count, side, side, DEPTH)))
 
 
 def count_of(variables):
