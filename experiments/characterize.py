@@ -18,38 +18,66 @@ from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
-_DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches or a TFDS name.")
-_WEIGHTS = flags.DEFINE_string("weights", "embedded", "Pretrained VGG16 weights.")
-_LAYERS = flags.DEFINE_list("layers", "2,4,7,10", "Numbers of local convolution layers, 1..13.")
-_DEPTHS = flags.DEFINE_list("depths", "8,32", "Numbers of released channels.")
-_DRAWS = flags.DEFINE_integer("draws", 2, "Random channel draws per (layers, depth).")
-_IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the images in pixels.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of parts, draws and training.", 0, 2**32 - 1)
+_DATASET = flags.DEFINE_string("dataset", Config.dataset, "photo_patches or a TFDS name.")
+_WEIGHTS = flags.DEFINE_string("weights", Config.weights, "Pretrained VGG16 weights.")
+_LAYERS = flags.DEFINE_list(
+    "layers", [str(m) for m in Config.layers], "Numbers of local convolution layers, 1..13."
+)
+_DEPTHS = flags.DEFINE_list(
+    "depths", [str(depth) for depth in Config.depths], "Numbers of released channels."
+)
+_DRAWS = flags.DEFINE_integer("draws", Config.draws, "Random channel draws per (layers, depth).")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.")
+_SEED = flags.DEFINE_integer("seed", Config.seed, "Of parts, draws and training.", 0, 2**32 - 1)
 _CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+    "cache_dir", str(Config.cache_dir), "Folder for weights and features."
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
 _MAX_IMAGES = flags.DEFINE_list(
     "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
 )
-_CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", 1000, "Training steps of the cloud NN.", 1)
-_ATTACKER_STEPS = flags.DEFINE_integer("attacker_steps", 2000, "Of the trained attacker.", 1)
-_CLOUD_BATCH = flags.DEFINE_integer("cloud_batch_size", 32, "Examples per step.", 1)
-_ATTACKER_BATCH = flags.DEFINE_integer("attacker_batch_size", 32, "Examples per step.", 1)
-_CLOUD_RATE = flags.DEFINE_float("cloud_learning_rate", 2e-3, "Peak learning rate.", 0.0)
-_ATTACKER_RATE = flags.DEFINE_float("attacker_learning_rate", 3e-3, "Peak learning rate.", 0.0)
-_CLOUD_WIDTH = flags.DEFINE_integer("cloud_width", 64, "Channels of the cloud NN.", 1)
-_ATTACKER_WIDTH = flags.DEFINE_integer("attacker_width", 64, "Channels of the attacker.", 1)
-_ATTACKER_BLOCKS = flags.DEFINE_integer("attacker_blocks", 3, "Its residual blocks.", 0)
-_EXAMPLES = flags.DEFINE_integer("examples", 10, "Test images kept with reconstructions.", 1, 100)
+_CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", Config.cloud.steps, "Of the cloud NN.", 1)
+_CLOUD_BATCH = flags.DEFINE_integer(
+    "cloud_batch_size", Config.cloud.batch_size, "Examples per step.", 1
+)
+_CLOUD_RATE = flags.DEFINE_float(
+    "cloud_learning_rate", Config.cloud.learning_rate, "Its peak.", 0.0
+)
+_CLOUD_WIDTH = flags.DEFINE_integer(
+    "cloud_width", Config.cloud_width, "Channels of the cloud NN.", 1
+)
+_ATTACKER_STEPS = flags.DEFINE_integer(
+    "attacker_steps", Config.attacker.steps, "Of the trained attacker.", 1
+)
+_ATTACKER_BATCH = flags.DEFINE_integer(
+    "attacker_batch_size", Config.attacker.batch_size, "Examples per step.", 1
+)
+_ATTACKER_RATE = flags.DEFINE_float(
+    "attacker_learning_rate", Config.attacker.learning_rate, "Its peak.", 0.0
+)
+_ATTACKER_WIDTH = flags.DEFINE_integer(
+    "attacker_width", Config.attacker_width, "Channels of the attacker.", 1
+)
+_ATTACKER_BLOCKS = flags.DEFINE_integer(
+    "attacker_blocks", Config.attacker_blocks, "Its residual blocks.", 0
+)
+_EXAMPLES = flags.DEFINE_integer(
+    "examples", Config.examples, "Test images kept with reconstructions.", 1, 100
+)
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
 _CELLS_PER_DEVICE = flags.DEFINE_integer(
-    "cells_per_device", 0, "Cells trained at once by a device; 0: the backend decides.", 0
+    "cells_per_device",
+    Config.cells_per_device,
+    "Cells trained at once by a device; 0: the backend decides.",
+    0,
 )
 _STEPS_PER_DISPATCH = flags.DEFINE_integer(
-    "steps_per_dispatch", 0, "Training steps per dispatch; 0: the backend decides.", 0
+    "steps_per_dispatch",
+    Config.steps_per_dispatch,
+    "Training steps per dispatch; 0: the backend decides.",
+    0,
 )
 
 
@@ -60,7 +88,7 @@ def main() -> None:
     done = characterise(config)
     plots.save_tradeoff(done.results, done.store)
     plots.save_reconstructions(done.results, done.store, done.examples, pictured)
-    print(summary_table(done.results))
+    print(summary_table(done.results, done.store.read_csv("reference.csv")))
     print(
         f"Results and pictures are in {config.workdir}. Privacy loss is what these attackers "
         "reached on images they never saw; it bounds no other attacker."

@@ -144,7 +144,7 @@ def _add_legend(
     ]
     # Beside the lines themselves, names would sooner or later cover points.
     handles += [
-        entry("no split: cloud NN\ntrained on images", color=_GREY, linestyle=":"),
+        entry("no split: same network\nand steps, raw pixels", color=_GREY, linestyle=":"),
         entry("no attack: the mean\nimage every time", color=_GREY, linestyle="--"),
     ]
     axes.legend(

@@ -122,13 +122,8 @@ def _write_arrays(
     with tqdm(total=total, desc="extracting features", unit="image") as progress:
         for name, part in parts.items():
             arrays = {
-                layer: np.lib.format.open_memmap(
-                    folder / _file_name(layer, name),
-                    "w+",
-                    np.float16,
-                    shapes[_file_name(layer, name)],
-                )
-                for layer in union
+                layer: _new_array(folder / file, shapes[file])
+                for layer, file in ((layer, _file_name(layer, name)) for layer in union)
             }
             for rows, images in _batches(part.images, batch_size):
                 features, finite = normalised(params, jax.device_put(images, split))
@@ -138,6 +133,18 @@ def _write_arrays(
                 progress.update(rows.stop - rows.start)
             for array in arrays.values():
                 array.flush()
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Creates a float16 .npy file and maps it, its space on the disk taken at once.
+
+    Without that a disk that fills up later would end the process with a bus error, not an OSError.
+    """
+    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _channel_scales(

@@ -67,7 +67,11 @@ def grid_cells(
 
 
 def draw_channels(num_layers: int, depth: int, draw: int, seed: int) -> tuple[int, ...]:
-    """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending."""
+    """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
+
+    For characterising only: anybody can repeat this draw. Channels that are to be a secret need
+    randomness that nobody else has.
+    """
     key = jax.random.fold_in(_key(num_layers, depth, draw, seed), 0)
     width = CONV_LAYERS[num_layers - 1].out_channels
     chosen = jax.random.choice(key, width, (depth,), replace=False)

@@ -86,7 +86,7 @@ class Config:
         unit = max(WORKING_STRIDE, CONV_LAYERS[max(self.layers) - 1].stride)
         if self.image_size < 16 or self.image_size % unit:
             raise UserError(
-                f"image_size is {self.image_size}; allowed are multiples of {max(unit, 1)} from 16 "
+                f"image_size is {self.image_size}; allowed are multiples of {unit} from 16 "
                 f"on with {max(self.layers)} layers; give another size or fewer layers"
             )
         return cells
@@ -185,13 +185,15 @@ def _run_missing(
             execution,
             seed=config.seed,
             examples=shown,
-            progress=bar.update,
+            # Shares of cells add up to a little more than their number by rounding.
+            progress=lambda share: bar.update(min(share, bar.total - bar.n)),
         ):
-            store.save(_result(measurement, config.image_size), _arrays(measurement))
+            result = _result(measurement, config.image_size, execution.environment)
+            store.save(result, _arrays(measurement))
             store.write_tables([cell.name for cell in cells])
 
 
-def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
+def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:
     topology = measurement.cell.topology
     cost = local_cost(topology, image_size)
     return CellResult(
@@ -213,6 +215,7 @@ def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
             "local_activation_bytes": cost.peak_activation_bytes,
             "release_bytes": cost.release_bytes,
         },
+        environment=environment,
         train_seconds=measurement.seconds,
     )
 

@@ -21,6 +21,8 @@ import numpy as np
 from privynet_jax import training
 from privynet_jax.training import State, Task
 
+_MOST_CELLS_PER_DEVICE = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
@@ -35,6 +37,11 @@ class Execution:
     devices: tuple[jax.Device, ...]
     cells_per_device: int
     steps_per_dispatch: int
+
+    @property
+    def environment(self) -> str:
+        """What computes, for the record: version of JAX and kind of device."""
+        return f"jax {jax.__version__} on {self.devices[0].device_kind}"
 
     @property
     def group_size(self) -> int:
@@ -55,9 +62,11 @@ def default_execution(
     devices = tuple(jax.local_devices())[:cells_per_layer]
     on_cpu = devices[0].platform == "cpu"
     fitting = -(-cells_per_layer // len(devices))
+    # Equal groups: 9 cells on one device become 5 and 4, not 8 and 1 with 7 copies.
+    balanced = -(-fitting // -(-fitting // _MOST_CELLS_PER_DEVICE))
     return Execution(
         devices=devices,
-        cells_per_device=cells_per_device or (1 if on_cpu else min(fitting, 8)),
+        cells_per_device=cells_per_device or (1 if on_cpu else balanced),
         steps_per_dispatch=steps_per_dispatch or (1 if on_cpu else 10),
     )
 

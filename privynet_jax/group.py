@@ -138,4 +138,5 @@ class Group:
     def _unstacked(self, array: jax.Array) -> np.ndarray:
         """[devices, cells per device, ...] -> [cells, ...], without the copies."""
         values = np.asarray(array)
-        return values.reshape(-1, *values.shape[2:])[: len(self._members)]
+        flat = values.reshape(self._execution.group_size, *values.shape[2:])
+        return flat[: len(self._members)]

@@ -2,10 +2,10 @@
 
 Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
 channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
-validation error picks the ridge. `features` hands over representations, `grid` asks per cell.
+held-out error picks the ridge. `features` hands over representations, `grid` asks per cell.
 
-    fitted_on = gather_statistics(auxiliary_batches)
-    chosen_on = gather_statistics(validation_batches)
+    fitted_on = gather_statistics(most_auxiliary_batches)
+    chosen_on = gather_statistics(the_other_auxiliary_batches)
     attack = fit(fitted_on, chosen_on, positions=(0, 3, 5))
     images = reconstruct(attack, representations[..., (0, 3, 5)])
 
@@ -23,7 +23,7 @@ import numpy as np
 from privynet_jax.layout import depth_to_space, same_padded, space_to_depth
 
 NEIGHBOURHOOD = 3
-# Ridges tried, relative to the mean diagonal of the Gram matrix; validation error picks one.
+# Ridges tried, relative to the mean diagonal of the Gram matrix; held-out error picks one.
 RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
@@ -55,6 +55,15 @@ class LinearStatistics:
     cross: np.ndarray
     energy: float
     count: int
+
+    def __add__(self, other: "LinearStatistics") -> "LinearStatistics":
+        """Returns the sums over both."""
+        return LinearStatistics(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.energy + other.energy,
+            self.count + other.count,
+        )
 
     @property
     def num_channels(self) -> int:
@@ -92,18 +101,16 @@ def fit(
 ) -> LinearAttack:
     """Returns the least-squares attack on a subset of channels.
 
+    Solutions of `fitted_on` compete on `chosen_on`; the winner's ridge then solves both together.
+
     Args:
-        fitted_on: sums over the auxiliary part.
-        chosen_on: sums over the validation part; the ridge with the least error there is used.
+        fitted_on: sums over most images that the attacker owns.
+        chosen_on: sums over its other images, held out to choose the ridge.
         positions: the released channels, as indices into the statistics' channels.
     """
     rows = _subset_rows(positions, fitted_on.num_channels)
-    gram, cross = fitted_on.gram[np.ix_(rows, rows)], fitted_on.cross[rows]
-    # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
-    penalty = np.eye(len(rows)) * np.mean(np.diag(gram))
-    penalty[-1, -1] = 0.0
-    solutions = [np.linalg.solve(gram + ridge * penalty, cross) for ridge in RIDGES]
-    best = min(solutions, key=lambda solution: _squared_error(chosen_on, rows, solution))
+    ridge = min(RIDGES, key=lambda r: _squared_error(chosen_on, rows, _solve(fitted_on, rows, r)))
+    best = _solve(fitted_on + chosen_on, rows, ridge)
     kernel = best[:-1].reshape(NEIGHBOURHOOD, NEIGHBOURHOOD, len(positions), -1)
     return LinearAttack(np.float32(kernel), np.float32(best[-1]))
 
@@ -155,6 +162,14 @@ def _subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
     starts = np.arange(NEIGHBOURHOOD**2)[:, None] * num_channels
     rows = (starts + np.asarray(positions)[None, :]).ravel()
     return np.append(rows, NEIGHBOURHOOD**2 * num_channels)
+
+
+def _solve(statistics: LinearStatistics, rows: np.ndarray, ridge: float) -> np.ndarray:
+    gram, cross = statistics.gram[np.ix_(rows, rows)], statistics.cross[rows]
+    # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
+    penalty = np.full(len(rows), ridge * np.mean(np.diag(gram)))
+    penalty[-1] = 0.0
+    return np.linalg.solve(gram + np.diag(penalty), cross)
 
 
 def _squared_error(statistics: LinearStatistics, rows: np.ndarray, solution: np.ndarray) -> float:

@@ -69,8 +69,12 @@ def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy.
+
+    NaN where a logit is not finite: the network diverged, and has no answer to be right or wrong.
+    """
+    right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.where(jnp.isfinite(logits).all(axis=-1), right, jnp.nan)
 
 
 def _window_matrix(size: int) -> jax.Array:

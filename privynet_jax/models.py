@@ -11,6 +11,8 @@ the same function. `training` trains them.
     logits = network.apply(variables, representations)
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,12 @@ from privynet_jax.layout import depth_to_space, space_to_depth
 
 # Pixels of the image per position of the working grid, along each side.
 WORKING_STRIDE = 4
+# The depth at which a representation and the first convolution's output have one scale at first.
+_USUAL_DEPTH = 32
+
+# Full float32 on every backend: TPUs and recent GPUs would round products to 8 or 11 bits, and an
+# attacker weakened like that would pass for privacy.
+_Conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)
 
 
 class ResidualBlock(nn.Module):
@@ -29,9 +37,9 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, h, w, width] -> the same."""
-        y = nn.Conv(self.width, (3, 3))(nn.relu(x))
+        y = _Conv(self.width, (3, 3))(nn.relu(x))
         # Zeros let a network without normalisation train at once, whatever its number of blocks.
-        y = nn.Conv(self.width, (3, 3), kernel_init=nn.initializers.zeros)(nn.relu(y))
+        y = _Conv(self.width, (3, 3), kernel_init=nn.initializers.zeros)(nn.relu(y))
         return x + y
 
 
@@ -51,12 +59,12 @@ class WorkingGrid(nn.Module):
         # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
         x = jnp.log1p(x)
         stride = self.image_size // x.shape[1]
-        if stride <= WORKING_STRIDE:
-            x = space_to_depth(x, WORKING_STRIDE // stride)
-            return nn.Conv(self.width, (1, 1), name="stem")(x)
-        ratio = stride // WORKING_STRIDE
-        x = nn.Conv(ratio * ratio * self.width, (1, 1), name="stem")(x)
-        return depth_to_space(x, self.width)
+        folding = max(1, WORKING_STRIDE // stride)
+        unfolding = max(1, stride // WORKING_STRIDE)
+        # Flax would scale by the padded depth, and so start small depths with weaker signals.
+        spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
+        stem = _Conv(unfolding**2 * self.width, (1, 1), kernel_init=spread, name="stem")
+        return depth_to_space(stem(space_to_depth(x, folding)), self.width)
 
 
 class CloudNN(nn.Module):
@@ -77,10 +85,10 @@ class CloudNN(nn.Module):
         """float32 [N, h, w, D] -> logits float32 [N, num_classes]."""
         x = WorkingGrid(self.width, self.image_size)(x)
         x = ResidualBlock(self.width)(x)
-        x = nn.Conv(2 * self.width, (2, 2), strides=(2, 2))(nn.relu(x))
+        x = _Conv(2 * self.width, (2, 2), strides=(2, 2))(nn.relu(x))
         x = ResidualBlock(2 * self.width)(x)
         x = nn.LayerNorm()(x.mean(axis=(1, 2)))
-        return nn.Dense(self.num_classes)(x)
+        return nn.Dense(self.num_classes, precision=jax.lax.Precision.HIGHEST)(x)
 
 
 class ResidualAttacker(nn.Module):
@@ -106,7 +114,7 @@ class ResidualAttacker(nn.Module):
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.width)(x)
         pixels = WORKING_STRIDE**2 * 3
-        head = nn.Conv(pixels, (3, 3), kernel_init=nn.initializers.zeros, name="head")
+        head = _Conv(pixels, (3, 3), kernel_init=nn.initializers.zeros, name="head")
         return depth_to_space(head(nn.relu(x)), channels=3)
 
 

@@ -30,10 +30,12 @@ def reference_rows(
     """
     with tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar:
         key = reference_key(seed)
-        right = grid.accuracy_without_split(parts, settings, execution, key, bar.update)
+        right = grid.accuracy_without_split(
+            parts, settings, execution, key, lambda share: bar.update(min(share, 1 - bar.n))
+        )
     guess = _mean_image(parts.auxiliary)
     quality = {part: _quality(guess, getattr(parts, part)) for part in ("validation", "test")}
-    guessing = AttackResult.of_images("auxiliary mean image", quality).columns()
+    guessing = AttackResult.of_images("mean image", quality, "auxiliary images").columns()
     accuracy = {
         "accuracy": summarise(right["test"]).mean,
         "validation_accuracy": summarise(right["validation"]).mean,

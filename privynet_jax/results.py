@@ -25,6 +25,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
 from privynet_jax.risk import Distribution, summarise
 
+# The attacker owns pairs of auxiliary images and their representations, channel by channel, and
+# knows neither the network nor which of its channels they are.
+PAIRS = "pairs"
 # What reading a damaged archive of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -35,28 +38,35 @@ class AttackResult:
 
     Attributes:
         attacker: its name.
+        knowledge: what it has besides the representations under attack; `PAIRS` for all so far.
         psnr_db: over test images, peak 1.0.
         ssim: over test images.
         validation_psnr_db_mean: over validation images, for planning.
     """
 
     attacker: str
+    knowledge: str
     psnr_db: Distribution
     ssim: Distribution
     validation_psnr_db_mean: float
 
     @classmethod
     def of_images(
-        cls, attacker: str, by_part: Mapping[str, Mapping[str, np.ndarray]]
+        cls,
+        attacker: str,
+        by_part: Mapping[str, Mapping[str, np.ndarray]],
+        knowledge: str = PAIRS,
     ) -> "AttackResult":
         """Summarises an attack.
 
         Args:
             attacker: its name.
+            knowledge: what it has besides the representations under attack.
             by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
         """
         return cls(
             attacker=attacker,
+            knowledge=knowledge,
             psnr_db=summarise(by_part["test"]["psnr_db"]),
             ssim=summarise(by_part["test"]["ssim"]),
             validation_psnr_db_mean=summarise(by_part["validation"]["psnr_db"]).mean,
@@ -69,8 +79,7 @@ class AttackResult:
             for statistic, value in dataclasses.asdict(getattr(self, metric)).items():
                 columns[f"{metric}_{statistic}"] = value
         columns["validation_psnr_db_mean"] = self.validation_psnr_db_mean
-        columns["attacker"] = self.attacker
-        return columns
+        return {**columns, "attacker": self.attacker, "knowledge": self.knowledge}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +98,9 @@ class CellResult:
         attacks: one entry per attacker.
         cost: the local NN's cost, by column: local_macs, local_param_bytes,
             local_activation_bytes (peak), release_bytes; per image where that applies.
-        train_seconds: wall-clock seconds of the cell's group, shared equally among its cells.
+        environment: version of JAX and kind of device that computed it.
+        train_seconds: wall-clock seconds of the cell's group (compilation, training, evaluation),
+            shared equally among its cells.
     """
 
     name: str
@@ -102,6 +113,7 @@ class CellResult:
     validation_accuracy: float
     attacks: tuple[AttackResult, ...]
     cost: Mapping[str, int]
+    environment: str
     train_seconds: float
 
     @property
@@ -118,14 +130,25 @@ class CellResult:
             "channels": " ".join(map(str, self.channels)),
         }
 
+    def _privacy_loss(self) -> dict[str, Any]:
+        """The worst of all attackers, column by column; `attacker` is the strongest by mean PSNR.
+
+        The attacker with the best mean may still be beaten on one image, or in SSIM.
+        """
+        columns = [attack.columns() for attack in self.attacks]
+        worst = self.strongest.columns()
+        numbers = [name for name, value in worst.items() if not isinstance(value, str)]
+        return {**worst, **{name: max(c[name] for c in columns) for name in numbers}}
+
     def row(self) -> dict[str, Any]:
-        """Returns the cell's row of `results.csv`; privacy columns are the strongest attacker's."""
+        """Returns the cell's row of `results.csv`."""
         return {
             **self._identity(),
             "accuracy": self.accuracy,
             "validation_accuracy": self.validation_accuracy,
-            **self.strongest.columns(),
+            **self._privacy_loss(),
             **self.cost,
+            "environment": self.environment,
             "train_seconds": round(self.train_seconds, 3),
         }
 
@@ -154,7 +177,8 @@ class ResultStore:
         path = workdir / "config.json"
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
         if path.exists():
-            _check_same_config(workdir, _read_json(path), wanted)
+            remedy = "restore it, or give a new folder as --workdir"
+            _check_same_config(workdir, _read_json(path, remedy), wanted)
         elif workdir.is_dir() and any(not file.name.startswith(".") for file in workdir.iterdir()):
             # Hidden files do not count: a run killed in its first moment may leave one.
             raise UserError(
@@ -177,7 +201,7 @@ class ResultStore:
 
     def has(self, name: str) -> bool:
         """Whether a cell of this name is finished."""
-        return self._path(name, "json").exists()
+        return self._path(name, "json").exists() and self._path(name, "npz").exists()
 
     def load(self, name: str) -> CellResult:
         """Returns a finished cell.
@@ -250,23 +274,27 @@ def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+_MAKE_ANEW = "delete it and run again to have it made anew"
+
+
+def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise _damaged(path) from None
+        raise _damaged(path, remedy) from None
     if not isinstance(content, dict):
-        raise _damaged(path)
+        raise _damaged(path, remedy)
     return content
 
 
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is missing or damaged; delete it and run again to have it made anew")
+def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:
+    return UserError(f"{path} is missing or damaged; {remedy}")
 
 
 def _attack_from(entry: Mapping[str, Any]) -> AttackResult:
     return AttackResult(
         attacker=entry["attacker"],
+        knowledge=entry["knowledge"],
         psnr_db=Distribution(**entry["psnr_db"]),
         ssim=Distribution(**entry["ssim"]),
         validation_psnr_db_mean=entry["validation_psnr_db_mean"],

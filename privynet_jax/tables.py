@@ -5,7 +5,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,19 +30,22 @@ class DrawSummary:
         cells: their results.
         accuracy: over draws, in [0, 1].
         psnr_db: over draws, of the mean over images.
-        worst_psnr_db: over draws, of the 95th percentile over images.
+        psnr_db_p95: over draws, of the 95th percentile over images.
         ssim: over draws, of the mean over images.
     """
 
     cells: tuple[CellResult, ...]
     accuracy: Spread
     psnr_db: Spread
-    worst_psnr_db: Spread
+    psnr_db_p95: Spread
     ssim: Spread
 
 
 def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     """Returns one summary per (layers, depth), in ascending order."""
+
+    def spread(name: str, rows: Sequence[Mapping[str, Any]]) -> Spread:
+        return _spread([row[name] for row in rows])
 
     def shape(result: CellResult) -> tuple[int, int]:
         return result.num_layers, result.depth
@@ -49,21 +53,28 @@ def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     summaries = []
     for _, group in itertools.groupby(sorted(results, key=shape), key=shape):
         cells = tuple(group)
-        attacks = [cell.strongest for cell in cells]
+        rows = [cell.row() for cell in cells]
         summaries.append(
             DrawSummary(
                 cells=cells,
-                accuracy=_spread([cell.accuracy for cell in cells]),
-                psnr_db=_spread([attack.psnr_db.mean for attack in attacks]),
-                worst_psnr_db=_spread([attack.psnr_db.p95 for attack in attacks]),
-                ssim=_spread([attack.ssim.mean for attack in attacks]),
+                accuracy=spread("accuracy", rows),
+                psnr_db=spread("psnr_db_mean", rows),
+                psnr_db_p95=spread("psnr_db_p95", rows),
+                ssim=spread("ssim_mean", rows),
             )
         )
     return summaries
 
 
-def summary_table(results: Sequence[CellResult]) -> str:
-    """Returns a text table with a row per (layers, depth): means, and ranges over draws."""
+def summary_table(
+    results: Sequence[CellResult], references: Sequence[Mapping[str, str]] = ()
+) -> str:
+    """Returns a text table with a row per (layers, depth): means, and ranges over draws.
+
+    Args:
+        results: of all cells.
+        references: rows of `reference.csv`, which become the table's last lines.
+    """
     header = (
         "layers   depth  draws  accuracy %         PSNR dB            p95 dB  SSIM   attacker"
         "  local MMACs  released KiB"
@@ -75,10 +86,18 @@ def summary_table(results: Sequence[CellResult]) -> str:
         lines.append(
             f"{first.num_layers:2d} {first.layer:<7} {first.depth:3d}  {len(summary.cells):5d}  "
             f"{_ranged(summary.accuracy, 100):<17}  {_ranged(summary.psnr_db):<17}  "
-            f"{summary.worst_psnr_db.mean:6.1f}  {summary.ssim.mean:5.2f}  {names:<8}  "
+            f"{summary.psnr_db_p95.mean:6.1f}  {summary.ssim.mean:5.2f}  {names:<8}  "
             f"{first.cost['local_macs'] / 1e6:11.1f}  {first.cost['release_bytes'] / 1024:12.1f}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_reference_line(row) for row in references)])
+
+
+def _reference_line(row: Mapping[str, str]) -> str:
+    accuracy, psnr = (row[name] for name in ("accuracy", "psnr_db_mean"))
+    title = row["reference"].replace("_", " ")
+    parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
+    parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
+    return f"for comparison, {title}: {', '.join(parts)}"
 
 
 def _spread(values: Sequence[float]) -> Spread:

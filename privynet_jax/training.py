@@ -10,6 +10,7 @@ scanned and lowered for any backend.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ import numpy as np
 import optax
 
 from privynet_jax import linear, metrics
+from privynet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,22 @@ class Schedule:
         batch_size: examples per mini-batch.
         learning_rate: the peak.
         weight_decay: decoupled, per step times the learning rate.
+
+    Raises:
+        UserError: the learning rate is not a positive number.
     """
 
     steps: int
     batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        if not (0 < self.learning_rate < math.inf):
+            raise UserError(
+                f"learning rate {self.learning_rate}; allowed are positive numbers; "
+                "0.003 suits most networks here"
+            )
 
 
 class State(NamedTuple):

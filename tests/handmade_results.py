@@ -9,6 +9,7 @@ def attack(attacker, psnr_db, ssim=0.5):
     """An attacker's result; the statistics differ from one another, so that none passes for one."""
     return AttackResult(
         attacker=attacker,
+        knowledge="pairs",
         psnr_db=Distribution(mean=psnr_db, p95=psnr_db + 5, max=psnr_db + 9),
         ssim=Distribution(mean=ssim, p95=ssim + 0.2, max=ssim + 0.3),
         validation_psnr_db_mean=psnr_db - 0.25,
@@ -33,5 +34,6 @@ def cell(num_layers=2, depth=3, draw=0, accuracy=0.5, attacks=None):
             "local_activation_bytes": 9000,
             "release_bytes": 1024 * depth,
         },
+        environment="jax 1.2.3 on an abacus",
         train_seconds=1.23456,
     )

@@ -116,3 +116,8 @@ def test_correct():
     found = correct(logits, jnp.array([1, 2, 2]))
     assert found.dtype == jnp.float32
     assert found.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_a_diverged_network_is_neither_right_nor_wrong():
+    logits = jnp.array([[jnp.nan, 0.2], [jnp.inf, 0.0], [1.0, 0.0]])
+    np.testing.assert_array_equal(correct(logits, jnp.array([0, 0, 0])), [np.nan, np.nan, 1.0])

@@ -29,7 +29,7 @@ def test_means_and_ranges_by_hand():
     assert summary.accuracy == Spread(mean=0.5, least=0.25, greatest=0.75)
     # Each cell's strongest attacker: 20 and 26 dB, never the 12 and 11 of the weaker ones.
     assert summary.psnr_db == Spread(mean=23.0, least=20.0, greatest=26.0)
-    assert summary.worst_psnr_db == Spread(mean=28.0, least=25.0, greatest=31.0)
+    assert summary.psnr_db_p95 == Spread(mean=28.0, least=25.0, greatest=31.0)
     assert summary.ssim == Spread(mean=0.625, least=0.5, greatest=0.75)
 
 
@@ -80,3 +80,15 @@ def test_the_mean_of_equal_numbers_is_that_number():
     # 0.1 + 0.1 + 0.1 is rounded up, and a third of it is more than 0.1.
     summary = over_draws([handmade.cell(draw=draw, accuracy=0.1) for draw in range(3)])[0]
     assert summary.accuracy.least <= summary.accuracy.mean <= summary.accuracy.greatest
+
+
+def test_references_follow_the_cells():
+    references = [
+        {"reference": "no_split", "accuracy": "0.4955", "psnr_db_mean": "", "ssim_mean": ""},
+        {"reference": "mean_image", "accuracy": "", "psnr_db_mean": "13.26", "ssim_mean": "0.338"},
+    ]
+    lines = summary_table([handmade.cell()], references).splitlines()
+    assert lines[-2:] == [
+        "for comparison, no split: 49.5 % accuracy",
+        "for comparison, mean image: 13.3 dB, SSIM 0.34",
+    ]
