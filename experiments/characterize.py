@@ -19,7 +19,7 @@ from privynet_jax.training import Schedule
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
 _DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches or a TFDS name.")
-_WEIGHTS = flags.DEFINE_string("weights", "embedded", "Pretrained VGG16 weights.")
+_WEIGHTS = flags.DEFINE_string("weights", "embedded", cli.WEIGHTS_HELP)
 _LAYERS = flags.DEFINE_list("layers", "2,4,7,10", "Numbers of local convolution layers, 1..13.")
 _DEPTHS = flags.DEFINE_list("depths", "8,32", "Numbers of released channels.")
 _DRAWS = flags.DEFINE_integer("draws", 2, "Random channel draws per (layers, depth).")

@@ -15,7 +15,13 @@ SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
 # Package or module -> the only rooms of privynet_jax that may import it.
 ONLY_IN = {
     "tensorflow_datasets": {"tfds_source", "photo_patches"},
-    "onnx": {"weights"},
+    "onnx": {"weight_files"},
+    "safetensors": {"weight_files"},
+    "h5py": {"keras_files"},
+    "orbax": {"checkpoint"},
+    "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
+    "pickle": set(),
+    "urllib": {"downloads"},
     "matplotlib": set(),
     "absl.flags": set(),
     "absl.app": set(),
@@ -114,7 +120,7 @@ def test_rooms_without_jax_do_not_even_reach_it(module):
 
 
 @pytest.mark.parametrize("module", EVERYTHING)
-@pytest.mark.parametrize("package", ["tensorflow", "torch"])
+@pytest.mark.parametrize("package", ["tensorflow", "torch", "keras"])
 def test_no_other_framework_is_imported_with_a_module(module, package):
     assert not reaches(imports(EVERYTHING[module], inside_functions=False), package)
 
@@ -140,7 +146,7 @@ def test_experiments_do_not_import_one_another(module):
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
 def test_experiments_leave_formats_to_the_library(module):
-    for package in ("tensorflow_datasets", "onnx"):
+    for package in ("tensorflow_datasets", "onnx", "h5py", "safetensors", "orbax", "pickle"):
         assert not reaches(imports(EXPERIMENTS[module]), package)
 
 
