@@ -2,7 +2,8 @@
 
 `experiments.port_weights` writes them, `weights` reads them. The parameters are stored as the trunk
 applies them (see `vgg`), with "preprocessing" among them, so that converted weights can never meet
-another network's input transform. Orbax' metadata keeps where they came from and their fingerprint.
+another network's input transform. Beside Orbax' files lies `weights.json`: what the weights were
+converted from, their fingerprint, and the sha256 of every file.
 
     save_checkpoint(Path("vgg16"), weights.params, weights.layout, weights.fingerprint)
     checkpoint = open_checkpoint(Path("vgg16"))
@@ -11,6 +12,7 @@ another network's input transform. Orbax' metadata keeps where they came from an
 
 import dataclasses
 import functools
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -24,9 +26,12 @@ from etils import epath
 
 from privynet_jax.errors import UserError
 from privynet_jax.stored import StoredTensor, damaged_if
+from privynet_jax.wheels import sha256_of, verify_sha256
 
 _FORMAT = "privynet_jax weights 1"
 _KIND = "checkpoint"
+_MANIFEST = "weights.json"
+_CONVERT_ANEW = "delete the folder and convert the weights again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +72,19 @@ def save_checkpoint(
     check_is_new(folder)
     folder = folder.absolute()  # Orbax takes no relative paths
     folder.parent.mkdir(parents=True, exist_ok=True)
-    origin = {"format": _FORMAT, "layout": layout, "fingerprint": fingerprint}
     tree = {name: dict(group) for name, group in params.items()}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         partial = Path(scratch) / "checkpoint"
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            checkpointer.save(partial, args=ocp.args.PyTreeSave(tree, custom_metadata=origin))
+            checkpointer.save(partial, args=ocp.args.PyTreeSave(tree))
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        manifest = {
+            "format": _FORMAT,
+            "layout": layout,
+            "fingerprint": fingerprint,
+            "files": {path.relative_to(partial).as_posix(): sha256_of(path) for path in files},
+        }
+        (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, folder)
 
 
@@ -86,25 +98,40 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         UserError: the folder is no checkpoint, another program's, or damaged.
     """
     folder = folder.absolute()
-    if not (folder / "_METADATA").is_file():
-        raise UserError(
-            f"{folder} is a folder, but no checkpoint of weights; give the --to= folder of "
-            "experiments.port_weights, or a weight file"
-        )
-    handler = ocp.PyTreeCheckpointHandler()
+    manifest = _verified_manifest(folder)
     # Orbax and TensorStore raise whatever fits, from KeyError to ValueError.
     with damaged_if(folder, _KIND, Exception):
-        metadata = handler.metadata(epath.Path(folder))
-        leaves = jax.tree_util.tree_flatten_with_path(metadata.tree)[0]
-    origin = metadata.custom_metadata
-    if not isinstance(origin, dict) or origin.get("format") != _FORMAT:
-        raise UserError(
-            f"{folder} is a checkpoint of something else than VGG16's weights; give the --to= "
-            "folder of experiments.port_weights"
-        )
-    read = functools.cache(lambda: _restored(folder, metadata.tree))
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    read = functools.cache(lambda: _restored(folder, tree))
     tensors = {_name(path): _stored(_name(path), leaf, read) for path, leaf in leaves}
-    return Checkpoint(tensors, str(origin.get("layout")), str(origin.get("fingerprint")))
+    return Checkpoint(tensors, str(manifest.get("layout")), str(manifest.get("fingerprint")))
+
+
+def _verified_manifest(folder: Path) -> dict[str, Any]:
+    """Returns `weights.json`, after checking every file that it lists.
+
+    TensorStore notices damage too, but in threads of its own, which print tracebacks.
+    """
+    path = folder / _MANIFEST
+    if not path.is_file():
+        what = "checkpoint of something else" if (folder / "_METADATA").exists() else "mere folder"
+        raise UserError(
+            f"{folder} is a {what}, it has no {_MANIFEST}; give a folder that "
+            "experiments.port_weights wrote, or a weight file"
+        )
+    with damaged_if(
+        path, "description of weights", ValueError, KeyError, TypeError, AttributeError
+    ):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise ValueError(f"its format is {manifest['format']!r}, expected {_FORMAT!r}")
+        files = {folder / name: str(expected) for name, expected in manifest["files"].items()}
+    for file, expected in files.items():
+        if not file.is_file():
+            raise UserError(f"{folder} is incomplete: {file.name} is missing; {_CONVERT_ANEW}")
+        verify_sha256(file, expected, _CONVERT_ANEW)
+    return manifest
 
 
 def _restored(folder: Path, tree: Any) -> dict[str, np.ndarray]:

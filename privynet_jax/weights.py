@@ -186,9 +186,16 @@ def _checked_transform(checkpoint: Checkpoint, folder: Path) -> dict[str, np.nda
     transform = {}
     for name, like in OWN.input.arrays().items():
         stored = checkpoint.tensors.get(f"preprocessing/{name}")
-        if stored is None or (stored.shape, stored.dtype) != (like.shape, like.dtype.name):
-            raise UserError(f"{folder} has no proper preprocessing/{name}; convert it again")
-        transform[name] = np.array(stored.load())
+        if stored is not None and (stored.shape, stored.dtype) == (like.shape, like.dtype.name):
+            transform[name] = np.array(stored.load())
+    wrong = [
+        name for name in OWN.input.arrays() if not np.isfinite(transform.get(name, np.nan)).all()
+    ]
+    if not wrong and sorted(transform["channel_order"]) != [0, 1, 2]:
+        wrong = ["channel_order"]
+    if wrong:
+        names = ", ".join(f"preprocessing/{name}" for name in wrong)
+        raise UserError(f"{folder} has no proper {names}; convert the weights again")
     return transform
 
 

@@ -11,6 +11,7 @@ def reference_trunk(layers, network_input, num_layers=13):
     Args:
         layers: (HWIO kernel, bias) of each convolution in order.
         network_input: [N, H, W, 3], preprocessed already.
+        num_layers: how many convolutions to compute.
     """
     x = network_input.astype(np.float64)
     outputs = []
@@ -34,6 +35,6 @@ def keras_input(images):
 
 
 def torchvision_input(images):
-    """torchvision's models: RGB in [0, 1], standardised by ImageNet's mean and deviation."""
+    """As torchvision's models want it: standardised by ImageNet's mean and deviation."""
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     return (images.astype(np.float64) - mean) / deviation

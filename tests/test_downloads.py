@@ -13,6 +13,8 @@ CONTENT = bytes(range(256)) * 9000  # more than two chunks
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers with CONTENT, or with what goes wrong on real networks."""
+
     def do_GET(self):
         self.server.asked.append(self.path)
         if self.path == "/missing.h5":

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_vgg import keras_input, reference_trunk
 
 from privynet_jax.errors import UserError
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.vgg import VGG16Trunk
-from reference_vgg import keras_input, reference_trunk
 
 _LAYER_NAMES = [layer.name for layer in CONV_LAYERS]
 

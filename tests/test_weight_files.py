@@ -143,6 +143,8 @@ def test_compressed_archives_are_refused(member, tmp_path):
 
 
 class Attack:
+    """What makes a folder when it is unpickled."""
+
     def __init__(self, marker):
         self.marker = marker
 

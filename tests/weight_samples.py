@@ -100,7 +100,9 @@ def keras_3_tensors(layers):
 def write_h5(path, tensors):
     with h5py.File(path, "w") as file:
         for name, tensor in tensors.items():
-            if tensor.ndim and not any(tensor.strides):  # one number everywhere: stored once, as the fill value
+            if tensor.ndim and not any(
+                tensor.strides
+            ):  # one number everywhere: stored once, as the fill value
                 number = tensor.flat[0]
                 file.create_dataset(name, tensor.shape, tensor.dtype, fillvalue=number, chunks=True)
             else:
@@ -128,7 +130,7 @@ _STORAGES = {"float32": "FloatStorage", "float64": "DoubleStorage", "int64": "Lo
 
 
 def pickled(value, *, python2=False):
-    """One pickle of strings, numbers, tuples, lists, dictionaries, None, and `Global`s and calls."""
+    """One pickle of plain values, of names (`Global`) and of calls."""
     return b"\x80\x02" + _instructions(value, python2) + b"."
 
 
