@@ -125,6 +125,8 @@ def characterise(config: Config) -> Characterisation:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
     """
     cells = config.cells()  # before anything is fetched or written
+    cache_dir = config.cache_dir.expanduser()
+    weights = load_weights(config.weights, cache_dir=cache_dir)
     parts = load_parts(
         config.dataset,
         data_dir=config.data_dir,
@@ -132,8 +134,6 @@ def characterise(config: Config) -> Characterisation:
         seed=config.seed,
         max_images=config.max_images,
     )
-    cache_dir = config.cache_dir.expanduser()
-    weights = load_weights(config.weights, cache_dir=cache_dir)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     settings = grid.Settings(
         cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),

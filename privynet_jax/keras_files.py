@@ -16,13 +16,12 @@ import h5py
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.stored import StoredTensor, damaged_if
+from privynet_jax.stored import ZIP_ERRORS, StoredTensor, damaged_if
 
 ARCHIVE_MEMBER = "model.weights.h5"
 
-# h5py turns the C library's errors into whichever of these seems to fit.
-_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
-_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError)
+# h5py turns the C library's errors into whichever exception seems to fit, even SystemError.
+_H5PY_ERRORS = (Exception,)
 
 
 @contextlib.contextmanager
@@ -50,7 +49,7 @@ def open_keras_archive(path: Path) -> Iterator[dict[str, StoredTensor]]:
     Raises:
         UserError: the archive is damaged or compressed, or the weights are damaged.
     """
-    with damaged_if(path, "Keras archive", *_ZIP_ERRORS), zipfile.ZipFile(path) as archive:
+    with damaged_if(path, "Keras archive", *ZIP_ERRORS), zipfile.ZipFile(path) as archive:
         # Compressed members could unfold to any size; Keras stores them as they are.
         if archive.getinfo(ARCHIVE_MEMBER).compress_type != zipfile.ZIP_STORED:
             raise UserError(f"{path} is compressed, which Keras never does; save the model again")

@@ -7,12 +7,16 @@ VGG16, nine tenths of the file, never is.
 
 import contextlib
 import dataclasses
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from privynet_jax.errors import UserError
+
+# What zipfile raises where an archive is damaged, encrypted or of a future version.
+ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, RuntimeError)
 
 _LONGEST_REASON = 300  # some libraries quote whole specifications
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.stored import StoredTensor, damaged_if
+from privynet_jax.stored import ZIP_ERRORS, StoredTensor, damaged_if
 from privynet_jax.torch_pickle import (
     BrokenPickleError,
     StorageRecord,
@@ -29,7 +29,6 @@ from privynet_jax.torch_pickle import (
 )
 
 _KIND = "PyTorch file"
-_ZIP_ERRORS = (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError, RuntimeError)
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _ITEM_BYTES = {"bfloat16": 2}  # NumPy knows the others
 
@@ -42,7 +41,7 @@ def open_torch_archive(path: Path) -> Iterator[dict[str, StoredTensor]]:
         UserError: it is damaged, holds no state dict, or its pickle asks for code.
     """
     with contextlib.ExitStack() as stack:
-        with damaged_if(path, _KIND, *_ZIP_ERRORS):
+        with damaged_if(path, _KIND, *ZIP_ERRORS):
             archive = stack.enter_context(zipfile.ZipFile(path))
             root = _root(path, archive)
             state_dict = _state_dict(path, io.BytesIO(archive.read(f"{root}/data.pkl")))
@@ -145,7 +144,7 @@ def _tensors(
     byte_order: str,
 ) -> dict[str, StoredTensor]:
     def load(tensor: TensorRecord) -> np.ndarray:
-        with damaged_if(path, _KIND, *_ZIP_ERRORS, TypeError):
+        with damaged_if(path, _KIND, *ZIP_ERRORS, TypeError):
             return _array(tensor, read(tensor.storage), byte_order)
 
     return {

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from privynet_jax.errors import UserError
 from privynet_jax.keras_files import ARCHIVE_MEMBER, open_hdf5, open_keras_archive
-from privynet_jax.stored import StoredTensor, damaged_if
+from privynet_jax.stored import ZIP_ERRORS, StoredTensor, damaged_if
 from privynet_jax.torch_files import open_torch_archive, open_torch_legacy
 
 ALLOWED = "Keras' .h5, .weights.h5 and .keras, PyTorch's .pth, .safetensors"
@@ -75,8 +75,7 @@ def _opened(path: Path, start: bytes) -> contextlib.AbstractContextManager[dict[
 
 
 def _holds_keras(path: Path) -> bool:
-    errors = (zipfile.BadZipFile, OSError, ValueError)
-    with damaged_if(path, "zip archive", *errors), zipfile.ZipFile(path) as archive:
+    with damaged_if(path, "zip archive", *ZIP_ERRORS), zipfile.ZipFile(path) as archive:
         return ARCHIVE_MEMBER in archive.namelist()
 
 
