@@ -17,6 +17,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
 
+flags.declare_key_flag("cache_dir")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
 _DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches or a TFDS name.")
 _WEIGHTS = flags.DEFINE_string("weights", "embedded", cli.WEIGHTS_HELP)
@@ -25,9 +26,6 @@ _DEPTHS = flags.DEFINE_list("depths", "8,32", "Numbers of released channels.")
 _DRAWS = flags.DEFINE_integer("draws", 2, "Random channel draws per (layers, depth).")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 32, "Side of the images in pixels.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of parts, draws and training.", 0, 2**32 - 1)
-_CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
-)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
 _MAX_IMAGES = flags.DEFINE_list(
     "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
@@ -43,7 +41,7 @@ _ATTACKER_WIDTH = flags.DEFINE_integer("attacker_width", 64, "Channels of the at
 _ATTACKER_BLOCKS = flags.DEFINE_integer("attacker_blocks", 3, "Its residual blocks.", 0)
 _EXAMPLES = flags.DEFINE_integer("examples", 10, "Test images kept with reconstructions.", 1, 100)
 _PICTURED = flags.DEFINE_list(
-    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r0; default: every draw 0."
+    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
 _CELLS_PER_DEVICE = flags.DEFINE_integer(
     "cells_per_device", 0, "Cells trained at once by a device; 0: the backend decides.", 0
@@ -79,7 +77,7 @@ def _config_from_flags() -> Config:
         draws=_DRAWS.value,
         image_size=_IMAGE_SIZE.value,
         seed=_SEED.value,
-        cache_dir=cli.folder("cache_dir", _CACHE_DIR.value),
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
@@ -103,11 +101,16 @@ def _numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
 
 def _limits(values: Sequence[str]) -> dict[str, int]:
     try:
-        return {name.strip(): int(count) for name, count in (v.split("=") for v in values)}
+        pairs = [(name.strip(), int(count)) for name, count in (v.split("=") for v in values)]
+        limits = dict(pairs)
+        if len(limits) < len(pairs):
+            raise ValueError("a part is given twice")
+        return limits
     except ValueError:
         given = ",".join(values)
         raise UserError(
-            f"--max_images={given}: expected part=count separated by commas, as in target=3000"
+            f"--max_images={given}: expected part=count, each part once, separated by commas, "
+            "as in target=3000,test=1000"
         ) from None
 
 

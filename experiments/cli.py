@@ -12,6 +12,10 @@ from absl import app, flags, logging
 
 from privynet_jax.errors import UserError
 
+# A flag of more than one command is defined here, because two commands may not define it both.
+CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+)
 WEIGHTS_HELP = (
     "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
     ".safetensors) or of a folder that experiments.port_weights wrote."
@@ -77,6 +81,7 @@ _EXPLAINED = {
     errno.EPERM: "give a folder that you may write to",
     errno.EROFS: "give a folder that you may write to",
     errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOENT: "check the path",
     errno.ENOTDIR: "give a folder",
     errno.EEXIST: "give a folder",
 }
@@ -86,6 +91,9 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(list(arguments))
     except flags.Error as error:
-        fail(f"{error}; see --help")
+        # absl begins some messages with a heading of its own.
+        fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
     except OSError as error:  # a flag file that cannot be read
         fail(f"{error.filename}: {error.strerror}; check --flagfile")
+    except UnicodeDecodeError:
+        fail("the flag file is not text; check --flagfile")

@@ -73,7 +73,7 @@ def save_reconstructions(
         attack = result.strongest
         examples = store.load_arrays(result.name)[f"{attack.attacker}_examples"]
         title = (
-            f"{result.num_layers}: {result.layer}, {result.depth} channels\n"
+            f"{result.num_layers}: {result.layer}, {_counted(result.depth)}\n"
             f"draw {result.draw}, {attack.psnr_db.mean:.1f} dB on average"
         )
         quality = np.asarray(psnr_db(as_float(examples), as_float(originals)))
@@ -117,6 +117,7 @@ def _plot_layer(axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.nda
             marker="o",
             markersize=_marker_size(summary.cells[0].depth),
             markeredgecolor="white",
+            markeredgewidth=0.7,
         )
 
 
@@ -138,7 +139,7 @@ def _add_legend(
     dot = {"marker": "o", "linestyle": "none"}
     handles = [entry(f"{m}: {name}", color=colours[m], **dot) for m, name in layers.items()]
     handles += [
-        entry(f"{depth} channels", color=_GREY, markersize=_marker_size(depth), **dot)
+        entry(_counted(depth), color=_GREY, markersize=_marker_size(depth), **dot)
         for depth in depths
     ]
     # Beside the lines themselves, names would sooner or later cover points.
@@ -155,9 +156,13 @@ def _add_legend(
     )
 
 
+def _counted(depth: int) -> str:
+    return f"{depth} channel{'s' if depth > 1 else ''}"
+
+
 def _marker_size(depth: int) -> float:
     """Points across; every doubling of the depth adds as much."""
-    return 3 + 1.3 * math.log2(depth)
+    return 4.5 + 1.1 * math.log2(depth)
 
 
 def _image_grid(rows: int, columns: int) -> tuple[plt.Figure, np.ndarray]:

@@ -17,9 +17,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.weights import Params, PretrainedWeights, load_weights
 
+flags.declare_key_flag("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)
 _TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
-_CACHE_DIR = flags.DEFINE_string("cache_dir", "~/.cache/privynet_jax", "Folder for downloads.")
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
         raise UserError("--from and --to are both needed: weights, and a new folder for them")
     folder = cli.folder("to", _TO.value)
     check_is_new(folder)  # before anything is fetched or read
-    weights = load_weights(_FROM.value, cache_dir=cli.folder("cache_dir", _CACHE_DIR.value))
+    weights = load_weights(_FROM.value, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value))
     save_checkpoint(folder, weights.params, weights.layout, weights.fingerprint)
     print("\n".join(report(weights)))
     print(f"Written to {folder}; use it as --weights={folder}")

@@ -205,16 +205,21 @@ def _check_finite(finite: jax.Array, weights: PretrainedWeights, parts: Parts) -
 def _remove_abandoned(folder: Path) -> None:
     """Removes what processes of this machine that no longer run left of the same cache."""
     for partial in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
-        try:
-            owner = int(partial.suffix[1:])
-            # A restarted container gives out the same numbers: ours was then another process's.
-            if owner == os.getpid():
-                raise ProcessLookupError
-            os.kill(owner, 0)
-        except ProcessLookupError:
+        owner = partial.suffix[1:]
+        if owner.isdecimal() and not _is_another_process(int(owner)):
             shutil.rmtree(partial, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue  # somebody else's, and perhaps alive
+
+
+def _is_another_process(number: int) -> bool:
+    """Whether another process than this one now runs under a number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    # Restarted containers give out the same numbers: a folder with ours is a killed process's.
+    return number != os.getpid()
 
 
 def _open(folder: Path, union: Mapping[int, Sequence[int]]) -> dict[int, LayerFeatures]:

@@ -4,7 +4,7 @@ Everything random about a cell (its channels, initial parameters, mini-batches) 
 key, so a cell's numbers depend neither on the cells beside it nor on what ran before.
 
     cells = grid_cells(layers=(2, 4), depths=(8, 32), draws=2, seed=0)
-    cells[0].name  # "m02_d008_r0"
+    cells[0].name  # "m02_d008_r00"
 """
 
 import dataclasses
@@ -31,9 +31,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name that sorts like (number of layers, depth, draw)."""
+        """A file name that sorts like (number of layers, depth, draw), up to draw 99."""
         topology = self.topology
-        return f"m{topology.num_layers:02d}_d{topology.depth:03d}_r{self.draw}"
+        return f"m{topology.num_layers:02d}_d{topology.depth:03d}_r{self.draw:02d}"
 
 
 def grid_cells(

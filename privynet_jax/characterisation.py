@@ -8,27 +8,30 @@ itself. `experiments.characterize` makes a `Config` from flags; a notebook can m
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from privynet_jax import grid, training
+from privynet_jax import grid
 from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, grid_cells, reference_key
+from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.cost import local_cost
-from privynet_jax.data import Part, Parts, as_float, load_parts
+from privynet_jax.data import Part, Parts, load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
+from privynet_jax.references import reference_rows
 from privynet_jax.results import AttackResult, CellResult, ResultStore
 from privynet_jax.risk import summarise
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.training import Schedule
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.weights import PretrainedWeights, check_source, load_weights
+
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +128,7 @@ def characterise(config: Config) -> Characterisation:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
     """
     cells = config.cells()  # before anything is fetched or written
-    cache_dir = config.cache_dir.expanduser()
-    weights = load_weights(config.weights, cache_dir=cache_dir)
+    check_source(config.weights)
     parts = load_parts(
         config.dataset,
         data_dir=config.data_dir,
@@ -134,6 +136,7 @@ def characterise(config: Config) -> Characterisation:
         seed=config.seed,
         max_images=config.max_images,
     )
+    weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     settings = grid.Settings(
         cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),
@@ -145,29 +148,48 @@ def characterise(config: Config) -> Characterisation:
         len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
     )
     shown = _spread_over_classes(parts.test, config.examples)
-    missing = [cell for cell in cells if not store.has(cell.name)]
-    if missing:
-        union = needed_channels([cell.topology for cell in cells])
-        features = load_features(weights, parts, union, cache_dir)
-        with _progress_bar("characterising", len(cells), len(cells) - len(missing)) as bar:
-            for measurement in grid.characterise(
-                cells,
-                missing,
-                features,
-                parts,
-                settings,
-                execution,
-                seed=config.seed,
-                examples=shown,
-                progress=bar.update,
-            ):
-                store.save(_result(measurement, config.image_size), _arrays(measurement))
-                store.write_tables([cell.name for cell in cells])
+    _run_missing(config, cells, store, weights, parts, settings, execution, shown)
     if not (store.workdir / "reference.csv").exists():
-        rows = _references(parts, settings, execution, config.seed)
+        rows = reference_rows(parts, settings, execution, config.seed)
         store.write_csv("reference.csv", rows)
     results = store.write_tables([cell.name for cell in cells])
     return Characterisation(results, store, parts.test.images[shown])
+
+
+def _run_missing(
+    config: Config,
+    cells: Sequence[Cell],
+    store: ResultStore,
+    weights: PretrainedWeights,
+    parts: Parts,
+    settings: grid.Settings,
+    execution: Execution,
+    shown: np.ndarray,
+) -> None:
+    missing = [cell for cell in cells if not store.has(cell.name)]
+    if not missing:
+        return
+    union = needed_channels([cell.topology for cell in cells])
+    features = load_features(weights, parts, union, config.cache_dir.expanduser())
+    with tqdm(
+        total=len(cells),
+        initial=len(cells) - len(missing),
+        desc="characterising",
+        bar_format=_BAR_FORMAT,
+    ) as bar:
+        for measurement in grid.characterise(
+            cells,
+            missing,
+            features,
+            parts,
+            settings,
+            execution,
+            seed=config.seed,
+            examples=shown,
+            progress=bar.update,
+        ):
+            store.save(_result(measurement, config.image_size), _arrays(measurement))
+            store.write_tables([cell.name for cell in cells])
 
 
 def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
@@ -180,10 +202,10 @@ def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
         depth=topology.depth,
         draw=measurement.cell.draw,
         channels=topology.channels,
-        accuracy=_mean(measurement.accuracy["test"]),
-        validation_accuracy=_mean(measurement.accuracy["validation"]),
+        accuracy=summarise(measurement.accuracy["test"]).mean,
+        validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
         attacks=tuple(
-            _attack_result(attacker_name, by_part)
+            AttackResult.of_images(attacker_name, by_part)
             for attacker_name, by_part in measurement.attacks.items()
         ),
         cost={
@@ -193,17 +215,6 @@ def _result(measurement: grid.Measurement, image_size: int) -> CellResult:
             "release_bytes": cost.release_bytes,
         },
         train_seconds=measurement.seconds,
-    )
-
-
-def _attack_result(
-    attacker_name: str, by_part: Mapping[str, Mapping[str, np.ndarray]]
-) -> AttackResult:
-    return AttackResult(
-        attacker=attacker_name,
-        psnr_db=summarise(by_part["test"]["psnr_db"]),
-        ssim=summarise(by_part["test"]["ssim"]),
-        validation_psnr_db_mean=summarise(by_part["validation"]["psnr_db"]).mean,
     )
 
 
@@ -218,41 +229,6 @@ def _arrays(measurement: grid.Measurement) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _references(
-    parts: Parts, settings: grid.Settings, execution: Execution, seed: int
-) -> list[dict[str, Any]]:
-    """The rows that every cell is to be compared with: no split at all, and no attack at all."""
-    with _progress_bar("reference without a split", 1, 0) as bar:
-        right = grid.accuracy_without_split(
-            parts, settings, execution, reference_key(seed), bar.update
-        )
-    mean_image = as_float(parts.auxiliary.images).mean(axis=0)
-    quality = {}
-    for part in ("validation", "test"):
-        images = as_float(getattr(parts, part).images)
-        values = training.image_quality(np.broadcast_to(mean_image, images.shape), images)
-        quality[part] = {metric: np.asarray(value) for metric, value in values.items()}
-    unknown = {"accuracy": "", "validation_accuracy": ""}
-    unattacked = dict.fromkeys(_attack_result("", quality).columns(), "")
-    return [
-        {
-            "reference": "no_split",
-            "accuracy": _mean(right["test"]),
-            "validation_accuracy": _mean(right["validation"]),
-            **unattacked,
-        },
-        {
-            "reference": "mean_image",
-            **unknown,
-            **_attack_result("auxiliary mean image", quality).columns(),
-        },
-    ]
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean(dtype=np.float64))  # in float32, 0.554 would be written 0.55400002
-
-
 def _spread_over_classes(part: Part, count: int) -> np.ndarray:
     """Indices of `count` images: the first of every class, then the second of every class, ..."""
     seen: collections.Counter[int] = collections.Counter()
@@ -261,8 +237,3 @@ def _spread_over_classes(part: Part, count: int) -> np.ndarray:
         rank.append(seen[label])
         seen[label] += 1
     return np.argsort(rank, kind="stable")[:count]
-
-
-def _progress_bar(description: str, total: int, done: int) -> tqdm:
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
-    return tqdm(total=total, initial=done, desc=description, bar_format=layout)

@@ -63,11 +63,22 @@ def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]
     return {num_layers: tuple(sorted(union[num_layers])) for num_layers in sorted(union)}
 
 
+class _NormalisedImages:
+    """Images that become float16 representations, `images * scale`, as they are read."""
+
+    def __init__(self, images: np.ndarray, scale: np.ndarray) -> None:
+        self._images, self._scale = images, scale
+        self.shape = images.shape
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.float16(as_float(self._images[rows]) * self._scale)
+
+
 def image_features(parts: Parts) -> LayerFeatures:
     """Returns the images themselves in the form of a layer, normalised in the same way."""
     calibration = as_float(parts.auxiliary.images[:CALIBRATION_IMAGES])
     scale = 1 / np.sqrt(np.mean(np.square(calibration), axis=(0, 1, 2)))
-    arrays = {name: np.float16(as_float(part.images) * scale) for name, part in parts.items()}
+    arrays = {name: _NormalisedImages(part.images, scale) for name, part in parts.items()}
     return LayerFeatures(0, (0, 1, 2), arrays)
 
 

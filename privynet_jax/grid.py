@@ -20,6 +20,7 @@ import numpy as np
 from privynet_jax import linear, training
 from privynet_jax.cells import Cell, training_key
 from privynet_jax.data import Parts, as_float
+from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, MappedTask
 from privynet_jax.features import LayerFeatures, image_features
 from privynet_jax.group import Group, Member, Progress
@@ -101,6 +102,7 @@ def characterise(
             # Two networks of each cell are trained.
             group = Group(members, layer, parts, width, execution, lambda done: progress(done / 2))
             measured = _measure(group, tasks, np.asarray(examples, int))
+            _check_finite(measured["attacks"], chosen)
             seconds = (time.perf_counter() - begun) / len(chosen)
             for index, cell in enumerate(chosen):
                 mine = jax.tree.map(operator.itemgetter(index), measured)
@@ -151,6 +153,19 @@ def _measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray
             estimates = group.predict(task, params, "test", examples)
             rebuilt[name] = np.uint8(np.round(255 * estimates))
     return {"accuracy": accuracy, "attacks": attacks, "examples": rebuilt}
+
+
+def _check_finite(
+    attacks: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], cells: Sequence[Cell]
+) -> None:
+    for name, metrics in attacks.items():
+        finite = np.isfinite(metrics["test"]["psnr_db"]).all(axis=1)
+        if not finite.all():
+            cell = cells[int(np.argmin(finite))].name
+            raise UserError(
+                f"the attacker {name} of cell {cell} diverged: its images are not finite; "
+                "train it with a lower learning rate"
+            )
 
 
 def _member(

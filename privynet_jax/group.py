@@ -119,7 +119,7 @@ class Group:
         return self._gather(part, self._repeated(rows))
 
     def _gather(self, part: str, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """float16 [devices, cells per device, *rows[i].shape, h, w, width]: each cell its channels."""
+        """float16 [devices, cells per device, *rows[i].shape, h, w, width], zeros included."""
         batches = []
         for member, mine in zip(self._members, rows, strict=True):
             flat = self._layer.gather(part, mine.ravel(), member.positions, self._width)

@@ -1,12 +1,10 @@
-"""Accuracy, PSNR and SSIM, per image, and the statistics in which they are reported.
+"""Accuracy, PSNR and SSIM of each image.
 
 Images are `float32 [N, H, W, 3]` in `[0, 1]` and are compared with peak 1.0; the two arguments of a
-metric have the same shape. `grid` hands over reconstructions and logits and gets NumPy-able arrays.
-Per-image metrics are JAX functions, so that they run where the reconstructions are; summaries are
-NumPy, because they leave the device anyway.
+metric have the same shape. `training` hands over logits and reconstructions. Metrics are JAX
+functions, so that they run where the reconstructions are; `risk` has the statistics over images.
 """
 
-import dataclasses
 import math
 
 import jax
@@ -73,25 +71,6 @@ def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy."""
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Distribution:
-    """A per-image metric over a part of the data: most people's case and the worst protected."""
-
-    mean: float
-    p95: float
-    max: float
-
-
-def summarise(values: np.ndarray) -> Distribution:
-    """Summarises `[N]` per-image values; a NaN is an error, not a statistic."""
-    values = np.asarray(values, dtype=np.float64)
-    if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"Expected finite values of at least one image, got {values}.")
-    return Distribution(
-        mean=float(values.mean()), p95=float(np.percentile(values, 95)), max=float(values.max())
-    )
 
 
 def _window_matrix(size: int) -> jax.Array:

@@ -14,6 +14,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
-from privynet_jax.risk import Distribution
+from privynet_jax.risk import Distribution, summarise
+
+# What reading a damaged archive of arrays may raise.
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,23 @@ class AttackResult:
     psnr_db: Distribution
     ssim: Distribution
     validation_psnr_db_mean: float
+
+    @classmethod
+    def of_images(
+        cls, attacker: str, by_part: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> "AttackResult":
+        """Summarises an attack.
+
+        Args:
+            attacker: its name.
+            by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
+        """
+        return cls(
+            attacker=attacker,
+            psnr_db=summarise(by_part["test"]["psnr_db"]),
+            ssim=summarise(by_part["test"]["ssim"]),
+            validation_psnr_db_mean=summarise(by_part["validation"]["psnr_db"]).mean,
+        )
 
     def columns(self) -> dict[str, float | str]:
         """Returns the flat columns that every table uses."""
@@ -168,6 +189,8 @@ class ResultStore:
         content = _read_json(path)
         try:
             attacks = tuple(_attack_from(entry) for entry in content.pop("attacks"))
+            if not attacks:
+                raise KeyError("attacks")
             channels = tuple(content.pop("channels"))
             return CellResult(**content, channels=channels, attacks=attacks)
         except (KeyError, TypeError, AttributeError):
@@ -179,7 +202,7 @@ class ResultStore:
         try:
             with np.load(path) as arrays:  # allow_pickle stays off
                 return dict(arrays)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        except _DAMAGE:
             raise _damaged(path) from None
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
@@ -204,7 +227,10 @@ class ResultStore:
         path = self.workdir / name
         if not path.exists():
             raise _damaged(path)
-        return list(csv.DictReader(path.read_text().splitlines()))
+        try:
+            return list(csv.DictReader(path.read_text().splitlines()))
+        except UnicodeDecodeError:
+            raise _damaged(path) from None
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.workdir / "cells" / f"{name}.{suffix}"

@@ -65,7 +65,7 @@ def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
 def summary_table(results: Sequence[CellResult]) -> str:
     """Returns a text table with a row per (layers, depth): means, and ranges over draws."""
     header = (
-        "layers  depth  draws  accuracy %         PSNR dB            p95 dB  SSIM   attacker"
+        "layers   depth  draws  accuracy %         PSNR dB            p95 dB  SSIM   attacker"
         "  local MMACs  released KiB"
     )
     lines = [header, "-" * len(header)]
@@ -82,7 +82,9 @@ def summary_table(results: Sequence[CellResult]) -> str:
 
 
 def _spread(values: Sequence[float]) -> Spread:
-    return Spread(float(np.mean(values)), min(values), max(values))
+    least, greatest = min(values), max(values)
+    # Rounding can put the mean of equal values just outside them.
+    return Spread(min(max(float(np.mean(values)), least), greatest), least, greatest)
 
 
 def _ranged(spread: Spread, factor: float = 1.0) -> str:

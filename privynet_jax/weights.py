@@ -86,6 +86,12 @@ def load_weights(source: str = "embedded", *, cache_dir: Path) -> PretrainedWeig
     return _from_checkpoint(source, path) if path.is_dir() else _from_file(source, path)
 
 
+def check_source(source: str) -> None:
+    """Raises UserError unless the source is a known word or an existing path; reads nothing."""
+    if source not in {"embedded", "keras"}:
+        _existing_path(source)
+
+
 def params_from_tensors(
     tensors: Mapping[str, StoredTensor], layout: TensorLayout, origin: str = "the weights"
 ) -> Params:

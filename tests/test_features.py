@@ -88,7 +88,7 @@ def test_images_as_features_have_unit_mean_square_on_auxiliary_images(small_part
     images = np.float64(small_parts.auxiliary.images) / 255
     scale = 1 / np.sqrt(np.square(images).mean(axis=(0, 1, 2)))
     for name, part in small_parts.items():
-        stored = layer.parts[name]
+        stored = layer.parts[name][:]
         assert (stored.shape, stored.dtype) == (part.images.shape, np.float16)
         # Half a unit in the last place of float16, and of its smallest numbers.
         exact = part.images / 255 * scale
@@ -100,6 +100,6 @@ def test_only_the_first_auxiliary_images_set_the_scale(monkeypatch):
     greys = np.array([51, 102, 255], np.uint8)  # 0.2, 0.4, 1.0
     part = Part(np.broadcast_to(greys[:, None, None, None], (3, 4, 4, 3)), np.arange(3))
     parts = Parts(part, part, part, part, ("a", "b", "c"), "greys", "")
-    found = image_features(parts).parts["test"][:, 0, 0, 0]
+    found = image_features(parts).parts["test"][:][:, 0, 0, 0]
     # The root mean square of 0.2 and 0.4 is sqrt(0.1).
     np.testing.assert_allclose(found, np.array([0.2, 0.4, 1.0]) / np.sqrt(0.1), rtol=2**-11 * 1.01)

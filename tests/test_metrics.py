@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from privynet_jax.data import as_float
-from privynet_jax.metrics import MAX_PSNR_DB, correct, psnr_db, ssim, summarise
+from privynet_jax.metrics import MAX_PSNR_DB, correct, psnr_db, ssim
 
 # scikit-image works in float64 here and the metrics in float32. Their variances are differences of
 # means up to 1, so off by about 1e-7, against constants of 9e-4 in SSIM's denominator.
@@ -116,20 +116,3 @@ def test_correct():
     found = correct(logits, jnp.array([1, 2, 2]))
     assert found.dtype == jnp.float32
     assert found.tolist() == [1.0, 0.0, 1.0]
-
-
-def test_summarise_by_hand():
-    # 0, 1, ..., 20 in any order: the 95th percentile lies at position 0.95 * 20 = 19.
-    found = summarise(np.random.default_rng(4).permutation(21))
-    assert (found.mean, found.p95, found.max) == (10.0, 19.0, 20.0)
-    # Between two values, percentiles are interpolated: 10 + 0.95 * (30 - 10).
-    found = summarise(np.array([30.0, 10.0], np.float32))
-    assert (found.mean, found.max) == (20.0, 30.0)
-    assert found.p95 == pytest.approx(29.0)
-    assert summarise(np.array([7.0])).p95 == 7.0
-
-
-@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
-def test_nothing_and_nan_are_no_statistics(values):
-    with pytest.raises(ValueError, match="Expected finite values of at least one image"):
-        summarise(np.array(values))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from privynet_jax.models import ResidualBlock, attacker, cloud_nn
 
@@ -127,5 +128,5 @@ def test_networks_and_their_gradients_lower_for_accelerators(network, stride):
         return jnp.sum(jnp.square(network.apply(variables, x)))
 
     step = jax.jit(jax.value_and_grad(energy))
-    exported = jax.export.export(step, platforms=("cuda", "tpu"))(variables, x)
+    exported = export.export(step, platforms=("cuda", "tpu"))(variables, x)
     assert exported.platforms == ("cuda", "tpu")

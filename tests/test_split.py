@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from privynet_jax.errors import UserError
 from privynet_jax.split import local_nn, local_params
@@ -58,10 +59,10 @@ def test_local_nn_under_vmap(vgg_weights):
 def test_local_nn_lowers_for_cpu_cuda_and_tpu(vgg_weights):
     local = local_nn(vgg_weights.params, Topology(4, (90, 3, 17)))
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
-    exported = jax.export.export(jax.jit(local), platforms=("cpu", "cuda", "tpu"))(images)
+    exported = export.export(jax.jit(local), platforms=("cpu", "cuda", "tpu"))(images)
     assert exported.platforms == ("cpu", "cuda", "tpu")
     assert exported.out_avals[0].shape == (2, 16, 16, 3)
-    again = jax.export.deserialize(exported.serialize())
+    again = export.deserialize(exported.serialize())
     batch = _images(2)
     _assert_close(again.call(batch), np.asarray(local(batch)))
 

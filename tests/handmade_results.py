@@ -1,0 +1,37 @@
+"""Results of cells that nobody trained, for tests of what is made from results."""
+
+from privynet_jax.results import AttackResult, CellResult
+from privynet_jax.risk import Distribution
+from privynet_jax.topology import CONV_LAYERS
+
+
+def attack(attacker, psnr_db, ssim=0.5):
+    """An attacker's result; the statistics differ from one another, so that none passes for one."""
+    return AttackResult(
+        attacker=attacker,
+        psnr_db=Distribution(mean=psnr_db, p95=psnr_db + 5, max=psnr_db + 9),
+        ssim=Distribution(mean=ssim, p95=ssim + 0.2, max=ssim + 0.3),
+        validation_psnr_db_mean=psnr_db - 0.25,
+    )
+
+
+def cell(num_layers=2, depth=3, draw=0, accuracy=0.5, attacks=None):
+    """A cell's result; its channels are simply the first ones."""
+    return CellResult(
+        name=f"m{num_layers:02d}_d{depth:03d}_r{draw:02d}",
+        num_layers=num_layers,
+        layer=CONV_LAYERS[num_layers - 1].name,
+        depth=depth,
+        draw=draw,
+        channels=tuple(range(depth)),
+        accuracy=accuracy,
+        validation_accuracy=accuracy + 0.01,
+        attacks=attacks or (attack("linear", 12.0), attack("residual", 20.0)),
+        cost={
+            "local_macs": 1_500_000 * num_layers,
+            "local_param_bytes": 7000,
+            "local_activation_bytes": 9000,
+            "release_bytes": 1024 * depth,
+        },
+        train_seconds=1.23456,
+    )

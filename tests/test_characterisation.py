@@ -1,0 +1,279 @@
+"""Tiny characterisations from data to tables, resumed after every kind of interruption."""
+
+import csv
+import dataclasses
+import functools
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio
+
+from privynet_jax import Config, characterisation, characterise, grid
+from privynet_jax.cells import grid_cells
+from privynet_jax.data import load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.training import Schedule
+
+PROJECT = Path(__file__).parents[1]
+LIMITS = {"target": 60, "auxiliary": 48, "validation": 30, "test": 40}
+LAYERS, DEPTHS, SIZE = (3, 8), (2, 4), 16
+# The same settings as flags, for the runs that are killed.
+FLAGS = [
+    "--layers=3,8",
+    "--depths=2,4",
+    "--draws=1",
+    "--image_size=16",
+    "--max_images=" + ",".join(f"{part}={count}" for part, count in LIMITS.items()),
+    "--cloud_steps=4",
+    "--cloud_batch_size=8",
+    "--cloud_learning_rate=2e-3",
+    "--attacker_steps=3",
+    "--attacker_batch_size=8",
+    "--attacker_learning_rate=2e-3",
+    "--cloud_width=8",
+    "--attacker_width=8",
+    "--attacker_blocks=0",
+    "--examples=3",
+]
+
+
+def config_in(folder, data_dir):
+    """Settings of a run in a folder, which has a feature cache of its own but shared weights."""
+    cache_dir = folder / "cache"
+    if not cache_dir.exists():
+        cache_dir.mkdir(parents=True)
+        for wheel in (data_dir / "weights").iterdir():
+            (cache_dir / wheel.name).symlink_to(wheel.resolve())
+    return Config(
+        workdir=folder / "run",
+        layers=LAYERS,
+        depths=DEPTHS,
+        draws=1,
+        image_size=SIZE,
+        cache_dir=cache_dir,
+        data_dir=data_dir,
+        max_images=LIMITS,
+        cloud=Schedule(steps=4, batch_size=8),
+        attacker=Schedule(steps=3, batch_size=8),
+        cloud_width=8,
+        attacker_width=8,
+        attacker_blocks=0,
+        examples=3,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A run's settings, what it returned, and how long it took."""
+
+    config: Config
+    done: characterisation.Characterisation
+    seconds: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Keeps compiled tasks for the next run: compiling takes most of these tests' time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "_map_tasks", functools.cache(grid._map_tasks))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
+    """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
+    config = config_in(tmp_path_factory.mktemp("undisturbed"), test_data_dir)
+    begun = time.monotonic()
+    done = characterise(config)
+    return Finished(config, done, time.monotonic() - begun)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Makes training anything, and extracting features, an error."""
+
+    def refuse(*_, **__):
+        raise AssertionError("everything was there already")
+
+    monkeypatch.setattr(grid, "characterise", refuse)
+    monkeypatch.setattr(grid, "accuracy_without_split", refuse)
+    monkeypatch.setattr(characterisation, "load_features", refuse)
+
+
+def table(workdir, name):
+    """A table's rows as text, without the one column that is a time."""
+    with (workdir / name).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
+
+
+def all_tables(workdir):
+    return {name: table(workdir, f"{name}.csv") for name in ("results", "attacks", "reference")}
+
+
+def test_tables_have_a_row_per_cell_and_attacker(finished):
+    cells = grid_cells(LAYERS, DEPTHS, draws=1, seed=0)
+    tables = all_tables(finished.config.workdir)
+    identity = [
+        (str(c.topology.num_layers), str(c.topology.depth), " ".join(map(str, c.topology.channels)))
+        for c in cells
+    ]
+
+    def identities(rows):
+        return [(row["num_layers"], row["depth"], row["channels"]) for row in rows]
+
+    assert identities(tables["results"]) == identity
+    assert identities(tables["attacks"]) == [entry for entry in identity for _ in range(2)]
+    assert [row["attacker"] for row in tables["attacks"]] == ["linear", "residual"] * len(cells)
+    for index, row in enumerate(tables["results"]):
+        attacks = tables["attacks"][2 * index : 2 * index + 2]
+        strongest = max(attacks, key=lambda attack: float(attack["psnr_db_mean"]))
+        assert row["attacker"] == strongest["attacker"]
+        assert row["psnr_db_mean"] == strongest["psnr_db_mean"]
+        # Accuracy is a number of the forty test images.
+        assert float(row["accuracy"]) * 40 == pytest.approx(round(float(row["accuracy"]) * 40))
+    assert [result.name for result in finished.done.results] == [cell.name for cell in cells]
+
+
+def test_rows_are_the_means_of_the_arrays_beside_them(finished):
+    for result in finished.done.results:
+        arrays = finished.done.store.load_arrays(result.name)
+        assert result.accuracy == pytest.approx(np.mean(arrays["accuracy"], dtype=np.float64))
+        for attack in result.attacks:
+            values = np.float64(arrays[f"{attack.attacker}_psnr_db"])
+            assert values.shape == (40,)
+            assert attack.psnr_db.mean == pytest.approx(values.mean(), rel=1e-12)
+            assert attack.psnr_db.max == values.max()
+            assert arrays[f"{attack.attacker}_examples"].shape == finished.done.examples.shape
+
+
+def test_the_references_are_no_split_and_the_auxiliary_mean_image(finished, test_data_dir):
+    no_split, mean_image = table(finished.config.workdir, "reference.csv")
+    assert (no_split["reference"], mean_image["reference"]) == ("no_split", "mean_image")
+    assert 0 <= float(no_split["accuracy"]) <= 1
+    assert no_split["psnr_db_mean"] == mean_image["accuracy"] == ""
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    guess = (np.float64(parts.auxiliary.images) / 255).mean(axis=0)
+    for part, column in [("test", "psnr_db_mean"), ("validation", "validation_psnr_db_mean")]:
+        images = np.float64(getattr(parts, part).images) / 255
+        values = [peak_signal_noise_ratio(image, guess, data_range=1.0) for image in images]
+        # The mean image and its errors are float32 there.
+        assert float(mean_image[column]) == pytest.approx(np.mean(values), abs=1e-4)
+        if part == "test":
+            assert float(mean_image["psnr_db_max"]) == pytest.approx(max(values), abs=1e-4)
+
+
+def test_example_images_are_of_different_classes(finished, test_data_dir):
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    labels = [
+        int(parts.test.labels[np.all(parts.test.images == example, axis=(1, 2, 3))][0])
+        for example in finished.done.examples
+    ]
+    assert len(set(labels)) == len(labels) == 3
+
+
+@pytest.mark.usefixtures("no_training")
+def test_running_again_does_nothing_new(finished):
+    before = all_tables(finished.config.workdir)
+    again = characterise(finished.config)
+    assert again.results == finished.done.results
+    assert all_tables(finished.config.workdir) == before
+
+
+def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    before, asked = all_tables(workdir), []
+    [lost] = [cell for cell in finished.config.cells() if cell.name == "m08_d004_r00"]
+    (workdir / "cells" / f"{lost.name}.json").unlink()
+    really = grid.characterise
+
+    def recorded(cells, missing, *arguments, **options):
+        asked.extend(missing)
+        return really(cells, missing, *arguments, **options)
+
+    monkeypatch.setattr(grid, "characterise", recorded)
+    monkeypatch.setattr(grid, "accuracy_without_split", None)  # would fail when called
+    characterise(dataclasses.replace(finished.config, workdir=workdir))
+    assert asked == [lost]
+    assert all_tables(workdir) == before
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"attacker": Schedule(steps=9, batch_size=8)}, "attacker was .*'steps': 3"),
+        ({"max_images": {**LIMITS, "test": 39}}, "data_fingerprint was"),
+        ({"depths": (2, 5)}, r"depths was \[2, 4\] and is now \[2, 5\]"),
+    ],
+    ids=["seed", "schedule", "data", "depths"],
+)
+def test_a_work_directory_of_other_settings_is_refused(finished, change, named):
+    before = all_tables(finished.config.workdir)
+    with pytest.raises(UserError, match=rf"made with other settings: .*{named}.*a new folder as"):
+        characterise(dataclasses.replace(finished.config, **change))
+    assert all_tables(finished.config.workdir) == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_settings_that_change_no_number_are_accepted(finished):
+    # In another order; and how the work is spread is no property of the numbers.
+    changed = dataclasses.replace(
+        finished.config, layers=(8, 3), depths=(4, 2), steps_per_dispatch=1, cells_per_device=1
+    )
+    assert characterise(changed).results == finished.done.results
+
+
+@pytest.mark.parametrize(
+    ("layers", "image_size", "multiple"), [((3, 10), 36, 8), ((13,), 40, 16), ((2,), 30, 4)]
+)
+def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
+    tmp_path, layers, image_size, multiple
+):
+    config = Config(tmp_path / "run", layers=layers, image_size=image_size, depths=(2,))
+    with pytest.raises(
+        UserError, match=rf"image_size is {image_size}; .* multiples of {multiple} "
+    ):
+        characterise(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_command(config, *, kill_after=None):
+    """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
+    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
+    command = [sys.executable, "-m", "experiments.characterize", *FLAGS, *places]
+    log = config.workdir.parent / "log"
+    try:
+        with log.open("w") as file:
+            run = subprocess.run(
+                command, stdout=file, stderr=file, cwd=PROJECT, timeout=kill_after, check=False
+            )
+    except subprocess.TimeoutExpired:  # raised after a SIGKILL
+        return -signal.SIGKILL, log.read_text()
+    return run.returncode, log.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
+    finished, test_data_dir, tmp_path
+):
+    config = config_in(tmp_path, test_data_dir)
+    # The seed is one whose first moment lies in the first half, so that it never comes too late.
+    moments = np.random.default_rng(33).uniform(0, finished.seconds, 2)
+    assert run_command(config, kill_after=moments[0])[0] == -signal.SIGKILL
+    # By the second moment the rest may be done, if the machine has become faster.
+    status, log = run_command(config, kill_after=moments[1])
+    assert status in (0, -signal.SIGKILL), log
+    status, log = run_command(config)
+    assert status == 0, log
+    # Another process, and what may be fewer devices, gave the same numbers to the last digit.
+    assert all_tables(config.workdir) == all_tables(finished.config.workdir)
+    # Killed writers of the feature cache left nothing behind.
+    assert [path.name for path in config.cache_dir.iterdir() if path.name.startswith(".")] == []

