@@ -15,7 +15,8 @@ from experiments import cli
 from privynet_jax.checkpoint import check_is_new, save_checkpoint
 from privynet_jax.errors import UserError
 from privynet_jax.topology import CONV_LAYERS
-from privynet_jax.weights import Params, PretrainedWeights, load_weights
+from privynet_jax.weight_conversion import Params
+from privynet_jax.weights import PretrainedWeights, load_weights
 
 flags.declare_key_flag("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)

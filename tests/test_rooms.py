@@ -12,7 +12,14 @@ WITHOUT_JAX = {
     *("errors", "files", "risk", "topology", "cost", "results", "tables", "planner"),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
-    *("weight_files", "weight_layouts", "photo_patches", "tfds_source", "data"),
+    *(
+        "weight_files",
+        "weight_layouts",
+        "weight_conversion",
+        "photo_patches",
+        "tfds_source",
+        "data",
+    ),
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
