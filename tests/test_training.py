@@ -35,9 +35,12 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 class ChannelMeans(nn.Module):
     """A linear model of the channels' means: small enough to be differentiated by hand."""
 
+    outputs: int = 2
+
     @nn.compact
     def __call__(self, x):
-        return x.mean(axis=(1, 2)) @ self.param("w", nn.initializers.normal(1.0), (DEPTH, 2))
+        w = self.param("w", nn.initializers.normal(1.0), (DEPTH, self.outputs))
+        return x.mean(axis=(1, 2)) @ w
 
 
 def regression_task(schedule):
@@ -222,9 +225,11 @@ def test_one_step_is_not_scanned():
     assert_same_trees(steps(start, (), inputs, answers), expected, atol=0)
 
 
-def test_the_cloud_nn_learns_a_toy_problem():
-    task = tiny_task("cloud", Schedule(steps=80, batch_size=BATCH, learning_rate=1e-2))
-    inputs, labels, _ = random_batches(80)
+def test_the_cloud_nns_task_learns_a_toy_problem():
+    # A linear model will do, and compiles at once; test_grid trains the cloud NN itself.
+    network = ChannelMeans(outputs=CLASSES)
+    task = cloud_task(network, Schedule(steps=200, batch_size=BATCH, learning_rate=0.1))
+    inputs, labels, _ = random_batches(200)
     # The class is the channel that is three times as strong.
     inputs = inputs * np.where(np.arange(DEPTH) == labels[..., None], 3, 1)[:, :, None, None]
     state = initial_state(task, np.float32(inputs[0]))
@@ -233,11 +238,12 @@ def test_the_cloud_nn_learns_a_toy_problem():
     for batch in zip(inputs, labels, strict=True):
         state, loss = step(state, (), *batch)
         losses.append(float(loss))
-    # It begins near guessing; with labels smoothed by a tenth, no model goes below 0.35.
-    assert np.mean(losses[:3]) > 0.8 * np.log(CLASSES)
-    assert np.mean(losses[-3:]) < 0.7
-    right = evaluate(task, state.params, (), inputs[0], labels[0])["accuracy"]
-    assert right.mean() == 1
+    # No better than guessing at first; with labels smoothed by a tenth, 0.35 is the least.
+    assert np.mean(losses[:5]) > np.log(CLASSES)
+    assert 0.35 < np.mean(losses[-20:]) < 0.6
+    seen = inputs[-20:].reshape(-1, 4, 4, DEPTH), labels[-20:].ravel()
+    right = evaluate(task, state.params, (), *seen)
+    assert right["accuracy"].mean() > 0.95
 
 
 def test_the_attacker_learns_what_a_linear_map_cannot(small_parts):
