@@ -17,9 +17,10 @@ from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
 
+flags.declare_key_flag("cache_dir")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
 _DATASET = flags.DEFINE_string("dataset", Config.dataset, "photo_patches or a TFDS name.")
-_WEIGHTS = flags.DEFINE_string("weights", Config.weights, "Pretrained VGG16 weights.")
+_WEIGHTS = flags.DEFINE_string("weights", Config.weights, cli.WEIGHTS_HELP)
 _LAYERS = flags.DEFINE_list(
     "layers", [str(m) for m in Config.layers], "Numbers of local convolution layers, 1..13."
 )
@@ -29,9 +30,6 @@ _DEPTHS = flags.DEFINE_list(
 _DRAWS = flags.DEFINE_integer("draws", Config.draws, "Random channel draws per (layers, depth).")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.")
 _SEED = flags.DEFINE_integer("seed", Config.seed, "Of parts, draws and training.", 0, 2**32 - 1)
-_CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", str(Config.cache_dir), "Folder for weights and features."
-)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
 _MAX_IMAGES = flags.DEFINE_list(
     "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
@@ -107,7 +105,7 @@ def _config_from_flags() -> Config:
         draws=_DRAWS.value,
         image_size=_IMAGE_SIZE.value,
         seed=_SEED.value,
-        cache_dir=cli.folder("cache_dir", _CACHE_DIR.value),
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),

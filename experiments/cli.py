@@ -12,6 +12,15 @@ from absl import app, flags, logging
 
 from privynet_jax.errors import UserError
 
+# A flag of more than one command is defined here, because two commands may not define it both.
+CACHE_DIR = flags.DEFINE_string(
+    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+)
+WEIGHTS_HELP = (
+    "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
+    ".safetensors) or of a folder that experiments.port_weights wrote."
+)
+
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses flags, runs a command, and ends bad input in one line and exit status 1."""

@@ -93,7 +93,8 @@ class Config:
 
     def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
         """Returns the settings that decide the numbers: what `config.json` holds and compares."""
-        places = {"workdir", "cache_dir", "data_dir"}
+        # Weights count by their fingerprint: the same ones may come from another file or format.
+        places = {"workdir", "cache_dir", "data_dir", "weights"}
         execution = {"cells_per_device", "steps_per_dispatch"}
         settings = dataclasses.asdict(self)
         return {

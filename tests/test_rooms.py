@@ -10,7 +10,16 @@ PROJECT = Path(__file__).parents[1]
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
     *("errors", "files", "risk", "topology", "cost", "results", "tables", "planner"),
-    *("wheels", "weights", "photo_patches", "tfds_source", "data"),
+    # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
+    *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
+    *(
+        "weight_files",
+        "weight_layouts",
+        "weight_conversion",
+        "photo_patches",
+        "tfds_source",
+        "data",
+    ),
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
@@ -22,7 +31,13 @@ SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
 # Package or module -> the only rooms of privynet_jax that may import it.
 ONLY_IN = {
     "tensorflow_datasets": {"tfds_source", "photo_patches"},
-    "onnx": {"weights"},
+    "onnx": {"weight_files"},
+    "safetensors": {"weight_files"},
+    "h5py": {"keras_files"},
+    "orbax": {"checkpoint"},
+    "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
+    "pickle": set(),
+    "urllib": {"downloads"},
     "matplotlib": set(),
     "absl.flags": set(),
     "absl.app": set(),
@@ -133,7 +148,7 @@ def test_rooms_without_jax_do_not_even_reach_it(module):
 
 
 @pytest.mark.parametrize("module", EVERYTHING)
-@pytest.mark.parametrize("package", ["tensorflow", "torch"])
+@pytest.mark.parametrize("package", ["tensorflow", "torch", "keras"])
 def test_no_other_framework_is_imported_with_a_module(module, package):
     assert not reaches(imports(EVERYTHING[module], inside_functions=False), package)
 
@@ -165,7 +180,7 @@ def test_experiments_do_not_import_one_another(module):
 
 @pytest.mark.parametrize("module", EXPERIMENTS)
 def test_experiments_leave_formats_to_the_library(module):
-    for package in ("tensorflow_datasets", "onnx"):
+    for package in ("tensorflow_datasets", "onnx", "h5py", "safetensors", "orbax", "pickle"):
         assert not reaches(imports(EXPERIMENTS[module]), package)
 
 

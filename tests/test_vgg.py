@@ -4,10 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from reference_vgg import keras_input, reference_trunk
 
 from privynet_jax.errors import UserError
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.vgg import VGG16Trunk
+
+_LAYER_NAMES = [layer.name for layer in CONV_LAYERS]
 
 
 def _smooth_images(count, size):
@@ -19,25 +22,6 @@ def _smooth_images(count, size):
     )
     noise = rng.uniform(-0.1, 0.1, (count, 3, size, size))
     return np.clip(0.5 + 0.4 * np.sin(waves) + noise, 0, 1).transpose(0, 2, 3, 1).astype("float32")
-
-
-def _reference_trunk(params, images, num_layers):
-    """VGG16 in float64 by sliding windows, sharing no code with JAX or Flax."""
-    rgb = images.astype(np.float64) * 255
-    x = np.stack([rgb[..., 2] - 103.939, rgb[..., 1] - 116.779, rgb[..., 0] - 123.68], axis=-1)
-    outputs = []
-    for index, layer in enumerate(CONV_LAYERS[:num_layers]):
-        if index in (2, 4, 7, 10):
-            n, h, w, c = x.shape
-            x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
-        kernel = params[layer.name]["kernel"].astype(np.float64)
-        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-        # windows: [n, h, w, in, 3, 3]; kernel: [3, 3, in, out].
-        x = np.tensordot(windows, kernel, axes=((4, 5, 3), (0, 1, 2)))
-        x = np.maximum(x + params[layer.name]["bias"], 0)
-        outputs.append(x)
-    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +36,8 @@ def test_trunk_matches_numpy_at_every_layer(vgg_weights, size):
     # block is smaller than its kernels in both cases (1x1 and 2x2), which takes a path of its own.
     images = _smooth_images(2, size)
     _, found = VGG16Trunk(13).apply({"params": vgg_weights.params}, images)
-    expected = _reference_trunk(vgg_weights.params, images, 13)
+    layers = [(p["kernel"], p["bias"]) for p in map(vgg_weights.params.get, _LAYER_NAMES)]
+    expected = reference_trunk(layers, keras_input(images))
     assert len(found) == 13
     for layer, reference in zip(CONV_LAYERS, expected, strict=True):
         output = np.asarray(found[layer.name.replace("conv", "relu")])

