@@ -18,7 +18,7 @@ import pytest
 
 from privynet_jax import cache
 from privynet_jax.cache import load_features
-from privynet_jax.data import PART_NAMES, Part, Parts, as_float
+from privynet_jax.data import PART_NAMES, Part, as_float
 from privynet_jax.errors import UserError
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
@@ -102,16 +102,16 @@ def changed_first_layer(weights, *, scale=None, bias=None):
         biases[channel] *= factor
     for channel, value in (bias or {}).items():
         biases[channel] = value
-    return with_weights(
-        weights, {**weights.params, "conv1_1": {"kernel": kernel, "bias": biases}}
-    )
+    return with_weights(weights, {**weights.params, "conv1_1": {"kernel": kernel, "bias": biases}})
 
 
 def released(weights, layer, channels, part):
     """Local NN's output by single images, float64: another program than the extractor's."""
     local = jax.jit(local_nn(weights.params, Topology(layer, channels)))
     images = as_float(part.images)
-    return np.concatenate([np.float64(local(images[i : i + 10])) for i in range(0, len(images), 10)])
+    return np.concatenate(
+        [np.float64(local(images[i : i + 10])) for i in range(0, len(images), 10)]
+    )
 
 
 def scale_of(representations):
