@@ -235,7 +235,9 @@ def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: s
     """Decodes one image at a time, into a file where the result is large."""
     images = _allocate((len(split), image_size, image_size, 3))
     kept = []
-    for index, data in enumerate(tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)):
+    for index, data in enumerate(
+        tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
+    ):
         try:
             images[len(kept)] = decode_picture(data, image_size)
             kept.append(index)

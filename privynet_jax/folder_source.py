@@ -3,9 +3,9 @@
     pictures/cats/1.jpg, pictures/cats/2.png, pictures/dogs/...      (a fifth is held out as test)
     pictures/train/cats/..., pictures/test/cats/...                  (with a test split of its own)
 
-`data` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read again,
-one at a time, when they are decoded. Copies of one file form a group, so that no picture is both
-in the auxiliary and in the test part.
+`data` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read
+again, one at a time, when they are decoded. Copies of one file form a group, so that no picture is
+both in the auxiliary and in the test part.
 """
 
 import hashlib

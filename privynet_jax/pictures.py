@@ -46,6 +46,8 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
                 return np.asarray(_resized(_as_rgb(ImageOps.exif_transpose(stored)), size))
     except UnreadablePictureError:
         raise
+    except Image.DecompressionBombError:  # Pillow looks at the header too, before we can
+        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it") from None
     except Image.UnidentifiedImageError:
         raise UnreadablePictureError("it is no image that Pillow knows") from None
     except Exception as error:  # decoders of damaged data raise all sorts of types
@@ -56,9 +58,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
 def _check_size(image: Image.Image) -> None:
     # The header alone is known here; nothing has been decoded.
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadablePictureError(
-            f"it has {image.width} x {image.height} pixels; allowed are {MAX_PIXELS:,}"
-        )
+        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it")
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
