@@ -19,7 +19,9 @@ from privynet_jax.training import Schedule
 
 flags.declare_key_flag("cache_dir")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
-_DATASET = flags.DEFINE_string("dataset", Config.dataset, "photo_patches or a TFDS name.")
+_DATASET = flags.DEFINE_string(
+    "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
+)
 _WEIGHTS = flags.DEFINE_string("weights", Config.weights, cli.WEIGHTS_HELP)
 _LAYERS = flags.DEFINE_list(
     "layers", [str(m) for m in Config.layers], "Numbers of local convolution layers, 1..13."
@@ -33,6 +35,9 @@ _SEED = flags.DEFINE_integer("seed", Config.seed, "Of parts, draws and training.
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
 _MAX_IMAGES = flags.DEFINE_list(
     "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
+)
+_SKIP_UNREADABLE = flags.DEFINE_boolean(
+    "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
 )
 _CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", Config.cloud.steps, "Of the cloud NN.", 1)
 _CLOUD_BATCH = flags.DEFINE_integer(
@@ -108,6 +113,7 @@ def _config_from_flags() -> Config:
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
+        skip_unreadable=_SKIP_UNREADABLE.value,
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
         cloud_width=_CLOUD_WIDTH.value,

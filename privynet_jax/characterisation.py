@@ -50,6 +50,7 @@ class Config:
         cache_dir: folder for weights and features.
         data_dir: folder of TFDS data sets; None is TFDS's default.
         max_images: part name -> the most images used of it.
+        skip_unreadable: leave out images that cannot be decoded instead of refusing them.
         cloud: schedule of the cloud NN.
         attacker: schedule of the trained attacker.
         cloud_width: channels of the cloud NN.
@@ -71,6 +72,7 @@ class Config:
     cache_dir: Path = Path("~/.cache/privynet_jax")
     data_dir: Path | None = None
     max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    skip_unreadable: bool = False
     cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
     attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
     cloud_width: int = 64
@@ -135,6 +137,7 @@ def characterise(config: Config) -> Characterisation:
         image_size=config.image_size,
         seed=config.seed,
         max_images=config.max_images,
+        skip_unreadable=config.skip_unreadable,
     )
     weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))

@@ -10,21 +10,31 @@ NumPy only: no part of an experiment's arithmetic happens here.
 
 import dataclasses
 import hashlib
-import io
+import logging
+import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from tqdm import tqdm
 
+from privynet_jax.encoded import EncodedDataset, EncodedSplit
 from privynet_jax.errors import UserError
-from privynet_jax.tfds_source import EncodedSplit, read_dataset
+from privynet_jax.folder_source import read_folder
+from privynet_jax.pictures import UnreadablePictureError, decode_picture
+from privynet_jax.tfds_source import read_dataset
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
 # Shares of a data set's own train split.
 TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
 # Of the train split, where a data set has no labelled test split.
 HELD_OUT_FRACTION = 0.2
+FOLDER_PREFIX = "folder:"
+
+_LOG = logging.getLogger(__name__)
+# Decoded images of one part beyond this go to a file, which the system may page out.
+_MOST_BYTES_IN_MEMORY = 2**29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +93,7 @@ def load_parts(
     image_size: int = 32,
     seed: int = 0,
     max_images: Mapping[str, int] | None = None,
+    skip_unreadable: bool = False,
 ) -> Parts:
     """Returns the four parts of a data set, preparing the data set first where needed.
 
@@ -91,19 +102,22 @@ def load_parts(
     train split: in each case the same images for every seed.
 
     Args:
-        dataset: `photo_patches`, or what `tfds.builder` accepts, such as `cifar10`; it needs
-            supervised keys that are an image and a class label.
+        dataset: `photo_patches`; or `folder:PATH`, one subfolder per class (`folder_source`); or
+            what `tfds.builder` accepts, such as `cifar10`, with supervised keys that are an image
+            and a class label.
         data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
         image_size: images are cropped to their central square and resized to this, in pixels.
         seed: of the assignment to parts and of the order inside each.
         max_images: part name -> the most images it may hold; classes stay as equal as possible.
+        skip_unreadable: leave out images that cannot be decoded instead of refusing them.
 
     Raises:
-        UserError: unknown or unsuitable data set, bad argument, or the data set is not prepared
-            and cannot be (no network; TensorFlow needed but absent).
+        UserError: unknown or unsuitable data set, bad argument, an image that cannot be decoded
+            (named), or the data set is not prepared and cannot be (no network; TensorFlow needed
+            but absent).
     """
     limits = _checked_limits(max_images, image_size, seed)
-    train, test, class_names = read_dataset(dataset, data_dir)
+    train, test, class_names = _read(dataset, data_dir)
     if test is None:
         train, test = _held_out(train)
     chosen = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
@@ -112,9 +126,9 @@ def load_parts(
     parts = {}
     for name in PART_NAMES:
         kept = splits[name].take(_balanced(splits[name].labels, limits.get(name)))
-        if not len(kept):
+        parts[name] = _decode(kept, image_size, skip_unreadable, name)
+        if not len(parts[name]):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
-        parts[name] = Part(_decode(kept.images, image_size), kept.labels)
     fingerprint = _fingerprint(dataset, image_size, parts)
     return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
 
@@ -156,6 +170,12 @@ def split_groups(
         name: _stream(seed, name).permutation(np.flatnonzero(part_of_example == names.index(name)))
         for name in fractions
     }
+
+
+def _read(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
+    if dataset.startswith(FOLDER_PREFIX):
+        return read_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser())
+    return read_dataset(dataset, data_dir)
 
 
 def _held_out(train: EncodedSplit) -> tuple[EncodedSplit, EncodedSplit]:
@@ -211,24 +231,33 @@ def _checked_limits(
     return limits
 
 
-def _decode(encoded: list[bytes], image_size: int) -> np.ndarray:
-    images = np.empty((len(encoded), image_size, image_size, 3), np.uint8)
-    for image, data in zip(images, encoded, strict=True):
-        with Image.open(io.BytesIO(data)) as stored:
-            image[:] = _resize(stored.convert("RGB"), image_size)
-    return images
+def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: str) -> Part:
+    """Decodes one image at a time, into a file where the result is large."""
+    images = _allocate((len(split), image_size, image_size, 3))
+    kept = []
+    for index, data in enumerate(
+        tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
+    ):
+        try:
+            images[len(kept)] = decode_picture(data, image_size)
+            kept.append(index)
+        except UnreadablePictureError as error:
+            if not skip_unreadable:
+                raise UserError(
+                    f"cannot use {split.images.name(index)}: {error}; "
+                    "repair or remove it, or skip such files with --skip_unreadable"
+                ) from None
+    if skipped := len(split) - len(kept):
+        _LOG.warning("skipped %d unreadable images of the part %s", skipped, part)
+    return Part(images[: len(kept)], split.labels[kept])
 
 
-def _resize(image: Image.Image, size: int) -> Image.Image:
-    if image.size == (size, size):
-        return image
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = (left, top, left + side, top + side)
-    # Pillow widens the filter when it shrinks, so this is antialiased. Its own `box` argument would
-    # let the filter see pixels beyond the square.
-    return image.crop(square).resize((size, size), Image.Resampling.LANCZOS)
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+    """An uint8 array in memory or, when large, in a nameless file of the temporary folder."""
+    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _fingerprint(name: str, image_size: int, parts: Mapping[str, Part]) -> str:

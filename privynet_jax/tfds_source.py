@@ -8,14 +8,13 @@ what is stored as `array_record`, and whatever it raises becomes a line for the 
 """
 
 import contextlib
-import dataclasses
 import difflib
 import importlib.util
 import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -23,42 +22,12 @@ from tensorflow_datasets.core.utils import tqdm_utils
 from tqdm import tqdm
 
 from privynet_jax import photo_patches
+from privynet_jax.encoded import EncodedDataset, EncodedSplit, StoredImages
 from privynet_jax.errors import UserError
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
 _GROUP_FEATURE = "cell"
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class EncodedSplit:
-    """One TFDS split as stored: images stay encoded until it is known which ones are kept.
-
-    Attributes:
-        images: [N], the bytes of PNG or JPEG files.
-        labels: int32 [N].
-        groups: int64 [N]; images of one group overlap.
-    """
-
-    images: list[bytes]
-    labels: np.ndarray
-    groups: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> "EncodedSplit":
-        """Returns the examples at the given indices, in their order."""
-        images = [self.images[index] for index in indices]
-        return EncodedSplit(images, self.labels[indices], self.groups[indices])
-
-
-class EncodedDataset(NamedTuple):
-    """A data set's labelled examples; `test` is None where no split but train has labels."""
-
-    train: EncodedSplit
-    test: EncodedSplit | None
-    class_names: tuple[str, ...]
 
 
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
@@ -163,22 +132,35 @@ def _check_features(info: tfds.core.DatasetInfo, dataset: str) -> None:
 
 
 def _read_split(builder: tfds.core.DatasetBuilder, name: str) -> EncodedSplit:
+    """Reads labels and groups now, and each image when it is asked for."""
     image_key, label_key = builder.info.supervised_keys
     decoders = {image_key: tfds.decode.SkipDecoding()}
+    damaged = f"cannot read the split {name} in {builder.data_dir}: "
+    remedy = "; delete that folder to have it prepared anew"
     try:
         source = builder.as_data_source(name, decoders=decoders)
-        examples = source.__getitems__(list(range(len(source))))
+        keys = [label_key, _GROUP_FEATURE] if _has_groups(builder.info.features) else [label_key]
+        examples = [_values(source[index], keys) for index in range(len(source))]
     except Exception as error:  # array_record raises bare RuntimeErrors
-        raise UserError(
-            f"cannot read the split {name} in {builder.data_dir}: {_first_line(error)}; "
-            "delete that folder to have it prepared anew"
-        ) from None
-    labels = np.array([example[label_key] for example in examples], np.int32)
-    groups = np.arange(len(examples))
-    if _has_groups(builder.info.features):
-        groups = np.array([example[_GROUP_FEATURE] for example in examples], np.int64)
-    split = EncodedSplit([example[image_key] for example in examples], labels, groups)
+        raise UserError(damaged + _first_line(error) + remedy) from None
+
+    def read(number: int) -> bytes:
+        try:
+            return source[number][image_key]
+        except Exception as error:
+            raise UserError(damaged + _first_line(error) + remedy) from None
+
+    values = np.array(examples, np.int64).reshape(len(examples), len(keys))
+    labels = values[:, 0].astype(np.int32)
+    # Without a group feature every image stands alone.
+    groups = values[:, 1] if len(keys) == 2 else np.arange(len(values))
+    images = StoredImages(read, lambda number: f"{name} example {number}", np.arange(len(values)))
+    split = EncodedSplit(images, labels, groups)
     return split.take(np.flatnonzero(labels >= 0))  # TFDS marks an unknown label by -1
+
+
+def _values(example: dict[str, Any], keys: list[str]) -> list[int]:
+    return [int(example[key]) for key in keys]
 
 
 def _has_groups(features: tfds.features.FeaturesDict) -> bool:

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 from tiny_dataset import prepare, tiny_builder
 
-from privynet_jax import data
 from privynet_jax.data import TRAIN_FRACTIONS, as_float, load_parts, split_groups
 from privynet_jax.errors import UserError
 
@@ -165,12 +163,6 @@ def test_a_prepared_cifar10_is_read_without_tensorflow(tmp_path):
         # 20x12 grey images became 8x8 RGB; a constant image stays so under crop and resize.
         expected = np.broadcast_to(50 * part.labels[:, None, None, None], (len(part), 8, 8, 3))
         np.testing.assert_array_equal(part.images, expected)
-
-
-def test_crop_is_central():
-    stripes = np.repeat([0, 200, 0], [4, 12, 4]).astype(np.uint8)
-    image = Image.fromarray(np.broadcast_to(stripes, (12, 20)))
-    assert set(np.asarray(data._resize(image, 6)).flat) == {200}
 
 
 @pytest.mark.parametrize("splits", [{"train": 75}, {"train": 75, "test": 9}])

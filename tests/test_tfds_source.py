@@ -31,7 +31,7 @@ def test_take_keeps_the_order_asked_for(tmp_path):
     prepare(tiny_builder("files_only", {"train": 6}), tmp_path)
     train = read_dataset("files_only", tmp_path).train
     taken = train.take(np.array([4, 1]))
-    assert taken.images == [train.images[4], train.images[1]]
+    assert list(taken.images) == [train.images[4], train.images[1]]
     assert list(taken.labels) == [train.labels[4], train.labels[1]]
     assert list(taken.groups) == [4, 1]
 

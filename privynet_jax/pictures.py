@@ -1,0 +1,86 @@
+"""Decodes image files of every kind that people have, to one size and colour space.
+
+`data` hands over bytes as they were stored, and gets uint8 RGB squares. Pillow does the decoding;
+here is what it leaves open: orientation, transparency, 16-bit values, sizes that exhaust memory.
+
+    pixels = decode_picture(path.read_bytes(), size=32)  # uint8 [32, 32, 3]
+"""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# A 12000 x 12000 photograph still passes; decoded, it takes 432 MB.
+MAX_PIXELS = 150_000_000
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+
+
+class UnreadablePictureError(ValueError):
+    """The bytes are no image that can be used; the message says why, without naming the file."""
+
+
+def decode_picture(data: bytes, size: int) -> np.ndarray:
+    """Returns an image's central square, resized, as uint8 [size, size, 3] RGB.
+
+    The EXIF orientation is applied; palettes and greyscale become RGB; transparent pixels become
+    white; CMYK is converted; 16-bit values are scaled to 8 bits; of an animation, the first frame
+    is used. Shrinking is antialiased (Lanczos).
+
+    Args:
+        data: the content of a PNG, JPEG, GIF, WebP, TIFF, BMP, ... file.
+        size: side of the result in pixels.
+
+    Raises:
+        UnreadablePictureError: not an image, truncated, damaged, larger than `MAX_PIXELS`, or with
+            floating-point values, whose range nobody can know.
+    """
+    if not data:
+        raise UnreadablePictureError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of what we check
+            with Image.open(io.BytesIO(data)) as stored:
+                _check_size(stored)
+                return np.asarray(_resized(_as_rgb(ImageOps.exif_transpose(stored)), size))
+    except UnreadablePictureError:
+        raise
+    except Image.DecompressionBombError:  # Pillow looks at the header too, before we can
+        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadablePictureError("it is no image that Pillow knows") from None
+    except Exception as error:  # decoders of damaged data raise all sorts of types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnreadablePictureError(f"it is damaged: {reason}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    # The header alone is known here; nothing has been decoded.
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
+    if image.mode in _SIXTEEN_BIT:
+        values = np.asarray(image, np.int64)
+        scaled = (np.clip(values, 0, 65535) + 128) // 257  # 65535 = 255 * 257
+        image = Image.fromarray(np.uint8(scaled))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = (left, top, left + side, top + side)
+    # Pillow's `box` argument of resize would let the filter see pixels beyond the square.
+    return image.crop(square).resize((size, size), Image.Resampling.LANCZOS)
