@@ -96,7 +96,8 @@ class Config:
     def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
         """Returns the settings that decide the numbers: what `config.json` holds and compares."""
         # Weights count by their fingerprint: the same ones may come from another file or format.
-        places = {"workdir", "cache_dir", "data_dir", "weights"}
+        # Data likewise; what was skipped is not among them.
+        places = {"workdir", "cache_dir", "data_dir", "weights", "skip_unreadable"}
         execution = {"cells_per_device", "steps_per_dispatch"}
         settings = dataclasses.asdict(self)
         return {

@@ -29,13 +29,13 @@ def devices(platform, count):
         ("cpu", 2, 4, {}, (2, 1, 1)),
         ("cpu", 2, 1, {}, (1, 1, 1)),
         ("cpu", 2, 4, {"cells_per_device": 3, "steps_per_dispatch": 5}, (2, 3, 5)),
-        # Elsewhere a layer's cells share the devices, 8 on each at most: 6 / 4 is rounded up to 2.
+        # Elsewhere a layer's cells share the devices, 8 on each at most, in equal groups: 20 are 7, 7, 6.
         ("gpu", 4, 6, {}, (4, 2, 10)),
         ("gpu", 4, 3, {}, (3, 1, 10)),
-        ("gpu", 1, 20, {}, (1, 8, 10)),
+        ("gpu", 1, 20, {}, (1, 7, 10)),
         ("tpu", 8, 64, {}, (8, 8, 10)),
         ("tpu", 8, 64, {"cells_per_device": 1}, (8, 1, 10)),
-        ("gpu", 1, 20, {"steps_per_dispatch": 1}, (1, 8, 1)),
+        ("gpu", 1, 20, {"steps_per_dispatch": 1}, (1, 7, 1)),
     ],
 )
 def test_the_backend_picks_and_arguments_override(
