@@ -29,7 +29,7 @@ def devices(platform, count):
         ("cpu", 2, 4, {}, (2, 1, 1)),
         ("cpu", 2, 1, {}, (1, 1, 1)),
         ("cpu", 2, 4, {"cells_per_device": 3, "steps_per_dispatch": 5}, (2, 3, 5)),
-        # Elsewhere a layer's cells share the devices, 8 on each at most, in equal groups: 20 are 7, 7, 6.
+        # Elsewhere a layer's cells share the devices in equal groups, at most 8 on each: 7, 7, 6.
         ("gpu", 4, 6, {}, (4, 2, 10)),
         ("gpu", 4, 3, {}, (3, 1, 10)),
         ("gpu", 1, 20, {}, (1, 7, 10)),
