@@ -11,8 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
 from experiments import characterize, cli
 from privynet_jax.data import PART_NAMES
@@ -161,6 +163,10 @@ def own_flags():
         ({"max_images": "target"}, ["--max_images=target", "part=count"]),
         ({"max_images": "target=some"}, ["--max_images=target=some", "part=count"]),
         ({"max_images": "nothing=3"}, ["'nothing'", "target, auxiliary, validation, test"]),
+        ({"max_images": "target=1,target=2"}, ["each part once"]),
+        ({"cloud_learning_rate": "nan"}, ["learning rate nan", "positive numbers"]),
+        ({"attacker_learning_rate": "0"}, ["learning rate 0.0", "positive numbers"]),
+        ({"dataset": "folder:/no/such/folder"}, ["/no/such/folder is no folder"]),
         ({"max_images": "target=0"}, ["max_images of target", "at least 1", "got 0"]),
         ({"pictured": "foo"}, ["--pictured names foo", "allowed", "m01_d001_r00"]),
         ({"cloud_steps": "0"}, ["--cloud_steps=0"]),
@@ -174,6 +180,83 @@ def test_flags(tmp_path, places, command, arguments, expected):
     assert (status, output) == (1, "")
     assert_one_line(error, *expected)
     assert not list(tmp_path.iterdir())
+
+
+def _zero_byte_jpeg(folder):
+    (folder / "cats" / "7.jpg").write_bytes(b"")
+
+
+def _half_a_png(folder):
+    path = folder / "cats" / "3.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _no_picture(folder):
+    (folder / "dogs" / "notes.txt").write_text("feed at noon")
+
+
+def _loose_file(folder):
+    (folder / "labels.csv").write_text("cats,dogs")
+
+
+def _one_image_class(folder):
+    (folder / "birds").mkdir()
+    (folder / "cats" / "0.png").rename(folder / "birds" / "0.png")
+
+
+def _only_copies(folder):
+    for path in (folder / "dogs").iterdir():
+        path.write_bytes((folder / "dogs" / "0.png").read_bytes())
+
+
+def _empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_zero_byte_jpeg, ["cats/7.jpg: the file is empty", "--skip_unreadable"]),
+        (_half_a_png, ["cats/3.png: it is damaged"]),
+        (_no_picture, ["dogs/notes.txt: it is no image that Pillow knows"]),
+        (_loose_file, ["the file labels.csv where one subfolder per class is expected"]),
+        (_one_image_class, ["birds has 1", "at least 4"]),
+        (_only_copies, ["dogs has 1", "different pictures"]),
+        (_empty, ["holds nothing where one subfolder per class is expected"]),
+    ],
+)
+def test_folders_of_pictures(tmp_path, places, command, damage, expected):
+    folder = tmp_path / "pictures"
+    noise = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = noise.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    damage(folder)
+    arguments = {**places, **TINY, "max_images": "", "dataset": f"folder:{folder}"}
+    status, output, error = command(*as_arguments(arguments))
+    assert (status, output) == (1, "")
+    assert_one_line(error, *expected)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "experiments" / "flags").iterdir()))
+def test_flag_files_that_come_with_the_project(path, command, monkeypatch):
+    asked = []
+
+    def characterise(config):
+        asked.append(config)
+        raise UserError("seen")
+
+    monkeypatch.setattr(characterize, "characterise", characterise)
+    assert command(f"--flagfile={path}")[0] == 1
+    [config] = asked
+    assert len(config.cells()) == len(config.layers) * len(config.depths) * config.draws
+    assert f"python -m experiments.characterize --flagfile=experiments/flags/{path.name}" in (
+        path.read_text()
+    )
 
 
 def test_a_positional_argument(tmp_path, places, command):
