@@ -11,7 +11,8 @@ from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
 from privynet_jax.metrics import psnr_db
-from privynet_jax.results import CellResult, ResultStore
+from privynet_jax.results import CellResult
+from privynet_jax.store import ResultStore
 from privynet_jax.tables import DrawSummary, Spread, over_draws
 
 matplotlib.use("Agg")

@@ -25,8 +25,9 @@ from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
 from privynet_jax.references import reference_rows
-from privynet_jax.results import AttackResult, CellResult, ResultStore
+from privynet_jax.results import AttackResult, CellResult
 from privynet_jax.risk import summarise
+from privynet_jax.store import ResultStore
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights

@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments import plots
 from privynet_jax.errors import UserError
-from privynet_jax.results import ResultStore
+from privynet_jax.store import ResultStore
 
 REFERENCES = [
     {"reference": "no_split", "accuracy": 0.6, "psnr_db_mean": ""},

@@ -9,7 +9,7 @@ PROJECT = Path(__file__).parents[1]
 
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
-    *("errors", "files", "risk", "topology", "cost", "results", "tables", "planner"),
+    *("errors", "files", "risk", "topology", "cost", "results", "store", "tables", "planner"),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
     *(
@@ -28,7 +28,16 @@ ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
 FLOW = ("data", "features", "cache", "group", "grid", "characterisation")
 # Rooms that reach none of that way: what they are given are arrays and numbers.
-BESIDE_THE_FLOW = {"cells", "training", "execution", "models", "metrics", "results", "tables"}
+BESIDE_THE_FLOW = {
+    "cells",
+    "training",
+    "execution",
+    "models",
+    "metrics",
+    "results",
+    "store",
+    "tables",
+}
 # What experiments share; apart from these they do not know of one another.
 SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
 # Package or module -> the only rooms of privynet_jax that may import it.

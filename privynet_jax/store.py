@@ -1,0 +1,163 @@
+"""The work directory: settings, one file per finished cell, and tables made from them.
+
+It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
+`cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
+and the tables. `characterisation` fills it; `results` says what a cell's result is. No JAX here.
+
+    store = ResultStore.open(Path("runs/first"), config)
+    store.save(result, arrays)
+    store.write_tables(names)
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.files import write_atomically
+from privynet_jax.results import AttackResult, CellResult
+
+# What reading a damaged archive of arrays may raise.
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultStore:
+    """A work directory whose settings were checked; made by `ResultStore.open`."""
+
+    workdir: Path
+
+    @classmethod
+    def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
+        """Opens a work directory, creating it when new.
+
+        Args:
+            workdir: the folder.
+            config: JSON-able settings that decide the numbers.
+
+        Raises:
+            UserError: the folder was made with other settings, or its `config.json` is damaged.
+        """
+        path = workdir / "config.json"
+        wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
+        if path.exists():
+            remedy = "restore it, or give a new folder as --workdir"
+            _check_same_config(workdir, _read_json(path, remedy), wanted)
+        elif workdir.is_dir() and any(not file.name.startswith(".") for file in workdir.iterdir()):
+            # Hidden files do not count: a run killed in its first moment may leave one.
+            raise UserError(
+                f"{workdir} is not empty and has no config.json, so it is no work directory; "
+                "give a new folder as --workdir"
+            )
+        else:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+        (workdir / "cells").mkdir(exist_ok=True)
+        return cls(workdir)
+
+    def save(self, result: CellResult, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes one finished cell: per-image and example arrays first, then the result."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_atomically(self._path(result.name, "npz"), buffer.getvalue())
+        content = json.dumps(dataclasses.asdict(result), indent=1)
+        write_atomically(self._path(result.name, "json"), content)
+
+    def has(self, name: str) -> bool:
+        """Whether a cell of this name is finished."""
+        return self._path(name, "json").exists() and self._path(name, "npz").exists()
+
+    def load(self, name: str) -> CellResult:
+        """Returns a finished cell.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._path(name, "json")
+        content = _read_json(path)
+        try:
+            attacks = tuple(AttackResult.from_json(entry) for entry in content.pop("attacks"))
+            if not attacks:
+                raise KeyError("attacks")
+            channels = tuple(content.pop("channels"))
+            return CellResult(**content, channels=channels, attacks=attacks)
+        except (KeyError, TypeError, AttributeError):
+            raise _damaged(path) from None
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Returns the arrays that were saved with a cell."""
+        path = self._path(name, "npz")
+        try:
+            with np.load(path) as arrays:  # allow_pickle stays off
+                return dict(arrays)
+        except _DAMAGE:
+            raise _damaged(path) from None
+
+    def write_tables(self, names: Sequence[str]) -> list[CellResult]:
+        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells."""
+        results = [self.load(name) for name in names if self.has(name)]
+        self.write_csv("results.csv", [result.row() for result in results])
+        self.write_csv("attacks.csv", [row for result in results for row in result.attack_rows()])
+        return results
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a table atomically; nothing where there are no rows."""
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self.workdir / name, text.getvalue())
+
+    def read_csv(self, name: str) -> list[dict[str, str]]:
+        """Returns a table's rows as text by column."""
+        path = self.workdir / name
+        if not path.exists():
+            raise _damaged(path)
+        try:
+            return list(csv.DictReader(path.read_text().splitlines()))
+        except UnicodeDecodeError:
+            raise _damaged(path) from None
+
+    def _path(self, name: str, suffix: str) -> Path:
+        return self.workdir / "cells" / f"{name}.{suffix}"
+
+
+def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    keys = sorted(set(found) | set(wanted))
+    differences = [
+        f"{key} was {found.get(key)!r} and is now {wanted.get(key)!r}"
+        for key in keys
+        if found.get(key) != wanted.get(key)
+    ]
+    if differences:
+        raise UserError(
+            f"{workdir} was made with other settings: {'; '.join(differences)}; "
+            "give the old settings, or a new folder as --workdir"
+        )
+
+
+_MAKE_ANEW = "delete it and run again to have it made anew"
+
+
+def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise _damaged(path, remedy) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, remedy)
+    return content
+
+
+def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:
+    return UserError(f"{path} is missing or damaged; {remedy}")
