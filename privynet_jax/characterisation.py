@@ -6,7 +6,6 @@ itself. `experiments.characterize` makes a `Config` from flags; a notebook can m
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
 
-import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from privynet_jax import grid
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.cost import local_cost
-from privynet_jax.data import Part, Parts, load_parts
+from privynet_jax.data import Parts, load_parts, spread_over_classes
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
@@ -152,7 +151,7 @@ def characterise(config: Config) -> Characterisation:
     execution = default_execution(
         len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
     )
-    shown = _spread_over_classes(parts.test, config.examples)
+    shown = spread_over_classes(parts.test.labels, config.examples)
     _run_missing(config, cells, store, weights, parts, settings, execution, shown)
     if not (store.workdir / "reference.csv").exists():
         rows = reference_rows(parts, settings, execution, config.seed)
@@ -235,13 +234,3 @@ def _arrays(measurement: grid.Measurement) -> dict[str, np.ndarray]:
     for name, estimates in measurement.examples.items():
         arrays[f"{name}_examples"] = estimates
     return arrays
-
-
-def _spread_over_classes(part: Part, count: int) -> np.ndarray:
-    """Indices of `count` images: the first of every class, then the second of every class, ..."""
-    seen: collections.Counter[int] = collections.Counter()
-    rank = []
-    for label in part.labels.tolist():
-        rank.append(seen[label])
-        seen[label] += 1
-    return np.argsort(rank, kind="stable")[:count]

@@ -125,7 +125,8 @@ def load_parts(
     splits["test"] = test.take(_stream(seed, "test").permutation(len(test)))
     parts = {}
     for name in PART_NAMES:
-        kept = splits[name].take(_balanced(splits[name].labels, limits.get(name)))
+        chosen_rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
+        kept = splits[name].take(chosen_rows)
         parts[name] = _decode(kept, image_size, skip_unreadable, name)
         if not len(parts[name]):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
@@ -172,6 +173,19 @@ def split_groups(
     }
 
 
+def spread_over_classes(labels: np.ndarray, count: int | None) -> np.ndarray:
+    """Returns indices of `count` examples: the first of every class, then the second of every, ...
+
+    In shuffled data, as parts are, that is a random sample with classes as equal as possible. None
+    stands for all.
+    """
+    by_class = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
+    rank = np.empty(len(labels), int)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
+    return np.argsort(rank, kind="stable")[:count]
+
+
 def _read(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
     if dataset.startswith(FOLDER_PREFIX):
         return read_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser())
@@ -202,17 +216,6 @@ def _deal(sizes: np.ndarray, fractions: Sequence[float]) -> list[int]:
 
 def _stream(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng([seed, *name.encode()])
-
-
-def _balanced(labels: np.ndarray, limit: int | None) -> np.ndarray:
-    """Indices of at most `limit` examples, in order, with classes as equal as possible."""
-    by_class = np.argsort(labels, kind="stable")
-    _, starts, counts = np.unique(labels[by_class], return_index=True, return_counts=True)
-    rank = np.empty(len(labels), int)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
-    # The first of every class, then the second of every class, and so on: parts arrive shuffled,
-    # so the first ones are a random sample.
-    return np.sort(np.argsort(rank, kind="stable")[:limit])
 
 
 def _checked_limits(
