@@ -1,6 +1,7 @@
 """The rooms' walls: which file may import what, read from the sources without running them."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,19 @@ def test_no_import_runs_in_a_circle():
     while free := {module for module, needed in left.items() if not needed & set(left)}:
         left = {module: needed for module, needed in left.items() if module not in free}
     assert not left
+
+
+def rooms_in_the_notes():
+    """Room -> its line in BUILD_NOTES.md's list, experiments left out."""
+    notes = (PROJECT / "BUILD_NOTES.md").read_text(encoding="utf-8")
+    table = notes.partition("| room | purpose |")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
+    return {name: line for line, cell in enumerate(cells) for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_notes_list_every_room_below_those_it_imports():
+    lines = rooms_in_the_notes()
+    assert set(lines) == {room(module) for module in LIBRARY} - {"", "privynet_jax"}
+    for module in set(LIBRARY) - {"privynet_jax"}:
+        for imported in dependencies(module):
+            assert lines[room(imported)] <= lines[room(module)], (module, imported)
