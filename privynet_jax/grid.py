@@ -124,13 +124,22 @@ def accuracy_without_split(
 
     Returns:
         Part name ("validation", "test") -> float32 [N], 1 where it was right.
+
+    Raises:
+        UserError: training diverged.
     """
     alone = dataclasses.replace(execution, devices=execution.devices[:1], cells_per_device=1)
     task = MappedTask(training.cloud_task(settings.cloud, settings.cloud_schedule), alone)
     member = Member(positions=np.arange(3), key=key, extras=())
     group = Group([member], image_features(parts), parts, 3, alone, progress)
     params = group.train(task)
-    return {part: group.evaluate(task, params, part)["accuracy"][0] for part in _REPORTED}
+    right = {part: group.evaluate(task, params, part)["accuracy"][0] for part in _REPORTED}
+    if not np.isfinite(right["test"]).all():
+        raise UserError(
+            "the cloud NN of the reference without a split diverged; "
+            "train with a lower learning rate"
+        )
+    return right
 
 
 def _map_tasks(settings: Settings, execution: Execution) -> dict[str, MappedTask]:

