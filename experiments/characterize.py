@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import cli, plots
 from privynet_jax.cells import Cell
-from privynet_jax.characterisation import Config, characterise
+from privynet_jax.characterisation import MODES, Config, characterise
 from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
@@ -70,6 +70,15 @@ _EXAMPLES = flags.DEFINE_integer(
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
+_MODE = flags.DEFINE_enum(
+    "mode", Config.mode, MODES, "Networks trained per cell, per layer, or none at all."
+)
+_SCORING_IMAGES = flags.DEFINE_integer(
+    "scoring_images", Config.scoring_images, "Per part, in modes amortised and linear.", 1
+)
+_FINE_TUNING_STEPS = flags.DEFINE_integer(
+    "fine_tuning_steps", Config.fine_tuning_steps, "Per cell, in mode amortised.", 0
+)
 _CELLS_PER_DEVICE = flags.DEFINE_integer(
     "cells_per_device",
     Config.cells_per_device,
@@ -120,6 +129,9 @@ def _config_from_flags() -> Config:
         attacker_width=_ATTACKER_WIDTH.value,
         attacker_blocks=_ATTACKER_BLOCKS.value,
         examples=_EXAMPLES.value,
+        mode=_MODE.value,
+        scoring_images=_SCORING_IMAGES.value,
+        fine_tuning_steps=_FINE_TUNING_STEPS.value,
         cells_per_device=_CELLS_PER_DEVICE.value,
         steps_per_dispatch=_STEPS_PER_DISPATCH.value,
     )

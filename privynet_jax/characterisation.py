@@ -7,30 +7,36 @@ itself. `experiments.characterize` makes a `Config` from flags; a notebook can m
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from privynet_jax import grid
+from privynet_jax import amortised, fine_tuning, grid, scoring
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Parts, load_parts, spread_over_classes
 from privynet_jax.errors import UserError
-from privynet_jax.execution import Execution, default_execution
-from privynet_jax.features import needed_channels
+from privynet_jax.execution import Execution, data_parallel, default_execution
+from privynet_jax.features import LayerFeatures, needed_channels
+from privynet_jax.group import Progress
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
 from privynet_jax.references import reference_rows
-from privynet_jax.results import AttackResult, CellResult
+from privynet_jax.results import PAIRS, AttackResult, CellResult
 from privynet_jax.risk import summarise
 from privynet_jax.store import ResultStore
 from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
+DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
+_KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
+# Seconds between two writings of the tables, which take longer with every cell.
+_TABLES_EVERY = 5.0
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
@@ -57,6 +63,10 @@ class Config:
         attacker_width: channels of the attacker.
         attacker_blocks: residual blocks of the attacker.
         examples: test images whose reconstructions are kept.
+        mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
+        scoring_images: images per part on which the last two score a cell.
+        fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
+            networks are trained further.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
         steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
     """
@@ -79,6 +89,9 @@ class Config:
     attacker_width: int = 64
     attacker_blocks: int = 3
     examples: int = 10
+    mode: str = DEDICATED
+    scoring_images: int = 96
+    fine_tuning_steps: int = 0
     cells_per_device: int = 0
     steps_per_dispatch: int = 0
 
@@ -91,7 +104,22 @@ class Config:
                 f"image_size is {self.image_size}; allowed are multiples of {unit} from 16 "
                 f"on with {max(self.layers)} layers; give another size or fewer layers"
             )
+        self._check_mode()
         return cells
+
+    def _check_mode(self) -> None:
+        if self.mode not in MODES:
+            raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
+        if self.mode != DEDICATED and self.scoring_images < self.examples:
+            raise UserError(
+                f"scoring_images is {self.scoring_images}; allowed are at least as many as "
+                f"examples, {self.examples}; score on more images or keep fewer examples"
+            )
+        if self.fine_tuning_steps < 0 or (self.fine_tuning_steps and self.mode != AMORTISED):
+            raise UserError(
+                f"fine_tuning_steps is {self.fine_tuning_steps} in mode {self.mode}; allowed are "
+                "positive numbers in mode amortised, else 0; leave it out or change the mode"
+            )
 
     def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
         """Returns the settings that decide the numbers: what `config.json` holds and compares."""
@@ -173,7 +201,10 @@ def _run_missing(
     missing = [cell for cell in cells if not store.has(cell.name)]
     if not missing:
         return
-    union = needed_channels([cell.topology for cell in cells])
+    if config.mode == DEDICATED:
+        union = needed_channels([cell.topology for cell in cells])
+    else:
+        union = {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(config.layers)}
     features = load_features(weights, parts, union, config.cache_dir.expanduser())
     with tqdm(
         total=len(cells),
@@ -181,7 +212,36 @@ def _run_missing(
         desc="characterising",
         bar_format=_BAR_FORMAT,
     ) as bar:
-        for measurement in grid.characterise(
+        # Shares of cells add up to a little more than their number by rounding.
+        def progress(share: float) -> None:
+            bar.update(min(share, bar.total - bar.n))
+
+        written = 0.0
+        for measurement in _measurements(
+            config, cells, missing, store, features, parts, settings, execution, shown, progress
+        ):
+            result = _result(measurement, config.image_size, execution.environment)
+            store.save(result, _arrays(measurement))
+            if time.monotonic() - written > _TABLES_EVERY:
+                store.write_tables([cell.name for cell in cells])
+                written = time.monotonic()
+
+
+def _measurements(
+    config: Config,
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    store: ResultStore,
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    settings: grid.Settings,
+    execution: Execution,
+    shown: np.ndarray,
+    progress: Progress,
+) -> Iterator[grid.Measurement]:
+    """Returns the measurements of the missing cells, by the mode asked for."""
+    if config.mode == DEDICATED:
+        return grid.characterise(
             cells,
             missing,
             features,
@@ -190,12 +250,44 @@ def _run_missing(
             execution,
             seed=config.seed,
             examples=shown,
-            # Shares of cells add up to a little more than their number by rounding.
-            progress=lambda share: bar.update(min(share, bar.total - bar.n)),
-        ):
-            result = _result(measurement, config.image_size, execution.environment)
-            store.save(result, _arrays(measurement))
-            store.write_tables([cell.name for cell in cells])
+            progress=progress,
+        )
+    shardings = data_parallel(every_cpu_device=True)
+    how = scoring.Scoring(
+        shardings,
+        len(shardings[0].device_set) * execution.cells_per_device,
+        config.scoring_images,
+        config.examples,
+    )
+    if config.mode == LINEAR:
+        return scoring.linear_measurements(cells, missing, features, parts, how, progress)
+    tasks = amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
+    folder = store.workdir / "networks"
+    if not config.fine_tuning_steps:
+        return scoring.amortised_measurements(
+            cells,
+            missing,
+            features,
+            parts,
+            tasks,
+            how,
+            folder,
+            seed=config.seed,
+            progress=progress,
+        )
+    return fine_tuning.fine_tuned_measurements(
+        cells,
+        missing,
+        features,
+        parts,
+        tasks,
+        how,
+        folder,
+        config.fine_tuning_steps,
+        execution,
+        seed=config.seed,
+        progress=progress,
+    )
 
 
 def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:
@@ -211,7 +303,7 @@ def _result(measurement: grid.Measurement, image_size: int, environment: str) ->
         accuracy=summarise(measurement.accuracy["test"]).mean,
         validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
         attacks=tuple(
-            AttackResult.of_images(attacker_name, by_part)
+            AttackResult.of_images(attacker_name, by_part, _KNOWLEDGE.get(attacker_name, PAIRS))
             for attacker_name, by_part in measurement.attacks.items()
         ),
         cost={

@@ -71,13 +71,18 @@ def default_execution(
     )
 
 
-def data_parallel() -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
+def data_parallel(
+    *, every_cpu_device: bool = False
+) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """Returns the shardings of images (split by the first axis) and of parameters (everywhere).
 
     On CPU that is one device: a single computation uses all cores there.
+
+    Args:
+        every_cpu_device: use all of them on CPU too.
     """
     devices = jax.local_devices()
-    if devices[0].platform == "cpu":
+    if devices[0].platform == "cpu" and not every_cpu_device:
         devices = devices[:1]
     mesh = jax.sharding.Mesh(np.asarray(devices), ("images",))
     spec = jax.sharding.PartitionSpec

@@ -97,16 +97,16 @@ def characterise(
     for num_layers in sorted({cell.topology.num_layers for cell in missing}):
         layer = features[num_layers]
         of_layer = [cell for cell in missing if cell.topology.num_layers == num_layers]
-        sums = _linear_statistics(layer, parts.auxiliary)
+        sums = linear_statistics(layer, parts.auxiliary)
         for start in range(0, len(of_layer), execution.group_size):
             chosen = of_layer[start : start + execution.group_size]
             begun = time.perf_counter()
             members = [_member(cell, layer, sums, seed, width) for cell in chosen]
             # Two networks of each cell are trained.
             group = Group(members, layer, parts, width, execution, lambda done: progress(done / 2))
-            measured = _measure(group, tasks, np.asarray(examples, int))
-            _check_finite(measured, chosen)
-            measured["examples"] = jax.tree.map(_as_bytes, measured["examples"])
+            measured = measure(group, tasks, np.asarray(examples, int))
+            check_finite(measured, chosen)
+            measured["examples"] = jax.tree.map(as_bytes, measured["examples"])
             seconds = (time.perf_counter() - begun) / len(chosen)
             for index, cell in enumerate(chosen):
                 mine = jax.tree.map(operator.itemgetter(index), measured)
@@ -151,7 +151,7 @@ def _map_tasks(settings: Settings, execution: Execution) -> dict[str, MappedTask
     return {name: MappedTask(task, execution) for name, task in tasks.items()}
 
 
-def _measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray) -> dict[str, Any]:
+def measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray) -> dict[str, Any]:
     """Returns a `Measurement`'s fields with a leading axis of cells in every array."""
     accuracy: dict[str, np.ndarray] = {}
     attacks: dict[str, dict[str, dict[str, np.ndarray]]] = {}
@@ -167,11 +167,12 @@ def _measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray
     return {"accuracy": accuracy, "attacks": attacks, "examples": rebuilt}
 
 
-def _as_bytes(images: np.ndarray) -> np.ndarray:
+def as_bytes(images: np.ndarray) -> np.ndarray:
+    """Returns images in [0, 1] as uint8."""
     return np.uint8(np.round(255 * images))
 
 
-def _check_finite(measured: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+def check_finite(measured: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     """Refuses what diverged: it would pass for a weak attacker, or for an inaccurate cloud NN."""
     values = {name: metrics["test"]["psnr_db"] for name, metrics in measured["attacks"].items()}
     values[CLOUD] = measured["accuracy"]["test"]
@@ -199,12 +200,12 @@ def _member(
     return Member(positions, training_key(cell, seed), attack._replace(kernel=kernel))
 
 
-def _linear_statistics(
-    layer: LayerFeatures, auxiliary: Part
+def linear_statistics(
+    layer: LayerFeatures, auxiliary: Part, positions: int = GRAM_POSITIONS
 ) -> tuple[linear.LinearStatistics, linear.LinearStatistics]:
-    """Sums over the first auxiliary images, as many as `GRAM_POSITIONS` allows: most; the rest."""
+    """Sums over the first auxiliary images, as many as `positions` allows: most; the rest."""
     stored = layer.parts["auxiliary"]
-    count = min(len(auxiliary), -(-GRAM_POSITIONS // int(np.prod(stored.shape[1:3]))))
+    count = min(len(auxiliary), -(-positions // int(np.prod(stored.shape[1:3]))))
     fitted = max(1, count - max(1, round(_HELD_OUT * count)))
 
     def sums(start: int, stop: int) -> linear.LinearStatistics:

@@ -65,6 +65,11 @@ class LinearStatistics:
             self.count + other.count,
         )
 
+    def restricted(self, rows: np.ndarray) -> "LinearStatistics":
+        """Returns the sums for some of the unknowns alone, int [n]."""
+        gram, cross = self.gram[np.ix_(rows, rows)], self.cross[rows]
+        return LinearStatistics(gram, cross, self.energy, self.count)
+
     @property
     def num_channels(self) -> int:
         """Channels of the representations that the sums were taken over."""
@@ -97,7 +102,10 @@ def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Linea
 
 
 def fit(
-    fitted_on: LinearStatistics, chosen_on: LinearStatistics, positions: Sequence[int]
+    fitted_on: LinearStatistics,
+    chosen_on: LinearStatistics,
+    positions: Sequence[int],
+    ridges: Sequence[float] | None = None,
 ) -> LinearAttack:
     """Returns the least-squares attack on a subset of channels.
 
@@ -107,10 +115,11 @@ def fit(
         fitted_on: sums over most images that the attacker owns.
         chosen_on: sums over its other images, held out to choose the ridge.
         positions: the released channels, as indices into the statistics' channels.
+        ridges: that compete; None means `RIDGES`.
     """
     rows = _subset_rows(positions, fitted_on.num_channels)
-    ridge = min(RIDGES, key=lambda r: _squared_error(chosen_on, rows, _solve(fitted_on, rows, r)))
-    best = _solve(fitted_on + chosen_on, rows, ridge)
+    # Sub-blocks first: the sums of a whole layer may be hundreds of times as large.
+    best = best_ridge(fitted_on.restricted(rows), chosen_on.restricted(rows), ridges or RIDGES)
     kernel = best[:-1].reshape(NEIGHBOURHOOD, NEIGHBOURHOOD, len(positions), -1)
     return LinearAttack(np.float32(kernel), np.float32(best[-1]))
 
@@ -164,17 +173,32 @@ def _subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
     return np.append(rows, NEIGHBOURHOOD**2 * num_channels)
 
 
-def _solve(statistics: LinearStatistics, rows: np.ndarray, ridge: float) -> np.ndarray:
-    gram, cross = statistics.gram[np.ix_(rows, rows)], statistics.cross[rows]
+def best_ridge(
+    fitted_on: LinearStatistics, chosen_on: LinearStatistics, ridges: Sequence[float]
+) -> np.ndarray:
+    """Returns float64 [unknowns, B]: the ridge that does best on `chosen_on`, solved on both.
+
+    Args:
+        fitted_on: sums over most examples; the last unknown is the constant, never penalised.
+        chosen_on: sums over the others.
+        ridges: relative to the mean diagonal of the Gram matrix.
+    """
+    ridge = min(ridges, key=lambda r: _squared_error(chosen_on, solve(fitted_on, r)))
+    return solve(fitted_on + chosen_on, ridge)
+
+
+def solve(statistics: LinearStatistics, ridge: float) -> np.ndarray:
+    """Returns float64 [unknowns, B], the solution for one ridge."""
+    gram = statistics.gram
     # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
-    penalty = np.full(len(rows), ridge * np.mean(np.diag(gram)))
+    penalty = np.full(len(gram), ridge * np.mean(np.diag(gram)))
     penalty[-1] = 0.0
-    return np.linalg.solve(gram + np.diag(penalty), cross)
+    return np.linalg.solve(gram + np.diag(penalty), statistics.cross)
 
 
-def _squared_error(statistics: LinearStatistics, rows: np.ndarray, solution: np.ndarray) -> float:
+def _squared_error(statistics: LinearStatistics, solution: np.ndarray) -> float:
     """|Y - XW|^2 from the sums alone: |Y|^2 - 2 <X'Y, W> + <W, X'X W>."""
-    gram, cross = statistics.gram[np.ix_(rows, rows)], statistics.cross[rows]
+    gram, cross = statistics.gram, statistics.cross
     return float(
         statistics.energy - 2 * np.sum(cross * solution) + np.sum(solution * (gram @ solution))
     )

@@ -1,0 +1,148 @@
+"""Estimates of cells by amortised networks that were trained further on each cell's own subset.
+
+Between `scoring`, which trains nothing per cell, and `grid`, which trains everything: a copy of the
+layer's networks takes some more steps, with `grid`'s groups of cells and its mini-batches.
+
+    for measurement in fine_tuned_measurements(cells, missing, features, parts, tasks, ...):
+        ...  # as soon as its group of cells is done
+"""
+
+import dataclasses
+import operator
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax import amortised, grid, training
+from privynet_jax.cells import Cell, training_key
+from privynet_jax.data import Part, Parts, spread_over_classes
+from privynet_jax.execution import Execution, MappedTask
+from privynet_jax.features import LayerFeatures
+from privynet_jax.group import Group, Member, Progress
+from privynet_jax.scoring import ATTACKER, REPORTED, Scoring, by_layer, layer_networks
+from privynet_jax.training import Task
+
+FINE_TUNED = "fine-tuned"
+# Of the learning rate that trained the layer's networks.
+_RATE = 0.3
+
+
+def fine_tuned_measurements(
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    tasks: tuple[Task, Task],
+    scoring: Scoring,
+    folder: Path,
+    steps: int,
+    execution: Execution,
+    *,
+    seed: int,
+    progress: Progress = lambda share: None,
+) -> Iterator[grid.Measurement]:
+    """Yields a measurement per missing cell, group by group, layers ascending.
+
+    Args:
+        cells: as for `scoring.amortised_measurements`; likewise the others that are not named here.
+        missing: the cells to do.
+        features: layer -> features with all of the layer's channels.
+        parts: the images and labels that the features were computed from.
+        tasks: the tasks of the layer's networks.
+        scoring: how cells are scored.
+        folder: where the layer's networks are kept.
+        steps: by which each cell's copies are trained further.
+        execution: how cells are spread over the devices.
+        seed: of the grid; each cell derives its own key.
+        progress: told about finished steps.
+    """
+    width = max(cell.topology.depth for cell in cells)
+    depths = [cell.topology.depth for cell in cells]
+    for num_layers, mine in by_layer(missing):
+        layer = features[num_layers]
+        sums = amortised.layer_sums(layer, parts.auxiliary, width)
+        networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
+        mapped = {
+            name: MappedTask(task, execution)
+            for name, task in _tasks(tasks, steps, networks).items()
+        }
+        sampled_layer, sampled_parts = _sampled(layer, parts, scoring.images)
+        for start in range(0, len(mine), execution.group_size):
+            begun = time.perf_counter()
+            chosen = mine[start : start + execution.group_size]
+            members = [_member(cell, layer, sums, width, seed) for cell in chosen]
+            group = Group(
+                members,
+                sampled_layer,
+                sampled_parts,
+                width,
+                execution,
+                lambda done: progress(done / 2),
+            )
+            measured = grid.measure(group, mapped, np.arange(scoring.examples))
+            grid.check_finite(measured, chosen)
+            measured["examples"] = jax.tree.map(grid.as_bytes, measured["examples"])
+            seconds = (time.perf_counter() - begun) / len(chosen)
+            for index, cell in enumerate(chosen):
+                fields = jax.tree.map(operator.itemgetter(index), measured)
+                yield grid.Measurement(cell=cell, seconds=seconds, **fields)
+
+
+def _tasks(tasks: tuple[Task, Task], steps: int, networks: Mapping[str, Any]) -> dict[str, Task]:
+    cloud, attacker = tasks
+    return {
+        grid.CLOUD: continued(cloud, networks[grid.CLOUD], steps),
+        grid.LINEAR: dataclasses.replace(
+            training.linear_task(),
+            predict=lambda _, subset, x: amortised.linear_estimates(subset, x),
+        ),
+        FINE_TUNED: continued(attacker, networks[ATTACKER], steps),
+    }
+
+
+def continued(task: Task, params: Any, steps: int) -> Task:
+    """Returns a task that trains given params further.
+
+    What it trains is the difference to them, zero at first. So the start, equal in all cells of a
+    layer, is a constant, and weight decay pulls towards it instead of towards zero.
+    """
+    if task.schedule is None:
+        raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    schedule = dataclasses.replace(
+        task.schedule, steps=steps, learning_rate=_RATE * task.schedule.learning_rate
+    )
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def predict(difference: Any, subset: amortised.Subset, x: jax.Array) -> jax.Array:
+        return task.predict(jax.tree.map(jnp.add, params, difference), subset, x)
+
+    return dataclasses.replace(task, init=init, predict=predict, schedule=schedule)
+
+
+def _member(
+    cell: Cell, layer: LayerFeatures, sums: amortised.LayerSums, width: int, seed: int
+) -> Member:
+    positions = layer.positions(cell.topology.channels)
+    subset = amortised.prepare(sums, positions, width)
+    # A group hands over the released channels alone, in order and padded.
+    own = subset.imputation._replace(positions=np.arange(width, dtype=np.int32))
+    return Member(positions, training_key(cell, seed), subset._replace(imputation=own))
+
+
+def _sampled(layer: LayerFeatures, parts: Parts, count: int) -> tuple[LayerFeatures, Parts]:
+    """Returns both with validation and test cut to the images on which cells are scored."""
+    stored: dict[str, np.ndarray] = dict(layer.parts)
+    cut: dict[str, Part] = {}
+    for name in REPORTED:
+        part = getattr(parts, name)
+        rows = spread_over_classes(part.labels, count)
+        stored[name] = layer.parts[name][rows]
+        cut[name] = Part(part.images[rows], part.labels[rows])
+    return dataclasses.replace(layer, parts=stored), dataclasses.replace(parts, **cut)

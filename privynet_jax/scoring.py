@@ -1,0 +1,288 @@
+"""Estimates of a grid's cells without training any of them: by amortised networks, or linearly.
+
+The same measurements as `grid` yields, a hundred times as fast and not as good: BUILD_NOTES.md says
+how well they rank and predict dedicated ones. A layer costs the training of two networks
+(`amortised`) or, in linear mode, nothing but sums; a cell costs one evaluation on a sample of
+images, the same for all cells.
+
+    tasks = amortised.layer_tasks(cloud_nn(30), attacker(), cloud_schedule, attacker_schedule)
+    for measurement in amortised_measurements(cells, missing, features, parts, tasks, ...):
+        ...  # as soon as its group of cells is scored
+"""
+
+import dataclasses
+import itertools
+import operator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax import amortised, training
+from privynet_jax.amortised import LayerSums, Shardings, Subset
+from privynet_jax.cells import Cell
+from privynet_jax.data import Parts, spread_over_classes
+from privynet_jax.errors import UserError
+from privynet_jax.features import LayerFeatures
+from privynet_jax.grid import CLOUD, LINEAR, Measurement
+from privynet_jax.group import Progress
+from privynet_jax.networks import load_networks, save_networks
+from privynet_jax.probe import fit_probe, pool_layer, probe_correct, probe_sums
+from privynet_jax.training import Task
+
+AMORTISED = "amortised"
+# What an attacker has besides the representations under attack: the imputation knows how released
+# channels vary together with the others.
+ALL_CHANNELS = "pairs, all channels"
+# The pool's depths reach beyond those of the grid by this factor, on both sides.
+_MARGIN = 1.5
+REPORTED = ("validation", "test")
+ATTACKER = "attacker"
+
+# (stacked subsets on the devices, their cells) -> a `Measurement`'s fields with a leading axis.
+_Score = Callable[[Subset, Sequence[Cell]], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """How cells are scored.
+
+    Attributes:
+        shardings: of cells and of what every device holds; see `execution.data_parallel`.
+        at_once: cells scored side by side, a multiple of the devices.
+        images: of each of the parts validation and test, spread over classes.
+        examples: test images, the first of those, whose reconstructions are kept.
+    """
+
+    shardings: Shardings
+    at_once: int
+    images: int
+    examples: int
+
+
+def amortised_measurements(
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    tasks: tuple[Task, Task],
+    scoring: Scoring,
+    folder: Path,
+    *,
+    seed: int,
+    progress: Progress = lambda share: None,
+) -> Iterator[Measurement]:
+    """Yields a measurement per missing cell, scored by amortised networks, layers ascending.
+
+    Args:
+        cells: the whole grid, whose depths decide which subsets the networks are trained on.
+        missing: the cells to do.
+        features: layer -> features with all of the layer's channels.
+        parts: the images and labels that the features were computed from.
+        tasks: the networks' tasks; see `amortised.cloud_task` and `attacker_task`.
+        scoring: how cells are scored.
+        folder: where networks are kept; those that it holds are not trained again.
+        seed: of the grid; each layer derives its own key.
+        progress: told about finished cells; training a layer's networks counts as none.
+
+    Raises:
+        UserError: training diverged, or stored networks are damaged.
+    """
+    depths = [cell.topology.depth for cell in cells]
+    score_labels = jax.jit(_label_scorer(tasks[0]))
+    score_images = jax.jit(_image_scorer(tasks[1], scoring.examples))
+    for num_layers, mine in by_layer(missing):
+        layer = features[num_layers]
+        sums = amortised.layer_sums(layer, parts.auxiliary, max(depths))
+        networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
+        networks = jax.device_put(networks, scoring.shardings[1])
+        samples = _samples(layer, parts, scoring)
+
+        def score(
+            subsets: Subset, _: Sequence[Cell], networks: Any = networks, samples: Any = samples
+        ) -> dict[str, Any]:
+            right = {
+                part: score_labels(networks[CLOUD], subsets, x, labels)
+                for part, (x, labels, _) in samples.items()
+            }
+            attacked = {
+                part: score_images(networks[ATTACKER], subsets, x, images)
+                for part, (x, _, images) in samples.items()
+            }
+            return {"accuracy": right, **_by_attacker(attacked)}
+
+        yield from _measurements(mine, layer, sums, score, scoring, max(depths), progress)
+
+
+def linear_measurements(
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    scoring: Scoring,
+    progress: Progress = lambda share: None,
+) -> Iterator[Measurement]:
+    """Yields a measurement per missing cell by a linear probe and the linear attack alone.
+
+    Arguments are those of `amortised_measurements`. Accuracy is taken over all images of a part.
+    """
+    width = max(cell.topology.depth for cell in cells)
+    score_images = jax.jit(_image_scorer(None, scoring.examples))
+    for num_layers, mine in by_layer(missing):
+        layer = features[num_layers]
+        sums = amortised.layer_sums(layer, parts.auxiliary, width)
+        pooled = pool_layer(layer)
+        probed = probe_sums(pooled["target"], parts.target.labels, parts.num_classes)
+        samples = _samples(layer, parts, scoring)
+
+        def score(
+            subsets: Subset,
+            group: Sequence[Cell],
+            layer: LayerFeatures = layer,
+            pooled: Any = pooled,
+            probed: Any = probed,
+            samples: Any = samples,
+        ) -> dict[str, Any]:
+            attacked = {
+                part: score_images({}, subsets, x, images)
+                for part, (x, _, images) in samples.items()
+            }
+            probes = [fit_probe(*probed, layer.positions(c.topology.channels)) for c in group]
+            right = {
+                part: np.stack(
+                    [probe_correct(p, pooled[part], getattr(parts, part).labels) for p in probes]
+                )
+                for part in REPORTED
+            }
+            return {"accuracy": right, **_by_attacker(attacked)}
+
+        yield from _measurements(mine, layer, sums, score, scoring, width, progress)
+
+
+def layer_networks(
+    layer: LayerFeatures,
+    sums: LayerSums,
+    parts: Parts,
+    tasks: tuple[Task, Task],
+    scoring: Scoring,
+    depths: Sequence[int],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns "cloud" and "attacker" -> params of a layer, from the folder or newly trained."""
+    stored = folder / f"layer_{layer.num_layers:02d}"
+    if stored.exists():
+        return load_networks(stored)
+    key = amortised.layer_key(layer.num_layers, seed)
+    channels = len(layer.channels)
+    least = max(1, round(min(depths) / _MARGIN))
+    most = min(channels, round(max(depths) * _MARGIN))
+    pool = amortised.draw_pool(jax.random.fold_in(key, 0), sums, least, most, channels)
+    networks = {
+        name: amortised.train(
+            task, jax.random.fold_in(key, 1), pool, layer, parts, scoring.shardings
+        )
+        for name, task in zip((CLOUD, ATTACKER), tasks, strict=True)
+    }
+    for name, params in networks.items():
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            raise UserError(
+                f"the amortised {name} network of layer {layer.num_layers} diverged; "
+                "train it with a lower learning rate"
+            )
+    save_networks(stored, networks)
+    return networks
+
+
+def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:
+    """Yields (number of layers, its cells), layers ascending."""
+
+    def num_layers(cell: Cell) -> int:
+        return cell.topology.num_layers
+
+    for layer, mine in itertools.groupby(sorted(cells, key=num_layers), key=num_layers):
+        yield layer, list(mine)
+
+
+def _samples(
+    layer: LayerFeatures, parts: Parts, scoring: Scoring
+) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
+    """Part -> representations, labels and images of its sample, on every device."""
+    samples = {}
+    for name in REPORTED:
+        part = getattr(parts, name)
+        rows = spread_over_classes(part.labels, scoring.images)
+        arrays = (np.float32(layer.parts[name][rows]), part.labels[rows], part.images[rows])
+        samples[name] = jax.device_put(arrays, scoring.shardings[1])
+    return samples
+
+
+def _measurements(
+    cells: Sequence[Cell],
+    layer: LayerFeatures,
+    sums: LayerSums,
+    score: _Score,
+    scoring: Scoring,
+    width: int,
+    progress: Progress,
+) -> Iterator[Measurement]:
+    """Scores the cells of a layer, group by group; a group is filled up with its last cell."""
+    for start in range(0, len(cells), scoring.at_once):
+        begun = time.perf_counter()
+        group = cells[start : start + scoring.at_once]
+        subsets = [
+            amortised.prepare(sums, layer.positions(cell.topology.channels), width)
+            for cell in group
+        ]
+        filled = amortised.stacked([*subsets, *subsets[-1:] * (scoring.at_once - len(group))])
+        fields = jax.device_get(score(jax.device_put(filled, scoring.shardings[0]), group))
+        seconds = (time.perf_counter() - begun) / len(group)
+        for index, cell in enumerate(group):
+            mine = jax.tree.map(operator.itemgetter(index), fields)
+            progress(1)
+            yield Measurement(cell=cell, seconds=seconds, **mine)
+
+
+def _label_scorer(task: Task) -> Callable[..., jax.Array]:
+    """(params, stacked subsets, representations, labels) -> float32 [cells, N] of 0 and 1."""
+
+    def of_one(params: Any, subset: Subset, x: jax.Array, labels: jax.Array) -> jax.Array:
+        return training.evaluate(task, params, subset, x, labels)["accuracy"]
+
+    return jax.vmap(of_one, in_axes=(None, 0, None, None))
+
+
+def _image_scorer(task: Task | None, examples: int) -> Callable[..., dict[str, Any]]:
+    """(params, stacked subsets, representations, images) -> attacker -> its metrics, examples.
+
+    Without a task that is the linear attacker alone.
+    """
+
+    def of_one(params: Any, subset: Subset, x: jax.Array, images: jax.Array) -> dict[str, Any]:
+        estimates = {LINEAR: jnp.clip(amortised.linear_estimates(subset, x), 0, 1)}
+        if task is not None:
+            estimates[AMORTISED] = training.predict(task, params, subset, x)
+        truth = images.astype(jnp.float32) / 255
+        return {
+            name: (
+                training.image_quality(estimate, truth),
+                jnp.round(255 * estimate[:examples]).astype(jnp.uint8),
+            )
+            for name, estimate in estimates.items()
+        }
+
+    return jax.vmap(of_one, in_axes=(None, 0, None, None))
+
+
+def _by_attacker(attacked: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Part -> attacker -> (metrics, examples) becomes `attacks` and `examples` of measurements."""
+    return {
+        "attacks": {
+            name: {part: attacked[part][name][0] for part in REPORTED} for name in attacked["test"]
+        },
+        "examples": {name: rebuilt for name, (_, rebuilt) in attacked["test"].items()},
+    }
