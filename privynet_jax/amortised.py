@@ -2,10 +2,11 @@
 
 They are trained like those of a cell (`training`), but each example comes with a subset drawn anew
 from a pool. Every subset is brought to the same inputs in closed form first: imputed components
-(`imputation`), how well each of them is known, and for the attacker the linear attack's estimate,
-which it corrects. After that a subset costs an evaluation; `scoring` does that.
+(`imputation`) and how well each of them is known. And both networks only correct what a closed form
+answers already: the linear probe's scores (`probe`), the linear attack's estimate (`linear`). After
+that a subset costs an evaluation; `scoring` does that.
 
-    sums = layer_sums(layer, parts.auxiliary, most_channels=32)
+    sums = layer_sums(layer, parts, most_channels=32)
     pool = draw_pool(key, sums, least=5, most=48, channels=128)
     params = train(task, key, pool, layer, parts, shardings)
 
@@ -23,18 +24,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax import linear, training
-from privynet_jax.data import Part, Parts
+from privynet_jax.data import Parts
 from privynet_jax.features import LayerFeatures
 from privynet_jax.grid import linear_statistics
 from privynet_jax.imputation import Components, Imputation, fit_components, impute, imputed
 from privynet_jax.layout import depth_to_space, space_to_depth
 from privynet_jax.models import WORKING_STRIDE, CloudNN, ResidualAttacker, ResidualBlock
+from privynet_jax.probe import RIDGES as PROBE_RIDGES
+from privynet_jax.probe import (
+    Probe,
+    ProbeSums,
+    fit_probe,
+    gather_probe_sums,
+    pooled,
+    probe_scores,
+)
 from privynet_jax.training import Task
 
 # Subsets in a layer's pool.
 POOL = 512
-# The pool's ridge, fixed to save time; `linear.fit` chooses one for subsets that are scored.
-_POOL_RIDGE = 1e-4
+# The pool's ridges, fixed to save time; those of subsets that are scored are chosen.
+_ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2
+# Of a probe's score of 1, as a logit, at first.
+_WORTH = 8.0
 # Components at a stride that is not folded, and at most so many inputs of the first layer.
 _COMPONENTS, _STEM_INPUTS = 128, 1024
 # Auxiliary images whose covariance is taken, and the fewest for the linear attack's sums.
@@ -46,7 +58,8 @@ _BATCH = 64
 _AHEAD = 2
 _HIGHEST = jax.lax.Precision.HIGHEST
 
-Shardings = tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]
+# Of examples and of what every device holds, as `execution.data_parallel` gives them.
+Shardings = tuple[Any, Any]
 
 
 class Subset(NamedTuple):
@@ -56,26 +69,30 @@ class Subset(NamedTuple):
         imputation: from its channels to all components.
         kernel: float32 [width, 9 * B], the linear attack, neighbours beside one another.
         bias: float32 [B].
+        probe: the linear probe.
     """
 
     imputation: Imputation
     kernel: jax.Array
     bias: jax.Array
+    probe: Probe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerSums:
-    """Sums over a layer's auxiliary images, from which everything closed-form follows.
+    """Sums over a layer's images, from which everything closed-form follows.
 
     Attributes:
         components: of all channels.
         fitted_on: for the linear attack; see `linear.fit`.
         chosen_on: likewise.
+        probe: for the linear probe, over target images.
     """
 
     components: Components
     fitted_on: linear.LinearStatistics
     chosen_on: linear.LinearStatistics
+    probe: ProbeSums
 
 
 class ComponentGrid(nn.Module):
@@ -99,21 +116,26 @@ class ComponentGrid(nn.Module):
 
 
 class AmortisedCloudNN(nn.Module):
-    """`models.CloudNN` on imputed components; attributes as there."""
+    """`models.CloudNN` on imputed components and the probe's scores, which it corrects."""
 
     num_classes: int
     image_size: int
     width: int = 64
 
     @nn.compact
-    def __call__(self, z: jax.Array, share: jax.Array) -> jax.Array:
-        """float32 [N, h, w, K] and [K] -> logits float32 [N, num_classes]."""
+    def __call__(self, z: jax.Array, share: jax.Array, scores: jax.Array) -> jax.Array:
+        """float32 [N, h, w, K], [K] and [N, num_classes] -> logits float32 [N, num_classes]."""
+        # Scores are about probabilities; how much a logit they are worth is learnt.
+        worth = self.param("worth", nn.initializers.constant(_WORTH), ())
         x = ComponentGrid(self.width, self.image_size)(z, share)
         x = ResidualBlock(self.width)(x)
         x = nn.Conv(2 * self.width, (2, 2), strides=(2, 2), precision=_HIGHEST)(nn.relu(x))
         x = ResidualBlock(2 * self.width)(x)
         x = nn.LayerNorm()(x.mean(axis=(1, 2)))
-        return nn.Dense(self.num_classes, precision=_HIGHEST)(x)
+        correction = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.zeros, precision=_HIGHEST
+        )(x)
+        return worth * scores + correction
 
 
 class AmortisedAttacker(nn.Module):
@@ -142,33 +164,39 @@ def layer_key(num_layers: int, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), num_layers)
 
 
-def layer_sums(layer: LayerFeatures, auxiliary: Part, most_channels: int) -> LayerSums:
+def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerSums:
     """Returns the sums of a layer.
 
     Args:
         layer: the features, all channels.
-        auxiliary: the images.
+        parts: the images and labels.
         most_channels: the largest depth that is asked for; it decides how many images are used.
     """
     stored = layer.parts["auxiliary"]
     per_image = int(np.prod(stored.shape[1:3]))
-    folding = max(1, WORKING_STRIDE * stored.shape[1] // auxiliary.images.shape[1])
+    folding = max(1, WORKING_STRIDE * stored.shape[1] // parts.image_size)
     used = range(0, min(len(stored), _IMAGES), _BATCH)
     batches = (stored[start : min(start + _BATCH, _IMAGES)] for start in used)
     components = fit_components(batches, min(_COMPONENTS, _STEM_INPUTS // folding**2))
     unknowns = linear.NEIGHBOURHOOD**2 * most_channels + 1
     positions = max(_IMAGES * per_image, _POSITIONS_PER_UNKNOWN * unknowns)
-    return LayerSums(components, *linear_statistics(layer, auxiliary, positions))
+    return LayerSums(
+        components,
+        *linear_statistics(layer, parts.auxiliary, positions),
+        gather_probe_sums(layer, parts.target.labels, parts.num_classes),
+    )
 
 
 def cloud_task(network: AmortisedCloudNN, schedule: training.Schedule) -> Task:
     """Returns the amortised cloud NN's task; its extras are one `Subset`."""
 
     def init(key: jax.Array, z: jax.Array) -> Any:
-        return network.init(key, z, jnp.ones(z.shape[-1]))
+        return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((1, network.num_classes)))
 
     def predict(params: Any, subset: Subset, x: jax.Array) -> jax.Array:
-        return network.apply(params, imputed(subset.imputation, x), subset.imputation.share)
+        z, share = imputed(subset.imputation, x), subset.imputation.share
+        released = jnp.take(x, subset.imputation.positions, axis=-1)
+        return network.apply(params, z, share, probe_scores(subset.probe, pooled(released)))
 
     own = training.cloud_task(network, schedule)
     return dataclasses.replace(own, init=init, predict=predict)
@@ -246,16 +274,16 @@ def prepare(
         sums: of its layer.
         positions: where its channels lie among the layer's cached ones.
         width: channels to which it is padded.
-        quickly: use one ridge for the linear attack instead of choosing one.
+        quickly: use one ridge each instead of choosing it.
     """
-    if quickly:
-        attack = linear.fit(sums.fitted_on, sums.chosen_on, positions, (_POOL_RIDGE,))
-    else:
-        attack = linear.fit(sums.fitted_on, sums.chosen_on, positions)
+    attack = linear.fit(
+        sums.fitted_on, sums.chosen_on, positions, (_ATTACK_RIDGE,) if quickly else None
+    )
+    probe = fit_probe(sums.probe, positions, width, (_PROBE_RIDGE,) if quickly else PROBE_RIDGES)
     depth, outputs = attack.kernel.shape[2:]
     beside = attack.kernel.reshape(-1, depth, outputs).transpose(1, 0, 2).reshape(depth, -1)
     kernel = np.pad(beside, ((0, width - depth), (0, 0)))
-    return Subset(impute(sums.components, positions, width), kernel, attack.bias)
+    return Subset(impute(sums.components, positions, width), kernel, attack.bias, probe)
 
 
 def stacked(subsets: Sequence[Subset]) -> Subset:

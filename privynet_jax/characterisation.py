@@ -64,7 +64,7 @@ class Config:
         attacker_blocks: residual blocks of the attacker.
         examples: test images whose reconstructions are kept.
         mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
-        scoring_images: images per part on which the last two score a cell.
+        scoring_images: images per part on which the last two score a cell, attackers on half.
         fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
             networks are trained further.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
@@ -90,7 +90,7 @@ class Config:
     attacker_blocks: int = 3
     examples: int = 10
     mode: str = DEDICATED
-    scoring_images: int = 96
+    scoring_images: int = 128
     fine_tuning_steps: int = 0
     cells_per_device: int = 0
     steps_per_dispatch: int = 0

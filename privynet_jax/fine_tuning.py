@@ -65,7 +65,7 @@ def fine_tuned_measurements(
     depths = [cell.topology.depth for cell in cells]
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts.auxiliary, width)
+        sums = amortised.layer_sums(layer, parts, width)
         networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
         mapped = {
             name: MappedTask(task, execution)

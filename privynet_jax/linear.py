@@ -183,7 +183,9 @@ def best_ridge(
         chosen_on: sums over the others.
         ridges: relative to the mean diagonal of the Gram matrix.
     """
-    ridge = min(ridges, key=lambda r: _squared_error(chosen_on, solve(fitted_on, r)))
+    ridge = ridges[0]
+    if len(ridges) > 1:
+        ridge = min(ridges, key=lambda r: _squared_error(chosen_on, solve(fitted_on, r)))
     return solve(fitted_on + chosen_on, ridge)
 
 

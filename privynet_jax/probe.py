@@ -4,12 +4,12 @@ Nothing is trained. As in `linear`, one Gram matrix per layer serves every choic
 subset's normal equations are a sub-block. Per channel of the compressed representation there are
 six numbers: its mean and spread over the image, and its mean in each quarter.
 
-    pooled = pool_layer(layer)                        # part -> float32 [N, 6 * C]
-    sums = probe_sums(pooled["target"], labels, num_classes)
-    probe = fit_probe(*sums, positions=(0, 3, 5))
-    right = probe_correct(probe, pooled["test"], test_labels)
+    sums = gather_probe_sums(layer, parts.target.labels, num_classes)
+    probe = fit_probe(sums, positions=(0, 3, 5), width=8)
+    scores = probe_scores(probe, pooled(released))   # released: float [N, h, w, 8], padded
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,86 +32,109 @@ class Probe(NamedTuple):
     """A linear classifier of one subset.
 
     Attributes:
-        rows: int [6 * depth], which pooled numbers it reads.
-        weights: float32 [6 * depth, classes].
+        weights: float32 [6, width, classes]; zero for channels that pad the subset.
         bias: float32 [classes].
     """
 
-    rows: np.ndarray
-    weights: np.ndarray
-    bias: np.ndarray
+    weights: jax.Array
+    bias: jax.Array
 
 
-def pool_layer(layer: LayerFeatures) -> dict[str, np.ndarray]:
-    """Returns part -> float32 [N, 6 * C]: the six numbers of every channel, channels fastest.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProbeSums:
+    """Sums over a layer's target images, from which every subset's probe follows.
 
-    Each is shifted and scaled to mean 0 and variance 1 over the target part.
+    Attributes:
+        fitted_on: over most of them, of standardised pooled numbers, a one, and one-hot labels.
+        chosen_on: over the rest, which choose the ridge.
+        mean: float32 [6 * C], of pooled numbers before they were standardised.
+        scale: float32 [6 * C], what they were multiplied with after that.
     """
-    pooled = {}
-    for name in ("target", "validation", "test"):
-        stored = layer.parts[name]
-        starts = range(0, len(stored), _BATCH)
-        batches = [np.asarray(_pooled(stored[start : start + _BATCH])) for start in starts]
-        pooled[name] = np.concatenate(batches)
-    mean, deviation = pooled["target"].mean(axis=0), pooled["target"].std(axis=0)
-    # A channel that never responds on the target part says nothing; it must not blow up elsewhere.
-    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
-    return {name: (values - mean) * scale for name, values in pooled.items()}
+
+    fitted_on: LinearStatistics
+    chosen_on: LinearStatistics
+    mean: np.ndarray
+    scale: np.ndarray
 
 
-def probe_sums(
-    pooled: np.ndarray, labels: np.ndarray, num_classes: int
-) -> tuple[LinearStatistics, LinearStatistics]:
-    """Returns the sums over most target images, and over the rest, which choose the ridge.
+def pool_part(layer: LayerFeatures, part: str) -> np.ndarray:
+    """Returns float32 [N, 6, C]: the six numbers of every channel, for all images of a part."""
+    stored = layer.parts[part]
+    starts = range(0, len(stored), _BATCH)
+    batches = [np.asarray(_pooled(stored[start : start + _BATCH])) for start in starts]
+    return np.concatenate(batches)
+
+
+def gather_probe_sums(layer: LayerFeatures, labels: np.ndarray, num_classes: int) -> ProbeSums:
+    """Returns the sums of a layer.
 
     Args:
-        pooled: float32 [N, 6 * C], of the target part.
-        labels: int [N].
+        layer: the features.
+        labels: int [N], of the target part.
         num_classes: how many values a label may have.
     """
-    features = np.pad(pooled, ((0, 0), (0, 1)), constant_values=1.0)
+    features = pool_part(layer, "target").reshape(len(labels), -1)
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A channel that never responds on the target part says nothing; it must not blow up elsewhere.
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+    features = np.pad((features - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
     answers = np.eye(num_classes, dtype=np.float32)[labels]
     fitted = max(1, len(labels) - max(1, round(_HELD_OUT * len(labels))))
 
     def sums(rows: slice) -> LinearStatistics:
         x, y = features[rows], answers[rows]
-        return LinearStatistics(
-            np.float64(x.T @ x), np.float64(x.T @ y), float(np.sum(y * y)), len(x)
-        )
+        gram, cross = np.float64(x.T @ x), np.float64(x.T @ y)
+        return LinearStatistics(gram, cross, float(np.sum(y * y)), len(x))
 
-    return sums(slice(fitted)), sums(slice(min(fitted, len(labels) - 1), None))
+    return ProbeSums(
+        sums(slice(fitted)), sums(slice(min(fitted, len(labels) - 1), None)), mean, scale
+    )
 
 
 def fit_probe(
-    fitted_on: LinearStatistics, chosen_on: LinearStatistics, positions: Sequence[int]
+    sums: ProbeSums, positions: Sequence[int], width: int, ridges: Sequence[float] = RIDGES
 ) -> Probe:
-    """Returns the probe of a subset of channels, given as indices into the layer's."""
-    channels = (len(fitted_on.gram) - 1) // _PER_CHANNEL
+    """Returns the probe of a subset of channels, given as indices into the layer's.
+
+    Args:
+        sums: of the layer.
+        positions: the released channels.
+        width: channels to which the subset is padded.
+        ridges: that compete on the images held out.
+    """
+    channels = len(sums.mean) // _PER_CHANNEL
     starts = np.arange(_PER_CHANNEL)[:, None] * channels
     rows = (starts + np.asarray(positions)[None, :]).ravel()
     with_one = np.append(rows, _PER_CHANNEL * channels)
-    block = (part.restricted(with_one) for part in (fitted_on, chosen_on))
-    solution = np.float32(best_ridge(*block, RIDGES))
-    return Probe(rows, solution[:-1], solution[-1])
+    parts = (part.restricted(with_one) for part in (sums.fitted_on, sums.chosen_on))
+    solution = best_ridge(*parts, ridges)
+    weights = solution[:-1] * sums.scale[rows, None]
+    bias = solution[-1] - sums.mean[rows] @ weights
+    by_channel = weights.reshape(_PER_CHANNEL, len(positions), -1)
+    padded = np.pad(by_channel, ((0, 0), (0, width - len(positions)), (0, 0)))
+    return Probe(np.float32(padded), np.float32(bias))
 
 
-def probe_correct(probe: Probe, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns float32 [N], 1 where the probe is right."""
-    scores = pooled[:, probe.rows] @ probe.weights + probe.bias
-    return np.float32(scores.argmax(axis=1) == labels)
-
-
-@jax.jit
-def _pooled(x: jax.Array) -> jax.Array:
-    """[N, h, w, C] -> [N, 6 * C]."""
-    x = jnp.log1p(x.astype(jnp.float32))
+def pooled(released: jax.Array) -> jax.Array:
+    """Returns the six numbers of every channel, float32 [N, 6, C] from [N, h, w, C]."""
+    x = jnp.log1p(released.astype(jnp.float32))
     height, width = x.shape[1:3]
     # Halves overlap where a side is odd or 1.
-    rows = (x[:, : (height + 1) // 2], x[:, height // 2 :])
+    halves = (x[:, : (height + 1) // 2], x[:, height // 2 :])
     quarters = [
-        part.mean(axis=(1, 2))
-        for half in rows
-        for part in (half[:, :, : (width + 1) // 2], half[:, :, width // 2 :])
+        quarter.mean(axis=(1, 2))
+        for half in halves
+        for quarter in (half[:, :, : (width + 1) // 2], half[:, :, width // 2 :])
     ]
-    whole = [x.mean(axis=(1, 2)), x.std(axis=(1, 2))]
-    return jnp.concatenate([*whole, *quarters], axis=-1)
+    return jnp.stack([x.mean(axis=(1, 2)), x.std(axis=(1, 2)), *quarters], axis=1)
+
+
+def probe_scores(probe: Probe, numbers: jax.Array) -> jax.Array:
+    """Returns float32 [N, classes], about each class's probability, from `pooled`'s numbers."""
+    products = jnp.einsum(
+        "nkd,kdc->nc", numbers, probe.weights, precision=jax.lax.Precision.HIGHEST
+    )
+    return products + probe.bias
+
+
+_pooled = jax.jit(pooled)

@@ -30,8 +30,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.features import LayerFeatures
 from privynet_jax.grid import CLOUD, LINEAR, Measurement
 from privynet_jax.group import Progress
+from privynet_jax.metrics import correct
 from privynet_jax.networks import load_networks, save_networks
-from privynet_jax.probe import fit_probe, pool_layer, probe_correct, probe_sums
+from privynet_jax.probe import pool_part, probe_scores
 from privynet_jax.training import Task
 
 AMORTISED = "amortised"
@@ -43,8 +44,8 @@ _MARGIN = 1.5
 REPORTED = ("validation", "test")
 ATTACKER = "attacker"
 
-# (stacked subsets on the devices, their cells) -> a `Measurement`'s fields with a leading axis.
-_Score = Callable[[Subset, Sequence[Cell]], dict[str, Any]]
+# Stacked subsets on the devices -> a `Measurement`'s fields with a leading axis.
+_Score = Callable[[Subset], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Scoring:
     Attributes:
         shardings: of cells and of what every device holds; see `execution.data_parallel`.
         at_once: cells scored side by side, a multiple of the devices.
-        images: of each of the parts validation and test, spread over classes.
+        images: of each of the parts validation and test, spread over classes; attackers, whose
+            numbers vary less from image to image, are scored on the first half of them.
         examples: test images, the first of those, whose reconstructions are kept.
     """
 
@@ -97,21 +99,21 @@ def amortised_measurements(
     score_images = jax.jit(_image_scorer(tasks[1], scoring.examples))
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts.auxiliary, max(depths))
+        sums = amortised.layer_sums(layer, parts, max(depths))
         networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
         networks = jax.device_put(networks, scoring.shardings[1])
         samples = _samples(layer, parts, scoring)
 
         def score(
-            subsets: Subset, _: Sequence[Cell], networks: Any = networks, samples: Any = samples
+            subsets: Subset, networks: Any = networks, samples: Any = samples
         ) -> dict[str, Any]:
             right = {
-                part: score_labels(networks[CLOUD], subsets, x, labels)
-                for part, (x, labels, _) in samples.items()
+                part: score_labels(networks[CLOUD], subsets, *sample["labelled"])
+                for part, sample in samples.items()
             }
             attacked = {
-                part: score_images(networks[ATTACKER], subsets, x, images)
-                for part, (x, _, images) in samples.items()
+                part: score_images(networks[ATTACKER], subsets, *sample["attacked"])
+                for part, sample in samples.items()
             }
             return {"accuracy": right, **_by_attacker(attacked)}
 
@@ -132,32 +134,26 @@ def linear_measurements(
     """
     width = max(cell.topology.depth for cell in cells)
     score_images = jax.jit(_image_scorer(None, scoring.examples))
+    score_probe = jax.jit(jax.vmap(_probe_correct, in_axes=(0, None, None)))
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts.auxiliary, width)
-        pooled = pool_layer(layer)
-        probed = probe_sums(pooled["target"], parts.target.labels, parts.num_classes)
+        sums = amortised.layer_sums(layer, parts, width)
         samples = _samples(layer, parts, scoring)
+        numbers = {
+            part: jax.device_put(
+                (pool_part(layer, part), getattr(parts, part).labels), scoring.shardings[1]
+            )
+            for part in REPORTED
+        }
 
         def score(
-            subsets: Subset,
-            group: Sequence[Cell],
-            layer: LayerFeatures = layer,
-            pooled: Any = pooled,
-            probed: Any = probed,
-            samples: Any = samples,
+            subsets: Subset, samples: Any = samples, numbers: Any = numbers
         ) -> dict[str, Any]:
             attacked = {
-                part: score_images({}, subsets, x, images)
-                for part, (x, _, images) in samples.items()
+                part: score_images({}, subsets, *sample["attacked"])
+                for part, sample in samples.items()
             }
-            probes = [fit_probe(*probed, layer.positions(c.topology.channels)) for c in group]
-            right = {
-                part: np.stack(
-                    [probe_correct(p, pooled[part], getattr(parts, part).labels) for p in probes]
-                )
-                for part in REPORTED
-            }
+            right = {part: score_probe(subsets, *numbers[part]) for part in REPORTED}
             return {"accuracy": right, **_by_attacker(attacked)}
 
         yield from _measurements(mine, layer, sums, score, scoring, width, progress)
@@ -210,14 +206,20 @@ def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:
 
 def _samples(
     layer: LayerFeatures, parts: Parts, scoring: Scoring
-) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
-    """Part -> representations, labels and images of its sample, on every device."""
+) -> dict[str, dict[str, tuple[jax.Array, jax.Array]]]:
+    """Part -> "labelled" and "attacked" -> representations, and labels or images, on devices."""
     samples = {}
     for name in REPORTED:
         part = getattr(parts, name)
         rows = spread_over_classes(part.labels, scoring.images)
-        arrays = (np.float32(layer.parts[name][rows]), part.labels[rows], part.images[rows])
-        samples[name] = jax.device_put(arrays, scoring.shardings[1])
+        attacked = rows[: max(scoring.examples, scoring.images // 2)]
+        samples[name] = jax.device_put(
+            {
+                "labelled": (np.float32(layer.parts[name][rows]), part.labels[rows]),
+                "attacked": (np.float32(layer.parts[name][attacked]), part.images[attacked]),
+            },
+            scoring.shardings[1],
+        )
     return samples
 
 
@@ -239,12 +241,18 @@ def _measurements(
             for cell in group
         ]
         filled = amortised.stacked([*subsets, *subsets[-1:] * (scoring.at_once - len(group))])
-        fields = jax.device_get(score(jax.device_put(filled, scoring.shardings[0]), group))
+        fields = jax.device_get(score(jax.device_put(filled, scoring.shardings[0])))
         seconds = (time.perf_counter() - begun) / len(group)
         for index, cell in enumerate(group):
             mine = jax.tree.map(operator.itemgetter(index), fields)
             progress(1)
             yield Measurement(cell=cell, seconds=seconds, **mine)
+
+
+def _probe_correct(subset: Subset, numbers: jax.Array, labels: jax.Array) -> jax.Array:
+    """Subset, pooled numbers [N, 6, C] and labels -> float32 [N] of 0 and 1, by the probe alone."""
+    released = jnp.take(numbers, subset.imputation.positions, axis=-1)
+    return correct(probe_scores(subset.probe, released), labels)
 
 
 def _label_scorer(task: Task) -> Callable[..., jax.Array]:

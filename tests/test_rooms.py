@@ -27,7 +27,10 @@ WITHOUT_JAX = {
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
-FLOW = ("data", "features", "cache", "group", "grid", "characterisation")
+FLOW = (
+    *("data", "features", "cache", "group", "grid"),
+    *("amortised", "scoring", "fine_tuning", "characterisation"),
+)
 # Rooms that reach none of that way: what they are given are arrays and numbers.
 BESIDE_THE_FLOW = {
     "cells",
@@ -38,6 +41,8 @@ BESIDE_THE_FLOW = {
     "results",
     "store",
     "tables",
+    "imputation",
+    "networks",
 }
 # What experiments share; apart from these they do not know of one another.
 SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
@@ -47,7 +52,7 @@ ONLY_IN = {
     "onnx": {"weight_files"},
     "safetensors": {"weight_files"},
     "h5py": {"keras_files"},
-    "orbax": {"checkpoint"},
+    "orbax": {"checkpoint", "networks"},
     "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
     "pickle": set(),
     "urllib": {"downloads"},
