@@ -35,7 +35,7 @@ from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
 _KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
-# Seconds between two writings of the tables, which take longer with every cell.
+# Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
@@ -216,15 +216,17 @@ def _run_missing(
         def progress(share: float) -> None:
             bar.update(min(share, bar.total - bar.n))
 
-        written = 0.0
+        due = 0.0
         for measurement in _measurements(
             config, cells, missing, store, features, parts, settings, execution, shown, progress
         ):
             result = _result(measurement, config.image_size, execution.environment)
             store.save(result, _arrays(measurement))
-            if time.monotonic() - written > _TABLES_EVERY:
+            if time.monotonic() > due:
+                begun = time.monotonic()
                 store.write_tables([cell.name for cell in cells])
-                written = time.monotonic()
+                # Tables take longer with every cell; they may never take more than a twentieth.
+                due = time.monotonic() + max(_TABLES_EVERY, 20 * (time.monotonic() - begun))
 
 
 def _measurements(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from privynet_jax import Config, characterisation, characterise, grid
+from privynet_jax import Config, amortised, characterisation, characterise, grid
 from privynet_jax.cells import grid_cells
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
@@ -242,6 +242,64 @@ def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
         UserError, match=rf"image_size is {image_size}; .* multiples of {multiple} "
     ):
         characterise(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module", params=["amortised", "linear"])
+def estimated(request, finished, test_data_dir, tmp_path_factory):
+    """A run of the same cells without training any of them, but with 2 draws instead of 1."""
+    config = dataclasses.replace(
+        config_in(tmp_path_factory.mktemp(request.param), test_data_dir),
+        draws=2,
+        mode=request.param,
+        scoring_images=8,
+    )
+    return config, characterise(config)
+
+
+def test_estimates_fill_the_same_tables(estimated, finished):
+    config, done = estimated
+    found, dedicated = all_tables(config.workdir), all_tables(finished.config.workdir)
+    assert [row.keys() for row in found["results"]] == [dedicated["results"][0].keys()] * 8
+    channels = {row["channels"] for row in dedicated["results"]}
+    assert channels < {row["channels"] for row in found["results"]}
+    assert [result.name for result in done.results] == [cell.name for cell in config.cells()]
+    attackers = {"amortised": {"linear", "amortised"}, "linear": {"linear"}}[config.mode]
+    knowledge = {row["attacker"]: row["knowledge"] for row in found["attacks"]}
+    assert set(knowledge) == attackers
+    assert knowledge["linear"] == "pairs"
+    assert knowledge.get("amortised") in (None, "pairs, all channels")
+    networks = config.workdir / "networks"
+    kept = [path.name for path in sorted(networks.iterdir())] if networks.exists() else []
+    assert kept == (["layer_03", "layer_08"] if config.mode == "amortised" else [])
+
+
+def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeypatch):
+    config, _ = estimated
+    workdir = Path(shutil.copytree(config.workdir, tmp_path / "run"))
+    before = all_tables(workdir)
+    for name in ("m03_d004_r01", "m08_d002_r00"):
+        (workdir / "cells" / f"{name}.json").unlink()
+    monkeypatch.setattr(amortised, "train", None)  # would fail when called
+    characterise(dataclasses.replace(config, workdir=workdir))
+    assert all_tables(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mode": "quick"}, "mode is 'quick'; allowed are dedicated, amortised, linear"),
+        (
+            {"mode": "linear", "scoring_images": 2, "examples": 3},
+            "scoring_images is 2; allowed are at least as many as examples, 3",
+        ),
+        ({"fine_tuning_steps": 5}, "fine_tuning_steps is 5 in mode dedicated"),
+        ({"mode": "amortised", "fine_tuning_steps": -1}, "fine_tuning_steps is -1"),
+    ],
+)
+def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
+    with pytest.raises(UserError, match=message):
+        characterise(Config(tmp_path / "run", **changed))
     assert list(tmp_path.iterdir()) == []
 
 
