@@ -56,7 +56,9 @@ def sums(layer, parts):
 
 @pytest.fixture(scope="module")
 def pool(sums):
-    return amortised.draw_pool(jax.random.key(3), sums, 1, 5, CHANNELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amortised, "POOL", 64)
+        return amortised.draw_pool(jax.random.key(3), sums, 1, 5, CHANNELS)
 
 
 def trained(task, pool, layer, parts, *, devices=True, seed=0):

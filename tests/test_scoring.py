@@ -28,6 +28,13 @@ TARGETS = np.tile(np.float32([9, -9]), (4, 1))
 HOW = scoring.Scoring(data_parallel(every_cpu_device=True), at_once=4, images=40, examples=3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_pool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amortised, "POOL", 24)
+        yield
+
+
 @pytest.fixture(scope="module")
 def features(vgg_weights, small_parts, tmp_path_factory):
     union = {LAYER: tuple(range(128))}
