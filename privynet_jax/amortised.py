@@ -48,7 +48,7 @@ _ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2
 # Of a probe's score of 1, as a logit, at first.
 _WORTH = 8.0
 # Components at a stride that is not folded, and at most so many inputs of the first layer.
-_COMPONENTS, _STEM_INPUTS = 128, 1024
+_COMPONENTS, _STEM_INPUTS = 128, 512
 # Auxiliary images whose covariance is taken, and the fewest for the linear attack's sums.
 _IMAGES = 512
 # Positions per unknown of the linear attack; `grid` can afford more.
