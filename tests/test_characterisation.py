@@ -254,7 +254,9 @@ def estimated(request, finished, test_data_dir, tmp_path_factory):
         mode=request.param,
         scoring_images=8,
     )
-    return config, characterise(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amortised, "POOL", 16)
+        return config, characterise(config)
 
 
 def test_estimates_fill_the_same_tables(estimated, finished):
