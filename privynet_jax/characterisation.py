@@ -90,7 +90,7 @@ class Config:
     attacker_blocks: int = 3
     examples: int = 10
     mode: str = DEDICATED
-    scoring_images: int = 128
+    scoring_images: int = 64
     fine_tuning_steps: int = 0
     cells_per_device: int = 0
     steps_per_dispatch: int = 0
