@@ -82,6 +82,18 @@ _STEPS_PER_DISPATCH = flags.DEFINE_integer(
     "Training steps per dispatch; 0: the backend decides.",
     0,
 )
+_DEVICE_MEMORY = flags.DEFINE_float(
+    "device_memory_gib",
+    Config.device_memory_gib,
+    "Memory to use of each device; 0: all that an accelerator says it has.",
+    0.0,
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes",
+    Config.checkpoint_minutes,
+    "Minutes between two checkpoints of cells in training.",
+    0.0,
+)
 
 
 def main() -> None:
@@ -122,6 +134,8 @@ def _config_from_flags() -> Config:
         examples=_EXAMPLES.value,
         cells_per_device=_CELLS_PER_DEVICE.value,
         steps_per_dispatch=_STEPS_PER_DISPATCH.value,
+        device_memory_gib=_DEVICE_MEMORY.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
+from privynet_jax import termination
 from privynet_jax.errors import UserError
 
 # A flag of more than one command is defined here, because two commands may not define it both.
@@ -30,8 +32,12 @@ def run(main: Callable[[], None]) -> NoReturn:
             fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
+        termination.raise_on_sigterm()
         try:
             main()
+        except termination.Terminated:
+            print("terminated; run the same command again to continue", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
         except UserError as error:
             fail(str(error))
         except OSError as error:

@@ -7,6 +7,7 @@ itself. `experiments.characterize` makes a `Config` from flags; a notebook can m
 """
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from privynet_jax.data import Parts, load_parts, spread_over_classes
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
+from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
 from privynet_jax.references import reference_rows
 from privynet_jax.results import AttackResult, CellResult
@@ -59,6 +61,8 @@ class Config:
         examples: test images whose reconstructions are kept.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
         steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
+        device_memory_gib: memory to use of each device; 0 means all that an accelerator has.
+        checkpoint_minutes: between two checkpoints of cells in training.
     """
 
     workdir: Path
@@ -81,6 +85,8 @@ class Config:
     examples: int = 10
     cells_per_device: int = 0
     steps_per_dispatch: int = 0
+    device_memory_gib: float = 0.0
+    checkpoint_minutes: float = 5.0
 
     def cells(self) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense."""
@@ -98,7 +104,10 @@ class Config:
         # Weights count by their fingerprint: the same ones may come from another file or format.
         # Data likewise; what was skipped is not among them.
         places = {"workdir", "cache_dir", "data_dir", "weights", "skip_unreadable"}
-        execution = {"cells_per_device", "steps_per_dispatch"}
+        execution = {
+            *("cells_per_device", "steps_per_dispatch"),
+            *("device_memory_gib", "checkpoint_minutes"),
+        }
         settings = dataclasses.asdict(self)
         return {
             **{key: settings[key] for key in settings if key not in places | execution},
@@ -149,7 +158,10 @@ def characterise(config: Config) -> Characterisation:
         attacker_schedule=config.attacker,
     )
     execution = default_execution(
-        len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
+        len(config.depths) * config.draws,
+        config.cells_per_device,
+        config.steps_per_dispatch,
+        config.device_memory_gib,
     )
     shown = spread_over_classes(parts.test.labels, config.examples)
     _run_missing(config, cells, store, weights, parts, settings, execution, shown)
@@ -175,6 +187,7 @@ def _run_missing(
         return
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, config.cache_dir.expanduser())
+    checkpoints = Checkpoints(store.workdir / "training", 60 * config.checkpoint_minutes)
     with tqdm(
         total=len(cells),
         initial=len(cells) - len(missing),
@@ -192,10 +205,13 @@ def _run_missing(
             examples=shown,
             # Shares of cells add up to a little more than their number by rounding.
             progress=lambda share: bar.update(min(share, bar.total - bar.n)),
+            checkpoints=checkpoints,
         ):
             result = _result(measurement, config.image_size, execution.environment)
             store.save(result, _arrays(measurement))
             store.write_tables([cell.name for cell in cells])
+    # What is left belongs to groups of another number of devices.
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
 def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:

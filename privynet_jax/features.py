@@ -66,6 +66,8 @@ def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]
 class _NormalisedImages:
     """Images that become float16 representations, `images * scale`, as they are read."""
 
+    dtype = np.dtype(np.float16)
+
     def __init__(self, images: np.ndarray, scale: np.ndarray) -> None:
         self._images, self._scale = images, scale
         self.shape = images.shape

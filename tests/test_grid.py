@@ -218,7 +218,7 @@ ALL_TWELVE = Cell(Topology(4, tuple(range(12))), 0)
 
 def test_a_constant_representation_gives_no_more_than_the_mean_image(small_parts):
     constant = folded_features(small_parts, change=np.zeros_like)
-    found = characterised([ALL_TWELVE], constant, small_parts)[ALL_TWELVE.name]
+    found = characterised([ALL_TWELVE], constant, small_parts, cells=[ALL_TWELVE])[ALL_TWELVE.name]
     auxiliary = np.float64(small_parts.auxiliary.images) / 255
     test = np.float64(small_parts.test.images) / 255
 
@@ -237,7 +237,7 @@ def test_a_constant_representation_gives_no_more_than_the_mean_image(small_parts
 
 def test_released_pixels_are_rebuilt(small_parts):
     pixels = folded_features(small_parts)
-    found = characterised([ALL_TWELVE], pixels, small_parts)[ALL_TWELVE.name]
+    found = characterised([ALL_TWELVE], pixels, small_parts, cells=[ALL_TWELVE])[ALL_TWELVE.name]
     # float16 alone costs some 75 dB, and the least ridge little more.
     assert mean_psnr(found, "linear") > 50
     assert found.attacks["linear"]["test"]["ssim"].min() > 0.99
@@ -247,7 +247,7 @@ def test_an_attack_that_is_not_finite_is_an_error_that_names_the_cell(small_part
     pixels = folded_features(small_parts)
     pixels[4].parts["auxiliary"][:] = np.nan
     with pytest.raises(UserError, match="of cell m04_d012_r00 diverged"):
-        characterised([ALL_TWELVE], pixels, small_parts)
+        characterised([ALL_TWELVE], pixels, small_parts, cells=[ALL_TWELVE])
 
 
 def test_without_a_split_the_images_themselves_are_classified(small_parts):

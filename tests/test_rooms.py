@@ -10,7 +10,18 @@ PROJECT = Path(__file__).parents[1]
 
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
-    *("errors", "files", "risk", "topology", "cost", "results", "store", "tables", "planner"),
+    *(
+        "errors",
+        "termination",
+        "files",
+        "risk",
+        "topology",
+        "cost",
+        "results",
+        "store",
+        "tables",
+        "planner",
+    ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
     *(
@@ -27,12 +38,16 @@ WITHOUT_JAX = {
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
-FLOW = ("data", "features", "cache", "group", "grid", "characterisation")
+FLOW = ("data", "features", "cache", "inputs", "group", "grid", "characterisation")
 # Rooms that reach none of that way: what they are given are arrays and numbers.
 BESIDE_THE_FLOW = {
     "cells",
     "training",
+    "batches",
     "execution",
+    "mapping",
+    "group_checkpoints",
+    "termination",
     "models",
     "metrics",
     "results",
@@ -47,7 +62,7 @@ ONLY_IN = {
     "onnx": {"weight_files"},
     "safetensors": {"weight_files"},
     "h5py": {"keras_files"},
-    "orbax": {"checkpoint"},
+    "orbax": {"checkpoint", "group_checkpoints"},
     "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
     "pickle": set(),
     "urllib": {"downloads"},
