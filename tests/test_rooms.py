@@ -34,6 +34,7 @@ WITHOUT_JAX = {
         "pictures",
         "tfds_source",
         "data",
+        "unlabelled",
     ),
 }
 ON_DEVICES = {"execution"}
