@@ -16,6 +16,7 @@ from privynet_jax.metrics import psnr_db, ssim
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.split import local_nn, local_params
 from privynet_jax.topology import CONV_LAYERS, ConvLayer, Topology
+from privynet_jax.unlabelled import stream_pictures
 from privynet_jax.weights import PretrainedWeights, load_weights
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "local_params",
     "psnr_db",
     "ssim",
+    "stream_pictures",
 ]

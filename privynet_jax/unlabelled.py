@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from privynet_jax.errors import UserError
 from privynet_jax.folder_source import list_pictures
-from privynet_jax.pictures import UnreadablePictureError, decode_picture
+from privynet_jax.pictures import decode_or_skip
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,14 +78,8 @@ def _decoded(
 ) -> Iterator[np.ndarray]:
     skipped = 0
     for path in tqdm(paths, desc="reading pictures", unit="picture", delay=2):
-        try:
-            picture = decode_picture(path.read_bytes(), image_size)
-        except UnreadablePictureError as error:
-            if not skip_unreadable:
-                raise UserError(
-                    f"cannot use {path}: {error}; "
-                    "repair or remove it, or skip such files with --skip_unreadable"
-                ) from None
+        picture = decode_or_skip(path.read_bytes(), image_size, str(path), skip_unreadable)
+        if picture is None:
             skipped += 1
         else:
             yield picture

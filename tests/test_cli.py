@@ -270,6 +270,14 @@ def _class_of_a_linked_folder(folder):
     (folder / "birds" / "more").symlink_to(folder / "birds")
 
 
+def _link_to_nothing(folder):
+    (folder / "dogs" / "9.png").symlink_to(folder / "gone.png")
+
+
+def _class_that_is_a_link_to_nothing(folder):
+    (folder / "birds").symlink_to(folder / "gone")
+
+
 def _unknown_class_in_test(folder):
     for name in ("cats", "dogs"):
         (folder / "train").mkdir(exist_ok=True)
@@ -296,6 +304,8 @@ def _empty(folder):
     ("damage", "expected"),
     [
         (_zero_byte_jpeg, ["cats/7.jpg: the file is empty", "--skip_unreadable"]),
+        (_link_to_nothing, ["dogs/9.png is a link to nothing"]),
+        (_class_that_is_a_link_to_nothing, ["holds the file birds where one subfolder"]),
         (_half_a_png, ["cats/3.png: it is damaged"]),
         (_half_a_jpeg, ["cats/3.jpg: it is damaged", "runcated"]),
         (_bomb, ["cats/5.png: it has over 150,000,000 pixels; shrink it"]),

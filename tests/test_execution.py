@@ -75,7 +75,7 @@ def test_device_memory_is_shared_out(monkeypatch, platform, given, expected):
 
 def test_a_device_that_hides_its_memory_is_named(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: devices("metal", 1, memory_gib=0))
-    with pytest.raises(UserError, match="metal does not say .* --device_memory_gib"):
+    with pytest.raises(UserError, match=r"metal does not say .* --device_memory_gib"):
         default_execution(1)
     assert default_execution(1, device_memory_gib=2).resident_bytes == 2**30
 

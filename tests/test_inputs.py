@@ -1,5 +1,6 @@
 """Both ways to the devices hand a network the same numbers."""
 
+import operator
 import threading
 
 import jax
@@ -53,8 +54,9 @@ def test_cells_see_their_own_rows_and_channels(layer, parts, resident_bytes, tar
     batch = inputs.batch("target", targets, POSITIONS, rows)
     for cell in range(4):  # the last one is a copy
         real = min(cell, 2)
-        mine, seen = jax.tree.map(lambda x, at=divmod(cell, 2): x[at], (constants, batch))
-        held = jax.tree.map(lambda x, device=cell // 2: x[device], resident)
+        device, place = divmod(cell, 2)
+        mine, seen = jax.tree.map(operator.itemgetter((device, place)), (constants, batch))
+        held = jax.tree.map(operator.itemgetter(device), resident)
         representations, answers = fetch(mine, held, seen)
         expected = np.zeros((2, 2, 2, 2, WIDTH), np.float16)
         chosen = layer.parts["target"][rows[real]][..., POSITIONS[real]]
