@@ -64,6 +64,12 @@ _ATTACKER_WIDTH = flags.DEFINE_integer(
 _ATTACKER_BLOCKS = flags.DEFINE_integer(
     "attacker_blocks", Config.attacker_blocks, "Its residual blocks.", 0
 )
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype",
+    Config.compute_dtype,
+    ["float32", "bfloat16"],
+    "Arithmetic of the trained networks; bfloat16 is faster on accelerators.",
+)
 _EXAMPLES = flags.DEFINE_integer(
     "examples", Config.examples, "Test images kept with reconstructions.", 1, 100
 )
@@ -131,6 +137,7 @@ def _config_from_flags() -> Config:
         cloud_width=_CLOUD_WIDTH.value,
         attacker_width=_ATTACKER_WIDTH.value,
         attacker_blocks=_ATTACKER_BLOCKS.value,
+        compute_dtype=_COMPUTE_DTYPE.value,
         examples=_EXAMPLES.value,
         cells_per_device=_CELLS_PER_DEVICE.value,
         steps_per_dispatch=_STEPS_PER_DISPATCH.value,

@@ -58,6 +58,8 @@ class Config:
         cloud_width: channels of the cloud NN.
         attacker_width: channels of the attacker.
         attacker_blocks: residual blocks of the attacker.
+        compute_dtype: of the trained networks' arithmetic, "float32" or "bfloat16"; VGG16, the
+            linear attack and all metrics are float32 in any case.
         examples: test images whose reconstructions are kept.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
         steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
@@ -82,6 +84,7 @@ class Config:
     cloud_width: int = 64
     attacker_width: int = 64
     attacker_blocks: int = 3
+    compute_dtype: str = "float32"
     examples: int = 10
     cells_per_device: int = 0
     steps_per_dispatch: int = 0
@@ -152,8 +155,12 @@ def characterise(config: Config) -> Characterisation:
     weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     settings = grid.Settings(
-        cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),
-        attacker=attacker(parts.image_size, config.attacker_width, config.attacker_blocks),
+        cloud=cloud_nn(
+            parts.num_classes, parts.image_size, config.cloud_width, config.compute_dtype
+        ),
+        attacker=attacker(
+            parts.image_size, config.attacker_width, config.attacker_blocks, config.compute_dtype
+        ),
         cloud_schedule=config.cloud,
         attacker_schedule=config.attacker,
     )

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import re
 import shutil
 import signal
 import subprocess
@@ -245,10 +246,15 @@ def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+def command_of(config, *flags):
+    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
+    return [sys.executable, "-m", "experiments.characterize", *FLAGS, *places, *flags]
+
+
 def run_command(config, *, kill_after=None):
     """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
-    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
-    command = [sys.executable, "-m", "experiments.characterize", *FLAGS, *places]
+    # A checkpoint at every dispatch, so that one is there whenever the kill comes.
+    command = command_of(config, "--checkpoint_minutes=0")
     log = config.workdir.parent / "log"
     try:
         with log.open("w") as file:
@@ -277,3 +283,32 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
     assert all_tables(config.workdir) == all_tables(finished.config.workdir)
     # Killed writers of the feature cache left nothing behind.
     assert [path.name for path in config.cache_dir.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
+    data_dir = request.getfixturevalue("test_data_dir")
+    long = ["--layers=3", "--cloud_steps=3000", "--attacker_steps=3000"]
+    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
+    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
+    # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
+    command = command_of(stopped, *long, "--checkpoint_minutes=600")
+    with (tmp_path / "log").open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
+        until = time.monotonic() + 120
+        # Until at least a tenth of a cell is trained.
+        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    log = (tmp_path / "log").read_text()
+    assert log.endswith("terminated; run the same command again to continue\n")
+    assert "Traceback" not in log
+    assert len(list((stopped.workdir / "training").iterdir())) == 1
+    assert list((stopped.workdir / "cells").iterdir()) == []
+    again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
+    assert "cannot be used" not in again.stderr
+    assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
+    assert not (stopped.workdir / "training").exists()
