@@ -127,9 +127,10 @@ class Group:
 
     def predict(self, task: MappedTask, params: Any, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns the outputs for chosen images of a part, [cells, len(rows), ...]."""
-        batch, resident = self._shared(task, part, rows), self._resident(task, part)
-        outputs = task.predict(params, self._constants, resident, batch)
-        return self._execution.unstack(outputs, len(self._members))
+        # One image at least: JAX cannot take arrays without elements off several devices.
+        batch = self._shared(task, part, rows if len(rows) else np.zeros(1, int))
+        outputs = task.predict(params, self._constants, self._resident(task, part), batch)
+        return self._execution.unstack(outputs, len(self._members))[:, : len(rows)]
 
     def _initial(self, task: MappedTask) -> tuple[training.State, list[np.ndarray]]:
         """The state before the first step, and per cell its rows [steps, batch size]."""
