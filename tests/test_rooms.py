@@ -35,6 +35,7 @@ BESIDE_THE_FLOW = {
     "execution",
     "models",
     "metrics",
+    "processes",
     "results",
     "store",
     "tables",
