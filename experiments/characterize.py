@@ -3,9 +3,11 @@
     python -m experiments.characterize --flagfile=experiments/flags/quickstart.flags
 
 Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
-reconstructions.png. The same command again does only what is missing.
+reconstructions.png. The same command again does only what is missing. On several machines give
+--coordinator_address, --num_processes and --process_id too; a TPU pod needs none of them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
@@ -17,7 +19,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
 
-flags.declare_key_flag("cache_dir")
+for _shared in ("cache_dir", "coordinator_address", "num_processes", "process_id"):
+    flags.declare_key_flag(_shared)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
 _DATASET = flags.DEFINE_string(
     "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
@@ -106,7 +109,15 @@ def main() -> None:
     config = _config_from_flags()
     cli.use_cpu_cores(at_most=len(config.depths) * config.draws)
     pictured = _pictured_names(config.cells(), _PICTURED.value)
-    done = characterise(config)
+    share = cli.joined_share(config.workdir)
+    done = characterise(dataclasses.replace(config, share=share))
+    if not done.complete:
+        print(
+            f"This process's share is done. {len(done.results)} of {len(config.cells())} cells are "
+            f"in {config.workdir}; the last process to finish draws the pictures, and so does any "
+            "of these commands when it is run again later."
+        )
+        return
     plots.save_tradeoff(done.results, done.store)
     plots.save_reconstructions(done.results, done.store, done.examples, pictured)
     print(summary_table(done.results, done.store.read_csv("reference.csv")))

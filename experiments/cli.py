@@ -13,6 +13,7 @@ from absl import app, flags, logging
 
 from privynet_jax import termination
 from privynet_jax.errors import UserError
+from privynet_jax.processes import Share, join
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR = flags.DEFINE_string(
@@ -22,6 +23,14 @@ WEIGHTS_HELP = (
     "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
     ".safetensors) or of a folder that experiments.port_weights wrote."
 )
+# The names are those of `jax.distributed.initialize`.
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -63,6 +72,13 @@ def use_cpu_cores(at_most: int) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, at_most)))
+
+
+def joined_share(workdir: Path) -> Share:
+    """Returns the share of the work that the flags give this process, once all have met."""
+    if COORDINATOR_ADDRESS.value:
+        print("waiting for the other processes, if this is their first start", file=sys.stderr)
+    return join(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value, workdir=workdir)
 
 
 def folder(flag: str, path: str) -> Path:

@@ -6,6 +6,7 @@ itself. `experiments.characterize` makes a `Config` from flags; a notebook can m
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
 
+import collections
 import dataclasses
 import shutil
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
 from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
+from privynet_jax.processes import Share, share_of
 from privynet_jax.references import reference_rows
 from privynet_jax.results import AttackResult, CellResult
 from privynet_jax.risk import summarise
@@ -33,6 +35,7 @@ from privynet_jax.topology import CONV_LAYERS
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
+_REFERENCE = "reference.csv"
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
@@ -65,6 +68,7 @@ class Config:
         steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
         device_memory_gib: memory to use of each device; 0 means all that an accelerator has.
         checkpoint_minutes: between two checkpoints of cells in training.
+        share: which of the cells are this process's; see `processes.join`.
     """
 
     workdir: Path
@@ -90,6 +94,7 @@ class Config:
     steps_per_dispatch: int = 0
     device_memory_gib: float = 0.0
     checkpoint_minutes: float = 5.0
+    share: Share = Share()  # noqa: RUF009 - frozen
 
     def cells(self) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense."""
@@ -108,7 +113,7 @@ class Config:
         # Data likewise; what was skipped is not among them.
         places = {"workdir", "cache_dir", "data_dir", "weights", "skip_unreadable"}
         execution = {
-            *("cells_per_device", "steps_per_dispatch"),
+            *("cells_per_device", "steps_per_dispatch", "share"),
             *("device_memory_gib", "checkpoint_minutes"),
         }
         settings = dataclasses.asdict(self)
@@ -123,21 +128,23 @@ class Config:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Characterisation:
-    """A finished characterisation.
+    """A characterisation, as far as it is done.
 
     Attributes:
-        results: one per cell, in the grid's order.
+        results: one per finished cell, in the grid's order.
+        complete: whether nothing is missing; else other processes are still at work.
         store: the work directory.
         examples: uint8 [K, H, W, 3], the test images whose reconstructions were kept.
     """
 
     results: list[CellResult]
+    complete: bool
     store: ResultStore
     examples: np.ndarray
 
 
 def characterise(config: Config) -> Characterisation:
-    """Runs what is missing of a characterisation and writes its tables.
+    """Runs what is missing of this process's share and writes tables of all that is done.
 
     Raises:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
@@ -164,24 +171,28 @@ def characterise(config: Config) -> Characterisation:
         cloud_schedule=config.cloud,
         attacker_schedule=config.attacker,
     )
+    mine = share_of(cells, config.share)
+    per_layer = collections.Counter(cell.topology.num_layers for cell in mine)
     execution = default_execution(
-        len(config.depths) * config.draws,
+        max(per_layer.values(), default=1),
         config.cells_per_device,
         config.steps_per_dispatch,
         config.device_memory_gib,
     )
     shown = spread_over_classes(parts.test.labels, config.examples)
-    _run_missing(config, cells, store, weights, parts, settings, execution, shown)
-    if not (store.workdir / "reference.csv").exists():
-        rows = reference_rows(parts, settings, execution, config.seed)
-        store.write_csv("reference.csv", rows)
+    _run_missing(config, cells, mine, store, weights, parts, settings, execution, shown)
+    if config.share.index == 0 and not store.has_table(_REFERENCE):
+        store.write_csv(_REFERENCE, reference_rows(parts, settings, execution, config.seed))
+    # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
-    return Characterisation(results, store, parts.test.images[shown])
+    complete = len(results) == len(cells) and store.has_table(_REFERENCE)
+    return Characterisation(results, complete, store, parts.test.images[shown])
 
 
 def _run_missing(
     config: Config,
     cells: Sequence[Cell],
+    mine: Sequence[Cell],
     store: ResultStore,
     weights: PretrainedWeights,
     parts: Parts,
@@ -189,16 +200,19 @@ def _run_missing(
     execution: Execution,
     shown: np.ndarray,
 ) -> None:
-    missing = [cell for cell in cells if not store.has(cell.name)]
+    missing = [cell for cell in mine if not store.has(cell.name)]
     if not missing:
         return
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, config.cache_dir.expanduser())
-    checkpoints = Checkpoints(store.workdir / "training", 60 * config.checkpoint_minutes)
+    checkpoints = Checkpoints(
+        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
+    )
+    whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
     with tqdm(
-        total=len(cells),
-        initial=len(cells) - len(missing),
-        desc="characterising",
+        total=len(mine),
+        initial=len(mine) - len(missing),
+        desc="characterising" + whose,
         bar_format=_BAR_FORMAT,
     ) as bar:
         for measurement in grid.characterise(

@@ -19,6 +19,7 @@ from privynet_jax import Config, characterisation, characterise, grid
 from privynet_jax.cells import grid_cells
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
+from privynet_jax.processes import Share
 from privynet_jax.training import Schedule
 
 PROJECT = Path(__file__).parents[1]
@@ -206,6 +207,30 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(("index", "missing"), [(0, "m08_d004_r00"), (1, "m03_d002_r00")])
+def test_the_share_of_another_process_is_left_to_it(finished, tmp_path, index, missing):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "cells" / f"{missing}.json").unlink()
+    share = Share(index, 2)
+    done = characterise(dataclasses.replace(finished.config, workdir=workdir, share=share))
+    assert finished.done.complete
+    assert not done.complete
+    others = [result for result in finished.done.results if result.name != missing]
+    assert done.results == others
+    assert len(table(workdir, "results.csv")) == len(others)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_only_process_0_makes_the_references(finished, tmp_path):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "reference.csv").unlink()
+    config = dataclasses.replace(finished.config, workdir=workdir, share=Share(1, 2))
+    assert not characterise(config).complete
+    with pytest.raises(AssertionError, match="was there already"):
+        characterise(dataclasses.replace(config, share=Share(0, 2)))
+
+
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -227,7 +252,12 @@ def test_a_work_directory_of_other_settings_is_refused(finished, change, named):
 def test_settings_that_change_no_number_are_accepted(finished):
     # In another order; and how the work is spread is no property of the numbers.
     changed = dataclasses.replace(
-        finished.config, layers=(8, 3), depths=(4, 2), steps_per_dispatch=1, cells_per_device=1
+        finished.config,
+        layers=(8, 3),
+        depths=(4, 2),
+        steps_per_dispatch=1,
+        cells_per_device=1,
+        share=Share(1, 2),
     )
     assert characterise(changed).results == finished.done.results
 
@@ -306,9 +336,9 @@ def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, 
     log = (tmp_path / "log").read_text()
     assert log.endswith("terminated; run the same command again to continue\n")
     assert "Traceback" not in log
-    assert len(list((stopped.workdir / "training").iterdir())) == 1
+    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
     assert list((stopped.workdir / "cells").iterdir()) == []
     again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
     assert "cannot be used" not in again.stderr
     assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
-    assert not (stopped.workdir / "training").exists()
+    assert not (stopped.workdir / "training-0").exists()

@@ -51,6 +51,7 @@ BESIDE_THE_FLOW = {
     "termination",
     "models",
     "metrics",
+    "processes",
     "results",
     "store",
     "tables",
