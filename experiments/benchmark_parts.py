@@ -1,0 +1,286 @@
+"""What `experiments.benchmark` measures: extraction, training steps, and what cells cost.
+
+Each function takes a `Setup` and a `timing.Clock` and returns rows of plain numbers for the table
+and the JSON file. Images, features and parameters are random; functions, shapes and the spread over
+devices are those of a characterisation.
+"""
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.timing import Clock, counted_by_xla, step_flops
+from privynet_jax import cells, characterisation, grid, training
+from privynet_jax.cache import BATCH_SIZE
+from privynet_jax.cost import local_cost
+from privynet_jax.data import Part, Parts, as_float
+from privynet_jax.execution import Execution, MappedTask, data_parallel
+from privynet_jax.features import LayerFeatures, extractor, needed_channels
+from privynet_jax.group import Group, Member
+from privynet_jax.linear import LinearAttack
+from privynet_jax.models import attacker, cloud_nn
+from privynet_jax.topology import CONV_LAYERS, Topology
+from privynet_jax.training import Schedule, Task
+from privynet_jax.vgg import VGG16Trunk
+
+CLASSES = 30
+# Channels that a cache keeps of a layer: about the union of a few cells' 32.
+KEPT = 64
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What is measured; defaults are the quickstart's.
+
+    Attributes:
+        layers: numbers of local convolution layers.
+        image_size: side of images in pixels.
+        depth: channels to which representations are padded.
+        width: channels of the networks.
+        blocks: residual blocks of the attacker.
+        cloud_batch: the cloud NN's examples per step.
+        attacker_batch: the attacker's.
+        images: in each part of the random data.
+        dispatches: per timed training.
+        groups: of cells, for the cost of further ones.
+    """
+
+    layers: tuple[int, ...] = (2, 4, 7, 10)
+    image_size: int = 32
+    depth: int = 32
+    width: int = 64
+    blocks: int = 2
+    cloud_batch: int = 32
+    attacker_batch: int = 16
+    images: int = 1000
+    dispatches: int = 20
+    groups: int = 3
+
+
+def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times VGG16's pass to each layer alone, to all in one, and to all as the cache writes it."""
+    split, everywhere = data_parallel()
+    batch = BATCH_SIZE * len(split.device_set)
+    stored = _random_images(batch, setup.image_size)
+    images = jax.device_put(as_float(stored), split)
+    deepest = VGG16Trunk(max(setup.layers))
+    variables = deepest.init(jax.random.key(0), images[:1])
+    params = jax.device_put(variables["params"], everywhere)
+    union = {m: _kept(m) for m in setup.layers}
+
+    def work(layers: Sequence[int]) -> Any:
+        extract = jax.jit(extractor({m: union[m] for m in layers}))
+        return lambda n: jax.block_until_ready([extract(params, images) for _ in range(n)])
+
+    extract_all = extractor(union)
+
+    @jax.jit
+    def cached(params: Any, images: jax.Array) -> list[jax.Array]:
+        return [jnp.float16(0.5 * x) for x in extract_all(params, images).values()]
+
+    def cache(count: int) -> None:
+        for _ in range(count):
+            jax.device_get(cached(params, jax.device_put(as_float(stored), split)))
+
+    works = {str(m): (batch * _vgg_flops(m, setup), work([m])) for m in setup.layers}
+    through = batch * _vgg_flops(max(setup.layers), setup)
+    if len(setup.layers) > 1:
+        works["all"] = (through, work(setup.layers))
+    works["all, as cached"] = (through, cache)
+    measured = clock.measure(works)
+    alone = measured[str(max(setup.layers))]["seconds"]
+    for name, numbers in measured.items():
+        yield {
+            "layers": name,
+            "images_per_second": batch / numbers["seconds"],
+            "time_of_deepest": numbers["seconds"] / alone,
+            **numbers,
+        }
+
+
+def training_steps(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times training steps of all cells of a group, with and without gathering their batches."""
+    parts = _random_parts(setup)
+    for m in setup.layers:
+        chosen = cells.grid_cells((m,), (setup.depth,), execution.group_size, seed=0)
+        layer = _random_layer(m, chosen, setup)
+        for name, task in _tasks(setup, execution).items():
+            yield _training_row(name, task, chosen, layer, parts, setup, clock, execution)
+
+
+def further_cells(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times the grid itself: what a layer's first group costs, and what each further one does."""
+    parts = _random_parts(setup)
+    tasks = _tasks(setup, execution)
+    settings = grid.Settings(
+        *_networks(setup).values(), *(task.schedule for task in tasks.values())
+    )
+    for m in setup.layers:
+        chosen = cells.grid_cells((m,), (setup.depth,), setup.groups * execution.group_size, seed=0)
+        layer = _random_layer(m, chosen, setup)
+        done = [time.perf_counter()]
+        for _ in grid.characterise(
+            chosen, chosen, {m: layer}, parts, settings, execution, seed=0, examples=range(10)
+        ):
+            done.append(time.perf_counter())
+        # The cells of a group are finished at the same time: the first one's tells.
+        ends = [done[0], *done[1 :: execution.group_size]]
+        groups = [end - start for start, end in itertools.pairwise(ends)]
+        yield {
+            "layer": m,
+            "steps": settings.cloud_schedule.steps,
+            "cells_per_group": execution.group_size,
+            "first_group_seconds": groups[0],
+            "further_cell_seconds": float(np.median(groups[1:])) / execution.group_size,
+        }
+
+
+def _training_row(
+    name: str,
+    task: Task,
+    chosen: Sequence[cells.Cell],
+    layer: LayerFeatures,
+    parts: Parts,
+    setup: Setup,
+    clock: Clock,
+    execution: Execution,
+) -> Row:
+    attack = _no_attack(layer.num_layers, setup)
+    members = [
+        Member(layer.positions(c.topology.channels), cells.training_key(c, 0), attack)
+        for c in chosen
+    ]
+    mapped = MappedTask(task, execution)
+    group = Group(members, layer, parts, setup.depth, execution, lambda share: None)
+    part = getattr(parts, task.part)
+    rows = np.arange(task.schedule.batch_size) % len(part)
+    x = layer.gather(task.part, rows, members[0].positions, setup.depth)
+    y = getattr(part, task.targets)[rows]
+    flops = _step_flops(name, x.shape, setup)
+    of_group = flops * execution.group_size
+    measured = clock.measure(
+        {
+            "step": (
+                of_group * execution.steps_per_dispatch,
+                _dispatches(mapped, attack, x, y, execution),
+            ),
+            "pipeline": (
+                of_group * task.schedule.steps,
+                lambda n: jax.block_until_ready([group.train(mapped) for _ in range(n)]),
+            ),
+        }
+    )
+    state = jax.eval_shape(functools.partial(training.init_state, task), jax.random.key(0), x)
+    step = measured["step"]
+    return {
+        "layer": layer.num_layers,
+        "network": name,
+        "batch_size": len(x),
+        "cells": execution.group_size,
+        "flops_per_cell_step": flops,
+        "xla_flops_per_cell_step": counted_by_xla(
+            functools.partial(training.train_step, task), state, attack, x, y
+        ),
+        "step_seconds": step["seconds"] / execution.steps_per_dispatch,
+        **{key: step[key] for key in ("gflops", "gflops_best", "share")},
+        **{f"pipeline_{key}": measured["pipeline"][key] for key in ("gflops", "share")},
+    }
+
+
+def _dispatches(
+    mapped: MappedTask, attack: LinearAttack, x: np.ndarray, y: np.ndarray, execution: Execution
+) -> Any:
+    """Work of steps on one batch that is already gathered; its transfer from the host counts."""
+    lead = (len(execution.devices), execution.cells_per_device)
+
+    def repeated(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+        return np.ascontiguousarray(np.broadcast_to(array, axes + np.shape(array)))
+
+    keys = jax.random.key_data(jax.random.split(jax.random.key(0), lead))
+    state = mapped.init(np.asarray(keys), repeated(x, lead))
+    extras = jax.tree.map(lambda a: repeated(a, lead), attack)
+    batch, targets = (repeated(a, (*lead, execution.steps_per_dispatch)) for a in (x, y))
+
+    def work(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            # A step's state is donated to the next one, so the last must not be lost.
+            state, loss = mapped.steps(state, extras, batch, targets)
+        loss.block_until_ready()
+
+    return work
+
+
+def _networks(setup: Setup) -> dict[str, Any]:
+    return {
+        "cloud NN": cloud_nn(CLASSES, setup.image_size, setup.width),
+        "attacker": attacker(setup.image_size, setup.width, setup.blocks),
+    }
+
+
+def _tasks(setup: Setup, execution: Execution) -> dict[str, Task]:
+    networks = _networks(setup)
+    steps = setup.dispatches * execution.steps_per_dispatch
+    defaults = characterisation.Config
+    cloud = dataclasses.replace(defaults.cloud, steps=steps, batch_size=setup.cloud_batch)
+    attack: Schedule = dataclasses.replace(
+        defaults.attacker, steps=steps, batch_size=setup.attacker_batch
+    )
+    return {
+        "cloud NN": training.cloud_task(networks["cloud NN"], cloud),
+        "attacker": training.attacker_task(networks["attacker"], attack),
+    }
+
+
+def _step_flops(name: str, shape: tuple[int, ...], setup: Setup) -> int:
+    flops = step_flops(_networks(setup)[name], shape)
+    if name == "attacker":  # which corrects the linear one: 3 x 3 taps per estimated value
+        flops += 2 * 9 * shape[-1] * shape[0] * setup.image_size**2 * 3
+    return flops
+
+
+def _vgg_flops(num_layers: int, setup: Setup) -> int:
+    everything = tuple(range(CONV_LAYERS[num_layers - 1].out_channels))
+    return 2 * local_cost(Topology(num_layers, everything), setup.image_size).macs
+
+
+def _kept(num_layers: int) -> np.ndarray:
+    return np.sort(
+        np.random.default_rng(0).permutation(CONV_LAYERS[num_layers - 1].out_channels)[:KEPT]
+    )
+
+
+def _no_attack(num_layers: int, setup: Setup) -> LinearAttack:
+    values = CONV_LAYERS[num_layers - 1].stride ** 2 * 3
+    return LinearAttack(
+        np.zeros((3, 3, setup.depth, values), np.float32), np.zeros(values, np.float32)
+    )
+
+
+def _random_images(count: int, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def _random_parts(setup: Setup) -> Parts:
+    images = _random_images(setup.images, setup.image_size)
+    part = Part(images, np.arange(setup.images, dtype=np.int32) % CLASSES)
+    return Parts(part, part, part, part, tuple(map(str, range(CLASSES))), "random", "random")
+
+
+def _random_layer(num_layers: int, chosen: Sequence[cells.Cell], setup: Setup) -> LayerFeatures:
+    """Features like normalised ones: half of them zero, the others of about one size."""
+    channels = needed_channels([cell.topology for cell in chosen])[num_layers]
+    shape = Topology(num_layers, channels).representation_shape(setup.image_size)
+    some = np.random.default_rng(0).standard_normal((16, *shape), np.float32)
+    stored = np.resize(np.float16(np.maximum(some, 0)), (setup.images, *shape))
+    return LayerFeatures(
+        num_layers, channels, dict.fromkeys(("target", "auxiliary", "validation", "test"), stored)
+    )
