@@ -135,7 +135,7 @@ def _scaling(setup: Setup, progress: Callable[[], Any]) -> list[dict[str, Any]]:
     """
     layer = sorted(setup.layers)[len(setup.layers) // 2]
     rows = []
-    for count in _SCALING_DEVICES:
+    for count in _scaling_devices():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "child.json"
             changed = {"parts": "training", "layers": layer, "devices": count, "json": path}
@@ -204,7 +204,11 @@ def _rows(parts: Sequence[str], setup: Setup) -> int:
     layers = len(setup.layers)
     extraction = layers + 1 + (layers > 1)
     counts = {"extraction": extraction, "training": 2 * layers, "cells": layers}
-    return sum(counts.get(part, len(_SCALING_DEVICES)) for part in parts)
+    return sum(counts.get(part, len(_scaling_devices())) for part in parts)
+
+
+def _scaling_devices() -> tuple[int, ...]:
+    return _SCALING_DEVICES[:2] if _QUICK.value else _SCALING_DEVICES
 
 
 def _repeats() -> int:
@@ -213,7 +217,9 @@ def _repeats() -> int:
 
 def _setup_from_flags() -> Setup:
     try:
-        layers = tuple(int(m) for m in _LAYERS.value)
+        # One layer is quick; more are where somebody asks for them.
+        given = ["4"] if _QUICK.value and not _LAYERS.present else _LAYERS.value
+        layers = tuple(int(m) for m in given)
     except ValueError:
         given = ",".join(_LAYERS.value)
         raise UserError(f"--layers={given}: expected whole numbers separated by commas") from None
