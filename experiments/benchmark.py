@@ -23,7 +23,7 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import benchmark_parts, cli
-from experiments.benchmark_parts import Setup
+from experiments.benchmark_inputs import Setup
 from experiments.timing import Clock
 from privynet_jax.characterisation import Config
 from privynet_jax.errors import UserError
@@ -70,10 +70,8 @@ _PEAKS = {
     "Tesla T4": (8_100, "float32"),
     "Tesla V100-SXM2-16GB": (15_700, "float32"),
     "NVIDIA L4": (30_300, "float32"),
-    "NVIDIA A100-SXM4-40GB": (19_500, "float32"),
-    "NVIDIA A100-SXM4-80GB": (19_500, "float32"),
-    "NVIDIA H100 80GB HBM3": (66_900, "float32"),
-    "NVIDIA H200": (66_900, "float32"),
+    **dict.fromkeys(("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-80GB"), (19_500, "float32")),
+    **dict.fromkeys(("NVIDIA H100 80GB HBM3", "NVIDIA H200"), (67_000, "float32")),
     "TPU v4": (275_000, "bfloat16"),
     "TPU v5 lite": (197_000, "bfloat16"),
     "TPU v5": (459_000, "bfloat16"),
@@ -82,10 +80,9 @@ _PEAKS = {
 
 
 def main() -> None:
+    cli.use_cpu_cores(at_most=_MANY)
     if _DEVICES.value:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
-    else:
-        cli.use_cpu_cores(at_most=_MANY)
     # Checked only now, because channels are drawn for it, and JAX then starts.
     setup, parts = _setup_from_flags(), _checked_parts(_PARTS.value)
     target = _checked_target(_JSON.value)
@@ -162,8 +159,8 @@ def _arguments(changed: dict[str, Any]) -> list[str]:
 
 
 def _peak(execution: Execution) -> dict[str, Any] | None:
-    known = _PEAKS.get(execution.devices[0].device_kind)
-    return known and {"gflops": known[0] * len(execution.devices), "of": known[1]}
+    gflops, of = _PEAKS.get(execution.devices[0].device_kind, (None, None))
+    return gflops and {"gflops": gflops * len(execution.devices), "of": of}
 
 
 def _as_text(report: dict[str, Any]) -> str:
@@ -174,10 +171,8 @@ def _as_text(report: dict[str, Any]) -> str:
         f" (best {product['gflops_best']:.0f})"
         + (f"; peak ({peak['of']}) {peak['gflops']} GFLOP/s" if peak else ""),
     ]
-    for part, columns in {
-        **{k: v[0] for k, v in _TABLES.items()},
-        "scaling": _SCALING_COLUMNS,
-    }.items():
+    columns_of = {name: table[0] for name, table in _TABLES.items()}
+    for part, columns in {**columns_of, "scaling": _SCALING_COLUMNS}.items():
         if part in report:
             lines += ["", part, *_table(columns, report[part])]
     return "\n".join(lines)

@@ -5,7 +5,6 @@ and the JSON file. Images, features and parameters are random; functions, shapes
 devices are those of a characterisation.
 """
 
-import dataclasses
 import functools
 import itertools
 import time
@@ -16,60 +15,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import benchmark_inputs as inputs
+from experiments.benchmark_inputs import Setup
 from experiments.timing import Clock, counted_by_xla, step_flops
-from privynet_jax import cells, characterisation, grid, training
+from privynet_jax import cells, grid, training
 from privynet_jax.cache import BATCH_SIZE
 from privynet_jax.cost import local_cost
-from privynet_jax.data import Part, Parts, as_float
+from privynet_jax.data import Parts, as_float
 from privynet_jax.execution import Execution, MappedTask, data_parallel
-from privynet_jax.features import LayerFeatures, extractor, needed_channels
+from privynet_jax.features import LayerFeatures, extractor
 from privynet_jax.group import Group, Member
 from privynet_jax.linear import LinearAttack
-from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.topology import CONV_LAYERS, Topology
-from privynet_jax.training import Schedule, Task
+from privynet_jax.training import Task
 from privynet_jax.vgg import VGG16Trunk
 
-CLASSES = 30
 # Channels that a cache keeps of a layer: about the union of a few cells' 32.
 KEPT = 64
 Row = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What is measured; defaults are the quickstart's.
-
-    Attributes:
-        layers: numbers of local convolution layers.
-        image_size: side of images in pixels.
-        depth: channels to which representations are padded.
-        width: channels of the networks.
-        blocks: residual blocks of the attacker.
-        cloud_batch: the cloud NN's examples per step.
-        attacker_batch: the attacker's.
-        images: in each part of the random data.
-        dispatches: per timed training.
-        groups: of cells, for the cost of further ones.
-    """
-
-    layers: tuple[int, ...] = (2, 4, 7, 10)
-    image_size: int = 32
-    depth: int = 32
-    width: int = 64
-    blocks: int = 2
-    cloud_batch: int = 32
-    attacker_batch: int = 16
-    images: int = 1000
-    dispatches: int = 20
-    groups: int = 3
 
 
 def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times VGG16's pass to each layer alone, to all in one, and to all as the cache writes it."""
     split, everywhere = data_parallel()
     batch = BATCH_SIZE * len(split.device_set)
-    stored = _random_images(batch, setup.image_size)
+    stored = inputs.random_images(batch, setup.image_size)
     images = jax.device_put(as_float(stored), split)
     deepest = VGG16Trunk(max(setup.layers))
     variables = deepest.init(jax.random.key(0), images[:1])
@@ -108,24 +78,24 @@ def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row
 
 def training_steps(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times training steps of all cells of a group, with and without gathering their batches."""
-    parts = _random_parts(setup)
+    parts = inputs.random_parts(setup)
     for m in setup.layers:
         chosen = cells.grid_cells((m,), (setup.depth,), execution.group_size, seed=0)
-        layer = _random_layer(m, chosen, setup)
-        for name, task in _tasks(setup, execution).items():
+        layer = inputs.random_layer(m, chosen, setup)
+        for name, task in inputs.tasks(setup, execution).items():
             yield _training_row(name, task, chosen, layer, parts, setup, clock, execution)
 
 
 def further_cells(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times the grid itself: what a layer's first group costs, and what each further one does."""
-    parts = _random_parts(setup)
-    tasks = _tasks(setup, execution)
+    parts = inputs.random_parts(setup)
+    tasks = inputs.tasks(setup, execution)
     settings = grid.Settings(
-        *_networks(setup).values(), *(task.schedule for task in tasks.values())
+        *inputs.networks(setup).values(), *(task.schedule for task in tasks.values())
     )
     for m in setup.layers:
         chosen = cells.grid_cells((m,), (setup.depth,), setup.groups * execution.group_size, seed=0)
-        layer = _random_layer(m, chosen, setup)
+        layer = inputs.random_layer(m, chosen, setup)
         done = [time.perf_counter()]
         for _ in grid.characterise(
             chosen, chosen, {m: layer}, parts, settings, execution, seed=0, examples=range(10)
@@ -153,7 +123,7 @@ def _training_row(
     clock: Clock,
     execution: Execution,
 ) -> Row:
-    attack = _no_attack(layer.num_layers, setup)
+    attack = inputs.no_attack(layer.num_layers, setup)
     members = [
         Member(layer.positions(c.topology.channels), cells.training_key(c, 0), attack)
         for c in chosen
@@ -219,29 +189,8 @@ def _dispatches(
     return work
 
 
-def _networks(setup: Setup) -> dict[str, Any]:
-    return {
-        "cloud NN": cloud_nn(CLASSES, setup.image_size, setup.width),
-        "attacker": attacker(setup.image_size, setup.width, setup.blocks),
-    }
-
-
-def _tasks(setup: Setup, execution: Execution) -> dict[str, Task]:
-    networks = _networks(setup)
-    steps = setup.dispatches * execution.steps_per_dispatch
-    defaults = characterisation.Config
-    cloud = dataclasses.replace(defaults.cloud, steps=steps, batch_size=setup.cloud_batch)
-    attack: Schedule = dataclasses.replace(
-        defaults.attacker, steps=steps, batch_size=setup.attacker_batch
-    )
-    return {
-        "cloud NN": training.cloud_task(networks["cloud NN"], cloud),
-        "attacker": training.attacker_task(networks["attacker"], attack),
-    }
-
-
 def _step_flops(name: str, shape: tuple[int, ...], setup: Setup) -> int:
-    flops = step_flops(_networks(setup)[name], shape)
+    flops = step_flops(inputs.networks(setup)[name], shape)
     if name == "attacker":  # which corrects the linear one: 3 x 3 taps per estimated value
         flops += 2 * 9 * shape[-1] * shape[0] * setup.image_size**2 * 3
     return flops
@@ -255,32 +204,4 @@ def _vgg_flops(num_layers: int, setup: Setup) -> int:
 def _kept(num_layers: int) -> np.ndarray:
     return np.sort(
         np.random.default_rng(0).permutation(CONV_LAYERS[num_layers - 1].out_channels)[:KEPT]
-    )
-
-
-def _no_attack(num_layers: int, setup: Setup) -> LinearAttack:
-    values = CONV_LAYERS[num_layers - 1].stride ** 2 * 3
-    return LinearAttack(
-        np.zeros((3, 3, setup.depth, values), np.float32), np.zeros(values, np.float32)
-    )
-
-
-def _random_images(count: int, size: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-
-
-def _random_parts(setup: Setup) -> Parts:
-    images = _random_images(setup.images, setup.image_size)
-    part = Part(images, np.arange(setup.images, dtype=np.int32) % CLASSES)
-    return Parts(part, part, part, part, tuple(map(str, range(CLASSES))), "random", "random")
-
-
-def _random_layer(num_layers: int, chosen: Sequence[cells.Cell], setup: Setup) -> LayerFeatures:
-    """Features like normalised ones: half of them zero, the others of about one size."""
-    channels = needed_channels([cell.topology for cell in chosen])[num_layers]
-    shape = Topology(num_layers, channels).representation_shape(setup.image_size)
-    some = np.random.default_rng(0).standard_normal((16, *shape), np.float32)
-    stored = np.resize(np.float16(np.maximum(some, 0)), (setup.images, *shape))
-    return LayerFeatures(
-        num_layers, channels, dict.fromkeys(("target", "auxiliary", "validation", "test"), stored)
     )

@@ -80,22 +80,33 @@ def test_the_product_rate_counts_all_devices():
     assert clock.product_rate() == clock.rates[-1] > 0.1  # a hundredth of any machine's
 
 
-@pytest.mark.slow
-def test_as_a_command(tmp_path):
-    path = tmp_path / "numbers.json"
+def measured(path, parts):
     done = run(
         *("--quick", "--layers=1", "--image_size=16", "--depth=4", "--width=8"),
-        *("--parts=extraction,training,cells", f"--json={path}"),
+        *(f"--parts={parts}", f"--json={path}"),
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(path.read_text())
+    assert "float32 matrix product" in done.stdout
+    assert parts.partition(",")[0] in done.stdout
+    return json.loads(path.read_text())
+
+
+def test_extraction_as_a_command(tmp_path):
+    report = measured(tmp_path / "numbers.json", "extraction")
     assert [row["layers"] for row in report["extraction"]] == ["1", "all, as cached"]
+    assert report["extraction"][0]["time_of_deepest"] == 1.0
+    assert report["matrix_product"]["gflops"] > 0.1
+
+
+@pytest.mark.slow
+def test_training_cells_and_scaling_as_a_command(tmp_path):
+    report = measured(tmp_path / "numbers.json", "training,cells,scaling")
     assert [row["network"] for row in report["training"]] == ["cloud NN", "attacker"]
+    assert [row["devices"] for row in report["scaling"]] == [1, 1, 2, 2]
+    assert [row["cells"] for row in report["scaling"]] == [1, 1, 2, 2]
     [cells] = report["cells"]
     # The first group compiles.
     assert 0 < cells["further_cell_seconds"] < cells["first_group_seconds"]
-    assert report["matrix_product"]["gflops"] > 0.1
-    assert "float32 matrix product" in done.stdout
 
 
 @pytest.mark.parametrize(
