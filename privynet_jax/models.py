@@ -63,7 +63,13 @@ class WorkingGrid(nn.Module):
         unfolding = max(1, stride // WORKING_STRIDE)
         # Flax would scale by the padded depth, and so start small depths with weaker signals.
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
-        stem = _Conv(unfolding**2 * self.width, (1, 1), kernel_init=spread, name="stem")
+        # A matrix product is a 1 x 1 convolution that CPUs run at twice the rate.
+        stem = nn.Dense(
+            unfolding**2 * self.width,
+            kernel_init=spread,
+            precision=jax.lax.Precision.HIGHEST,
+            name="stem",
+        )
         return depth_to_space(stem(space_to_depth(x, folding)), self.width)
 
 
