@@ -69,7 +69,8 @@ class WorkingGrid(nn.Module):
         # Flax would scale by the padded depth, and so start small depths with weaker signals.
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
         width = unfolding**2 * self.width
-        stem = _Conv(width, (1, 1), dtype=self.dtype, kernel_init=spread, name="stem")
+        # A matrix product is a 1 x 1 convolution that CPUs run at twice the rate.
+        stem = _Dense(width, dtype=self.dtype, kernel_init=spread, name="stem")
         return depth_to_space(stem(space_to_depth(x, folding)), self.width)
 
 

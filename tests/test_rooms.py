@@ -57,7 +57,10 @@ BESIDE_THE_FLOW = {
     "tables",
 }
 # What experiments share; apart from these they do not know of one another.
-SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
+SHARED_BY_EXPERIMENTS = {
+    *("experiments.cli", "experiments.plots"),
+    *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
+}
 # Package or module -> the only rooms of privynet_jax that may import it.
 ONLY_IN = {
     "tensorflow_datasets": {"tfds_source", "photo_patches"},
