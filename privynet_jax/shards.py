@@ -128,6 +128,8 @@ class ShardFolder:
         size = len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize
         digest, seen = self._digest(name), 0
         while chunk := file.read(min(_CHUNK_BYTES, size - seen)):
+            if not seen and not chunk.startswith(header[: len(chunk)]):
+                raise DamagedShardError("does not begin with the expected header")
             digest.update(chunk)
             seen += len(chunk)
             if copy:
