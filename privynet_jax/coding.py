@@ -6,7 +6,7 @@
     codes = coding.encode(x)  # x: float32 [..., C] as VGG16 gives it; codes: uint8 [..., C]
     rows = coding.decoded(stored)  # an array of float16, like `stored` in all other respects
 
-A byte holds log(1 + x) in 255 steps up to the channel's peak. Post-ReLU values have heavy tails:
+A byte holds log(1 + x) in 254 steps up to the channel's peak. Post-ReLU values have heavy tails:
 steps of equal size would spend most codes on values that hardly occur. Zeros stay zeros.
 """
 
@@ -21,7 +21,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.shards import ShardedRows
 
 DTYPES = ("float16", "float32", "uint8")
-_LARGEST_CODE = 255
+_LARGEST_CODE = 254
+_NOT_FINITE = 255
 # A byte reaches beyond the largest value of the calibration images by this factor, and at least
 # to this many times the root mean square.
 _PEAK_MARGIN = 1.5
@@ -42,15 +43,14 @@ class Coding:
     scales: np.ndarray
     peaks: np.ndarray
 
-    def encode(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the stored form of float32 features [..., C], and whether all are finite."""
+    def encode(self, features: jax.Array) -> jax.Array:
+        """Returns the stored form of float32 features [..., C]; see `all_finite`."""
         normalised = features * self.scales
         if self.dtype != "uint8":
-            stored = normalised.astype(self.dtype)
-            return stored, jnp.isfinite(stored).all()
+            return normalised.astype(self.dtype)
         codes = jnp.round(jnp.log1p(normalised) * (_LARGEST_CODE / np.log1p(self.peaks)))
-        stored = jnp.minimum(codes, _LARGEST_CODE).astype(jnp.uint8)
-        return stored, jnp.isfinite(normalised).all()
+        codes = jnp.minimum(codes, _LARGEST_CODE)
+        return jnp.where(jnp.isfinite(normalised), codes, _NOT_FINITE).astype(jnp.uint8)
 
     def decoded(self, stored: ShardedRows) -> "ShardedRows | DecodedRows":
         """Returns the rows as float16, or float32 where that is what is stored."""
@@ -87,6 +87,21 @@ class DecodedRows:
         values = self._values[:, positions]
         for where, codes in self._stored.select(rows, positions):
             yield where, _looked_up(codes, values)
+
+
+def all_finite(stored: np.ndarray) -> bool:
+    """Whether all features were finite, by their stored form.
+
+    Asked on the host, of the largest value, because a device's reduction of everything to one
+    number takes longer on CPUs than storing it all.
+    """
+    if not stored.size:
+        return True
+    if stored.dtype == np.uint8:
+        return bool(stored.max() < _NOT_FINITE)
+    if stored.dtype == np.float16:  # whose comparisons NumPy emulates; as bits they are integers
+        return bool((stored.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    return bool(np.isfinite(stored).all())
 
 
 def checked_dtype(dtype: str) -> str:

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.coding import Coding, peaks_of
+from privynet_jax.coding import Coding, all_finite, peaks_of
 from privynet_jax.data import Parts, as_float
 from privynet_jax.errors import UserError
 from privynet_jax.execution import data_parallel
@@ -79,10 +78,8 @@ class FeaturePass:
         """Prepares a pass for images of `parts` and the layers and channels of `union`."""
         extract = extractor(union)
 
-        def encoded(params: Any, images: jax.Array) -> tuple[dict[int, jax.Array], jax.Array]:
-            pairs = {m: codings[m].encode(x) for m, x in extract(params, images).items()}
-            stored = {m: values for m, (values, _) in pairs.items()}
-            return stored, jnp.stack([finite for _, finite in pairs.values()]).all()
+        def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
+            return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
 
         self._weights, self._parts = weights, parts
         self._run = _BatchedPass(weights, parts, encoded)
@@ -98,12 +95,13 @@ class FeaturePass:
             UserError: the network gives values that are not finite.
         """
         results: dict[int, np.ndarray] = {}
-        for rows, (stored, finite) in self._run(images):
-            check_finite(finite, self._weights, self._parts)
-            for layer, values in stored.items():
+        for rows, stored in self._run(images):
+            for layer, array in stored.items():
+                values = np.asarray(array)[: rows.stop - rows.start]
+                check_finite(all_finite(values), self._weights, self._parts)
                 if layer not in results:
                     results[layer] = np.empty((len(images), *values.shape[1:]), values.dtype)
-                results[layer][rows] = np.asarray(values)[: rows.stop - rows.start]
+                results[layer][rows] = values
             told(rows.stop - rows.start)
         return results
 

@@ -1,4 +1,4 @@
-"""A bucket in memory that `etils.epath` reaches in earnest, by gs:// and fsspec, without network."""
+"""A bucket in memory that `etils.epath` reaches in earnest: gs:// by fsspec, without network."""
 
 import importlib.util
 

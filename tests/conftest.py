@@ -5,8 +5,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from buckets import memory_bucket
-from etils import epath
 
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.weights import PretrainedWeights, load_weights
@@ -40,9 +38,3 @@ def small_parts(test_data_dir) -> Parts:
 def vgg_weights(test_data_dir) -> PretrainedWeights:
     """The real ImageNet VGG16 trunk."""
     return load_weights("embedded", cache_dir=test_data_dir / "weights")
-
-
-@pytest.fixture
-def bucket(tmp_path) -> epath.Path:
-    """A folder gs://.../cache in memory, another one for every test."""
-    return memory_bucket(tmp_path.name)

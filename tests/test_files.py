@@ -10,10 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import memory_bucket
 from etils import epath
 
 from privynet_jax import files
 from privynet_jax.files import is_remote, write_atomically, write_shared
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A folder gs://.../cache in memory, another one for every test."""
+    return memory_bucket(tmp_path.name)
 
 
 @pytest.mark.parametrize(

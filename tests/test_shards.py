@@ -1,4 +1,4 @@
-"""Shards prove their own content; rows come back as from an array, from disk, memory or a bucket."""
+"""Shards prove their own content; rows come back as from an array, wherever they are kept."""
 
 import hashlib
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from buckets import memory_bucket
 from etils import epath
 
 from privynet_jax import shards
@@ -14,6 +15,12 @@ from privynet_jax.shards import DamagedShardError, ShardedRows, ShardFolder, ope
 
 SHAPE, ROWS_PER_SHARD = (11, 3, 2, 5), 4
 NAMES = ["test-00000.npy", "test-00001.npy", "test-00002.npy"]
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A folder gs://.../cache in memory, another one for every test."""
+    return memory_bucket(tmp_path.name)
 
 
 def an_array(dtype="float16"):
@@ -158,7 +165,7 @@ def test_a_sound_shard_of_elsewhere_passes_for_none(tmp_path):
 
 def test_a_folder_in_a_shards_place_is_named(tmp_path):
     (tmp_path / NAMES[0]).mkdir()
-    with pytest.raises(DamagedShardError, match="cannot be read: .*directory"):
+    with pytest.raises(DamagedShardError, match=r"cannot be read: .*directory"):
         folder_at(tmp_path).find(NAMES[0], SHAPE, "float16")
 
 
