@@ -10,7 +10,7 @@ PROJECT = Path(__file__).parents[1]
 
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
-    *("errors", "files", "risk", "topology", "cost", "results", "store", "tables", "planner"),
+    *("errors", "files", "shards", "risk", "topology", "cost", "results", "store", "tables", "planner"),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
     *(
@@ -27,9 +27,20 @@ WITHOUT_JAX = {
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
-FLOW = ("data", "features", "cache", "group", "grid", "characterisation")
+FLOW = (
+    "data",
+    "features",
+    "extraction",
+    "cached_layer",
+    "cache",
+    "group",
+    "grid",
+    "characterisation",
+)
 # Rooms that reach none of that way: what they are given are arrays and numbers.
 BESIDE_THE_FLOW = {
+    "shards",
+    "coding",
     "cells",
     "training",
     "execution",
@@ -48,6 +59,7 @@ ONLY_IN = {
     "safetensors": {"weight_files"},
     "h5py": {"keras_files"},
     "orbax": {"checkpoint"},
+    "etils": {"files", "shards", "cached_layer", "cache", "checkpoint"},
     "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
     "pickle": set(),
     "urllib": {"downloads"},
