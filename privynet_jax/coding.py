@@ -25,8 +25,8 @@ _LARGEST_CODE = 254
 _NOT_FINITE = 255
 # A byte reaches beyond the largest value of the calibration images by this factor, and at least
 # to this many times the root mean square.
-_PEAK_MARGIN = 1.5
-_LEAST_PEAK = 8.0
+_PEAK_MARGIN = 3.0
+_LEAST_PEAK = 16.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

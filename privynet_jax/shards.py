@@ -14,7 +14,6 @@ as resident memory; what is resident is what was asked for. NumPy only.
 import functools
 import hashlib
 import io
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -235,11 +234,16 @@ class ShardedRows:
         shards, places = np.divmod(numbers, self._rows_per_shard)
         # Rows that follow one another in one file are read at once.
         cuts = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(shards) != 0)) + 1
-        for start, stop in itertools.pairwise([0, *cuts.tolist(), len(numbers)]):
-            shard = self._shards[shards[start]]
-            target = buffer[start * self._row_bytes : stop * self._row_bytes]
-            offset = shard.offset + int(places[start]) * self._row_bytes
-            self._open(shard.path).read_into(target, offset)
+        starts = np.concatenate([[0], cuts])
+        ends = (self._row_bytes * np.append(cuts, len(numbers))).tolist()
+        begin = 0
+        # Plain integers from here on: with small rows, this loop is what reading costs.
+        for end, shard, place in zip(
+            ends, shards[starts].tolist(), (self._row_bytes * places[starts]).tolist(), strict=True
+        ):
+            path, offset = self._shards[shard]
+            self._open(path).read_into(buffer[begin:end], offset + place)
+            begin = end
         return rows
 
 
@@ -255,12 +259,13 @@ class _OpenFile:
             os.close(self._descriptor)
 
     def read_into(self, target: memoryview, offset: int) -> None:
-        while len(target):
+        missing = len(target)
+        while missing:
             # The system may give less than was asked for, 2 GiB at most.
-            count = os.preadv(self._descriptor, [target], offset)
+            count = os.preadv(self._descriptor, [target[-missing:]], offset)
             if not count:
                 raise OSError(f"{self._path} was cut off while it was in use; run again")
-            target, offset = target[count:], offset + count
+            missing, offset = missing - count, offset + count
 
 
 Opener = Callable[[str], _OpenFile]

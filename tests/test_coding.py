@@ -84,7 +84,7 @@ def test_values_too_large_for_float16_are_noticed():
 
 
 def test_peaks_leave_room_above_what_was_seen():
-    np.testing.assert_array_equal(peaks_of(np.array([0.0, 4.0, 20.0])), np.float32([8, 8, 30]))
+    np.testing.assert_array_equal(peaks_of(np.array([0.0, 4.0, 20.0])), np.float32([16, 16, 60]))
 
 
 def test_an_unknown_type_is_refused_with_the_known_ones():

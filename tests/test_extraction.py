@@ -86,7 +86,7 @@ def test_only_the_first_auxiliary_images_set_scale_and_peak(vgg_weights, few_par
     scale = scale_of(auxiliary[:4])
     np.testing.assert_allclose(coding.scales, scale, rtol=1e-5)
     largest = (auxiliary[:4] * scale).max(axis=(0, 1, 2))
-    np.testing.assert_allclose(coding.peaks, np.maximum(1.5 * largest, 8), rtol=1e-5)
+    np.testing.assert_allclose(coding.peaks, np.maximum(3 * largest, 16), rtol=1e-5)
     assert np.abs(scale_of(auxiliary) / scale - 1).max() > 0.01
 
 

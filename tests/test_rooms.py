@@ -10,7 +10,18 @@ PROJECT = Path(__file__).parents[1]
 
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
-    *("errors", "files", "shards", "risk", "topology", "cost", "results", "store", "tables", "planner"),
+    *(
+        "errors",
+        "files",
+        "shards",
+        "risk",
+        "topology",
+        "cost",
+        "results",
+        "store",
+        "tables",
+        "planner",
+    ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
     *(
