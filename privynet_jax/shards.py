@@ -254,9 +254,10 @@ class _OpenFile:
         self._path, self._descriptor = path, None
         self._descriptor = os.open(path, os.O_RDONLY)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # At the interpreter's end modules are emptied first, so the function is held here.
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def read_into(self, target: memoryview, offset: int) -> None:
         missing = len(target)

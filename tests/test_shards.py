@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -196,6 +198,19 @@ def test_few_files_are_open_at_once_and_none_in_the_end(tmp_path, monkeypatch):
         assert open_files() == 2
     del opener, arrays, array
     assert open_files() == 0
+
+
+def test_a_process_that_ends_with_open_files_ends_quietly(tmp_path):
+    write(folder_at(tmp_path), an_array())
+    program = (
+        "import numpy as np\n"
+        "from privynet_jax.shards import Shard, ShardedRows\n"
+        f"shards = [Shard({str(tmp_path / NAMES[0])!r}, 128)]\n"
+        "rows = ShardedRows(shards, 4, (4, 3, 2, 5), 'float16')\n"
+        "print(rows[[0]].shape)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(1, 3, 2, 5)\n", "")
 
 
 def test_threads_read_through_the_same_files(tmp_path, monkeypatch):
