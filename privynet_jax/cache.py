@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 from tqdm import tqdm
 
@@ -93,6 +94,7 @@ def _reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
     try:
         folder = epath.Path(cache_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        folder.exists()  # buckets have no folders: this is what asks them first
     # Every kind of bucket has exceptions of its own for "not installed", "no network", "no right".
     except Exception as error:
         if "://" not in os.fspath(cache_dir):
@@ -176,14 +178,14 @@ def _repair(
 
 
 def _has(layer: CachedLayer, unit: Unit) -> bool:
-    """Whether a layer has a sound shard by now, maybe another process's."""
+    """Whether a layer has a sound shard by now, maybe because another process wrote it."""
     try:
         return unit in layer.shards or layer.find(unit)
     except DamagedShardError:
         return False
 
 
-def _write(results: Mapping[CachedLayer, "object"], unit: Unit) -> None:
+def _write(results: Mapping[CachedLayer, np.ndarray], unit: Unit) -> None:
     for layer, stored in results.items():
         layer.write(unit, stored)
 

@@ -11,6 +11,7 @@ as resident memory; what is resident is what was asked for. NumPy only.
     rows[np.array([3, 0])]
 """
 
+import errno
 import functools
 import hashlib
 import io
@@ -72,6 +73,7 @@ class ShardFolder:
 
         Raises:
             DamagedShardError: it is damaged, cannot be read, or is another array's.
+            OSError: the scratch folder is full.
         """
         path = self.path(name)
         header = _header(shape, dtype)
@@ -85,6 +87,8 @@ class ShardFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # the scratch folder's fault, not the shard's
+                raise
             raise DamagedShardError(f"cannot be read: {error}") from None
         return Shard(os.fspath(self._local(name)), len(header))
 

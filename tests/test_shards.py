@@ -1,5 +1,6 @@
 """Shards prove their own content; rows come back as from an array, wherever they are kept."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -253,3 +254,15 @@ def test_shards_of_a_bucket_are_verified_while_they_are_copied(bucket, tmp_path)
     (bucket / NAMES[0]).write_bytes(bytes(content))
     with pytest.raises(DamagedShardError, match="does not match"):
         other.find(NAMES[0], SHAPE, "float16")
+
+
+def test_a_full_scratch_folder_is_not_a_damaged_shard(bucket, tmp_path, monkeypatch):
+    folder = ShardFolder(bucket, "x", tmp_path)
+    folder.write(NAMES[0], an_array())
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ShardFolder, "_verify", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        folder.find(NAMES[0], SHAPE, "float16")
