@@ -19,10 +19,10 @@ from experiments import benchmark_inputs as inputs
 from experiments.benchmark_inputs import Setup
 from experiments.timing import Clock, counted_by_xla, step_flops
 from privynet_jax import cells, grid, training
-from privynet_jax.cache import BATCH_SIZE
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Parts, as_float
 from privynet_jax.execution import Execution, data_parallel
+from privynet_jax.extraction import images_per_batch
 from privynet_jax.features import LayerFeatures, extractor
 from privynet_jax.group import Group, Member
 from privynet_jax.inputs import LayerInputs
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times VGG16's pass to each layer alone, to all in one, and to all as the cache writes it."""
     split, everywhere = data_parallel()
-    batch = BATCH_SIZE * len(split.device_set)
+    batch = images_per_batch(setup.image_size) * len(split.device_set)
     stored = inputs.random_images(batch, setup.image_size)
     images = jax.device_put(as_float(stored), split)
     deepest = VGG16Trunk(max(setup.layers))

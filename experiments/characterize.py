@@ -15,6 +15,7 @@ from absl import flags
 from experiments import cli, plots
 from privynet_jax.cells import Cell
 from privynet_jax.characterisation import Config, characterise
+from privynet_jax.coding import DTYPES
 from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
@@ -41,6 +42,9 @@ _MAX_IMAGES = flags.DEFINE_list(
 )
 _SKIP_UNREADABLE = flags.DEFINE_boolean(
     "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
+)
+_FEATURE_DTYPE = flags.DEFINE_enum(
+    "feature_dtype", Config.feature_dtype, DTYPES, "How representations are cached."
 )
 _CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", Config.cloud.steps, "Of the cloud NN.", 1)
 _CLOUD_BATCH = flags.DEFINE_integer(
@@ -139,10 +143,11 @@ def _config_from_flags() -> Config:
         draws=_DRAWS.value,
         image_size=_IMAGE_SIZE.value,
         seed=_SEED.value,
-        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        cache_dir=cli.cache_folder(),
         data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
         skip_unreadable=_SKIP_UNREADABLE.value,
+        feature_dtype=_FEATURE_DTYPE.value,
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
         cloud_width=_CLOUD_WIDTH.value,

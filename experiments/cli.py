@@ -13,11 +13,14 @@ from absl import app, flags, logging
 
 from privynet_jax import termination
 from privynet_jax.errors import UserError
+from privynet_jax.files import is_remote
 from privynet_jax.processes import Share, join
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+    "cache_dir",
+    "~/.cache/privynet_jax",
+    "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
 )
 WEIGHTS_HELP = (
     "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
@@ -79,6 +82,12 @@ def joined_share(workdir: Path) -> Share:
     if COORDINATOR_ADDRESS.value:
         print("waiting for the other processes, if this is their first start", file=sys.stderr)
     return join(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value, workdir=workdir)
+
+
+def cache_folder() -> Path | str:
+    """Returns the folder that --cache_dir names, or the address of a bucket."""
+    given = CACHE_DIR.value
+    return given if is_remote(given) else folder("cache_dir", given)
 
 
 def folder(flag: str, path: str) -> Path:

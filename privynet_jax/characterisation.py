@@ -24,6 +24,7 @@ from privynet_jax.data import Parts, load_parts, spread_over_classes
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
 from privynet_jax.features import needed_channels
+from privynet_jax.files import is_remote
 from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
 from privynet_jax.processes import Share, share_of
@@ -36,6 +37,7 @@ from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
 _REFERENCE = "reference.csv"
+LOCAL_CACHE = Path("~/.cache/privynet_jax")
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
@@ -52,10 +54,12 @@ class Config:
         draws: random draws of channels per (layers, depth).
         image_size: side of the images in pixels; a multiple of the deepest layer's stride and of 4.
         seed: of the parts, the draws and all training.
-        cache_dir: folder for weights and features.
+        cache_dir: folder for weights and features; or a bucket for features, such as
+            gs://bucket/folder: weights are then kept in the default folder.
         data_dir: folder of TFDS data sets; None is TFDS's default.
         max_images: part name -> the most images used of it.
         skip_unreadable: leave out images that cannot be decoded instead of refusing them.
+        feature_dtype: how representations are cached: float16, float32 or uint8 (`coding`).
         cloud: schedule of the cloud NN.
         attacker: schedule of the trained attacker.
         cloud_width: channels of the cloud NN.
@@ -79,10 +83,11 @@ class Config:
     draws: int = 2
     image_size: int = 32
     seed: int = 0
-    cache_dir: Path = Path("~/.cache/privynet_jax")
+    cache_dir: Path | str = LOCAL_CACHE
     data_dir: Path | None = None
     max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
     skip_unreadable: bool = False
+    feature_dtype: str = "float16"
     cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
     attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
     cloud_width: int = 64
@@ -159,7 +164,7 @@ def characterise(config: Config) -> Characterisation:
         max_images=config.max_images,
         skip_unreadable=config.skip_unreadable,
     )
-    weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
+    weights = load_weights(config.weights, cache_dir=_local_cache(config))
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     settings = grid.Settings(
         cloud=cloud_nn(
@@ -189,6 +194,11 @@ def characterise(config: Config) -> Characterisation:
     return Characterisation(results, complete, store, parts.test.images[shown])
 
 
+def _local_cache(config: Config) -> Path:
+    remote = is_remote(config.cache_dir)
+    return Path(LOCAL_CACHE if remote else config.cache_dir).expanduser()
+
+
 def _run_missing(
     config: Config,
     cells: Sequence[Cell],
@@ -204,7 +214,14 @@ def _run_missing(
     if not missing:
         return
     union = needed_channels([cell.topology for cell in cells])
-    features = load_features(weights, parts, union, config.cache_dir.expanduser())
+    features = load_features(
+        weights,
+        parts,
+        union,
+        config.cache_dir if is_remote(config.cache_dir) else _local_cache(config),
+        dtype=config.feature_dtype,
+        share=(config.share.index, config.share.count),
+    )
     checkpoints = Checkpoints(
         store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
     )

@@ -14,6 +14,7 @@ WITHOUT_JAX = {
         "errors",
         "termination",
         "files",
+        "shards",
         "risk",
         "topology",
         "cost",
@@ -39,9 +40,21 @@ WITHOUT_JAX = {
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
-FLOW = ("data", "features", "cache", "inputs", "group", "grid", "characterisation")
+FLOW = (
+    "data",
+    "features",
+    "extraction",
+    "cached_layer",
+    "cache",
+    "inputs",
+    "group",
+    "grid",
+    "characterisation",
+)
 # Rooms that reach none of that way: what they are given are arrays and numbers.
 BESIDE_THE_FLOW = {
+    "shards",
+    "coding",
     "cells",
     "training",
     "batches",
@@ -68,6 +81,7 @@ ONLY_IN = {
     "safetensors": {"weight_files"},
     "h5py": {"keras_files"},
     "orbax": {"checkpoint", "group_checkpoints"},
+    "etils": {"files", "shards", "cached_layer", "cache", "checkpoint"},
     "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
     "pickle": set(),
     "urllib": {"downloads"},
