@@ -48,7 +48,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         raise
 
 
-def is_remote(path: os.PathLike[str]) -> bool:
+def is_remote(path: os.PathLike[str] | str) -> bool:
     """Whether a path names a place in a bucket, such as gs://bucket/folder."""
     return "://" in os.fspath(path)
 

@@ -176,8 +176,8 @@ def test_cells_that_do_not_fit_together_are_trained_in_slices(
     whole, features, small_parts, cells_that_fit
 ):
     cells_that_fit(1)
-    # Two devices with four cells each become two with one, as in the run that is compared with.
-    plan = dataclasses.replace(default_execution(4), cells_per_device=4, step_bytes=2**30)
+    # Two devices with two cells each become two with one, as in the run that is compared with.
+    plan = dataclasses.replace(default_execution(4), cells_per_device=2, step_bytes=2**30)
     found = characterised(CELLS, features, small_parts, execution=plan)
     for name in BY_NAME:
         assert_same_bits(found[name], whole[0][name])
