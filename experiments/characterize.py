@@ -3,21 +3,26 @@
     python -m experiments.characterize --flagfile=experiments/flags/quickstart.flags
 
 Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
-reconstructions.png. The same command again does only what is missing.
+reconstructions.png. The same command again does only what is missing. On several machines give
+--coordinator_address, --num_processes and --process_id too; a TPU pod needs none of them.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import cli, plots
 from privynet_jax.cells import Cell
-from privynet_jax.characterisation import MODES, Config, characterise
+from privynet_jax.characterisation import characterise
+from privynet_jax.coding import DTYPES
+from privynet_jax.config import MODES, Config
 from privynet_jax.errors import UserError
 from privynet_jax.tables import summary_table
 from privynet_jax.training import Schedule
 
-flags.declare_key_flag("cache_dir")
+for _shared in ("cache_dir", "coordinator_address", "num_processes", "process_id"):
+    flags.declare_key_flag(_shared)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; made when missing.")
 _DATASET = flags.DEFINE_string(
     "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
@@ -38,6 +43,9 @@ _MAX_IMAGES = flags.DEFINE_list(
 )
 _SKIP_UNREADABLE = flags.DEFINE_boolean(
     "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
+)
+_FEATURE_DTYPE = flags.DEFINE_enum(
+    "feature_dtype", Config.feature_dtype, DTYPES, "How representations are cached."
 )
 _CLOUD_STEPS = flags.DEFINE_integer("cloud_steps", Config.cloud.steps, "Of the cloud NN.", 1)
 _CLOUD_BATCH = flags.DEFINE_integer(
@@ -63,6 +71,12 @@ _ATTACKER_WIDTH = flags.DEFINE_integer(
 )
 _ATTACKER_BLOCKS = flags.DEFINE_integer(
     "attacker_blocks", Config.attacker_blocks, "Its residual blocks.", 0
+)
+_COMPUTE_DTYPE = flags.DEFINE_enum(
+    "compute_dtype",
+    Config.compute_dtype,
+    ["float32", "bfloat16"],
+    "Arithmetic of the trained networks; bfloat16 is faster on accelerators.",
 )
 _EXAMPLES = flags.DEFINE_integer(
     "examples", Config.examples, "Test images kept with reconstructions.", 1, 100
@@ -91,13 +105,33 @@ _STEPS_PER_DISPATCH = flags.DEFINE_integer(
     "Training steps per dispatch; 0: the backend decides.",
     0,
 )
+_DEVICE_MEMORY = flags.DEFINE_float(
+    "device_memory_gib",
+    Config.device_memory_gib,
+    "Memory to use of each device; 0: all that an accelerator says it has.",
+    0.0,
+)
+_CHECKPOINT_MINUTES = flags.DEFINE_float(
+    "checkpoint_minutes",
+    Config.checkpoint_minutes,
+    "Minutes between two checkpoints of cells in training.",
+    0.0,
+)
 
 
 def main() -> None:
     config = _config_from_flags()
     cli.use_cpu_cores(at_most=len(config.depths) * config.draws)
     pictured = _pictured_names(config.cells(), _PICTURED.value)
-    done = characterise(config)
+    share = cli.joined_share(config.workdir)
+    done = characterise(dataclasses.replace(config, share=share))
+    if not done.complete:
+        print(
+            f"This process's share is done. {len(done.results)} of {len(config.cells())} cells are "
+            f"in {config.workdir}; the last process to finish draws the pictures, and so does any "
+            "of these commands when it is run again later."
+        )
+        return
     plots.save_tradeoff(done.results, done.store)
     plots.save_reconstructions(done.results, done.store, done.examples, pictured)
     print(summary_table(done.results, done.store.read_csv("reference.csv")))
@@ -119,21 +153,25 @@ def _config_from_flags() -> Config:
         draws=_DRAWS.value,
         image_size=_IMAGE_SIZE.value,
         seed=_SEED.value,
-        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        cache_dir=cli.cache_folder(),
         data_dir=cli.folder("data_dir", _DATA_DIR.value) if _DATA_DIR.value else None,
         max_images=_limits(_MAX_IMAGES.value),
         skip_unreadable=_SKIP_UNREADABLE.value,
+        feature_dtype=_FEATURE_DTYPE.value,
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
         cloud_width=_CLOUD_WIDTH.value,
         attacker_width=_ATTACKER_WIDTH.value,
         attacker_blocks=_ATTACKER_BLOCKS.value,
+        compute_dtype=_COMPUTE_DTYPE.value,
         examples=_EXAMPLES.value,
         mode=_MODE.value,
         scoring_images=_SCORING_IMAGES.value,
         fine_tuning_steps=_FINE_TUNING_STEPS.value,
         cells_per_device=_CELLS_PER_DEVICE.value,
         steps_per_dispatch=_STEPS_PER_DISPATCH.value,
+        device_memory_gib=_DEVICE_MEMORY.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
     )
 
 

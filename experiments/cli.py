@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,16 +11,29 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
+from privynet_jax import termination
 from privynet_jax.errors import UserError
+from privynet_jax.files import is_remote
+from privynet_jax.processes import Share, join
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR = flags.DEFINE_string(
-    "cache_dir", "~/.cache/privynet_jax", "Folder for weights and features."
+    "cache_dir",
+    "~/.cache/privynet_jax",
+    "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
 )
 WEIGHTS_HELP = (
     "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
     ".safetensors) or of a folder that experiments.port_weights wrote."
 )
+# The names are those of `jax.distributed.initialize`.
+COORDINATOR_ADDRESS = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
+)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
+)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -30,8 +44,12 @@ def run(main: Callable[[], None]) -> NoReturn:
             fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
+        termination.raise_on_sigterm()
         try:
             main()
+        except termination.Terminated:
+            print("terminated; run the same command again to continue", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
         except UserError as error:
             fail(str(error))
         except OSError as error:
@@ -57,6 +75,19 @@ def use_cpu_cores(at_most: int) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, at_most)))
+
+
+def joined_share(workdir: Path) -> Share:
+    """Returns the share of the work that the flags give this process, once all have met."""
+    if COORDINATOR_ADDRESS.value:
+        print("waiting for the other processes, if this is their first start", file=sys.stderr)
+    return join(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value, workdir=workdir)
+
+
+def cache_folder() -> Path | str:
+    """Returns the folder that --cache_dir names, or the address of a bucket."""
+    given = CACHE_DIR.value
+    return given if is_remote(given) else folder("cache_dir", given)
 
 
 def folder(flag: str, path: str) -> Path:

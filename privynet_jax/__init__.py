@@ -8,7 +8,8 @@ The functional API, re-exported; each name's module has the whole story.
 """
 
 from privynet_jax.cells import draw_channels, grid_cells
-from privynet_jax.characterisation import Characterisation, Config, characterise
+from privynet_jax.characterisation import Characterisation, characterise
+from privynet_jax.config import Config
 from privynet_jax.cost import LocalCost, local_cost
 from privynet_jax.data import Part, Parts, as_float, load_parts
 from privynet_jax.errors import UserError
@@ -16,6 +17,7 @@ from privynet_jax.metrics import psnr_db, ssim
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.split import local_nn, local_params
 from privynet_jax.topology import CONV_LAYERS, ConvLayer, Topology
+from privynet_jax.unlabelled import stream_pictures
 from privynet_jax.weights import PretrainedWeights, load_weights
 
 __all__ = [
@@ -42,4 +44,5 @@ __all__ = [
     "local_params",
     "psnr_db",
     "ssim",
+    "stream_pictures",
 ]

@@ -1,250 +1,237 @@
-"""The feature cache: one pass of VGG16 over all images, written once and read by memory map.
+"""The feature cache: every image goes through VGG16 once, and what is missing on disk is repaired.
 
-A cache is a folder addressed by its content: weights, data, layers and channels decide its name.
-It is written under a temporary name and renamed, so it exists whole or not at all, and every file
-is compared with its checksum before it is used. `features` makes the pass, `grid` reads.
+Each layer has a folder addressed by what decides its content: weights, data and image size, layer,
+channels and storage type. In it lie a manifest with the calibration, and shards of rows (`shards`)
+that prove their own content. Opening a cache verifies every shard; whatever is missing or damaged,
+after a kill or from the start, is computed by one pass (`extraction`) over just those rows. That is
+also how a cache is first written, and how processes that run at once share the work.
 
-    features = load_features(weights, parts, union, cache_dir=Path("cache"))
+    features = load_features(weights, parts, union, cache_dir="cache")
     x = features[4].gather("target", indices, positions, width=32)
 """
 
-import hashlib
-import json
+import concurrent.futures
+import logging
 import os
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from tqdm import tqdm
 
-from privynet_jax.data import PART_NAMES, Parts, as_float
+from privynet_jax.cached_layer import CachedLayer, Unit, units_of
+from privynet_jax.coding import checked_dtype
+from privynet_jax.data import Parts
 from privynet_jax.errors import UserError
-from privynet_jax.execution import data_parallel
-from privynet_jax.features import CALIBRATION_IMAGES, LayerFeatures, extractor
-from privynet_jax.files import write_atomically
-from privynet_jax.topology import Topology
+from privynet_jax.extraction import FeaturePass, calibrate
+from privynet_jax.features import LayerFeatures
+from privynet_jax.files import is_remote
+from privynet_jax.shards import DamagedShardError, opener_of_files
 from privynet_jax.weights import PretrainedWeights
-from privynet_jax.wheels import sha256_of
 
-BATCH_SIZE = 128
-# Channels that are almost always zero are not blown up by more than this, against their layer.
-LEAST_RELATIVE_RMS = 0.01
-_VERSION = 1
-_MANIFEST = "manifest.json"
+# Arrays that fit into this together, those with the smallest rows first, are held in memory: the
+# smaller a row, the more does asking the system for it cost.
+_HELD_BYTES = 2**29
+_LOG = logging.getLogger(__name__)
 
 
 def load_features(
     weights: PretrainedWeights,
     parts: Parts,
     union: Mapping[int, Sequence[int]],
-    cache_dir: Path,
+    cache_dir: os.PathLike[str] | str,
+    *,
+    dtype: str = "float16",
+    share: tuple[int, int] = (0, 1),
 ) -> dict[int, LayerFeatures]:
-    """Returns the features of each layer, from the cache or, the first time, by one pass.
+    """Returns the features of each layer, computing what the cache lacks.
+
+    Every shard is verified before it is used. One that is damaged, or that a finished cache lacks,
+    is named in a warning and computed again. Processes may do this at once: each asks before every
+    shard whether somebody else has written it meanwhile.
 
     Args:
         weights: the pretrained network.
         parts: images of all four parts.
         union: layer -> channels to keep, as `needed_channels` gives it.
-        cache_dir: folder of caches; each is addressed by weights, data, layers and channels.
+        cache_dir: a local folder, or one in a bucket, such as gs://bucket/folder, whose shards are
+            copied to the local temporary folder for as long as the features are in use.
+        dtype: how features are stored: float16, float32, or uint8 (see `coding`).
+        share: (index, count) of this process among those that fill the cache together, so that
+            they start at different ends of the work. Each ends with the whole.
 
     Raises:
-        UserError: a cached file is damaged, the disk has too little room, or the network gives
+        UserError: the disk has too little room, the folder cannot be reached, or the network gives
             values that are not finite.
     """
-    identity = {
-        "version": _VERSION,
-        "weights": weights.fingerprint,
-        "data": parts.fingerprint,
-        "channels": {str(layer): list(map(int, channels)) for layer, channels in union.items()},
+    root = _reached(cache_dir) / "features"
+    scratch = None
+    if is_remote(root):
+        scratch = tempfile.TemporaryDirectory(prefix="privynet-features-")
+    layers = {
+        num_layers: CachedLayer(
+            root, weights, parts, num_layers, tuple(channels), checked_dtype(dtype), scratch
+        )
+        for num_layers, channels in union.items()
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    folder = cache_dir / f"features-{digest[:16]}"
-    if not folder.exists():
-        _build(folder, identity, weights, parts, union)
-    return _open(folder, union)
+    _calibrate(layers, weights, parts)
+    units = units_of(parts)
+    _verify(layers, units)
+    lacking = {m: layer for m, layer in layers.items() if set(units) - set(layer.shards)}
+    if lacking:
+        _check_disk_space(root, lacking, units)
+        _repair(lacking, _rotated(units, share), weights, parts)
+    for layer in layers.values():
+        layer.mark_complete()
+    return _opened(layers)
 
 
-def _build(
-    folder: Path,
-    identity: Mapping[str, Any],
-    weights: PretrainedWeights,
-    parts: Parts,
-    union: Mapping[int, Sequence[int]],
-) -> None:
-    """Writes a cache under a temporary name and renames it, so that it appears whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    shapes = _shapes(parts, union)
-    _check_disk_space(folder.parent, shapes)
-    partial = folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}")
-    partial.mkdir()
+def _reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
+    """Returns the cache's folder after making sure that files can be put there."""
     try:
-        _write_arrays(partial, shapes, weights, parts, union)
-        files = {name: sha256_of(partial / name) for name in shapes}
-        manifest = {**identity, "sha256": files}
-        write_atomically(partial / _MANIFEST, json.dumps(manifest, indent=1))
+        folder = epath.Path(cache_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.exists()  # buckets have no folders: this is what asks them first
+    # Every kind of bucket has exceptions of its own for "not installed", "no network", "no right".
+    except Exception as error:
+        if "://" not in os.fspath(cache_dir):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"the cache folder {os.fspath(cache_dir)} cannot be reached ({reason}); for gs:// "
+            "install gcsfs or TensorFlow and log in, or give a local --cache_dir"
+        ) from error
+    return folder
+
+
+def _calibrate(layers: Mapping[int, CachedLayer], weights: PretrainedWeights, parts: Parts) -> None:
+    """Gives every layer its coding: the one on disk, so that a resumed pass uses the very same."""
+    new = {m: layer for m, layer in layers.items() if not layer.read_manifest()}
+    if not new:
+        return
+    [dtype] = {layer.dtype for layer in new.values()}
+    union = {m: layer.channels for m, layer in new.items()}
+    for m, coding in calibrate(weights, parts, union, dtype).items():
+        new[m].write_manifest(coding)
+
+
+def _verify(layers: Mapping[int, CachedLayer], units: Sequence[Unit]) -> None:
+    """Finds all shards, naming those that are damaged and those that a finished cache lacks."""
+    pairs = [(layer, unit) for layer in layers.values() for unit in units]
+
+    def look(pair: tuple[CachedLayer, Unit]) -> str | None:
+        layer, unit = pair
         try:
-            partial.rename(folder)
-        except OSError:
-            # Another process may have been faster with the same content; renaming is the check.
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            found = layer.find(unit)
+        except DamagedShardError as error:
+            return str(error)
+        return "is missing" if not found and layer.was_complete else None
+
+    total = sum(layer.nbytes(unit) for layer, unit in pairs)
+    with (
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=total, desc="verifying features", unit="B", unit_scale=True, delay=2) as bar,
+    ):
+        for (layer, unit), complaint in zip(pairs, pool.map(look, pairs), strict=True):
+            if complaint:
+                _LOG.warning(
+                    "the feature cache's file %s %s; its features are computed again",
+                    layer.path(unit),
+                    complaint,
+                )
+            bar.update(layer.nbytes(unit))
 
 
-def _write_arrays(
-    folder: Path,
-    shapes: Mapping[str, tuple[int, ...]],
+def _repair(
+    layers: Mapping[int, CachedLayer],
+    units: Sequence[Unit],
     weights: PretrainedWeights,
     parts: Parts,
-    union: Mapping[int, Sequence[int]],
 ) -> None:
-    split, everywhere = data_parallel()
-    params = jax.device_put(weights.params, everywhere)
-    extract = extractor(union)
-    scales = _channel_scales(jax.jit(extract), params, parts, union)
-
-    @jax.jit
-    def normalised(params: Any, images: jax.Array) -> tuple[dict[int, jax.Array], jax.Array]:
-        features = extract(params, images)
-        features = {m: (x * scales[m]).astype(jnp.float16) for m, x in features.items()}
-        finite = jnp.stack([jnp.isfinite(x).all() for x in features.values()]).all()
-        return features, finite
-
-    batch_size = BATCH_SIZE * len(split.device_set)
-    total = sum(len(part) for _, part in parts.items())
-    with tqdm(total=total, desc="extracting features", unit="image") as progress:
-        for name, part in parts.items():
-            arrays = {
-                layer: _new_array(folder / file, shapes[file])
-                for layer, file in ((layer, _file_name(layer, name)) for layer in union)
-            }
-            for rows, images in _batches(part.images, batch_size):
-                features, finite = normalised(params, jax.device_put(images, split))
-                _check_finite(finite, weights, parts)
-                for layer, values in features.items():
-                    arrays[layer][rows] = np.asarray(values)[: rows.stop - rows.start]
-                progress.update(rows.stop - rows.start)
-            for array in arrays.values():
-                array.flush()
+    """Computes and writes what the layers lack, unit by unit, in one pass for all layers."""
+    union = {m: layer.channels for m, layer in layers.items()}
+    codings = {m: layer.coding for m, layer in layers.items()}
+    feature_pass = FeaturePass(weights, parts, union, codings)
+    todo = [unit for unit in units if any(unit not in x.shards for x in layers.values())]
+    images = sum(unit.count for unit in todo)
+    writing: concurrent.futures.Future[None] | None = None
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as writer,
+        tqdm(total=images, desc="extracting features", unit="image") as progress,
+    ):
+        for unit in todo:
+            lacking = [m for m, layer in layers.items() if not _has(layer, unit)]
+            if not lacking:
+                progress.update(unit.count)
+                continue
+            rows = getattr(parts, unit.part).images[unit.start : unit.stop]
+            stored = feature_pass.run(rows, progress.update)
+            if writing is not None:
+                writing.result()  # so that no more than two shards per layer are in memory
+            results = {layers[m]: stored[m] for m in lacking}
+            writing = writer.submit(_write, results, unit)
+        if writing is not None:
+            writing.result()
 
 
-def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """Creates a float16 .npy file and maps it, its space on the disk taken at once.
-
-    Without that a disk that fills up later would end the process with a bus error, not an OSError.
-    """
-    array = np.lib.format.open_memmap(path, "w+", np.float16, shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
-
-
-def _channel_scales(
-    extract: Callable[..., dict[int, jax.Array]],
-    params: Any,
-    parts: Parts,
-    union: Mapping[int, Sequence[int]],
-) -> dict[int, np.ndarray]:
-    """Layer -> float32 [channels kept]: one over the root mean square on auxiliary images."""
-    images = parts.auxiliary.images[:CALIBRATION_IMAGES]
-    squares: dict[int, Any] = dict.fromkeys(union, 0.0)
-    for rows, batch in _batches(images, BATCH_SIZE):
-        for layer, values in extract(params, batch).items():
-            real = np.asarray(values)[: rows.stop - rows.start]
-            squares[layer] = squares[layer] + np.square(real, dtype=np.float64).sum(axis=0)
-    scales = {}
-    for layer, total in squares.items():
-        rms = np.sqrt(total.mean(axis=(0, 1)) / len(images))
-        floor = max(LEAST_RELATIVE_RMS * rms.mean(), np.finfo(np.float32).tiny)
-        scales[layer] = np.float32(1 / np.maximum(rms, floor))
-    return scales
-
-
-def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (rows, float32 images), the last batch filled up so that one compilation serves."""
-    for start in range(0, len(images), batch_size):
-        batch = as_float(images[start : start + batch_size])
-        missing = batch_size - len(batch)
-        yield slice(start, start + len(batch)), np.pad(batch, ((0, missing), *[(0, 0)] * 3))
-
-
-def _file_name(layer: int, part: str) -> str:
-    return f"layer_{layer:02d}-{part}.npy"
-
-
-def _shapes(parts: Parts, union: Mapping[int, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    return {
-        _file_name(layer, name): (
-            len(part),
-            *Topology(layer, tuple(channels)).representation_shape(parts.image_size),
-        )
-        for layer, channels in union.items()
-        for name, part in parts.items()
-    }
-
-
-def _check_disk_space(cache_dir: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    needed = sum(2 * int(np.prod(shape)) for shape in shapes.values())
-    free = shutil.disk_usage(cache_dir).free
-    if free < needed:
-        raise UserError(
-            f"the feature cache needs {needed / 2**20:.0f} MiB and {cache_dir} has "
-            f"{free / 2**20:.0f} MiB free; give another --cache_dir, fewer layers or depths"
-        )
-
-
-def _check_finite(finite: jax.Array, weights: PretrainedWeights, parts: Parts) -> None:
-    if not finite:
-        raise UserError(
-            f"the weights {weights.source} give values that are not finite on {parts.name}; "
-            "check that the weights belong to VGG16 and that the images are in [0, 1]"
-        )
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes of this machine that no longer run left of the same cache."""
-    for partial in folder.parent.glob(f".{folder.name}.{socket.gethostname()}.*"):
-        owner = partial.suffix[1:]
-        if owner.isdecimal() and not _is_another_process(int(owner)):
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _is_another_process(number: int) -> bool:
-    """Whether another process than this one now runs under a number."""
+def _has(layer: CachedLayer, unit: Unit) -> bool:
+    """Whether a layer has a sound shard by now, maybe because another process wrote it."""
     try:
-        os.kill(number, 0)
-    except ProcessLookupError:
+        return unit in layer.shards or layer.find(unit)
+    except DamagedShardError:
         return False
-    except PermissionError:
-        return True  # somebody else's
-    # Restarted containers give out the same numbers: a folder with ours is a killed process's.
-    return number != os.getpid()
 
 
-def _open(folder: Path, union: Mapping[int, Sequence[int]]) -> dict[int, LayerFeatures]:
-    """Maps a cache's arrays after comparing every file with its checksum."""
-    remedy = f"delete {folder} and run again to extract the features anew"
-    try:
-        checksums = dict(json.loads((folder / _MANIFEST).read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+def _write(results: Mapping[CachedLayer, np.ndarray], unit: Unit) -> None:
+    for layer, stored in results.items():
+        layer.write(unit, stored)
+
+
+def _rotated(units: Sequence[Unit], share: tuple[int, int]) -> list[Unit]:
+    index, count = share
+    if not 0 <= index < count:
+        raise ValueError(f"Expected a share (index, count) with 0 <= index < count, got {share}")
+    start = len(units) * index // count
+    return [*units[start:], *units[:start]]
+
+
+def _check_disk_space(
+    root: epath.Path, layers: Mapping[int, CachedLayer], units: Sequence[Unit]
+) -> None:
+    needed = sum(
+        layer.nbytes(unit)
+        for layer in layers.values()
+        for unit in units
+        if unit not in layer.shards
+    )
+    local = Path(tempfile.gettempdir()) if is_remote(root) else Path(root)
+    free = shutil.disk_usage(local).free
+    if free < needed:
+        remedy = "set TMPDIR to a larger disk" if is_remote(root) else "give another --cache_dir"
         raise UserError(
-            f"the feature cache {folder} has no readable {_MANIFEST}; {remedy}"
-        ) from None
-    features = {}
-    for layer, channels in union.items():
-        arrays = {}
-        for name in PART_NAMES:
-            path = folder / _file_name(layer, name)
-            if not path.exists() or sha256_of(path) != checksums.get(path.name):
-                raise UserError(f"the feature cache's file {path} is missing or damaged; {remedy}")
-            arrays[name] = np.load(path, mmap_mode="r")
-        features[layer] = LayerFeatures(layer, tuple(channels), arrays)
-    return features
+            f"the feature cache needs {needed / 2**20:.0f} MiB and {local} has "
+            f"{free / 2**20:.0f} MiB free; {remedy}, fewer layers or depths"
+        )
+
+
+def _opened(layers: Mapping[int, CachedLayer]) -> dict[int, LayerFeatures]:
+    opener = opener_of_files()
+    stored = {m: layer.rows(opener) for m, layer in layers.items()}
+    arrays = [rows for of_layer in stored.values() for rows in of_layer.values()]
+    room = _HELD_BYTES
+    for rows in sorted(arrays, key=lambda rows: rows.row_bytes):
+        room -= rows.nbytes
+        if room < 0:
+            break
+        rows.hold()
+    return {
+        m: LayerFeatures(
+            m,
+            layer.channels,
+            {name: layer.coding.decoded(rows) for name, rows in stored[m].items()},
+        )
+        for m, layer in layers.items()
+    }

@@ -1,159 +1,62 @@
 """A whole characterisation: from a data set's name to a work directory full of results.
 
-This joins the rooms in their order (data, weights, features, grid, results) and decides nothing
-itself. `experiments.characterize` makes a `Config` from flags; a notebook can make its own.
+This joins the rooms in their order (data, weights, features, a mode's measurements, results) and
+decides nothing itself.
 
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
 
+import collections
 import dataclasses
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from privynet_jax import amortised, fine_tuning, grid, scoring
+from privynet_jax import fine_tuning, grid, scoring
 from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, grid_cells
+from privynet_jax.cells import Cell
+from privynet_jax.config import Config
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Parts, load_parts, spread_over_classes
-from privynet_jax.errors import UserError
-from privynet_jax.execution import Execution, data_parallel, default_execution
-from privynet_jax.features import LayerFeatures, needed_channels
-from privynet_jax.group import Progress
-from privynet_jax.models import WORKING_STRIDE, attacker, cloud_nn
+from privynet_jax.execution import Execution, default_execution
+from privynet_jax.group_checkpoints import Checkpoints
+from privynet_jax.modes import cached_channels, measurements, settings_of
+from privynet_jax.processes import share_of
 from privynet_jax.references import reference_rows
 from privynet_jax.results import PAIRS, AttackResult, CellResult
 from privynet_jax.risk import summarise
 from privynet_jax.store import ResultStore
-from privynet_jax.topology import CONV_LAYERS
-from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
-DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
+_REFERENCE = "reference.csv"
 _KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is characterised, and how thoroughly.
-
-    Attributes:
-        workdir: folder for results; made when missing.
-        dataset: as `data.load_parts` takes it.
-        weights: as `weights.load_weights` takes it.
-        layers: numbers of local convolution layers, each 1 to 13.
-        depths: numbers of released channels.
-        draws: random draws of channels per (layers, depth).
-        image_size: side of the images in pixels; a multiple of the deepest layer's stride and of 4.
-        seed: of the parts, the draws and all training.
-        cache_dir: folder for weights and features.
-        data_dir: folder of TFDS data sets; None is TFDS's default.
-        max_images: part name -> the most images used of it.
-        skip_unreadable: leave out images that cannot be decoded instead of refusing them.
-        cloud: schedule of the cloud NN.
-        attacker: schedule of the trained attacker.
-        cloud_width: channels of the cloud NN.
-        attacker_width: channels of the attacker.
-        attacker_blocks: residual blocks of the attacker.
-        examples: test images whose reconstructions are kept.
-        mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
-        scoring_images: images per part on which the last two score a cell, attackers on half.
-        fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
-            networks are trained further.
-        cells_per_device: cells that a device trains at once; 0 lets the backend decide.
-        steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
-    """
-
-    workdir: Path
-    dataset: str = "photo_patches"
-    weights: str = "embedded"
-    layers: tuple[int, ...] = (2, 4, 7, 10)
-    depths: tuple[int, ...] = (8, 32)
-    draws: int = 2
-    image_size: int = 32
-    seed: int = 0
-    cache_dir: Path = Path("~/.cache/privynet_jax")
-    data_dir: Path | None = None
-    max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    skip_unreadable: bool = False
-    cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
-    attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
-    cloud_width: int = 64
-    attacker_width: int = 64
-    attacker_blocks: int = 3
-    examples: int = 10
-    mode: str = DEDICATED
-    scoring_images: int = 64
-    fine_tuning_steps: int = 0
-    cells_per_device: int = 0
-    steps_per_dispatch: int = 0
-
-    def cells(self) -> tuple[Cell, ...]:
-        """Returns the grid's cells, or raises UserError where a setting makes no sense."""
-        cells = grid_cells(self.layers, self.depths, self.draws, self.seed)
-        unit = max(WORKING_STRIDE, CONV_LAYERS[max(self.layers) - 1].stride)
-        if self.image_size < 16 or self.image_size % unit:
-            raise UserError(
-                f"image_size is {self.image_size}; allowed are multiples of {unit} from 16 "
-                f"on with {max(self.layers)} layers; give another size or fewer layers"
-            )
-        self._check_mode()
-        return cells
-
-    def _check_mode(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
-        if self.mode != DEDICATED and self.scoring_images < self.examples:
-            raise UserError(
-                f"scoring_images is {self.scoring_images}; allowed are at least as many as "
-                f"examples, {self.examples}; score on more images or keep fewer examples"
-            )
-        if self.fine_tuning_steps < 0 or (self.fine_tuning_steps and self.mode != AMORTISED):
-            raise UserError(
-                f"fine_tuning_steps is {self.fine_tuning_steps} in mode {self.mode}; allowed are "
-                "positive numbers in mode amortised, else 0; leave it out or change the mode"
-            )
-
-    def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
-        """Returns the settings that decide the numbers: what `config.json` holds and compares."""
-        # Weights count by their fingerprint: the same ones may come from another file or format.
-        # Data likewise; what was skipped is not among them.
-        places = {"workdir", "cache_dir", "data_dir", "weights", "skip_unreadable"}
-        execution = {"cells_per_device", "steps_per_dispatch"}
-        settings = dataclasses.asdict(self)
-        return {
-            **{key: settings[key] for key in settings if key not in places | execution},
-            "layers": sorted(self.layers),
-            "depths": sorted(self.depths),
-            "data_fingerprint": parts.fingerprint,
-            "weights_fingerprint": weights.fingerprint,
-        }
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Characterisation:
-    """A finished characterisation.
+    """A characterisation, as far as it is done.
 
     Attributes:
-        results: one per cell, in the grid's order.
+        results: one per finished cell, in the grid's order.
+        complete: whether nothing is missing; else other processes are still at work.
         store: the work directory.
         examples: uint8 [K, H, W, 3], the test images whose reconstructions were kept.
     """
 
     results: list[CellResult]
+    complete: bool
     store: ResultStore
     examples: np.ndarray
 
 
 def characterise(config: Config) -> Characterisation:
-    """Runs what is missing of a characterisation and writes its tables.
+    """Runs what is missing of this process's share and writes tables of all that is done.
 
     Raises:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
@@ -168,128 +71,84 @@ def characterise(config: Config) -> Characterisation:
         max_images=config.max_images,
         skip_unreadable=config.skip_unreadable,
     )
-    weights = load_weights(config.weights, cache_dir=config.cache_dir.expanduser())
+    weights = load_weights(config.weights, cache_dir=config.local_cache)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
-    settings = grid.Settings(
-        cloud=cloud_nn(parts.num_classes, parts.image_size, config.cloud_width),
-        attacker=attacker(parts.image_size, config.attacker_width, config.attacker_blocks),
-        cloud_schedule=config.cloud,
-        attacker_schedule=config.attacker,
-    )
+    mine = share_of(cells, config.share)
+    per_layer = collections.Counter(cell.topology.num_layers for cell in mine)
     execution = default_execution(
-        len(config.depths) * config.draws, config.cells_per_device, config.steps_per_dispatch
+        max(per_layer.values(), default=1),
+        config.cells_per_device,
+        config.steps_per_dispatch,
+        config.device_memory_gib,
     )
     shown = spread_over_classes(parts.test.labels, config.examples)
-    _run_missing(config, cells, store, weights, parts, settings, execution, shown)
-    if not (store.workdir / "reference.csv").exists():
-        rows = reference_rows(parts, settings, execution, config.seed)
-        store.write_csv("reference.csv", rows)
+    _run_missing(config, cells, mine, store, weights, parts, execution, shown)
+    if config.share.index == 0 and not store.has_table(_REFERENCE):
+        settings = settings_of(config, parts)
+        store.write_csv(_REFERENCE, reference_rows(parts, settings, execution, config.seed))
+    # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
-    return Characterisation(results, store, parts.test.images[shown])
+    complete = len(results) == len(cells) and store.has_table(_REFERENCE)
+    return Characterisation(results, complete, store, parts.test.images[shown])
 
 
 def _run_missing(
     config: Config,
     cells: Sequence[Cell],
+    mine: Sequence[Cell],
     store: ResultStore,
     weights: PretrainedWeights,
     parts: Parts,
-    settings: grid.Settings,
     execution: Execution,
     shown: np.ndarray,
 ) -> None:
-    missing = [cell for cell in cells if not store.has(cell.name)]
+    missing = [cell for cell in mine if not store.has(cell.name)]
     if not missing:
         return
-    if config.mode == DEDICATED:
-        union = needed_channels([cell.topology for cell in cells])
-    else:
-        union = {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(config.layers)}
-    features = load_features(weights, parts, union, config.cache_dir.expanduser())
+    features = load_features(
+        weights,
+        parts,
+        cached_channels(config, cells),
+        config.feature_cache,
+        dtype=config.feature_dtype,
+        share=(config.share.index, config.share.count),
+    )
+    checkpoints = Checkpoints(
+        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
+    )
+    whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
+    names, due = [cell.name for cell in cells], 0.0
     with tqdm(
-        total=len(cells),
-        initial=len(cells) - len(missing),
-        desc="characterising",
+        total=len(mine),
+        initial=len(mine) - len(missing),
+        desc="characterising" + whose,
         bar_format=_BAR_FORMAT,
     ) as bar:
         # Shares of cells add up to a little more than their number by rounding.
         def progress(share: float) -> None:
             bar.update(min(share, bar.total - bar.n))
 
-        due = 0.0
-        for measurement in _measurements(
-            config, cells, missing, store, features, parts, settings, execution, shown, progress
+        for measurement in measurements(
+            config,
+            cells,
+            missing,
+            store,
+            features,
+            parts,
+            execution,
+            shown,
+            progress,
+            checkpoints,
         ):
             result = _result(measurement, config.image_size, execution.environment)
             store.save(result, _arrays(measurement))
             if time.monotonic() > due:
                 begun = time.monotonic()
-                store.write_tables([cell.name for cell in cells])
+                store.write_tables(names)
                 # Tables take longer with every cell; they may never take more than a twentieth.
                 due = time.monotonic() + max(_TABLES_EVERY, 20 * (time.monotonic() - begun))
-
-
-def _measurements(
-    config: Config,
-    cells: Sequence[Cell],
-    missing: Sequence[Cell],
-    store: ResultStore,
-    features: Mapping[int, LayerFeatures],
-    parts: Parts,
-    settings: grid.Settings,
-    execution: Execution,
-    shown: np.ndarray,
-    progress: Progress,
-) -> Iterator[grid.Measurement]:
-    """Returns the measurements of the missing cells, by the mode asked for."""
-    if config.mode == DEDICATED:
-        return grid.characterise(
-            cells,
-            missing,
-            features,
-            parts,
-            settings,
-            execution,
-            seed=config.seed,
-            examples=shown,
-            progress=progress,
-        )
-    shardings = data_parallel(every_cpu_device=True)
-    how = scoring.Scoring(
-        shardings,
-        len(shardings[0].device_set) * execution.cells_per_device,
-        config.scoring_images,
-        config.examples,
-    )
-    if config.mode == LINEAR:
-        return scoring.linear_measurements(cells, missing, features, parts, how, progress)
-    tasks = amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
-    folder = store.workdir / "networks"
-    if not config.fine_tuning_steps:
-        return scoring.amortised_measurements(
-            cells,
-            missing,
-            features,
-            parts,
-            tasks,
-            how,
-            folder,
-            seed=config.seed,
-            progress=progress,
-        )
-    return fine_tuning.fine_tuned_measurements(
-        cells,
-        missing,
-        features,
-        parts,
-        tasks,
-        how,
-        folder,
-        config.fine_tuning_steps,
-        execution,
-        seed=config.seed,
-        progress=progress,
-    )
+    # What is left belongs to groups of another number of devices.
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
 def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:

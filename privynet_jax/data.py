@@ -22,7 +22,7 @@ from tqdm import tqdm
 from privynet_jax.encoded import EncodedDataset, EncodedSplit
 from privynet_jax.errors import UserError
 from privynet_jax.folder_source import read_folder
-from privynet_jax.pictures import UnreadablePictureError, decode_picture
+from privynet_jax.pictures import decode_or_skip
 from privynet_jax.tfds_source import read_dataset
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
@@ -241,15 +241,11 @@ def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: s
     for index, data in enumerate(
         tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
     ):
-        try:
-            images[len(kept)] = decode_picture(data, image_size)
+        name = split.images.name(index)
+        picture = decode_or_skip(data, image_size, name, skip_unreadable)
+        if picture is not None:
+            images[len(kept)] = picture
             kept.append(index)
-        except UnreadablePictureError as error:
-            if not skip_unreadable:
-                raise UserError(
-                    f"cannot use {split.images.name(index)}: {error}; "
-                    "repair or remove it, or skip such files with --skip_unreadable"
-                ) from None
     if skipped := len(split) - len(kept):
         _LOG.warning("skipped %d unreadable images of the part %s", skipped, part)
     return Part(images[: len(kept)], split.labels[kept])

@@ -12,7 +12,7 @@ images. Post-ReLU zeros stay zeros, networks of all layers meet one scale, and V
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,12 +33,13 @@ class LayerFeatures:
     Attributes:
         num_layers: the layer; 0 stands for the images themselves, the reference without a split.
         channels: which of the layer's channels are cached, ascending.
-        parts: part name -> float16 [N, h, w, len(channels)], usually memory-mapped.
+        parts: part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an
+            array or what reads rows from disk as they are asked for (`shards.ShardedRows`).
     """
 
     num_layers: int
     channels: tuple[int, ...]
-    parts: Mapping[str, np.ndarray]
+    parts: Mapping[str, Any]
 
     def positions(self, channels: Sequence[int]) -> np.ndarray:
         """Returns where a topology's channels lie in the cached ones, int [depth]."""
@@ -47,12 +48,21 @@ class LayerFeatures:
     def gather(
         self, part: str, indices: np.ndarray, positions: np.ndarray, width: int
     ) -> np.ndarray:
-        """Returns float16 [len(indices), h, w, width]: chosen channels, then zeros."""
+        """Returns [len(indices), h, w, width] of the part's type: chosen channels, then zeros."""
         stored = self.parts[part]
-        height, columns = stored.shape[1:3]
-        batch = np.zeros((len(indices), height, columns, width), np.float16)
-        batch[..., : len(positions)] = stored[indices][..., positions]
+        batch = np.zeros((len(indices), *stored.shape[1:3], width), stored.dtype)
+        for where, values in _blocks(stored, indices, positions):
+            batch[where, ..., : len(positions)] = values
         return batch
+
+
+def _blocks(
+    stored: Any, indices: np.ndarray, positions: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields (where, values) of chosen rows and channels."""
+    if hasattr(stored, "select"):
+        return stored.select(indices, positions)
+    return iter([(slice(None), stored[indices][..., positions])])
 
 
 def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
@@ -68,7 +78,7 @@ class _NormalisedImages:
 
     def __init__(self, images: np.ndarray, scale: np.ndarray) -> None:
         self._images, self._scale = images, scale
-        self.shape = images.shape
+        self.shape, self.dtype = images.shape, np.dtype(np.float16)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         return np.float16(as_float(self._images[rows]) * self._scale)

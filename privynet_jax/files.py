@@ -1,8 +1,30 @@
-"""Files that appear whole or not at all, so that a killed run never leaves half of one."""
+"""Files that appear whole or not at all, so that a killed run never leaves half of one.
+
+`write_atomically` is for what must survive a power cut; `write_shared` for large files that carry
+their own checksum, in folders that several processes fill at once, local or in a bucket.
+
+    write_atomically(Path("config.json"), text)
+    write_shared(epath.Path("gs://bucket/shard.npy"), [header, rows, digest])
+"""
 
 import os
+import re
+import secrets
+import socket
 import tempfile
+import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # rooms that write small files start without it
+    from etils import epath
+
+# A temporary file older than this was left by somebody who is gone, whatever its name says.
+_ABANDONED_SECONDS = 24 * 3600
+# Tells this process from a killed one whose number it was given, as restarted containers do.
+_PROCESS = secrets.token_hex(4)
+_TEMPORARY = re.compile(r"\..+\.(?P<owner>\d+)\.(?P<process>[0-9a-f]{8})\.\w+")
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -24,3 +46,88 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def is_remote(path: os.PathLike[str] | str) -> bool:
+    """Whether a path names a place in a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
+
+
+def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True) -> None:
+    """Writes a file whose readers verify its content, beside other processes that may do the same.
+
+    Locally it appears whole, by renaming. In a bucket it is written in place: most stores show an
+    object only once it is closed, and the others are why readers verify.
+
+    Args:
+        path: what to write.
+        chunks: bytes-like objects, in order.
+        replace: False keeps a file that is already there, and drops this one. A bucket cannot
+            promise that; the last writer wins there.
+    """
+    if is_remote(path):
+        with path.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        return
+    prefix = f".{path.name}.{socket.gethostname()}.{os.getpid()}.{_PROCESS}."
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            for chunk in chunks:
+                _write_all(file.fileno(), memoryview(chunk).cast("B"))
+        os.chmod(partial, 0o644)
+        if replace:
+            os.replace(partial, path)
+        else:
+            _keep_first(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes temporary files that killed processes left of `write_shared` in a local folder.
+
+    Those of processes that run, on this machine or on another one, stay for a day.
+    """
+    for partial in folder.glob(".*"):
+        found = _TEMPORARY.fullmatch(partial.name)
+        if found and _is_abandoned(partial, **found.groupdict()):
+            partial.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, content: memoryview) -> None:
+    while len(content):
+        content = content[os.write(descriptor, content) :]
+
+
+def _keep_first(partial: str, path: "epath.Path") -> None:
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        os.replace(partial, path)
+
+
+def _is_abandoned(partial: Path, owner: str, process: str) -> bool:
+    try:
+        age = time.time() - partial.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    is_here = partial.name.endswith(f".{socket.gethostname()}.{owner}.{process}{partial.suffix}")
+    if age > _ABANDONED_SECONDS or not is_here:
+        return age > _ABANDONED_SECONDS
+    if int(owner) == os.getpid():
+        return process != _PROCESS
+    return not _runs(int(owner))
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True

@@ -8,8 +8,7 @@ layer's networks takes some more steps, with `grid`'s groups of cells and its mi
 """
 
 import dataclasses
-import operator
-import time
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import amortised, grid, training
+from privynet_jax import grid, training
 from privynet_jax.cells import Cell, training_key
 from privynet_jax.data import Part, Parts, spread_over_classes
-from privynet_jax.execution import Execution, MappedTask
+from privynet_jax.execution import Execution
 from privynet_jax.features import LayerFeatures
-from privynet_jax.group import Group, Member, Progress
+from privynet_jax.group import Member, Progress
+from privynet_jax.inputs import LayerInputs
+from privynet_jax.mapping import MappedTask
 from privynet_jax.scoring import ATTACKER, REPORTED, Scoring, by_layer, layer_networks
-from privynet_jax.training import Task
+from privynet_jax.subsets import LayerSums, Subset, layer_sums, linear_estimates, prepare
+from privynet_jax.training import CLOUD, Task
 
 FINE_TUNED = "fine-tuned"
 # Of the learning rate that trained the layer's networks.
@@ -65,44 +67,28 @@ def fine_tuned_measurements(
     depths = [cell.topology.depth for cell in cells]
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts, width)
+        sums = layer_sums(layer, parts, width)
         networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
-        mapped = {
-            name: MappedTask(task, execution)
-            for name, task in _tasks(tasks, steps, networks).items()
-        }
-        sampled_layer, sampled_parts = _sampled(layer, parts, scoring.images)
+        mapped = [MappedTask(task, execution) for task in _tasks(tasks, steps, networks)]
+        member = functools.partial(_member, layer=layer, sums=sums, width=width, seed=seed)
+        inputs = LayerInputs(*_sampled(layer, parts, scoring.images), width, execution)
+        shown = np.arange(scoring.examples)
         for start in range(0, len(mine), execution.group_size):
-            begun = time.perf_counter()
             chosen = mine[start : start + execution.group_size]
-            members = [_member(cell, layer, sums, width, seed) for cell in chosen]
-            group = Group(
-                members,
-                sampled_layer,
-                sampled_parts,
-                width,
-                execution,
-                lambda done: progress(done / 2),
-            )
-            measured = grid.measure(group, mapped, np.arange(scoring.examples))
-            grid.check_finite(measured, chosen)
-            measured["examples"] = jax.tree.map(grid.as_bytes, measured["examples"])
-            seconds = (time.perf_counter() - begun) / len(chosen)
-            for index, cell in enumerate(chosen):
-                fields = jax.tree.map(operator.itemgetter(index), measured)
-                yield grid.Measurement(cell=cell, seconds=seconds, **fields)
+            yield from grid.group_measurements(chosen, member, inputs, mapped, shown, progress)
 
 
-def _tasks(tasks: tuple[Task, Task], steps: int, networks: Mapping[str, Any]) -> dict[str, Task]:
+def _tasks(tasks: tuple[Task, Task], steps: int, networks: Mapping[str, Any]) -> list[Task]:
     cloud, attacker = tasks
-    return {
-        grid.CLOUD: continued(cloud, networks[grid.CLOUD], steps),
-        grid.LINEAR: dataclasses.replace(
+    tuned = continued(attacker, networks[ATTACKER], steps)
+    return [
+        continued(cloud, networks[CLOUD], steps),
+        dataclasses.replace(
             training.linear_task(),
-            predict=lambda _, subset, x: amortised.linear_estimates(subset, x),
+            predict=lambda _, subset, x: linear_estimates(subset, x),
         ),
-        FINE_TUNED: continued(attacker, networks[ATTACKER], steps),
-    }
+        dataclasses.replace(tuned, name=FINE_TUNED),
+    ]
 
 
 def continued(task: Task, params: Any, steps: int) -> Task:
@@ -120,17 +106,15 @@ def continued(task: Task, params: Any, steps: int) -> Task:
     def init(key: jax.Array, x: jax.Array) -> Any:
         return jax.tree.map(jnp.zeros_like, params)
 
-    def predict(difference: Any, subset: amortised.Subset, x: jax.Array) -> jax.Array:
+    def predict(difference: Any, subset: Subset, x: jax.Array) -> jax.Array:
         return task.predict(jax.tree.map(jnp.add, params, difference), subset, x)
 
     return dataclasses.replace(task, init=init, predict=predict, schedule=schedule)
 
 
-def _member(
-    cell: Cell, layer: LayerFeatures, sums: amortised.LayerSums, width: int, seed: int
-) -> Member:
+def _member(cell: Cell, layer: LayerFeatures, sums: LayerSums, width: int, seed: int) -> Member:
     positions = layer.positions(cell.topology.channels)
-    subset = amortised.prepare(sums, positions, width)
+    subset = prepare(sums, positions, width)
     # A group hands over the released channels alone, in order and padded.
     own = subset.imputation._replace(positions=np.arange(width, dtype=np.int32))
     return Member(positions, training_key(cell, seed), subset._replace(imputation=own))

@@ -52,9 +52,13 @@ def list_pictures(folder: Path) -> list[Path]:
     """Returns all visible files below a folder, sorted by path; labelled or not.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one is a link to nothing.
     """
-    paths = sorted(path for path in _walk(folder) if path.is_file())
+    found = sorted(_walk(folder))
+    if broken := [path for path in found if not path.exists()]:
+        # Passed over, a whole class could go missing unnoticed.
+        raise UserError(f"{broken[0]} is a link to nothing; repair or remove it")
+    paths = [path for path in found if path.is_file()]
     if not paths:
         raise UserError(f"{folder} holds no pictures; give a folder that does")
     return paths
@@ -63,7 +67,7 @@ def list_pictures(folder: Path) -> list[Path]:
 def _read_split(
     folder: Path, class_names: tuple[str, ...] | None
 ) -> tuple[EncodedSplit, tuple[str, ...]]:
-    loose = [path.name for path in _visible(folder) if path.is_file()]
+    loose = [path.name for path in _visible(folder) if not path.is_dir()]
     classes = sorted(path for path in _visible(folder) if path.is_dir())
     if loose or not classes:
         found = f"the file {sorted(loose)[0]}" if loose else "nothing"

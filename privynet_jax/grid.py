@@ -9,32 +9,37 @@ the devices that `execution` found, `characterisation` keeps the results.
 """
 
 import dataclasses
+import functools
 import itertools
+import math
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from privynet_jax import linear, training
+from privynet_jax import linear, termination, training
 from privynet_jax.cells import Cell, training_key
 from privynet_jax.data import Part, Parts, as_float
 from privynet_jax.errors import UserError
-from privynet_jax.execution import Execution, MappedTask
+from privynet_jax.execution import Execution
 from privynet_jax.features import LayerFeatures, image_features
 from privynet_jax.group import Group, Member, Progress
+from privynet_jax.group_checkpoints import Checkpoints, GroupCheckpoint
+from privynet_jax.inputs import LayerInputs
+from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import CloudNN, ResidualAttacker
-from privynet_jax.training import Schedule
+from privynet_jax.training import CLOUD, Schedule
 
 # Positions of representations that enter a Gram matrix: over 100 per unknown at 512 channels.
 GRAM_POSITIONS = 2**19
 # Share of the attacker's images on which the linear attack chooses its ridge.
 _HELD_OUT = 0.2
-_GRAM_BATCH = 64
+# Positions whose neighbourhoods are formed at once: 64 images of 32 x 32, and 1 of 224 x 224.
+_GRAM_BATCH, _GRAM_BATCH_POSITIONS = 64, 2**16
 
-CLOUD, LINEAR, RESIDUAL = "cloud", "linear", "residual"
 _REPORTED = ("validation", "test")
 
 
@@ -78,6 +83,7 @@ def characterise(
     seed: int,
     examples: Sequence[int] = (),
     progress: Progress = lambda share: None,
+    checkpoints: Checkpoints | None = None,
 ) -> Iterator[Measurement]:
     """Yields a measurement per missing cell, group by group, layers ascending.
 
@@ -91,26 +97,29 @@ def characterise(
         seed: of the grid; each cell derives its own key.
         examples: indices of test images whose reconstructions are kept.
         progress: told about finished work.
+        checkpoints: where groups in training are kept; None keeps none.
+
+    Raises:
+        UserError: training diverged, or a single cell does not fit into a device's memory.
+        Terminated: SIGTERM came; what was trained so far is in the checkpoints.
     """
     width = max(cell.topology.depth for cell in cells)
-    tasks = _map_tasks(settings, execution)
+    wanted, tasks_for = set(missing), functools.cache(functools.partial(_map_tasks, settings))
     for num_layers in sorted({cell.topology.num_layers for cell in missing}):
+        of_layer = [cell for cell in cells if cell.topology.num_layers == num_layers]
         layer = features[num_layers]
-        of_layer = [cell for cell in missing if cell.topology.num_layers == num_layers]
         sums = linear_statistics(layer, parts.auxiliary)
-        for start in range(0, len(of_layer), execution.group_size):
-            chosen = of_layer[start : start + execution.group_size]
-            begun = time.perf_counter()
-            members = [_member(cell, layer, sums, seed, width) for cell in chosen]
-            # Two networks of each cell are trained.
-            group = Group(members, layer, parts, width, execution, lambda done: progress(done / 2))
-            measured = measure(group, tasks, np.asarray(examples, int))
-            check_finite(measured, chosen)
-            measured["examples"] = jax.tree.map(as_bytes, measured["examples"])
-            seconds = (time.perf_counter() - begun) / len(chosen)
-            for index, cell in enumerate(chosen):
-                mine = jax.tree.map(operator.itemgetter(index), measured)
-                yield Measurement(cell=cell, seconds=seconds, **mine)
+        member = functools.partial(_member, layer=layer, sums=sums, seed=seed, width=width)
+        inputs_for = functools.partial(LayerInputs, layer, parts, width)
+        inputs = _fitting_inputs(execution, inputs_for, tasks_for, member(of_layer[0]))
+        size = inputs.execution.group_size
+        for start in range(0, len(of_layer), size):
+            # The grid decides who is whose company, not what is missing: a checkpoint is a group's.
+            chosen = [cell for cell in of_layer[start : start + size] if cell in wanted]
+            if chosen:
+                tasks, shown = tasks_for(inputs.execution), np.asarray(examples, int)
+                kept = checkpoints.of_group([cell.name for cell in chosen]) if checkpoints else None
+                yield from group_measurements(chosen, member, inputs, tasks, shown, progress, kept)
 
 
 def accuracy_without_split(
@@ -131,7 +140,7 @@ def accuracy_without_split(
     alone = dataclasses.replace(execution, devices=execution.devices[:1], cells_per_device=1)
     task = MappedTask(training.cloud_task(settings.cloud, settings.cloud_schedule), alone)
     member = Member(positions=np.arange(3), key=key, extras=())
-    group = Group([member], image_features(parts), parts, 3, alone, progress)
+    group = Group([member], LayerInputs(image_features(parts), parts, 3, alone), progress)
     params = group.train(task)
     right = {part: group.evaluate(task, params, part)["accuracy"][0] for part in _REPORTED}
     if not np.isfinite(right["test"]).all():
@@ -142,21 +151,76 @@ def accuracy_without_split(
     return right
 
 
-def _map_tasks(settings: Settings, execution: Execution) -> dict[str, MappedTask]:
-    tasks = {
-        CLOUD: training.cloud_task(settings.cloud, settings.cloud_schedule),
-        LINEAR: training.linear_task(),
-        RESIDUAL: training.attacker_task(settings.attacker, settings.attacker_schedule),
-    }
-    return {name: MappedTask(task, execution) for name, task in tasks.items()}
+def _map_tasks(settings: Settings, execution: Execution) -> list[MappedTask]:
+    tasks = (
+        training.cloud_task(settings.cloud, settings.cloud_schedule),
+        training.linear_task(),
+        training.attacker_task(settings.attacker, settings.attacker_schedule),
+    )
+    return [MappedTask(task, execution) for task in tasks]
 
 
-def measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray) -> dict[str, Any]:
+def _fitting_inputs(
+    execution: Execution,
+    inputs_for: Callable[[Execution], LayerInputs],
+    tasks_for: Callable[[Execution], Sequence[MappedTask]],
+    probe: Member,
+) -> LayerInputs:
+    """Returns a layer's inputs for as many cells per device as the devices' memory allows."""
+    while True:
+        inputs = inputs_for(execution)
+        if execution.step_bytes is None:
+            return inputs
+        try:
+            group = Group([probe], inputs)
+            for task in tasks_for(execution):
+                group.check_memory(task)
+            return inputs
+        except DoesNotFitError as error:
+            if execution.cells_per_device == 1:
+                raise UserError(
+                    f"{error}; give smaller batches, narrower networks or smaller images"
+                ) from None
+            halved = -(-execution.cells_per_device // 2)
+            execution = dataclasses.replace(execution, cells_per_device=halved)
+
+
+def group_measurements(
+    cells: Sequence[Cell],
+    member: Callable[[Cell], Member],
+    inputs: LayerInputs,
+    tasks: Sequence[MappedTask],
+    examples: np.ndarray,
+    progress: Progress,
+    checkpoint: GroupCheckpoint | None = None,
+) -> Iterator[Measurement]:
+    """Yields the measurements of cells that are one group; arguments are those of `Group`.
+
+    SIGTERM is deferred while they train, so that their checkpoint can be saved.
+    """
+    begun = time.perf_counter()
+    # Two networks of each cell are trained.
+    share = lambda done: progress(done / 2)  # noqa: E731
+    with termination.deferred():
+        group = Group([member(cell) for cell in cells], inputs, share, checkpoint)
+        measured = _measure(group, tasks, examples)
+    _check_finite(measured, cells)
+    measured["examples"] = jax.tree.map(_as_bytes, measured["examples"])
+    seconds = (time.perf_counter() - begun) / len(cells)
+    for index, cell in enumerate(cells):
+        mine = jax.tree.map(operator.itemgetter(index), measured)
+        yield Measurement(cell=cell, seconds=seconds, **mine)
+    if checkpoint:
+        checkpoint.discard()
+
+
+def _measure(group: Group, tasks: Sequence[MappedTask], examples: np.ndarray) -> dict[str, Any]:
     """Returns a `Measurement`'s fields with a leading axis of cells in every array."""
     accuracy: dict[str, np.ndarray] = {}
     attacks: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     rebuilt: dict[str, np.ndarray] = {}
-    for name, task in tasks.items():
+    for task in tasks:
+        name = task.task.name
         params = group.train(task)
         metrics = {part: group.evaluate(task, params, part) for part in _REPORTED}
         if name == CLOUD:
@@ -167,12 +231,12 @@ def measure(group: Group, tasks: Mapping[str, MappedTask], examples: np.ndarray)
     return {"accuracy": accuracy, "attacks": attacks, "examples": rebuilt}
 
 
-def as_bytes(images: np.ndarray) -> np.ndarray:
+def _as_bytes(images: np.ndarray) -> np.ndarray:
     """Returns images in [0, 1] as uint8."""
     return np.uint8(np.round(255 * images))
 
 
-def check_finite(measured: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+def _check_finite(measured: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     """Refuses what diverged: it would pass for a weak attacker, or for an inaccurate cloud NN."""
     values = {name: metrics["test"]["psnr_db"] for name, metrics in measured["attacks"].items()}
     values[CLOUD] = measured["accuracy"]["test"]
@@ -205,11 +269,13 @@ def linear_statistics(
 ) -> tuple[linear.LinearStatistics, linear.LinearStatistics]:
     """Sums over the first auxiliary images, as many as `positions` allows: most; the rest."""
     stored = layer.parts["auxiliary"]
-    count = min(len(auxiliary), -(-positions // int(np.prod(stored.shape[1:3]))))
+    per_image = math.prod(stored.shape[1:3])
+    count = min(len(auxiliary), -(-positions // per_image))
+    batch = max(1, min(_GRAM_BATCH, _GRAM_BATCH_POSITIONS // per_image))
     fitted = max(1, count - max(1, round(_HELD_OUT * count)))
 
     def sums(start: int, stop: int) -> linear.LinearStatistics:
-        cuts = [*range(start, stop, _GRAM_BATCH), stop]
+        cuts = [*range(start, stop, batch), stop]
         return linear.gather_statistics(
             (np.float32(stored[begin:end]), as_float(auxiliary.images[begin:end]))
             for begin, end in itertools.pairwise(cuts)

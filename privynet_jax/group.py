@@ -1,24 +1,27 @@
 """A group of cells of one layer that train, and are evaluated, side by side.
 
-`grid` forms the groups; `execution` maps the task's functions over the devices; this file brings
-data and cells together: it gathers each cell's mini-batches, keeps the devices busy, and takes the
-results apart again.
+`grid` forms the groups, `inputs` brings the data, `mapping` has the functions; this file calls them
+in order: it draws each cell's mini-batches, keeps the devices busy, keeps what a lost machine would
+lose, and takes the results apart again.
 """
 
 import collections
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from privynet_jax import training
-from privynet_jax.data import Parts
-from privynet_jax.execution import Execution, MappedTask
-from privynet_jax.features import LayerFeatures
+from privynet_jax import termination, training
+from privynet_jax.group_checkpoints import GroupCheckpoint, TrainingProgress
+from privynet_jax.inputs import LayerInputs, one_ahead
+from privynet_jax.mapping import MappedTask
 
 EVALUATION_BATCH = 128
+# Of representations and images of one evaluated batch: large images come in smaller batches.
+_EVALUATION_BYTES = 2**26
 # Steps that the host may be ahead of the devices, which bounds the batches waiting in memory.
 _AHEAD = 2
 
@@ -42,101 +45,149 @@ class Member:
 
 
 class Group:
-    """Cells of one layer that go through everything side by side.
-
-    A group that does not fill the devices repeats its last cell; the copies are dropped at the end,
-    so that no number depends on how full a group is.
-    """
+    """Cells of one layer that go through everything side by side."""
 
     def __init__(
         self,
         members: Sequence[Member],
-        layer: LayerFeatures,
-        parts: Parts,
-        width: int,
-        execution: Execution,
-        progress: Progress,
+        inputs: LayerInputs,
+        progress: Progress = lambda share: None,
+        checkpoint: GroupCheckpoint | None = None,
+        stop_requested: Callable[[], bool] = termination.requested,
     ) -> None:
         """Brings cells together.
 
         Args:
             members: at most `execution.group_size` cells.
-            layer: their features.
-            parts: images and labels.
-            width: channels to which every representation is padded.
-            execution: how to spread them; that of the tasks.
+            inputs: their layer; its execution is that of the tasks.
             progress: told about finished training steps.
+            checkpoint: where the group is kept while it trains; None keeps nothing.
+            stop_requested: whether to save, and give way by `Terminated`; asked at every dispatch.
         """
-        self._members, self._layer, self._parts = members, layer, parts
-        self._width, self._execution, self._progress = width, execution, progress
-        self._extras = self._stacked([member.extras for member in members])
+        self._members, self._inputs, self._progress = members, inputs, progress
+        self._checkpoint, self._stop_requested = checkpoint, stop_requested
+        self._execution = inputs.execution
+        self._positions = [member.positions for member in members]
+        self._constants = inputs.constants(self._positions, [member.extras for member in members])
+        kept = checkpoint.restore() if checkpoint else None
+        self._kept = kept or TrainingProgress({})
+
+    def check_memory(self, task: MappedTask) -> None:
+        """Compiles a training step; raises `mapping.DoesNotFitError` where it is too large."""
+        if task.task.schedule is not None:
+            state, rows = self._initial(task)
+            _, batches, live = next(self._dispatches(task, rows, start=0))
+            resident = self._resident(task, task.task.part)
+            task.compiled_steps(state, self._constants, resident, batches, live)
 
     def train(self, task: MappedTask) -> Any:
-        """Trains one network per cell; returns its params, for `evaluate` and `predict`."""
-        schedule = task.task.schedule
+        """Trains one network per cell; returns its params, for `evaluate` and `predict`.
+
+        Raises:
+            Terminated: a stop was requested; the checkpoint, if any, has everything so far.
+        """
+        schedule, name = task.task.schedule, task.task.name
         if schedule is None:
-            return self._stacked([{}] * len(self._members))
-        targets = self._targets(task, task.task.part)
-        keys = [jax.random.fold_in(member.key, task.task.stream) for member in self._members]
-        initial, shuffling = zip(*map(jax.random.split, keys), strict=True)
-        orders = [training.batch_order(key, len(targets), schedule) for key in shuffling]
-        key_data = self._stacked([np.asarray(jax.random.key_data(key)) for key in initial])
-        state = task.init(key_data, self._gather(task.task.part, [order[0] for order in orders]))
+            return self._execution.stack([{}] * len(self._members))
+        state, rows = self._initial(task)
+        if name in self._kept.finished:
+            self._progress(len(self._members))
+            return self._restacked(state.params, self._kept.finished[name])
+        start = 0
+        if self._kept.task == name:
+            state, start = self._restacked(state, self._kept.state), self._kept.step
+            self._progress(len(self._members) * start / schedule.steps)
+        resident = self._resident(task, task.task.part)
         losses: collections.deque[jax.Array] = collections.deque()
-        for start in range(0, schedule.steps, self._execution.steps_per_dispatch):
-            rows = [order[start : start + self._execution.steps_per_dispatch] for order in orders]
-            batch = self._gather(task.task.part, rows)
-            answers = self._stacked([targets[mine] for mine in rows])
-            # Returns at once; the next batch is gathered on the host while the devices work.
-            state, loss = task.steps(state, self._extras, batch, answers)
+        for step, batches, live in one_ahead(self._dispatches(task, rows, start)):
+            # Returns at once: the next batch is gathered on the host while the devices work.
+            state, loss = task.steps(state, self._constants, resident, batches, live)
             losses.append(loss)
             if len(losses) > _AHEAD:
                 losses.popleft().block_until_ready()
-            self._progress(len(self._members) * len(rows[0]) / schedule.steps)
+            self._progress(len(self._members) * int(live[0, 0].sum()) / schedule.steps)
+            self._keep(name, step, state)
+        self._finish(name, state.params)
         return state.params
 
     def evaluate(self, task: MappedTask, params: Any, part: str) -> dict[str, np.ndarray]:
         """Returns metric -> float32 [cells, N] over all images of a part."""
-        targets = self._targets(task, part)
-        batches = []
-        for start in range(0, len(targets), EVALUATION_BATCH):
-            real = min(EVALUATION_BATCH, len(targets) - start)
+        total, size = len(getattr(self._inputs.parts, part)), self._evaluation_batch()
+        resident, batches = self._resident(task, part), []
+        for start in range(0, total, size):
             # The last batch repeats its last image up to the one shape that is compiled.
-            rows = np.minimum(np.arange(start, start + EVALUATION_BATCH), len(targets) - 1)
-            batch, answers = self._shared(part, rows), self._stacked(self._repeated(targets[rows]))
-            values = task.evaluate(params, self._extras, batch, answers)
-            batches.append({name: self._unstacked(x)[:, :real] for name, x in values.items()})
+            rows = np.minimum(np.arange(start, start + size), total - 1)
+            batch = self._shared(task, part, rows)
+            values = task.evaluate(params, self._constants, resident, batch)
+            found = self._execution.unstack(values, len(self._members))
+            real = min(size, total - start)
+            batches.append({metric: x[:, :real] for metric, x in found.items()})
+            self._keep()
         return {name: np.concatenate([b[name] for b in batches], axis=1) for name in batches[0]}
 
     def predict(self, task: MappedTask, params: Any, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns the outputs for chosen images of a part, [cells, len(rows), ...]."""
-        return self._unstacked(task.predict(params, self._extras, self._shared(part, rows)))
+        # One image at least: JAX cannot take arrays without elements off several devices.
+        batch = self._shared(task, part, rows if len(rows) else np.zeros(1, int))
+        outputs = task.predict(params, self._constants, self._resident(task, part), batch)
+        return self._execution.unstack(outputs, len(self._members))[:, : len(rows)]
 
-    def _targets(self, task: MappedTask, part: str) -> np.ndarray:
-        return getattr(getattr(self._parts, part), task.task.targets)
+    def _initial(self, task: MappedTask) -> tuple[training.State, list[np.ndarray]]:
+        """The state before the first step, and per cell its rows [steps, batch size]."""
+        total = len(getattr(self._inputs.parts, task.task.part))
+        keys = [jax.random.fold_in(member.key, task.task.stream) for member in self._members]
+        initial, shuffling = zip(*map(jax.random.split, keys), strict=True)
+        rows = [training.batch_order(key, total, task.task.schedule) for key in shuffling]
+        key_data = self._execution.stack([np.asarray(jax.random.key_data(key)) for key in initial])
+        batch = self._batch(task, task.task.part, [mine[0] for mine in rows])
+        resident = self._resident(task, task.task.part)
+        return task.init(key_data, self._constants, resident, batch), rows
 
-    def _shared(self, part: str, rows: np.ndarray) -> np.ndarray:
-        return self._gather(part, self._repeated(rows))
+    def _dispatches(
+        self, task: MappedTask, rows: Sequence[np.ndarray], start: int
+    ) -> Iterator[tuple[int, Any, np.ndarray]]:
+        """Yields (steps done after it, batches, which of its steps are live) per dispatch."""
+        total, size = len(rows[0]), self._execution.steps_per_dispatch
+        for first in range(start, total, size):
+            steps = np.arange(first, first + size)
+            # Steps beyond the last one are computed and thrown away: one shape is compiled.
+            chosen = [mine[np.minimum(steps, total - 1)] for mine in rows]
+            live = self._execution.stack([steps < total] * len(self._members))
+            yield min(first + size, total), self._batch(task, task.task.part, chosen), live
 
-    def _gather(self, part: str, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """float16 [devices, cells per device, *rows[i].shape, h, w, width], zeros included."""
-        batches = []
-        for member, mine in zip(self._members, rows, strict=True):
-            flat = self._layer.gather(part, mine.ravel(), member.positions, self._width)
-            batches.append(flat.reshape(*mine.shape, *flat.shape[1:]))
-        return self._stacked(batches)
+    def _keep(self, name: str = "", step: int = 0, state: Any = None) -> None:
+        """Saves a checkpoint where one is due; gives way where a stop was requested."""
+        stop = self._stop_requested()
+        if self._checkpoint and (stop or self._checkpoint.is_due()):
+            progress = TrainingProgress(self._kept.finished, name, step, self._leaves(state))
+            self._checkpoint.save(progress, wait=stop)
+        if stop:
+            raise termination.Terminated
 
-    def _repeated(self, array: np.ndarray) -> list[np.ndarray]:
-        return [array] * len(self._members)
+    def _finish(self, name: str, params: Any) -> None:
+        if self._checkpoint:
+            done = {**self._kept.finished, name: self._leaves(params)}
+            self._kept = TrainingProgress(done)
 
-    def _stacked(self, per_cell: Sequence[Any]) -> Any:
-        """Stacks one pytree per cell to leading axes [devices, cells per device]."""
-        filled = [*per_cell, *[per_cell[-1]] * (self._execution.group_size - len(per_cell))]
-        shape = (len(self._execution.devices), self._execution.cells_per_device)
-        return jax.tree.map(lambda *x: np.stack(x).reshape(*shape, *np.shape(x[0])), *filled)
+    def _leaves(self, tree: Any) -> list[np.ndarray]:
+        return jax.tree.leaves(self._execution.unstack(tree, len(self._members)))
 
-    def _unstacked(self, array: jax.Array) -> np.ndarray:
-        """[devices, cells per device, ...] -> [cells, ...], without the copies."""
-        values = np.asarray(array)
-        flat = values.reshape(self._execution.group_size, *values.shape[2:])
-        return flat[: len(self._members)]
+    def _restacked(self, like: Any, leaves: Sequence[np.ndarray]) -> Any:
+        """Puts a checkpoint's leaves [cells, ...] back on the devices, in the form of a tree."""
+        structure = jax.tree.structure(like)
+        cells = [structure.unflatten(x[cell] for x in leaves) for cell in range(len(self._members))]
+        return self._execution.place(self._execution.stack(cells))
+
+    def _evaluation_batch(self) -> int:
+        pixels = math.prod(self._inputs.parts.test.images.shape[1:])
+        values = pixels + math.prod(self._inputs.representation_shape)
+        return max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // (4 * values)))
+
+    def _resident(self, task: MappedTask, part: str) -> Any:
+        return self._inputs.resident(part, task.task.targets)
+
+    def _shared(self, task: MappedTask, part: str, rows: np.ndarray) -> Any:
+        return self._batch(task, part, [rows] * len(self._members))
+
+    def _batch(self, task: MappedTask, part: str, rows: Sequence[np.ndarray]) -> Any:
+        return self._inputs.batch(part, task.task.targets, self._positions, rows)

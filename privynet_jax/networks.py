@@ -8,7 +8,6 @@ can be scored later. They belong to the settings in the work directory's `config
 """
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def save_networks(folder: Path, networks: Any) -> None:
     """Writes a layer's networks; the folder appears whole or not at all.
 
     Args:
-        folder: replaced if it exists; folders above it are made.
+        folder: kept as it is if it exists; folders above it are made.
         networks: a pytree of nested dictionaries of arrays.
     """
     folder = folder.absolute()  # Orbax takes no relative paths
@@ -36,9 +35,12 @@ def save_networks(folder: Path, networks: Any) -> None:
         partial = Path(scratch) / "checkpoint"
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(partial, args=ocp.args.PyTreeSave(networks))
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            # Another process may have trained the same networks, and been faster.
+            if not folder.exists():
+                raise
 
 
 def load_networks(folder: Path) -> Any:

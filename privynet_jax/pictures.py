@@ -12,6 +12,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from privynet_jax.errors import UserError
+
 # A 12000 x 12000 photograph still passes; decoded, it takes 432 MB.
 MAX_PIXELS = 150_000_000
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -53,6 +55,23 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
     except Exception as error:  # decoders of damaged data raise all sorts of types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnreadablePictureError(f"it is damaged: {reason}") from None
+
+
+def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray | None:
+    """Returns `decode_picture` of a named file; None where it is unreadable and may be skipped.
+
+    Raises:
+        UserError: it is unreadable and may not be skipped.
+    """
+    try:
+        return decode_picture(data, size)
+    except UnreadablePictureError as error:
+        if skip:
+            return None
+        raise UserError(
+            f"cannot use {name}: {error}; "
+            "repair or remove it, or skip such files with --skip_unreadable"
+        ) from None
 
 
 def _check_size(image: Image.Image) -> None:

@@ -23,17 +23,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax import amortised, training
-from privynet_jax.amortised import LayerSums, Shardings, Subset
+from privynet_jax.amortised import Shardings
 from privynet_jax.cells import Cell
 from privynet_jax.data import Parts, spread_over_classes
 from privynet_jax.errors import UserError
 from privynet_jax.features import LayerFeatures
-from privynet_jax.grid import CLOUD, LINEAR, Measurement
+from privynet_jax.grid import Measurement
 from privynet_jax.group import Progress
 from privynet_jax.metrics import correct
 from privynet_jax.networks import load_networks, save_networks
 from privynet_jax.probe import pool_part, probe_scores
-from privynet_jax.training import Task
+from privynet_jax.subsets import (
+    LayerSums,
+    Subset,
+    layer_sums,
+    linear_estimates,
+    prepare,
+    stacked,
+)
+from privynet_jax.training import CLOUD, LINEAR, Task
 
 AMORTISED = "amortised"
 # What an attacker has besides the representations under attack: the imputation knows how released
@@ -99,7 +107,7 @@ def amortised_measurements(
     score_images = jax.jit(_image_scorer(tasks[1], scoring.examples))
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts, max(depths))
+        sums = layer_sums(layer, parts, max(depths))
         networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
         networks = jax.device_put(networks, scoring.shardings[1])
         samples = _samples(layer, parts, scoring)
@@ -137,7 +145,7 @@ def linear_measurements(
     score_probe = jax.jit(jax.vmap(_probe_correct, in_axes=(0, None, None)))
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
-        sums = amortised.layer_sums(layer, parts, width)
+        sums = layer_sums(layer, parts, width)
         samples = _samples(layer, parts, scoring)
         numbers = {
             part: jax.device_put(
@@ -236,11 +244,8 @@ def _measurements(
     for start in range(0, len(cells), scoring.at_once):
         begun = time.perf_counter()
         group = cells[start : start + scoring.at_once]
-        subsets = [
-            amortised.prepare(sums, layer.positions(cell.topology.channels), width)
-            for cell in group
-        ]
-        filled = amortised.stacked([*subsets, *subsets[-1:] * (scoring.at_once - len(group))])
+        subsets = [prepare(sums, layer.positions(cell.topology.channels), width) for cell in group]
+        filled = stacked([*subsets, *subsets[-1:] * (scoring.at_once - len(group))])
         fields = jax.device_get(score(jax.device_put(filled, scoring.shardings[0])))
         seconds = (time.perf_counter() - begun) / len(group)
         for index, cell in enumerate(group):
@@ -271,7 +276,7 @@ def _image_scorer(task: Task | None, examples: int) -> Callable[..., dict[str, A
     """
 
     def of_one(params: Any, subset: Subset, x: jax.Array, images: jax.Array) -> dict[str, Any]:
-        estimates = {LINEAR: jnp.clip(amortised.linear_estimates(subset, x), 0, 1)}
+        estimates = {LINEAR: jnp.clip(linear_estimates(subset, x), 0, 1)}
         if task is not None:
             estimates[AMORTISED] = training.predict(task, params, subset, x)
         truth = images.astype(jnp.float32) / 255

@@ -2,7 +2,9 @@
 
 It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
 `cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
-and the tables. `characterisation` fills it; `results` says what a cell's result is. No JAX here.
+and the tables. Several processes may fill one work directory, also on different machines: each cell
+is written by one of them, the tables by all. `characterisation` fills it; `results` says what a
+cell's result is. No JAX here.
 
     store = ResultStore.open(Path("runs/first"), config)
     store.save(result, arrays)
@@ -13,6 +15,8 @@ import csv
 import dataclasses
 import io
 import json
+import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -34,6 +38,10 @@ class ResultStore:
     """A work directory whose settings were checked; made by `ResultStore.open`."""
 
     workdir: Path
+    # Results read before: the tables are written after every cell, and need all of them.
+    _loaded: dict[str, CellResult] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
@@ -48,18 +56,13 @@ class ResultStore:
         """
         path = workdir / "config.json"
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
-        if path.exists():
-            remedy = "restore it, or give a new folder as --workdir"
-            _check_same_config(workdir, _read_json(path, remedy), wanted)
-        elif workdir.is_dir() and any(not file.name.startswith(".") for file in workdir.iterdir()):
-            # Hidden files do not count: a run killed in its first moment may leave one.
-            raise UserError(
-                f"{workdir} is not empty and has no config.json, so it is no work directory; "
-                "give a new folder as --workdir"
-            )
-        else:
+        if not path.exists():
+            _check_empty(workdir, path)
             workdir.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(wanted, indent=2) + "\n")
+            _write_unless_there(path, json.dumps(wanted, indent=2) + "\n")
+        # Also when it was not there: another process may have been faster, with other settings.
+        remedy = "restore it, or give a new folder as --workdir"
+        _check_same_config(workdir, _read_json(path, remedy), wanted)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
 
@@ -70,6 +73,7 @@ class ResultStore:
         write_atomically(self._path(result.name, "npz"), buffer.getvalue())
         content = json.dumps(dataclasses.asdict(result), indent=1)
         write_atomically(self._path(result.name, "json"), content)
+        self._loaded.pop(result.name, None)
 
     def has(self, name: str) -> bool:
         """Whether a cell of this name is finished."""
@@ -102,11 +106,23 @@ class ResultStore:
             raise _damaged(path) from None
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
-        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells."""
-        results = [self.load(name) for name in names if self.has(name)]
-        self.write_csv("results.csv", [result.row() for result in results])
-        self.write_csv("attacks.csv", [row for result in results for row in result.attack_rows()])
+        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
+
+        What other processes finish while it writes is written too: whoever writes last leaves
+        complete tables, even if it began before somebody else's last cell.
+        """
+        written: list[str] | None = None
+        while (finished := [name for name in names if self.has(name)]) != written:
+            results = [self._load_once(name) for name in finished]
+            self.write_csv("results.csv", [result.row() for result in results])
+            attacks = [row for result in results for row in result.attack_rows()]
+            self.write_csv("attacks.csv", attacks)
+            written = finished
         return results
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table was written."""
+        return (self.workdir / name).exists()
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a table atomically; nothing where there are no rows."""
@@ -128,8 +144,37 @@ class ResultStore:
         except UnicodeDecodeError:
             raise _damaged(path) from None
 
+    def _load_once(self, name: str) -> CellResult:
+        if name not in self._loaded:
+            self._loaded[name] = self.load(name)
+        return self._loaded[name]
+
     def _path(self, name: str, suffix: str) -> Path:
         return self.workdir / "cells" / f"{name}.{suffix}"
+
+
+def _check_empty(workdir: Path, config: Path) -> None:
+    # Hidden files do not count: a run killed in its first moment may leave one.
+    content = workdir.is_dir() and any(not file.name.startswith(".") for file in workdir.iterdir())
+    # Another process may have made the folder a work directory since this one looked.
+    if content and not config.exists():
+        raise UserError(
+            f"{workdir} is not empty and has no config.json, so it is no work directory; "
+            "give a new folder as --workdir"
+        )
+
+
+def _write_unless_there(path: Path, content: str) -> None:
+    """Writes a whole file, of several processes only the first."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        partial = Path(folder) / path.name
+        write_atomically(partial, content)
+        try:
+            os.link(partial, path)  # which, unlike renaming, never replaces a file
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(partial, path)
 
 
 def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

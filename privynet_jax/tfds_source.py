@@ -9,9 +9,11 @@ what is stored as `array_record`, and whatever it raises becomes a line for the 
 
 import contextlib
 import difflib
+import errno
 import importlib.util
 import io
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from privynet_jax.errors import UserError
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
 _GROUP_FEATURE = "cell"
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+_NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
@@ -43,6 +47,7 @@ def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
     Raises:
         UserError: unknown or unsuitable data set, or it is not prepared and cannot be (no network;
             TensorFlow needed but absent), or its files are damaged.
+        OSError: the disk is full, or data_dir may not be written to, while it is prepared.
     """
     with _quiet():
         builder = _prepared_builder(dataset, data_dir)
@@ -110,10 +115,23 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
     except Exception as error:  # whatever a data set's own code and its hosts may raise
         # Another process may have prepared the same folder meanwhile, which serves as well.
         if not builder.data_path.exists():
+            _raise_if_of_the_disk(error, where)
             raise UserError(
-                f"cannot prepare {dataset} in {where}: {_first_line(error)} (connect to the "
-                "network, or copy a prepared folder from another machine)"
+                f"cannot prepare {dataset} in {where}: {_first_line(error)} "
+                "(connect to the network, delete a damaged download, or copy a prepared folder "
+                "from another machine)"
             ) from None
+
+
+def _raise_if_of_the_disk(error: Exception, where: Path) -> None:
+    """Raises an OSError, which commands explain, where that is what was wrong."""
+    for number in _FULL_DISK:
+        # array_record raises a bare RuntimeError and TFDS an OSError without a number.
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            raise OSError(number, os.strerror(number), str(where)) from None
+    # Without a file name it comes from elsewhere: sockets raise such errors too.
+    if isinstance(error, OSError) and error.filename and error.errno in _NO_WRITING:
+        raise error from None
 
 
 def _check_features(info: tfds.core.DatasetInfo, dataset: str) -> None:

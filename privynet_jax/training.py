@@ -63,6 +63,7 @@ class Task:
     """What one network learns from representations.
 
     Attributes:
+        name: what results call it.
         part: the part of the data that it learns from: "target" or "auxiliary".
         targets: what it learns: "labels" (int [N]) or "images" (uint8 [N, H, W, 3]).
         stream: tells apart the random streams of a cell's tasks.
@@ -74,6 +75,7 @@ class Task:
         schedule: None where there is nothing to train.
     """
 
+    name: str
     part: str
     targets: str
     stream: int
@@ -84,6 +86,7 @@ class Task:
     schedule: Schedule | None
 
 
+CLOUD, LINEAR, RESIDUAL = "cloud", "linear", "residual"
 LABEL_SMOOTHING = 0.1
 
 
@@ -95,6 +98,7 @@ def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
         return optax.softmax_cross_entropy(logits, targets).mean()
 
     return Task(
+        name=CLOUD,
         part="target",
         targets="labels",
         stream=0,
@@ -112,6 +116,7 @@ def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
     Its extras are the cell's `linear.LinearAttack`, which the network corrects.
     """
     return Task(
+        name=RESIDUAL,
         part="auxiliary",
         targets="images",
         stream=1,
@@ -126,6 +131,7 @@ def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
 def linear_task() -> Task:
     """Returns the linear attacker's task, whose extras say all; there is nothing to train."""
     return Task(
+        name=LINEAR,
         part="auxiliary",
         targets="images",
         stream=2,
@@ -166,21 +172,37 @@ def train_step(
 
 
 def train_steps(
-    task: Task, state: State, extras: Any, representations: jax.Array, targets: jax.Array
+    task: Task,
+    state: State,
+    extras: Any,
+    batches: Any,
+    live: jax.Array,
+    fetch: Callable[[Any], tuple[jax.Array, jax.Array]] = lambda batch: batch,
 ) -> tuple[State, jax.Array]:
     """Takes one step per leading index of the batches; returns the state and the last loss.
 
     Several steps become one `lax.scan`: right for accelerators, where each dispatch costs, and
     wrong for CPU, where XLA runs convolutions inside a loop some 50 times slower (`grid`).
+
+    Args:
+        task: what is learnt.
+        state: from `init_state` or the steps before.
+        extras: the cell's own constants.
+        batches: a pytree whose arrays have a leading axis of steps.
+        live: bool [steps]; steps that are not live only fill up a dispatch, and change nothing.
+        fetch: one batch -> (representations, targets) as `train_step` takes them. By default the
+            batches are that already.
     """
-    if representations.shape[0] == 1:
-        return train_step(task, state, extras, representations[0], targets[0])
+    if live.shape[0] == 1:
+        return train_step(task, state, extras, *fetch(jax.tree.map(lambda x: x[0], batches)))
 
-    def body(state: State, batch: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
-        return train_step(task, state, extras, *batch)
+    def body(carry: Any, step: tuple[Any, jax.Array]) -> tuple[Any, None]:
+        batch, is_live = step
+        stepped = train_step(task, carry[0], extras, *fetch(batch))
+        return jax.tree.map(lambda new, old: jnp.where(is_live, new, old), stepped, carry), None
 
-    state, losses = jax.lax.scan(body, state, (representations, targets))
-    return state, losses[-1]
+    (state, loss), _ = jax.lax.scan(body, (state, jnp.float32(0)), (batches, live))
+    return state, loss
 
 
 def predict(task: Task, params: Any, extras: Any, representations: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from privynet_jax import amortised, linear, training
+from privynet_jax import amortised, linear, subsets, training
 from privynet_jax.data import Part, Parts
 from privynet_jax.execution import data_parallel
 from privynet_jax.features import LayerFeatures
@@ -51,7 +51,7 @@ def layer(parts):
 
 @pytest.fixture(scope="module")
 def sums(layer, parts):
-    return amortised.layer_sums(layer, parts, most_channels=4)
+    return subsets.layer_sums(layer, parts, most_channels=4)
 
 
 @pytest.fixture(scope="module")
@@ -68,32 +68,32 @@ def trained(task, pool, layer, parts, *, devices=True, seed=0):
 
 @pytest.mark.parametrize("positions", [(1,), (4, 0, 5)])
 def test_linear_estimates_are_the_linear_attacks(sums, layer, positions):
-    subset = amortised.prepare(sums, positions, width=5)
+    subset = subsets.prepare(sums, positions, width=5)
     x = np.float32(layer.parts["test"][:7])
     attack = linear.fit(sums.fitted_on, sums.chosen_on, positions)
     expected = linear.reconstruct(attack, x[..., list(positions)])
     # The same products in another order; estimates lie in about [0, 1].
-    np.testing.assert_allclose(amortised.linear_estimates(subset, x), expected, atol=1e-4)
+    np.testing.assert_allclose(subsets.linear_estimates(subset, x), expected, atol=1e-4)
 
 
 def test_subsets_reach_from_least_to_most():
     rng = np.random.default_rng(0)
-    subsets = amortised.draw_subsets(rng, 600, 2, 16, 20)
-    depths = np.array([len(subset) for subset in subsets])
+    drawn = subsets.draw_subsets(rng, 600, 2, 16, 20)
+    depths = np.array([len(subset) for subset in drawn])
     assert (depths.min(), depths.max()) == (2, 16)
     # Log-uniform: as many in one octave as in another, up to chance.
     counts = np.histogram(np.log2(depths), [1, 2, 3, 4.01])[0]
     assert counts.min() > 130
-    for subset in subsets:
+    for subset in drawn:
         assert len(set(subset)) == len(subset)
         assert 0 <= subset.min() <= subset.max() < 20
-    assert len({tuple(subset) for subset in subsets}) > 500
+    assert len({tuple(subset) for subset in drawn}) > 500
 
 
 @pytest.mark.parametrize("task", TASKS, ids=["cloud", "attacker"])
 def test_outputs_depend_on_nothing_but_the_subset(task, sums, layer):
     positions = (4, 1)
-    narrow, wide = (amortised.prepare(sums, positions, width) for width in (2, 5))
+    narrow, wide = (subsets.prepare(sums, positions, width) for width in (2, 5))
     components = narrow.imputation.kernel.shape[-1]
     example = np.zeros((1, *layer.parts["test"].shape[1:3], components), np.float32)
     params = training.init_state(task, jax.random.key(0), example).params
@@ -133,7 +133,7 @@ def test_devices_share_the_work_and_change_nothing(task, pool, layer, parts):
 
 
 def test_training_learns(pool, sums, layer, parts):
-    subset = amortised.prepare(sums, (0, 2, 5), width=5)
+    subset = subsets.prepare(sums, (0, 2, 5), width=5)
     x = layer.parts["test"]
     longer = [dataclasses.replace(t, schedule=Schedule(120, 16, 3e-3)) for t in TASKS]
     cloud = trained(longer[0], pool, layer, parts)

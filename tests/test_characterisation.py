@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from privynet_jax import Config, amortised, characterisation, characterise, grid
 from privynet_jax.cells import grid_cells
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
+from privynet_jax.processes import Share
 from privynet_jax.training import Schedule
 
 PROJECT = Path(__file__).parents[1]
@@ -205,6 +207,30 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(("index", "missing"), [(0, "m08_d004_r00"), (1, "m03_d002_r00")])
+def test_the_share_of_another_process_is_left_to_it(finished, tmp_path, index, missing):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "cells" / f"{missing}.json").unlink()
+    share = Share(index, 2)
+    done = characterise(dataclasses.replace(finished.config, workdir=workdir, share=share))
+    assert finished.done.complete
+    assert not done.complete
+    others = [result for result in finished.done.results if result.name != missing]
+    assert done.results == others
+    assert len(table(workdir, "results.csv")) == len(others)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_only_process_0_makes_the_references(finished, tmp_path):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "reference.csv").unlink()
+    config = dataclasses.replace(finished.config, workdir=workdir, share=Share(1, 2))
+    assert not characterise(config).complete
+    with pytest.raises(AssertionError, match="was there already"):
+        characterise(dataclasses.replace(config, share=Share(0, 2)))
+
+
+@pytest.mark.usefixtures("no_training")
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -226,7 +252,12 @@ def test_a_work_directory_of_other_settings_is_refused(finished, change, named):
 def test_settings_that_change_no_number_are_accepted(finished):
     # In another order; and how the work is spread is no property of the numbers.
     changed = dataclasses.replace(
-        finished.config, layers=(8, 3), depths=(4, 2), steps_per_dispatch=1, cells_per_device=1
+        finished.config,
+        layers=(8, 3),
+        depths=(4, 2),
+        steps_per_dispatch=1,
+        cells_per_device=1,
+        share=Share(1, 2),
     )
     assert characterise(changed).results == finished.done.results
 
@@ -305,10 +336,15 @@ def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def command_of(config, *flags):
+    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
+    return [sys.executable, "-m", "experiments.characterize", *FLAGS, *places, *flags]
+
+
 def run_command(config, *, kill_after=None):
     """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
-    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
-    command = [sys.executable, "-m", "experiments.characterize", *FLAGS, *places]
+    # A checkpoint at every dispatch, so that one is there whenever the kill comes.
+    command = command_of(config, "--checkpoint_minutes=0")
     log = config.workdir.parent / "log"
     try:
         with log.open("w") as file:
@@ -337,3 +373,32 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
     assert all_tables(config.workdir) == all_tables(finished.config.workdir)
     # Killed writers of the feature cache left nothing behind.
     assert [path.name for path in config.cache_dir.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
+    data_dir = request.getfixturevalue("test_data_dir")
+    long = ["--layers=3", "--cloud_steps=3000", "--attacker_steps=3000"]
+    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
+    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
+    # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
+    command = command_of(stopped, *long, "--checkpoint_minutes=600")
+    with (tmp_path / "log").open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
+        until = time.monotonic() + 120
+        # Until at least a tenth of a cell is trained.
+        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    log = (tmp_path / "log").read_text()
+    assert log.endswith("terminated; run the same command again to continue\n")
+    assert "Traceback" not in log
+    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
+    assert list((stopped.workdir / "cells").iterdir()) == []
+    again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
+    assert "cannot be used" not in again.stderr
+    assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
+    assert not (stopped.workdir / "training-0").exists()

@@ -6,19 +6,26 @@ real ones, which also shows that no library adds lines of its own.
 
 import errno
 import json
+import math
+import os
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from experiments import characterize, cli
 from privynet_jax.data import PART_NAMES
 from privynet_jax.errors import UserError
+from privynet_jax.features import needed_channels
+from privynet_jax.topology import Topology
 
 PROJECT = Path(__file__).parents[1]
 # A grid that is characterised within seconds, should it not be refused as expected.
@@ -189,6 +196,46 @@ def _zero_byte_jpeg(folder):
     (folder / "cats" / "7.jpg").write_bytes(b"")
 
 
+def _half_a_jpeg(folder):
+    path = folder / "cats" / "3.jpg"
+    with Image.open(folder / "cats" / "3.png") as image:
+        image.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _bomb(folder):
+    """A PNG whose header, checksum and all, declares 60,000 x 60,000 pixels."""
+    path = folder / "cats" / "5.png"
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
+def _bomb_in_a_text_chunk(folder):
+    text = PngInfo()
+    text.add_text("comment", "0" * 2**26, zip=True)
+    with Image.open(folder / "cats" / "5.png") as image:
+        image.load()
+        image.save(folder / "cats" / "5.png", pnginfo=text)
+
+
+def _float_tiff(folder):
+    Image.fromarray(np.ones((40, 40), np.float32)).save(folder / "cats" / "depth.tif")
+
+
+def _text_called_png(folder):
+    (folder / "dogs" / "0.png").write_text("feed at noon")
+
+
+def _name_in_two_lines(folder):
+    (folder / "dogs" / "two\nlines.png").write_bytes(b"")
+
+
+def _name_of_odd_bytes(folder):
+    Path(os.fsdecode(os.fsencode(folder) + b"/dogs/\xff\xfe.png")).write_bytes(b"")
+
+
 def _half_a_png(folder):
     path = folder / "cats" / "3.png"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -207,6 +254,45 @@ def _one_image_class(folder):
     (folder / "cats" / "0.png").rename(folder / "birds" / "0.png")
 
 
+def _one_class(folder):
+    shutil.rmtree(folder / "dogs")
+
+
+def _class_without_files(folder):
+    (folder / "birds").mkdir()
+
+
+def _class_of_hidden_files(folder):
+    (folder / "birds").mkdir()
+    (folder / "birds" / ".DS_Store").write_bytes(b"whatever")
+
+
+def _class_of_a_linked_folder(folder):
+    """Links to folders are not followed inside a class, so that none leads round in circles."""
+    (folder / "birds").mkdir()
+    (folder / "birds" / "more").symlink_to(folder / "birds")
+
+
+def _link_to_nothing(folder):
+    (folder / "dogs" / "9.png").symlink_to(folder / "gone.png")
+
+
+def _class_that_is_a_link_to_nothing(folder):
+    (folder / "birds").symlink_to(folder / "gone")
+
+
+def _unknown_class_in_test(folder):
+    for name in ("cats", "dogs"):
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "train" / name)
+    shutil.copytree(folder / "train" / "cats", folder / "test" / "lions")
+
+
+def _file_instead(folder):
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+
+
 def _only_copies(folder):
     for path in (folder / "dogs").iterdir():
         path.write_bytes((folder / "dogs" / "0.png").read_bytes())
@@ -221,10 +307,25 @@ def _empty(folder):
     ("damage", "expected"),
     [
         (_zero_byte_jpeg, ["cats/7.jpg: the file is empty", "--skip_unreadable"]),
+        (_link_to_nothing, ["dogs/9.png is a link to nothing"]),
+        (_class_that_is_a_link_to_nothing, ["holds the file birds where one subfolder"]),
         (_half_a_png, ["cats/3.png: it is damaged"]),
+        (_half_a_jpeg, ["cats/3.jpg: it is damaged", "runcated"]),
+        (_bomb, ["cats/5.png: it has over 150,000,000 pixels; shrink it"]),
+        (_bomb_in_a_text_chunk, ["cats/5.png: it is damaged"]),
+        (_float_tiff, ["cats/depth.tif: it has floating-point values"]),
+        (_text_called_png, ["dogs/0.png: it is no image that Pillow knows"]),
+        (_name_in_two_lines, ["dogs/two lines.png: the file is empty"]),
+        (_name_of_odd_bytes, [".png: the file is empty"]),
         (_no_picture, ["dogs/notes.txt: it is no image that Pillow knows"]),
         (_loose_file, ["the file labels.csv where one subfolder per class is expected"]),
         (_one_image_class, ["birds has 1", "at least 4"]),
+        (_one_class, ["the one class cats", "at least 2"]),
+        (_class_without_files, ["birds holds no pictures"]),
+        (_class_of_hidden_files, ["birds holds no pictures"]),
+        (_class_of_a_linked_folder, ["birds holds no pictures"]),
+        (_unknown_class_in_test, ["test has classes that train has not: lions"]),
+        (_file_instead, ["pictures is no folder"]),
         (_only_copies, ["dogs has 1", "different pictures"]),
         (_empty, ["holds nothing where one subfolder per class is expected"]),
     ],
@@ -245,21 +346,55 @@ def test_folders_of_pictures(tmp_path, places, command, damage, expected):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("path", sorted((PROJECT / "experiments" / "flags").iterdir()))
-def test_flag_files_that_come_with_the_project(path, command, monkeypatch):
-    asked = []
+@pytest.fixture
+def config_of(command, monkeypatch):
+    """Returns the Config that a flag file asks for, without running it."""
 
-    def characterise(config):
-        asked.append(config)
-        raise UserError("seen")
+    def read(path):
+        asked = []
 
-    monkeypatch.setattr(characterize, "characterise", characterise)
-    assert command(f"--flagfile={path}")[0] == 1
-    [config] = asked
-    assert len(config.cells()) == len(config.layers) * len(config.depths) * config.draws
-    assert f"python -m experiments.characterize --flagfile=experiments/flags/{path.name}" in (
-        path.read_text()
+        def characterise(config):
+            asked.append(config)
+            raise UserError("stopped here")
+
+        monkeypatch.setattr(characterize, "characterise", characterise)
+        assert command(f"--flagfile={path}") == (1, "", "error: stopped here\n")
+        [config] = asked
+        return config
+
+    return read
+
+
+FLAG_FILES = PROJECT / "experiments" / "flags"
+
+
+def test_flag_files_that_come_with_the_project(config_of):
+    grids = {}
+    for path in sorted(FLAG_FILES.iterdir()):
+        config = config_of(path)
+        assert config.workdir == Path("runs") / path.stem
+        command_line = (
+            f"python -m experiments.characterize --flagfile=experiments/flags/{path.name}"
+        )
+        assert command_line in path.read_text()
+        grids[path.name] = (config.dataset, config.layers, config.depths, config.draws)
+        assert len(config.cells()) == {"cifar10": 150, "quickstart": 16}[path.stem]
+    assert grids == {
+        "cifar10.flags": ("cifar10", tuple(range(1, 11)), (4, 8, 16, 32, 64), 3),
+        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 2),
+    }
+
+
+def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of):
+    config = config_of(FLAG_FILES / "cifar10.flags")
+    assert not config.max_images
+    union = needed_channels([cell.topology for cell in config.cells()])
+    values = sum(
+        math.prod(Topology(layer, channels).representation_shape(config.image_size))
+        for layer, channels in union.items()
     )
+    gibibytes = 60_000 * values * np.float16().nbytes / 2**30
+    assert f"{gibibytes:.1f} GiB" in (FLAG_FILES / "cifar10.flags").read_text()
 
 
 def test_a_positional_argument(tmp_path, places, command):
@@ -351,19 +486,3 @@ def test_defects_keep_their_traceback(monkeypatch, error):
     with pytest.raises(type(error)) as raised:
         cli.run(main)
     assert raised.value is error
-
-
-def test_flag_files_of_the_project_are_understood(command, monkeypatch, tmp_path):
-    files = sorted((PROJECT / "experiments" / "flags").glob("*.flags"))
-    assert files
-    seen = []
-
-    def stop(config):
-        seen.append(config)
-        raise UserError("stopped here")
-
-    monkeypatch.setattr(characterize, "characterise", stop)
-    for path in files:
-        _, _, error = command(f"--flagfile={path}", f"--workdir={tmp_path / path.stem}")
-        assert error == "error: stopped here\n"
-    assert [config.workdir.name for config in seen] == [path.stem for path in files]

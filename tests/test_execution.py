@@ -1,25 +1,33 @@
-"""Which devices and plans are chosen, and that cells get the same numbers under every plan."""
+"""Which devices and plans are chosen, and how arrays get to the devices and back."""
 
-import functools
 import types
 
 import jax
 import numpy as np
 import pytest
 
-from privynet_jax import training
-from privynet_jax.execution import Execution, MappedTask, data_parallel, default_execution
-from privynet_jax.models import attacker
-from privynet_jax.training import Schedule, attacker_task
+from privynet_jax import execution
+from privynet_jax.errors import UserError
+from privynet_jax.execution import (
+    Execution,
+    data_parallel,
+    default_execution,
+    map_cells,
+    nbytes,
+    of_one_device,
+)
 
-CELLS, STEPS, BATCH, SIZE, DEPTH = 4, 3, 4, 16, 3
-# (devices, cells per device)
-PLANS = [(1, 1), (2, 1), (1, 2), (2, 2)]
-TASK = attacker_task(attacker(SIZE, width=8, num_blocks=0), Schedule(STEPS, BATCH, 1e-3))
 
-
-def devices(platform, count):
-    return [types.SimpleNamespace(platform=platform, id=index) for index in range(count)]
+def devices(platform, count, memory_gib=16):
+    return [
+        types.SimpleNamespace(
+            platform=platform,
+            device_kind=platform,
+            id=index,
+            memory_stats=lambda: {"bytes_limit": memory_gib * 2**30} if memory_gib else None,
+        )
+        for index in range(count)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,109 +57,69 @@ def test_the_backend_picks_and_arguments_override(
     assert found.group_size == expected[0] * expected[1]
 
 
-def cell_arrays():
-    """Per cell: its key, its attack, its batches and their images; a different one for each."""
-    rng = np.random.default_rng(0)
-    side = SIZE // 4
-    keys = np.stack([jax.random.key_data(jax.random.key(cell)) for cell in range(CELLS)])
-    attack = training.linear.LinearAttack(
-        rng.normal(0, 0.05, (CELLS, 3, 3, DEPTH, 48)).astype(np.float32),
-        rng.uniform(0.3, 0.6, (CELLS, 48)).astype(np.float32),
+@pytest.mark.parametrize(
+    ("platform", "given", "expected"),
+    [
+        ("gpu", 0, (8 * 2**30, int(0.35 * 2**34))),
+        ("gpu", 2, (2**30, int(0.35 * 2**31))),
+        # The host's memory is not divided up, unless somebody asks for it.
+        ("cpu", 0, (0, None)),
+        ("cpu", 2, (2**30, int(0.35 * 2**31))),
+    ],
+)
+def test_device_memory_is_shared_out(monkeypatch, platform, given, expected):
+    monkeypatch.setattr(jax, "local_devices", lambda: devices(platform, 1))
+    found = default_execution(1, device_memory_gib=given)
+    assert (found.resident_bytes, found.step_bytes) == expected
+
+
+def test_a_device_that_hides_its_memory_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: devices("metal", 1, memory_gib=0))
+    with pytest.raises(UserError, match=r"metal does not say .* --device_memory_gib"):
+        default_execution(1)
+    assert default_execution(1, device_memory_gib=2).resident_bytes == 2**30
+
+
+def plan(num_devices, cells_per_device):
+    return Execution(tuple(jax.local_devices()[:num_devices]), cells_per_device, 1)
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 2**20])
+def test_all_rows_are_loaded_on_every_device(monkeypatch, chunk):
+    monkeypatch.setattr(execution, "_CHUNK_BYTES", chunk)
+    stored = np.random.default_rng(0).normal(size=(11, 3, 2)).astype(np.float16)
+    loaded = plan(2, 1).load(stored)
+    assert loaded.shape == (2, 11, 3, 2)
+    assert len(loaded.sharding.device_set) == 2
+    for copy in np.asarray(loaded):
+        np.testing.assert_array_equal(copy, stored)
+
+
+def test_stacking_fills_up_with_copies_and_unstacking_drops_them():
+    cells = [{"a": np.full((2,), cell), "b": np.float32(cell)} for cell in range(3)]
+    stacked = plan(2, 2).stack(cells)
+    assert stacked["a"].shape == (2, 2, 2)
+    assert stacked["b"].tolist() == [[0, 1], [2, 2]]
+    assert plan(2, 2).unstack(stacked, 3)["b"].tolist() == [0, 1, 2]
+    placed = plan(2, 2).place(stacked)
+    assert len(placed["a"].sharding.device_set) == 2
+    np.testing.assert_array_equal(placed["a"], stacked["a"])
+
+
+@pytest.mark.parametrize("cells", [1, 2])
+def test_the_third_argument_is_shared_by_a_devices_cells(cells):
+    mapped = map_cells(lambda x, y, shared, z: x + 10 * y + shared.sum() + z, plan(2, cells))
+    x, y, z = np.arange(3 * 2 * cells, dtype=np.float32).reshape(3, 2, cells)
+    shared = np.array([[100, 0, 0], [0, 100, 100]], np.float32)
+    np.testing.assert_array_equal(
+        mapped(x, y, shared, z), x + 10 * y + np.array([[100], [200]]) + z
     )
-    inputs = rng.exponential(size=(CELLS, STEPS, BATCH, side, side, DEPTH)).astype(np.float16)
-    images = rng.integers(0, 256, (CELLS, STEPS, BATCH, SIZE, SIZE, 3), np.uint8)
-    return keys, attack, inputs, images
+    alone = of_one_device(lambda x, y, shared: x * y + shared, cells)
+    np.testing.assert_array_equal(alone(x[0], y[0], 1), x[0] * y[0] + 1)
 
 
-@functools.cache
-def mapped_task(num_devices, cells_per_device):
-    devices = tuple(jax.local_devices()[:num_devices])
-    execution = Execution(devices, cells_per_device, steps_per_dispatch=1)
-    return MappedTask(TASK, execution), execution
-
-
-def trained(num_devices, cells_per_device):
-    """(state, loss, metrics, outputs) of all cells after three steps, leading axis cells."""
-    mapped, execution = mapped_task(num_devices, cells_per_device)
-    groups = []
-    for start in range(0, CELLS, execution.group_size):
-        keys, attack, inputs, images = jax.tree.map(
-            lambda x, start=start: x[start : start + execution.group_size].reshape(
-                num_devices, cells_per_device, *x.shape[1:]
-            ),
-            cell_arrays(),
-        )
-        state = mapped.init(keys, inputs[:, :, 0])
-        for step in range(STEPS):
-            rows = slice(step, step + 1)
-            state, loss = mapped.steps(state, attack, inputs[:, :, rows], images[:, :, rows])
-        metrics = mapped.evaluate(state.params, attack, inputs[:, :, 0], images[:, :, 0])
-        outputs = mapped.predict(state.params, attack, inputs[:, :, 0])
-        groups.append(
-            jax.tree.map(
-                lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), (state, loss, metrics, outputs)
-            )
-        )
-    return jax.tree.map(lambda *x: np.concatenate(x), *groups)
-
-
-def test_cells_equal_those_trained_without_any_mapping():
-    keys, attack, inputs, images = cell_arrays()
-    init, step, predict, evaluate = (
-        jax.jit(functools.partial(function, TASK))
-        for function in (
-            training.init_state,
-            training.train_step,
-            training.predict,
-            training.evaluate,
-        )
-    )
-    state, losses, metrics, outputs = trained(1, 1)
-    for cell in range(CELLS):
-        extras = jax.tree.map(lambda x, cell=cell: x[cell], attack)
-        key = jax.random.wrap_key_data(keys[cell])
-        expected = init(key, np.float32(inputs[cell, 0]))
-        for batch in zip(inputs[cell], images[cell], strict=True):
-            expected, loss = step(expected, extras, *batch)
-        # The same program but for two axes of length one; see below for the tolerance.
-        for one, other in zip(
-            jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True
-        ):
-            np.testing.assert_allclose(one[cell], other, atol=1e-4)
-        assert losses[cell] == pytest.approx(float(loss), rel=1e-4)
-        found = predict(expected.params, extras, inputs[cell, 0])
-        np.testing.assert_allclose(outputs[cell], found, atol=1e-3)
-        quality = evaluate(expected.params, extras, inputs[cell, 0], images[cell, 0])
-        for metric, values in quality.items():
-            np.testing.assert_allclose(metrics[metric][cell], values, atol=1e-2)
-
-
-@pytest.mark.parametrize("plan", PLANS[1:], ids=lambda plan: "{} x {}".format(*plan))
-def test_every_plan_gives_every_cell_the_same(plan):
-    expected, found = trained(1, 1), trained(*plan)
-    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        assert one.shape == other.shape
-        if plan[1] == 1:
-            np.testing.assert_array_equal(one, other)
-        else:
-            # vmap sums in another order, and XLA then shares the sums out by the number of devices
-            # as well; Adam magnifies that where gradients are small, up to a fraction of its steps
-            # of 1e-3. Measured: 3e-11 in the parameters.
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: "{} x {}".format(*plan))
-def test_the_same_plan_gives_the_same_bits_again(plan):
-    once, again = trained(*plan), trained(*plan)
-    for one, other in zip(jax.tree.leaves(once), jax.tree.leaves(again), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_cells_are_different_from_one_another():
-    # Otherwise the comparisons above would not notice cells that change places.
-    kernel = trained(1, 1)[0].params["params"]["head"]["kernel"]
-    for cell in range(1, CELLS):
-        assert np.abs(kernel[cell] - kernel[0]).max() > 1e-3
+def test_bytes_of_what_is_stored():
+    assert nbytes(np.zeros((3, 5), np.float16)) == 30
 
 
 def test_images_are_not_spread_over_cpu_devices():

@@ -15,6 +15,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
 from privynet_jax.features import LayerFeatures, needed_channels
 from privynet_jax.layout import space_to_depth
+from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.topology import Topology
 from privynet_jax.training import Schedule
@@ -154,6 +155,47 @@ def test_a_layer_compiles_once_whatever_the_number_of_groups(whole):
     assert len(set(compilations)) == 1
 
 
+@pytest.fixture
+def cells_that_fit(monkeypatch):
+    """Makes XLA refuse more cells per device than a number; test_mapping has real refusals."""
+
+    def allow(most):
+        compiled = MappedTask.compiled_steps
+
+        def checked(task, *arguments):
+            if task.execution.cells_per_device > most:
+                raise DoesNotFitError(f"{task.execution.cells_per_device} cells are too many")
+            return compiled(task, *arguments)
+
+        monkeypatch.setattr(MappedTask, "compiled_steps", checked)
+
+    return allow
+
+
+def test_cells_that_do_not_fit_together_are_trained_in_slices(
+    whole, features, small_parts, cells_that_fit
+):
+    cells_that_fit(1)
+    # Two devices with two cells each become two with one, as in the run that is compared with.
+    plan = dataclasses.replace(default_execution(4), cells_per_device=2, step_bytes=2**30)
+    found = characterised(CELLS, features, small_parts, execution=plan)
+    for name in BY_NAME:
+        assert_same_bits(found[name], whole[0][name])
+
+
+def test_a_cell_that_never_fits_is_an_error(features, small_parts, cells_that_fit):
+    cells_that_fit(0)
+    plan = dataclasses.replace(default_execution(4), cells_per_device=2, step_bytes=2**30)
+    with pytest.raises(UserError, match="1 cells are too many; give smaller batches"):
+        characterised(CELLS, features, small_parts, execution=plan)
+
+
+def test_examples_may_be_none(features, small_parts):
+    cell = CELLS[0]
+    found = characterised([cell], features, small_parts, examples=())[cell.name]
+    assert found.examples["residual"].shape == (0, 32, 32, 3)
+
+
 def test_progress_adds_up_to_the_cells(whole, features, small_parts):
     assert sum(whole[2]) == pytest.approx(len(CELLS))
     shares = []
@@ -218,7 +260,7 @@ ALL_TWELVE = Cell(Topology(4, tuple(range(12))), 0)
 
 def test_a_constant_representation_gives_no_more_than_the_mean_image(small_parts):
     constant = folded_features(small_parts, change=np.zeros_like)
-    found = characterised([ALL_TWELVE], constant, small_parts)[ALL_TWELVE.name]
+    found = characterised([ALL_TWELVE], constant, small_parts, cells=[ALL_TWELVE])[ALL_TWELVE.name]
     auxiliary = np.float64(small_parts.auxiliary.images) / 255
     test = np.float64(small_parts.test.images) / 255
 
@@ -237,7 +279,7 @@ def test_a_constant_representation_gives_no_more_than_the_mean_image(small_parts
 
 def test_released_pixels_are_rebuilt(small_parts):
     pixels = folded_features(small_parts)
-    found = characterised([ALL_TWELVE], pixels, small_parts)[ALL_TWELVE.name]
+    found = characterised([ALL_TWELVE], pixels, small_parts, cells=[ALL_TWELVE])[ALL_TWELVE.name]
     # float16 alone costs some 75 dB, and the least ridge little more.
     assert mean_psnr(found, "linear") > 50
     assert found.attacks["linear"]["test"]["ssim"].min() > 0.99
@@ -247,7 +289,7 @@ def test_an_attack_that_is_not_finite_is_an_error_that_names_the_cell(small_part
     pixels = folded_features(small_parts)
     pixels[4].parts["auxiliary"][:] = np.nan
     with pytest.raises(UserError, match="of cell m04_d012_r00 diverged"):
-        characterised([ALL_TWELVE], pixels, small_parts)
+        characterised([ALL_TWELVE], pixels, small_parts, cells=[ALL_TWELVE])
 
 
 def test_without_a_split_the_images_themselves_are_classified(small_parts):

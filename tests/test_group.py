@@ -9,10 +9,13 @@ import pytest
 
 from privynet_jax import group, training
 from privynet_jax.data import Part, Parts
-from privynet_jax.execution import Execution, MappedTask
+from privynet_jax.execution import Execution
 from privynet_jax.features import LayerFeatures
 from privynet_jax.group import Group, Member
+from privynet_jax.group_checkpoints import GroupCheckpoint
+from privynet_jax.inputs import LayerInputs
 from privynet_jax.linear import LinearAttack
+from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import attacker
 from privynet_jax.training import Schedule, attacker_task, linear_task
 
@@ -34,7 +37,9 @@ SUM = dataclasses.replace(
 def parts():
     rng = np.random.default_rng(0)
     made = {
-        name: Part(rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), np.arange(count))
+        name: Part(
+            rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), np.arange(count, dtype=np.int32)
+        )
         for name, count in COUNTS.items()
     }
     return Parts(**made, class_names=("any",), name="noise", fingerprint="")
@@ -63,8 +68,9 @@ def attack_of(cell):
     return LinearAttack(kernel, np.full(48, 0.5, np.float32))
 
 
-def execution_of(num_devices, cells_per_device, steps_per_dispatch=1):
-    return Execution(tuple(jax.local_devices()[:num_devices]), cells_per_device, steps_per_dispatch)
+def execution_of(num_devices, cells_per_device, steps_per_dispatch=1, resident_bytes=0):
+    devices = tuple(jax.local_devices()[:num_devices])
+    return Execution(devices, cells_per_device, steps_per_dispatch, resident_bytes)
 
 
 @functools.cache
@@ -79,7 +85,7 @@ def of_cell(layer, part, cell):
 
 
 @pytest.mark.parametrize("batch", [1, 7, 8, 21, 128])
-@pytest.mark.parametrize("plan", [(2, 2), (2, 1)])
+@pytest.mark.parametrize("plan", [(2, 2), (2, 1), (2, 2, 1, 2**20)])
 def test_every_image_is_evaluated_once_for_every_cell(parts, layer, monkeypatch, plan, batch):
     monkeypatch.setattr(group, "EVALUATION_BATCH", batch)
     execution = execution_of(*plan)
@@ -87,7 +93,7 @@ def test_every_image_is_evaluated_once_for_every_cell(parts, layer, monkeypatch,
     count = min(3, execution.group_size)
     extras = [np.float32(100 * cell) for cell in range(count)]
     cells = members(lambda cell: np.float32(100 * cell))[:count]
-    together = Group(cells, layer, parts, WIDTH, execution, lambda share: None)
+    together = Group(cells, LayerInputs(layer, parts, WIDTH, execution))
     task = mapped(SUM, execution)
     params = together.train(task)
     for part in ("validation", "test"):
@@ -105,7 +111,7 @@ def test_every_image_is_evaluated_once_for_every_cell(parts, layer, monkeypatch,
 def test_predictions_are_of_the_images_asked_for(parts, layer):
     execution, rows = execution_of(2, 2), np.array([20, 3, 3])
     cells = members(lambda cell: np.float32(0))
-    together = Group(cells, layer, parts, WIDTH, execution, lambda share: None)
+    together = Group(cells, LayerInputs(layer, parts, WIDTH, execution))
     task = mapped(SUM, execution)
     found = together.predict(task, together.train(task), "test", rows)
     assert found.shape == (3, 3, WIDTH)
@@ -136,14 +142,15 @@ def trained_alone(parts, layer, cell):
     return state.params
 
 
-# Five steps in one dispatch each, or as 2 + 2 + 1.
-@pytest.mark.parametrize("plan", [(2, 1, 1), (2, 2, 2)])
+# Five steps in one dispatch each, or as 2 + 2 + 1; gathered by the host, or on the devices.
+@pytest.mark.parametrize("plan", [(2, 1, 1), (2, 2, 2), (2, 2, 2, 2**20)])
 def test_cells_train_and_are_measured_as_they_would_alone(parts, layer, plan, monkeypatch):
     monkeypatch.setattr(group, "EVALUATION_BATCH", 8)
     execution = execution_of(*plan)
     count = min(3, execution.group_size)
     shares = []
-    together = Group(members(attack_of)[:count], layer, parts, WIDTH, execution, shares.append)
+    inputs = LayerInputs(layer, parts, WIDTH, execution)
+    together = Group(members(attack_of)[:count], inputs, shares.append)
     task = mapped(RESIDUAL, execution)
     params = together.train(task)
     found = together.evaluate(task, params, "test")
@@ -168,6 +175,103 @@ def test_cells_train_and_are_measured_as_they_would_alone(parts, layer, plan, mo
 def test_tasks_without_a_schedule_train_nothing_and_report_nothing(parts, layer):
     execution, shares = execution_of(2, 2), []
     cells = members(lambda cell: np.float32(0))
-    together = Group(cells, layer, parts, WIDTH, execution, shares.append)
+    together = Group(cells, LayerInputs(layer, parts, WIDTH, execution), shares.append)
     assert jax.tree.leaves(together.train(mapped(SUM, execution))) == []
     assert shares == []
+
+
+def assert_same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def group_of_three(layer, parts, execution, checkpoint=None, stop=lambda: False):
+    shares = []
+    inputs = LayerInputs(layer, parts, WIDTH, execution)
+    return Group(members(attack_of), inputs, shares.append, checkpoint, stop), shares
+
+
+@pytest.mark.parametrize("stopped_after", [1, 3, 5])
+@pytest.mark.parametrize("plan", [(2, 2, 1), (2, 2, 2)])
+def test_a_stopped_group_continues_to_the_same_bits(parts, layer, tmp_path, plan, stopped_after):
+    execution = execution_of(*plan)
+    task = mapped(RESIDUAL, execution)
+    whole, _ = group_of_three(layer, parts, execution)
+    expected = whole.train(task)
+    asked = iter(range(100))
+    first, _ = group_of_three(
+        layer,
+        parts,
+        execution,
+        GroupCheckpoint(tmp_path / "kept", every_seconds=1e9),
+        lambda: next(asked) == min(stopped_after, -(-5 // plan[2])) - 1,
+    )
+    with pytest.raises(group.termination.Terminated):
+        first.train(task)
+    again, shares = group_of_three(
+        layer, parts, execution, GroupCheckpoint(tmp_path / "kept", every_seconds=1e9)
+    )
+    assert_same_bits(again.train(task), expected)
+    assert sum(shares) == pytest.approx(3)  # what was restored counts as progress, too
+
+
+def test_a_finished_network_is_not_trained_again(parts, layer, tmp_path, monkeypatch):
+    execution, kept = execution_of(2, 2), tmp_path / "kept"
+    task = mapped(RESIDUAL, execution)
+    first, _ = group_of_three(layer, parts, execution, GroupCheckpoint(kept, 1e9))
+    expected = first.train(task)
+    # The attacker is done, and the signal comes while it is evaluated.
+    first._stop_requested = lambda: True
+    with pytest.raises(group.termination.Terminated):
+        first.evaluate(task, expected, "test")
+    again, shares = group_of_three(layer, parts, execution, GroupCheckpoint(kept, 1e9))
+    monkeypatch.setattr(task, "steps", None)
+    assert_same_bits(again.train(task), expected)
+    assert shares == [3]
+
+
+def test_checkpoints_come_at_the_interval(parts, layer, tmp_path, monkeypatch):
+    execution, kept = execution_of(2, 2), tmp_path / "kept"
+    never, _ = group_of_three(layer, parts, execution, GroupCheckpoint(kept, 1e9))
+    never.train(mapped(RESIDUAL, execution))
+    assert not kept.exists()
+    saved, checkpoint = [], GroupCheckpoint(kept, 0)
+    monkeypatch.setattr(checkpoint, "save", lambda progress, **_: saved.append(progress.step))
+    always, _ = group_of_three(layer, parts, execution, checkpoint)
+    always.train(mapped(RESIDUAL, execution))
+    assert saved == [1, 2, 3, 4, 5]
+
+
+def test_another_number_of_devices_continues_as_well(parts, layer, tmp_path):
+    one, other = execution_of(2, 2), execution_of(1, 3)
+    expected, _ = group_of_three(layer, parts, one)
+    found = expected.evaluate(mapped(RESIDUAL, one), expected.train(mapped(RESIDUAL, one)), "test")
+    asked = iter(range(100))
+    first, _ = group_of_three(
+        layer, parts, one, GroupCheckpoint(tmp_path / "kept", 1e9), lambda: next(asked) == 2
+    )
+    with pytest.raises(group.termination.Terminated):
+        first.train(mapped(RESIDUAL, one))
+    again, _ = group_of_three(layer, parts, other, GroupCheckpoint(tmp_path / "kept", 1e9))
+    task = mapped(RESIDUAL, other)
+    continued = again.evaluate(task, again.train(task), "test")
+    np.testing.assert_allclose(continued["psnr_db"], found["psnr_db"], atol=1e-3)
+
+
+def test_memory_is_checked_before_training(parts, layer):
+    execution = dataclasses.replace(execution_of(2, 1), step_bytes=1000)
+    inputs = LayerInputs(layer, parts, WIDTH, execution)
+    together = Group(members(attack_of)[:2], inputs)
+    with pytest.raises(DoesNotFitError):
+        together.check_memory(MappedTask(RESIDUAL, execution))
+    together.check_memory(MappedTask(SUM, execution))  # nothing is trained
+
+
+def test_large_images_are_evaluated_in_smaller_batches(parts, layer, monkeypatch):
+    execution = execution_of(2, 1)
+    together = Group(members(attack_of)[:2], LayerInputs(layer, parts, WIDTH, execution))
+    assert together._evaluation_batch() == group.EVALUATION_BATCH
+    # An image of 16 x 16 x 3 and a representation of 4 x 4 x 4, as float32.
+    monkeypatch.setattr(group, "_EVALUATION_BYTES", 5 * 4 * (768 + 64))
+    assert together._evaluation_batch() == 5

@@ -17,12 +17,12 @@ def leaves(networks):
     return networks["cloud"]["params"]["Dense_0"]
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["new", "replaced"])
-def test_what_is_saved_is_loaded(tmp_path, before):
+@pytest.mark.parametrize("again", [False, True], ids=["once", "by two processes"])
+def test_what_is_saved_is_loaded(tmp_path, again):
     folder = tmp_path / "networks" / "layer_04"
-    if before:
-        save_networks(folder, some_networks(0))
     save_networks(folder, some_networks(1))
+    if again:  # which train the same; the numbers here differ to tell which were kept
+        save_networks(folder, some_networks(0))
     found, expected = leaves(load_networks(folder)), leaves(some_networks(1))
     assert sorted(found) == ["bias", "kernel"]
     for name, array in found.items():

@@ -10,7 +10,19 @@ PROJECT = Path(__file__).parents[1]
 
 # Rooms that also work, and start at once, where there is no JAX.
 WITHOUT_JAX = {
-    *("errors", "files", "risk", "topology", "cost", "results", "store", "tables", "planner"),
+    *(
+        "errors",
+        "termination",
+        "files",
+        "shards",
+        "risk",
+        "topology",
+        "cost",
+        "results",
+        "store",
+        "tables",
+        "planner",
+    ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
     *(
@@ -23,21 +35,37 @@ WITHOUT_JAX = {
         "pictures",
         "tfds_source",
         "data",
+        "unlabelled",
     ),
 }
 ON_DEVICES = {"execution"}
 # The way of the data: no room reaches a later one, not even through others.
 FLOW = (
-    *("data", "features", "cache", "group", "grid"),
-    *("amortised", "scoring", "fine_tuning", "characterisation"),
+    "data",
+    "features",
+    "extraction",
+    "cached_layer",
+    "cache",
+    "inputs",
+    "group",
+    "grid",
+    *("subsets", "amortised", "scoring", "fine_tuning", "modes"),
+    "characterisation",
 )
 # Rooms that reach none of that way: what they are given are arrays and numbers.
 BESIDE_THE_FLOW = {
+    "shards",
+    "coding",
     "cells",
     "training",
+    "batches",
     "execution",
+    "mapping",
+    "group_checkpoints",
+    "termination",
     "models",
     "metrics",
+    "processes",
     "results",
     "store",
     "tables",
@@ -45,14 +73,18 @@ BESIDE_THE_FLOW = {
     "networks",
 }
 # What experiments share; apart from these they do not know of one another.
-SHARED_BY_EXPERIMENTS = {"experiments.cli", "experiments.plots"}
+SHARED_BY_EXPERIMENTS = {
+    *("experiments.cli", "experiments.plots"),
+    *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
+}
 # Package or module -> the only rooms of privynet_jax that may import it.
 ONLY_IN = {
     "tensorflow_datasets": {"tfds_source", "photo_patches"},
     "onnx": {"weight_files"},
     "safetensors": {"weight_files"},
     "h5py": {"keras_files"},
-    "orbax": {"checkpoint", "networks"},
+    "orbax": {"checkpoint", "networks", "group_checkpoints"},
+    "etils": {"files", "shards", "cached_layer", "cache", "checkpoint", "networks"},
     "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
     "pickle": set(),
     "urllib": {"downloads"},

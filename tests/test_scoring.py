@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
-from privynet_jax import amortised, fine_tuning, linear, scoring, training
+from privynet_jax import amortised, fine_tuning, linear, scoring, subsets, training
 from privynet_jax.cache import load_features
 from privynet_jax.cells import grid_cells
 from privynet_jax.data import as_float, spread_over_classes
@@ -85,7 +85,7 @@ def test_measurements_have_one_number_per_sampled_image(whole, by_linear, small_
 
 def test_the_linear_attack_is_the_one_of_the_subset(whole, by_linear, features, small_parts):
     cell, layer = CELLS[1], features[LAYER]
-    sums = amortised.layer_sums(layer, small_parts, 12)
+    sums = subsets.layer_sums(layer, small_parts, 12)
     attack = linear.fit(sums.fitted_on, sums.chosen_on, cell.topology.channels)
     rows = spread_over_classes(small_parts.test.labels, 20)
     x = np.float32(layer.parts["test"][rows][..., list(cell.topology.channels)])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import struct
 import zipfile
 
@@ -9,6 +10,7 @@ import handmade_results as handmade
 import numpy as np
 import pytest
 
+from privynet_jax import store as store_module
 from privynet_jax.errors import UserError
 from privynet_jax.store import ResultStore
 
@@ -129,6 +131,80 @@ def test_somebody_elses_folder_is_left_alone(tmp_path, entry):
     with pytest.raises(UserError, match=r"not empty and has no config\.json.*give a new folder"):
         ResultStore.open(tmp_path, CONFIG)
     assert [path.name for path in tmp_path.iterdir()] == [entry.rstrip("/")]
+
+
+# Several processes.
+
+
+def other_process_writes(monkeypatch, config):
+    """Lets another process make the work directory after this one looked for its settings."""
+    really = store_module._check_empty
+
+    def meanwhile(workdir, path):
+        monkeypatch.setattr(store_module, "_check_empty", really)
+        ResultStore.open(workdir, config)
+        really(workdir, path)
+
+    monkeypatch.setattr(store_module, "_check_empty", meanwhile)
+
+
+def test_two_processes_make_one_work_directory(tmp_path, monkeypatch):
+    other_process_writes(monkeypatch, CONFIG)
+    store = ResultStore.open(tmp_path / "run", CONFIG)
+    assert {path.name for path in store.workdir.iterdir()} == {"config.json", "cells"}
+
+
+def test_of_two_processes_with_different_settings_the_first_decides(tmp_path, monkeypatch):
+    other_process_writes(monkeypatch, {**CONFIG, "seed": 1})
+    with pytest.raises(UserError, match="seed was 1 and is now 0"):
+        ResultStore.open(tmp_path / "run", CONFIG)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 1
+
+
+def test_settings_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = ResultStore.open(tmp_path / "run", CONFIG)
+    assert ResultStore.open(tmp_path / "run", CONFIG) == store
+
+
+def test_cells_that_others_finish_while_tables_are_written_are_in_them(store, monkeypatch):
+    names = [handmade.cell(draw=draw).name for draw in range(2)]
+    other = ResultStore.open(store.workdir, CONFIG)
+    store.save(handmade.cell(draw=0), ARRAYS)
+    really, tables = ResultStore.write_csv, []
+
+    def write_late(self, name, rows):
+        if not tables:  # the other has written its cell and its tables before these land
+            tables.append(name)
+            other.save(handmade.cell(draw=1), ARRAYS)
+            other.write_tables(names)
+        really(self, name, rows)
+
+    monkeypatch.setattr(ResultStore, "write_csv", write_late)
+    assert [result.draw for result in store.write_tables(names)] == [0, 1]
+    assert [row["draw"] for row in store.read_csv("results.csv")] == ["0", "1"]
+    assert len(store.read_csv("attacks.csv")) == 4
+
+
+def test_each_result_is_read_once(store, monkeypatch):
+    names = [handmade.cell(draw=draw).name for draw in range(3)]
+    really, loaded = ResultStore.load, []
+
+    def load(self, name):
+        loaded.append(name)
+        return really(self, name)
+
+    monkeypatch.setattr(ResultStore, "load", load)
+    for draw in range(3):
+        store.save(handmade.cell(draw=draw), ARRAYS)
+        store.write_tables(names)
+    assert loaded == names
+    store.save(handmade.cell(draw=1, accuracy=0.75), ARRAYS)
+    assert [result.accuracy for result in store.write_tables(names)] == [0.5, 0.75, 0.5]
+    assert loaded == [*names, names[1]]
 
 
 # Damage.

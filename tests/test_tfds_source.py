@@ -1,9 +1,11 @@
 """Reading made-up data sets, and every line that a user gets when one cannot be read."""
 
+import errno
 import importlib.util
 import io
 import json
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +123,69 @@ def test_no_network_and_nothing_cached(tmp_path, monkeypatch):
         read_dataset("photo_patches", tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "photo_patches" / "1.0.0").exists()  # nothing half prepared
+
+
+@pytest.fixture
+def preparing_raises(tmp_path, monkeypatch):
+    """Opens a data set whose examples end in an error; returns what reading it raises."""
+
+    def read(error):
+        made = tiny_builder("mine", {"train": 9})(data_dir=tmp_path)
+
+        def generate(split):
+            raise error
+            yield
+
+        monkeypatch.setattr(made, "_generate_examples", generate)
+        monkeypatch.setattr(tfds, "builder", lambda *args, **kwargs: made)
+        with pytest.raises(Exception, match=r".") as caught:
+            read_dataset("mine", tmp_path)
+        assert not made.data_path.exists()
+        return caught.value
+
+    return read
+
+
+FULL, READ_ONLY = os.strerror(errno.ENOSPC), os.strerror(errno.EROFS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, FULL),
+        OSError(errno.ENOSPC, FULL, "mine.zip"),
+        # array_record on a full disk, word for word but for the path.
+        RuntimeError(
+            f"write() failed: {FULL}; writing /data/mine; at byte 1048576; Failed to close"
+        ),
+        RuntimeError("a reason\n" + FULL),
+    ],
+)
+def test_a_full_disk_is_left_to_the_commands_to_explain(tmp_path, preparing_raises, error):
+    raised = preparing_raises(error)
+    assert type(raised) is OSError
+    assert (raised.errno, raised.filename) == (errno.ENOSPC, str(tmp_path))
+
+
+def test_so_is_a_folder_that_may_not_be_written_to(preparing_raises):
+    raised = preparing_raises(OSError(errno.EROFS, READ_ONLY, "/data/mine"))
+    assert (type(raised), raised.errno, raised.filename) == (OSError, errno.EROFS, "/data/mine")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+        PermissionError(errno.EACCES, "Permission denied"),  # as a firewall answers
+        ValueError("no such address\nwith details"),
+    ],
+)
+def test_what_a_network_raises_gets_a_hint_for_networks(preparing_raises, error):
+    raised = preparing_raises(error)
+    assert type(raised) is UserError
+    assert "cannot prepare mine" in str(raised)
+    assert "connect to the network" in str(raised)
+    assert "\n" not in str(raised)
 
 
 def test_other_file_formats_are_refused(tmp_path):

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
-from privynet_jax import execution, linear
+from privynet_jax import linear
 from privynet_jax.data import as_float
 from privynet_jax.layout import space_to_depth
 from privynet_jax.linear import LinearAttack
@@ -30,6 +29,7 @@ from privynet_jax.training import (
 
 SIZE, DEPTH, CLASSES, BATCH = 16, 5, 4, 8
 PLATFORMS = ("cpu", "cuda", "tpu")
+ONE, THREE = np.ones(1, bool), np.ones(3, bool)
 
 
 class ChannelMeans(nn.Module):
@@ -204,7 +204,9 @@ def test_scanned_steps_equal_a_loop():
     for batch in zip(inputs, answers, strict=True):
         looped, last_loss = step(looped, random_attack(), *batch)
     steps = jax.jit(functools.partial(train_steps, task))
-    scanned, loss = steps(start, random_attack(), inputs, answers)
+    # Two more steps fill up the dispatch, and must leave no trace.
+    filled, live = [np.concatenate([x, x[:2]]) for x in (inputs, answers)], np.arange(5) < 3
+    scanned, loss = steps(start, random_attack(), tuple(filled), live)
     assert float(loss) == pytest.approx(float(last_loss), rel=1e-4)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), looped.params, start.params)
     assert max(jax.tree.leaves(moved)) > 1e-3
@@ -218,11 +220,23 @@ def test_one_step_is_not_scanned():
     answers = np.ones((1, BATCH, 2), np.float32)
     start = initial_state(task, np.float32(inputs[0]))
     steps = functools.partial(train_steps, task)
-    assert "scan" not in str(jax.make_jaxpr(steps)(start, (), inputs, answers))
-    three = [np.repeat(array, 3, axis=0) for array in (inputs, answers)]
-    assert "scan" in str(jax.make_jaxpr(steps)(start, (), *three))
+    assert "scan" not in str(jax.make_jaxpr(steps)(start, (), (inputs, answers), ONE))
+    three = tuple(np.repeat(array, 3, axis=0) for array in (inputs, answers))
+    assert "scan" in str(jax.make_jaxpr(steps)(start, (), three, THREE))
     expected = train_step(task, start, (), inputs[0], answers[0])
-    assert_same_trees(steps(start, (), inputs, answers), expected, atol=0)
+    assert_same_trees(steps(start, (), (inputs, answers), ONE), expected, atol=0)
+
+
+def test_batches_are_fetched_step_by_step():
+    task, (inputs, _, _) = regression_task(Schedule(steps=4)), random_batches(3)
+    answers = np.ones((3, BATCH, 2), np.float32)
+    start = initial_state(task, np.float32(inputs[0]))
+    everything = jnp.concatenate(inputs), jnp.concatenate(answers)
+    rows = np.arange(3 * BATCH).reshape(3, BATCH)
+    fetched = train_steps(
+        task, start, (), rows, THREE, lambda mine: jax.tree.map(lambda x: x[mine], everything)
+    )
+    assert_same_trees(fetched, train_steps(task, start, (), (inputs, answers), THREE), atol=0)
 
 
 def test_the_cloud_nns_task_learns_a_toy_problem():
@@ -322,52 +336,9 @@ def test_half_precision_representations_count_as_float32():
     task, (inputs, _, _) = regression_task(Schedule(steps=4)), random_batches(3)
     answers = np.ones((3, BATCH, 2), np.float32)
     state = initial_state(task, np.float32(inputs[0]))
-    for function, select in [(train_step, 0), (train_steps, slice(None))]:
-        half = function(task, state, (), inputs[select], answers[select])
-        full = function(task, state, (), np.float32(inputs[select]), answers[select])
-        assert_same_trees(half, full, atol=0)
-
-
-def steps_of(task, stride):
-    """Every function that is mapped over cells, by name, with shapes of its arguments."""
-    inputs, labels, images = random_batches(3, stride)
-    answers = targets_of(task, labels, images)
-    attack = random_attack(stride)
-    key_data = jax.random.key_data(jax.random.key(0))
-    if task.schedule is None:
-        params, trained = {}, {}
-    else:
-        state = jax.eval_shape(
-            functools.partial(init_state, task), jax.random.key(0), np.float32(inputs[0])
-        )
-        params = state.params
-        several = functools.partial(train_steps, task)
-        trained = {
-            "init": (functools.partial(execution._init, task), key_data, inputs[0]),
-            "one step": (several, state, attack, inputs[:1], answers[:1]),
-            "three steps": (several, state, attack, inputs, answers),
-        }
-    return {
-        **trained,
-        "evaluate": (functools.partial(evaluate, task), params, attack, inputs[0], answers[0]),
-        "predict": (functools.partial(predict, task), params, attack, inputs[0]),
-    }
-
-
-def of_two_cells(argument):
-    return jax.ShapeDtypeStruct((2, *np.shape(argument)), argument.dtype)
-
-
-# At stride 16 of 16 x 16 pixels, convolutions are larger than what they convolve.
-@pytest.mark.parametrize(("stride", "cells"), [(2, 1), (2, 2), (16, 2)])
-@pytest.mark.parametrize("name", ["cloud", "attacker", "linear"])
-def test_every_step_lowers_for_every_backend(name, stride, cells):
-    for step, (function, *arguments) in steps_of(tiny_task(name), stride).items():
-        outputs = jax.tree.leaves(jax.eval_shape(function, *arguments))
-        lead = ()
-        if cells == 2:
-            function, lead = jax.vmap(function), (2,)
-            arguments = jax.tree.map(of_two_cells, arguments)
-        exported = export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-        assert exported.platforms == PLATFORMS, step
-        assert [x.shape for x in exported.out_avals] == [(*lead, *x.shape) for x in outputs], step
+    half = train_step(task, state, (), inputs[0], answers[0])
+    full = train_step(task, state, (), np.float32(inputs[0]), answers[0])
+    assert_same_trees(half, full, atol=0)
+    half = train_steps(task, state, (), (inputs, answers), THREE)
+    full = train_steps(task, state, (), (np.float32(inputs), answers), THREE)
+    assert_same_trees(half, full, atol=0)

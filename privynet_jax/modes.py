@@ -1,0 +1,77 @@
+"""Which room measures a grid's cells, by the mode asked for, and what features that takes.
+
+`characterisation` calls; `grid` trains networks per cell, `scoring` per layer or not at all,
+`fine_tuning` is in between.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from privynet_jax import amortised, fine_tuning, grid, scoring
+from privynet_jax.cells import Cell
+from privynet_jax.config import DEDICATED, LINEAR, Config
+from privynet_jax.data import Parts
+from privynet_jax.execution import Execution, data_parallel
+from privynet_jax.features import LayerFeatures, needed_channels
+from privynet_jax.group import Progress
+from privynet_jax.group_checkpoints import Checkpoints
+from privynet_jax.models import attacker, cloud_nn
+from privynet_jax.store import ResultStore
+from privynet_jax.topology import CONV_LAYERS
+
+
+def settings_of(config: Config, parts: Parts) -> grid.Settings:
+    """Returns the networks and schedules that a configuration asks for."""
+    size, dtype = parts.image_size, config.compute_dtype
+    return grid.Settings(
+        cloud=cloud_nn(parts.num_classes, size, config.cloud_width, dtype),
+        attacker=attacker(size, config.attacker_width, config.attacker_blocks, dtype),
+        cloud_schedule=config.cloud,
+        attacker_schedule=config.attacker,
+    )
+
+
+def cached_channels(config: Config, cells: Sequence[Cell]) -> dict[int, tuple[int, ...]]:
+    """Returns layer -> channels whose features are needed: in estimating modes, all of them."""
+    if config.mode == DEDICATED:
+        return needed_channels([cell.topology for cell in cells])
+    return {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(config.layers)}
+
+
+def measurements(
+    config: Config,
+    cells: Sequence[Cell],
+    missing: Sequence[Cell],
+    store: ResultStore,
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    execution: Execution,
+    shown: np.ndarray,
+    progress: Progress,
+    checkpoints: Checkpoints,
+) -> Iterator[grid.Measurement]:
+    """Returns the measurements of the missing cells; arguments are those of `grid.characterise`."""
+    settings, common = settings_of(config, parts), (cells, missing, features, parts)
+    if config.mode == DEDICATED:
+        return grid.characterise(
+            *common,
+            settings,
+            execution,
+            seed=config.seed,
+            examples=shown,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
+    shardings = data_parallel(every_cpu_device=True)
+    at_once = len(shardings[0].device_set) * execution.cells_per_device
+    how = scoring.Scoring(shardings, at_once, config.scoring_images, config.examples)
+    if config.mode == LINEAR:
+        return scoring.linear_measurements(*common, how, progress)
+    tasks = amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
+    common = (*common, tasks, how, store.workdir / "networks")
+    if not config.fine_tuning_steps:
+        return scoring.amortised_measurements(*common, seed=config.seed, progress=progress)
+    return fine_tuning.fine_tuned_measurements(
+        *common, config.fine_tuning_steps, execution, seed=config.seed, progress=progress
+    )
