@@ -134,24 +134,24 @@ def nbytes(array: Any) -> int:
     return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
+def on_cpu() -> bool:
+    """Whether the local devices are CPU cores rather than accelerators."""
+    return jax.local_devices()[0].platform == "cpu"
+
+
 def data_parallel(
-    *, every_cpu_device: bool = False
+    most_devices: int | None = None,
 ) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """Returns the shardings of images (split by the first axis) and of parameters (everywhere).
 
-    On CPU that is one device: a single computation uses all cores there.
-
     Args:
-        every_cpu_device: use all of them on CPU too.
+        most_devices: use no more; None means all local devices. On CPU too, one device per core
+            beats one computation that shares its loops out among the cores.
     """
-    devices = jax.local_devices()
-    if devices[0].platform == "cpu" and not every_cpu_device:
-        devices = devices[:1]
-    mesh = jax.sharding.Mesh(np.asarray(devices), ("images",))
-    spec = jax.sharding.PartitionSpec
-    return jax.sharding.NamedSharding(mesh, spec("images")), jax.sharding.NamedSharding(
-        mesh, spec()
-    )
+    devices = np.asarray(jax.local_devices()[:most_devices])
+    mesh, spec = jax.sharding.Mesh(devices, ("images",)), jax.sharding.PartitionSpec
+    split = jax.sharding.NamedSharding(mesh, spec("images"))
+    return split, jax.sharding.NamedSharding(mesh, spec())
 
 
 def map_cells(

@@ -16,24 +16,26 @@ import numpy as np
 from privynet_jax.coding import Coding, all_finite, peaks_of
 from privynet_jax.data import Parts, as_float
 from privynet_jax.errors import UserError
-from privynet_jax.execution import data_parallel
+from privynet_jax.execution import data_parallel, on_cpu
 from privynet_jax.features import CALIBRATION_IMAGES, extractor
 from privynet_jax.weights import PretrainedWeights
 
 # Channels that are almost always zero are not blown up by more than this, against their layer.
 LEAST_RELATIVE_RMS = 0.01
-# Per device: as many images as CPUs like best at 32 x 32 pixels, and at any larger size as many as
-# have a first layer no larger, 64 channels of float32.
-BATCH_SIZE = 128
-_LARGEST_ACTIVATION_BYTES = 2**25
+# Per device, on CPU and on accelerators: as many images as suit it at 32 x 32 pixels, and at larger
+# sizes as many as keep the first layer, 64 channels of float32, within so many bytes. A CPU core is
+# at its best while a layer stays in its caches.
+_CPU_BATCH, _CPU_BYTES = 32, 2**23
+_ACCELERATOR_BATCH, _ACCELERATOR_BYTES = 256, 2**28
 
 Told = Callable[[int], Any]
 
 
 def images_per_batch(image_size: int) -> int:
     """Returns how many images go through VGG16 at once on each device, a power of two."""
-    fitting = max(1, _LARGEST_ACTIVATION_BYTES // (image_size**2 * 64 * 4))
-    return min(BATCH_SIZE, 2 ** (fitting.bit_length() - 1))
+    most, room = (_CPU_BATCH, _CPU_BYTES) if on_cpu() else (_ACCELERATOR_BATCH, _ACCELERATOR_BYTES)
+    fitting = max(1, room // (image_size**2 * 64 * 4))
+    return min(most, 2 ** (fitting.bit_length() - 1))
 
 
 def calibrate(

@@ -63,7 +63,7 @@ def measurements(
             progress=progress,
             checkpoints=checkpoints,
         )
-    shardings = data_parallel(every_cpu_device=True)
+    shardings = data_parallel()
     at_once = len(shardings[0].device_set) * execution.cells_per_device
     how = scoring.Scoring(shardings, at_once, config.scoring_images, config.examples)
     if config.mode == LINEAR:

@@ -122,9 +122,11 @@ def test_bytes_of_what_is_stored():
     assert nbytes(np.zeros((3, 5), np.float16)) == 30
 
 
-def test_images_are_not_spread_over_cpu_devices():
-    assert len(jax.local_devices()) == 2  # conftest's doing
-    images, everywhere = data_parallel()
-    assert images.device_set == everywhere.device_set == {jax.local_devices()[0]}
+@pytest.mark.parametrize("most", [None, 1, 2])
+def test_images_are_spread_over_the_devices(most):
+    present = jax.local_devices()
+    assert len(present) == 2  # conftest's doing
+    images, everywhere = data_parallel(most)
+    assert images.device_set == everywhere.device_set == set(present[:most])
     assert images.spec == jax.sharding.PartitionSpec("images")
     assert everywhere.is_fully_replicated

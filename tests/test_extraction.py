@@ -9,6 +9,7 @@ import pytest
 from privynet_jax import extraction
 from privynet_jax.data import Part, as_float
 from privynet_jax.errors import UserError
+from privynet_jax.execution import data_parallel
 from privynet_jax.extraction import FeaturePass, calibrate, images_per_batch
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
@@ -63,7 +64,7 @@ def assert_float16_of(stored, exact):
 
 def test_values_are_the_local_nns_in_unit_mean_square(vgg_weights, small_parts, monkeypatch):
     # Three batches fill the auxiliary part; in the test part the last one is filled up.
-    monkeypatch.setattr(extraction, "BATCH_SIZE", 32)
+    monkeypatch.setattr(extraction, "images_per_batch", lambda size: 16)
     union = {2: (3, 7, 60), 7: tuple(range(0, 256, 17))}
     codings = calibrate(vgg_weights, small_parts, union, "float16")
     feature_pass = FeaturePass(vgg_weights, small_parts, union, codings)
@@ -80,7 +81,7 @@ def test_values_are_the_local_nns_in_unit_mean_square(vgg_weights, small_parts, 
 
 def test_only_the_first_auxiliary_images_set_scale_and_peak(vgg_weights, few_parts, monkeypatch):
     monkeypatch.setattr(extraction, "CALIBRATION_IMAGES", 4)
-    monkeypatch.setattr(extraction, "BATCH_SIZE", 2)
+    monkeypatch.setattr(extraction, "images_per_batch", lambda size: 1)
     [coding] = calibrate(vgg_weights, few_parts, UNION, "uint8").values()
     auxiliary = released(vgg_weights, 1, CHANNELS, few_parts.auxiliary)
     scale = scale_of(auxiliary[:4])
@@ -105,12 +106,7 @@ def test_dead_channels_stay_zero_and_weak_ones_are_not_blown_up(vgg_weights, few
 
 def test_batches_spread_over_two_devices_give_the_same(vgg_weights, few_parts, monkeypatch):
     expected = extracted(vgg_weights, few_parts, UNION, few_parts.test)[1]
-    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()[:2]), ("images",))
-    shardings = [
-        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
-        for axes in [("images",), ()]
-    ]
-    monkeypatch.setattr(extraction, "data_parallel", lambda: shardings)
+    monkeypatch.setattr(extraction, "data_parallel", lambda: data_parallel(most_devices=1))
     found = extracted(vgg_weights, few_parts, UNION, few_parts.test)[1]
     # A rounding of float32 may tip one of float16: one unit in its last place.
     np.testing.assert_allclose(found, expected, rtol=2**-10, atol=2**-24)
@@ -127,10 +123,13 @@ def test_how_many_images_come_at_once_changes_nothing(vgg_weights, few_parts):
 
 
 @pytest.mark.parametrize(
-    ("image_size", "expected"), [(8, 128), (32, 128), (33, 64), (64, 32), (224, 2), (2000, 1)]
+    ("image_size", "on_cpu", "elsewhere"),
+    [(8, 32, 256), (32, 32, 256), (33, 16, 256), (64, 8, 256), (224, 1, 16), (2000, 1, 1)],
 )
-def test_a_batch_of_larger_images_holds_fewer(image_size, expected):
-    assert images_per_batch(image_size) == expected
+def test_a_batch_of_larger_images_holds_fewer(image_size, on_cpu, elsewhere, monkeypatch):
+    assert images_per_batch(image_size) == on_cpu
+    monkeypatch.setattr(extraction, "on_cpu", lambda: False)
+    assert images_per_batch(image_size) == elsewhere
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -25,7 +25,7 @@ TASKS = amortised.layer_tasks(
     Schedule(steps=3, batch_size=8),
 )
 TARGETS = np.tile(np.float32([9, -9]), (4, 1))
-HOW = scoring.Scoring(data_parallel(every_cpu_device=True), at_once=4, images=40, examples=3)
+HOW = scoring.Scoring(data_parallel(), at_once=4, images=40, examples=3)
 
 
 @pytest.fixture(scope="module", autouse=True)
