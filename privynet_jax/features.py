@@ -105,10 +105,18 @@ def extractor(
     def of_one_image(params: Any, image: jax.Array) -> dict[int, jax.Array]:
         _, intermediates = trunk.apply({"params": params}, image[None])
         return {
-            layer: intermediates[CONV_LAYERS[layer - 1].name.replace("conv", "relu")][0][
-                ..., np.asarray(channels)
-            ]
+            layer: _chosen(intermediates[_activation_name(layer)][0], channels)
             for layer, channels in union.items()
         }
 
     return jax.vmap(of_one_image, in_axes=(None, 0))
+
+
+def _activation_name(layer: int) -> str:
+    return CONV_LAYERS[layer - 1].name.replace("conv", "relu")
+
+
+def _chosen(x: jax.Array, channels: Sequence[int]) -> jax.Array:
+    if tuple(channels) == tuple(range(x.shape[-1])):
+        return x  # choosing all of them would still copy them
+    return x[..., np.asarray(channels)]
