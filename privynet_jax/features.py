@@ -46,14 +46,32 @@ class LayerFeatures:
         return np.searchsorted(self.channels, channels)
 
     def gather(
-        self, part: str, indices: np.ndarray, positions: np.ndarray, width: int
+        self,
+        part: str,
+        indices: np.ndarray,
+        positions: np.ndarray,
+        width: int,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Returns [len(indices), h, w, width] of the part's type: chosen channels, then zeros."""
+        """Returns chosen channels of chosen images, then zeros up to a width.
+
+        Args:
+            part: which part.
+            indices: int [n], rows of the part.
+            positions: int [depth], where the channels lie among the cached ones.
+            width: channels of the result.
+            out: where to put the result; None makes an array.
+
+        Returns:
+            [n, h, w, width] of the part's type.
+        """
         stored = self.parts[part]
-        batch = np.zeros((len(indices), *stored.shape[1:3], width), stored.dtype)
+        if out is None:
+            out = np.empty((len(indices), *stored.shape[1:3], width), stored.dtype)
+        out[..., len(positions) :] = 0
         for where, values in _blocks(stored, indices, positions):
-            batch[where, ..., : len(positions)] = values
-        return batch
+            out[where, ..., : len(positions)] = values
+        return out
 
 
 def _blocks(

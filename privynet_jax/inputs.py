@@ -102,11 +102,18 @@ class LayerInputs:
         if part in self._fitting:
             return self.execution.stack([mine.astype(np.int32) for mine in rows])
         answers = getattr(getattr(self.parts, part), targets)
-        gathered = []
-        for channels, mine in zip(positions, rows, strict=True):
-            flat = self._layer.gather(part, mine.ravel(), channels, self.width)
-            gathered.append((flat.reshape(*mine.shape, *flat.shape[1:]), answers[mine]))
-        return self.execution.stack(gathered)
+        places = (len(self.execution.devices), self.execution.cells_per_device)
+        one = (*rows[0].shape, *self.representation_shape)
+        # Gathered in place: on CPU, every copy of a batch costs as much as some of its arithmetic.
+        stacked = np.empty((self.execution.group_size, *one), self._layer.parts[part].dtype)
+        for cell, (channels, mine) in enumerate(zip(positions, rows, strict=True)):
+            out = stacked[cell].reshape(-1, *self.representation_shape)
+            self._layer.gather(part, mine.ravel(), channels, self.width, out)
+        stacked[len(rows) :] = stacked[len(rows) - 1]
+        return (
+            stacked.reshape(*places, *one),
+            self.execution.stack([answers[mine] for mine in rows]),
+        )
 
 
 def one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:

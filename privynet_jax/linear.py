@@ -185,7 +185,9 @@ def best_ridge(
     """
     ridge = ridges[0]
     if len(ridges) > 1:
-        ridge = min(ridges, key=lambda r: _squared_error(chosen_on, solve(fitted_on, r)))
+        solutions = _solutions(fitted_on, ridges)
+        errors = [_squared_error(chosen_on, solution) for solution in solutions]
+        ridge = ridges[int(np.argmin(errors))]
     return solve(fitted_on + chosen_on, ridge)
 
 
@@ -196,6 +198,22 @@ def solve(statistics: LinearStatistics, ridge: float) -> np.ndarray:
     penalty = np.full(len(gram), ridge * np.mean(np.diag(gram)))
     penalty[-1] = 0.0
     return np.linalg.solve(gram + np.diag(penalty), statistics.cross)
+
+
+def _solutions(statistics: LinearStatistics, ridges: Sequence[float]) -> list[np.ndarray]:
+    """What `solve` gives for each ridge: one eigendecomposition serves them all."""
+    gram, cross = statistics.gram, statistics.cross
+    # Centring regressors and targets takes the place of a constant that is not penalised.
+    count = gram[-1, -1]
+    mean, mean_target = gram[-1, :-1] / count, cross[-1] / count
+    values, vectors = np.linalg.eigh(gram[:-1, :-1] - count * np.outer(mean, mean))
+    projected = vectors.T @ (cross[:-1] - count * np.outer(mean, mean_target))
+    solutions = []
+    for ridge in ridges:
+        penalty = ridge * np.mean(np.diag(gram))
+        weights = vectors @ (projected / (np.maximum(values, 0) + penalty)[:, None])
+        solutions.append(np.vstack([weights, mean_target - mean @ weights]))
+    return solutions
 
 
 def _squared_error(statistics: LinearStatistics, solution: np.ndarray) -> float:

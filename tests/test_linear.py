@@ -178,3 +178,16 @@ def test_validation_picks_a_larger_ridge_for_few_noisy_samples(monkeypatch):
     # Four images are 64 positions for 46 unknowns, five hundred are 8000.
     assert chosen(4, noise=3.0) == RIDGES[-1]
     assert chosen(500, noise=0.0) < 1e-2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_decomposition_solves_for_every_ridge(seed):
+    rng = np.random.default_rng(seed)
+    # Regressors with means, some nearly dependent on others, and a constant.
+    x = rng.exponential(size=(400, 12)) @ rng.normal(size=(12, 20)) + 3
+    x = np.concatenate([x + 0.01 * rng.normal(size=x.shape), np.ones((400, 1))], axis=1)
+    y = rng.normal(size=(400, 5)) + 2
+    sums = linear.LinearStatistics(x.T @ x, x.T @ y, float(np.sum(y**2)), len(x))
+    found = linear._solutions(sums, linear.RIDGES)
+    for ridge, solution in zip(linear.RIDGES, found, strict=True):
+        np.testing.assert_allclose(solution, linear.solve(sums, ridge), rtol=1e-6, atol=1e-6)
