@@ -14,6 +14,7 @@ from privynet_jax.metrics import psnr_db
 from privynet_jax.results import CellResult
 from privynet_jax.store import ResultStore
 from privynet_jax.tables import DrawSummary, Spread, over_draws
+from privynet_jax.training import RESIDUAL
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -48,11 +49,19 @@ def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
     _add_legend(axes, layers, colours, depths)
     axes.set_xlabel("privacy loss: mean PSNR of the strongest attacker, dB (left is more private)")
     axes.set_ylabel("accuracy of the cloud NN on test images, %")
-    axes.set_title("Accuracy against privacy loss; bars span the channel draws", size=11)
+    estimated = "" if _are_dedicated(results) else ", estimated"
+    axes.set_title(
+        f"Accuracy against privacy loss{estimated}; bars span the channel draws", size=11
+    )
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, store, "tradeoff.png")
+
+
+def _are_dedicated(results: Sequence[CellResult]) -> bool:
+    """Whether networks of their own were trained for the cells (`--mode=dedicated`)."""
+    return any(attack.attacker == RESIDUAL for attack in results[0].attacks)
 
 
 def save_reconstructions(
