@@ -99,7 +99,15 @@ def further_cells(setup: Setup, clock: Clock, execution: Execution) -> Iterator[
         layer = inputs.random_layer(m, chosen, setup)
         done = [time.perf_counter()]
         for _ in grid.characterise(
-            chosen, chosen, {m: layer}, parts, settings, execution, seed=0, examples=range(10)
+            chosen,
+            chosen,
+            chosen,
+            {m: layer},
+            parts,
+            settings,
+            execution,
+            seed=0,
+            examples=range(10),
         ):
             done.append(time.perf_counter())
         # The cells of a group are finished at the same time: the first one's tells.

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import training
+from privynet_jax import linear, training
 from privynet_jax.amortised_networks import AmortisedAttacker, AmortisedCloudNN
 from privynet_jax.data import Parts
 from privynet_jax.features import LayerFeatures
@@ -38,8 +38,8 @@ from privynet_jax.subsets import (
 )
 from privynet_jax.training import Task
 
-# Subsets in a layer's pool.
-POOL = 512
+# Subsets in a layer's pool, which every device holds: at most so many, or so many bytes.
+POOL, _LEAST_POOL, _POOL_BYTES = 512, 64, 2**28
 # Steps that the host may be ahead of the devices.
 _AHEAD = 2
 
@@ -49,7 +49,8 @@ Shardings = tuple[Any, Any]
 
 def layer_key(num_layers: int, seed: int) -> jax.Array:
     """Returns the key of a layer's networks: no number depends on which layers run beside it."""
-    return jax.random.fold_in(jax.random.key(seed), num_layers)
+    # Beyond every depth, so that no cell of the layer (`cells`) derives the same.
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), num_layers), 2**31)
 
 
 def cloud_task(network: AmortisedCloudNN, schedule: training.Schedule) -> Task:
@@ -97,9 +98,15 @@ def layer_tasks(
 
 
 def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: int) -> Subset:
-    """Returns `POOL` subsets of a layer, stacked; see `draw_subsets`."""
+    """Returns `POOL` subsets of a layer, stacked; fewer where they would be too large.
+
+    See `draw_subsets`.
+    """
     draws = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    subsets = draw_subsets(draws, POOL, least, most, channels)
+    # The linear attack's kernel is most of a subset.
+    kernel_bytes = 4 * most * linear.NEIGHBOURHOOD**2 * sums.fitted_on.cross.shape[1]
+    count = min(POOL, max(_LEAST_POOL, _POOL_BYTES // kernel_bytes))
+    subsets = draw_subsets(draws, count, least, most, channels)
     return stacked([prepare(sums, positions, most, quickly=True) for positions in subsets])
 
 

@@ -103,7 +103,12 @@ def _run_missing(
     shown: np.ndarray,
 ) -> None:
     missing = [cell for cell in mine if not store.has(cell.name)]
+    checkpoints = Checkpoints(
+        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
+    )
     if not missing:
+        # A run killed in its last moment leaves its last group's.
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
         return
     features = load_features(
         weights,
@@ -112,9 +117,6 @@ def _run_missing(
         config.feature_cache,
         dtype=config.feature_dtype,
         share=(config.share.index, config.share.count),
-    )
-    checkpoints = Checkpoints(
-        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
     )
     whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
     names, due = [cell.name for cell in cells], 0.0
@@ -131,6 +133,7 @@ def _run_missing(
         for measurement in measurements(
             config,
             cells,
+            mine,
             missing,
             store,
             features,

@@ -65,7 +65,7 @@ class DecodedRows:
         self._stored = stored
         self.shape, self.dtype = stored.shape, np.dtype(np.float16)
         codes = np.arange(_LARGEST_CODE + 1)[:, None] / _LARGEST_CODE
-        # What each code stands for, [256, C]: looking up is quicker than exponentials.
+        # What each code stands for, [255, C]: looking up is quicker than exponentials.
         self._values = np.float16(np.expm1(codes * np.log1p(np.float64(peaks))))
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ def peaks_of(largest: np.ndarray) -> np.ndarray:
 
 
 def _looked_up(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Replaces codes [..., C] by what a table [256, C] says of them."""
+    """Replaces codes [..., C] by what a table [255, C] says of them."""
     channels = values.shape[1]
     places = codes.astype(np.int32) * channels + np.arange(channels, dtype=np.int32)
     return values.reshape(-1).take(places)

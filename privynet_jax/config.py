@@ -54,7 +54,8 @@ class Config:
             linear attack and all metrics are float32 in any case.
         examples: test images whose reconstructions are kept.
         mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
-        scoring_images: images per part on which the last two score a cell, attackers on half.
+        scoring_images: images per part on which the last two score a cell, attackers on half of them
+            (on all where they are fine-tuned).
         fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
             networks are trained further.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
@@ -141,6 +142,11 @@ class Config:
             raise UserError(
                 f"scoring_images is {self.scoring_images}; allowed are at least as many as "
                 f"examples, {self.examples}; score on more images or keep fewer examples"
+            )
+        if self.mode != DEDICATED and self.compute_dtype != "float32":
+            raise UserError(
+                f"compute_dtype is {self.compute_dtype} in mode {self.mode}; allowed is float32 "
+                "there; leave it out or use the mode dedicated"
             )
         if self.fine_tuning_steps < 0 or (self.fine_tuning_steps and self.mode != AMORTISED):
             raise UserError(

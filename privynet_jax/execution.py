@@ -140,15 +140,20 @@ def on_cpu() -> bool:
 
 
 def data_parallel(
-    most_devices: int | None = None,
+    most_devices: int | None = None, *, dividing: int | None = None
 ) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """Returns the shardings of images (split by the first axis) and of parameters (everywhere).
 
     Args:
         most_devices: use no more; None means all local devices. On CPU too, one device per core
             beats one computation that shares its loops out among the cores.
+        dividing: examples per batch; use as many devices as can share them out equally.
     """
-    devices = np.asarray(jax.local_devices()[:most_devices])
+    present = jax.local_devices()[:most_devices]
+    count = len(present)
+    if dividing is not None:
+        count = max(n for n in range(1, count + 1) if dividing % n == 0)
+    devices = np.asarray(present[:count])
     mesh, spec = jax.sharding.Mesh(devices, ("images",)), jax.sharding.PartitionSpec
     split = jax.sharding.NamedSharding(mesh, spec("images"))
     return split, jax.sharding.NamedSharding(mesh, spec())

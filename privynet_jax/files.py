@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # rooms that write small files start without it
     from etils import epath
 
 # A temporary file older than this was left by somebody who is gone, whatever its name says.
+_LEAST_SECONDS = 600
 _ABANDONED_SECONDS = 24 * 3600
 # Tells this process from a killed one whose number it was given, as restarted containers do.
 _PROCESS = secrets.token_hex(4)
@@ -118,6 +119,9 @@ def _is_abandoned(partial: Path, owner: str, process: str) -> bool:
     is_here = partial.name.endswith(f".{socket.gethostname()}.{owner}.{process}{partial.suffix}")
     if age > _ABANDONED_SECONDS or not is_here:
         return age > _ABANDONED_SECONDS
+    if age < _LEAST_SECONDS:
+        # Containers may share a host's name and number their processes alike: it may be alive.
+        return False
     if int(owner) == os.getpid():
         return process != _PROCESS
     return not _runs(int(owner))

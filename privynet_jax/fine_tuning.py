@@ -69,13 +69,21 @@ def fine_tuned_measurements(
         layer = features[num_layers]
         sums = layer_sums(layer, parts, width)
         networks = layer_networks(layer, sums, parts, tasks, scoring, depths, folder, seed)
-        mapped = [MappedTask(task, execution) for task in _tasks(tasks, steps, networks)]
-        member = functools.partial(_member, layer=layer, sums=sums, width=width, seed=seed)
-        inputs = LayerInputs(*_sampled(layer, parts, scoring.images), width, execution)
-        shown = np.arange(scoring.examples)
-        for start in range(0, len(mine), execution.group_size):
-            chosen = mine[start : start + execution.group_size]
-            yield from grid.group_measurements(chosen, member, inputs, mapped, shown, progress)
+        of_layer = _tasks(tasks, steps, networks)
+        yield from grid.layer_measurements(
+            mine,
+            mine,
+            functools.partial(_member, layer=layer, sums=sums, width=width, seed=seed),
+            functools.partial(LayerInputs, *_sampled(layer, parts, scoring.images), width),
+            functools.partial(_mapped, of_layer),
+            execution,
+            np.arange(scoring.examples),
+            progress,
+        )
+
+
+def _mapped(tasks: Sequence[Task], execution: Execution) -> list[MappedTask]:
+    return [MappedTask(task, execution) for task in tasks]
 
 
 def _tasks(tasks: tuple[Task, Task], steps: int, networks: Mapping[str, Any]) -> list[Task]:

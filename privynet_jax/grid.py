@@ -14,7 +14,7 @@ import itertools
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,6 +74,7 @@ class Measurement:
 
 def characterise(
     cells: Sequence[Cell],
+    mine: Sequence[Cell],
     missing: Sequence[Cell],
     features: Mapping[int, LayerFeatures],
     parts: Parts,
@@ -89,7 +90,8 @@ def characterise(
 
     Args:
         cells: the whole grid, which fixes the padded depth, and so every number.
-        missing: the cells to do.
+        mine: this process's cells; those of a layer are cut into groups, whatever is missing.
+        missing: which of them to do.
         features: layer -> features that hold the cells' channels.
         parts: the images and labels that the features were computed from.
         settings: the networks and schedules.
@@ -104,22 +106,71 @@ def characterise(
         Terminated: SIGTERM came; what was trained so far is in the checkpoints.
     """
     width = max(cell.topology.depth for cell in cells)
-    wanted, tasks_for = set(missing), functools.cache(functools.partial(_map_tasks, settings))
+    tasks_for = functools.cache(functools.partial(_map_tasks, settings))
     for num_layers in sorted({cell.topology.num_layers for cell in missing}):
-        of_layer = [cell for cell in cells if cell.topology.num_layers == num_layers]
         layer = features[num_layers]
+        of_layer = [cell for cell in mine if cell.topology.num_layers == num_layers]
         sums = linear_statistics(layer, parts.auxiliary)
         member = functools.partial(_member, layer=layer, sums=sums, seed=seed, width=width)
         inputs_for = functools.partial(LayerInputs, layer, parts, width)
-        inputs = _fitting_inputs(execution, inputs_for, tasks_for, member(of_layer[0]))
-        size = inputs.execution.group_size
-        for start in range(0, len(of_layer), size):
-            # The grid decides who is whose company, not what is missing: a checkpoint is a group's.
-            chosen = [cell for cell in of_layer[start : start + size] if cell in wanted]
-            if chosen:
-                tasks, shown = tasks_for(inputs.execution), np.asarray(examples, int)
-                kept = checkpoints.of_group([cell.name for cell in chosen]) if checkpoints else None
-                yield from group_measurements(chosen, member, inputs, tasks, shown, progress, kept)
+        # In a function of its own, so that a layer's data leave the devices before the next come.
+        yield from layer_measurements(
+            of_layer,
+            set(missing),
+            member,
+            inputs_for,
+            tasks_for,
+            execution,
+            np.asarray(examples, int),
+            progress,
+            checkpoints,
+        )
+
+
+def layer_measurements(
+    cells: Sequence[Cell],
+    wanted: Collection[Cell],
+    member: Callable[[Cell], Member],
+    inputs_for: Callable[[Execution], LayerInputs],
+    tasks_for: Callable[[Execution], Sequence[MappedTask]],
+    execution: Execution,
+    examples: np.ndarray,
+    progress: Progress,
+    checkpoints: Checkpoints | None = None,
+) -> Iterator[Measurement]:
+    """Yields a measurement per wanted cell of one layer, group by group.
+
+    Groups are cut from all cells, and trained whole where one cell of them is wanted: a place that
+    is left empty would cost as much, and a group keeps the name of its checkpoint.
+
+    Args:
+        cells: of the layer.
+        wanted: which of them are to be measured.
+        member: cell -> its arrays.
+        inputs_for: execution -> the layer's inputs.
+        tasks_for: execution -> what every cell learns.
+        execution: how to spread the work, with fewer cells per device where memory asks for it.
+        examples: indices of test images whose reconstructions are kept.
+        progress: told about finished work.
+        checkpoints: where groups in training are kept; None keeps none.
+    """
+    inputs = _fitting_inputs(execution, inputs_for, tasks_for, member(cells[0]))
+    tasks, size = tasks_for(inputs.execution), inputs.execution.group_size
+    for start in range(0, len(cells), size):
+        group = cells[start : start + size]
+        chosen = [cell for cell in group if cell in wanted]
+        if not chosen:
+            continue
+        kept = checkpoints.of_group([cell.name for cell in group]) if checkpoints else None
+        # Two networks of each cell are trained.
+        share = 0.5 * len(chosen) / len(group)
+        for measurement in _group_measurements(
+            group, member, inputs, tasks, examples, _scaled(progress, share), kept
+        ):
+            if measurement.cell in wanted:
+                yield measurement
+        if kept:
+            kept.discard()
 
 
 def accuracy_without_split(
@@ -137,7 +188,9 @@ def accuracy_without_split(
     Raises:
         UserError: training diverged.
     """
-    alone = dataclasses.replace(execution, devices=execution.devices[:1], cells_per_device=1)
+    alone = dataclasses.replace(
+        execution, devices=execution.devices[:1], cells_per_device=1, step_bytes=None
+    )
     task = MappedTask(training.cloud_task(settings.cloud, settings.cloud_schedule), alone)
     member = Member(positions=np.arange(3), key=key, extras=())
     group = Group([member], LayerInputs(image_features(parts), parts, 3, alone), progress)
@@ -185,33 +238,30 @@ def _fitting_inputs(
             execution = dataclasses.replace(execution, cells_per_device=halved)
 
 
-def group_measurements(
+def _group_measurements(
     cells: Sequence[Cell],
     member: Callable[[Cell], Member],
     inputs: LayerInputs,
     tasks: Sequence[MappedTask],
     examples: np.ndarray,
     progress: Progress,
-    checkpoint: GroupCheckpoint | None = None,
+    checkpoint: GroupCheckpoint | None,
 ) -> Iterator[Measurement]:
-    """Yields the measurements of cells that are one group; arguments are those of `Group`.
-
-    SIGTERM is deferred while they train, so that their checkpoint can be saved.
-    """
     begun = time.perf_counter()
-    # Two networks of each cell are trained.
-    share = lambda done: progress(done / 2)  # noqa: E731
+    # SIGTERM is deferred while they train, so that their checkpoint can be saved.
     with termination.deferred():
-        group = Group([member(cell) for cell in cells], inputs, share, checkpoint)
+        group = Group([member(cell) for cell in cells], inputs, progress, checkpoint)
         measured = _measure(group, tasks, examples)
     _check_finite(measured, cells)
     measured["examples"] = jax.tree.map(_as_bytes, measured["examples"])
     seconds = (time.perf_counter() - begun) / len(cells)
     for index, cell in enumerate(cells):
-        mine = jax.tree.map(operator.itemgetter(index), measured)
-        yield Measurement(cell=cell, seconds=seconds, **mine)
-    if checkpoint:
-        checkpoint.discard()
+        fields = jax.tree.map(operator.itemgetter(index), measured)
+        yield Measurement(cell=cell, seconds=seconds, **fields)
+
+
+def _scaled(progress: Progress, factor: float) -> Progress:
+    return lambda share: progress(factor * share)
 
 
 def _measure(group: Group, tasks: Sequence[MappedTask], examples: np.ndarray) -> dict[str, Any]:

@@ -180,8 +180,9 @@ class Group:
 
     def _evaluation_batch(self) -> int:
         pixels = math.prod(self._inputs.parts.test.images.shape[1:])
-        values = pixels + math.prod(self._inputs.representation_shape)
-        return max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // (4 * values)))
+        values = pixels + math.prod(self._inputs.fetched_shape)
+        of_device = 4 * values * self._execution.cells_per_device
+        return max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // of_device))
 
     def _resident(self, task: MappedTask, part: str) -> Any:
         return self._inputs.resident(part, task.task.targets)

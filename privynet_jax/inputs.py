@@ -5,8 +5,8 @@ there by their rows. The others are gathered by the host, one batch ahead of the
 that is all of them: the devices' memory is the host's own. `group` asks for batches.
 
     inputs = LayerInputs(layer, parts, width=32, execution=execution)
-    resident = inputs.resident(task)
-    batch = inputs.batch(task, positions_per_cell, rows_per_cell)
+    resident = inputs.resident("target", "labels")
+    batch = inputs.batch("target", "labels", positions_per_cell, rows_per_cell)
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,6 +48,12 @@ class LayerInputs:
     def representation_shape(self) -> tuple[int, int, int]:
         """Height, width and channels (the padded ones) of a cell's representations."""
         return (*self._layer.parts["test"].shape[1:3], self.width)
+
+    @property
+    def fetched_shape(self) -> tuple[int, int, int]:
+        """The shape in which a cell first meets them: with all stored channels where resident."""
+        stored = self._layer.parts["test"].shape[1:]
+        return stored if self._fitting else self.representation_shape
 
     def constants(self, positions: Sequence[np.ndarray], extras: Sequence[Any]) -> CellConstants:
         """Returns the constants of a group's cells, on their devices.

@@ -42,6 +42,7 @@ def cached_channels(config: Config, cells: Sequence[Cell]) -> dict[int, tuple[in
 def measurements(
     config: Config,
     cells: Sequence[Cell],
+    mine: Sequence[Cell],
     missing: Sequence[Cell],
     store: ResultStore,
     features: Mapping[int, LayerFeatures],
@@ -55,7 +56,11 @@ def measurements(
     settings, common = settings_of(config, parts), (cells, missing, features, parts)
     if config.mode == DEDICATED:
         return grid.characterise(
-            *common,
+            cells,
+            mine,
+            missing,
+            features,
+            parts,
             settings,
             execution,
             seed=config.seed,

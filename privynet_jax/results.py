@@ -24,7 +24,7 @@ class AttackResult:
 
     Attributes:
         attacker: its name.
-        knowledge: what it has besides the representations under attack; `PAIRS` for all so far.
+        knowledge: what it has besides the representations under attack, such as `PAIRS`.
         psnr_db: over test images, peak 1.0.
         ssim: over test images.
         validation_psnr_db_mean: over validation images, for planning.

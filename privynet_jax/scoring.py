@@ -12,7 +12,9 @@ images, the same for all cells.
 
 import dataclasses
 import itertools
+import logging
 import operator
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from privynet_jax.amortised import Shardings
 from privynet_jax.cells import Cell
 from privynet_jax.data import Parts, spread_over_classes
 from privynet_jax.errors import UserError
+from privynet_jax.execution import data_parallel
 from privynet_jax.features import LayerFeatures
 from privynet_jax.grid import Measurement
 from privynet_jax.group import Progress
@@ -43,6 +46,7 @@ from privynet_jax.subsets import (
 )
 from privynet_jax.training import CLOUD, LINEAR, Task
 
+_LOG = logging.getLogger(__name__)
 AMORTISED = "amortised"
 # What an attacker has besides the representations under attack: the imputation knows how released
 # channels vary together with the others.
@@ -180,7 +184,11 @@ def layer_networks(
     """Returns "cloud" and "attacker" -> params of a layer, from the folder or newly trained."""
     stored = folder / f"layer_{layer.num_layers:02d}"
     if stored.exists():
-        return load_networks(stored)
+        try:
+            return load_networks(stored)
+        except UserError as error:
+            _LOG.warning("%s; the networks of layer %d are trained again", error, layer.num_layers)
+            shutil.rmtree(stored)
     key = amortised.layer_key(layer.num_layers, seed)
     channels = len(layer.channels)
     least = max(1, round(min(depths) / _MARGIN))
@@ -188,7 +196,12 @@ def layer_networks(
     pool = amortised.draw_pool(jax.random.fold_in(key, 0), sums, least, most, channels)
     networks = {
         name: amortised.train(
-            task, jax.random.fold_in(key, 1), pool, layer, parts, scoring.shardings
+            task,
+            jax.random.fold_in(key, 1),
+            pool,
+            layer,
+            parts,
+            data_parallel(dividing=task.schedule.batch_size),
         )
         for name, task in zip((CLOUD, ATTACKER), tasks, strict=True)
     }
@@ -199,7 +212,8 @@ def layer_networks(
                 "train it with a lower learning rate"
             )
     save_networks(stored, networks)
-    return networks
+    # Another process may have been faster; all are to use the same.
+    return load_networks(stored)
 
 
 def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:

@@ -153,3 +153,17 @@ def test_training_learns(pool, sums, layer, parts):
 def test_layers_have_keys_of_their_own():
     keys = [amortised.layer_key(num_layers, seed) for num_layers in (2, 4) for seed in (0, 1)]
     assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == 4
+
+
+def test_a_batch_that_devices_cannot_share_out_takes_fewer_of_them(pool, layer, parts):
+    odd = dataclasses.replace(TASKS[0], schedule=Schedule(steps=2, batch_size=3))
+    shardings = data_parallel(dividing=odd.schedule.batch_size)
+    assert len(shardings[0].device_set) == 1
+    amortised.train(odd, jax.random.key(0), pool, layer, parts, shardings)
+    assert len(data_parallel(dividing=4)[0].device_set) == 2
+
+
+def test_a_pool_of_large_subsets_is_smaller(sums, monkeypatch):
+    monkeypatch.setattr(amortised, "_LEAST_POOL", 3)
+    monkeypatch.setattr(amortised, "_POOL_BYTES", 4 * 5 * 9 * sums.fitted_on.cross.shape[1] * 7)
+    assert len(amortised.draw_pool(jax.random.key(3), sums, 1, 5, CHANNELS).bias) == 7

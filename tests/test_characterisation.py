@@ -327,6 +327,7 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
             "scoring_images is 2; allowed are at least as many as examples, 3",
         ),
         ({"fine_tuning_steps": 5}, "fine_tuning_steps is 5 in mode dedicated"),
+        ({"mode": "linear", "compute_dtype": "bfloat16"}, "compute_dtype is bfloat16 in mode li"),
         ({"mode": "amortised", "fine_tuning_steps": -1}, "fine_tuning_steps is -1"),
     ],
 )
@@ -371,8 +372,6 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
     assert status == 0, log
     # Another process, and what may be fewer devices, gave the same numbers to the last digit.
     assert all_tables(config.workdir) == all_tables(finished.config.workdir)
-    # Killed writers of the feature cache left nothing behind.
-    assert [path.name for path in config.cache_dir.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.slow

@@ -200,11 +200,14 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
         os.utime(tmp_path / name, (then, then))
         return name
 
+    [killed_long_ago] = tmp_path.iterdir()
+    os.utime(killed_long_ago, (time.time() - 3600, time.time() - 3600))
     kept = [
         "shard",
         f".shard.{host}.{os.getpid()}.{token}.thread",  # another thread of this process
         f".shard.{host}.{os.getppid()}.12345678.abc",  # a process that runs
         f".shard.elsewhere.{dead}.12345678.abc",  # a process of another machine
+        f".shard.{host}.{dead}.12345678.abc",  # maybe of another container, at work
         ".hidden",
         ".other.file.of.somebody",
     ]
@@ -212,7 +215,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
         leave(name)
     kept.append(leave(".hidden.old", 10**7))
     # In a restarted container this process may have the number of the killed one.
-    leave(f".shard.{host}.{os.getpid()}.12345678.abc")
+    leave(f".shard.{host}.{os.getpid()}.12345678.abc", age=3600)
     leave(f".shard.elsewhere.{dead}.12345678.old", age=2 * 24 * 3600)
     files.remove_abandoned(tmp_path)
     assert names(tmp_path) == sorted(kept)

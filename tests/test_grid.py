@@ -57,12 +57,14 @@ def features(vgg_weights, small_parts, tmp_path_factory):
 
 def characterised(missing, features, parts, **changed):
     arguments = {"cells": CELLS, "settings": SETTINGS, "execution": default_execution(4)}
+    arguments |= {"examples": EXAMPLES, **changed}
     measurements = grid.characterise(
+        mine=arguments["cells"],
         missing=missing,
         features=features,
         parts=parts,
         seed=SEED,
-        **{"examples": EXAMPLES, **arguments, **changed},
+        **arguments,
     )
     return {measurement.cell.name: measurement for measurement in measurements}
 
@@ -72,6 +74,7 @@ def whole(features, small_parts):
     """All cells at once: measurements, compilations until each of them, and shares of progress."""
     compilations, shares, measurements, before = [], [], {}, len(COMPILATIONS)
     for measurement in grid.characterise(
+        CELLS,
         CELLS,
         CELLS,
         features,
