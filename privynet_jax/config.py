@@ -54,8 +54,8 @@ class Config:
             linear attack and all metrics are float32 in any case.
         examples: test images whose reconstructions are kept.
         mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
-        scoring_images: images per part on which the last two score a cell, attackers on half of them
-            (on all where they are fine-tuned).
+        scoring_images: images per part on which the last two score a cell; attackers are scored
+            on half of them, or on all where they are fine-tuned.
         fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
             networks are trained further.
         cells_per_device: cells that a device trains at once; 0 lets the backend decide.
