@@ -44,7 +44,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
-        termination.raise_on_sigterm()
+        termination.handle_signals()
         try:
             main()
         except termination.Terminated:
@@ -79,9 +79,12 @@ def use_cpu_cores(at_most: int) -> None:
 
 def joined_share(workdir: Path) -> Share:
     """Returns the share of the work that the flags give this process, once all have met."""
-    if COORDINATOR_ADDRESS.value:
-        print("waiting for the other processes, if this is their first start", file=sys.stderr)
-    return join(COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value, workdir=workdir)
+    launch = (COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    return join(*launch, workdir=workdir, waiting=_say_that_it_waits)
+
+
+def _say_that_it_waits() -> None:
+    print("waiting for the other processes to start", file=sys.stderr)
 
 
 def cache_folder() -> Path | str:

@@ -8,6 +8,7 @@ Joins the results.csv of two work directories by cell, prints rank correlations 
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from privynet_jax.config import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
 
@@ -36,6 +38,8 @@ Row = Mapping[str, str]
 
 def main() -> None:
     folders = [_folder("dedicated", _DEDICATED.value), _folder("estimated", _ESTIMATED.value)]
+    for folder, dedicated in zip(folders, (True, False), strict=True):
+        _check_mode(folder, dedicated)
     pairs = joined(*map(read_results, folders))
     rows = comparison(pairs)
     output = cli.folder("output", _OUTPUT.value) if _OUTPUT.value else folders[1]
@@ -163,9 +167,10 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
         for num_layers, colour in zip(layers, colours, strict=True):
             mine = [pair for pair in pairs if int(pair[0]["num_layers"]) == num_layers]
             x, y = ([factor * float(pair[side][column]) for pair in mine] for side in (0, 1))
-            sizes = [12 * np.log2(1 + int(dedicated["depth"])) for dedicated, _ in mine]
+            sizes = [_area(int(dedicated["depth"])) for dedicated, _ in mine]
             axes.scatter(x, y, s=sizes, color=colour, edgecolor="white", linewidth=0.6, zorder=2)
         low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
+        axes.locator_params(nbins=6)
         axes.plot([low, high], [low, high], color="0.45", linestyle=":", zorder=1)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.set_xlabel(f"{title} by dedicated networks, {unit}")
@@ -176,11 +181,44 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
         plt.Line2D([], [], color=colour, marker="o", linestyle="none", label=f"{num_layers} layers")
         for num_layers, colour in zip(layers, colours, strict=True)
     ]
+    depths = sorted({int(dedicated["depth"]) for dedicated, _ in pairs})
+    handles += [
+        plt.Line2D(
+            [],
+            [],
+            color="0.45",
+            marker="o",
+            linestyle="none",
+            markersize=_area(depth) ** 0.5,
+            label=f"{depth} channels",
+        )
+        for depth in depths
+    ]
+    handles.append(plt.Line2D([], [], color="0.45", linestyle=":", label="equal"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     plt.close(figure)
     return buffer.getvalue()
+
+
+def _check_mode(workdir: Path, dedicated: bool) -> None:
+    """Raises UserError where the work directory's mode is not of the kind that is wanted."""
+    path = workdir / "config.json"
+    try:
+        mode = json.loads(path.read_text(encoding="utf-8"))["mode"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} is missing or damaged; give a work directory of experiments.characterize"
+        ) from None
+    if (mode == DEDICATED) != dedicated:
+        wanted = "dedicated" if dedicated else "amortised or linear"
+        raise UserError(f"{workdir} was made with --mode={mode}; give one made with {wanted}")
+
+
+def _area(depth: int) -> float:
+    """Of a dot, in square points."""
+    return 12 * np.log2(1 + depth)
 
 
 def _folder(flag: str, path: str | None) -> Path:

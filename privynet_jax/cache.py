@@ -67,7 +67,7 @@ def load_features(
         UserError: the disk has too little room, the folder cannot be reached, or the network gives
             values that are not finite.
     """
-    root = _reached(cache_dir) / "features"
+    root = reached(cache_dir) / "features"
     scratch = None
     if is_remote(root):
         scratch = tempfile.TemporaryDirectory(prefix="privynet-features-")
@@ -89,8 +89,12 @@ def load_features(
     return _opened(layers)
 
 
-def _reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
-    """Returns the cache's folder after making sure that files can be put there."""
+def reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
+    """Returns a cache's folder after making sure that files can be put there.
+
+    Raises:
+        UserError: it is a bucket that cannot be reached.
+    """
     try:
         folder = epath.Path(cache_dir)
         folder.mkdir(parents=True, exist_ok=True)

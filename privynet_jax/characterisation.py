@@ -16,12 +16,13 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax import fine_tuning, grid, scoring
-from privynet_jax.cache import load_features
+from privynet_jax.cache import load_features, reached
 from privynet_jax.cells import Cell
 from privynet_jax.config import Config
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Parts, load_parts, spread_over_classes
 from privynet_jax.execution import Execution, default_execution
+from privynet_jax.files import is_remote
 from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.modes import cached_channels, measurements, settings_of
 from privynet_jax.processes import share_of
@@ -63,6 +64,8 @@ def characterise(config: Config) -> Characterisation:
     """
     cells = config.cells()  # before anything is fetched or written
     check_source(config.weights)
+    if is_remote(config.feature_cache):
+        reached(config.feature_cache)
     parts = load_parts(
         config.dataset,
         data_dir=config.data_dir,

@@ -23,6 +23,8 @@ from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
+# VGG16's first layer alone takes 256 MiB of one image of that size.
+_LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
 
 
@@ -98,11 +100,19 @@ class Config:
         """Returns the grid's cells, or raises UserError where a setting makes no sense."""
         cells = grid_cells(self.layers, self.depths, self.draws, self.seed)
         unit = max(WORKING_STRIDE, CONV_LAYERS[max(self.layers) - 1].stride)
-        if self.image_size < 16 or self.image_size % unit:
+        if not 16 <= self.image_size <= _LARGEST_IMAGE or self.image_size % unit:
             raise UserError(
                 f"image_size is {self.image_size}; allowed are multiples of {unit} from 16 "
-                f"on with {max(self.layers)} layers; give another size or fewer layers"
+                f"to {_LARGEST_IMAGE} with {max(self.layers)} layers; give another size or fewer "
+                "layers"
             )
+        for name in ("device_memory_gib", "checkpoint_minutes"):
+            value = getattr(self, name)
+            if not 0 <= value <= _LARGEST_AMOUNT:
+                raise UserError(
+                    f"{name} is {value}; allowed are numbers from 0 to {_LARGEST_AMOUNT}; "
+                    "leave it out for the usual value"
+                )
         self._check_mode()
         return cells
 

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ def join(
     *,
     workdir: Path | None = None,
     timeout: int = MEETING_TIMEOUT,
+    waiting: Callable[[], None] = lambda: None,
 ) -> Share:
     """Returns this process's share, after all processes have met if this is their first start.
 
@@ -85,6 +86,7 @@ def join(
         workdir: remembers that the processes have met, so that one that starts again works on at
             once: the others no longer listen.
         timeout: seconds to wait for the others.
+        waiting: called before this process waits.
 
     Raises:
         UserError: arguments are missing or wrong, or the processes do not meet in time.
@@ -101,6 +103,7 @@ def join(
     share = _checked(launch)
     met = workdir and workdir / f".met-{share.count}"
     if share.count > 1 and not (met and met.exists()):
+        waiting()
         # JAX would look for a cluster manager to learn the devices; none are needed for a meeting.
         found = _meet({**launch, "local_device_ids": [0]}, timeout)
         if found != share:
@@ -129,7 +132,8 @@ def _checked(launch: Mapping[str, Any]) -> Share:
     if missing := [name for name, value in launch.items() if value is None]:
         raise UserError(
             f"several processes need coordinator_address, num_processes and process_id, and "
-            f"{' and '.join(missing)} is not given; give all three, or none on one machine"
+            f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} not given; give all three, "
+            "or none on one machine"
         )
     port = re.fullmatch(r"[^\s/]+:(\d{1,5})", launch["coordinator_address"])
     if not port or not 0 < int(port[1]) < 2**16:

@@ -1,9 +1,9 @@
-"""What SIGTERM does: the last warning before a machine is taken away.
+"""What SIGTERM and Ctrl-C do: the last warning before a machine is taken away, or somebody's wish.
 
-Usually it ends the process at once, as an exception that cleans up on its way. Work that has
-something to save first defers it, looks whether it has come, saves, and then gives way.
+Usually they end the process at once, as exceptions that clean up on their way. Work that has
+something to save first defers them, looks whether one has come, saves, and then gives way.
 
-    raise_on_sigterm()
+    handle_signals()
     with deferred():
         for step in range(steps):
             ...
@@ -20,7 +20,7 @@ from typing import Any
 
 
 class Terminated(BaseException):
-    """SIGTERM came; the same command continues later."""
+    """A signal came while it was deferred, or SIGTERM; the same command continues later."""
 
 
 # Signals belong to the process, and so does this state.
@@ -28,20 +28,24 @@ _requested = threading.Event()
 _deferring = threading.Event()
 
 
-def raise_on_sigterm() -> None:
-    """Makes SIGTERM raise `Terminated` in the main thread, from which this must be called."""
+def handle_signals() -> None:
+    """Takes over SIGTERM and SIGINT; to be called from the main thread."""
     _requested.clear()
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _on_signal)
 
 
 def requested() -> bool:
-    """Whether SIGTERM has come."""
+    """Whether a signal has come."""
     return _requested.is_set()
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Lets SIGTERM raise nothing within the body, which is to ask `requested` now and then."""
+    """Lets signals raise nothing within the body, which is to ask `requested` now and then.
+
+    Somebody who presses Ctrl-C a second time does not want to wait: that is not deferred.
+    """
     _deferring.set()
     try:
         yield
@@ -49,7 +53,10 @@ def deferred() -> Iterator[None]:
         _deferring.clear()
 
 
-def _on_sigterm(*_: Any) -> None:
+def _on_signal(number: int, _: Any) -> None:
+    again = _requested.is_set()
     _requested.set()
+    if number == signal.SIGINT and (again or not _deferring.is_set()):
+        raise KeyboardInterrupt
     if not _deferring.is_set():
         raise Terminated

@@ -195,9 +195,9 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
     (workdir / "cells" / f"{lost.name}.json").unlink()
     really = grid.characterise
 
-    def recorded(cells, missing, *arguments, **options):
+    def recorded(cells, mine, missing, *arguments, **options):
         asked.extend(missing)
-        return really(cells, missing, *arguments, **options)
+        return really(cells, mine, missing, *arguments, **options)
 
     monkeypatch.setattr(grid, "characterise", recorded)
     monkeypatch.setattr(grid, "accuracy_without_split", None)  # would fail when called
@@ -321,6 +321,10 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"image_size": 10**5}, "image_size is 100000; allowed are multiples of 8 from 16 to 1024"),
+        ({"device_memory_gib": float("nan")}, "device_memory_gib is nan; allowed are numbers"),
+        ({"checkpoint_minutes": 1e30}, "checkpoint_minutes is 1e.30; allowed are numbers"),
+        ({"cache_dir": "nowhere://x/y"}, "the cache folder nowhere://x/y cannot be reached"),
         ({"mode": "quick"}, "mode is 'quick'; allowed are dedicated, amortised, linear"),
         (
             {"mode": "linear", "scoring_images": 2, "examples": 3},

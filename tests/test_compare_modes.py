@@ -1,6 +1,7 @@
 """Estimates against dedicated numbers: the statistics against SciPy, and the command."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -79,6 +80,8 @@ def test_only_cells_of_both_count(tmp_path):
 
 def test_the_command_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
     dedicated, estimated = workdir(tmp_path / "a", 0), workdir(tmp_path / "b", 1)
+    for folder, mode in ((dedicated, "dedicated"), (estimated, "amortised")):
+        (folder / "config.json").write_text(json.dumps({"mode": mode}))
     for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated), ("_OUTPUT", None)]:
         given = type("Given", (), {"value": value and str(value)})
         monkeypatch.setattr(compare_modes, flag, given)
@@ -100,3 +103,23 @@ def test_bad_work_directories_are_refused(tmp_path):
     rows = read_results(workdir(tmp_path / "a", 0))
     with pytest.raises(UserError, match="share 2 cells of 12 and 2; allowed are 3 or more"):
         joined(rows, rows[:2])
+
+
+@pytest.mark.parametrize(
+    ("content", "dedicated", "message"),
+    [
+        ('{"mode": "amortised"}', True, "made with --mode=amortised; give one made with dedicated"),
+        (
+            '{"mode": "dedicated"}',
+            False,
+            "made with --mode=dedicated; give one made with amortised",
+        ),
+        ("{}", True, "config.json is missing or damaged"),
+        (None, True, "config.json is missing or damaged"),
+    ],
+)
+def test_work_directories_in_the_wrong_roles_are_refused(tmp_path, content, dedicated, message):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        compare_modes._check_mode(tmp_path, dedicated)

@@ -73,7 +73,7 @@ def test_a_share_that_cannot_be(index, count):
     ("launch", "named"),
     [
         ((None, 2, 0), "coordinator_address is not given"),
-        (("a:1", None, None), "num_processes and process_id is not given"),
+        (("a:1", None, None), "num_processes and process_id are not given"),
         (("10.0.0.1", 2, 0), "'10.0.0.1'; expected HOST:PORT"),
         (("http://a:80", 2, 0), "expected HOST:PORT"),
         (("a:70000", 2, 0), "expected HOST:PORT"),

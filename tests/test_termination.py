@@ -1,24 +1,25 @@
-"""SIGTERM ends work at once, or waits until it is asked for."""
+"""Signals end work at once, or wait until they are asked for."""
 
 import os
 import signal
 
 import pytest
 
-from privynet_jax.termination import Terminated, deferred, raise_on_sigterm, requested
+from privynet_jax.termination import Terminated, deferred, handle_signals, requested
 
 
 @pytest.fixture(autouse=True)
 def handler():
-    before = signal.getsignal(signal.SIGTERM)
-    raise_on_sigterm()
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    handle_signals()
     yield
-    raise_on_sigterm()  # forgets what was requested
-    signal.signal(signal.SIGTERM, before)
+    handle_signals()  # forgets what was requested
+    for number, former in before.items():
+        signal.signal(number, former)
 
 
-def send():
-    os.kill(os.getpid(), signal.SIGTERM)
+def send(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 def test_at_once():
@@ -44,3 +45,16 @@ def test_errors_end_the_deferral():
 
 def test_handlers_of_errors_let_it_pass():
     assert not issubclass(Terminated, Exception)
+
+
+def test_ctrl_c_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+
+
+def test_only_the_first_ctrl_c_is_deferred():
+    with deferred():
+        send(signal.SIGINT)
+        assert requested()
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
