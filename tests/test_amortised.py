@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from jax import export
 
 from privynet_jax import amortised, linear, subsets, training
 from privynet_jax.data import Part, Parts
@@ -167,3 +168,16 @@ def test_a_pool_of_large_subsets_is_smaller(sums, monkeypatch):
     monkeypatch.setattr(amortised, "_LEAST_POOL", 3)
     monkeypatch.setattr(amortised, "_POOL_BYTES", 4 * 5 * 9 * sums.fitted_on.cross.shape[1] * 7)
     assert len(amortised.draw_pool(jax.random.key(3), sums, 1, 5, CHANNELS).bias) == 7
+
+
+@pytest.mark.parametrize("task", TASKS, ids=["cloud", "attacker"])
+def test_steps_lower_for_every_backend(task, pool, layer, parts):
+    platforms, count = ("cpu", "cuda", "tpu"), 4
+    x = np.zeros((count, *layer.parts[task.part].shape[1:]), np.float16)
+    targets = getattr(getattr(parts, task.part), task.targets)[:count]
+    components = pool.imputation.kernel.shape[-1]
+    z = np.zeros((1, *x.shape[1:3], components), np.float32)
+    state = jax.eval_shape(lambda: training.init_state(task, jax.random.key(0), z))
+    chosen = np.zeros(count, np.int32)
+    step = export.export(amortised._step_on_pool(task), platforms=platforms)
+    assert step(state, pool, chosen, x, targets).platforms == platforms

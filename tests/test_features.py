@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax import export
 
 from privynet_jax import features
 from privynet_jax.data import Part, Parts, as_float
@@ -103,3 +104,11 @@ def test_only_the_first_auxiliary_images_set_the_scale(monkeypatch):
     found = image_features(parts).parts["test"][:][:, 0, 0, 0]
     # The root mean square of 0.2 and 0.4 is sqrt(0.1).
     np.testing.assert_allclose(found, np.array([0.2, 0.4, 1.0]) / np.sqrt(0.1), rtol=2**-11 * 1.01)
+
+
+def test_the_pass_lowers_for_every_backend(vgg_weights, images):
+    platforms = ("cpu", "cuda", "tpu")
+    run = jax.jit(extractor({2: (0, 3, 60), 7: tuple(range(256))}))
+    lowered = export.export(run, platforms=platforms)(vgg_weights.params, images[:2])
+    assert lowered.platforms == platforms
+    assert [x.shape[1:] for x in lowered.out_avals] == [(32, 32, 3), (8, 8, 256)]
