@@ -81,9 +81,19 @@ def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = T
         if replace:
             os.replace(partial, path)
         else:
-            _keep_first(partial, path)
+            keep_first(partial, path)
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def keep_first(partial: os.PathLike[str] | str, path: os.PathLike[str]) -> None:
+    """Makes a whole local file appear at a path, unless another process was faster there."""
+    try:
+        os.link(partial, path)  # which, unlike renaming, never replaces a file
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        os.replace(partial, path)
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -100,15 +110,6 @@ def remove_abandoned(folder: Path) -> None:
 def _write_all(descriptor: int, content: memoryview) -> None:
     while len(content):
         content = content[os.write(descriptor, content) :]
-
-
-def _keep_first(partial: str, path: "epath.Path") -> None:
-    try:
-        os.link(partial, path)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        os.replace(partial, path)
 
 
 def _is_abandoned(partial: Path, owner: str, process: str) -> bool:

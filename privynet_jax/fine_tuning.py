@@ -25,7 +25,7 @@ from privynet_jax.features import LayerFeatures
 from privynet_jax.group import Member, Progress
 from privynet_jax.inputs import LayerInputs
 from privynet_jax.mapping import MappedTask
-from privynet_jax.scoring import ATTACKER, REPORTED, Scoring, by_layer, layer_networks
+from privynet_jax.scoring import ATTACKER, Scoring, by_layer, layer_networks
 from privynet_jax.subsets import LayerSums, Subset, layer_sums, linear_estimates, prepare
 from privynet_jax.training import CLOUD, Task
 
@@ -132,7 +132,7 @@ def _sampled(layer: LayerFeatures, parts: Parts, count: int) -> tuple[LayerFeatu
     """Returns both with validation and test cut to the images on which cells are scored."""
     stored: dict[str, np.ndarray] = dict(layer.parts)
     cut: dict[str, Part] = {}
-    for name in REPORTED:
+    for name in grid.REPORTED:
         part = getattr(parts, name)
         rows = spread_over_classes(part.labels, count)
         stored[name] = layer.parts[name][rows]

@@ -40,7 +40,7 @@ _HELD_OUT = 0.2
 # Positions whose neighbourhoods are formed at once: 64 images of 32 x 32, and 1 of 224 x 224.
 _GRAM_BATCH, _GRAM_BATCH_POSITIONS = 64, 2**16
 
-_REPORTED = ("validation", "test")
+REPORTED = ("validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,7 @@ def accuracy_without_split(
     member = Member(positions=np.arange(3), key=key, extras=())
     group = Group([member], LayerInputs(image_features(parts), parts, 3, alone), progress)
     params = group.train(task)
-    right = {part: group.evaluate(task, params, part)["accuracy"][0] for part in _REPORTED}
+    right = {part: group.evaluate(task, params, part)["accuracy"][0] for part in REPORTED}
     if not np.isfinite(right["test"]).all():
         raise UserError(
             "the cloud NN of the reference without a split diverged; "
@@ -272,7 +272,7 @@ def _measure(group: Group, tasks: Sequence[MappedTask], examples: np.ndarray) ->
     for task in tasks:
         name = task.task.name
         params = group.train(task)
-        metrics = {part: group.evaluate(task, params, part) for part in _REPORTED}
+        metrics = {part: group.evaluate(task, params, part) for part in REPORTED}
         if name == CLOUD:
             accuracy = {part: values["accuracy"] for part, values in metrics.items()}
         else:

@@ -31,7 +31,7 @@ from privynet_jax.data import Parts, spread_over_classes
 from privynet_jax.errors import UserError
 from privynet_jax.execution import data_parallel
 from privynet_jax.features import LayerFeatures
-from privynet_jax.grid import Measurement
+from privynet_jax.grid import REPORTED, Measurement
 from privynet_jax.group import Progress
 from privynet_jax.metrics import correct
 from privynet_jax.networks import load_networks, save_networks
@@ -53,7 +53,6 @@ AMORTISED = "amortised"
 ALL_CHANNELS = "pairs, all channels"
 # The pool's depths reach beyond those of the grid by this factor, on both sides.
 _MARGIN = 1.5
-REPORTED = ("validation", "test")
 ATTACKER = "attacker"
 
 # Stacked subsets on the devices -> a `Measurement`'s fields with a leading axis.

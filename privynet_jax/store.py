@@ -15,7 +15,6 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import tempfile
 import zipfile
 import zlib
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
+from privynet_jax.files import keep_first, write_atomically
 from privynet_jax.results import AttackResult, CellResult
 
 # What reading a damaged archive of arrays may raise.
@@ -169,12 +168,7 @@ def _write_unless_there(path: Path, content: str) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
         partial = Path(folder) / path.name
         write_atomically(partial, content)
-        try:
-            os.link(partial, path)  # which, unlike renaming, never replaces a file
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            os.replace(partial, path)
+        keep_first(partial, path)
 
 
 def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
