@@ -113,7 +113,7 @@ def amortised_measurements(
         layer = features[num_layers]
         sums = layer_sums(layer, parts, max(depths))
         networks = layer_networks(
-            layer, sums, parts, tasks, scoring.shardings, depths, folder, seed
+            layer, sums, parts, by_network(tasks), scoring.shardings, depths, folder, seed
         )
         networks = jax.device_put(networks, scoring.shardings[1])
         samples = _samples(layer, parts, scoring)
@@ -173,49 +173,71 @@ def linear_measurements(
         yield from _measurements(mine, layer, sums, score, scoring, width, progress)
 
 
+def by_network(tasks: tuple[Task, Task]) -> dict[str, Task]:
+    """Returns "cloud" and "attacker" -> task, of `amortised.layer_tasks`."""
+    return dict(zip((CLOUD, ATTACKER), tasks, strict=True))
+
+
 def layer_networks(
     layer: LayerFeatures,
     sums: LayerSums,
     parts: Parts,
-    tasks: tuple[Task, Task],
+    tasks: Mapping[str, Task],
     shardings: Shardings,
     depths: Sequence[int],
     folder: Path,
     seed: int,
 ) -> dict[str, Any]:
-    """Returns "cloud" and "attacker" -> params of a layer, from the folder or newly trained."""
-    stored = folder / f"layer_{layer.num_layers:02d}"
-    if stored.exists():
-        try:
-            return load_networks(stored)
-        except UserError as error:
-            _LOG.warning("%s; the networks of layer %d are trained again", error, layer.num_layers)
-            shutil.rmtree(stored)
+    """Returns params of a layer's networks by name, from the folder or newly trained.
+
+    Args:
+        layer: the features, all channels.
+        sums: of the layer.
+        parts: images and labels.
+        tasks: of the wanted networks, as `by_network` names them; no number of one network depends
+            on whether the other is wanted.
+        shardings: of examples and of what every device holds.
+        depths: of the grid; they decide which subsets the networks are trained on.
+        folder: where networks are kept.
+        seed: of the grid.
+
+    Raises:
+        UserError: training diverged.
+    """
+    kept = {name: folder / f"layer_{layer.num_layers:02d}_{name}" for name in tasks}
+    found = {name: _kept_network(path) for name, path in kept.items() if path.exists()}
+    missing = [name for name in tasks if found.get(name) is None]
+    if not missing:
+        return found
     key = amortised.layer_key(layer.num_layers, seed)
     channels = len(layer.channels)
     least = max(1, round(min(depths) / _MARGIN))
     most = min(channels, round(max(depths) * _MARGIN))
     pool = amortised.draw_pool(jax.random.fold_in(key, 0), sums, least, most, channels)
-    networks = {
-        name: amortised.train(
-            task,
-            jax.random.fold_in(key, 1),
-            pool,
-            layer,
-            parts,
-            data_parallel(dividing=task.schedule.batch_size),
+    for name in missing:
+        shared = data_parallel(dividing=tasks[name].schedule.batch_size)
+        params = amortised.train(
+            tasks[name], jax.random.fold_in(key, 1), pool, layer, parts, shared
         )
-        for name, task in zip((CLOUD, ATTACKER), tasks, strict=True)
-    }
-    for name, params in networks.items():
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
             raise UserError(
                 f"the amortised {name} network of layer {layer.num_layers} diverged; "
                 "train it with a lower learning rate"
             )
-    save_networks(stored, networks)
-    # Another process may have been faster; all are to use the same.
-    return load_networks(stored)
+        save_networks(kept[name], params)
+        # Another process may have been faster; all are to use the same.
+        found[name] = load_networks(kept[name])
+    return found
+
+
+def _kept_network(path: Path) -> Any | None:
+    """A network's params; None where they are damaged, which are then in nobody's way."""
+    try:
+        return load_networks(path)
+    except UserError as error:
+        _LOG.warning("%s; that network is trained again", error)
+        shutil.rmtree(path)
+        return None
 
 
 def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:

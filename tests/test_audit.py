@@ -1,5 +1,6 @@
 """The auditing command: a plan and pictures in, a verdict out; and what it refuses."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -7,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import small_audit
-from absl import app, flags
-from absl.testing import flagsaver
+from commands import everything_in, refused
 
-from experiments import audit, cli
+from experiments import audit
 from privynet_jax.auditing import Audit, Finding
 from privynet_jax.plans import Limits, write_plan
 from privynet_jax.sample import load_sample
@@ -55,38 +55,9 @@ def usual(tmp_path, data, cache, planned):
 
 
 @pytest.fixture
-def command(monkeypatch, capfd, usual):
+def command(run_command, usual):
     """Runs the command with usual arguments and more; returns status, output and error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["audit", *usual, *map(str, arguments)])
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as exited:
-                cli.run(audit.main)
-        return exited.value.code, *capfd.readouterr()
-
-    # JAX has computed here, so its devices are chosen.
-    monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
-    # Whoever first runs a command defines them, and the saver would take them away again.
-    app.define_help_flags()
-    yield run
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["tests"])
-
-
-def everything_in(folder):
-    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
-
-
-def refused(done, *expected):
-    """One line on standard error, status 1."""
-    status, output, error = done
-    assert (status, output) == (1, "")
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    for part in expected:
-        assert part in error
+    return functools.partial(run_command, audit, *usual)
 
 
 def whole_sample(data):
@@ -107,7 +78,7 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     seen = whole_sample(data)[:5]
     planned(sample=seen, limits=Limits(psnr_db=90.0, local_mmacs=1000.0, latency_ms=1e4))
     status, output, _ = command("--repeats=1")
-    assert status is None
+    assert status == 0
     text = (tmp_path / "audit.json").read_text()
     made = json.loads(text)
     findings = {finding["what"]: finding for finding in made["findings"]}
