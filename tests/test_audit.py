@@ -12,7 +12,8 @@ from commands import everything_in, refused
 
 from experiments import audit
 from privynet_jax.auditing import Audit, Finding
-from privynet_jax.plans import Limits, write_plan
+from privynet_jax.plan_file import write_plan
+from privynet_jax.plans import Limits
 from privynet_jax.sample import load_sample
 
 PROJECT = Path(__file__).parents[1]
@@ -126,7 +127,7 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     [
         (["--plan="], ["--plan and --data are both needed"]),
         (["--data="], ["--plan and --data are both needed"]),
-        (["--plan=/no/such/plan.json"], ["/no/such/plan.json is no plan"]),
+        (["--plan=/no/such/plan.json"], ["/no/such/plan.json cannot be read: No such file"]),
         (["--data=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
         (["--out=/no/such/folder/audit.json"], ["in a folder that exists"]),
         (["--out=/tmp"], ["must be a file"]),
@@ -150,7 +151,10 @@ def test_wrong_input(command, tmp_path, arguments, expected):
     ("changes", "expected"),
     [
         ({"weights_fingerprint": "ab" * 32}, "the plan was made with " + "ab" * 32),
-        ({"characterised": {"seed": 1}}, "does not say how its characterisation trained"),
+        (
+            {"characterised": {"settings": {"seed": 1}}},
+            "does not say how its characterisation trained",
+        ),
     ],
 )
 def test_plans_that_cannot_be_audited(command, planned, tmp_path, changes, expected):
@@ -161,7 +165,7 @@ def test_plans_that_cannot_be_audited(command, planned, tmp_path, changes, expec
 
 
 def test_the_characterisation_s_seed_is_the_plan_s(command, planned, tmp_path):
-    planned(characterised={"seed": 7, "settings": small_audit.SETTINGS})
+    planned(characterised={"settings": {**small_audit.SETTINGS, "seed": 7}})
     refused(command("--audit_seed=7"), "--audit_seed=7 is the characterisation's own")
 
 

@@ -28,7 +28,7 @@ from privynet_jax.classifier import Classifier, Validation, save_classifier
 from privynet_jax.cloud_network import network_for
 from privynet_jax.cloud_training import Settings, train_to_folder
 from privynet_jax.local_package import open_package, write_package
-from privynet_jax.plans import write_plan
+from privynet_jax.plan_file import write_plan
 from privynet_jax.release_inputs import find_pictures
 from privynet_jax.releases import open_release
 from privynet_jax.releasing import write_release
