@@ -20,7 +20,7 @@ from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
 from privynet_jax.latency import Meter
-from privynet_jax.plans import read_plan
+from privynet_jax.plan_file import read_plan
 from privynet_jax.weights import load_weights
 
 for _shared in ("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"):
@@ -57,7 +57,7 @@ def main() -> None:
     out = _checked_out()
     cli.use_cpu_cores(at_most=_REPEATS.value)
     plan = read_plan(Path(cli.PLAN.value))
-    characterised_with = int(plan.characterised.get("seed", 0))
+    characterised_with = plan.settings["seed"]
     seed = characterised_with + 1 if _AUDIT_SEED.value is None else _AUDIT_SEED.value
     if seed == characterised_with:
         raise UserError(

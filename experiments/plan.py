@@ -21,8 +21,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.explanation import explained, refusal
 from privynet_jax.latency import Meter
 from privynet_jax.options import Option, options_of
+from privynet_jax.plan_file import write_plan
 from privynet_jax.planner import Decision
-from privynet_jax.plans import STATISTICS, Limits, Plan, Selection, write_plan
+from privynet_jax.plans import STATISTICS, Limits, Plan, Selection
 from privynet_jax.sample import Sample, load_sample
 from privynet_jax.selection import METHODS
 from privynet_jax.store import ResultStore
@@ -213,12 +214,6 @@ def _characterised(decision: Decision, option: Option, config: Mapping[str, Any]
     return {
         "settings": dict(config),
         "selection": option.selection,
-        "data": config["dataset"],
-        "data_fingerprint": config.get("data_fingerprint"),
-        "mode": config["mode"],
-        "seed": config["seed"],
-        "attacker_steps": config["attacker"].get("steps"),
-        "cloud_steps": config["cloud"].get("steps"),
         "draws": option.draws,
         "margin_db": decision.margins["psnr_db"],
         "margin_ssim": decision.margins["ssim"],

@@ -1,10 +1,14 @@
 """Fixtures that more than one test file uses."""
 
 import os
+import signal
+import tempfile
 from pathlib import Path
 
+import commands
 import jax
 import pytest
+from absl import flags
 
 from privynet_jax.characterisation import characterise
 from privynet_jax.config import Config
@@ -15,6 +19,16 @@ from privynet_jax.weights import PretrainedWeights, load_weights
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
 jax.config.update("jax_num_cpu_devices", 2)
+# Tests compile the same programs again and again, in this process and in those that they start:
+# with a folder of what XLA has made, each is compiled once.
+_COMPILED = tempfile.TemporaryDirectory(prefix="privynet_jax-compiled-")
+for _name, _value in {
+    "jax_compilation_cache_dir": _COMPILED.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(_name, _value)
+    os.environ[_name.upper()] = str(_value)
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +77,18 @@ def tiny_run(tmp_path_factory, test_data_dir) -> Config:
     )
     characterise(config)
     return config
+
+
+@pytest.fixture
+def run_command(capfd):
+    """Runs a command in this process: (its module, arguments) -> exit status, output, error."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(command, *arguments):
+        return commands.Done(commands.run(command, *arguments), *capfd.readouterr())
+
+    yield run
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -112,7 +112,7 @@ def test_networks_are_the_characterisation_s_and_train_longer(plan):
     ],
 )
 def test_a_plan_without_settings_is_refused(plan, settings):
-    known = {"seed": 0} if settings is None else {"seed": 0, "settings": settings}
+    known = {} if settings is None else {"settings": settings}
     unknown = dataclasses.replace(plan, characterised=known)
     with pytest.raises(UserError, match="does not say how its characterisation trained"):
         settings_of_plan(unknown, 2, 2.0)

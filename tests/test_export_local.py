@@ -10,7 +10,7 @@ import package_samples as samples
 import pytest
 
 from privynet_jax.local_package import open_package
-from privynet_jax.plans import write_plan
+from privynet_jax.plan_file import write_plan
 from privynet_jax.topology import Topology
 
 PROJECT = Path(__file__).parents[1]
@@ -78,7 +78,10 @@ def test_weights_of_the_flag_replace_the_plan_s_source(export_local, vgg_weights
     ("arguments", "message"),
     [
         (("--plan=plan.json",), "--plan and --out are both needed"),
-        (("--plan=none.json", "--out=device"), "none.json is no plan; give the plan.json that"),
+        (
+            ("--plan=none.json", "--out=device"),
+            "none.json cannot be read: No such",
+        ),
         (
             ("--plan=x", "--out=y", "--weights_dtype=int8"),
             "flag --weights_dtype=int8: .*<float32|float16>.*--help",
