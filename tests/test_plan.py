@@ -388,7 +388,7 @@ def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
         (cache / wheel.name).symlink_to(wheel.resolve())
     config = Config(
         workdir=folder / "run",
-        layers=(1, 3),
+        layers=(3,),
         depths=(2, 4),
         draws=2,
         image_size=16,
