@@ -19,6 +19,7 @@ from privynet_jax import planner, selection
 from privynet_jax.config import DEDICATED, Config
 from privynet_jax.errors import UserError
 from privynet_jax.explanation import explained, refusal
+from privynet_jax.files import checked_file
 from privynet_jax.latency import Meter
 from privynet_jax.options import Option, options_of
 from privynet_jax.plan_file import write_plan
@@ -237,9 +238,7 @@ def _characterisation() -> tuple[ResultStore, dict[str, Any]]:
 def _checked_out() -> Path:
     if not cli.OUT.value:
         raise UserError("no --out is given; name a file for the plan, such as plan.json")
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
+    out = checked_file("out", cli.OUT.value)
     if out.exists() and not _OVERWRITE.value:
         raise UserError(
             f"--out={out} exists, and local packages may have been made of it: their channels "

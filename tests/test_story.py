@@ -369,7 +369,12 @@ BAD = {
     "nobody searched": (plan, nothing, {"selection": "direct"}, "--selections=random,direct"),
     "an empty sample": (plan, no_pictures, {}, "pictures holds nothing"),
     "a poor sample": (plan, one_picture_of_a_class, {}, "coffee has 1; each needs"),
-    "a sample of half pictures": (plan, half_a_picture, {}, "coffee/003.png: it is damaged"),
+    "a sample of half pictures": (
+        plan,
+        half_a_picture,
+        {"sample_images": "100"},
+        "coffee/003.png: it is damaged",
+    ),
     "a plan by hand": (
         export_local,
         in_json("plan.json", limits={"psnr_db": 15.0}),
@@ -444,7 +449,7 @@ BAD = {
         "no picture that can be read",
     ),
     "another order": (predict, order_of_fewer_rows, WITH_ORDER, "--order=order.csv is no list"),
-    "a folder as a table": (predict, nothing, {"out": "release"}, "release is a folder"),
+    "a folder as a table": (predict, nothing, {"out": "release"}, "--out=release must be a file"),
     "an audited plan by hand": (
         audit,
         in_json("plan.json", expected={"psnr_db": {"expected": 9.0, "low": 8.0, "high": 10.0}}),
