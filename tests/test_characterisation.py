@@ -304,7 +304,8 @@ def test_estimates_fill_the_same_tables(estimated, finished):
     assert knowledge.get("amortised") in (None, "pairs, all channels")
     networks = config.workdir / "networks"
     kept = [path.name for path in sorted(networks.iterdir())] if networks.exists() else []
-    assert kept == (["layer_03", "layer_08"] if config.mode == "amortised" else [])
+    both = [f"layer_{layer}_{name}" for layer in ("03", "08") for name in ("attacker", "cloud")]
+    assert kept == (both if config.mode == "amortised" else [])
 
 
 def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeypatch):

@@ -73,17 +73,17 @@ def test_the_summary_counts_and_averages():
 
 def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, run_command):
     workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
-    done = run_command(
-        check_planning,
+    arguments = [
         f"--workdir={workdir}",
         f"--cache_dir={tiny_run.cache_dir}",
         f"--data_dir={tiny_run.data_dir}",
         "--num_limits=2",
         "--margin_db=5",
         "--training=1",
-    )
-    assert done.status == 0, done.error
+    ]
+    status, output, error = run_command(check_planning, *arguments)
+    assert status == 0, error
     rows = list(csv.DictReader((workdir / "planning.csv").open()))
     assert len(rows) == 2
     assert all(10 < float(row["psnr_db"]) < 30 for row in rows)
-    assert "of 2 plans kept their limit" in done.output
+    assert "of 2 plans kept their limit" in output

@@ -68,6 +68,11 @@ def test_every_flag_does_something(command, places, tmp_path):
     lines = (tmp_path / "order.csv").read_text().splitlines()
     assert (lines[0], len(lines)) == ("row,picture", 14)
     assert "broken" not in "".join(lines)
+    # As experiments.predict names pictures.
+    assert {line.partition(",")[2] for line in lines[1:]} == {
+        path.relative_to(tmp_path / "photos").as_posix()
+        for path in (tmp_path / "photos").rglob("*.png")
+    }
 
 
 @pytest.mark.parametrize(

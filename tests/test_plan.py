@@ -145,7 +145,8 @@ def test_channels_are_scored_on_the_sample(command, pictures, tmp_path, vgg_weig
     sample = seen_by(made, pictures)
     scores = selection.channel_scores(vgg_weights, sample.images, sample.labels, [2])[2]
     for method in ("both", "privacy"):
-        assert command("--max_psnr_db=23.5", "--overwrite", f"--selection={method}")[0] == 0
+        more = ("--sample_images=30", "--overwrite", f"--selection={method}")
+        assert command("--max_psnr_db=23.5", *more)[0] == 0
         again = read_plan(tmp_path / "plan.json")
         assert again.selection.method == method
         # All 30 pictures now: other scores, and so most likely other candidates.
@@ -157,6 +158,12 @@ def test_channels_are_scored_on_the_sample(command, pictures, tmp_path, vgg_weig
     scales, peaks = selection.normalisation(vgg_weights, sample.images, made.topology)
     np.testing.assert_array_equal(np.float32(made.scales), scales)
     np.testing.assert_array_equal(np.float32(made.peaks), peaks)
+
+
+def test_most_pictures_are_left_for_an_audit(command, tmp_path):
+    _, output, _ = command()
+    assert len(read_plan(tmp_path / "plan.json").sample) == 10
+    assert "made with 10 of 30 pictures, which an audit will leave out" in output
 
 
 def test_every_plan_draws_its_own_channels(command, tmp_path):
@@ -265,7 +272,7 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nothing more is needed")
 
-    for name in ("load_weights", "load_sample", "Meter"):
+    for name in ("matching_weights", "load_sample", "Meter"):
         monkeypatch.setattr(plan, name, refuse)
     done = command("--max_psnr_db=12", "--max_latency_ms=5")
     explained = ("no characterised topology keeps --max_psnr_db=12; the smallest change", "was 12")
@@ -341,7 +348,7 @@ def test_wrong_input(command, tmp_path, arguments, expected):
 def test_other_weights_are_refused(command, workdir, tmp_path):
     config = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps({**config, "weights_fingerprint": "0" * 64}))
-    refused(command(), "--weights=embedded have the fingerprint", "characterised with 000000000000")
+    refused(command(), "was characterised with other weights than embedded", "give --weights")
     assert not (tmp_path / "plan.json").exists()
 
 
@@ -381,7 +388,7 @@ def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
         (cache / wheel.name).symlink_to(wheel.resolve())
     config = Config(
         workdir=folder / "run",
-        layers=(1, 3),
+        layers=(3,),
         depths=(2, 4),
         draws=2,
         image_size=16,

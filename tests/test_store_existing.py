@@ -100,6 +100,7 @@ def test_damaged_settings(workdir, content):
         ("depths", [3, "8"]),
         ("draws", "two"),
         ("selections", "random"),
+        ("selections", []),
         ("attacker", 3),
     ],
 )
