@@ -78,8 +78,8 @@ def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, run_command
         f"--cache_dir={tiny_run.cache_dir}",
         f"--data_dir={tiny_run.data_dir}",
         "--num_limits=2",
-        "--margin_db=5",
-        "--training=1",
+        "--planned_margin_db=5",
+        "--attacked_for=1",
     ]
     status, output, error = run_command(check_planning, *arguments)
     assert status == 0, error
