@@ -179,7 +179,7 @@ def test_a_wrong_type_with_a_right_checksum_is_refused(path):
         (("topology", "channels"), [0, 1, 2, 2], "channels repeat 2"),
         (("topology", "num_layers"), 14, "num_layers is 14"),
         (("limits", "psnr_db"), -3, "the limit psnr_db is -3"),
-        (("limits", "statistic"), "median", "statistic is 'median'"),
+        (("limits", "statistic"), "p90", "statistic is 'p90'"),
         (("limits", "price"), 3, "fields that make no plan"),
         (("surprise",), 3, "fields that make no plan"),
     ],
@@ -240,9 +240,9 @@ def test_limits_are_positive_numbers(name, value):
         Limits(**{name: value})
 
 
-@pytest.mark.parametrize("statistic", ["median", "", None, ["mean"]])
+@pytest.mark.parametrize("statistic", ["p90", "", None, ["mean"]])
 def test_statistics_are_known(statistic):
-    with pytest.raises(UserError, match="allowed are mean, p95, max"):
+    with pytest.raises(UserError, match="allowed are mean, median, p95, p99, max"):
         Limits(statistic=statistic)
 
 

@@ -22,6 +22,7 @@ WITHOUT_JAX = {
         "results",
         "store",
         "tables",
+        "risk_tables",
         "plans",
         "options",
         "planner",
