@@ -1,0 +1,83 @@
+"""Attribute inference: a label that nobody released, told from representations.
+
+The attacker owns auxiliary images with their representations, so it knows the attribute of each,
+trains a classifier, and asks it about test images. What that is worth shows beside two others: the
+most frequent value for everybody, and the same classifier on the pixels themselves
+(Song and Raghunathan 2020, arXiv:2004.00053, do the same to embeddings of text).
+
+    right = infer(x_auxiliary, values["auxiliary"], x_test, values["test"], 3, 32, schedule, key)
+    majority = majority_right(values["auxiliary"], values["test"])
+    accuracy(right).value - accuracy(majority).value
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.inference import classifiers
+from privynet_jax.inference.membership import Rate
+from privynet_jax.risk import bootstrap, mean_of
+from privynet_jax.training import Schedule
+
+
+def infer(
+    own: np.ndarray,
+    own_values: np.ndarray,
+    attacked: np.ndarray,
+    attacked_values: np.ndarray,
+    num_values: int,
+    image_size: int,
+    schedule: Schedule,
+    key: jax.Array,
+    *,
+    repeats: int = 2,
+    width: int = 64,
+    progress: Callable[[float], Any] = lambda count: None,
+) -> np.ndarray:
+    """Trains classifiers of the attribute, and asks them.
+
+    Args:
+        own: representations of the attacker's images, float [M, h, w, D].
+        own_values: int [M], their attribute.
+        attacked: representations of other images, float [N, h, w, D].
+        attacked_values: int [N], the truth.
+        num_values: how many values the attribute may have.
+        image_size: side of the images, in pixels.
+        schedule: of each classifier.
+        key: of all that is random.
+        repeats: classifiers, with initial values and orders of their own.
+        width: of their channels.
+        progress: told about finished networks.
+
+    Returns:
+        float64 [N], the share of the repeats that were right about an image.
+
+    Raises:
+        UserError: training diverged.
+    """
+    everything = [np.arange(len(own_values))] * repeats
+    trained = classifiers.train(
+        own,
+        own_values,
+        everything,
+        num_values,
+        image_size,
+        schedule,
+        key,
+        width=width,
+        progress=progress,
+    )
+    answers = trained.logits(attacked).argmax(axis=-1)
+    return (answers == attacked_values).mean(axis=0)
+
+
+def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:
+    """Returns float64 [N]: who is right that always answers the attacker's most frequent value."""
+    return np.float64(attacked_values == np.bincount(own_values).argmax())
+
+
+def accuracy(right: np.ndarray) -> Rate:
+    """Returns the mean over images, with its bootstrap interval."""
+    return Rate(float(right.mean()), *bootstrap(right, {"mean": mean_of})["mean"])
