@@ -7,7 +7,7 @@ most frequent value for everybody, and the same classifier on the pixels themsel
 
     right = infer(x_auxiliary, values["auxiliary"], x_test, values["test"], 3, 32, schedule, key)
     majority = majority_right(values["auxiliary"], values["test"])
-    accuracy(right).value - accuracy(majority).value
+    mean_rate(right), mean_rate(majority)
 """
 
 from collections.abc import Callable
@@ -17,8 +17,6 @@ import jax
 import numpy as np
 
 from privynet_jax.inference import classifiers
-from privynet_jax.inference.membership import Rate
-from privynet_jax.risk import bootstrap, mean_of
 from privynet_jax.training import Schedule
 
 
@@ -76,8 +74,3 @@ def infer(
 def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:
     """Returns float64 [N]: who is right that always answers the attacker's most frequent value."""
     return np.float64(attacked_values == np.bincount(own_values).argmax())
-
-
-def accuracy(right: np.ndarray) -> Rate:
-    """Returns the mean over images, with its bootstrap interval."""
-    return Rate(float(right.mean()), *bootstrap(right, {"mean": mean_of})["mean"])

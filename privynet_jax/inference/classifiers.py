@@ -8,6 +8,7 @@ its own. What a network is and what a step does is the grid's (`training`, `mapp
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
 from privynet_jax.inputs import one_ahead
 from privynet_jax.mapping import MappedTask
-from privynet_jax.models import cloud_nn
+from privynet_jax.models import CloudNN, cloud_nn
 from privynet_jax.training import Schedule
 
 _EVALUATION_BATCH = 128
@@ -90,7 +91,7 @@ def train(
     """
     execution = default_execution(len(subsets))
     network = cloud_nn(num_classes, image_size, width)
-    task = MappedTask(training.cloud_task(network, schedule), execution)
+    task = _mapped(network, schedule, execution)
     labels = np.asarray(labels, np.int32)
     groups, size = [], execution.group_size
     for start in range(0, len(subsets), size):
@@ -103,6 +104,11 @@ def train(
         told = _Progress(progress, share)
         groups.append(_train_group(task, representations, labels, rows, keys, told))
     return Classifiers(groups, len(subsets), task)
+
+
+@functools.lru_cache(maxsize=8)  # networks of the same shapes are compiled once
+def _mapped(network: CloudNN, schedule: Schedule, execution: Execution) -> MappedTask:
+    return MappedTask(training.cloud_task(network, schedule), execution)
 
 
 def _train_group(

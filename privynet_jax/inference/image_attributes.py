@@ -96,18 +96,21 @@ def _feature_values(
 ) -> dict[str, np.ndarray]:
     """Parts do not keep features, so pictures are known again by their pixels."""
     if parts.name.startswith(FOLDER_PREFIX):
-        raise UserError(
-            f"{parts.name} has no features; allowed are class, {', '.join(_MEASURES)}"
-        )
+        raise UserError(f"{parts.name} has no features; allowed are class, {', '.join(_MEASURES)}")
     by_digest: dict[str, int] = {}
     examples = tqdm(read_feature(parts.name, data_dir, feature), desc=f"reading {feature}", delay=2)
     for number, (data, value) in enumerate(examples):
         picture = decode_or_skip(data, parts.image_size, f"example {number}", skip=True)
         if picture is not None:
             by_digest[digest_of(picture)] = value
-    found = {
-        name: np.array([by_digest[digest_of(image)] for image in getattr(parts, name).images])
-        for name in PARTS
-    }
+    try:
+        found = {
+            name: np.array([by_digest[digest_of(image)] for image in getattr(parts, name).images])
+            for name in PARTS
+        }
+    except KeyError:
+        raise UserError(
+            f"an image is not in {parts.name} as it lies there now; give the same --data_dir"
+        ) from None
     values = np.unique(np.concatenate(list(found.values())))
     return {name: np.searchsorted(values, mine) for name, mine in found.items()}

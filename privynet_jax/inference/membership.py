@@ -15,7 +15,7 @@ candidate, larger for likelier members:
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.inference import classifiers, roc
+from privynet_jax.inference.rates import Rate
 from privynet_jax.training import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
@@ -35,15 +36,6 @@ class Labelled(NamedTuple):
 
     representations: np.ndarray
     labels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Rate:
-    """A number and its 95 % bootstrap interval over candidates."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,15 +194,3 @@ def _spread(deviations: np.ndarray, each: float) -> float:
     """Standard deviation from deviations of means that `each` values determined."""
     freedom = deviations.size * max(1 - 1 / each, 1e-3)
     return float(np.sqrt(np.sum(np.square(deviations)) / freedom)) or 1.0
-
-
-def rows(found: Mapping[str, Membership]) -> list[dict[str, Any]]:
-    """Returns table rows: attack, number, value, interval, and what chance gives."""
-    chance = {"tpr": FALSE_POSITIVES, "auc": 0.5}
-    titles = {"tpr": f"TPR at {100 * FALSE_POSITIVES:g} % FPR", "auc": "AUC"}
-    return [
-        {"variant": name, "number": titles[field], **dataclasses.asdict(rate), "chance": by_chance}
-        for name, result in found.items()
-        for field, by_chance in chance.items()
-        for rate in [getattr(result, field)]
-    ]

@@ -11,13 +11,9 @@ channels are released nor in which order (`similarities`).
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
-
-from privynet_jax.inference.membership import Rate
-from privynet_jax.risk import bootstrap, mean_of
 
 # Positions per side that descriptors of representations keep.
 _SIDE = 8
@@ -40,20 +36,10 @@ class Found:
     ranks: np.ndarray
     candidates: int
 
-    def rows(self, variant: str) -> list[dict[str, Any]]:
-        """Returns table rows: number, value, interval, and what chance gives."""
-        middle = (self.candidates + 1) / 2
-        median = bootstrap(self.ranks, {"median": _median_of})["median"]
-        rates = {
-            "top-1 rate": (_mean(self.top1), 1 / self.candidates),
-            "mean rank": (_mean(self.ranks), middle),
-            "median rank": (Rate(float(np.median(self.ranks)), *median), middle),
-        }
-        name = f"{variant}, among {self.candidates}"
-        return [
-            {"variant": name, "number": number, **dataclasses.asdict(rate), "chance": chance}
-            for number, (rate, chance) in rates.items()
-        ]
+    @property
+    def chance(self) -> tuple[float, float]:
+        """The top-1 rate, and the mean and median rank, of somebody who knows nothing."""
+        return 1 / self.candidates, (self.candidates + 1) / 2
 
 
 def reidentify(
@@ -133,14 +119,6 @@ def _units(x: np.ndarray) -> np.ndarray:
     scale = lengths.max() if x.size else 0
     # What is left of equal vectors after their mean is rounding, not a direction.
     return np.where(lengths > 1e-6 * max(1.0, scale), x / np.maximum(lengths, 1e-30), 0)
-
-
-def _mean(values: np.ndarray) -> Rate:
-    return Rate(float(values.mean()), *bootstrap(values, {"mean": mean_of})["mean"])
-
-
-def _median_of(samples: np.ndarray) -> np.ndarray:
-    return np.median(samples, axis=1)
 
 
 def _seed(key: jax.Array) -> np.ndarray:

@@ -1,8 +1,8 @@
 """How well scores tell members from others: the ROC curve, exactly, ties included. NumPy only.
 
-    curve = roc(scores_of_members, scores_of_others)   # larger: rather a member
-    area(curve), true_positives(curve, at=0.01)
-    intervals(scores_of_members, scores_of_others, at=0.01)["tpr"]  # (low, high)
+curve = roc(scores_of_members, scores_of_others)   # larger: rather a member
+area(curve), true_positives(curve, at=0.01)
+intervals(scores_of_members, scores_of_others, at=0.01)["tpr"]  # (low, high)
 """
 
 from typing import NamedTuple
@@ -72,7 +72,8 @@ def intervals(
     tail = 50 * (1 - _CONFIDENCE)
     low, high = np.percentile(found, (tail, 100 - tail), axis=0)
     return {
-        name: (float(low[column]), float(high[column])) for column, name in enumerate(("auc", "tpr"))
+        name: (float(low[column]), float(high[column]))
+        for column, name in enumerate(("auc", "tpr"))
     }
 
 
