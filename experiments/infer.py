@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -27,18 +26,26 @@ from privynet_jax import grid
 from privynet_jax.attacks.scenario import Scenario, make_scenario
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells
+from privynet_jax.config import Config
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
-from privynet_jax.execution import default_execution
 from privynet_jax.files import write_atomically
-from privynet_jax.inference.suite import ATTACKS, ATTRIBUTE, REIDENTIFICATION, Settings, Suite
-from privynet_jax.models import attacker, cloud_nn
+from privynet_jax.inference.suite import (
+    ATTACKS,
+    ATTRIBUTE,
+    REIDENTIFICATION,
+    Settings,
+    Suite,
+    reconstructions,
+)
+from privynet_jax.modes import settings_of
 from privynet_jax.partition import spread_over_classes
+from privynet_jax.reopening import reopen
 from privynet_jax.selection import all_channels
-from privynet_jax.store import ResultStore
+from privynet_jax.text_tables import aligned
 from privynet_jax.topology import Topology
 from privynet_jax.training import Schedule
-from privynet_jax.weights import load_weights
+from privynet_jax.weights import PretrainedWeights, load_weights
 
 for _shared in (
     *("workdir", "out", "weights", "cache_dir", "data_dir", "seed"),
@@ -68,7 +75,12 @@ _NETWORK_STEPS = flags.DEFINE_integer(
 _REBUILDING_STEPS = flags.DEFINE_integer(
     "rebuilding_steps", None, "Of the attacker whose reconstructions are looked up; likewise.", 1
 )
-_QUICK = {"cloud": 300, "attacker": 500}  # the quickstart's
+# The quickstart's, of which --topologies are characterised.
+_QUICK = {
+    "cloud": Schedule(steps=300),
+    "attacker": Schedule(steps=500, batch_size=16, learning_rate=3e-3),
+    "attacker_blocks": 2,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -76,6 +88,7 @@ class Run:
     """What is attacked, and the networks of its characterisation."""
 
     parts: Parts
+    weights: PretrainedWeights
     cells: tuple[Cell, ...]
     settings: grid.Settings
     seed: int
@@ -86,15 +99,12 @@ def main() -> None:
     out = _out()
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     run = _of_workdir() if cli.WORKDIR.value else _of_flags()
-    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=_local_cache())
-    if cli.WORKDIR.value:
-        _check_weights(weights.fingerprint)
     settings = _suite_settings(run)
     layers = sorted({cell.topology.num_layers for cell in run.cells})
-    features = load_features(weights, run.parts, all_channels(layers), cli.cache_folder())
+    features = load_features(run.weights, run.parts, all_channels(layers), cli.cache_folder())
     scenes = {
         cell: make_scenario(
-            weights,
+            run.weights,
             run.parts,
             cell.topology,
             cli.cache_folder(),
@@ -127,9 +137,17 @@ def _attacked(
         if REIDENTIFICATION in chosen:
             bar.total += 2 * len(scenes)
         queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
-        rebuilt = (
-            _reconstructions(run, features, queries, bar) if REIDENTIFICATION in chosen else {}
-        )
+        rebuilt = {}
+        if REIDENTIFICATION in chosen:
+            rebuilt = reconstructions(
+                run.cells,
+                features,
+                run.parts,
+                run.settings,
+                queries,
+                seed=run.seed,
+                progress=lambda share: _told(bar, 2 * share),
+            )
         rows = []
         for cell, scene in scenes.items():
             found = []
@@ -149,33 +167,6 @@ def _attacked(
     return rows
 
 
-def _reconstructions(
-    run: Run, features: Mapping[int, Any], queries: np.ndarray, bar: tqdm
-) -> dict[Cell, tuple[np.ndarray, str]]:
-    """Returns cell -> estimates of the queries, and the attacker, the strongest on validation."""
-    found = {}
-    per_layer = max(
-        sum(cell.topology.num_layers == layer for cell in run.cells) for layer in features
-    )
-    for measurement in grid.characterise(
-        run.cells,
-        run.cells,
-        run.cells,
-        features,
-        run.parts,
-        run.settings,
-        default_execution(per_layer),
-        seed=run.seed,
-        examples=queries,
-        progress=lambda share: _told(bar, 2 * share),
-    ):
-        name, _ = max(
-            measurement.attacks.items(), key=lambda entry: entry[1]["validation"]["psnr_db"].mean()
-        )
-        found[measurement.cell] = measurement.examples[name], name
-    return found
-
-
 def _of_workdir() -> Run:
     """The first draws of a finished characterisation."""
     if _TOPOLOGIES.value or cli.MAX_IMAGES.value:
@@ -183,27 +174,20 @@ def _of_workdir() -> Run:
             "--workdir brings its own topologies and images; leave out --topologies and "
             "--max_images"
         )
-    store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    results = store.grid_results(config)
-    parts = load_parts(
-        config["dataset"],
+    found = reopen(
+        cli.needed_folder(cli.WORKDIR),
+        weights=cli.WEIGHTS.value or "embedded",
+        cache_dir=cli.cache_folder(),
         data_dir=cli.data_folder(),
-        image_size=config["image_size"],
-        seed=config["seed"],
-        max_images=config.get("max_images"),
         skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
-    if parts.fingerprint != config.get("data_fingerprint", parts.fingerprint):
-        raise UserError(
-            f"{config['dataset']} holds other images than {store.workdir} was made with; give the "
-            "same data set and --data_dir"
-        )
     cells = tuple(
         Cell(Topology(r.num_layers, r.channels), r.draw, r.selection)
-        for r in results
+        for r in found.results
         if r.draw == 0
     )
-    return Run(parts, cells, _networks(parts, config), config["seed"])
+    networks = _networks(found.parts, Config.of_settings(found.settings, found.store.workdir))
+    return Run(found.parts, found.weights, cells, networks, found.settings["seed"])
 
 
 def _of_flags() -> Run:
@@ -224,29 +208,24 @@ def _of_flags() -> Run:
         max_images=cli.limits(cli.MAX_IMAGES.value),
         skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
-    return Run(parts, tuple(cells), _networks(parts, {}), cli.SEED.value)
-
-
-def _networks(parts: Parts, config: Mapping[str, Any]) -> grid.Settings:
-    """The networks of a characterisation, by default the quickstart's, with the flags' steps."""
-    cloud = {"steps": _QUICK["cloud"], **config.get("cloud", {})}
-    attacking = {
-        "steps": _QUICK["attacker"],
-        "batch_size": 16,
-        "learning_rate": 3e-3,
-        **config.get("attacker", {}),
-    }
-    size = parts.image_size
-    return grid.Settings(
-        cloud=cloud_nn(parts.num_classes, size, config.get("cloud_width", 64)),
-        attacker=attacker(size, config.get("attacker_width", 64), config.get("attacker_blocks", 2)),
-        cloud_schedule=Schedule(**cloud | _given("steps", _NETWORK_STEPS.value)),
-        attacker_schedule=Schedule(**attacking | _given("steps", _REBUILDING_STEPS.value)),
+    weights = load_weights(
+        cli.WEIGHTS.value or "embedded", cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value)
+    )
+    return Run(
+        parts, weights, tuple(cells), _networks(parts, Config(Path(), **_QUICK)), cli.SEED.value
     )
 
 
-def _given(name: str, value: Any) -> dict[str, Any]:
-    return {} if value is None else {name: value}
+def _networks(parts: Parts, config: Config) -> grid.Settings:
+    """The networks of a characterisation, with the flags' steps where they are given."""
+    cloud, trained = (
+        schedule if steps is None else dataclasses.replace(schedule, steps=steps)
+        for schedule, steps in (
+            (config.cloud, _NETWORK_STEPS.value),
+            (config.attacker, _REBUILDING_STEPS.value),
+        )
+    )
+    return settings_of(dataclasses.replace(config, cloud=cloud, attacker=trained), parts)
 
 
 def _suite_settings(run: Run) -> Settings:
@@ -280,16 +259,6 @@ def _checked_attacks() -> list[str]:
     return [name for name in ATTACKS if name in _INFERENCES.value]
 
 
-def _check_weights(fingerprint: str) -> None:
-    store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    if fingerprint != config["weights_fingerprint"]:
-        raise UserError(f"{store.workdir} was made with other weights; give them as --weights")
-
-
-def _local_cache() -> Path:
-    return cli.folder("cache_dir", cli.CACHE_DIR.value)
-
-
 def _out() -> Path:
     """Where the table goes, refused before anything is trained for it."""
     if not cli.OUT.value:
@@ -302,19 +271,21 @@ def _out() -> Path:
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the rows for people to read."""
-    header = (
-        f"{'layers':<11} {'depth':>5}  {'attack':<17} {'variant':<52} {'number':<15} "
-        f"{'value (95 %)':<25} {'chance':>8}  {'reference':>9}"
+    return aligned(
+        [
+            {
+                "layers": f"{row['num_layers']} {row['layer']}",
+                "depth": row["depth"],
+                **{name: row[name] for name in ("attack", "variant", "number")},
+                "value (95 %)": "{} ({}-{})".format(
+                    *(_short(row[name]) for name in ("value", "low", "high"))
+                ),
+                "chance": _short(row["chance"]),
+                "reference": _short(row["reference"]),
+            }
+            for row in rows
+        ]
     )
-    lines = [header, "-" * len(header)]
-    for row in rows:
-        value, low, high = (_short(row[name]) for name in ("value", "low", "high"))
-        lines.append(
-            f"{row['num_layers']:2d} {row['layer']:<8} {row['depth']:5d}  {row['attack']:<17} "
-            f"{row['variant']:<52} {row['number']:<15} {f'{value} ({low}-{high})':<25} "
-            f"{_short(row['chance']):>8}  {_short(row['reference']):>9}"
-        )
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _short(value: float | str) -> str:

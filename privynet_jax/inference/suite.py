@@ -5,18 +5,22 @@ rows = suite.attribute(scene) + suite.reidentification(scene, measurement)
 rows += suite.membership(scene)
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from privynet_jax import grid
 from privynet_jax.attacks.interface import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.cells import Cell
 from privynet_jax.data import Parts
-from privynet_jax.features import image_features
+from privynet_jax.execution import default_execution
+from privynet_jax.features import LayerFeatures, image_features
 from privynet_jax.inference import attribute, membership
 from privynet_jax.inference.image_attributes import attribute_values, count_of
 from privynet_jax.inference.membership import FALSE_POSITIVES, Labelled
@@ -195,6 +199,48 @@ class Suite:
             width=self._settings.width,
             progress=self._progress,
         )
+
+
+def reconstructions(
+    cells: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    networks: grid.Settings,
+    queries: np.ndarray,
+    *,
+    seed: int,
+    progress: Callable[[float], Any] = lambda share: None,
+) -> dict[Cell, tuple[np.ndarray, str]]:
+    """Attacks topologies as the grid does.
+
+    Returns:
+        Cell -> uint8 [Q, H, W, 3], estimates of the test images `queries`, and whose they are: of
+        the attacker who is strongest on validation images.
+
+    Raises:
+        UserError: training diverged.
+    """
+    per_layer = collections.Counter(cell.topology.num_layers for cell in cells)
+    found = {}
+    for measurement in grid.characterise(
+        cells,
+        cells,
+        cells,
+        features,
+        parts,
+        networks,
+        default_execution(max(per_layer.values())),
+        seed=seed,
+        examples=queries,
+        progress=progress,
+    ):
+        losses = {
+            name: attack["validation"]["psnr_db"].mean()
+            for name, attack in measurement.attacks.items()
+        }
+        strongest = max(losses, key=losses.__getitem__)
+        found[measurement.cell] = measurement.examples[strongest], strongest
+    return found
 
 
 def _rank_rows(variant: str, knowledge: str, found: Found) -> list[Row]:
