@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from privynet_jax.inference.attribute import infer, majority_right
+from privynet_jax.inference.attribute import infer, infer_by_probe, majority_right
 from privynet_jax.training import Schedule
 
 KEY = jax.random.key(7)
@@ -66,3 +66,17 @@ def test_shuffled_values_tell_nothing(images):
 def test_the_majority_is_the_attackers():
     found = majority_right(np.array([0, 1, 1, 2]), np.array([2, 2, 2, 1]))
     np.testing.assert_array_equal(found, [0, 0, 0, 1])
+
+
+def test_the_probe_s_known_answers(images):
+    x, values = images
+
+    def by_probe(x, values):
+        return infer_by_probe(x[:OWN], values[:OWN], x[OWN:], values[OWN:], 3).mean()
+
+    assert by_probe(x, values) > 0.95
+    shares = np.bincount(values[OWN:], minlength=3) / ATTACKED
+    assert shares.min() <= by_probe(np.ones_like(x), values) <= shares.max()
+    shuffled = values.copy()
+    np.random.default_rng(1).shuffle(shuffled[:OWN])
+    assert by_probe(x, shuffled) == pytest.approx(1 / 3, abs=0.15)

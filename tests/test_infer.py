@@ -56,8 +56,8 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     )
     assert status is None
     rows = table(out)
-    # One attribute; three ways, two numbers of candidates, three numbers; four, two numbers.
-    attacks = ["attribute"] + ["reidentification"] * 18 + ["membership"] * 8
+    # One attribute, two classifiers; three ways, two numbers of candidates, three numbers; six, two numbers.
+    attacks = ["attribute"] * 2 + ["reidentification"] * 18 + ["membership"] * 12
     assert [row["attack"] for row in rows] == attacks
     for row in rows:
         assert float(row["low"]) <= float(row["value"]) + 1e-9
@@ -68,7 +68,7 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     assert {row["knowledge"] for row in known} == {"everything"}
     top1 = [row for row in rows if row["number"] == "top-1 rate"]
     assert [float(row["chance"]) for row in top1] == [0.5, 0.05] * 3
-    assert [bool(row["reference"]) for row in rows] == [True] + [False] * 26
+    assert [bool(row["reference"]) for row in rows] == [True] * 2 + [False] * 30
     assert f"The table is in {out}" in output
 
 

@@ -27,7 +27,7 @@ from privynet_jax.inference.rates import Rate
 from privynet_jax.training import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
-CONTROL = "control: loss, no member in training"
+CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
 
 
@@ -89,9 +89,10 @@ def attack(
         progress: told about finished networks; there are `networks(shadows)`.
 
     Returns:
-        Attack -> what it reaches. `CONTROL` is the loss attack on a network of the attacker's own,
-        which saw no member: it should be no better than chance, and tells how far members and
-        others differ by themselves.
+        Attack -> what it reaches; and `CONTROL` + attack -> the same attack on a network trained
+        as long on the attacker's own data, which saw no candidate at all. What a control exceeds
+        0.5 (or falls short of it) by comes from members and others being different pictures, not
+        from membership: only what an attack reaches beyond its control is leakage.
 
     Raises:
         UserError: the number of shadows is odd, or training diverged.
@@ -100,11 +101,13 @@ def attack(
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
     pool = Labelled(*(np.concatenate(both) for both in zip(members, others, strict=True)))
     count = len(members.labels)
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 6)
 
-    def confidences(data: Labelled, subsets: list[np.ndarray], stream: jax.Array) -> np.ndarray:
+    def confidences(
+        data: Labelled, subsets: list[np.ndarray], stream: jax.Array, share: float | None = None
+    ) -> np.ndarray:
         size = sum(map(len, subsets)) / len(subsets)
-        steps = max(1, round(schedule.steps * size / count))
+        steps = max(1, round(schedule.steps * (share or size / count)))
         trained = classifiers.train(
             *data,
             subsets,
@@ -118,22 +121,30 @@ def attack(
         return np.stack([confidence(z, pool.labels) for z in trained.logits(pool.representations)])
 
     [target] = confidences(members, [np.arange(count)], keys[0])
+    everything = [np.arange(len(own.labels))]
+    [innocent] = confidences(own, everything, keys[5], share=1.0)
     inside = balanced_halves(shadows, len(pool.labels), keys[1])
     online = confidences(pool, [np.flatnonzero(row) for row in inside], keys[2])
     halves = balanced_halves(shadows, len(own.labels), keys[3])
     offline = confidences(own, [np.flatnonzero(row) for row in halves], keys[4])
     scores = {
-        LOSS: target,  # ranks as the probability does
-        OFFLINE: offline_lira(target, offline),
-        ONLINE: online_lira(target, online, inside),
-        CONTROL: offline[0],
+        title + name: of_network[name]
+        for title, asked in (("", target), (CONTROL, innocent))
+        for of_network in [
+            {
+                LOSS: asked,  # ranks as the probability does
+                OFFLINE: offline_lira(asked, offline),
+                ONLINE: online_lira(asked, online, inside),
+            }
+        ]
+        for name in METHODS
     }
     return {name: Membership.of_scores(s[:count], s[count:]) for name, s in scores.items()}
 
 
 def networks(shadows: int) -> int:
     """Returns how many networks `attack` trains."""
-    return 1 + 2 * shadows
+    return 2 + 2 * shadows
 
 
 def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -93,21 +93,24 @@ class Suite:
         self._values = {
             name: attribute_values(name, parts, data_dir) for name in settings.attributes
         }
-        self._by_pixels: dict[str, Rate] = {}
+        self._by_pixels: dict[str, dict[str, Rate]] = {}
 
     def attribute(self, scene: Scenario) -> list[Row]:
         """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
-        own, attacked = (scene.representations(part) for part in ("auxiliary", "test"))
+        released = [scene.representations(part) for part in ("auxiliary", "test")]
         rows = []
         for name, values in self._values.items():
             if name not in self._by_pixels:
                 images = image_features(self._parts).parts
-                whole = (images[part][:] for part in ("auxiliary", "test"))
-                self._by_pixels[name] = mean_rate(self._right(*whole, values))
-            right = self._right(own, attacked, values)
+                whole = [images[part][:] for part in ("auxiliary", "test")]
+                self._by_pixels[name] = self._accuracies(*whole, values)
             chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
-            row = _row(ATTRIBUTE, name, PAIRS, "accuracy", mean_rate(right), float(chance))
-            rows.append({**row, "reference": self._by_pixels[name].value})
+            for classifier, rate in self._accuracies(*released, values).items():
+                row = _row(
+                    *(ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
+                    *("accuracy", rate, float(chance)),
+                )
+                rows.append({**row, "reference": self._by_pixels[name][classifier].value})
         return rows
 
     def reidentification(
@@ -183,15 +186,13 @@ class Suite:
             MEMBERSHIP: membership.networks(settings.shadows),
         }[attack]
 
-    def _right(
+    def _accuracies(
         self, own: np.ndarray, attacked: np.ndarray, values: Mapping[str, np.ndarray]
-    ) -> np.ndarray:
-        return attribute.infer(
-            own,
-            values["auxiliary"],
-            attacked,
-            values["test"],
-            count_of(values),
+    ) -> dict[str, Rate]:
+        """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
+        data = (own, values["auxiliary"], attacked, values["test"], count_of(values))
+        by_network = attribute.infer(
+            *data,
             self._parts.image_size,
             self._settings.cloud,
             self._keys[ATTRIBUTE],
@@ -199,6 +200,10 @@ class Suite:
             width=self._settings.width,
             progress=self._progress,
         )
+        return {
+            "network": mean_rate(by_network),
+            "linear probe": mean_rate(attribute.infer_by_probe(*data)),
+        }
 
 
 def reconstructions(
