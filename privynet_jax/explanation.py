@@ -23,7 +23,9 @@ _WORDS: Mapping[str, tuple[str, str, int, str]] = {
 }
 _STATISTICS = {
     "mean": "the mean over images",
+    "median": "the median over images",
     "p95": "the 95th percentile over images",
+    "p99": "the 99th percentile over images",
     "max": "the worst image",
 }
 _SHOWN = 3

@@ -17,8 +17,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.secret_draw import draw_secretly
 from privynet_jax.topology import Topology
 
-# Of privacy loss over images: the usual picture, one in twenty, and the worst one.
-STATISTICS = ("mean", "p95", "max")
+# Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
+STATISTICS = ("mean", "median", "p95", "p99", "max")
 
 
 @dataclasses.dataclass(frozen=True)

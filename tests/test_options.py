@@ -72,7 +72,10 @@ def test_intervals_promise_nothing_impossible():
     assert ssim.high == 1
 
 
-@pytest.mark.parametrize(("statistic", "offset"), [("mean", 0.0), ("p95", 5.0), ("max", 9.0)])
+@pytest.mark.parametrize(
+    ("statistic", "offset"),
+    [("mean", 0.0), ("median", 1.0), ("p95", 5.0), ("p99", 7.0), ("max", 9.0)],
+)
 def test_the_statistic_is_that_over_images(statistic, offset):
     [option] = options_of([cell(2, 3, 0, psnr_db=20.0)], 32, statistic)
     assert option.expected.psnr_db.expected == pytest.approx(19.75 + offset)
@@ -115,9 +118,8 @@ def test_costs_are_those_of_the_topology():
 
 
 def test_what_is_no_number_is_refused_by_name():
-    broken = dataclasses.replace(
-        handmade.attack("linear", 12.0), validation_psnr_db=Distribution(math.nan, 1.0, 1.0)
-    )
+    nothing = Distribution(math.nan, 1.0, 1.0, 1.0, 1.0)
+    broken = dataclasses.replace(handmade.attack("linear", 12.0), validation_psnr_db=nothing)
     # The largest of a column would hide it: 20 dB of another attacker, and no comparison with NaN.
     result = handmade.cell(attacks=(handmade.attack("residual", 20.0), broken))
     with pytest.raises(UserError, match=r"m02_d003_r00 has nan as validation_psnr_db_mean"):

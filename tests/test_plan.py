@@ -334,7 +334,7 @@ def test_a_plan_that_exists_is_kept(command, tmp_path):
         (["--max_storage_mib=0"], ["the limit storage_mib is 0.0"]),
         (["--margin_db=-1"], ["the margin of psnr_db is -1.0"]),
         (["--margin_ssim=inf"], ["the margin of ssim is inf"]),
-        (["--statistic=median"], ["--statistic=median", "mean|p95|max"]),
+        (["--statistic=p90"], ["--statistic=p90", "mean|median|p95|p99|max"]),
         (["--selection=luck"], ["--selection=luck"]),
         (["plan.json"], ["unexpected argument 'plan.json'"]),
     ],

@@ -142,7 +142,7 @@ def test_a_wrong_type_with_a_right_checksum_is_refused(path):
         (("topology", "channels"), [0, 1, 2, 2], "channels repeat 2"),
         (("topology", "num_layers"), 14, "num_layers is 14"),
         (("limits", "psnr_db"), -3, "the limit psnr_db is -3"),
-        (("limits", "statistic"), "median", "statistic is 'median'"),
+        (("limits", "statistic"), "p90", "statistic is 'p90'"),
         (("limits", "price"), 3, "fields that make no plan"),
         (("surprise",), 3, "fields that make no plan"),
     ],

@@ -30,9 +30,9 @@ def test_limits_are_positive_numbers(name, value):
         Limits(**{name: value})
 
 
-@pytest.mark.parametrize("statistic", ["median", "", None, ["mean"]])
+@pytest.mark.parametrize("statistic", ["p90", "", None, ["mean"]])
 def test_statistics_are_known(statistic):
-    with pytest.raises(UserError, match="allowed are mean, p95, max"):
+    with pytest.raises(UserError, match="allowed are mean, median, p95, p99, max"):
         Limits(statistic=statistic)
 
 

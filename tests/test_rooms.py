@@ -23,6 +23,7 @@ WITHOUT_JAX = {
         "store",
         "tables",
         "secret_draw",
+        "risk_tables",
         "plans",
         "plan_file",
         "options",
