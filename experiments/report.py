@@ -3,10 +3,10 @@
     python -m experiments.report --workdir=runs/quickstart
 
 Writes one HTML file that needs nothing else (by default report.html in the work directory; --out
-says where), and a folder of the same name with the pictures as PNG. Tables and pictures that other
+says where), and beside it a folder with the pictures as PNG. Tables and pictures that other
 commands left in the work directory are shown too, and with --plan and --audit what was planned and
-whether it held; the plan's secrets stay out. Test images are part of the page: --notest_images leaves
-them out, and then neither the data set nor its folder is needed.
+whether it held; the plan's secrets stay out. Test images are part of the page: --notest_images
+leaves them out, and then the data set is not needed.
 """
 
 import datetime
@@ -71,7 +71,7 @@ def contents(
     tradeoff = Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results))
     heat_maps = {
         selection: report_pictures.heat_maps(summaries, selection)
-        for selection in dict.fromkeys(summary.cells[0].selection for summary in summaries)
+        for selection in plots.marker_shapes(result.selection for result in results)
     }
     best = report_sections.best_settings(results)
     return {

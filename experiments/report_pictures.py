@@ -141,9 +141,9 @@ def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray)
     quality = np.asarray(psnr_db(as_float(rebuilt), as_float(originals)))
     order = np.argsort(quality, kind="stable")
     chosen = {
-        "best protected": order[0],
+        "best": order[0],
         "median": order[(len(order) - 1) // 2],
-        "worst protected": order[-1],
+        "worst": order[-1],
     }
     pairs = tuple(
         Pair(

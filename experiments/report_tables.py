@@ -25,7 +25,7 @@ from privynet_jax.tables import DrawSummary, Spread, over_draws
 
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
-_NONE = "–"
+_NONE = "-"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*|inf|nan)([eE][-+]?\d+)?( ?%)?( ?[±(][^a-z]*)?|")
 _PERCENTILES = {"mean": np.mean, "median": np.median} | {
     f"{share} %": lambda values, share=share: np.percentile(values, share) for share in (95, 99)
@@ -128,9 +128,10 @@ def attacks(results: Sequence[CellResult]) -> Table:
         for name, made in by_attacker.items():
             if means[name] == max(means.values()):
                 marked.add(len(rows))
+            told = f"{name}, strongest" if len(rows) in marked else name
             rows.append(
                 (
-                    *(*place(summary), name, made[0].knowledge, f"{means[name]:.1f}"),
+                    *(*place(summary), told, made[0].knowledge, f"{means[name]:.1f}"),
                     f"{np.mean([a.psnr_db.p95 for a in made]):.1f}",
                     f"{max(a.psnr_db.max for a in made):.1f}",
                     f"{np.mean([a.ssim.mean for a in made]):.2f}",
@@ -285,7 +286,7 @@ def ranged(spread: Spread, factor: float = 1.0) -> str:
     mean, least, greatest = (
         f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest)
     )
-    return mean if least == greatest else f"{mean} ({least}–{greatest})"
+    return mean if least == greatest else f"{mean} ({least}-{greatest})"
 
 
 _PLACE = ("layers", "channels", "selection")
