@@ -1,0 +1,155 @@
+"""One topology under attack: the data of each party, and the score of an attack.
+
+The attacker owns auxiliary images; target images are what it is after; validation and test images
+are like them and are there to score by. Representations come from the feature cache.
+
+    scene = make_scenario(weights, parts, Topology(4, (3, 17, 90)), cache_dir="cache")
+    fitted = attack.fit(scene.pairs(), scene.knowledge(PAIRS), key)
+    quality = measure(fitted, scene, "test")  # {"psnr_db": [N], "ssim": [N]}
+"""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.interface import (
+    EVERYTHING,
+    NETWORK,
+    FittedAttack,
+    Knowledge,
+    Pairs,
+    Representing,
+)
+from privynet_jax.cache import load_features
+from privynet_jax.data import Parts, as_float
+from privynet_jax.extraction import calibrate
+from privynet_jax.features import LayerFeatures
+from privynet_jax.selection import all_channels
+from privynet_jax.split import local_nn
+from privynet_jax.topology import Topology
+from privynet_jax.training import image_quality
+from privynet_jax.weights import PretrainedWeights
+
+# Representations that an attacker without pairs looks at, of the release under attack.
+OBSERVED_IMAGES = 1024
+_SCORED_AT_ONCE = 256
+_quality = jax.jit(image_quality)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scenario:
+    """What there is to know about one topology; each attack is shown its own share of it.
+
+    Attributes:
+        topology: what is attacked.
+        parts: the images; `features` are theirs.
+        weights: of VGG16.
+        features: of the topology's layer, with at least its channels.
+        scales: float32 [depth], which normalise the released channels; the owner's secret.
+    """
+
+    topology: Topology
+    parts: Parts
+    weights: PretrainedWeights
+    features: LayerFeatures
+    scales: np.ndarray
+
+    def representations(self, part: str, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Returns normalised representations of a part, float32 [n, h, w, depth].
+
+        Args:
+            part: its name.
+            rows: which images; all by default.
+        """
+        stored = self.features.parts[part]
+        chosen = np.arange(stored.shape[0])[rows]
+        positions = self.features.positions(self.topology.channels)
+        return np.float32(self.features.gather(part, chosen, positions, self.topology.depth))
+
+    def pairs(self, count: int | None = None) -> Pairs:
+        """Returns the attacker's pairs: the first so many auxiliary images, by default all."""
+        rows = slice(count)
+        return Pairs(self.representations("auxiliary", rows), self.parts.auxiliary.images[rows])
+
+    def images_alone(self) -> Pairs:
+        """Returns auxiliary images whose representations nobody made, for `NETWORK`."""
+        return Pairs(self.representations("auxiliary", slice(0)), self.parts.auxiliary.images)
+
+    def knowledge(self, name: str) -> Knowledge:
+        """Returns what an attacker of this kind knows; see `interface.KNOWLEDGE`."""
+        return Knowledge(
+            name,
+            local=self._local() if name == EVERYTHING else None,
+            layer=self._layer() if name in (EVERYTHING, NETWORK) else None,
+            observed=(
+                self.representations("target", slice(OBSERVED_IMAGES)) if name == NETWORK else None
+            ),
+        )
+
+    def _local(self) -> Representing:
+        local, scales = local_nn(self.weights.params, self.topology), self.scales
+        return lambda images: local(images) * scales
+
+    def _layer(self) -> Representing:
+        num_layers = self.topology.num_layers
+        whole = Topology(num_layers, all_channels([num_layers])[num_layers])
+        return local_nn(self.weights.params, whole)
+
+
+def make_scenario(
+    weights: PretrainedWeights,
+    parts: Parts,
+    topology: Topology,
+    cache_dir: os.PathLike[str] | str,
+    *,
+    features: LayerFeatures | None = None,
+    dtype: str = "float32",
+) -> Scenario:
+    """Returns the scenario of a topology.
+
+    Args:
+        weights: of VGG16.
+        parts: the images.
+        topology: what is attacked.
+        cache_dir: of features, which are computed where it lacks them.
+        features: of the topology's layer, where they are at hand; else they are loaded.
+        dtype: of features that are loaded.
+
+    Raises:
+        UserError: features cannot be had.
+    """
+    num_layers = topology.num_layers
+    if features is None:
+        union = {num_layers: tuple(sorted(topology.channels))}
+        features = load_features(weights, parts, union, cache_dir, dtype=dtype)[num_layers]
+    # Those of the cache: limited against the channels that it holds.
+    coding = calibrate(weights, parts, {num_layers: features.channels}, "float32")[num_layers]
+    scales = coding.scales[features.positions(topology.channels)]
+    return Scenario(topology, parts, weights, features, scales)
+
+
+def measure(
+    fitted: FittedAttack,
+    scenario: Scenario,
+    part: str = "test",
+    rows: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns how well an attack rebuilds images: "psnr_db" and "ssim", float32 [n] each.
+
+    Args:
+        fitted: the attack.
+        scenario: whose representations it is given.
+        part: whose images are attacked.
+        rows: which of them; all by default.
+    """
+    images = getattr(scenario.parts, part).images
+    rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    found: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(rows), _SCORED_AT_ONCE):
+        chosen = rows[start : start + _SCORED_AT_ONCE]
+        estimates = fitted.reconstruct(scenario.representations(part, chosen))
+        truth = as_float(images[chosen])
+        found.append(jax.device_get(_quality(np.clip(estimates, 0, 1), truth)))
+    return {metric: np.concatenate([each[metric] for each in found]) for metric in found[0]}
