@@ -89,6 +89,7 @@ BESIDE_THE_FLOW = {
 # What experiments share; apart from these they do not know of one another.
 SHARED_BY_EXPERIMENTS = {
     *("experiments.cli", "experiments.plots"),
+    *("experiments.knowledge_cases", "experiments.knowledge_tables"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
 # Package or module -> the only rooms of privynet_jax that may import it.
