@@ -47,8 +47,12 @@ _DATASET = flags.DEFINE_string(
     "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
 )
 _OTHER = flags.DEFINE_string(
-    "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
+    "other_dataset",
+    None,
+    "Another one: folder:PATH or a TFDS name; or classes: every second class of the same, which is "
+    "then not attacked; default: not compared with.",
 )
+_CLASSES = "classes"
 _LAYERS = flags.DEFINE_list(
     "layers", list(map(str, Config.layers)), "Numbers of local convolution layers, 1..13."
 )
@@ -80,7 +84,7 @@ def main() -> None:
     config = Config(out, cache_dir=cli.cache_folder())
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=config.local_cache)
     data = [_load(_DATASET.value, cli.limits(cli.MAX_IMAGES.value))]
-    if _OTHER.value:
+    if _OTHER.value not in (None, _CLASSES):
         data.append(_load(_OTHER.value, {}))
     features = [
         load_features(weights, parts, all_channels(layers), config.feature_cache, dtype="float16")
@@ -163,7 +167,11 @@ def _layer(
     weights: PretrainedWeights, data: Sequence[Parts], features: Sequence[LayerFeatures]
 ) -> Layer:
     found = []
-    for parts, stored in zip(data, features, strict=True):
+    pairs = list(zip(data, features, strict=True))
+    if _OTHER.value == _CLASSES:
+        rows = knowledge_cases.halves(data[0])
+        pairs = [knowledge_cases.with_rows(data[0], features[0], half) for half in rows]
+    for parts, stored in pairs:
         topology = Topology(stored.num_layers, stored.channels)
         whole = make_scenario(
             weights, parts, topology, cli.cache_folder(), features=stored, dtype="float16"

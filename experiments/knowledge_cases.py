@@ -5,7 +5,10 @@ for case in cases(layer, scene, LinearInversion(), counts=[10, 100], pool=None, 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.interface import (
@@ -24,6 +27,8 @@ from privynet_jax.attacks.substitute import (
     PublicLayer,
     Substitute,
 )
+from privynet_jax.data import Part, Parts
+from privynet_jax.features import LayerFeatures
 from privynet_jax.topology import Topology
 
 MEAN_IMAGE = "nothing: the mean image"
@@ -53,6 +58,43 @@ class Case:
     pairs: Pairs
     knowledge: Knowledge
     images: int
+
+
+class _ChosenRows:
+    """Some rows of a part's features, read as they are asked for."""
+
+    def __init__(self, stored: Any, rows: np.ndarray) -> None:
+        self._stored, self._rows = stored, rows
+        self.shape, self.dtype = (len(rows), *stored.shape[1:]), stored.dtype
+
+    def select(
+        self, indices: np.ndarray, positions: np.ndarray
+    ) -> Iterator[tuple[slice | np.ndarray, np.ndarray]]:
+        """Yields (where, values) of chosen rows and channels, as `features.LayerFeatures` asks."""
+        chosen = self._rows[indices]
+        if hasattr(self._stored, "select"):
+            yield from self._stored.select(chosen, positions)
+        else:
+            yield slice(None), self._stored[chosen][..., positions]
+
+
+def halves(parts: Parts) -> list[dict[str, np.ndarray]]:
+    """Returns part -> rows of its classes of even number, and the same for odd ones."""
+    return [
+        {name: np.flatnonzero(part.labels % 2 == odd) for name, part in parts.items()}
+        for odd in (0, 1)
+    ]
+
+
+def with_rows(
+    parts: Parts, features: LayerFeatures, rows: Mapping[str, np.ndarray]
+) -> tuple[Parts, LayerFeatures]:
+    """Returns parts and features of some rows alone."""
+    fewer = {
+        name: Part(part.images[rows[name]], part.labels[rows[name]]) for name, part in parts.items()
+    }
+    stored = {name: _ChosenRows(features.parts[name], rows[name]) for name in rows}
+    return dataclasses.replace(parts, **fewer), dataclasses.replace(features, parts=stored)
 
 
 def cases(

@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import knowledge_cases
 from experiments.knowledge_tables import as_csv, as_text, lost_db, picture
+from privynet_jax.data import PART_NAMES, Part, Parts
+from privynet_jax.features import LayerFeatures
 
 PROJECT = Path(__file__).parents[1]
 NONE = {"found": "", "found_in_5": "", "confidence": ""}
+ROWS = np.arange(6)
 GUESS = {"found": 0.5, "found_in_5": 0.75, "confidence": 0.25}
 
 
@@ -74,6 +78,27 @@ def test_the_picture_is_one(rows):
     with Image.open(io.BytesIO(picture(rows))) as image:
         assert image.format == "PNG"
         assert image.width > 2 * image.height > 0
+
+
+def part(labels):
+    labels = np.array(labels)
+    return Part(np.uint8(labels)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels)
+
+
+@pytest.mark.parametrize("stored", [np.asarray, lambda x: knowledge_cases._ChosenRows(x, ROWS)])
+def test_classes_become_two_data_sets(stored):
+    parts = {name: part([5, 2, 3, 0, 1, 4]) for name in PART_NAMES}
+    numbers = np.arange(6)[:, None, None, None] * np.ones((1, 1, 1, 4), np.float32)
+    features = LayerFeatures(1, (0, 1, 2, 3), {name: stored(numbers) for name in PART_NAMES})
+    parts = Parts(**parts, class_names=tuple("abcdef"), name="six", fingerprint="")
+    even, odd = (
+        knowledge_cases.with_rows(parts, features, rows) for rows in knowledge_cases.halves(parts)
+    )
+    assert list(even[0].test.labels) == [2, 0, 4]
+    assert list(odd[0].auxiliary.labels) == [5, 3, 1]
+    gathered = odd[1].gather("auxiliary", np.array([2, 0]), np.array([1]), 1)
+    assert gathered[:, 0, 0, 0].tolist() == [4, 0]
+    assert gathered.shape == (2, 1, 1, 1)
 
 
 def run(*arguments):
