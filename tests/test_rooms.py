@@ -93,6 +93,7 @@ BESIDE_THE_FLOW = {
 SHARED_BY_EXPERIMENTS = {
     *("experiments.cli", "experiments.plots"),
     *("experiments.report_pictures", "experiments.report_tables", "experiments.report_sections"),
+    *("experiments.knowledge_cases", "experiments.knowledge_tables"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
 # Package or module -> the only rooms of privynet_jax that may import it.
