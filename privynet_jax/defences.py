@@ -32,6 +32,7 @@ from privynet_jax.guarantees import DELTA, gaussian_epsilon, laplace_epsilon
 
 ROUNDINGS = ("nearest", "stochastic")
 _MOST_BITS = 8
+_TINY = np.finfo(np.float32).tiny
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,7 +243,9 @@ def image_keys(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def clipped_l2(x: jax.Array, bound: float) -> jax.Array:
     """Returns x scaled down to an L2 norm of at most `bound`, where it is larger."""
-    return x * _shrinking(jnp.sqrt(jnp.sum(jnp.square(x))), bound)
+    # In units of the largest value, since squares of float32 overflow and underflow soon.
+    unit = jnp.maximum(jnp.max(jnp.abs(x)), _TINY)
+    return x * _shrinking(unit * jnp.sqrt(jnp.sum(jnp.square(x / unit))), bound)
 
 
 def clipped_l1(x: jax.Array, bound: float) -> jax.Array:
@@ -314,7 +317,7 @@ def parse_defences(text: str) -> tuple[Defence, ...]:
 
 def _shrinking(norm: jax.Array, bound: float) -> jax.Array:
     # Zeros have no direction; they are within every bound.
-    return jnp.minimum(1.0, bound / jnp.maximum(norm, np.finfo(np.float32).tiny))
+    return jnp.minimum(1.0, bound / jnp.maximum(norm, _TINY))
 
 
 def _numbers(defence: Any) -> dict[str, float]:

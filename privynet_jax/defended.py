@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.data import PART_NAMES, Part, Parts, as_float
@@ -32,11 +31,10 @@ from privynet_jax.training import Schedule
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8
 _CALIBRATION_ROWS = 256
-# Images that VGG16 sees at once.
-_BATCH = 256
+# Images that VGG16 sees at once, always as many: it takes long to compile.
+_BATCH = 16
 
-# (block: which topology, part, rows int [n]) -> normalised, not defended, float32 [n, h, w, D]
-_Clean = Callable[[int, str, np.ndarray], np.ndarray]
+_defend = jax.jit(defend, static_argnums=0)
 
 
 def defended_local_nn(
@@ -221,19 +219,14 @@ class _Release:
             channels = self.topologies[block].channels
             positions = self.layer.positions(channels)
             clean = np.float32(self.layer.gather(part, images, positions, len(channels)))
-            return np.asarray(self._of_representations(key, clean, numbers))
+            return np.asarray(_defend(self.defence, key, clean, numbers))
         pictures = as_float(getattr(self.parts, part).images[images])
-        starts = range(0, len(rows), _BATCH)
-        return np.concatenate(
-            [
-                self._of_images[block](key, pictures[s : s + _BATCH], numbers[s : s + _BATCH])
-                for s in starts
-            ]
-        )
-
-    @functools.cached_property
-    def _of_representations(self) -> Callable[..., jax.Array]:
-        return jax.jit(functools.partial(defend, self.defence))
+        filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
+        batches = [
+            self._of_images[block](key, pictures[chosen], numbers[chosen])
+            for chosen in filled.reshape(-1, _BATCH)
+        ]
+        return np.concatenate(batches)[: len(rows)]
 
     @functools.cached_property
     def _of_images(self) -> list[Callable[..., jax.Array]]:
