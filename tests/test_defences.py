@@ -1,4 +1,4 @@
-"""Bounds that hold, noise of the stated distribution, levels, and randomness of each image's own."""
+"""Bounds that hold, noise as stated, levels, and randomness of each image's own."""
 
 import math
 
