@@ -107,7 +107,7 @@ def _features(
     return load_features(
         weights,
         parts,
-        cached_channels(config, cells),
+        cached_channels(config.mode, config.selections, [cell.topology for cell in cells]),
         config.feature_cache,
         dtype=config.feature_dtype,
         share=(config.share.index, config.share.count),

@@ -4,7 +4,7 @@
 `fine_tuning` is in between.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from privynet_jax.group import Progress
 from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.store import ResultStore
-from privynet_jax.topology import CONV_LAYERS, RANDOM
+from privynet_jax.topology import CONV_LAYERS, RANDOM, Topology
 
 
 def settings_of(config: Config, parts: Parts) -> grid.Settings:
@@ -32,14 +32,22 @@ def settings_of(config: Config, parts: Parts) -> grid.Settings:
     )
 
 
-def cached_channels(config: Config, cells: Sequence[Cell]) -> dict[int, tuple[int, ...]]:
+def cached_channels(
+    mode: str, selections: Collection[str], topologies: Sequence[Topology]
+) -> dict[int, tuple[int, ...]]:
     """Returns layer -> channels whose features are needed.
 
     That is all of them where subsets are estimated, be it to score cells or to choose channels.
+
+    Args:
+        mode: one of `config.MODES`.
+        selections: how the channels of the grid's draws are found.
+        topologies: of all its cells.
     """
-    if config.mode == DEDICATED and set(config.selections) == {RANDOM}:
-        return needed_channels([cell.topology for cell in cells])
-    return {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(config.layers)}
+    if mode == DEDICATED and set(selections) == {RANDOM}:
+        return needed_channels(topologies)
+    layers = {topology.num_layers for topology in topologies}
+    return {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(layers)}
 
 
 def measurements(
