@@ -20,7 +20,8 @@ _TITLES = {
     "laplace": "Laplace noise",
     "arden": "Arden",
     "dropout": "channel dropout",
-    "quantise": "quantisation",
+    "quantise": "quantisation, nearest",
+    "quantise, stochastic": "quantisation, stochastic",
 }
 
 
@@ -70,7 +71,7 @@ def _draw_own(axes: plt.Axes, own: Sequence[Mapping[str, Any]]) -> None:
         axes.annotate(
             f"{line['layers']}/{line['depth']}",
             point,
-            xytext=(4, -9),
+            xytext=(5, 5),
             textcoords="offset points",
             size=6.5,
             color=_GREY,
@@ -84,7 +85,7 @@ def _draw_line(
     colour: np.ndarray,
     marker: str,
 ) -> None:
-    """Draws a defence from the undefended topology on, by falling accuracy of the attacker."""
+    """Draws a defence from the undefended topology on, the attacker doing worse and worse."""
     if not lines:
         return
     ordered = [*start, *sorted(lines, key=lambda line: -line["psnr_db_mean"])]

@@ -27,6 +27,7 @@ WITHOUT_JAX = {
         "planner",
         "fisher",
         "explanation",
+        *("guarantees", "tradeoff", "kept_rows"),
     ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
@@ -80,6 +81,7 @@ BESIDE_THE_FLOW = {
     "imputation",
     "networks",
     "fisher",
+    "defences",
     "channel_privacy",
     "plans",
     # A release is read by those who have no images.
@@ -88,7 +90,7 @@ BESIDE_THE_FLOW = {
 }
 # What experiments share; apart from these they do not know of one another.
 SHARED_BY_EXPERIMENTS = {
-    *("experiments.cli", "experiments.plots"),
+    *("experiments.cli", "experiments.plots", "experiments.defence_plot"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
 # Package or module -> the only rooms of privynet_jax that may import it.
