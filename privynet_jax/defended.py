@@ -31,7 +31,7 @@ from privynet_jax.training import Schedule
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8
 _CALIBRATION_ROWS = 256
-# Images that VGG16 sees at once, always as many: it takes long to compile.
+# Images that are defended at once, always as many: every other number would be compiled anew.
 _BATCH = 16
 
 _defend = jax.jit(defend, static_argnums=0)
@@ -213,20 +213,22 @@ class _Release:
 
     def _defended(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
         key = jax.random.fold_in(jax.random.fold_in(self.key, block), PART_NAMES.index(part))
-        images = rows % len(getattr(self.parts, part))
-        numbers = rows.astype(np.int32)
-        if not self.defence.changes_image:
-            channels = self.topologies[block].channels
-            positions = self.layer.positions(channels)
-            clean = np.float32(self.layer.gather(part, images, positions, len(channels)))
-            return np.asarray(_defend(self.defence, key, clean, numbers))
-        pictures = as_float(getattr(self.parts, part).images[images])
         filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
         batches = [
-            self._of_images[block](key, pictures[chosen], numbers[chosen])
-            for chosen in filled.reshape(-1, _BATCH)
+            self._batch(block, part, key, rows[chosen]) for chosen in filled.reshape(-1, _BATCH)
         ]
-        return np.concatenate(batches)[: len(rows)]
+        shape = (0, *self.layer.parts[part].shape[1:3], self.topologies[block].depth)
+        return np.concatenate([np.zeros(shape, np.float32), *batches])[: len(rows)]
+
+    def _batch(self, block: int, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
+        images = rows % len(getattr(self.parts, part))
+        numbers = rows.astype(np.int32)
+        if self.defence.changes_image:
+            pictures = as_float(getattr(self.parts, part).images[images])
+            return self._of_images[block](key, pictures, numbers)
+        channels = self.topologies[block].channels
+        clean = self.layer.gather(part, images, self.layer.positions(channels), len(channels))
+        return _defend(self.defence, key, np.float32(clean), numbers)
 
     @functools.cached_property
     def _of_images(self) -> list[Callable[..., jax.Array]]:

@@ -56,6 +56,8 @@ def test_gains_are_over_the_own_trade_off_at_equal_privacy_loss():
     table = as_table(OWN | DEFENDED)
     # At 20 dB, half way from (16 dB, 50 %) to (24 dB, 65 %): 57.5 %; the defence has 55 %.
     assert table[2]["gain"] == pytest.approx(0.55 - 0.575)
+    # At 21 dB, its less private draw's: 59.375 %.
+    assert table[2]["gain_at_the_worst_draw_s_loss"] == pytest.approx(0.55 - 0.59375)
     # Nothing undefended is as private as 15.25 dB.
     assert [line["gain"] for line in (table[0], table[1], table[3])] == [""] * 3
     assert table[2]["accuracy"] == pytest.approx(0.55)

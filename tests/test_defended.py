@@ -48,7 +48,7 @@ def parts():
 @pytest.fixture(scope="module")
 def layer():
     rng = np.random.default_rng(1)
-    stored = {n: np.abs(rng.standard_normal((c, 4, 4, 8))) for n, c in COUNTS.items()}
+    stored = {n: np.abs(rng.standard_normal((c, 8, 8, 8))) for n, c in COUNTS.items()}
     return LayerFeatures(4, tuple(range(10, 18)), {n: np.float16(x) for n, x in stored.items()})
 
 
@@ -87,11 +87,12 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
     for name, count in COUNTS.items():
         rows = found.parts[name]
         total = 3 * count if name == "auxiliary" else count
-        assert rows.shape == (total, 4, 4, 6)
+        assert rows.shape == (total, 8, 8, 6)
         assert len(rows) == total
         whole = rows[:]
         assert whole.dtype == rows.dtype == np.float32
         np.testing.assert_allclose(rows[np.array([3, 1])], whole[[3, 1]], 1e-5)
+        assert rows[2:2].shape == (0, 8, 8, 6)
         np.testing.assert_allclose(rows[1:3], whole[1:3], 1e-5)
         for block, topology in enumerate((FIRST, SECOND)):
             positions = found.positions(topology.channels)
