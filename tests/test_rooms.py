@@ -30,6 +30,7 @@ WITHOUT_JAX = {
         "planner",
         "fisher",
         "explanation",
+        *("guarantees", "tradeoff", "kept_rows"),
     ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
@@ -83,6 +84,7 @@ BESIDE_THE_FLOW = {
     "imputation",
     "networks",
     "fisher",
+    "defences",
     "channel_privacy",
     *("secret_draw", "plans", "plan_file"),
     # A release is read by those who have no images.
@@ -91,9 +93,9 @@ BESIDE_THE_FLOW = {
 }
 # What experiments share; apart from these they do not know of one another.
 SHARED_BY_EXPERIMENTS = {
-    *("experiments.cli", "experiments.plots"),
     *("experiments.report_pictures", "experiments.report_tables", "experiments.report_sections"),
     *("experiments.knowledge_cases", "experiments.knowledge_tables"),
+    *("experiments.cli", "experiments.plots", "experiments.defence_plot"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
 # Package or module -> the only rooms of privynet_jax that may import it.
