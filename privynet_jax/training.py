@@ -22,6 +22,7 @@ import optax
 
 from privynet_jax import linear, metrics
 from privynet_jax.errors import UserError
+from privynet_jax.optimisers import Optimiser, adamw
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Task:
         loss: (outputs, targets) -> float32 scalar.
         measure: (outputs, targets) -> name -> float32 [N], one value per image.
         schedule: None where there is nothing to train.
+        optimiser: what makes updates of gradients.
     """
 
     name: str
@@ -84,10 +86,14 @@ class Task:
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     measure: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     schedule: Schedule | None
+    optimiser: Optimiser = adamw
 
 
 CLOUD, LINEAR, RESIDUAL = "cloud", "linear", "residual"
 LABEL_SMOOTHING = 0.1
+# The squared error at which the gradients of both losses are equally large, so that one clipping
+# serves both; and one that counts as none: 50 dB.
+_USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
 
 
 def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
@@ -110,21 +116,53 @@ def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
     )
 
 
-def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
-    """Returns the trained attacker's task: images float32 [N, H, W, 3] from representations.
+def squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the mean squared error over all values."""
+    return jnp.mean(jnp.square(estimates - images))
+
+
+def log_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the mean over images of the logarithm of their squared errors: PSNR, but for a scale.
+
+    Privacy loss is the mean of each image's PSNR, so the attacker who minimises this attacks what
+    is reported. It cares for images that it already rebuilds well as much as for the others.
+    """
+    errors = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
+    return _USUAL_ERROR * jnp.mean(jnp.log(errors + _LEAST_ERROR))
+
+
+def attacker_task(
+    network: nn.Module,
+    schedule: Schedule,
+    *,
+    name: str = RESIDUAL,
+    stream: int = 1,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
+    optimiser: Optimiser = adamw,
+) -> Task:
+    """Returns a trained attacker's task: images float32 [N, H, W, 3] from representations.
 
     Its extras are the cell's `linear.LinearAttack`, which the network corrects.
+
+    Args:
+        network: representations -> correction.
+        schedule: of its training.
+        name: what results call it.
+        stream: of random numbers; another one for each trained attacker of a cell, from 3.
+        loss: `squared_error` or `log_error`.
+        optimiser: `adamw` or `muon`.
     """
     return Task(
-        name=RESIDUAL,
+        name=name,
         part="auxiliary",
         targets="images",
-        stream=1,
+        stream=stream,
         init=network.init,
         predict=lambda params, attack, x: linear.reconstruct(attack, x) + network.apply(params, x),
-        loss=_squared_error,
+        loss=loss,
         measure=image_quality,
         schedule=schedule,
+        optimiser=optimiser,
     )
 
 
@@ -137,7 +175,7 @@ def linear_task() -> Task:
         stream=2,
         init=lambda key, x: {},
         predict=lambda _, attack, x: linear.reconstruct(attack, x),
-        loss=_squared_error,
+        loss=squared_error,
         measure=image_quality,
         schedule=None,
     )
@@ -161,13 +199,42 @@ def train_step(
         representations: [B, h, w, D] of any floating type; computed with as float32.
         targets: labels int [B], or images uint8 [B, H, W, 3].
     """
-    x, y = representations.astype(jnp.float32), _as_targets(targets)
-
-    def loss_of(params: Any) -> jax.Array:
-        return task.loss(task.predict(params, extras, x), y)
-
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    loss, gradients = _gradients(task, state.params, extras, representations, targets)
     updates, optimiser = _optimiser(task).update(gradients, state.optimiser, state.params)
+    return State(optax.apply_updates(state.params, updates), optimiser), loss
+
+
+def init_rated_state(task: Task, key: jax.Array, example: jax.Array) -> State:
+    """Returns the state before the first `rated_step`; arguments as in `init_state`."""
+    params = task.init(key, example)
+    return State(params, _clipped(task, 1.0).init(params))
+
+
+def rated_step(
+    task: Task,
+    state: State,
+    extras: Any,
+    representations: jax.Array,
+    targets: jax.Array,
+    rate: jax.Array,
+) -> tuple[State, jax.Array]:
+    """Returns what `train_step` does, at a learning rate that is given instead of scheduled.
+
+    So one compiled step serves every rate and every length of training; `attacks.tuning` tries
+    several of them.
+
+    Args:
+        task: what is learnt; of its schedule only the weight decay counts.
+        state: from `init_rated_state` or the step before.
+        extras: the cell's own constants.
+        representations: [B, h, w, D] of any floating type; computed with as float32.
+        targets: labels int [B], or images uint8 [B, H, W, 3].
+        rate: float32 scalar; 0 changes no parameter.
+    """
+    loss, gradients = _gradients(task, state.params, extras, representations, targets)
+    # Every optimiser's update, weight decay included, is proportional to the rate.
+    updates, optimiser = _clipped(task, 1.0).update(gradients, state.optimiser, state.params)
+    updates = jax.tree.map(lambda update: rate * update, updates)
     return State(optax.apply_updates(state.params, updates), optimiser), loss
 
 
@@ -234,25 +301,39 @@ def batch_order(key: jax.Array, num_examples: int, schedule: Schedule) -> np.nda
     return np.concatenate(epochs)[:needed].reshape(schedule.steps, schedule.batch_size)
 
 
-def _squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(estimates - images))
-
-
 def _as_targets(targets: jax.Array) -> jax.Array:
     """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
     return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
 
 
+def _gradients(
+    task: Task, params: Any, extras: Any, representations: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Any]:
+    x, y = representations.astype(jnp.float32), _as_targets(targets)
+
+    def loss_of(params: Any) -> jax.Array:
+        return task.loss(task.predict(params, extras, x), y)
+
+    return jax.value_and_grad(loss_of)(params)
+
+
 def _optimiser(task: Task) -> optax.GradientTransformation:
-    schedule = task.schedule
-    if schedule is None:
-        raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    schedule = _schedule(task)
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=schedule.learning_rate,
         warmup_steps=schedule.steps // 10,
         decay_steps=schedule.steps,
     )
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=schedule.weight_decay)
-    )
+    return _clipped(task, rate)
+
+
+def _clipped(task: Task, rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    update = task.optimiser(rate, _schedule(task).weight_decay)
+    return optax.chain(optax.clip_by_global_norm(1.0), update)
+
+
+def _schedule(task: Task) -> Schedule:
+    if task.schedule is None:
+        raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    return task.schedule
