@@ -11,20 +11,20 @@ selection_limits.csv and selection.png there.
 
 import dataclasses
 import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from absl import flags
-from scipy import stats
 
 from experiments import cli, plots
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
+from privynet_jax.intervals import CONFIDENCE, Mean
 from privynet_jax.results import CellResult
 from privynet_jax.selection import METHODS
 from privynet_jax.store import ResultStore
+from privynet_jax.text_tables import aligned
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -33,39 +33,7 @@ flags.declare_key_flag("workdir")
 _BASELINE = flags.DEFINE_enum(
     "baseline", "both", METHODS, "What the others are compared with; both is PrivyNet's."
 )
-_CONFIDENCE = 0.95
 _LIMITS = 6
-
-
-@dataclasses.dataclass(frozen=True)
-class Mean:
-    """A mean over draws, and half the width of its 95 % confidence interval (Student's t)."""
-
-    value: float
-    margin: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Summarises draws; one alone has no interval."""
-        if len(values) < 2:
-            return cls(float(values[0]), math.nan)
-        quantile = stats.t.ppf((1 + _CONFIDENCE) / 2, len(values) - 1)
-        spread = np.std(values, ddof=1) / math.sqrt(len(values))
-        return cls(float(np.mean(values)), float(quantile * spread))
-
-    @classmethod
-    def of_difference(cls, ours: Sequence[float], theirs: Sequence[float]) -> "Mean":
-        """The difference of two means, by Welch's t, which allows for unequal spreads."""
-        difference = float(np.mean(ours) - np.mean(theirs))
-        if min(len(ours), len(theirs)) < 2:
-            return cls(difference, math.nan)
-        interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(_CONFIDENCE)
-        return cls(difference, float(interval.high - interval.low) / 2)
-
-    def text(self, digits: int = 1) -> str:
-        """Returns it for people to read."""
-        margin = "" if math.isnan(self.margin) else f" ±{self.margin:.{digits}f}"
-        return f"{self.value:.{digits}f}{margin}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +71,11 @@ def main() -> None:
     store.write_csv("selection.csv", at_equal_size)
     store.write_csv("selection_limits.csv", at_equal_limits)
     write_atomically(store.workdir / "selection.png", _picture(options))
-    print(_as_text(at_equal_size))
+    print(aligned(at_equal_size))
     print()
-    print(_as_text(at_equal_limits))
+    print(aligned(at_equal_limits))
     print(
-        f"Means over draws of test images' numbers, ± half a {100 * _CONFIDENCE:.0f} % confidence "
+        f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
         f"interval; differences are to the selection {_BASELINE.value}. selection.csv, "
         f"selection_limits.csv and selection.png are in {store.workdir}."
     )
@@ -182,17 +150,6 @@ def _described(options: Sequence[Option]) -> str:
     best = max(options, key=lambda o: float(np.mean(o.values("validation_accuracy"))))
     accuracy, loss = Mean.of(best.values("accuracy")), Mean.of(best.values("psnr_db_mean"))
     return f"{accuracy.text()} % at {loss.value:.1f} dB ({best.num_layers}, {best.depth})"
-
-
-def _as_text(rows: Sequence[Mapping[str, str | int]]) -> str:
-    """A table with aligned columns."""
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    header, *body = (
-        "  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-    return "\n".join([header, "-" * len(header), *body])
 
 
 def _picture(options: Sequence[Option]) -> bytes:

@@ -140,6 +140,32 @@ class Config:
         """The folder for features, or a bucket's address."""
         return self.cache_dir if is_remote(self.cache_dir) else self.local_cache
 
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any], workdir: Path, **others: Any) -> "Config":
+        """Returns the configuration that `deciding` described.
+
+        Args:
+            settings: what `config.json` holds.
+            workdir: of the new configuration.
+            others: fields that the settings say nothing about, or that are to differ.
+
+        Raises:
+            UserError: they lack a setting, or hold one that cannot be used.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        try:
+            known = {name: value for name, value in settings.items() if name in names}
+            for name in ("layers", "depths", "selections"):
+                known[name] = tuple(known[name])
+            for name in ("cloud", "attacker"):
+                known[name] = Schedule(**known[name])
+            return cls(**{**known, "workdir": workdir, **others})
+        except (KeyError, TypeError):
+            raise UserError(
+                f"the settings in {workdir} are damaged or of another version; characterise again "
+                "in a new folder"
+            ) from None
+
     def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
         """Returns the settings that decide the numbers: what `config.json` holds and compares."""
         # Weights count by their fingerprint: the same ones may come from another file or format.

@@ -62,6 +62,8 @@ class Measurement:
         accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
         attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
+        falling_percent: trained network -> by how much its loss still fell at the end of training
+            (`training.falling_percent`); nothing for what was not trained for this cell alone.
         seconds: wall-clock time of the group, divided by its cells.
     """
 
@@ -70,6 +72,7 @@ class Measurement:
     attacks: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
     examples: Mapping[str, np.ndarray]
     seconds: float
+    falling_percent: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 def characterise(
@@ -278,7 +281,12 @@ def _measure(group: Group, tasks: Sequence[MappedTask], examples: np.ndarray) ->
         else:
             attacks[name] = metrics
             rebuilt[name] = group.predict(task, params, "test", examples)
-    return {"accuracy": accuracy, "attacks": attacks, "examples": rebuilt}
+    return {
+        "accuracy": accuracy,
+        "attacks": attacks,
+        "examples": rebuilt,
+        "falling_percent": group.falling_percent,
+    }
 
 
 def _as_bytes(images: np.ndarray) -> np.ndarray:

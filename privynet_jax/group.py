@@ -45,7 +45,11 @@ class Member:
 
 
 class Group:
-    """Cells of one layer that go through everything side by side."""
+    """Cells of one layer that go through everything side by side.
+
+    Attributes:
+        falling_percent: trained network -> float64 [cells]; see `training.falling_percent`.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Group:
             checkpoint: where the group is kept while it trains; None keeps nothing.
             stop_requested: whether to save, and give way by `Terminated`; asked at every dispatch.
         """
+        self.falling_percent: dict[str, np.ndarray] = {}
         self._members, self._inputs, self._progress = members, inputs, progress
         self._checkpoint, self._stop_requested = checkpoint, stop_requested
         self._execution = inputs.execution
@@ -92,7 +97,8 @@ class Group:
         state, rows = self._initial(task)
         if name in self._kept.finished:
             self._progress(len(self._members))
-            return self._restacked(state.params, self._kept.finished[name])
+            trained = (state.params, state.curve)
+            return self._noted(task, *self._restacked(trained, self._kept.finished[name]))
         start = 0
         if self._kept.task == name:
             state, start = self._restacked(state, self._kept.state), self._kept.step
@@ -107,8 +113,8 @@ class Group:
                 losses.popleft().block_until_ready()
             self._progress(len(self._members) * int(live[0, 0].sum()) / schedule.steps)
             self._keep(name, step, state)
-        self._finish(name, state.params)
-        return state.params
+        self._finish(name, (state.params, state.curve))
+        return self._noted(task, state.params, state.curve)
 
     def evaluate(self, task: MappedTask, params: Any, part: str) -> dict[str, np.ndarray]:
         """Returns metric -> float32 [cells, N] over all images of a part."""
@@ -164,9 +170,17 @@ class Group:
         if stop:
             raise termination.Terminated
 
-    def _finish(self, name: str, params: Any) -> None:
+    def _noted(self, task: MappedTask, params: Any, curve: training.Curve) -> Any:
+        sums = self._execution.unstack(curve.sums, len(self._members))
+        schedule = task.task.schedule
+        self.falling_percent[task.task.name] = np.array(
+            [training.falling_percent(of_cell, schedule) for of_cell in sums]
+        )
+        return params
+
+    def _finish(self, name: str, trained: tuple[Any, training.Curve]) -> None:
         if self._checkpoint:
-            done = {**self._kept.finished, name: self._leaves(params)}
+            done = {**self._kept.finished, name: self._leaves(trained)}
             self._kept = TrainingProgress(done)
 
     def _leaves(self, tree: Any) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """What turns gradients into updates: AdamW, and Muon, with which networks learn in fewer steps.
 
-`training` clips gradients first and calls these with a learning rate, or with a schedule of it.
+`training` and `attacks.rated` call these with a learning rate, or with a schedule of it.
 
-    update = muon(2e-3, weight_decay=1e-4)
+    update = clipped(muon(2e-3, weight_decay=1e-4))
     updates, memory = update.update(gradients, update.init(params), params)
 """
 
@@ -37,6 +37,11 @@ def muon(rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.GradientTra
         muon_weight_dimension_numbers=lambda params: jax.tree.map(_as_matrix, params),
         consistent_rms=0.2,
     )
+
+
+def clipped(update: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Limits the norm of all gradients together before an optimiser sees them."""
+    return optax.chain(optax.clip_by_global_norm(1.0), update)
 
 
 def _as_matrix(kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:

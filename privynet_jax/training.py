@@ -22,7 +22,7 @@ import optax
 
 from privynet_jax import linear, metrics
 from privynet_jax.errors import UserError
-from privynet_jax.optimisers import Optimiser, adamw
+from privynet_jax.optimisers import Optimiser, adamw, clipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,24 @@ class Schedule:
             )
 
 
+class Curve(NamedTuple):
+    """How the loss of mini-batches fell: all steps so far, in `CURVE_POINTS` equal stretches.
+
+    Attributes:
+        step: int32, steps done.
+        sums: float32 [CURVE_POINTS], the losses of each stretch, added up.
+    """
+
+    step: jax.Array
+    sums: jax.Array
+
+
 class State(NamedTuple):
-    """What training changes."""
+    """What training changes; a checkpoint of it is all that continuing needs."""
 
     params: Any
     optimiser: Any
+    curve: Curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +107,7 @@ LABEL_SMOOTHING = 0.1
 # The squared error at which the gradients of both losses are equally large, so that one clipping
 # serves both; and one that counts as none: 50 dB.
 _USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
+CURVE_POINTS = 10
 
 
 def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
@@ -139,6 +153,7 @@ def attacker_task(
     stream: int = 1,
     loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
     optimiser: Optimiser = adamw,
+    shows_estimate: bool = False,
 ) -> Task:
     """Returns a trained attacker's task: images float32 [N, H, W, 3] from representations.
 
@@ -151,14 +166,25 @@ def attacker_task(
         stream: of random numbers; another one for each trained attacker of a cell, from 3.
         loss: `squared_error` or `log_error`.
         optimiser: `adamw` or `muon`.
+        shows_estimate: the network is given the linear estimate as well (`StrongAttacker`).
     """
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        blank = jnp.zeros((len(x), network.image_size, network.image_size, 3))
+        return network.init(key, x, blank)
+
+    def predict(params: Any, attack: linear.LinearAttack, x: jax.Array) -> jax.Array:
+        estimate = linear.reconstruct(attack, x)
+        shown = (estimate,) if shows_estimate else ()
+        return estimate + network.apply(params, x, *shown)
+
     return Task(
         name=name,
         part="auxiliary",
         targets="images",
         stream=stream,
-        init=network.init,
-        predict=lambda params, attack, x: linear.reconstruct(attack, x) + network.apply(params, x),
+        init=init if shows_estimate else network.init,
+        predict=predict,
         loss=loss,
         measure=image_quality,
         schedule=schedule,
@@ -184,7 +210,8 @@ def linear_task() -> Task:
 def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
     """Returns the state before the first step, from a key and one batch of representations."""
     params = task.init(key, example)
-    return State(params, _optimiser(task).init(params))
+    curve = Curve(jnp.int32(0), jnp.zeros(CURVE_POINTS, jnp.float32))
+    return State(params, _optimiser(task).init(params), curve)
 
 
 def train_step(
@@ -199,43 +226,22 @@ def train_step(
         representations: [B, h, w, D] of any floating type; computed with as float32.
         targets: labels int [B], or images uint8 [B, H, W, 3].
     """
-    loss, gradients = _gradients(task, state.params, extras, representations, targets)
-    updates, optimiser = _optimiser(task).update(gradients, state.optimiser, state.params)
-    return State(optax.apply_updates(state.params, updates), optimiser), loss
+    loss, descent = gradients(task, state.params, extras, representations, targets)
+    updates, optimiser = _optimiser(task).update(descent, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, optimiser, _continued(state.curve, task, loss)), loss
 
 
-def init_rated_state(task: Task, key: jax.Array, example: jax.Array) -> State:
-    """Returns the state before the first `rated_step`; arguments as in `init_state`."""
-    params = task.init(key, example)
-    return State(params, _clipped(task, 1.0).init(params))
+def gradients(
+    task: Task, params: Any, extras: Any, representations: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Returns the loss on one mini-batch, and its gradients; arguments as in `train_step`."""
+    x, y = representations.astype(jnp.float32), _as_targets(targets)
 
+    def loss_of(params: Any) -> jax.Array:
+        return task.loss(task.predict(params, extras, x), y)
 
-def rated_step(
-    task: Task,
-    state: State,
-    extras: Any,
-    representations: jax.Array,
-    targets: jax.Array,
-    rate: jax.Array,
-) -> tuple[State, jax.Array]:
-    """Returns what `train_step` does, at a learning rate that is given instead of scheduled.
-
-    So one compiled step serves every rate and every length of training; `attacks.tuning` tries
-    several of them.
-
-    Args:
-        task: what is learnt; of its schedule only the weight decay counts.
-        state: from `init_rated_state` or the step before.
-        extras: the cell's own constants.
-        representations: [B, h, w, D] of any floating type; computed with as float32.
-        targets: labels int [B], or images uint8 [B, H, W, 3].
-        rate: float32 scalar; 0 changes no parameter.
-    """
-    loss, gradients = _gradients(task, state.params, extras, representations, targets)
-    # Every optimiser's update, weight decay included, is proportional to the rate.
-    updates, optimiser = _clipped(task, 1.0).update(gradients, state.optimiser, state.params)
-    updates = jax.tree.map(lambda update: rate * update, updates)
-    return State(optax.apply_updates(state.params, updates), optimiser), loss
+    return jax.value_and_grad(loss_of)(params)
 
 
 def train_steps(
@@ -287,6 +293,25 @@ def evaluate(
     return task.measure(outputs, _as_targets(targets))
 
 
+def falling_percent(sums: np.ndarray, schedule: Schedule) -> float:
+    """Returns by how many percent the loss still fell towards the end of a training.
+
+    That is the mean loss of the last fifth of the steps against that of the fifth before. It is
+    never quite zero, because the learning rate goes down to zero in that time.
+
+    Args:
+        sums: float32 [CURVE_POINTS], of a finished training's `Curve`.
+        schedule: of that training; fewer steps than points say nothing, and count as 100 percent.
+    """
+    if schedule.steps < CURVE_POINTS:
+        return 100.0
+    stretches = np.arange(schedule.steps) * CURVE_POINTS // schedule.steps
+    counts = np.bincount(stretches, minlength=CURVE_POINTS)
+    by_fifth = np.float64(sums).reshape(5, -1).sum(axis=1) / counts.reshape(5, -1).sum(axis=1)
+    before, last = by_fifth[-2:]
+    return float(100 * (1 - last / before)) if before > 0 else 0.0
+
+
 def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
     """Returns the privacy metrics of each image."""
     return {"psnr_db": metrics.psnr_db(estimates, images), "ssim": metrics.ssim(estimates, images)}
@@ -301,39 +326,26 @@ def batch_order(key: jax.Array, num_examples: int, schedule: Schedule) -> np.nda
     return np.concatenate(epochs)[:needed].reshape(schedule.steps, schedule.batch_size)
 
 
+def _continued(curve: Curve, task: Task, loss: jax.Array) -> Curve:
+    if task.schedule is None:
+        raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    stretch = curve.step * CURVE_POINTS // task.schedule.steps
+    return Curve(curve.step + 1, curve.sums.at[stretch].add(loss))
+
+
 def _as_targets(targets: jax.Array) -> jax.Array:
     """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
     return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
 
 
-def _gradients(
-    task: Task, params: Any, extras: Any, representations: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, Any]:
-    x, y = representations.astype(jnp.float32), _as_targets(targets)
-
-    def loss_of(params: Any) -> jax.Array:
-        return task.loss(task.predict(params, extras, x), y)
-
-    return jax.value_and_grad(loss_of)(params)
-
-
 def _optimiser(task: Task) -> optax.GradientTransformation:
-    schedule = _schedule(task)
+    schedule = task.schedule
+    if schedule is None:
+        raise ValueError("Expected a task with a schedule, got one that is not trained.")
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=schedule.learning_rate,
         warmup_steps=schedule.steps // 10,
         decay_steps=schedule.steps,
     )
-    return _clipped(task, rate)
-
-
-def _clipped(task: Task, rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    update = task.optimiser(rate, _schedule(task).weight_decay)
-    return optax.chain(optax.clip_by_global_norm(1.0), update)
-
-
-def _schedule(task: Task) -> Schedule:
-    if task.schedule is None:
-        raise ValueError("Expected a task with a schedule, got one that is not trained.")
-    return task.schedule
+    return clipped(task.optimiser(rate, schedule.weight_decay))

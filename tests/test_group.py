@@ -213,6 +213,9 @@ def test_a_stopped_group_continues_to_the_same_bits(parts, layer, tmp_path, plan
         layer, parts, execution, GroupCheckpoint(tmp_path / "kept", every_seconds=1e9)
     )
     assert_same_bits(again.train(task), expected)
+    np.testing.assert_array_equal(
+        again.falling_percent[RESIDUAL.name], whole.falling_percent[RESIDUAL.name]
+    )
     assert sum(shares) == pytest.approx(3)  # what was restored counts as progress, too
 
 
@@ -228,6 +231,7 @@ def test_a_finished_network_is_not_trained_again(parts, layer, tmp_path, monkeyp
     again, shares = group_of_three(layer, parts, execution, GroupCheckpoint(kept, 1e9))
     monkeypatch.setattr(task, "steps", None)
     assert_same_bits(again.train(task), expected)
+    assert again.falling_percent.keys() == first.falling_percent.keys()
     assert shares == [3]
 
 

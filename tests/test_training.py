@@ -20,6 +20,7 @@ from privynet_jax.training import (
     batch_order,
     cloud_task,
     evaluate,
+    falling_percent,
     init_state,
     linear_task,
     predict,
@@ -83,6 +84,32 @@ def assert_same_trees(one, other, **tolerance):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, **tolerance)
+
+
+def test_the_curve_adds_up_losses_in_ten_stretches():
+    task = regression_task(Schedule(steps=25, batch_size=BATCH, learning_rate=0.05))
+    inputs, _, _ = random_batches(25)
+    state = init_state(task, jax.random.key(0), inputs[0])
+    losses = []
+    for x in inputs:
+        state, loss = train_step(task, state, (), x, np.ones((BATCH, 2), np.float32))
+        losses.append(float(loss))
+    stretches = np.arange(25) * 10 // 25
+    expected = [np.sum(np.array(losses)[stretches == point]) for point in range(10)]
+    np.testing.assert_allclose(state.curve.sums, expected, rtol=1e-5)
+    assert state.curve.step == 25
+    last, before = np.mean(losses[20:]), np.mean(losses[15:20])
+    found = falling_percent(np.asarray(state.curve.sums), task.schedule)
+    assert found == pytest.approx(100 * (1 - last / before), rel=1e-4)
+
+
+def test_how_much_a_loss_still_falls():
+    schedule = Schedule(steps=100)
+    flat, halved = np.full(10, 30.0), np.array([90.0] * 6 + [40.0, 40.0, 20.0, 20.0])
+    assert falling_percent(flat, schedule) == pytest.approx(0)
+    assert falling_percent(halved, schedule) == pytest.approx(50)
+    assert falling_percent(np.zeros(10), schedule) == 0
+    assert falling_percent(flat, Schedule(steps=9)) == 100
 
 
 def targets_of(task, labels, images):

@@ -21,12 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax import training
+from privynet_jax.attacks import rated
 from privynet_jax.attacks.interface import Pairs
+from privynet_jax.attacks.rated import RatedState
 from privynet_jax.data import as_float
 from privynet_jax.execution import data_parallel, on_cpu
 from privynet_jax.inputs import one_ahead
 from privynet_jax.metrics import psnr_db
-from privynet_jax.training import State, Task
+from privynet_jax.training import Task
 
 _WARM_UP = 0.1
 _PREDICTED_AT_ONCE = 128
@@ -170,7 +172,7 @@ def stream_of(key: jax.Array) -> np.random.Generator:
     return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
-def steps_of(task: Task) -> Callable[..., tuple[State, jax.Array]]:
+def steps_of(task: Task) -> Callable[..., tuple[RatedState, jax.Array]]:
     """Returns a pure function that takes the steps of one dispatch.
 
     Its arguments: state, extras, representations [B, steps, h, w, D], images uint8
@@ -178,13 +180,13 @@ def steps_of(task: Task) -> Callable[..., tuple[State, jax.Array]]:
     """
 
     def steps(
-        state: State, extras: Any, x: jax.Array, images: jax.Array, rates: jax.Array
-    ) -> tuple[State, jax.Array]:
+        state: RatedState, extras: Any, x: jax.Array, images: jax.Array, rates: jax.Array
+    ) -> tuple[RatedState, jax.Array]:
         if len(rates) == 1:  # a scan of one step would cost a CPU most of its speed
-            return training.rated_step(task, state, extras, x[:, 0], images[:, 0], rates[0])
+            return rated.step(task, state, extras, x[:, 0], images[:, 0], rates[0])
         batches = (jnp.moveaxis(x, 1, 0), jnp.moveaxis(images, 1, 0), rates)
         state, losses = jax.lax.scan(
-            lambda state, batch: training.rated_step(task, state, extras, *batch), state, batches
+            lambda state, batch: rated.step(task, state, extras, *batch), state, batches
         )
         return state, losses[-1]
 
@@ -193,7 +195,7 @@ def steps_of(task: Task) -> Callable[..., tuple[State, jax.Array]]:
 
 # Compiled once per task: candidates that differ in their rate alone share it.
 @functools.cache
-def _steps(task: Task) -> Callable[..., tuple[State, jax.Array]]:
+def _steps(task: Task) -> Callable[..., tuple[RatedState, jax.Array]]:
     return jax.jit(steps_of(task), donate_argnums=0)
 
 
@@ -203,8 +205,8 @@ def _prediction(task: Task) -> Callable[..., jax.Array]:
 
 
 @functools.cache
-def _initial(task: Task) -> Callable[..., State]:
-    return jax.jit(functools.partial(training.init_rated_state, task))
+def _initial(task: Task) -> Callable[..., RatedState]:
+    return jax.jit(functools.partial(rated.init_state, task))
 
 
 def _shuffled(stream: np.random.Generator, count: int, size: int) -> Iterator[np.ndarray]:

@@ -39,6 +39,7 @@ class Capacity:
         optimiser: what makes updates of gradients.
         loss: (estimates, images) -> scalar.
         linear_start: whether the network corrects the linear estimate, or answers by itself.
+        shows_estimate: whether it is given that estimate besides the representation.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Capacity:
     optimiser: Optimiser = adamw
     loss: Callable[[jax.Array, jax.Array], jax.Array] = training.squared_error
     linear_start: bool = True
+    shows_estimate: bool = False
 
 
 # PrivyNet's decoder is the generator of SRGAN: residual blocks of 64 channels. Of it, "paper" has
@@ -56,7 +58,9 @@ CAPACITIES = {
     for capacity in (
         Capacity("paper", functools.partial(models.attacker, width=64, num_blocks=8), 2e-3),
         Capacity("residual", models.attacker, 3e-3),
-        Capacity("strong", models.strong_attacker, 6e-3, muon, training.log_error),
+        Capacity(
+            "strong", models.strong_attacker, 4e-3, muon, training.log_error, shows_estimate=True
+        ),
     )
 }
 
@@ -98,7 +102,7 @@ class InverseNetwork:
 
     name: str
     capacities: tuple[Capacity, ...]
-    budget: Budget = Budget()
+    budget: Budget
     rate_factors: tuple[float, ...] = (1.0,)
 
     def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedInverse:
@@ -116,9 +120,7 @@ class InverseNetwork:
             for capacity in self.capacities
         ]
         key = jax.random.fold_in(key, 1)
-        return FittedInverse(
-            tune(candidates, fitted_on, held_out, start, key, self.budget), start
-        )
+        return FittedInverse(tune(candidates, fitted_on, held_out, start, key, self.budget), start)
 
 
 def inverse_network(
@@ -155,6 +157,7 @@ def _task(capacity: Capacity, image_size: int) -> Task:
         name=capacity.name,
         loss=capacity.loss,
         optimiser=capacity.optimiser,
+        shows_estimate=capacity.shows_estimate,
     )
     if capacity.linear_start:
         return task

@@ -1,0 +1,235 @@
+"""Do plans hold? Plans for random limits, each audited, against the best cells of the grid.
+
+    python -m experiments.check_planning --workdir=runs/planning
+
+Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
+cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
+--training times the attacker's steps. Prints and writes planning.csv, one row per limit: whether
+the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from experiments import cli
+from privynet_jax import grid, planner
+from privynet_jax.cache import load_features
+from privynet_jax.cells import Cell, draw_channels
+from privynet_jax.config import Config
+from privynet_jax.data import load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.execution import default_execution
+from privynet_jax.features import needed_channels
+from privynet_jax.modes import settings_of
+from privynet_jax.options import Option, options_of
+from privynet_jax.plans import Limits
+from privynet_jax.reopening import matching_weights
+from privynet_jax.results import CellResult
+from privynet_jax.selection import METHODS
+from privynet_jax.store import ResultStore
+from privynet_jax.text_tables import aligned
+from privynet_jax.topology import RANDOM, Topology
+
+for _shared in ("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"):
+    flags.declare_key_flag(_shared)
+_LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
+_SELECTION = flags.DEFINE_enum(
+    "planned_selection",
+    None,
+    METHODS,
+    "Whose cells are planned with; default: direct where the grid has it, else random.",
+)
+_MARGIN_DB = flags.DEFINE_float("margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0)
+_TRAINING = flags.DEFINE_float(
+    "training", 2.0, "Times the characterisation's steps that attackers are trained.", 0.1, 1000.0
+)
+# Draws of channels that no cell of a grid has.
+_FIRST_DRAW = 1000
+_MOST_TRIES = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One limit, what was planned under it, and the best cells that keep it.
+
+    Attributes:
+        limits: of privacy loss, and of about every other one's computation.
+        option: the planner's choice.
+        best: the feasible cell of the grid with the highest accuracy.
+        best_random: the same among random channels; None where none is feasible.
+    """
+
+    limits: Limits
+    option: Option
+    best: CellResult
+    best_random: CellResult | None
+
+
+def main() -> None:
+    cli.use_cpu_cores(at_most=_LIMITS.value)
+    store, settings = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
+    results = store.grid_results(settings)
+    method = _SELECTION.value or ("direct" if "direct" in settings["selections"] else RANDOM)
+    planned_with = [result for result in results if result.selection == method]
+    if not planned_with:
+        raise UserError(
+            f"{store.workdir} has no cells of the selection {method}, but "
+            f"{', '.join(settings['selections'])}; give one of those as --planned_selection"
+        )
+    options = options_of(planned_with, settings["image_size"], "mean")
+    cases = drawn_cases(options, results, _LIMITS.value, _MARGIN_DB.value, cli.SEED.value)
+    cells = [
+        Cell(Topology(case.option.num_layers, _channels(store, method, case.option, i)), i, method)
+        for i, case in enumerate(cases)
+    ]
+    measured = _attacked(cells, settings, store)
+    rows = [_row(*each) for each in zip(cases, cells, measured, strict=True)]
+    store.write_csv("planning.csv", rows)
+    print(as_text(rows))
+    print(f"planning.csv is in {store.workdir}.")
+
+
+def drawn_cases(
+    options: Sequence[Option],
+    results: Sequence[CellResult],
+    count: int,
+    margin_db: float,
+    seed: int,
+) -> list[Case]:
+    """Returns limits that can be planned for, and what is planned under each.
+
+    PSNR limits are uniform between the least and the greatest that any option can promise; every
+    second one, by chance, comes with a limit of computation, uniform over the grid's.
+
+    Raises:
+        UserError: no limit can be planned for.
+    """
+    stream = np.random.default_rng(seed)
+    promised = [option.expected.psnr_db.high + margin_db for option in options]
+    macs = [result.cost["local_macs"] / 1e6 for result in results]
+    cases: list[Case] = []
+    for _ in range(_MOST_TRIES):
+        if len(cases) == count:
+            return cases
+        psnr_db = stream.uniform(min(promised), max(promised))
+        mmacs = stream.uniform(min(macs), max(macs))
+        limits = Limits(psnr_db=psnr_db, local_mmacs=mmacs if stream.random() < 0.5 else None)
+        chosen = planner.choose(options, limits, margin_db=margin_db).chosen
+        feasible = [result for result in results if _keeps(result, limits)]
+        if chosen is None or not feasible:
+            continue
+        random = [result for result in feasible if result.selection == RANDOM]
+        best_random = max(random, key=_accuracy, default=None)
+        cases.append(Case(limits, chosen, max(feasible, key=_accuracy), best_random))
+    raise UserError(
+        f"plans can be made for limits from {min(promised):.1f} to {max(promised):.1f} dB, which "
+        "hardly any cell of the grid keeps on test images; characterise more draws or depths"
+    )
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the findings for people to read."""
+    shifts = [row["psnr_db"] - row["expected_psnr_db"] for row in rows]
+    to_best, to_random = (
+        [100 * (row["accuracy"] - row[name]) for row in rows if row[name] != ""]
+        for name in ("best_accuracy", "best_random_accuracy")
+    )
+    kept = (
+        f"{sum(row['kept'] for row in rows)} of {len(rows)} plans kept their limit. Audited PSNR "
+        f"was {np.mean(shifts):+.1f} dB from what was expected (standard deviation "
+        f"{np.std(shifts):.1f})."
+    )
+    accuracy = f"Accuracy, in points, against the best feasible cell: {np.mean(to_best):+.1f}"
+    if to_random:
+        accuracy += f"; against the best one with random channels: {np.mean(to_random):+.1f}"
+    return "\n".join([aligned(rows), "", kept, f"{accuracy}."])
+
+
+def _accuracy(result: CellResult) -> float:
+    return result.accuracy
+
+
+def _keeps(result: CellResult, limits: Limits) -> bool:
+    fits = limits.local_mmacs is None or result.cost["local_macs"] <= 1e6 * limits.local_mmacs
+    return fits and result.row()["psnr_db_mean"] <= (limits.psnr_db or 0.0)
+
+
+def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
+    """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
+    pool = None
+    if method != RANDOM:
+        pool = store.load_candidates(method, option.num_layers, option.depth)
+        if pool is None:
+            raise UserError(
+                f"{store.workdir} has lost the candidates of layer {option.num_layers}, depth "
+                f"{option.depth}; run its experiments.characterize command again"
+            )
+    draw = _FIRST_DRAW + index
+    return draw_channels(option.num_layers, option.depth, draw, cli.SEED.value, pool)
+
+
+def _attacked(
+    cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
+) -> list[grid.Measurement]:
+    """Trains and attacks the planned topologies anew, with another seed and longer."""
+    seed = settings["seed"] + 1
+    config = Config.of_settings(settings, store.workdir, seed=seed)
+    steps = max(1, round(_TRAINING.value * config.attacker.steps))
+    config = dataclasses.replace(config, attacker=dataclasses.replace(config.attacker, steps=steps))
+    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
+    weights = matching_weights(
+        cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
+    )
+    parts = load_parts(
+        config.dataset,
+        data_dir=cli.data_folder(),
+        image_size=config.image_size,
+        seed=seed,
+        max_images=config.max_images,
+        skip_unreadable=cli.SKIP_UNREADABLE.value,
+    )
+    union = needed_channels([cell.topology for cell in cells])
+    features = load_features(weights, parts, union, cache_dir)
+    with tqdm(total=len(cells), desc="attacking anew", unit=" plans") as bar:
+        found = {
+            each.cell: each
+            for each in grid.characterise(
+                cells,
+                cells,
+                cells,
+                features,
+                parts,
+                settings_of(config, parts),
+                default_execution(len(cells)),
+                seed=seed,
+                progress=lambda share: bar.update(min(share, bar.total - bar.n)),
+            )
+        }
+    return [found[cell] for cell in cells]
+
+
+def _row(case: Case, cell: Cell, measured: grid.Measurement) -> dict[str, Any]:
+    psnr_db = max(float(by_part["test"]["psnr_db"].mean()) for by_part in measured.attacks.values())
+    return {
+        "limit_psnr_db": case.limits.psnr_db,
+        "limit_mmacs": case.limits.local_mmacs or "",
+        "num_layers": cell.topology.num_layers,
+        "depth": cell.topology.depth,
+        "expected_psnr_db": case.option.expected.psnr_db.expected,
+        "expected_accuracy": case.option.expected.accuracy.expected,
+        "psnr_db": psnr_db,
+        "kept": psnr_db <= (case.limits.psnr_db or 0.0),
+        "accuracy": float(measured.accuracy["test"].mean()),
+        "best_cell": case.best.name,
+        "best_accuracy": case.best.accuracy,
+        "best_random_accuracy": case.best_random.accuracy if case.best_random else "",
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
