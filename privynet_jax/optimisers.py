@@ -21,7 +21,7 @@ def adamw(rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.GradientTr
 
 
 def muon(rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.GradientTransformation:
-    """Muon for kernels, AdamW at three tenths of the rate for the rest.
+    """Muon for kernels, AdamW at three tenths of the rate for the rest, with Nesterov's momentum.
 
     Each kernel's momentum is replaced by its nearest orthogonal matrix, so that rare directions
     move as far as common ones; updates are as large as AdamW's (arXiv:2502.16982). Per example it

@@ -96,6 +96,7 @@ class Tuned:
         candidate: which won.
         steps: that it was trained for.
         held_out_psnr_db: mean over held-out pairs.
+        epochs: how often it has seen each pair.
         falling_percent: by how much its squared error (the geometric mean over held-out images)
             fell per doubling of training, between the ends of its last two cycles.
     """
@@ -103,19 +104,28 @@ class Tuned:
     params: Any
     candidate: Candidate
     steps: int
+    epochs: float
     held_out_psnr_db: float
     falling_percent: float
 
     @property
+    def converged(self) -> bool:
+        """Whether doubling the budget would gain little.
+
+        Never before each pair was seen once: a network that has hardly begun gains little too.
+        """
+        return self.epochs >= 1 and self.falling_percent <= CONVERGED_PERCENT
+
+    @property
     def report(self) -> Report:
-        """What an attack reports of it; "converged" where doubling the budget would gain little."""
+        """What an attack reports of it."""
         return {
             "capacity": self.candidate.capacity,
             "learning_rate": self.candidate.learning_rate,
             "steps": self.steps,
             "held_out_psnr_db": self.held_out_psnr_db,
             "falling_percent": self.falling_percent,
-            "converged": self.falling_percent <= CONVERGED_PERCENT,
+            "converged": self.converged,
         }
 
 
@@ -181,10 +191,10 @@ def tune(
     for share in (_FIRST_CYCLE, 1.0):
         left = max(1e-3, budget.amount - spent)
         spent += run.train(share * left, in_steps=budget.in_steps)
-    return _result(winner, run)
+    return _result(winner, run, budget.batch_size / len(fitted_on.images))
 
 
-def _result(candidate: Candidate, run: Run) -> Tuned:
+def _result(candidate: Candidate, run: Run, epochs_per_step: float) -> Tuned:
     (earlier, error_then), (later, error_now) = run.errors[-2:]
     if not math.isfinite(error_now):
         raise UserError(
@@ -195,6 +205,7 @@ def _result(candidate: Candidate, run: Run) -> Tuned:
         params=run.best,
         candidate=candidate,
         steps=later,
+        epochs=later * epochs_per_step,
         held_out_psnr_db=-10 * math.log10(run.best_error),
         falling_percent=100 * (1 - (error_now / error_then) ** (1 / math.log2(later / earlier))),
     )
