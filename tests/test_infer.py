@@ -56,7 +56,8 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     )
     assert status is None
     rows = table(out)
-    # One attribute, two classifiers; three ways, two numbers of candidates, three numbers; six, two numbers.
+    # One attribute by two classifiers; three ways, two numbers of candidates and three numbers
+    # each; six scores of membership with two numbers each.
     attacks = ["attribute"] * 2 + ["reidentification"] * 18 + ["membership"] * 12
     assert [row["attack"] for row in rows] == attacks
     for row in rows:
