@@ -58,10 +58,11 @@ Row = Mapping[str, Any]
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
+    # Before anything is computed, which drawing channels already does.
+    cli.use_cpu_cores(at_most=_BATCH.value)
     budget = Budget(_STEPS.value, None if _STEPS.value else _SECONDS.value, _BATCH.value)
     attacks = _attacks(budget, tuple(_numbers(_RATES, float)))
     cells = grid_cells(_numbers(_LAYERS, int), _numbers(_DEPTHS, int), _DRAWS.value, cli.SEED.value)
-    cli.use_cpu_cores(at_most=_BATCH.value)
     scenes = _scenarios(cells)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
