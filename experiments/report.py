@@ -25,7 +25,7 @@ from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
 from privynet_jax.partition import spread_over_classes
-from privynet_jax.plans import read_plan
+from privynet_jax.plan_file import read_plan
 from privynet_jax.results import CellResult
 from privynet_jax.store import ResultStore
 from privynet_jax.tables import over_draws

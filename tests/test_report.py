@@ -17,7 +17,9 @@ from absl.testing import flagsaver
 from experiments import cli, report, report_pictures, report_sections, report_tables
 from privynet_jax.auditing import Audit, Finding
 from privynet_jax.errors import UserError
-from privynet_jax.plans import Selection, entropy_bits, write_plan
+from privynet_jax.plan_file import write_plan
+from privynet_jax.plans import Selection
+from privynet_jax.secret_draw import entropy_bits
 from privynet_jax.store import ResultStore
 from privynet_jax.tables import over_draws
 from privynet_jax.topology import Topology
