@@ -12,8 +12,6 @@ The release's order of channels is shuffled, and the attacker knows nothing of i
 --ascending says that it is the layer's own, which the attacker then knows as well.
 """
 
-import functools
-import importlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -27,8 +25,10 @@ from experiments import cli, knowledge_cases, knowledge_tables
 from experiments.knowledge_cases import Layer
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import Attack, FittedAttack
+from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
 from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
+from privynet_jax.attacks.tuning import Budget
 from privynet_jax.cache import load_features
 from privynet_jax.cells import draw_channels
 from privynet_jax.config import Config
@@ -195,14 +195,11 @@ def _inner_attack(name: str) -> Attack:
     """Returns an attack by its name."""
     if name == "linear":
         return LinearInversion()
-    try:
-        inverse = importlib.import_module("privynet_jax.attacks.inverse")
-        make = functools.partial(inverse.inverse_network, name)
-        return make(inverse.Budget(steps=_STEPS.value))
-    except (ImportError, KeyError):
+    if name not in CAPACITIES:
         raise UserError(
-            f"--inner={name} is no attack; allowed are linear and inverse networks' capacities"
-        ) from None
+            f"--inner={name} is no attack; allowed are linear, {', '.join(CAPACITIES)}; give one"
+        )
+    return inverse_network(name, Budget(steps=_STEPS.value))
 
 
 def _integers(flag: flags.FlagHolder) -> list[int]:
