@@ -51,6 +51,7 @@ _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
 _RATES = flags.DEFINE_list(
     "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
 )
+_ATTACKERS = flags.DEFINE_list("attackers", [], "Names of those that are compared; default: all.")
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
 Row = Mapping[str, Any]
@@ -85,7 +86,13 @@ def main() -> None:
 
 def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
     ours = [inverse_network(name, budget, rate_factors) for name in CAPACITIES]
-    return [MeanImage(), *baselines(budget, rate_factors), LinearInversion(), *ours]
+    attacks = [MeanImage(), *baselines(budget, rate_factors), LinearInversion(), *ours]
+    names = [attack.name for attack in attacks]
+    if unknown := set(_ATTACKERS.value) - set(names):
+        raise UserError(
+            f"--attackers names {', '.join(sorted(unknown))}; allowed are {', '.join(names)}"
+        )
+    return [attack for attack in attacks if attack.name in (_ATTACKERS.value or names)]
 
 
 def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:
