@@ -8,7 +8,6 @@ a picture of reconstructions to --out. Nothing else should run meanwhile: --seco
 seconds. --steps instead of them makes numbers that do not depend on the machine.
 """
 
-import csv
 import io
 import time
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.features import needed_channels
 from privynet_jax.files import write_atomically
 from privynet_jax.metrics import psnr_db
-from privynet_jax.text_tables import aligned
+from privynet_jax.text_tables import aligned, as_csv
 from privynet_jax.weights import load_weights
 
 matplotlib.use("Agg")
@@ -76,7 +75,7 @@ def main() -> None:
                 rows.append(row)
                 shown.setdefault(cell.name, {})[attack.name] = estimates
                 # After each, so that what is done is kept.
-                write_atomically(out / "attackers.csv", _as_csv(rows))
+                write_atomically(out / "attackers.csv", as_csv(rows))
                 bar.update()
     originals = scenes[0].parts.test.images[: _PICTURED.value]
     write_atomically(out / "attackers.png", _picture(originals, shown))
@@ -161,14 +160,6 @@ def _picture(originals: np.ndarray, shown: Mapping[str, Mapping[str, np.ndarray]
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()
-
-
-def _as_csv(rows: Sequence[Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _numbers(flag: flags.FlagHolder, kind: type) -> list:

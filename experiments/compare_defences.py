@@ -12,10 +12,8 @@ A defence is named with its parameters, as in laplace:clip=0.5,scale=1; `privyne
 all of them. Epsilon, where there is one, is the local differential privacy of one image's release.
 """
 
-import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -41,7 +39,7 @@ from privynet_jax.guarantees import DELTA
 from privynet_jax.kept_rows import KeptRows
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.risk import summarise
-from privynet_jax.text_tables import aligned
+from privynet_jax.text_tables import aligned, as_csv
 from privynet_jax.tradeoff import Point, best_accuracy
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, load_weights
@@ -105,7 +103,7 @@ def main() -> None:
     if missing:
         measured |= _measure(missing, kept, len(rows))
     table = as_table(measured)
-    write_atomically(out / "defences.csv", _as_csv(table))
+    write_atomically(out / "defences.csv", as_csv(table))
     write_atomically(out / "defences.png", defence_plot.picture(table))
     print(as_text(table))
     print(
@@ -211,14 +209,6 @@ def as_text(table: Sequence[Mapping[str, Any]]) -> str:
 
 def _points(gain: float | str) -> str:
     return gain if isinstance(gain, str) else f"{100 * gain:+.1f}"
-
-
-def _as_csv(table: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
 
 
 def _deciding() -> dict[str, Any]:

@@ -38,6 +38,7 @@ from privynet_jax.features import LayerFeatures
 from privynet_jax.files import write_atomically
 from privynet_jax.risk import summarise
 from privynet_jax.selection import all_channels
+from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import CONV_LAYERS, ChannelPool, Topology
 from privynet_jax.weights import PretrainedWeights, load_weights
 
@@ -98,7 +99,7 @@ def main() -> None:
             layer = _layer(weights, data, [found[number] for found in features])
             for depth, draw in draws:
                 rows += list(_attacked(layer, depth, draw, inner, counts))
-                write_atomically(out / "knowledge.csv", knowledge_tables.as_csv(rows))
+                write_atomically(out / "knowledge.csv", as_csv(rows))
                 bar.update()
     write_atomically(out / "knowledge.png", knowledge_tables.picture(rows))
     print(knowledge_tables.as_text(rows))

@@ -15,11 +15,13 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from absl import flags
+from scipy import stats
 
 from experiments import cli
 from privynet_jax.config import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
+from privynet_jax.text_tables import as_csv
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -44,7 +46,7 @@ def main() -> None:
     rows = comparison(pairs)
     output = cli.folder("output", _OUTPUT.value) if _OUTPUT.value else folders[1]
     output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / "comparison.csv", _as_csv(rows))
+    write_atomically(output / "comparison.csv", as_csv(rows))
     write_atomically(output / "comparison.png", _picture(pairs))
     print(_as_text(rows))
     print(f"comparison.csv and comparison.png are in {output}.")
@@ -115,13 +117,7 @@ def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | f
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Returns Spearman's rank correlation; equal values share their mean rank. NaN if constant."""
-    return _pearson(_ranks(x), _ranks(y))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts - 1) / 2)[inverse]
+    return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
@@ -138,14 +134,6 @@ def _centred(values: np.ndarray, groups: Sequence[tuple[str, str]]) -> np.ndarra
 
 def _cell(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in _IDENTITY)
-
-
-def _as_csv(rows: Sequence[Mapping[str, str | int | float]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _as_text(rows: Sequence[Mapping[str, str | int | float]]) -> str:

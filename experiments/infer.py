@@ -10,9 +10,7 @@ attributes, beside the same attack on the images themselves. Writes inference.cs
 directory, or to --out.
 """
 
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +40,7 @@ from privynet_jax.modes import settings_of
 from privynet_jax.partition import spread_over_classes
 from privynet_jax.reopening import reopen
 from privynet_jax.selection import all_channels
-from privynet_jax.text_tables import aligned
+from privynet_jax.text_tables import aligned, as_csv
 from privynet_jax.topology import Topology
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, load_weights
@@ -113,7 +111,7 @@ def main() -> None:
         for cell in run.cells
     }
     rows = _attacked(run, scenes, features, settings, chosen)
-    write_atomically(out, _as_csv(rows))
+    write_atomically(out, as_csv(rows))
     print(as_text(rows))
     print(
         "Intervals are 95 % bootstrap ones over images. References are the same attack on the "
@@ -290,14 +288,6 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _told(bar: tqdm, share: float) -> None:

@@ -4,7 +4,6 @@ print(as_text(rows))
 write_atomically(folder / "knowledge.png", picture(rows))
 """
 
-import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -24,15 +23,6 @@ from matplotlib import pyplot as plt
 _Rows = Sequence[Mapping[str, Any]]
 _Place = tuple[int, int]  # numbers of layers and of released channels
 _FEWER = re.compile(r"(\d+) pairs")
-
-
-def as_csv(rows: _Rows) -> str:
-    """Returns the rows as they go into knowledge.csv."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def as_text(rows: _Rows) -> str:

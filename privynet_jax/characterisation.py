@@ -191,7 +191,12 @@ def _result(measurement: grid.Measurement, image_size: int, environment: str) ->
         accuracy=summarise(measurement.accuracy["test"]).mean,
         validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
         attacks=tuple(
-            AttackResult.of_images(attacker_name, by_part, _KNOWLEDGE.get(attacker_name, PAIRS))
+            AttackResult.of_images(
+                attacker_name,
+                by_part,
+                _KNOWLEDGE.get(attacker_name, PAIRS),
+                measurement.falling_percent.get(attacker_name),
+            )
             for attacker_name, by_part in measurement.attacks.items()
         ),
         cost={

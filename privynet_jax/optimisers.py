@@ -1,4 +1,4 @@
-"""What turns gradients into updates: AdamW, and Muon, with which networks learn in fewer steps.
+"""What turns gradients into updates: AdamW and Muon.
 
 `training` and `attacks.rated` call these with a learning rate, or with a schedule of it.
 
@@ -24,8 +24,7 @@ def muon(rate: optax.ScalarOrSchedule, weight_decay: float) -> optax.GradientTra
     """Muon for kernels, AdamW at three tenths of the rate for the rest, with Nesterov's momentum.
 
     Each kernel's momentum is replaced by its nearest orthogonal matrix, so that rare directions
-    move as far as common ones; updates are as large as AdamW's (arXiv:2502.16982). Per example it
-    costs little once mini-batches hold 32, and per step it learns about twice as much.
+    move as far as common ones; updates are as large as AdamW's (arXiv:2502.16982).
     """
     # Scaled by hand, because a schedule is a function and a rate a number.
     of_rest = (lambda step: 0.3 * rate(step)) if callable(rate) else 0.3 * rate

@@ -30,6 +30,8 @@ class AttackResult:
         ssim: over test images.
         validation_psnr_db: over validation images, for planning.
         validation_ssim: likewise.
+        falling_percent: by how much its loss still fell at the end of training
+            (`training.falling_percent`); None where it was not trained for this cell alone.
     """
 
     attacker: str
@@ -38,6 +40,7 @@ class AttackResult:
     ssim: Distribution
     validation_psnr_db: Distribution
     validation_ssim: Distribution
+    falling_percent: float | None = None
 
     @classmethod
     def of_images(
@@ -45,6 +48,7 @@ class AttackResult:
         attacker: str,
         by_part: Mapping[str, Mapping[str, np.ndarray]],
         knowledge: str = PAIRS,
+        falling_percent: float | None = None,
     ) -> "AttackResult":
         """Summarises an attack.
 
@@ -52,6 +56,7 @@ class AttackResult:
             attacker: its name.
             knowledge: what it has besides the representations under attack.
             by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
+            falling_percent: of its training, if there was one.
         """
         return cls(
             attacker=attacker,
@@ -60,6 +65,7 @@ class AttackResult:
             ssim=summarise(by_part["test"]["ssim"]),
             validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
             validation_ssim=summarise(by_part["validation"]["ssim"]),
+            falling_percent=falling_percent,
         )
 
     @classmethod
@@ -153,4 +159,11 @@ class CellResult:
 
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
-        return [{**self.identity(), **attack.columns()} for attack in self.attacks]
+        return [
+            {
+                **self.identity(),
+                **attack.columns(),
+                "falling_percent": "" if attack.falling_percent is None else attack.falling_percent,
+            }
+            for attack in self.attacks
+        ]

@@ -34,6 +34,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.files import keep_first, write_atomically
 from privynet_jax.results import AttackResult, CellResult
+from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import ChannelPool, Topology
 
 # What reading a damaged archive of arrays may raise.
@@ -231,13 +232,8 @@ class ResultStore:
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a table atomically; nothing where there are no rows."""
-        if not rows:
-            return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomically(self.workdir / name, text.getvalue())
+        if rows:
+            write_atomically(self.workdir / name, as_csv(rows))
 
     def read_csv(self, name: str) -> list[dict[str, str]]:
         """Returns a table's rows as text by column."""

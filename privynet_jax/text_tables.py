@@ -1,8 +1,10 @@
-"""Rows of numbers as text that people read in a terminal.
+"""Rows of numbers as text: for people who read them in a terminal, and as CSV.
 
 print(aligned([{"attack": "linear", "PSNR dB": 14.21}, {"attack": "residual", "PSNR dB": 20.0}]))
 """
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +30,15 @@ def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
 
     first = line(header)
     return "\n".join([first, "-" * len(first), *map(line, body)])
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns rows as CSV; at least one, whose keys are the header of all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _as_text(value: Any, digits: int) -> str:

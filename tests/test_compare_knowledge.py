@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from experiments import knowledge_cases
-from experiments.knowledge_tables import as_csv, as_text, lost_db, picture
+from experiments.knowledge_tables import as_text, lost_db, picture
 from privynet_jax.data import PART_NAMES, Part, Parts
 from privynet_jax.features import LayerFeatures
+from privynet_jax.text_tables import as_csv
 
 PROJECT = Path(__file__).parents[1]
 NONE = {"found": "", "found_in_5": "", "confidence": ""}

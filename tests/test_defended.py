@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from noise import noise_parts
 
-from privynet_jax.data import Part, Parts, as_float
+from privynet_jax.data import as_float
 from privynet_jax.defences import (
     Arden,
     ChannelDropout,
@@ -35,14 +36,7 @@ SCALES = np.float32([0.01, 0.02, 0.5])
 
 @pytest.fixture(scope="module")
 def parts():
-    rng = np.random.default_rng(0)
-    made = {
-        name: Part(
-            rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), np.arange(count, dtype=np.int32)
-        )
-        for name, count in COUNTS.items()
-    }
-    return Parts(**made, class_names=("any",), name="noise", fingerprint="")
+    return noise_parts(COUNTS, SIZE)
 
 
 @pytest.fixture(scope="module")

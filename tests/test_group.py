@@ -6,9 +6,9 @@ import functools
 import jax
 import numpy as np
 import pytest
+from noise import noise_parts
 
 from privynet_jax import group, training
-from privynet_jax.data import Part, Parts
 from privynet_jax.execution import Execution
 from privynet_jax.features import LayerFeatures
 from privynet_jax.group import Group, Member
@@ -35,14 +35,7 @@ SUM = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def parts():
-    rng = np.random.default_rng(0)
-    made = {
-        name: Part(
-            rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8), np.arange(count, dtype=np.int32)
-        )
-        for name, count in COUNTS.items()
-    }
-    return Parts(**made, class_names=("any",), name="noise", fingerprint="")
+    return noise_parts(COUNTS, SIZE)
 
 
 @pytest.fixture(scope="module")

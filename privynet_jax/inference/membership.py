@@ -127,19 +127,17 @@ def attack(
     online = confidences(pool, [np.flatnonzero(row) for row in inside], keys[2])
     halves = balanced_halves(shadows, len(own.labels), keys[3])
     offline = confidences(own, [np.flatnonzero(row) for row in halves], keys[4])
-    scores = {
-        title + name: of_network[name]
-        for title, asked in (("", target), (CONTROL, innocent))
-        for of_network in [
-            {
-                LOSS: asked,  # ranks as the probability does
-                OFFLINE: offline_lira(asked, offline),
-                ONLINE: online_lira(asked, online, inside),
-            }
-        ]
-        for name in METHODS
-    }
-    return {name: Membership.of_scores(s[:count], s[count:]) for name, s in scores.items()}
+    found = {}
+    for title, asked in (("", target), (CONTROL, innocent)):
+        scores = {
+            LOSS: asked,  # ranks as the probability does
+            OFFLINE: offline_lira(asked, offline),
+            ONLINE: online_lira(asked, online, inside),
+        }
+        for name in METHODS:
+            of_members, of_others = np.split(scores[name], [count])
+            found[title + name] = Membership.of_scores(of_members, of_others)
+    return found
 
 
 def networks(shadows: int) -> int:
