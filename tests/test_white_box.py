@@ -35,7 +35,7 @@ def invertible_local(images):
 
 
 def constant_local(images):
-    return jnp.ones((len(images), 8, 8, 12)) + 0 * images.sum()
+    return jnp.ones((len(images), 8, 8, 12))
 
 
 def rectified(images):

@@ -207,10 +207,12 @@ def _losses_and_gradients(
 
 
 def _fresh(gradients: jax.Array, coordinates: jax.Array) -> tuple[jax.Array, Any]:
-    """Directions downhill, no longer than one, and the memory of having been there."""
-    memory = jax.vmap(_optimiser.init)(coordinates)
-    updates, memory = jax.vmap(_optimiser.update)(gradients, memory, coordinates)
-    return -updates, memory
+    """Directions downhill, no longer than one, and L-BFGS' memory of having been there."""
+    memory = jax.vmap(_optimiser.init)(coordinates)._replace(
+        count=jnp.ones(len(coordinates), jnp.int32), params=coordinates, updates=gradients
+    )
+    norms = jnp.sqrt(_squares(gradients))
+    return -gradients / _each(jnp.maximum(norms, 1.0)), memory
 
 
 def _images_of(prior: PixelPrior, known: Known, state: State) -> jax.Array:
