@@ -19,8 +19,9 @@ from privynet_jax.auditing import Audit, Finding, audited, settings_of_plan, wit
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
+from privynet_jax.files import checked_file
 from privynet_jax.latency import Meter
-from privynet_jax.plans import read_plan
+from privynet_jax.plan_file import read_plan
 from privynet_jax.weights import load_weights
 
 for _shared in ("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"):
@@ -54,10 +55,10 @@ _TITLES = {
 def main() -> None:
     if not cli.PLAN.value or not _DATA.value:
         raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
-    out = _checked_out()
+    out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     cli.use_cpu_cores(at_most=_REPEATS.value)
     plan = read_plan(Path(cli.PLAN.value))
-    characterised_with = int(plan.characterised.get("seed", 0))
+    characterised_with = plan.settings["seed"]
     seed = characterised_with + 1 if _AUDIT_SEED.value is None else _AUDIT_SEED.value
     if seed == characterised_with:
         raise UserError(
@@ -103,16 +104,6 @@ def main() -> None:
     print(report(audit, plan.limits.statistic))
     if not audit.held:
         sys.exit(_BROKEN)
-
-
-def _checked_out() -> Path | None:
-    """Where the audit is to be kept, refused before anything is trained for it."""
-    if not cli.OUT.value:
-        return None
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
-    return out
 
 
 def report(audit: Audit, statistic: str) -> str:

@@ -4,8 +4,8 @@
 
 Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
 cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
---training times the attacker's steps. Prints and writes planning.csv, one row per limit: whether
-the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
+--attacked_for times the attacker's steps. Prints and writes planning.csv, one row per limit:
+whether the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
@@ -44,9 +44,15 @@ _SELECTION = flags.DEFINE_enum(
     METHODS,
     "Whose cells are planned with; default: direct where the grid has it, else random.",
 )
-_MARGIN_DB = flags.DEFINE_float("margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0)
+_MARGIN_DB = flags.DEFINE_float(
+    "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
+)
 _TRAINING = flags.DEFINE_float(
-    "training", 2.0, "Times the characterisation's steps that attackers are trained.", 0.1, 1000.0
+    "attacked_for",
+    2.0,
+    "Times the characterisation's steps that attackers are trained.",
+    0.1,
+    1000.0,
 )
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000

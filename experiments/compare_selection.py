@@ -76,7 +76,8 @@ def main() -> None:
     print(aligned(at_equal_limits))
     print(
         f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
-        f"interval; differences are to the selection {_BASELINE.value}. selection.csv, "
+        f"interval; differences are to the selection {_BASELINE.value}. Limits are kept on "
+        "validation images, so test images may exceed them. selection.csv, "
         f"selection_limits.csv and selection.png are in {store.workdir}."
     )
 

@@ -15,7 +15,8 @@ from experiments import cli
 from privynet_jax.errors import UserError
 from privynet_jax.files import check_is_new
 from privynet_jax.local_package import DTYPES, write_package
-from privynet_jax.plans import Plan, read_plan
+from privynet_jax.plan_file import read_plan
+from privynet_jax.plans import Plan
 from privynet_jax.weights import load_weights
 
 for _shared in ("plan", "out", "weights", "cache_dir"):

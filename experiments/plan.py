@@ -19,20 +19,27 @@ from privynet_jax import planner, selection
 from privynet_jax.config import DEDICATED, Config
 from privynet_jax.errors import UserError
 from privynet_jax.explanation import explained, refusal
+from privynet_jax.files import checked_file
 from privynet_jax.latency import Meter
 from privynet_jax.options import Option, options_of
+from privynet_jax.plan_file import write_plan
 from privynet_jax.planner import Decision
-from privynet_jax.plans import STATISTICS, Limits, Plan, Selection, write_plan
+from privynet_jax.plans import STATISTICS, Limits, Plan, Selection
+from privynet_jax.reopening import matching_weights
 from privynet_jax.sample import Sample, load_sample
 from privynet_jax.selection import METHODS
 from privynet_jax.store import ResultStore
 from privynet_jax.topology import RANDOM, ChannelPool, Topology
-from privynet_jax.weights import PretrainedWeights, check_source, load_weights
+from privynet_jax.weights import PretrainedWeights, check_source
 
 for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
-_SAMPLE_IMAGES = flags.DEFINE_integer("sample_images", 500, "Pictures of it to look at.")
+_SAMPLE_IMAGES = flags.DEFINE_integer(
+    "sample_images",
+    None,
+    "Pictures of it to look at; default: 500, but at most a third of each class.",
+)
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
     "psnr_db": flags.DEFINE_float("max_psnr_db", None, "Most privacy loss as PSNR, in dB."),
@@ -85,7 +92,8 @@ def main() -> None:
     if decision.chosen is None:
         print(explained(decision, config, latency_on))
         raise UserError(refusal(decision))
-    weights = _matching_weights(source, config, store.workdir)
+    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
+    weights = matching_weights(source, config, store.workdir, cache_dir)
     sample = load_sample(
         _SAMPLE.value,
         data_dir=cli.data_folder(),
@@ -100,8 +108,9 @@ def main() -> None:
     print(
         f"\nThe plan is in {out}: {plan.topology.depth} secret channels, {drawn} of them drawn at "
         f"random from {len(plan.selection.candidates)} candidates (selection "
-        f"{plan.selection.method}, {plan.selection.entropy_bits:.0f} bits). Keep the file as "
-        "secret as the pictures."
+        f"{plan.selection.method}, {plan.selection.entropy_bits:.0f} bits). It was made with "
+        f"{len(sample)} of {sample.available} pictures, which an audit will leave out. Keep the "
+        "file as secret as the pictures."
     )
 
 
@@ -213,12 +222,6 @@ def _characterised(decision: Decision, option: Option, config: Mapping[str, Any]
     return {
         "settings": dict(config),
         "selection": option.selection,
-        "data": config["dataset"],
-        "data_fingerprint": config.get("data_fingerprint"),
-        "mode": config["mode"],
-        "seed": config["seed"],
-        "attacker_steps": config["attacker"].get("steps"),
-        "cloud_steps": config["cloud"].get("steps"),
         "draws": option.draws,
         "margin_db": decision.margins["psnr_db"],
         "margin_ssim": decision.margins["ssim"],
@@ -232,23 +235,10 @@ def _characterisation() -> tuple[ResultStore, dict[str, Any]]:
     return ResultStore.existing(cli.folder("workdir", cli.WORKDIR.value))
 
 
-def _matching_weights(source: str, config: Mapping[str, Any], workdir: Path) -> PretrainedWeights:
-    weights = load_weights(source, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value))
-    if weights.fingerprint != config["weights_fingerprint"]:
-        raise UserError(
-            f"--weights={weights.source} have the fingerprint {weights.fingerprint[:12]}, but "
-            f"{workdir} was characterised with {config['weights_fingerprint'][:12]}; give the "
-            "weights of the characterisation"
-        )
-    return weights
-
-
 def _checked_out() -> Path:
     if not cli.OUT.value:
         raise UserError("no --out is given; name a file for the plan, such as plan.json")
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
+    out = checked_file("out", cli.OUT.value)
     if out.exists() and not _OVERWRITE.value:
         raise UserError(
             f"--out={out} exists, and local packages may have been made of it: their channels "

@@ -30,14 +30,19 @@ _IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
 
 
 def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
-    """Writes tradeoff.png: accuracy against PSNR.
+    """Writes tradeoff.png; see `tradeoff`."""
+    write_atomically(store.workdir / "tradeoff.png", tradeoff(results, store))
+
+
+def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
+    """Returns a PNG of accuracy against PSNR.
 
     Colour tells layers, size depth, the marker's shape the selection; bars span draws.
 
     Raises:
         UserError: the store's reference.csv is missing or damaged.
     """
-    no_split, mean_image = _references(store)
+    no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
     depths = sorted({s.cells[0].depth for s in summaries})
@@ -67,7 +72,7 @@ def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, store, "tradeoff.png")
+    return as_png(figure)
 
 
 def _are_dedicated(results: Sequence[CellResult]) -> bool:
@@ -108,11 +113,15 @@ def save_reconstructions(
         textcoords="offset points",
         size=10,
     )
-    _save(figure, store, "reconstructions.png")
+    write_atomically(store.workdir / "reconstructions.png", as_png(figure))
 
 
-def _references(store: ResultStore) -> tuple[float, float]:
-    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB."""
+def references(store: ResultStore) -> tuple[float, float]:
+    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB.
+
+    Raises:
+        UserError: the store's reference.csv is missing or damaged.
+    """
     try:
         rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
@@ -228,8 +237,9 @@ def _show_row(
     row[0].text(-0.1, 0.5, title, transform=row[0].transAxes, ha="right", va="center", size=_SMALL)
 
 
-def _save(figure: plt.Figure, store: ResultStore, name: str) -> None:
+def as_png(figure: plt.Figure) -> bytes:
+    """Returns a finished figure as the content of a PNG file, and closes it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
     plt.close(figure)
-    write_atomically(store.workdir / name, buffer.getvalue())
+    return buffer.getvalue()

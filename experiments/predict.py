@@ -27,7 +27,7 @@ from privynet_jax.classifier import Classifier, open_classifier
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.extraction import images_per_batch
-from privynet_jax.files import write_shared
+from privynet_jax.files import checked_file, write_shared
 from privynet_jax.folder_source import list_pictures
 from privynet_jax.local_package import LocalPackage, open_package
 from privynet_jax.pictures import decode_or_skip
@@ -54,7 +54,9 @@ def main() -> None:
             "give --release, or --package and --images, or --release, --package and --order; "
             "see --help for what each of the three predicts"
         )
-    out = _file_to_write()
+    if not cli.OUT.value:
+        raise UserError("no --out is given; name a file, such as predictions.csv")
+    out = checked_file("out", cli.OUT.value)  # before anything is computed for it
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
@@ -172,15 +174,6 @@ def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-def _file_to_write() -> Path:
-    if not cli.OUT.value:
-        raise UserError("no --out is given; name a file, such as predictions.csv")
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir():
-        raise UserError(f"--out={out} is a folder; name a file, such as predictions.csv")
-    return out
 
 
 def _pictures_folder() -> Path:

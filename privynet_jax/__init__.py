@@ -17,7 +17,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.local_package import LocalPackage, open_package, write_package
 from privynet_jax.metrics import psnr_db, ssim
 from privynet_jax.models import attacker, cloud_nn
-from privynet_jax.plans import Limits, Plan, read_plan, write_plan
+from privynet_jax.plan_file import read_plan, write_plan
+from privynet_jax.plans import Limits, Plan
 from privynet_jax.releases import Release, open_release
 from privynet_jax.selection import ChannelScores, channel_scores, pruned_candidates
 from privynet_jax.split import local_nn, local_params

@@ -121,7 +121,7 @@ def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> grid.Settin
         UserError: the plan does not say what they were.
     """
     try:
-        settings = plan.characterised["settings"]
+        settings = plan.settings
         cloud, trained = (
             Schedule(**{**settings[name], "steps": max(1, round(factor * settings[name]["steps"]))})
             for name in ("cloud", "attacker")

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from privynet_jax import amortised, optimisation
+from privynet_jax import amortised, layer_networks, optimisation
 from privynet_jax.attack_scores import AmortisedPsnr
 from privynet_jax.cells import Candidates
 from privynet_jax.config import Config
@@ -24,7 +24,6 @@ from privynet_jax.execution import data_parallel
 from privynet_jax.features import LayerFeatures
 from privynet_jax.modes import settings_of
 from privynet_jax.partition import spread_over_classes
-from privynet_jax.scoring import ATTACKER, layer_networks
 from privynet_jax.selection import DIRECT, channel_scores, pruned_candidates
 from privynet_jax.store import ResultStore
 from privynet_jax.subset_scores import SubsetScorer
@@ -95,14 +94,7 @@ def _pruned(
 def _optimised(
     config: Config, parts: Parts, layer: LayerFeatures, depths: Sequence[int], store: ResultStore
 ) -> _Found:
-    settings, shardings = settings_of(config, parts), data_parallel()
-    tasks = amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
-    sums = layer_sums(layer, parts, max(config.depths))
-    folder = store.workdir / "networks"
-    networks = layer_networks(
-        layer, sums, parts, tasks, shardings, config.depths, folder, config.seed
-    )
-    attack = AmortisedPsnr(layer, sums, parts, tasks[1], networks[ATTACKER], max(depths), shardings)
+    attack = _attack(config, parts, layer, max(depths), store)
     scorer = SubsetScorer(layer, parts, max(depths), attack)
     key = amortised.layer_key(layer.num_layers, config.seed)
     name = CONV_LAYERS[layer.num_layers - 1].name
@@ -126,6 +118,22 @@ def _optimised(
         store.save_candidates(DIRECT, layer.num_layers, depth, pool)
         found[DIRECT, layer.num_layers, depth] = pool
     return found
+
+
+def _attack(
+    config: Config, parts: Parts, layer: LayerFeatures, width: int, store: ResultStore
+) -> AmortisedPsnr:
+    """The attack of the layer's amortised attacker; its cloud NN is not needed here."""
+    settings, name = settings_of(config, parts), layer_networks.ATTACKER
+    tasks = layer_networks.by_name(
+        amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
+    )
+    sums = layer_sums(layer, parts, max(config.depths))
+    folder = store.workdir / "networks"
+    networks = layer_networks.trained(
+        layer, sums, parts, {name: tasks[name]}, config.depths, folder, config.seed
+    )
+    return AmortisedPsnr(layer, sums, parts, tasks[name], networks[name], width, data_parallel())
 
 
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

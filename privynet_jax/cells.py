@@ -97,7 +97,7 @@ def draw_channels(
     """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
 
     For characterising only: anybody can repeat this draw. Channels that are to be a secret need
-    randomness that nobody else has (`plans.draw_secretly`).
+    randomness that nobody else has (`secret_draw.draw_secretly`).
 
     Args:
         num_layers: which layer.

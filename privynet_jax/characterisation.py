@@ -20,7 +20,7 @@ from privynet_jax import fine_tuning, grid, scoring
 from privynet_jax.cache import load_features, reached
 from privynet_jax.candidates import find_candidates
 from privynet_jax.cells import Cell
-from privynet_jax.config import Config
+from privynet_jax.config import DEDICATED, Config
 from privynet_jax.cost import local_cost
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.execution import Execution, default_execution
@@ -29,10 +29,12 @@ from privynet_jax.files import is_remote
 from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.modes import cached_channels, measurements, settings_of
 from privynet_jax.partition import spread_over_classes
+from privynet_jax.perceptual import PerceptualDistance, images_for
 from privynet_jax.processes import share_of
-from privynet_jax.references import reference_rows
+from privynet_jax.references import attacked_pictures, reference_rows
 from privynet_jax.results import PAIRS, AttackResult, CellResult
 from privynet_jax.risk import summarise
+from privynet_jax.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
 from privynet_jax.store import ResultStore
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
@@ -91,12 +93,17 @@ def characterise(config: Config) -> Characterisation:
         config.device_memory_gib,
     )
     shown = spread_over_classes(parts.test.labels, config.examples)
-    _run_missing(config, cells, mine, store, features, parts, execution, shown)
+    distances = functools.cache(functools.partial(_Distances, config, weights, parts))
+    _run_missing(config, cells, mine, store, features, parts, execution, distances)
+    if not store.has_test_pictures():
+        store.save_test_pictures(attacked_pictures(parts).arrays())
     if config.share.index == 0 and not store.has_table(_REFERENCE):
         settings = settings_of(config, parts)
         store.write_csv(_REFERENCE, reference_rows(parts, settings, execution, config.seed))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
+    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
+    write_risk_tables(store, results, pictures, config.mode)
     complete = len(results) == len(cells) and store.has_table(_REFERENCE)
     return Characterisation(results, complete, store, parts.test.images[shown])
 
@@ -122,7 +129,7 @@ def _run_missing(
     features: Callable[[], Mapping[int, LayerFeatures]],
     parts: Parts,
     execution: Execution,
-    shown: np.ndarray,
+    distances: Callable[[], "_Distances"],
 ) -> None:
     missing = [cell for cell in mine if not store.has(cell.name)]
     checkpoints = Checkpoints(
@@ -154,12 +161,13 @@ def _run_missing(
             loaded,
             parts,
             execution,
-            shown,
+            distances().rows,
             progress,
             checkpoints,
         ):
             result = _result(measurement, config.image_size, execution.environment)
-            store.save(result, _arrays(measurement))
+            arrays = _arrays(measurement, config.examples)
+            store.save(result, arrays | distances().of(result, measurement))
             if time.monotonic() > due:
                 begun = time.monotonic()
                 store.write_tables(names)
@@ -197,12 +205,32 @@ def _result(measurement: grid.Measurement, image_size: int, environment: str) ->
     )
 
 
-def _arrays(measurement: grid.Measurement) -> dict[str, np.ndarray]:
+class _Distances:
+    """The perceptual distance of each cell's strongest attacker, on a sample of test images."""
+
+    def __init__(self, config: Config, weights: PretrainedWeights, parts: Parts) -> None:
+        # An estimated cell takes a fraction of a second: VGG16 would double that.
+        self._count = images_for(parts.image_size) if config.mode == DEDICATED else 0
+        # The examples are the first of them.
+        count = max(self._count, config.examples)
+        self.rows = spread_over_classes(parts.test.labels, count)
+        originals = parts.test.images[self.rows[: self._count]]
+        self._distance = PerceptualDistance(weights.params, originals) if self._count else None
+
+    def of(self, result: CellResult, measurement: grid.Measurement) -> dict[str, np.ndarray]:
+        """Returns the array to be kept with the cell, if any."""
+        if self._distance is None:
+            return {}
+        rebuilt = measurement.examples[result.strongest.attacker][: self._count]
+        return {PERCEPTUAL: self._distance(rebuilt)}
+
+
+def _arrays(measurement: grid.Measurement, examples: int) -> dict[str, np.ndarray]:
     """The arrays kept beside a cell's result: test images' metrics, and example estimates."""
     arrays = {"accuracy": measurement.accuracy["test"]}
     for name, by_part in measurement.attacks.items():
         for metric, values in by_part["test"].items():
             arrays[f"{name}_{metric}"] = values
     for name, estimates in measurement.examples.items():
-        arrays[f"{name}_examples"] = estimates
+        arrays[f"{name}_examples"] = estimates[:examples]
     return arrays

@@ -24,6 +24,7 @@ import numpy as np
 
 from privynet_jax.cloud_network import BatchedNetwork, network_for, times
 from privynet_jax.errors import UserError
+from privynet_jax.files import check_is_new
 from privynet_jax.networks import load_networks, save_networks
 from privynet_jax.stored import damaged_if
 from privynet_jax.wheels import sha256_of, verify_sha256
@@ -123,7 +124,7 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
     Raises:
         UserError: something is in the way.
     """
-    check_is_free(folder)
+    check_is_new(folder)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -134,12 +135,6 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
             json.dumps(_manifest(partial, classifier), indent=1) + "\n", encoding="utf-8"
         )
         os.replace(partial, folder)
-
-
-def check_is_free(folder: Path) -> None:
-    """Raises UserError where something is in the way of a new classifier."""
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} exists already; give a new folder, or delete that one first")
 
 
 def is_classifier(folder: Path) -> bool:

@@ -30,7 +30,6 @@ from privynet_jax import partition, termination
 from privynet_jax.classifier import (
     Classifier,
     Validation,
-    check_is_free,
     is_classifier,
     open_classifier,
     save_classifier,
@@ -38,7 +37,7 @@ from privynet_jax.classifier import (
 from privynet_jax.cloud_network import network_for
 from privynet_jax.cloud_run import CloudRun, Data, best_of
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
+from privynet_jax.files import check_is_new, write_atomically
 from privynet_jax.group_checkpoints import GroupCheckpoint
 from privynet_jax.stored import damaged_if
 from privynet_jax.training import Schedule
@@ -133,7 +132,7 @@ def train_to_folder(
         found = open_classifier(folder)
         check_same(folder, {"release": found.release, **found.settings}, described)
         return None
-    check_is_free(folder)
+    check_is_new(folder)
     working = folder.with_name(f"{folder.name}.training")
     data_of(release, settings)  # complains before anything is written
     _claim(working, described)

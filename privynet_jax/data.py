@@ -161,7 +161,9 @@ def _checked_limits(
         *((f"max_images of {name}", limit, 1) for name, limit in limits.items()),
     ]:
         if value < least:
-            raise UserError(f"Expected {what} of at least {least}, got {value}")
+            raise UserError(
+                f"{what} is {value}; allowed are {least} and more; leave it out for the usual"
+            )
     return limits
 
 

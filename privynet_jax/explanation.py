@@ -1,7 +1,7 @@
 """A planner's decision in words and units, for the person who plans. No JAX here.
 
-print(explained(decision, config))      # the whole summary, of a plan or of why there is none
-raise UserError(refusal(decision))      # one line: nothing fits, and the smallest change
+print(explained(decision, config))  # the whole summary, of a plan or of why there is none
+raise UserError(refusal(decision))  # one line: nothing fits, and the smallest change
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,9 @@ _WORDS: Mapping[str, tuple[str, str, int, str]] = {
 }
 _STATISTICS = {
     "mean": "the mean over images",
+    "median": "the median over images",
     "p95": "the 95th percentile over images",
+    "p99": "the 99th percentile over images",
     "max": "the worst image",
 }
 _SHOWN = 3
@@ -139,11 +141,8 @@ def _binding_lines(decision: Decision) -> list[str]:
     names = _joined([_WORDS[name][0] for name in decision.binding], "and")
     if not names:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
-    return [
-        f"Binding: {names}. Each of them, if it were taken away alone, would allow a better "
-        "accuracy.",
-        *lines,
-    ]
+    those = "Without it" if len(decision.binding) == 1 else "Without any one of these"
+    return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
 
 
 def _relaxation(relaxation: Relaxation, decision: Decision) -> str:

@@ -58,6 +58,18 @@ def check_is_new(folder: Path) -> None:
         raise UserError(f"{folder} exists already; give a new folder, or delete that one first")
 
 
+def checked_file(flag: str, path: str) -> Path:
+    """Returns the file that a flag names, with ~ for a home, where one can be written.
+
+    Raises:
+        UserError: a folder is there, or the folder that it should be in is not.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--{flag}={file} must be a file in a folder that exists; give such a file")
+    return file
+
+
 def is_remote(path: os.PathLike[str] | str) -> bool:
     """Whether a path names a place in a bucket, such as gs://bucket/folder."""
     return "://" in os.fspath(path)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import grid, training
+from privynet_jax import grid, layer_networks, training
 from privynet_jax.cells import Cell, training_key
 from privynet_jax.data import Part, Parts
 from privynet_jax.execution import Execution
@@ -26,7 +26,7 @@ from privynet_jax.group import Member, Progress
 from privynet_jax.inputs import LayerInputs
 from privynet_jax.mapping import MappedTask
 from privynet_jax.partition import spread_over_classes
-from privynet_jax.scoring import ATTACKER, Scoring, by_layer, layer_networks
+from privynet_jax.scoring import Scoring, by_layer
 from privynet_jax.subsets import LayerSums, Subset, layer_sums, linear_estimates, prepare
 from privynet_jax.training import CLOUD, Task
 
@@ -69,8 +69,8 @@ def fine_tuned_measurements(
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
         sums = layer_sums(layer, parts, width)
-        networks = layer_networks(
-            layer, sums, parts, tasks, scoring.shardings, depths, folder, seed
+        networks = layer_networks.trained(
+            layer, sums, parts, layer_networks.by_name(tasks), depths, folder, seed
         )
         of_layer = _tasks(tasks, steps, networks)
         yield from grid.layer_measurements(
@@ -91,7 +91,7 @@ def _mapped(tasks: Sequence[Task], execution: Execution) -> list[MappedTask]:
 
 def _tasks(tasks: tuple[Task, Task], steps: int, networks: Mapping[str, Any]) -> list[Task]:
     cloud, attacker = tasks
-    tuned = continued(attacker, networks[ATTACKER], steps)
+    tuned = continued(attacker, networks[layer_networks.ATTACKER], steps)
     return [
         continued(cloud, networks[CLOUD], steps),
         dataclasses.replace(

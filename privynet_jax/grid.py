@@ -10,8 +10,6 @@ the devices that `execution` found, `characterisation` keeps the results.
 
 import dataclasses
 import functools
-import itertools
-import math
 import operator
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,23 +20,17 @@ import numpy as np
 
 from privynet_jax import linear, termination, training
 from privynet_jax.cells import Cell, training_key
-from privynet_jax.data import Part, Parts, as_float
+from privynet_jax.data import Parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution
 from privynet_jax.features import LayerFeatures, image_features
 from privynet_jax.group import Group, Member, Progress
 from privynet_jax.group_checkpoints import Checkpoints, GroupCheckpoint
 from privynet_jax.inputs import LayerInputs
+from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import CloudNN, ResidualAttacker
 from privynet_jax.training import CLOUD, Schedule
-
-# Positions of representations that enter a Gram matrix: over 100 per unknown at 512 channels.
-GRAM_POSITIONS = 2**19
-# Share of the attacker's images on which the linear attack chooses its ridge.
-_HELD_OUT = 0.2
-# Positions whose neighbourhoods are formed at once: 64 images of 32 x 32, and 1 of 224 x 224.
-_GRAM_BATCH, _GRAM_BATCH_POSITIONS = 64, 2**16
 
 REPORTED = ("validation", "test")
 
@@ -320,23 +312,3 @@ def _member(
     # Channels that pad the representation are zero, so any weights would do; zeros are neatest.
     kernel = np.pad(attack.kernel, ((0, 0), (0, 0), (0, width - len(positions)), (0, 0)))
     return Member(positions, training_key(cell, seed), attack._replace(kernel=kernel))
-
-
-def linear_statistics(
-    layer: LayerFeatures, auxiliary: Part, positions: int = GRAM_POSITIONS
-) -> tuple[linear.LinearStatistics, linear.LinearStatistics]:
-    """Sums over the first auxiliary images, as many as `positions` allows: most; the rest."""
-    stored = layer.parts["auxiliary"]
-    per_image = math.prod(stored.shape[1:3])
-    count = min(len(auxiliary), -(-positions // per_image))
-    batch = max(1, min(_GRAM_BATCH, _GRAM_BATCH_POSITIONS // per_image))
-    fitted = max(1, count - max(1, round(_HELD_OUT * count)))
-
-    def sums(start: int, stop: int) -> linear.LinearStatistics:
-        cuts = [*range(start, stop, batch), stop]
-        return linear.gather_statistics(
-            (np.float32(stored[begin:end]), as_float(auxiliary.images[begin:end]))
-            for begin, end in itertools.pairwise(cuts)
-        )
-
-    return sums(0, fitted), sums(min(fitted, count - 1), count)

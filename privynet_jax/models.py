@@ -24,6 +24,8 @@ from privynet_jax.layout import depth_to_space, space_to_depth
 WORKING_STRIDE = 4
 # The depth at which a representation and the first convolution's output have one scale at first.
 _USUAL_DEPTH = 32
+# Positions of a grid, beyond which every one looking at every other one costs too much memory.
+_MOST_ATTENDED = 1024
 
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
@@ -47,6 +49,33 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
+class Attention(nn.Module):
+    """Every position looks at every other one, around a skip; it starts as the identity.
+
+    Where deep layers have blurred what was where, the whole image tells more than neighbours do.
+    """
+
+    width: int
+    num_heads: int = 4
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, width] -> the same."""
+        count, height, width, _ = x.shape
+        tokens = nn.LayerNorm(dtype=self.dtype)(x.reshape(count, height * width, self.width))
+        places = self.param("places", nn.initializers.normal(0.3), tokens.shape[1:])
+        # One matrix for all three: Muon (`optimisers`) is for matrices.
+        mixed = _Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
+        heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
+        query, key, value = jnp.moveaxis(heads, 2, 0)
+        found = nn.dot_product_attention(
+            query, key, value, dtype=self.dtype, precision=jax.lax.Precision.HIGHEST
+        )
+        zeros = nn.initializers.zeros
+        return x + _Dense(self.width, dtype=self.dtype, kernel_init=zeros)(found.reshape(x.shape))
+
+
 class WorkingGrid(nn.Module):
     """Brings a representation of any stride to the working grid, with `width` channels.
 
@@ -57,15 +86,16 @@ class WorkingGrid(nn.Module):
     width: int
     image_size: int
     dtype: DType = jnp.float32
+    working_stride: int = WORKING_STRIDE
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width]."""
+        """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width], 4 being the stride."""
         # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
         x = jnp.log1p(x)
         stride = self.image_size // x.shape[1]
-        folding = max(1, WORKING_STRIDE // stride)
-        unfolding = max(1, stride // WORKING_STRIDE)
+        folding = max(1, self.working_stride // stride)
+        unfolding = max(1, stride // self.working_stride)
         # Flax would scale by the padded depth, and so start small depths with weaker signals.
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
         width = unfolding**2 * self.width
@@ -129,6 +159,39 @@ class ResidualAttacker(nn.Module):
         return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
 
 
+class StrongAttacker(nn.Module):
+    """Representation and linear estimate -> correction of the estimate; strongest per second.
+
+    Of representations as large as the image it makes a grid of 2 x 2 pixels per position, where the
+    same weights answer for four times as many places. On the usual grid, attention follows each
+    block. `optimisers.muon` trains it.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        num_blocks: residual blocks.
+        dtype: of all that is computed; parameters and the correction are float32.
+    """
+
+    image_size: int
+    num_blocks: int = 2
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, estimate: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] and [N, S, S, 3] -> float32 [N, S, S, 3], S being image_size."""
+        fine = x.shape[1] == self.image_size
+        stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
+        x = WorkingGrid(width, self.image_size, self.dtype, stride)(x)
+        x += _Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(width, self.dtype)(x)
+            if not fine and x.shape[1] * x.shape[2] <= _MOST_ATTENDED:
+                x = Attention(width, dtype=self.dtype)(x)
+        zeros, pixels = nn.initializers.zeros, stride**2 * 3
+        head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
+        return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
+
+
 def cloud_nn(
     num_classes: int, image_size: int = 32, width: int = 64, dtype: DType = jnp.float32
 ) -> CloudNN:
@@ -141,3 +204,10 @@ def attacker(
 ) -> ResidualAttacker:
     """Returns the trained attacker's network; see `ResidualAttacker` for shapes."""
     return ResidualAttacker(image_size, width, num_blocks, dtype)
+
+
+def strong_attacker(
+    image_size: int = 32, num_blocks: int = 2, dtype: DType = jnp.float32
+) -> StrongAttacker:
+    """Returns the strong attacker's network; see `StrongAttacker` for shapes."""
+    return StrongAttacker(image_size, num_blocks, dtype)

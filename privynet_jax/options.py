@@ -14,6 +14,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import special
+
 from privynet_jax.errors import UserError
 from privynet_jax.plans import Expectation, Interval, costs_of
 from privynet_jax.results import CellResult
@@ -28,8 +30,6 @@ LEAST_FREEDOM = 4
 ASSUMED_SPREAD = {"accuracy": 0.05, "psnr_db": 2.0, "ssim": 0.08}
 # What a number can be at all: an interval may not promise more.
 _BOUNDS = {"accuracy": (0.0, 1.0), "psnr_db": (0.0, 100.0), "ssim": (-1.0, 1.0)}
-# The 95th percentile of Student's t, where the series below is not good enough.
-_STUDENT_95 = {1: 6.3138, 2: 2.9200, 3: 2.3534, 4: 2.1318}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,22 +135,6 @@ def spread_is_assumed(options: Sequence[Option]) -> bool:
     return all(option.draws == 1 for option in options)
 
 
-def student_95(freedom: float) -> float:
-    """Returns the 95th percentile of Student's t, to 0.001; of the normal for infinite freedom.
-
-    From 5 degrees on by the series in 1/freedom of Abramowitz and Stegun, 26.7.5.
-    """
-    if freedom in _STUDENT_95:
-        return _STUDENT_95[freedom]
-    z = statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
-
-
 def _checked_row(result: CellResult, columns: Mapping[str, str]) -> dict[str, Any]:
     # A row's largest value hides what is not a number, so every attack is looked at.
     rows = [result.row(), *result.attack_rows()]
@@ -178,9 +162,15 @@ def _intervals(
         if not freedom:
             spread, freedom = ASSUMED_SPREAD[name], math.inf
         mean = statistics.fmean(values)
-        reach = student_95(freedom) * spread * math.sqrt(1 + 1 / len(values))
+        reach = _quantile(freedom) * spread * math.sqrt(1 + 1 / len(values))
         intervals[shape] = Interval(mean, max(mean - reach, low), min(mean + reach, high))
     return intervals
+
+
+def _quantile(freedom: float) -> float:
+    """Of Student's t, the percentile that the upper end of an interval is; of the normal at inf."""
+    upper = (1 + COVERAGE) / 2
+    return float(special.ndtri(upper) if math.isinf(freedom) else special.stdtrit(freedom, upper))
 
 
 def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

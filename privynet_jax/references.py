@@ -1,6 +1,7 @@
 """What every cell is to be compared with: no split at all, and no attack at all.
 
-`grid` trains the one, NumPy is enough for the other, `characterisation` writes both to a table.
+`grid` trains the one, NumPy is enough for the other, `characterisation` writes both to a table, and
+`attacked_pictures` tells what the second does to each test image.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from privynet_jax.data import Part, Parts, as_float
 from privynet_jax.execution import Execution
 from privynet_jax.results import AttackResult
 from privynet_jax.risk import summarise
+from privynet_jax.risk_tables import AttackedPictures
 
 _BATCH = 256
 
@@ -47,6 +49,12 @@ def reference_rows(
 
 
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+
+
+def attacked_pictures(parts: Parts) -> AttackedPictures:
+    """Returns what is known of the test images before anybody attacks them."""
+    quality = _quality(_mean_image(parts.auxiliary), parts.test)
+    return AttackedPictures(parts.test.labels, parts.class_names, quality)
 
 
 def _mean_image(part: Part) -> np.ndarray:

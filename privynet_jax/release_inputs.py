@@ -55,6 +55,11 @@ class Pictures:
         source, place = self._place(index)
         return source.name(place)
 
+    def listed_name(self, index: int) -> str:
+        """Returns its name in lists, for a folder the path below it: `experiments.predict`'s."""
+        name = self.name(index)
+        return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
+
     def _place(self, index: int) -> tuple[StoredImages, int]:
         for source in self.sources:
             if index < len(source):
@@ -154,7 +159,7 @@ def order_table(pictures: Pictures, chosen: np.ndarray) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", "picture"])
-    table.writerows((row, pictures.name(index)) for row, index in enumerate(chosen.tolist()))
+    table.writerows((row, pictures.listed_name(index)) for row, index in enumerate(chosen.tolist()))
     return text.getvalue()
 
 

@@ -65,7 +65,7 @@ class AttackResult:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AttackResult":
         """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else."""
-        distributions = {metric: Distribution(**entry[metric]) for metric in _METRICS}
+        distributions = {metric: Distribution.from_json(entry[metric]) for metric in _METRICS}
         return cls(**{**entry, **distributions})
 
     def columns(self) -> dict[str, float | str]:
@@ -118,7 +118,8 @@ class CellResult:
         """The attacker with the highest mean PSNR: the cell's privacy loss is its."""
         return max(self.attacks, key=lambda attack: attack.psnr_db.mean)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """Returns the columns that say which cell this is, spelled alike in all tables."""
         return {
             "num_layers": self.num_layers,
             "layer": self.layer,
@@ -141,7 +142,7 @@ class CellResult:
     def row(self) -> dict[str, Any]:
         """Returns the cell's row of `results.csv`."""
         return {
-            **self._identity(),
+            **self.identity(),
             "accuracy": self.accuracy,
             "validation_accuracy": self.validation_accuracy,
             **self._privacy_loss(),
@@ -152,4 +153,4 @@ class CellResult:
 
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
-        return [{**self._identity(), **attack.columns()} for attack in self.attacks]
+        return [{**self.identity(), **attack.columns()} for attack in self.attacks]

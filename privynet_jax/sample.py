@@ -23,6 +23,9 @@ from privynet_jax.pictures import decode_or_skip
 
 # What Fisher's score needs of a class: a mean and a spread.
 LEAST_PER_CLASS = 2
+# Unless a number is asked for: so many, but of each class no more than a share. An audit leaves the
+# sample out, and what is left must be enough to train attackers on.
+USUAL, _USUAL_SHARE = 500, 3
 _MOST = 100_000
 _DIGEST_DIGITS = 16
 
@@ -38,12 +41,14 @@ class Sample:
         labels: int32 [N], indices into `class_names`.
         class_names: of the whole data set.
         digests: [N], `digest_of` each image.
+        available: how many pictures they were drawn from.
     """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
     digests: tuple[str, ...]
+    available: int
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,7 +59,7 @@ def load_sample(
     *,
     data_dir: Path | str | None,
     image_size: int,
-    count: int = 500,
+    count: int | None = None,
     seed: int = 0,
     skip_unreadable: bool = False,
 ) -> Sample:
@@ -66,7 +71,8 @@ def load_sample(
         dataset: `folder:PATH` with one subfolder per class, or what `data.load_parts` takes.
         data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
         image_size: pictures are cropped to their central square and resized to this, in pixels.
-        count: how many; all of them where there are fewer.
+        count: how many; all of them where there are fewer. None: 500, but at most a third of each
+            class.
         seed: of the draw.
         skip_unreadable: draw others in place of pictures that cannot be decoded.
 
@@ -74,7 +80,7 @@ def load_sample(
         UserError: a bad argument, a data set that cannot be had, a picture that cannot be decoded
             (named), or classes with less than `LEAST_PER_CLASS` pictures in the sample.
     """
-    if not 1 <= count <= _MOST:
+    if count is not None and not 1 <= count <= _MOST:
         raise UserError(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
@@ -83,9 +89,14 @@ def load_sample(
     train, _, class_names = read_labelled(dataset, data_dir)
     shuffled = train.take(stream_of(seed, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
-    images, labels = _decode(in_turn, image_size, min(count, len(train)), skip_unreadable)
+    most = np.bincount(train.labels, minlength=len(class_names))
+    if count is None:
+        most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
+    wanted = min(USUAL if count is None else count, int(most.sum()))
+    images, labels = _decode(in_turn, image_size, wanted, most, skip_unreadable)
     _check_classes(dataset, labels, class_names)
-    return Sample(images, labels, class_names, tuple(digest_of(image) for image in images))
+    digests = tuple(digest_of(image) for image in images)
+    return Sample(images, labels, class_names, digests, available=len(train))
 
 
 def digest_of(image: np.ndarray) -> str:
@@ -103,14 +114,17 @@ def digest_of(image: np.ndarray) -> str:
 
 
 def _decode(
-    split: EncodedSplit, image_size: int, count: int, skip_unreadable: bool
+    split: EncodedSplit, image_size: int, count: int, most: np.ndarray, skip_unreadable: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` pictures that can be decoded, with their labels."""
+    """Pictures and labels: the first `count` that can be decoded, of each class at most `most`."""
     pictures, labels, skipped = [], [], 0
+    left = most.copy()
     with tqdm(total=count, desc="reading the sample", unit="picture", delay=2) as bar:
         for index in range(len(split)):
             if len(pictures) == count:
                 break
+            if not left[split.labels[index]]:
+                continue
             name = split.images.name(index)
             picture = decode_or_skip(split.images[index], image_size, name, skip_unreadable)
             if picture is None:
@@ -118,6 +132,7 @@ def _decode(
                 continue
             pictures.append(picture)
             labels.append(split.labels[index])
+            left[split.labels[index]] -= 1
             bar.update()
     if skipped:
         _LOG.warning("passed over %d unreadable pictures of the sample", skipped)

@@ -12,9 +12,7 @@ images, the same for all cells.
 
 import dataclasses
 import itertools
-import logging
 import operator
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,17 +22,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import amortised, training
+from privynet_jax import layer_networks, training
 from privynet_jax.amortised import Shardings
 from privynet_jax.cells import Cell
 from privynet_jax.data import Parts
-from privynet_jax.errors import UserError
-from privynet_jax.execution import data_parallel
 from privynet_jax.features import LayerFeatures
 from privynet_jax.grid import REPORTED, Measurement
 from privynet_jax.group import Progress
 from privynet_jax.metrics import correct
-from privynet_jax.networks import load_networks, save_networks
 from privynet_jax.partition import spread_over_classes
 from privynet_jax.probe import pool_part, probe_scores
 from privynet_jax.subsets import (
@@ -47,14 +42,10 @@ from privynet_jax.subsets import (
 )
 from privynet_jax.training import CLOUD, LINEAR, Task
 
-_LOG = logging.getLogger(__name__)
 AMORTISED = "amortised"
 # What an attacker has besides the representations under attack: the imputation knows how released
 # channels vary together with the others.
 ALL_CHANNELS = "pairs, all channels"
-# The pool's depths reach beyond those of the grid by this factor, on both sides.
-_MARGIN = 1.5
-ATTACKER = "attacker"
 
 # Stacked subsets on the devices -> a `Measurement`'s fields with a leading axis.
 _Score = Callable[[Subset], dict[str, Any]]
@@ -112,8 +103,8 @@ def amortised_measurements(
     for num_layers, mine in by_layer(missing):
         layer = features[num_layers]
         sums = layer_sums(layer, parts, max(depths))
-        networks = layer_networks(
-            layer, sums, parts, tasks, scoring.shardings, depths, folder, seed
+        networks = layer_networks.trained(
+            layer, sums, parts, layer_networks.by_name(tasks), depths, folder, seed
         )
         networks = jax.device_put(networks, scoring.shardings[1])
         samples = _samples(layer, parts, scoring)
@@ -126,7 +117,7 @@ def amortised_measurements(
                 for part, sample in samples.items()
             }
             attacked = {
-                part: score_images(networks[ATTACKER], subsets, *sample["attacked"])
+                part: score_images(networks[layer_networks.ATTACKER], subsets, *sample["attacked"])
                 for part, sample in samples.items()
             }
             return {"accuracy": right, **_by_attacker(attacked)}
@@ -171,51 +162,6 @@ def linear_measurements(
             return {"accuracy": right, **_by_attacker(attacked)}
 
         yield from _measurements(mine, layer, sums, score, scoring, width, progress)
-
-
-def layer_networks(
-    layer: LayerFeatures,
-    sums: LayerSums,
-    parts: Parts,
-    tasks: tuple[Task, Task],
-    shardings: Shardings,
-    depths: Sequence[int],
-    folder: Path,
-    seed: int,
-) -> dict[str, Any]:
-    """Returns "cloud" and "attacker" -> params of a layer, from the folder or newly trained."""
-    stored = folder / f"layer_{layer.num_layers:02d}"
-    if stored.exists():
-        try:
-            return load_networks(stored)
-        except UserError as error:
-            _LOG.warning("%s; the networks of layer %d are trained again", error, layer.num_layers)
-            shutil.rmtree(stored)
-    key = amortised.layer_key(layer.num_layers, seed)
-    channels = len(layer.channels)
-    least = max(1, round(min(depths) / _MARGIN))
-    most = min(channels, round(max(depths) * _MARGIN))
-    pool = amortised.draw_pool(jax.random.fold_in(key, 0), sums, least, most, channels)
-    networks = {
-        name: amortised.train(
-            task,
-            jax.random.fold_in(key, 1),
-            pool,
-            layer,
-            parts,
-            data_parallel(dividing=task.schedule.batch_size),
-        )
-        for name, task in zip((CLOUD, ATTACKER), tasks, strict=True)
-    }
-    for name, params in networks.items():
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-            raise UserError(
-                f"the amortised {name} network of layer {layer.num_layers} diverged; "
-                "train it with a lower learning rate"
-            )
-    save_networks(stored, networks)
-    # Another process may have been faster; all are to use the same.
-    return load_networks(stored)
 
 
 def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:

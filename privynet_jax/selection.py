@@ -30,7 +30,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.extraction import check_finite, codings_of, in_batches, scales_of
 from privynet_jax.features import extractor
 from privynet_jax.fisher import fisher_scores
-from privynet_jax.plans import Selection, entropy_bits
+from privynet_jax.plans import Selection
+from privynet_jax.secret_draw import entropy_bits
 from privynet_jax.topology import (
     CONV_LAYERS,
     RANDOM,

@@ -2,9 +2,10 @@
 
 It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
 `cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
-and the tables. Several processes may fill one work directory, also on different machines: each cell
-is written by one of them, the tables by all. `characterisation` fills it; `results` says what a
-cell's result is. No JAX here.
+`test_pictures.npz` (what is known of the test images before any attack), and the tables. Several
+processes may fill one work directory, also on different machines: each cell is written by one of
+them, the tables by all. `characterisation` fills it; `results` says what a cell's result is. No JAX
+here.
 
     store = ResultStore.open(Path("runs/first"), config)
     store.save(result, arrays)
@@ -37,6 +38,7 @@ from privynet_jax.topology import ChannelPool, Topology
 
 # What reading a damaged archive of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_TEST_PICTURES = "test_pictures.npz"
 # What `existing` promises of the settings; an older version may have kept less of them.
 _GRID = ("layers", "depths")
 _NEEDED = {
@@ -99,6 +101,7 @@ class ResultStore:
         config = _read_json(path, "restore it, or characterise again in a new folder")
         wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
         wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
+        wrong += ["selections"] if config.get("selections") == [] else []
         if wrong:
             raise UserError(
                 f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "
@@ -134,9 +137,7 @@ class ResultStore:
 
     def save(self, result: CellResult, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes one finished cell: per-image and example arrays first, then the result."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_atomically(self._path(result.name, "npz"), buffer.getvalue())
+        _write_arrays(self._path(result.name, "npz"), arrays)
         content = json.dumps(dataclasses.asdict(result), indent=1)
         write_atomically(self._path(result.name, "json"), content)
         self._loaded.pop(result.name, None)
@@ -164,12 +165,23 @@ class ResultStore:
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Returns the arrays that were saved with a cell."""
-        path = self._path(name, "npz")
-        try:
-            with np.load(path) as arrays:  # allow_pickle stays off
-                return dict(arrays)
-        except _DAMAGE:
-            raise _damaged(path) from None
+        return _read_arrays(self._path(name, "npz"), _MAKE_ANEW)
+
+    def has_test_pictures(self) -> bool:
+        """Whether `save_test_pictures` was called; not in a work directory of earlier versions."""
+        return (self.workdir / _TEST_PICTURES).exists()
+
+    def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps what is known of the test images before any attack (`risk_tables`)."""
+        _write_arrays(self.workdir / _TEST_PICTURES, arrays)
+
+    def load_test_pictures(self) -> dict[str, np.ndarray]:
+        """Returns what `save_test_pictures` kept.
+
+        Raises:
+            UserError: it is missing, as in a work directory of an earlier version, or damaged.
+        """
+        return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
 
     def save_candidates(
         self, selection: str, num_layers: int, depth: int, pool: ChannelPool
@@ -295,6 +307,20 @@ def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[
             f"{workdir} was made with other settings: {'; '.join(differences)}; "
             "give the old settings, or a new folder as --workdir"
         )
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as arrays:  # allow_pickle stays off
+            return dict(arrays)
+    except _DAMAGE:
+        raise _damaged(path, remedy) from None
 
 
 _MAKE_ANEW = "delete it and run again to have it made anew"

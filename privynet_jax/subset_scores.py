@@ -26,7 +26,7 @@ from scipy import linalg, special
 from privynet_jax import linear
 from privynet_jax.data import Parts
 from privynet_jax.features import LayerFeatures
-from privynet_jax.grid import linear_statistics
+from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.partition import spread_over_classes
 
 # Fields per side at most: finer ones tell no more of a class.

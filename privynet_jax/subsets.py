@@ -20,9 +20,9 @@ import numpy as np
 from privynet_jax import linear
 from privynet_jax.data import Parts
 from privynet_jax.features import LayerFeatures
-from privynet_jax.grid import linear_statistics
 from privynet_jax.imputation import Components, Imputation, fit_components, impute
 from privynet_jax.layout import depth_to_space
+from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.models import WORKING_STRIDE
 from privynet_jax.probe import RIDGES as PROBE_RIDGES
 from privynet_jax.probe import Probe, ProbeSums, fit_probe, gather_probe_sums
@@ -33,7 +33,7 @@ _ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2
 _COMPONENTS, _STEM_INPUTS = 128, 512
 # Auxiliary images whose covariance is taken, and the fewest for the linear attack's sums.
 _IMAGES = 512
-# Positions per unknown of the linear attack; `grid` can afford more.
+# Positions per unknown of the linear attack; `grid`'s dedicated attacks can afford more.
 _POSITIONS_PER_UNKNOWN = 128
 _BATCH = 64
 _HIGHEST = jax.lax.Precision.HIGHEST

@@ -64,6 +64,47 @@ def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
     return EncodedDataset(train, test or None, tuple(builder.info.features[label_key].names))
 
 
+def read_feature(
+    dataset: str, data_dir: Path | str | None, feature: str
+) -> Iterator[tuple[bytes, int]]:
+    """Yields (encoded image, value) of a whole-number feature, of every example of every split.
+
+    Args:
+        dataset: as for `read_dataset`.
+        data_dir: likewise.
+        feature: its name, such as "scale" of `photo_patches`.
+
+    Raises:
+        UserError: as for `read_dataset`, or the data set has no such feature.
+    """
+    with _quiet():
+        builder = _prepared_builder(dataset, data_dir)
+        _check_features(builder.info, dataset)
+        features = builder.info.features
+        whole = [
+            name
+            for name, kind in features.items()
+            if kind.shape == () and np.issubdtype(kind.np_dtype, np.integer)
+        ]
+        if feature not in whole:
+            raise UserError(
+                f"{dataset} has no whole number {feature!r} per image; it has {', '.join(whole)}"
+            )
+        image_key, _ = builder.info.supervised_keys
+        decoders = {image_key: tfds.decode.SkipDecoding()}
+        sources = [builder.as_data_source(name, decoders=decoders) for name in builder.info.splits]
+    for source in sources:
+        for index in range(len(source)):
+            try:
+                example = source[index]
+            except Exception as error:  # array_record raises bare RuntimeErrors
+                raise UserError(
+                    f"cannot read {builder.data_dir}: {_first_line(error)}; delete that folder to "
+                    "have it prepared anew"
+                ) from None
+            yield example[image_key], int(example[feature])
+
+
 def _prepared_builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuilder:
     builder = _builder(dataset, data_dir)
     if not builder.is_prepared():
@@ -87,6 +128,8 @@ def _builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuil
         reason = f"the closest names are {', '.join(close)}"
     except Exception as error:  # TFDS raises many types for a bad version, config or folder
         reason = _first_line(error)
+    if Path(dataset).is_dir():
+        reason = f"a folder is given as folder:{dataset}"
     raise UserError(
         f"cannot open the data set {dataset!r}: {reason}; allowed are TFDS data sets by name, and "
         f"what is prepared in the data_dir, here {data_dir or 'the default'}"

@@ -22,6 +22,7 @@ import optax
 
 from privynet_jax import linear, metrics
 from privynet_jax.errors import UserError
+from privynet_jax.optimisers import Optimiser, adamw, clipped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Task:
         loss: (outputs, targets) -> float32 scalar.
         measure: (outputs, targets) -> name -> float32 [N], one value per image.
         schedule: None where there is nothing to train.
+        optimiser: what makes updates of gradients.
     """
 
     name: str
@@ -97,10 +99,14 @@ class Task:
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     measure: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     schedule: Schedule | None
+    optimiser: Optimiser = adamw
 
 
 CLOUD, LINEAR, RESIDUAL = "cloud", "linear", "residual"
 LABEL_SMOOTHING = 0.1
+# The squared error at which the gradients of both losses are equally large, so that one clipping
+# serves both; and one that counts as none: 50 dB.
+_USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
 CURVE_POINTS = 10
 
 
@@ -124,21 +130,65 @@ def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
     )
 
 
-def attacker_task(network: nn.Module, schedule: Schedule) -> Task:
-    """Returns the trained attacker's task: images float32 [N, H, W, 3] from representations.
+def squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the mean squared error over all values."""
+    return jnp.mean(jnp.square(estimates - images))
+
+
+def log_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Returns the mean over images of the logarithm of their squared errors: PSNR, but for a scale.
+
+    Privacy loss is the mean of each image's PSNR, so the attacker who minimises this attacks what
+    is reported. It cares for images that it already rebuilds well as much as for the others.
+    """
+    errors = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
+    return _USUAL_ERROR * jnp.mean(jnp.log(errors + _LEAST_ERROR))
+
+
+def attacker_task(
+    network: nn.Module,
+    schedule: Schedule,
+    *,
+    name: str = RESIDUAL,
+    stream: int = 1,
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
+    optimiser: Optimiser = adamw,
+    shows_estimate: bool = False,
+) -> Task:
+    """Returns a trained attacker's task: images float32 [N, H, W, 3] from representations.
 
     Its extras are the cell's `linear.LinearAttack`, which the network corrects.
+
+    Args:
+        network: representations -> correction.
+        schedule: of its training.
+        name: what results call it.
+        stream: of random numbers; another one for each trained attacker of a cell, from 3.
+        loss: `squared_error` or `log_error`.
+        optimiser: `adamw` or `muon`.
+        shows_estimate: the network is given the linear estimate as well (`StrongAttacker`).
     """
+
+    def init(key: jax.Array, x: jax.Array) -> Any:
+        blank = jnp.zeros((len(x), network.image_size, network.image_size, 3))
+        return network.init(key, x, blank)
+
+    def predict(params: Any, attack: linear.LinearAttack, x: jax.Array) -> jax.Array:
+        estimate = linear.reconstruct(attack, x)
+        shown = (estimate,) if shows_estimate else ()
+        return estimate + network.apply(params, x, *shown)
+
     return Task(
-        name=RESIDUAL,
+        name=name,
         part="auxiliary",
         targets="images",
-        stream=1,
-        init=network.init,
-        predict=lambda params, attack, x: linear.reconstruct(attack, x) + network.apply(params, x),
-        loss=_squared_error,
+        stream=stream,
+        init=init if shows_estimate else network.init,
+        predict=predict,
+        loss=loss,
         measure=image_quality,
         schedule=schedule,
+        optimiser=optimiser,
     )
 
 
@@ -151,7 +201,7 @@ def linear_task() -> Task:
         stream=2,
         init=lambda key, x: {},
         predict=lambda _, attack, x: linear.reconstruct(attack, x),
-        loss=_squared_error,
+        loss=squared_error,
         measure=image_quality,
         schedule=None,
     )
@@ -176,15 +226,22 @@ def train_step(
         representations: [B, h, w, D] of any floating type; computed with as float32.
         targets: labels int [B], or images uint8 [B, H, W, 3].
     """
+    loss, descent = gradients(task, state.params, extras, representations, targets)
+    updates, optimiser = _optimiser(task).update(descent, state.optimiser, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return State(params, optimiser, _continued(state.curve, task, loss)), loss
+
+
+def gradients(
+    task: Task, params: Any, extras: Any, representations: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, Any]:
+    """Returns the loss on one mini-batch, and its gradients; arguments as in `train_step`."""
     x, y = representations.astype(jnp.float32), _as_targets(targets)
 
     def loss_of(params: Any) -> jax.Array:
         return task.loss(task.predict(params, extras, x), y)
 
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
-    updates, optimiser = _optimiser(task).update(gradients, state.optimiser, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return State(params, optimiser, _continued(state.curve, task, loss)), loss
+    return jax.value_and_grad(loss_of)(params)
 
 
 def train_steps(
@@ -276,10 +333,6 @@ def _continued(curve: Curve, task: Task, loss: jax.Array) -> Curve:
     return Curve(curve.step + 1, curve.sums.at[stretch].add(loss))
 
 
-def _squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
-    return jnp.mean(jnp.square(estimates - images))
-
-
 def _as_targets(targets: jax.Array) -> jax.Array:
     """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
     return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
@@ -295,6 +348,4 @@ def _optimiser(task: Task) -> optax.GradientTransformation:
         warmup_steps=schedule.steps // 10,
         decay_steps=schedule.steps,
     )
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=schedule.weight_decay)
-    )
+    return clipped(task.optimiser(rate, schedule.weight_decay))

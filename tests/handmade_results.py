@@ -11,11 +11,15 @@ def attack(attacker, psnr_db, ssim=0.5):
     return AttackResult(
         attacker=attacker,
         knowledge="pairs",
-        psnr_db=Distribution(mean=psnr_db, p95=psnr_db + 5, max=psnr_db + 9),
-        ssim=Distribution(mean=ssim, p95=ssim + 0.2, max=ssim + 0.3),
-        validation_psnr_db=Distribution(psnr_db - 0.25, psnr_db + 4.75, psnr_db + 8.75),
-        validation_ssim=Distribution(mean=ssim - 0.01, p95=ssim + 0.19, max=ssim + 0.29),
+        psnr_db=_spread(psnr_db, 1, 5, 7, 9),
+        ssim=_spread(ssim, 0.05, 0.2, 0.25, 0.3),
+        validation_psnr_db=_spread(psnr_db - 0.25, 1, 5, 7, 9),
+        validation_ssim=_spread(ssim - 0.01, 0.05, 0.2, 0.25, 0.3),
     )
+
+
+def _spread(mean, *above):
+    return Distribution(mean, *(mean + step for step in above))
 
 
 def cell(num_layers=2, depth=3, draw=0, accuracy=0.5, attacks=None, selection="random"):

@@ -3,7 +3,8 @@
 import package_samples
 from handmade_package import fill
 
-from privynet_jax.plans import Expectation, Interval, Limits, Selection, entropy_bits
+from privynet_jax.plans import Expectation, Interval, Limits, Selection
+from privynet_jax.secret_draw import entropy_bits
 from privynet_jax.topology import Topology
 
 IMAGE_SIZE, DEPTH = 16, 3
@@ -12,6 +13,7 @@ SEED = "c7" * 32
 CANDIDATES = (4, 9, 17, 30, 41, 63)
 # As a work directory's config.json has them.
 SETTINGS = {
+    "seed": 0,
     "cloud": {"steps": 2, "batch_size": 8, "learning_rate": 2e-3, "weight_decay": 1e-4},
     "attacker": {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "weight_decay": 1e-4},
     "cloud_width": 8,
@@ -36,7 +38,7 @@ def plan(weights, **changes):
             Interval(0.5, 0.4, 0.6), Interval(12.0, 11.0, 13.0), Interval(0.3, 0.2, 0.4)
         ),
         "class_names": ("cats", "dogs"),
-        "characterised": {"seed": 0, "settings": SETTINGS},
+        "characterised": {"settings": SETTINGS},
     }
     topology = Topology(2, selection.channels(DEPTH))
     return package_samples.plan(weights, topology, IMAGE_SIZE, **{**fields, **changes})

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from privynet_jax import Config, characterise
+from privynet_jax import Config, amortised, characterise
 from privynet_jax import candidates as candidates_room
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
@@ -27,7 +27,7 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
     config = Config(
         workdir=folder / "run",
         layers=(3,),
-        depths=(60,),
+        depths=(16,),
         draws=1,
         selections=("random", "fisher", "both", "direct"),
         image_size=16,
@@ -44,6 +44,8 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("FIRST", 16), ("ROUNDS", 1), ("PER_ROUND", 16)):
             patch.setattr(candidates_room.optimisation, name, value)
+        for name in ("POOL", "_LEAST_POOL"):
+            patch.setattr(amortised, name, 16)
         return config, characterise(config)
 
 
@@ -52,14 +54,20 @@ def test_cells_draw_from_what_was_kept(finished):
     by_selection = {result.selection: result for result in done.results}
     assert list(by_selection) == ["random", "fisher", "both", "direct"]
     for selection in ("fisher", "both", "direct"):
-        core, candidates = done.store.load_candidates(selection, 3, 60)
+        core, candidates = done.store.load_candidates(selection, 3, 16)
         assert set(core) < set(by_selection[selection].channels) < {*core, *candidates}
     # The quarter with the lowest scores is out.
-    assert len(done.store.load_candidates("fisher", 3, 60).candidates) == 96
-    core, candidates = done.store.load_candidates("direct", 3, 60)
-    assert math.comb(len(candidates), 60 - len(core)) >= 2**20
+    assert len(done.store.load_candidates("fisher", 3, 16).candidates) == 96
+    core, candidates = done.store.load_candidates("direct", 3, 16)
+    assert math.comb(len(candidates), 16 - len(core)) >= 2**20
     assert len({result.channels for result in done.results}) == 4
-    assert {result.name for result in done.results} >= {"m03_d060_r00", "m03_d060_direct_r00"}
+    assert {result.name for result in done.results} >= {"m03_d016_r00", "m03_d016_direct_r00"}
+
+
+def test_the_search_trains_an_attacker_and_no_cloud_nn(finished):
+    _, done = finished
+    kept = [path.name for path in (done.store.workdir / "networks").iterdir()]
+    assert kept == ["layer_03_attacker"]
 
 
 def test_pruning_is_that_of_the_target_part(finished, vgg_weights, test_data_dir):
@@ -68,9 +76,9 @@ def test_pruning_is_that_of_the_target_part(finished, vgg_weights, test_data_dir
     rows = spread_over_classes(parts.target.labels, 500)
     images, labels = parts.target.images[rows], parts.target.labels[rows]
     scores = channel_scores(vgg_weights, images, labels, [3])[3]
-    assert done.store.load_candidates("both", 3, 60) == (
+    assert done.store.load_candidates("both", 3, 16) == (
         (),
-        pruned_candidates("both", scores, 60),
+        pruned_candidates("both", scores, 16),
     )
 
 
@@ -87,20 +95,20 @@ def test_nothing_is_searched_twice(finished, monkeypatch):
 
 def test_damaged_candidates_are_named(finished):
     _, done = finished
-    path = done.store.workdir / "candidates" / "direct_m03_d060.json"
+    path = done.store.workdir / "candidates" / "direct_m03_d016.json"
     content = path.read_text()
     damages = [
         {"core": [], "candidates": [1, 1]},
         {"core": [], "candidates": [128]},
-        {"core": list(range(61)), "candidates": [70]},
-        {"core": [], "candidates": list(range(59))},
+        {"core": list(range(17)), "candidates": [70]},
+        {"core": [], "candidates": list(range(15))},
         {"candidates": [1]},
         {"core": 3, "candidates": [1]},
     ]
     for damage in ("{", *map(json.dumps, damages)):
         path.write_text(damage)
-        with pytest.raises(UserError, match=r"direct_m03_d060.json is missing or damaged"):
-            done.store.load_candidates("direct", 3, 60)
+        with pytest.raises(UserError, match=r"direct_m03_d016.json is missing or damaged"):
+            done.store.load_candidates("direct", 3, 16)
     path.write_text(content)
 
 

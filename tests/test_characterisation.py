@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import json
 import re
 import shutil
 import signal
@@ -19,6 +20,7 @@ from privynet_jax import Config, amortised, characterisation, characterise, grid
 from privynet_jax.cells import grid_cells
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
+from privynet_jax.options import options_of
 from privynet_jax.processes import Share
 from privynet_jax.training import Schedule
 
@@ -171,6 +173,46 @@ def test_the_references_are_no_split_and_the_auxiliary_mean_image(finished, test
             assert float(mean_image["psnr_db_max"]) == pytest.approx(max(values), abs=1e-4)
 
 
+def test_risk_is_told_from_the_values_per_image(finished, test_data_dir):
+    rows = table(finished.config.workdir, "risk.csv")
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    guess = (np.float64(parts.auxiliary.images) / 255).mean(axis=0)
+    truth = np.float64(parts.test.images) / 255
+    baseline = [peak_signal_noise_ratio(image, guess, data_range=1.0) for image in truth]
+    for row, result in zip(rows, finished.done.results, strict=True):
+        arrays = finished.done.store.load_arrays(result.name)
+        values = arrays[f"{result.strongest.attacker}_psnr_db"]
+        assert row["attacker"] == result.strongest.attacker
+        assert float(row["psnr_db_p99"]) == pytest.approx(np.percentile(values, 99), abs=1e-4)
+        assert float(row["gain_db_mean"]) == pytest.approx(np.mean(values - baseline), abs=1e-4)
+        assert float(row["gain_db_max"]) == pytest.approx(np.max(values - baseline), abs=1e-3)
+        # At most 64 of the 40 test images, and more than are kept as examples.
+        assert arrays["perceptual"].shape == (40,)
+        assert float(row["perceptual_mean"]) == pytest.approx(arrays["perceptual"].mean())
+    of_classes = table(finished.config.workdir, "risk_classes.csv")
+    assert sum(int(row["images"]) for row in of_classes) == 40 * len(rows)
+    assert {row["class"] for row in of_classes} <= set(parts.class_names)
+
+
+def test_a_work_directory_of_an_earlier_version_is_completed(finished, tmp_path, monkeypatch):
+    """Three statistics, and nothing known of test images: read and completed, nothing trained."""
+    monkeypatch.setattr(grid, "characterise", None)
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    for name in ("risk.csv", "risk_classes.csv", "test_pictures.npz"):
+        (workdir / name).unlink()
+    for path in (workdir / "cells").glob("*.json"):
+        content = json.loads(path.read_text())
+        for attack in content["attacks"]:
+            for metric in ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim"):
+                del attack[metric]["median"], attack[metric]["p99"]
+        path.write_text(json.dumps(content))
+    done = characterise(dataclasses.replace(finished.config, workdir=workdir))
+    assert table(workdir, "risk.csv") == table(finished.config.workdir, "risk.csv")
+    assert [option.expected.psnr_db.expected for option in options_of(done.results, SIZE, "mean")]
+    with pytest.raises(UserError, match="has nan as psnr_db_median"):
+        options_of(done.results, SIZE, "median")
+
+
 def test_example_images_are_of_different_classes(finished, test_data_dir):
     parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
     labels = [
@@ -304,7 +346,8 @@ def test_estimates_fill_the_same_tables(estimated, finished):
     assert knowledge.get("amortised") in (None, "pairs, all channels")
     networks = config.workdir / "networks"
     kept = [path.name for path in sorted(networks.iterdir())] if networks.exists() else []
-    assert kept == (["layer_03", "layer_08"] if config.mode == "amortised" else [])
+    both = [f"layer_{layer}_{name}" for layer in ("03", "08") for name in ("attacker", "cloud")]
+    assert kept == (both if config.mode == "amortised" else [])
 
 
 def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeypatch):

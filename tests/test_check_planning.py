@@ -2,14 +2,11 @@
 
 import csv
 import shutil
-import sys
 
 import handmade_results as handmade
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
 
-from experiments import check_planning, cli
+from experiments import check_planning
 from experiments.check_planning import as_text, drawn_cases
 from privynet_jax.errors import UserError
 from privynet_jax.options import options_of
@@ -74,24 +71,18 @@ def test_the_summary_counts_and_averages():
     assert "best feasible cell: -1.0; against the best one with random channels: +8.0." in text
 
 
-def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, monkeypatch, capfd):
+def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, run_command):
     workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
     arguments = [
         f"--workdir={workdir}",
         f"--cache_dir={tiny_run.cache_dir}",
         f"--data_dir={tiny_run.data_dir}",
         "--num_limits=2",
-        "--margin_db=5",
-        "--training=1",
+        "--planned_margin_db=5",
+        "--attacked_for=1",
     ]
-    monkeypatch.setattr(sys, "argv", ["check_planning", *arguments])
-    app.define_help_flags()
-    with flagsaver.flagsaver(), pytest.raises(SystemExit) as exited:
-        cli.run(check_planning.main)
-    output, error = capfd.readouterr()
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["tests"])
-    assert exited.value.code is None, error
+    status, output, error = run_command(check_planning, *arguments)
+    assert status == 0, error
     rows = list(csv.DictReader((workdir / "planning.csv").open()))
     assert len(rows) == 2
     assert all(10 < float(row["psnr_db"]) < 30 for row in rows)

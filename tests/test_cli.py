@@ -179,7 +179,7 @@ def own_flags():
         ({"cloud_learning_rate": "nan"}, ["learning rate nan", "positive numbers"]),
         ({"attacker_learning_rate": "0"}, ["learning rate 0.0", "positive numbers"]),
         ({"dataset": "folder:/no/such/folder"}, ["/no/such/folder is no folder"]),
-        ({"max_images": "target=0"}, ["max_images of target", "at least 1", "got 0"]),
+        ({"max_images": "target=0"}, ["max_images of target is 0", "allowed are 1 and more"]),
         ({"pictured": "foo"}, ["--pictured names foo", "allowed", "m01_d001_r00"]),
         ({"cloud_steps": "0"}, ["--cloud_steps=0"]),
         ({"mode": "quick"}, ["--mode=quick", "dedicated|amortised|linear"]),

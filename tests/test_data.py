@@ -136,9 +136,9 @@ def test_too_few_images(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image_size": 0}, "image_size of at least 1, got 0"),
-        ({"seed": -1}, "seed of at least 0, got -1"),
-        ({"max_images": {"test": 0}}, "max_images of test of at least 1, got 0"),
+        ({"image_size": 0}, "image_size is 0; allowed are 1 and more"),
+        ({"seed": -1}, "seed is -1; allowed are 0 and more"),
+        ({"max_images": {"test": 0}}, "max_images of test is 0; allowed are 1 and more"),
         ({"max_images": {"train": 5}}, r"max_images names \['train'\]; allowed are target"),
     ],
 )

@@ -1,5 +1,6 @@
-"""The command that writes packages. It runs in processes of its own, as its users run it."""
+"""The command that writes packages; once in a process of its own, as its users run it."""
 
+import functools
 import json
 import re
 import subprocess
@@ -9,8 +10,9 @@ from pathlib import Path
 import package_samples as samples
 import pytest
 
+from experiments import export_local as command
 from privynet_jax.local_package import open_package
-from privynet_jax.plans import write_plan
+from privynet_jax.plan_file import write_plan
 from privynet_jax.topology import Topology
 
 PROJECT = Path(__file__).parents[1]
@@ -18,8 +20,14 @@ TOPOLOGY = Topology(2, (1, 5, 60))
 
 
 @pytest.fixture
-def export_local(test_data_dir):
-    """Runs the command; returns its exit status, output and errors."""
+def export_local(run_command, test_data_dir):
+    """Runs the command in this process; returns its exit status, output and errors."""
+    return functools.partial(run_command, command, f"--cache_dir={test_data_dir / 'weights'}")
+
+
+@pytest.fixture
+def apart(test_data_dir):
+    """Runs the command in a process of its own."""
 
     def run(*arguments):
         command = [sys.executable, "-m", "experiments.export_local", *map(str, arguments)]
@@ -37,12 +45,12 @@ def assert_refused(found, message):
     assert re.search(message, err)
 
 
-def test_a_plan_becomes_a_package(export_local, vgg_weights, tmp_path):
+def test_a_plan_becomes_a_package(apart, export_local, vgg_weights, tmp_path):
     plan = samples.plan(vgg_weights, TOPOLOGY, 32)
     write_plan(tmp_path / "plan.json", plan)
     out = tmp_path / "new" / "device"
     arguments = (f"--plan={tmp_path / 'plan.json'}", f"--out={out}", "--weights_dtype=float16")
-    status, text, err = export_local(*arguments)
+    status, text, err = apart(*arguments)
     assert (status, err) == (0, "")
     package = open_package(out)
     assert package.shape == (32, 32, 3)
@@ -78,7 +86,10 @@ def test_weights_of_the_flag_replace_the_plan_s_source(export_local, vgg_weights
     ("arguments", "message"),
     [
         (("--plan=plan.json",), "--plan and --out are both needed"),
-        (("--plan=none.json", "--out=device"), "none.json is no plan; give the plan.json that"),
+        (
+            ("--plan=none.json", "--out=device"),
+            "none.json cannot be read: No such",
+        ),
         (
             ("--plan=x", "--out=y", "--weights_dtype=int8"),
             "flag --weights_dtype=int8: .*<float32|float16>.*--help",

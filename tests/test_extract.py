@@ -2,41 +2,27 @@
 
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
 from handmade_package import contents, fill, handmade_package
 
-from experiments import cli, extract
+from experiments import extract
 from privynet_jax import release_manifest, releasing, termination
 from privynet_jax.errors import UserError
 from privynet_jax.releases import ReleaseWriter, open_release
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs the command in this process; returns its exit status, output and last line of errors."""
+def command(run_command, monkeypatch):
+    """Runs the command; returns its exit status, output and last line of errors."""
     monkeypatch.setattr(release_manifest, "_MOST_ROWS", 4)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    app.define_help_flags()  # once per process: not where they would be taken back
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["extract", *map(str, arguments)])
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as ended:
-                cli.run(extract.main)
-        out, errors = capsys.readouterr()
-        return ended.value.code or 0, out, (errors.splitlines() or [""])[-1]
+        done = run_command(extract, *arguments)
+        return done.status, done.output, (done.error.splitlines() or [""])[-1]
 
-    yield run
-    flags.FLAGS.unparse_flags()
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 @pytest.fixture
@@ -82,6 +68,11 @@ def test_every_flag_does_something(command, places, tmp_path):
     lines = (tmp_path / "order.csv").read_text().splitlines()
     assert (lines[0], len(lines)) == ("row,picture", 14)
     assert "broken" not in "".join(lines)
+    # As experiments.predict names pictures.
+    assert {line.partition(",")[2] for line in lines[1:]} == {
+        path.relative_to(tmp_path / "photos").as_posix()
+        for path in (tmp_path / "photos").rglob("*.png")
+    }
 
 
 @pytest.mark.parametrize(

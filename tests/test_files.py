@@ -14,6 +14,7 @@ from buckets import memory_bucket
 from etils import epath
 
 from privynet_jax import files
+from privynet_jax.errors import UserError
 from privynet_jax.files import is_remote, write_atomically, write_shared
 
 
@@ -219,3 +220,10 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     leave(f".shard.elsewhere.{dead}.12345678.old", age=2 * 24 * 3600)
     files.remove_abandoned(tmp_path)
     assert names(tmp_path) == sorted(kept)
+
+
+def test_a_file_to_write_needs_a_folder(tmp_path):
+    assert files.checked_file("out", str(tmp_path / "new.csv")) == tmp_path / "new.csv"
+    for wrong in (tmp_path, tmp_path / "none" / "new.csv"):
+        with pytest.raises(UserError, match=f"--out={wrong} must be a file in a folder that"):
+            files.checked_file("out", str(wrong))

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from jax import export
 
-from privynet_jax.models import ResidualBlock, attacker, cloud_nn
+from privynet_jax.models import (
+    Attention,
+    ResidualBlock,
+    attacker,
+    cloud_nn,
+    strong_attacker,
+)
 
 # (image size, stride of the representation): all of VGG16's strides, and larger images.
 GEOMETRIES = [(32, 1), (32, 2), (32, 4), (32, 8), (32, 16), (64, 2), (64, 16)]
@@ -131,3 +137,46 @@ def test_networks_and_their_gradients_lower_for_accelerators(network, stride):
     step = jax.jit(jax.value_and_grad(energy))
     exported = export.export(step, platforms=("cuda", "tpu"))(variables, x)
     assert exported.platforms == ("cuda", "tpu")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 8, 16])
+def test_the_strong_attacker_starts_at_no_correction_and_uses_the_estimate(stride):
+    network, x = strong_attacker(32), representations(32, stride)
+    estimate = jnp.full((len(x), 32, 32, 3), 0.3)
+    variables = jax.jit(network.init)(jax.random.key(0), x, estimate)
+    assert not np.any(network.apply(variables, x, estimate))
+    variables = randomised(variables)
+    apply = jax.jit(network.apply)
+    correction = apply(variables, x, estimate)
+    assert correction.shape == (len(x), 32, 32, 3)
+    assert np.isfinite(correction).all()
+    assert np.abs(correction - apply(variables, x, estimate + 0.1)).max() > 1e-3
+
+
+def test_attention_lets_every_position_see_every_other():
+    network, x = strong_attacker(64), representations(64, 4, count=1)
+    estimate = jnp.zeros((1, 64, 64, 3))
+    variables = randomised(jax.eval_shape(network.init, jax.random.key(0), x, estimate))
+    apply = jax.jit(network.apply)
+    far = x.at[0, 0, 0].add(3.0)
+    difference = apply(variables, far, estimate) - apply(variables, x, estimate)
+    assert np.abs(difference[0, -4:, -4:]).max() > 0
+
+
+def test_attention_by_hand():
+    network = Attention(width=4, num_heads=1)
+    x = jnp.arange(16, dtype=jnp.float32).reshape(1, 2, 2, 4) ** 1.5
+    variables = randomised(jax.eval_shape(network.init, jax.random.key(0), x))
+    params = jax.tree.map(np.asarray, variables["params"])
+    tokens = np.asarray(x).reshape(4, 4)
+    normal = (tokens - tokens.mean(1, keepdims=True)) / np.sqrt(tokens.var(1, keepdims=True) + 1e-6)
+    normal = normal * params["LayerNorm_0"]["scale"] + params["LayerNorm_0"]["bias"]
+    joint, out = params["Dense_0"], params["Dense_1"]
+    query, key, value = np.split(
+        (normal + params["places"]) @ joint["kernel"] + joint["bias"], 3, axis=1
+    )
+    scores = np.exp(query @ key.T / 2)
+    found = scores / scores.sum(1, keepdims=True) @ value
+    expected = tokens + found @ out["kernel"] + out["bias"]
+    # Float32 against float64: exponentials of sums of a few products.
+    np.testing.assert_allclose(network.apply(variables, x)[0].reshape(4, 4), expected, rtol=1e-3)

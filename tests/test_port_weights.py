@@ -1,5 +1,6 @@
 """The converter as a command: its table, its checkpoint, and every input that it refuses."""
 
+import functools
 import hashlib
 import json
 import os
@@ -14,10 +15,8 @@ import h5py
 import numpy as np
 import pytest
 import weight_samples as samples
-from absl import flags
-from absl.testing import flagsaver
 
-from experiments import cli, port_weights
+from experiments import port_weights
 from privynet_jax import weights
 from privynet_jax.checkpoint import save_checkpoint
 from privynet_jax.downloads import PublishedFile
@@ -28,19 +27,9 @@ LAYERS = samples.constant_layers()
 
 
 @pytest.fixture
-def port(monkeypatch, capsys):
-    """Runs the command in this process; returns its exit status, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["port_weights", *map(str, arguments)])
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as ended:
-                cli.run(port_weights.main)
-        return ended.value.code, *capsys.readouterr()
-
-    yield run
-    flags.FLAGS.unparse_flags()
+def port(run_command):
+    """Runs the command; returns status, output and error."""
+    return functools.partial(run_command, port_weights)
 
 
 def test_a_converted_file_is_the_same_weights(port, tmp_path):

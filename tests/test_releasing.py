@@ -56,13 +56,13 @@ def write(package, folder, out, labelled=True, **options):
     return write_release(package, find(folder, labelled), out, **options)
 
 
-def pixels_by_row(order_csv):
+def pixels_by_row(order_csv, folder):
     """The pictures of a release, decoded independently, in the order of its rows."""
     with open(order_csv, newline="") as file:
         table = list(csv.DictReader(file))
     assert [int(line["row"]) for line in table] == list(range(len(table)))
     paths = [line["picture"] for line in table]
-    return np.stack([np.asarray(Image.open(path)) for path in paths]), paths
+    return np.stack([np.asarray(Image.open(folder / path)) for path in paths]), paths
 
 
 # What a release holds.
@@ -74,8 +74,10 @@ def test_rows_are_normalised_representations_of_their_pictures(tmp_path, photos,
     written = write(package, photos, tmp_path / "out", dtype=dtype, order_out=order)
     assert (written.rows, written.skipped, written.shards_kept) == (ROWS, 0, 0)
     release = open_release(tmp_path / "out")
-    pixels, paths = pixels_by_row(order)
-    assert sorted(paths) == sorted(map(str, photos.rglob("*.png")))
+    pixels, paths = pixels_by_row(order, photos)
+    assert sorted(paths) == sorted(
+        path.relative_to(photos).as_posix() for path in photos.rglob("*.png")
+    )
     expected = np.asarray(package.local(as_float(pixels))) * package.scales
     # Other batches sum up in another order: a few units in the last place of float32. float16
     # keeps 11 bits; bytes are half a step of log(1 + x) off, at most, and read as float16.
@@ -123,7 +125,7 @@ def test_pictures_of_all_sizes_have_rows_of_one(tmp_path, package):
     Image.fromarray(grey).save(folder / "bird" / "wide.png")
     write(package, folder, tmp_path / "out", labelled=False, order_out=order)
     paths = [line.partition(",")[2] for line in order.read_text().splitlines()[1:]]
-    row = paths.index(str(folder / "bird" / "wide.png"))
+    row = paths.index("bird/wide.png")
     expected = package.local(np.full((1, 16, 16, 3), 200 / 255, np.float32)) * package.scales
     found = open_release(tmp_path / "out").representations[np.array([row])]
     np.testing.assert_allclose(found, expected, atol=1e-5)  # as above
@@ -240,12 +242,12 @@ def test_the_order_of_rows_is_what_order_out_says_and_stays_private(tmp_path, ph
     order = tmp_path / "order.csv"
     write(package, photos, tmp_path / "out", order_out=order)
     assert stat.S_IMODE(order.stat().st_mode) == 0o600
-    _, paths = pixels_by_row(order)
+    _, paths = pixels_by_row(order, photos)
     assert sorted(paths) != paths
     order.unlink()
     # Of a release that is complete it can be had later.
     assert write(package, photos, tmp_path / "out", order_out=order).shards_kept == 5
-    assert pixels_by_row(order)[1] == paths
+    assert pixels_by_row(order, photos)[1] == paths
 
 
 @pytest.mark.parametrize(
@@ -301,7 +303,7 @@ def test_an_unreadable_picture_is_named_and_nothing_is_lost(tmp_path, photos, pa
     assert written.shards_kept == len(finished)
     assert "skipped 1 unreadable pictures" in caplog.text
     assert finished.items() <= contents(tmp_path / "out").items()
-    pixels, _ = pixels_by_row(order)
+    pixels, _ = pixels_by_row(order, photos)
     expected = np.asarray(package.local(as_float(pixels))) * package.scales
     found = open_release(tmp_path / "out").representations[:]
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -69,6 +69,21 @@ def test_fewer_pictures_than_asked_for_are_all_used(tmp_path):
     assert len(set(load(tmp_path, count=500).digests)) == 11
 
 
+def test_the_usual_number_leaves_two_thirds_of_each_class(tmp_path, monkeypatch):
+    fill(tmp_path, {"a": 30, "b": 7, "c": 4, "d": 5})
+    sample = load(tmp_path, count=None)
+    assert np.bincount(sample.labels).tolist() == [10, 2, 2, 2]
+    assert sample.available == 46
+    monkeypatch.setattr("privynet_jax.sample.USUAL", 9)
+    assert np.bincount(load(tmp_path, count=None).labels).tolist() == [3, 2, 2, 2]
+    # Others of the class take the place of what cannot be decoded.
+    for index in range(10):
+        (tmp_path / "a" / f"x{index}.png").write_bytes(b"no picture %d" % index)
+    monkeypatch.setattr("privynet_jax.sample.USUAL", 500)
+    skipping = load(tmp_path, count=None, skip_unreadable=True)
+    assert np.bincount(skipping.labels).tolist() == [13, 2, 2, 2]
+
+
 def test_pictures_of_a_test_split_are_left_alone(tmp_path):
     fill(tmp_path / "train", {"a": 6, "b": 6})
     fill(tmp_path / "test", {"a": 6, "b": 6}, seed=1)

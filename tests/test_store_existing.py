@@ -5,6 +5,7 @@ import json
 import handmade_results as handmade
 import numpy as np
 import pytest
+from commands import everything_in
 
 from privynet_jax.errors import UserError
 from privynet_jax.store import ResultStore
@@ -32,10 +33,6 @@ def workdir(tmp_path):
     for cell in CELLS[::-1]:
         store.save(handmade.cell(*cell), {"accuracy": np.ones(1)})
     return store.workdir
-
-
-def everything_in(folder):
-    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
 
 def read(workdir):
@@ -103,6 +100,7 @@ def test_damaged_settings(workdir, content):
         ("depths", [3, "8"]),
         ("draws", "two"),
         ("selections", "random"),
+        ("selections", []),
         ("attacker", 3),
     ],
 )

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from privynet_jax import linear
 from privynet_jax.data import as_float
 from privynet_jax.features import LayerFeatures, extractor
-from privynet_jax.grid import linear_statistics
+from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.partition import spread_over_classes
 from privynet_jax.subset_scores import SubsetScorer, _field_numbers
 

@@ -117,6 +117,11 @@ def test_a_registered_set_that_needs_tensorflow_says_so(tmp_path, monkeypatch):
         read_dataset("mine", tmp_path)
 
 
+def test_a_folder_without_its_prefix_is_told(tmp_path):
+    with pytest.raises(UserError, match=f"a folder is given as folder:{tmp_path}"):
+        read_dataset(str(tmp_path), tmp_path)
+
+
 def test_no_network_and_nothing_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UserError, match=r"cannot download foolbox==3\.3\.4") as caught:

@@ -1,14 +1,11 @@
 """The command that trains the cloud NN: a whole run, a run that is done, and what is refused."""
 
 import re
-import sys
 
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
 from small_release import random_release
 
-from experiments import cli, train_cloud
+from experiments import train_cloud
 from privynet_jax.classifier import open_classifier
 from privynet_jax.errors import UserError
 
@@ -16,25 +13,16 @@ QUICK = ("--steps=3", "--batch_size=8", "--width=4", "--validation_fraction=0.25
 
 
 @pytest.fixture
-def train(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process; returns its exit status, output and errors."""
+def train(run_command, monkeypatch, tmp_path):
+    """Runs the command in usual places; returns status, output and error."""
     monkeypatch.setattr(train_cloud, "open_release", lambda folder: random_release())
-    # The devices were chosen by the tests' first computation.
-    monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
 
     def run(*arguments, release="release", out="classifier"):
         places = {"release": release, "out": out}
         given = [f"--{name}={tmp_path / path}" for name, path in places.items() if path]
-        monkeypatch.setattr(sys, "argv", ["train_cloud", *given, *arguments])
-        app.define_help_flags()  # absl does so once: they must outlive the saver
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as ended:
-                cli.run(train_cloud.main)
-        return ended.value.code, *capsys.readouterr()
+        return run_command(train_cloud, *given, *arguments)
 
-    yield run
-    flags.FLAGS.unparse_flags()
+    return run
 
 
 def test_a_run_and_the_same_again(train, tmp_path):

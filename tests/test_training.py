@@ -23,7 +23,9 @@ from privynet_jax.training import (
     falling_percent,
     init_state,
     linear_task,
+    log_error,
     predict,
+    squared_error,
     train_step,
     train_steps,
 )
@@ -369,3 +371,37 @@ def test_half_precision_representations_count_as_float32():
     half = train_steps(task, state, (), (inputs, answers), THREE)
     full = train_steps(task, state, (), (np.float32(inputs), answers), THREE)
     assert_same_trees(half, full, atol=0)
+
+
+def test_log_error_is_psnr_on_another_scale():
+    rng = np.random.default_rng(0)
+    images, estimates = (np.float32(rng.random((5, 4, 4, 3))) for _ in range(2))
+    estimates[0] = images[0]
+    # An exact image counts as 1e-5 in squared error; ten decibels are one factor of ten.
+    errors = np.mean(np.square(estimates - images), axis=(1, 2, 3)) + 1e-5
+    psnr = np.mean(-10 * np.log10(errors))
+    assert float(log_error(estimates, images)) == pytest.approx(-0.02 * psnr * np.log(10) / 10)
+
+
+def test_both_losses_pull_equally_at_the_usual_error():
+    images = np.full((1, 2, 2, 3), 0.5, np.float32)
+    estimates = images + np.float32(np.sqrt(0.02))
+    one, other = (jax.grad(loss)(estimates, images) for loss in (squared_error, log_error))
+    np.testing.assert_allclose(one, other, rtol=2e-3)
+
+
+def test_a_network_may_be_shown_the_linear_estimate():
+    class Shown(nn.Module):
+        image_size: int = SIZE
+
+        @nn.compact
+        def __call__(self, x, estimate):
+            return self.param("scale", nn.initializers.ones, ()) * estimate
+
+    task = attacker_task(Shown(), Schedule(1), name="shown", stream=3, shows_estimate=True)
+    x = np.float32(random_batches(1)[0][0])
+    state = initial_state(task, x)
+    assert (task.name, task.stream) == ("shown", 3)
+    estimate = linear.reconstruct(random_attack(), x)
+    found = task.predict(state.params, random_attack(), x)
+    np.testing.assert_allclose(found, 2 * estimate, rtol=1e-6)

@@ -1,0 +1,225 @@
+"""How privacy loss depends on what the attacker knows, and what the secret draw is worth.
+
+    python -m experiments.compare_knowledge --out=runs/knowledge --other_dataset=folder:pictures
+
+The same attack is fitted, for several draws of channels per layer, on pairs; on pairs whose images
+come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
+VGG16 and the number of layers, and guesses the channels: at random, another at random per image, or
+by statistics of the release. Then again on 10 pairs and more. All are scored on test images. Prints
+a table, and writes knowledge.csv (a row per draw) and knowledge.png.
+
+The release's order of channels is shuffled, and the attacker knows nothing of it, unless
+--ascending says that it is the layer's own, which the attacker then knows as well.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from experiments import cli, knowledge_cases, knowledge_tables
+from experiments.knowledge_cases import Layer
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.interface import Attack, FittedAttack
+from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.scenario import make_scenario, measure
+from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.cache import load_features
+from privynet_jax.cells import draw_channels
+from privynet_jax.config import Config
+from privynet_jax.data import Parts, load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.features import LayerFeatures
+from privynet_jax.files import write_atomically
+from privynet_jax.risk import summarise
+from privynet_jax.selection import all_channels
+from privynet_jax.topology import CONV_LAYERS, ChannelPool, Topology
+from privynet_jax.weights import PretrainedWeights, load_weights
+
+for _shared in ("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"):
+    flags.declare_key_flag(_shared)
+_DATASET = flags.DEFINE_string(
+    "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
+)
+_OTHER = flags.DEFINE_string(
+    "other_dataset",
+    None,
+    "Another one: folder:PATH or a TFDS name; or classes: every second class of the same, which is "
+    "then not attacked; default: not compared with.",
+)
+_CLASSES = "classes"
+_LAYERS = flags.DEFINE_list(
+    "layers", list(map(str, Config.layers)), "Numbers of local convolution layers, 1..13."
+)
+_DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
+_DRAWS = flags.DEFINE_integer("draws", 5, "Draws of channels per (layers, depth).", 1)
+_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.", 16, 1024)
+_INNER = flags.DEFINE_string(
+    "inner", "linear", "The attack: linear, or a capacity of attacks.inverse, such as strong."
+)
+_STEPS = flags.DEFINE_integer("inner_steps", 500, "Steps of a trained inner attack.", 1)
+_PAIRS = flags.DEFINE_list(
+    "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
+)
+_POOL = flags.DEFINE_integer(
+    "pool", 0, "Draw from so many candidates, which the attacker knows; 0: from the layer.", 0
+)
+_ASCENDING = flags.DEFINE_boolean(
+    "ascending", False, "Release channels in the layer's order, which the attacker knows."
+)
+
+
+def main() -> None:
+    out = cli.needed_folder(cli.OUT)
+    layers, depths, counts = map(_integers, (_LAYERS, _DEPTHS, _PAIRS))
+    if counts and min(counts) < 2:
+        raise UserError(f"--pairs={','.join(_PAIRS.value)}: allowed are 2 pairs and more")
+    _check_depths(layers, depths)
+    inner = _inner_attack(_INNER.value)
+    config = Config(out, cache_dir=cli.cache_folder())
+    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=config.local_cache)
+    data = [_load(_DATASET.value, cli.limits(cli.MAX_IMAGES.value))]
+    if _OTHER.value not in (None, _CLASSES):
+        data.append(_load(_OTHER.value, {}))
+    features = [
+        load_features(weights, parts, all_channels(layers), config.feature_cache, dtype="float16")
+        for parts in data
+    ]
+    rows: list[dict[str, Any]] = []
+    out.mkdir(parents=True, exist_ok=True)
+    draws = list(itertools.product(depths, range(_DRAWS.value)))
+    with tqdm(total=len(layers) * len(draws), desc="attacking") as bar:
+        for number in layers:
+            layer = _layer(weights, data, [found[number] for found in features])
+            for depth, draw in draws:
+                rows += list(_attacked(layer, depth, draw, inner, counts))
+                write_atomically(out / "knowledge.csv", knowledge_tables.as_csv(rows))
+                bar.update()
+    write_atomically(out / "knowledge.png", knowledge_tables.picture(rows))
+    print(knowledge_tables.as_text(rows))
+    print(f"knowledge.csv and knowledge.png are in {out}.")
+
+
+def _attacked(
+    layer: Layer, depth: int, draw: int, inner: Attack, counts: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """Yields a row per attacker of one draw."""
+    number = layer.whole.topology.num_layers
+    key = jax.random.key(cli.SEED.value)
+    for part in (number, depth, draw):
+        key = jax.random.fold_in(key, part)
+    stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    topology, pool = _drawn(number, depth, draw, stream)
+    scene = knowledge_cases.released(layer.whole, topology)
+    cases = knowledge_cases.cases(layer, scene, inner, counts, pool, _ASCENDING.value)
+    for index, case in enumerate(cases):
+        fitted = case.attack.fit(case.pairs, case.knowledge, jax.random.fold_in(key, index))
+        found = measure(fitted, scene)
+        psnr_db = summarise(found["psnr_db"])
+        yield {
+            "layers": number,
+            "layer": topology.layer.name,
+            "depth": topology.depth,
+            "draw": draw,
+            "knowledge": case.words,
+            "attack": case.attack.name,
+            "images": case.images,
+            "psnr_db_mean": psnr_db.mean,
+            "psnr_db_p95": psnr_db.p95,
+            "psnr_db_max": psnr_db.max,
+            "ssim_mean": summarise(found["ssim"]).mean,
+            **_guessed(fitted, topology),
+        }
+
+
+def _guessed(fitted: FittedAttack, topology: Topology) -> dict[str, Any]:
+    """What a guess was worth; the attacker itself knows its confidence alone."""
+    guess = fitted.guess if isinstance(fitted, FittedSubstitute) else None
+    if guess is None:
+        return {"found": "", "found_in_5": "", "confidence": ""}
+    return {
+        "found": guess.share_found(topology.channels),
+        "found_in_5": guess.share_found(topology.channels, top=5),
+        "confidence": float(np.mean(guess.confidence)),
+    }
+
+
+def _drawn(
+    number: int, depth: int, draw: int, stream: np.random.Generator
+) -> tuple[Topology, tuple[int, ...] | None]:
+    """Returns a topology, and the candidates that the attacker knows of, if any."""
+    pool = None
+    if _POOL.value:
+        chosen = stream.permutation(CONV_LAYERS[number - 1].out_channels)[: _POOL.value]
+        pool = tuple(sorted(map(int, chosen)))
+    drawn_from = ChannelPool((), pool) if pool else None
+    channels = draw_channels(number, depth, draw, cli.SEED.value, drawn_from)
+    order = channels if _ASCENDING.value else stream.permutation(channels)
+    return Topology(number, tuple(order)), pool
+
+
+def _layer(
+    weights: PretrainedWeights, data: Sequence[Parts], features: Sequence[LayerFeatures]
+) -> Layer:
+    found = []
+    pairs = list(zip(data, features, strict=True))
+    if _OTHER.value == _CLASSES:
+        rows = knowledge_cases.halves(data[0])
+        pairs = [knowledge_cases.with_rows(data[0], features[0], half) for half in rows]
+    for parts, stored in pairs:
+        topology = Topology(stored.num_layers, stored.channels)
+        whole = make_scenario(
+            weights, parts, topology, cli.cache_folder(), features=stored, dtype="float16"
+        )
+        found.append((whole, PublicLayer.of_features(stored, "auxiliary", None)))
+    return Layer(*found[0], found[1] if len(found) > 1 else None)
+
+
+def _load(dataset: str, limits: Mapping[str, int]) -> Parts:
+    return load_parts(
+        dataset,
+        data_dir=cli.data_folder(),
+        image_size=_SIZE.value,
+        seed=cli.SEED.value,
+        max_images=limits,
+        skip_unreadable=cli.SKIP_UNREADABLE.value,
+    )
+
+
+def _inner_attack(name: str) -> Attack:
+    """Returns an attack by its name."""
+    if name == "linear":
+        return LinearInversion()
+    if name not in CAPACITIES:
+        raise UserError(
+            f"--inner={name} is no attack; allowed are linear, {', '.join(CAPACITIES)}; give one"
+        )
+    return inverse_network(name, Budget(steps=_STEPS.value))
+
+
+def _integers(flag: flags.FlagHolder) -> list[int]:
+    try:
+        return [int(value) for value in flag.value]
+    except ValueError:
+        given = ",".join(flag.value)
+        raise UserError(f"--{flag.name}={given}: allowed are integers, as in 4,7") from None
+
+
+def _check_depths(layers: Sequence[int], depths: Sequence[int]) -> None:
+    """Refuses what a layer, or the pool, is too small for."""
+    narrowest = min(len(channels) for channels in all_channels(layers).values())
+    most = _POOL.value or narrowest
+    if most > narrowest or not depths or not 1 <= min(depths) <= max(depths) <= most:
+        raise UserError(
+            f"--depths={','.join(_DEPTHS.value)} and --pool={_POOL.value}; allowed are pools up "
+            f"to {narrowest} channels with these layers, and depths from 1 to {most}"
+        )
+
+
+if __name__ == "__main__":
+    cli.run(main)

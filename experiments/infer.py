@@ -1,0 +1,311 @@
+"""What leaks without a picture being rebuilt: attributes, identities and membership.
+
+    python -m experiments.infer --workdir=runs/first --attributes=feature:scale,brightness
+    python -m experiments.infer --topologies=4:16,7:16 --out=inference.csv
+
+Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
+data and training lengths; or the topologies that --topologies names as layers:depth, with random
+channels. Prints every number with a 95 % bootstrap interval over images, beside chance and, for
+attributes, beside the same attack on the images themselves. Writes inference.csv: to the work
+directory, or to --out.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from tqdm import tqdm
+
+from experiments import cli
+from privynet_jax import grid
+from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.cache import load_features
+from privynet_jax.cells import Cell, grid_cells
+from privynet_jax.config import Config
+from privynet_jax.data import Parts, load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.files import write_atomically
+from privynet_jax.inference.suite import (
+    ATTACKS,
+    ATTRIBUTE,
+    REIDENTIFICATION,
+    Settings,
+    Suite,
+    reconstructions,
+)
+from privynet_jax.modes import settings_of
+from privynet_jax.partition import spread_over_classes
+from privynet_jax.reopening import reopen
+from privynet_jax.selection import all_channels
+from privynet_jax.text_tables import aligned
+from privynet_jax.topology import Topology
+from privynet_jax.training import Schedule
+from privynet_jax.weights import PretrainedWeights, load_weights
+
+for _shared in (
+    *("workdir", "out", "weights", "cache_dir", "data_dir", "seed"),
+    *("max_images", "skip_unreadable"),
+):
+    flags.declare_key_flag(_shared)
+_INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
+_TOPOLOGIES = flags.DEFINE_list(
+    "topologies", [], "Without --workdir: layers:depth, such as 4:16; channels are drawn by --seed."
+)
+_PICTURES = flags.DEFINE_string(
+    "pictures", "photo_patches", "Without --workdir: photo_patches, folder:PATH or TFDS name."
+)
+_ATTRIBUTES = flags.DEFINE_list(
+    "attributes",
+    ["brightness", "colour"],
+    "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set.",
+)
+_CANDIDATES = flags.DEFINE_list(
+    "candidates", ["100"], "Numbers of pictures among which one is to be found."
+)
+_QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are to be re-identified.", 1)
+_SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks per kind of LiRA; even.", 2)
+_NETWORK_STEPS = flags.DEFINE_integer(
+    "network_steps", None, "Of every cloud NN, classifier and shadow; default: as characterised.", 1
+)
+_REBUILDING_STEPS = flags.DEFINE_integer(
+    "rebuilding_steps", None, "Of the attacker whose reconstructions are looked up; likewise.", 1
+)
+# The quickstart's, of which --topologies are characterised.
+_QUICK = {
+    "cloud": Schedule(steps=300),
+    "attacker": Schedule(steps=500, batch_size=16, learning_rate=3e-3),
+    "attacker_blocks": 2,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """What is attacked, and the networks of its characterisation."""
+
+    parts: Parts
+    weights: PretrainedWeights
+    cells: tuple[Cell, ...]
+    settings: grid.Settings
+    seed: int
+
+
+def main() -> None:
+    chosen = _checked_attacks()
+    out = _out()
+    cli.use_cpu_cores(at_most=_SHADOWS.value)
+    run = _of_workdir() if cli.WORKDIR.value else _of_flags()
+    settings = _suite_settings(run)
+    layers = sorted({cell.topology.num_layers for cell in run.cells})
+    features = load_features(run.weights, run.parts, all_channels(layers), cli.cache_folder())
+    scenes = {
+        cell: make_scenario(
+            run.weights,
+            run.parts,
+            cell.topology,
+            cli.cache_folder(),
+            features=features[cell.topology.num_layers],
+        )
+        for cell in run.cells
+    }
+    rows = _attacked(run, scenes, features, settings, chosen)
+    write_atomically(out, _as_csv(rows))
+    print(as_text(rows))
+    print(
+        "Intervals are 95 % bootstrap ones over images. References are the same attack on the "
+        f"images themselves. The table is in {out}."
+    )
+
+
+def _attacked(
+    run: Run,
+    scenes: Mapping[Cell, Scenario],
+    features: Mapping[int, Any],
+    settings: Settings,
+    chosen: Sequence[str],
+) -> list[dict[str, Any]]:
+    key = jax.random.fold_in(jax.random.key(run.seed), len(ATTACKS))
+    used = settings if ATTRIBUTE in chosen else dataclasses.replace(settings, attributes=())
+    with tqdm(desc="attacking", bar_format=_BAR_FORMAT) as bar:
+        suite = Suite(run.parts, used, cli.data_folder(), key, lambda share: _told(bar, share))
+        shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
+        bar.total = shared + sum(suite.networks(name) for name in chosen) * len(scenes)
+        if REIDENTIFICATION in chosen:
+            bar.total += 2 * len(scenes)
+        queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
+        rebuilt = {}
+        if REIDENTIFICATION in chosen:
+            rebuilt = reconstructions(
+                run.cells,
+                features,
+                run.parts,
+                run.settings,
+                queries,
+                seed=run.seed,
+                progress=lambda share: _told(bar, 2 * share),
+            )
+        rows = []
+        for cell, scene in scenes.items():
+            found = []
+            for name in chosen:
+                if name == REIDENTIFICATION:
+                    found += suite.reidentification(scene, *rebuilt[cell], queries)
+                else:
+                    found += getattr(suite, name)(scene)
+            identity = {
+                "num_layers": cell.topology.num_layers,
+                "layer": cell.topology.layer.name,
+                "depth": cell.topology.depth,
+                "selection": cell.selection,
+                "draw": cell.draw,
+            }
+            rows += [identity | row for row in found]
+    return rows
+
+
+def _of_workdir() -> Run:
+    """The first draws of a finished characterisation."""
+    if _TOPOLOGIES.value or cli.MAX_IMAGES.value:
+        raise UserError(
+            "--workdir brings its own topologies and images; leave out --topologies and "
+            "--max_images"
+        )
+    found = reopen(
+        cli.needed_folder(cli.WORKDIR),
+        weights=cli.WEIGHTS.value or "embedded",
+        cache_dir=cli.cache_folder(),
+        data_dir=cli.data_folder(),
+        skip_unreadable=cli.SKIP_UNREADABLE.value,
+    )
+    cells = tuple(
+        Cell(Topology(r.num_layers, r.channels), r.draw, r.selection)
+        for r in found.results
+        if r.draw == 0
+    )
+    networks = _networks(found.parts, Config.of_settings(found.settings, found.store.workdir))
+    return Run(found.parts, found.weights, cells, networks, found.settings["seed"])
+
+
+def _of_flags() -> Run:
+    cells = []
+    for text in _TOPOLOGIES.value:
+        layers, _, depth = text.partition(":")
+        if not (layers.isdecimal() and depth.isdecimal()):
+            raise UserError(f"--topologies names {text!r}; expected layers:depth, as in 4:16,7:16")
+        cells += grid_cells((int(layers),), (int(depth),), 1, cli.SEED.value)
+    if not cells:
+        raise UserError("neither --workdir nor --topologies is given; one of them is needed")
+    if len(set(cells)) < len(cells):
+        raise UserError("--topologies names one twice; give each once")
+    parts = load_parts(
+        _PICTURES.value,
+        data_dir=cli.data_folder(),
+        seed=cli.SEED.value,
+        max_images=cli.limits(cli.MAX_IMAGES.value),
+        skip_unreadable=cli.SKIP_UNREADABLE.value,
+    )
+    weights = load_weights(
+        cli.WEIGHTS.value or "embedded", cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value)
+    )
+    return Run(
+        parts, weights, tuple(cells), _networks(parts, Config(Path(), **_QUICK)), cli.SEED.value
+    )
+
+
+def _networks(parts: Parts, config: Config) -> grid.Settings:
+    """The networks of a characterisation, with the flags' steps where they are given."""
+    cloud, trained = (
+        schedule if steps is None else dataclasses.replace(schedule, steps=steps)
+        for schedule, steps in (
+            (config.cloud, _NETWORK_STEPS.value),
+            (config.attacker, _REBUILDING_STEPS.value),
+        )
+    )
+    return settings_of(dataclasses.replace(config, cloud=cloud, attacker=trained), parts)
+
+
+def _suite_settings(run: Run) -> Settings:
+    most = len(run.parts.test)
+    try:
+        candidates = tuple(int(text) for text in _CANDIDATES.value)
+    except ValueError:
+        candidates = ()
+    if not candidates or not all(2 <= count <= most for count in candidates):
+        raise UserError(
+            f"--candidates={','.join(_CANDIDATES.value)}; allowed are whole numbers from 2 to "
+            f"{most}, the test images there are"
+        )
+    return Settings(
+        cloud=run.settings.cloud_schedule,
+        width=run.settings.cloud.width,
+        attributes=tuple(_ATTRIBUTES.value),
+        candidates=candidates,
+        shadows=_SHADOWS.value,
+    )
+
+
+def _checked_attacks() -> list[str]:
+    unknown = [name for name in _INFERENCES.value if name not in ATTACKS]
+    if unknown or not _INFERENCES.value:
+        raise UserError(
+            f"--inferences={','.join(_INFERENCES.value)}; allowed are {', '.join(ATTACKS)}"
+        )
+    if _SHADOWS.value % 2:
+        raise UserError(f"--shadows={_SHADOWS.value}; allowed are even numbers from 2")
+    return [name for name in ATTACKS if name in _INFERENCES.value]
+
+
+def _out() -> Path:
+    """Where the table goes, refused before anything is trained for it."""
+    if not cli.OUT.value:
+        return cli.needed_folder(cli.WORKDIR) / "inference.csv"
+    out = Path(cli.OUT.value).expanduser()
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
+    return out
+
+
+def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the rows for people to read."""
+    return aligned(
+        [
+            {
+                "layers": f"{row['num_layers']} {row['layer']}",
+                "depth": row["depth"],
+                **{name: row[name] for name in ("attack", "variant", "number")},
+                "value (95 %)": "{} ({}-{})".format(
+                    *(_short(row[name]) for name in ("value", "low", "high"))
+                ),
+                "chance": _short(row["chance"]),
+                "reference": _short(row["reference"]),
+            }
+            for row in rows
+        ]
+    )
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _told(bar: tqdm, share: float) -> None:
+    bar.update(min(share, bar.total - bar.n))
+
+
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} networks [{elapsed}<{remaining}]"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,202 @@
+"""One page that a colleague can read: what a characterisation measured, and what it assumed.
+
+    python -m experiments.report --workdir=runs/quickstart
+
+Writes one HTML file that needs nothing else (by default report.html in the work directory; --out
+says where), and beside it a folder with the pictures as PNG. Tables and pictures that other
+commands left in the work directory are shown too, and with --plan and --audit what was planned and
+whether it held; the plan's secrets stay out. Test images are part of the page: --notest_images
+leaves them out, and then the data set is not needed.
+"""
+
+import datetime
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from absl import flags
+
+from experiments import cli, plots, report_pictures, report_sections, report_tables
+from experiments.report_pictures import Picture, Reconstructions
+from privynet_jax.config import DEDICATED
+from privynet_jax.data import Parts, load_parts
+from privynet_jax.errors import UserError
+from privynet_jax.files import write_atomically
+from privynet_jax.partition import spread_over_classes
+from privynet_jax.plan_file import read_plan
+from privynet_jax.results import CellResult
+from privynet_jax.store import ResultStore
+from privynet_jax.tables import over_draws
+
+for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
+    flags.declare_key_flag(_shared)
+_AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
+_IMAGES = flags.DEFINE_boolean(
+    "test_images", True, "Show test images and what attackers rebuild; needs the data set."
+)
+
+
+def main() -> None:
+    store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
+    out = _checked_out(store.workdir)
+    results = store.grid_results(config)
+    content = contents(store, config, results) | _planned(cli.PLAN.value, _AUDIT.value)
+    content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
+    page = rendered(content)
+    folder = out.with_name(f"{out.stem}_pictures")
+    folder.mkdir(exist_ok=True)
+    files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
+    files += map(report_pictures.sheet, content["shown"] + content["folded"])
+    for picture in files:
+        write_atomically(folder / picture.name, picture.png)
+    write_atomically(out, page)
+    print(
+        f"The report is in {out} ({len(page) / 2**20:.1f} MiB, one file that needs nothing else); "
+        f"its {len(files)} pictures are in {folder} too."
+    )
+    if _IMAGES.value:
+        print(
+            "It shows test images: hand it only to those who may see them, or give --notest_images."
+        )
+
+
+def contents(
+    store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
+) -> dict[str, Any]:
+    """Returns what the template needs of results and settings; what it needs besides is added."""
+    no_split, mean_image = plots.references(store)
+    summaries = over_draws(results)
+    tradeoff = Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results))
+    heat_maps = {
+        selection: report_pictures.heat_maps(summaries, selection)
+        for selection in plots.marker_shapes(result.selection for result in results)
+    }
+    best = report_sections.best_settings(results)
+    return {
+        "data": report_sections.data_name(config["dataset"]),
+        "config": config,
+        "results": results,
+        "test_count": len(store.load_arrays(results[0].name)["accuracy"]),
+        "estimated": config["mode"] != DEDICATED,
+        "no_split": no_split,
+        "mean_image": mean_image,
+        "most_private": best[0],
+        "most_accurate": best[-1],
+        "titled": report_sections.titled,
+        "best": report_sections.best_table(results),
+        "tradeoff": tradeoff,
+        "heat_maps": heat_maps,
+        "attackers": report_tables.attackers(results),
+        "attacks": report_tables.attacks(results),
+        "worst_image": max(result.row()["psnr_db_max"] for result in results),
+        "risk": report_tables.risks(results, store),
+        "cost": report_tables.costs(results, config["image_size"]),
+        "all_settings": report_tables.settings_table(
+            "settings", "All settings: means over draws of channels, and their range.", summaries
+        ),
+        "further": report_sections.further(store.workdir),
+        "settings": report_sections.settings(config),
+        "knowledge": report_sections.knowledge(results),
+        "environments": sorted({result.environment for result in results}),
+        "versions": report_sections.versions(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def rendered(content: Mapping[str, Any]) -> str:
+    """Returns the page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("experiments"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html").render(content)
+
+
+def _planned(plan: str | None, audit: str | None) -> dict[str, Any]:
+    """What the template needs of a plan and of its audit."""
+    content: dict[str, Any] = {"plan": None, "plan_table": None, "audit_table": None, "held": None}
+    if plan:
+        content["plan"] = read_plan(Path(plan).expanduser())
+        content["plan_table"] = report_sections.plan_table(content["plan"])
+    if audit:
+        found = report_sections.audit_table(Path(audit).expanduser())
+        content["audit_table"], content["held"] = found
+    return content
+
+
+_NO_IMAGES: Mapping[str, Any] = {"counts": {}, "classes": None, "shown": [], "folded": []}
+
+
+def _reconstructed(
+    store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
+) -> dict[str, Any]:
+    """What the template needs of the data set, and of every cell's reconstructions.
+
+    Of the draws of a setting the one that gives away most is shown, the others are folded.
+    """
+    parts = _parts(config)
+    rows = spread_over_classes(parts.test.labels, config["examples"])
+    originals = parts.test.images[rows]
+    shown: list[Reconstructions] = []
+    folded: list[Reconstructions] = []
+    for summary in over_draws(results):
+        worst, *others = sorted(summary.cells, key=lambda cell: -cell.strongest.psnr_db.mean)
+        shown.append(report_pictures.reconstructions(worst, store, originals))
+        folded += (report_pictures.reconstructions(cell, store, originals) for cell in others)
+    counts = {name: len(part) for name, part in parts.items()}
+    return {"counts": counts, "classes": parts.num_classes, "shown": shown, "folded": folded}
+
+
+def _parts(config: Mapping[str, Any]) -> Parts:
+    """The very images of the characterisation."""
+    needed = ("max_images", "data_fingerprint", "examples")
+    if lacking := [name for name in needed if name not in config]:
+        raise UserError(
+            f"config.json lacks {', '.join(lacking)}; characterise again in a new folder, or give "
+            "--notest_images"
+        )
+    try:
+        parts = load_parts(
+            config["dataset"],
+            data_dir=cli.data_folder(),
+            image_size=config["image_size"],
+            seed=config["seed"],
+            max_images=config["max_images"],
+            skip_unreadable=cli.SKIP_UNREADABLE.value,
+        )
+    except UserError as error:
+        raise UserError(f"{error}; or give --notest_images for a report without them") from None
+    if parts.fingerprint != config["data_fingerprint"]:
+        raise UserError(
+            f"{config['dataset']} holds other images now than were characterised; give --data_dir "
+            "and --skip_unreadable as then, or --notest_images for a report without them"
+        )
+    return parts
+
+
+def _tradeoff_alt(results: Sequence[CellResult]) -> str:
+    accuracies = [100 * result.accuracy for result in results]
+    losses = [result.strongest.psnr_db.mean for result in results]
+    return (
+        f"Accuracy against privacy loss of {len(results)} cells: accuracies from "
+        f"{min(accuracies):.1f} to {max(accuracies):.1f} %, mean PSNR from {min(losses):.1f} to "
+        f"{max(losses):.1f} dB. The table of all settings has the numbers."
+    )
+
+
+def _checked_out(workdir: Path) -> Path:
+    out = Path(cli.OUT.value).expanduser() if cli.OUT.value else workdir / "report.html"
+    if out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out={out} must end in .html; give such a file")
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
+    return out
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,53 @@
+"""Who is at risk: privacy loss of a finished characterisation, picture by picture.
+
+    python -m experiments.risk --workdir=runs/first --recognisable_ssim=0.4
+
+Prints, for the strongest attacker of every cell, mean and 95th percentile of PSNR with 95 %
+bootstrap intervals, the gain over answering the mean image, the share of pictures that are rebuilt
+recognisably, and the perceptual distance. Writes the same, and more, to risk.csv, and classes to
+risk_classes.csv, in the work directory.
+"""
+
+from absl import flags
+
+from experiments import cli
+from privynet_jax.errors import UserError
+from privynet_jax.risk_tables import (
+    RECOGNISABLE_SSIM,
+    RISK,
+    RISK_CLASSES,
+    AttackedPictures,
+    risk_text,
+    write_risk_tables,
+)
+from privynet_jax.store import ResultStore
+
+flags.declare_key_flag("workdir")
+_RECOGNISABLE_SSIM = flags.DEFINE_float(
+    "recognisable_ssim",
+    RECOGNISABLE_SSIM,
+    "SSIM from which a reconstruction counts as recognisable; a convention, see BUILD_NOTES.md.",
+    -1.0,
+    1.0,
+)
+
+
+def main() -> None:
+    store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
+    results = store.grid_results(config)
+    if not store.has_test_pictures():
+        raise UserError(
+            f"{store.workdir} is of an earlier version, which kept nothing of its test images; run "
+            "its experiments.characterize command again, which adds that and trains nothing"
+        )
+    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
+    rows = write_risk_tables(store, results, pictures, config["mode"], _RECOGNISABLE_SSIM.value)
+    print(risk_text(rows))
+    print(
+        f"Intervals are over test images, taken as independent. {RISK} and {RISK_CLASSES} are in "
+        f"{store.workdir}."
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

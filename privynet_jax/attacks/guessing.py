@@ -1,0 +1,208 @@
+"""Channel guessing: which channels of a layer a release holds, from statistics alone.
+
+The attacker knows VGG16 and the number of layers, owns images of its own without any
+representation, and sees a release whose channels are secret, rescaled, and in any order. Each
+released channel is compared with each of the layer by statistics that no scale changes
+(`channel_statistics`): first by itself, then, given the assignment so far, by how it goes with the
+other released channels. What this finds, the secret draw does not protect.
+
+    guess = guess_channels(statistics_of_release, statistics_of_layer)
+    guess.channels             # (17, 3, 90), in the release's order
+    guess.confidence           # [D], the attacker's own estimate of being right
+    guess.share_found(truth)   # for whoever measures: the attacker does not know the truth
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import softmax
+
+from privynet_jax.attacks.channel_statistics import ChannelStatistics
+from privynet_jax.errors import UserError
+
+# Share of the differences between channels that is counted as noise besides what chunks show:
+# released pictures are never quite of the attacker's kind.
+_SHIFT = 0.01
+# A correlation with a channel that is guessed wrongly must not outweigh all others.
+_MOST_DEVIATION = 4.0
+_ROUNDS = 20
+_BLOCK = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Guess:
+    """Which channels a release holds, as an attacker believes.
+
+    Attributes:
+        channels: the guess, each channel at most once, in the release's order.
+        confidence: float64 [D] in [0, 1], how sure the attacker may be of each.
+        ranking: int [D, candidates], all candidates for each released channel, likeliest first.
+    """
+
+    channels: tuple[int, ...]
+    confidence: np.ndarray
+    ranking: np.ndarray
+
+    def share_found(self, truth: Sequence[int], top: int = 1) -> float:
+        """Returns the share of released channels that are guessed, in [0, 1].
+
+        Args:
+            truth: the released channels, in the release's order.
+            top: 1 asks for the guess itself; more, whether the truth is among the likeliest so
+                many candidates.
+        """
+        right = np.asarray(truth)
+        if top == 1:
+            return float(np.mean(np.asarray(self.channels) == right))
+        return float(np.mean(np.any(self.ranking[:, :top] == right[:, None], axis=1)))
+
+
+def guess_channels(
+    release: ChannelStatistics,
+    layer: ChannelStatistics,
+    *,
+    candidates: Sequence[int] | None = None,
+    core: Sequence[int] = (),
+    ascending: bool = False,
+) -> Guess:
+    """Returns the likeliest assignment of released channels to channels of the layer.
+
+    Args:
+        release: statistics of the D released channels.
+        layer: of all channels of the layer, on images of the attacker's own; of chunks of as many
+            images as the release's.
+        candidates: channels that may have been released, where the attacker knows that (as whoever
+            repeats the search behind a direct selection does); None means all.
+        core: channels that are known to be released, wherever in the order.
+        ascending: whether the release is known to keep the layer's order of channels.
+
+    Raises:
+        UserError: there are fewer candidates than released channels, a candidate is no channel of
+            the layer, or the two statistics are of maps of different sizes.
+    """
+    allowed = _allowed(candidates, core, release, layer)
+    ours = layer.chosen(allowed)
+    bonus = _bonus(np.isin(allowed, np.asarray(core, int)))
+    alone = _cost_alone(release, ours)
+    assigned = _assign(alone - bonus, ascending)
+    seen = set()
+    for _ in range(_ROUNDS):
+        cost = alone + _cost_together(release, ours, assigned)
+        better = _assign(cost - bonus, ascending)
+        if tuple(better) in seen:
+            break
+        seen.add(tuple(better))
+        assigned = better
+    depth = len(cost)
+    matched = cost[np.arange(depth), assigned]
+    # As many squared deviations of variance one as were summed up; more is misfit, not evidence.
+    expected = release.unary.shape[-1] + (depth - 1) * len(release.pairwise)
+    temperature = 2 * max(1.0, float(matched.mean()) / expected)
+    confidence = softmax(-cost / temperature, axis=1)[np.arange(depth), assigned]
+    ranking = allowed[np.argsort(cost, axis=1, kind="stable")]
+    return Guess(tuple(map(int, allowed[assigned])), confidence, ranking)
+
+
+def _allowed(
+    candidates: Sequence[int] | None,
+    core: Sequence[int],
+    release: ChannelStatistics,
+    layer: ChannelStatistics,
+) -> np.ndarray:
+    channels, depth = len(layer.rms), len(release.rms)
+    if release.unary.shape[-1] != layer.unary.shape[-1]:
+        raise UserError(
+            "the release's maps and the layer's are not of one size; guess with the release's "
+            "number of layers and image size"
+        )
+    named = range(channels) if candidates is None else (*candidates, *core)
+    allowed = np.unique(np.asarray(named, int))
+    if len(allowed) < depth or allowed[0] < 0 or allowed[-1] >= channels or len(core) > depth:
+        raise UserError(
+            f"{len(allowed)} candidates with a core of {len(core)} for {depth} released channels; "
+            f"allowed are at least {depth} distinct channels from 0 to {channels - 1}, and a core "
+            "of no more than are released"
+        )
+    return allowed
+
+
+def _bonus(is_core: np.ndarray) -> np.ndarray:
+    """What makes channels of the core cheaper than any difference in cost could."""
+    return 1e9 * is_core[None, :]
+
+
+def _cost_alone(release: ChannelStatistics, layer: ChannelStatistics) -> np.ndarray:
+    """float64 [D, C]: squared distance of mean statistics, each direction in units of its noise."""
+    theirs, ours = release.unary.mean(axis=0), layer.unary.mean(axis=0)
+    within = _within(layer) * (1 / layer.chunks + 1 / release.chunks)
+    root = _root(within, np.cov(ours.T))
+    x, y = np.linalg.solve(root, theirs.T).T, np.linalg.solve(root, ours.T).T
+    return np.square(x[:, None] - y[None]).sum(axis=-1)
+
+
+def _within(layer: ChannelStatistics) -> np.ndarray:
+    """Covariance [S, S] of a chunk's statistics, pooled over channels."""
+    deviations = layer.unary - layer.unary.mean(axis=0)
+    flat = deviations.reshape(-1, deviations.shape[-1])
+    return flat.T @ flat / max(1, len(flat) - deviations.shape[1])
+
+
+def _cost_together(
+    release: ChannelStatistics, layer: ChannelStatistics, assigned: np.ndarray
+) -> np.ndarray:
+    """float64 [D, C]: how badly channel i's correlations fit c, if all others are as assigned."""
+    theirs, ours = _whitened(release, layer)
+    depth = len(release.rms)
+    cost = np.zeros((depth, len(layer.rms)))
+    for start in range(0, depth, _BLOCK):
+        others = np.arange(start, min(start + _BLOCK, depth))
+        deviation = np.zeros((*cost.shape, len(others)))
+        for seen, known in zip(theirs, ours, strict=True):
+            # Lagged correlations are not symmetric: each channel is once the one that is moved.
+            moved = seen[others].T[:, None] - known[assigned[others]].T[None]
+            still = seen[:, None, others] - known[None][..., assigned[others]]
+            deviation += (np.square(moved) + np.square(still)) / 2
+        capped = np.minimum(deviation, _MOST_DEVIATION * len(theirs))
+        capped[others, :, others - start] = 0  # with itself, whatever it is assigned to
+        cost += capped.sum(axis=-1)
+    return cost
+
+
+def _whitened(
+    release: ChannelStatistics, layer: ChannelStatistics
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlations of both, [lags, ., .] in units of their noise, which lags share for a pair."""
+    within = layer.spread * (1 / layer.chunks + 1 / release.chunks)
+    root = _root(within, np.cov(layer.pairwise.reshape(len(within), -1)))
+    return tuple(
+        np.linalg.solve(root, x.pairwise.reshape(len(within), -1)).reshape(x.pairwise.shape)
+        for x in (release, layer)
+    )
+
+
+def _root(within: np.ndarray, between: np.ndarray) -> np.ndarray:
+    """Cholesky factor of the noise's covariance, what pictures of another kind add included."""
+    size = len(within)
+    # Statistics that never vary must not divide by zero; they tell nothing either.
+    floor = np.eye(size) * (1e-6 * np.trace(within + between) / size + 1e-12)
+    return np.linalg.cholesky(within + _SHIFT * between + floor)
+
+
+def _assign(cost: np.ndarray, ascending: bool) -> np.ndarray:
+    """Distinct columns of [D, C] of least total cost, int [D], increasing where that is known."""
+    if not ascending:
+        return linear_sum_assignment(cost)[1]
+    depth, channels = cost.shape
+    # best[i, c]: least cost of the first i rows among the first c columns.
+    best = np.full((depth + 1, channels + 1), np.inf)
+    best[0] = 0
+    for row in range(depth):
+        taken = best[row, :-1] + cost[row]
+        best[row + 1, 1:] = np.minimum.accumulate(taken)
+    columns, end = np.empty(depth, int), channels
+    for row in reversed(range(depth)):
+        end = int(np.argmin(best[row, :end] + cost[row, :end]))
+        columns[row] = end
+    return columns

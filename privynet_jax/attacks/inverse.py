@@ -1,0 +1,165 @@
+"""Trained inverse networks: representation -> image, learnt from pairs.
+
+Each adds a correction to the closed-form linear estimate, so that training only spends its budget
+on what a linear map cannot do; the baselines of `experiments` do without. Which network and which
+learning rate are chosen by `tuning` within one budget.
+
+    attack = inverse_network("strong", Budget(steps=2000))
+    fitted = attack.fit(scene.pairs(), Knowledge(PAIRS), jax.random.key(0))
+    fitted.reconstruct(representations), fitted.report["converged"]
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from privynet_jax import models, training
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.fitting import predicted
+from privynet_jax.attacks.interface import Knowledge, Pairs, Report
+from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
+from privynet_jax.errors import UserError
+from privynet_jax.linear import LinearAttack
+from privynet_jax.optimisers import Optimiser, adamw, muon
+from privynet_jax.training import Schedule, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Capacity:
+    """A network and how it is trained.
+
+    Attributes:
+        name: what reports call it.
+        network: side of the images in pixels -> network, representations -> images.
+        learning_rate: the peak that suits it; `InverseNetwork` tries multiples.
+        optimiser: what makes updates of gradients.
+        loss: (estimates, images) -> scalar.
+        linear_start: whether the network corrects the linear estimate, or answers by itself.
+        shows_estimate: whether it is given that estimate besides the representation.
+    """
+
+    name: str
+    network: Callable[[int], nn.Module]
+    learning_rate: float
+    optimiser: Optimiser = adamw
+    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.squared_error
+    linear_start: bool = True
+    shows_estimate: bool = False
+
+
+# PrivyNet's decoder is the generator of SRGAN: residual blocks of 64 channels. Of it, "paper" has
+# blocks and width; "residual" is the grid's; "strong" reaches most per second of training.
+CAPACITIES = {
+    capacity.name: capacity
+    for capacity in (
+        Capacity("paper", functools.partial(models.attacker, width=64, num_blocks=8), 2e-3),
+        Capacity("residual", models.attacker, 3e-3),
+        Capacity(
+            "strong", models.strong_attacker, 4e-3, muon, training.log_error, shows_estimate=True
+        ),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedInverse:
+    """A trained inverse network."""
+
+    tuned: Tuned
+    linear: LinearAttack
+
+    @property
+    def report(self) -> Report:
+        """What tuning chose, and whether training had converged; see `Tuned.report`."""
+        return self.tuned.report
+
+    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
+        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
+        expected = self.linear.kernel.shape[2]
+        if np.ndim(representations) != 4 or representations.shape[-1] != expected:
+            raise UserError(
+                f"representations of shape {np.shape(representations)}; this attack was fitted on "
+                f"[N, h, w, {expected}]; give the same topology's"
+            )
+        task = self.tuned.candidate.task
+        return predicted(task, self.tuned.params, self.linear, representations)
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseNetwork:
+    """A trained inverse network behind the interface of all attacks; made by `inverse_network`.
+
+    Attributes:
+        name: what results call it.
+        capacities: networks that compete.
+        budget: for all of them together.
+        rate_factors: multiples of each capacity's learning rate that compete, best guess first.
+    """
+
+    name: str
+    capacities: tuple[Capacity, ...]
+    budget: Budget
+    rate_factors: tuple[float, ...] = (1.0,)
+
+    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedInverse:
+        """Chooses and trains; see `interface.Attack.fit`. Needs no knowledge beside pairs."""
+        fitted_on, held_out = hold_out(pairs, jax.random.fold_in(key, 0))
+        if len(fitted_on.images) < 2:
+            raise UserError(
+                f"the attack {self.name} was given {len(pairs.images)} pairs; allowed are 3 or more"
+            )
+        start = LinearInversion().fit(fitted_on, knowledge, key).attack
+        size = pairs.images.shape[1]
+        candidates = [
+            Candidate(capacity.name, _task(capacity, size), factor * capacity.learning_rate)
+            for factor in self.rate_factors
+            for capacity in self.capacities
+        ]
+        key = jax.random.fold_in(key, 1)
+        return FittedInverse(tune(candidates, fitted_on, held_out, start, key, self.budget), start)
+
+
+def inverse_network(
+    capacity: str | Sequence[str] = "strong",
+    budget: Budget | None = None,
+    rate_factors: Sequence[float] = (1.0, 2.0, 0.5),
+) -> InverseNetwork:
+    """Returns the attack with one of `CAPACITIES`, or with the best of several.
+
+    Args:
+        capacity: a name, or names that compete.
+        budget: for everything; None means `Budget()`.
+        rate_factors: multiples of the usual learning rates that compete.
+
+    Raises:
+        UserError: an unknown capacity, or nothing to choose from.
+    """
+    names = (capacity,) if isinstance(capacity, str) else tuple(capacity)
+    unknown = [name for name in names if name not in CAPACITIES]
+    if unknown or not names or not rate_factors:
+        raise UserError(
+            f"capacities {', '.join(names) or 'none'} at {len(rate_factors)} learning rates; "
+            f"allowed are {', '.join(CAPACITIES)}, at one rate or more"
+        )
+    chosen = tuple(CAPACITIES[name] for name in names)
+    return InverseNetwork("+".join(names), chosen, budget or Budget(), tuple(rate_factors))
+
+
+@functools.cache  # equal tasks share their compiled steps
+def _task(capacity: Capacity, image_size: int) -> Task:
+    task = training.attacker_task(
+        capacity.network(image_size),
+        Schedule(steps=1),  # `tuning` gives lengths and rates; what counts is the weight decay
+        name=capacity.name,
+        loss=capacity.loss,
+        optimiser=capacity.optimiser,
+        shows_estimate=capacity.shows_estimate,
+    )
+    if capacity.linear_start:
+        return task
+    apply = capacity.network(image_size).apply
+    return dataclasses.replace(task, predict=lambda params, _, x: apply(params, x))

@@ -1,0 +1,249 @@
+"""The substitute attack: pairs of the attacker's own making, in the place of pairs it never got.
+
+Whoever knows VGG16 and the number of layers can represent images of its own, and fit any attack on
+those pairs, if only it knew which channels the release holds. It guesses them: by statistics
+(`guessing`), or at random, which is what a naive attacker would do. Nobody is asked anything (after
+He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
+
+    attack = Substitute(inner=LinearInversion())
+    fitted = attack.fit(scene.images_alone(), scene.knowledge(NETWORK), key)
+    fitted.report["confidence"]
+
+The report has the guess and the attacker's confidence in it. The share that is right is not in it,
+because no attacker knows that.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.channel_statistics import (
+    ChannelStatistics,
+    channel_statistics,
+    chunk_size,
+    chunks_of,
+)
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.guessing import Guess, guess_channels
+from privynet_jax.attacks.interface import (
+    PAIRS,
+    Attack,
+    FittedAttack,
+    Knowledge,
+    Pairs,
+    Report,
+    Representing,
+)
+from privynet_jax.data import as_float
+from privynet_jax.errors import UserError
+from privynet_jax.features import LayerFeatures
+
+ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
+# Of its own images, an attacker takes statistics over so many: more changed nothing.
+_MOST_STATISTICS = 1024
+_AT_ONCE = 64
+
+
+class PublicLayer:
+    """A layer of VGG16 on images that the attacker owns."""
+
+    def __init__(
+        self, count: int, shape: tuple[int, int, int], rows: Callable[[slice], np.ndarray]
+    ) -> None:
+        """Keeps how to get at it.
+
+        Args:
+            count: images.
+            shape: height, width and channels of the layer.
+            rows: rows -> [n, h, w, C], all channels; each channel of any scale.
+        """
+        self.count, self.shape, self._rows = count, shape, rows
+        self._statistics: dict[int, ChannelStatistics] = {}
+
+    @classmethod
+    def of_network(cls, layer: Representing, images: np.ndarray) -> "PublicLayer":
+        """Runs the layer on images uint8 [N, H, W, 3], whenever rows are asked for."""
+        run = jax.jit(layer)
+        shape = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)).shape
+        at_once = chunk_size(_AT_ONCE, shape[1:])
+
+        def rows(wanted: slice) -> np.ndarray:
+            found = [
+                np.asarray(run(_filled(as_float(batch), at_once)))[: len(batch)]
+                for batch in _batches(images[wanted], at_once)
+            ]
+            return np.concatenate(found) if found else np.empty((0, *shape[1:]), np.float32)
+
+        return cls(len(images), shape[1:], rows)
+
+    @classmethod
+    def of_features(cls, features: LayerFeatures, part: str, count: int | None) -> "PublicLayer":
+        """Reads cached features of all channels instead, of a part that is the attacker's.
+
+        Args:
+            features: of the layer; their scale per channel does not matter here.
+            part: whose images the attacker owns.
+            count: how many of them; None means all.
+        """
+        stored = features.parts[part]
+        channels = np.arange(len(features.channels))
+
+        def rows(wanted: slice) -> np.ndarray:
+            chosen = np.arange(stored.shape[0])[wanted]
+            return features.gather(part, chosen, channels, len(channels))
+
+        return cls(stored.shape[0] if count is None else count, stored.shape[1:], rows)
+
+    def statistics(self, images_per_chunk: int) -> ChannelStatistics:
+        """Returns the statistics of all channels, taken once per size of chunks."""
+        if images_per_chunk not in self._statistics:
+            most = min(self.count, max(_MOST_STATISTICS, 4 * images_per_chunk))
+            starts = range(0, most - images_per_chunk + 1, images_per_chunk)
+            chunks = (self._rows(slice(start, start + images_per_chunk)) for start in starts)
+            self._statistics[images_per_chunk] = channel_statistics(chunks)
+        return self._statistics[images_per_chunk]
+
+    def represent(self, channels: Sequence[int]) -> np.ndarray:
+        """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""
+        chosen = np.asarray(channels)
+        out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
+        for start in range(0, self.count, _AT_ONCE):
+            stop = min(start + _AT_ONCE, self.count)
+            out[start:stop] = self._rows(slice(start, stop))[..., chosen]
+        return _normalised(out)
+
+    def represent_mixed(self, depth: int, stream: np.random.Generator) -> np.ndarray:
+        """Returns other channels for each image, drawn at random: float32 [N, h, w, depth]."""
+        rms = self.statistics(chunk_size(self.count, self.shape)).rms
+        out = np.empty((self.count, *self.shape[:2], depth), np.float32)
+        for start in range(0, self.count, _AT_ONCE):
+            stop = min(start + _AT_ONCE, self.count)
+            for place, values in enumerate(self._rows(slice(start, stop)), start):
+                drawn = stream.choice(self.shape[-1], depth, replace=False)
+                out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
+        return out
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedSubstitute:
+    """An attack that was fitted on the attacker's own guess.
+
+    Attributes:
+        inner: what was fitted.
+        guess: of the channels; None where each image had another one.
+        report: what the inner attack reports, and "confidence", the mean over channels, in [0, 1].
+    """
+
+    inner: FittedAttack
+    guess: Guess | None
+    report: Report
+
+    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
+        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
+        return self.inner.reconstruct(representations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Substitute:
+    """Fits another attack on pairs made with guessed channels.
+
+    Attributes:
+        inner: the attack.
+        guessing: "aligned", by statistics; "random", one random guess; "mixed", another random
+            guess for each image, which learns what holds whatever the channels are.
+        candidates: channels that may be released, where that is known; `guess_channels`.
+        core: channels that are released in any case, where that is known.
+        ascending: whether channels are known to be released in the layer's order.
+        public: the layer on the attacker's images, where it is at hand; else it is computed.
+    """
+
+    inner: Attack = LinearInversion()  # noqa: RUF009 - frozen
+    guessing: str = ALIGNED
+    candidates: tuple[int, ...] | None = None
+    core: tuple[int, ...] = ()
+    ascending: bool = False
+    public: PublicLayer | None = None
+
+    def __post_init__(self) -> None:
+        if self.guessing not in GUESSES:
+            raise UserError(
+                f"guessing is {self.guessing!r}; allowed are {', '.join(GUESSES)}; give one"
+            )
+
+    @property
+    def name(self) -> str:
+        """Tells the inner attack and how channels are guessed."""
+        return f"substitute ({self.inner.name}, {self.guessing} guess)"
+
+    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedSubstitute:
+        """Guesses, represents its own images, and fits; see `interface.Attack.fit`."""
+        if knowledge.layer is None or knowledge.observed is None:
+            raise UserError(
+                f"the attack {self.name} was given the knowledge {knowledge.name!r}; it needs the "
+                "layer and representations without images; give 'network but not channels'"
+            )
+        guess_key, inner_key = jax.random.split(key)
+        stream = np.random.default_rng(np.asarray(jax.random.key_data(guess_key)))
+        public = self.public or PublicLayer.of_network(knowledge.layer, pairs.images)
+        if public.count != len(pairs.images):
+            raise UserError(
+                f"{public.count} public representations for {len(pairs.images)} images; "
+                "give as many of one as of the other"
+            )
+        observed = np.float32(knowledge.observed)
+        guess = None if self.guessing == MIXED else self._guess(observed, public, stream)
+        if guess is None:
+            made = public.represent_mixed(observed.shape[-1], stream)
+        else:
+            made = public.represent(guess.channels)
+        # The release's own scale, which it was normalised to on images that nobody else knows.
+        made *= _rms(observed)
+        fitted = self.inner.fit(Pairs(made, pairs.images), Knowledge(PAIRS), inner_key)
+        confidence = 0.0 if guess is None else float(np.mean(guess.confidence))
+        return FittedSubstitute(fitted, guess, {**fitted.report, "confidence": confidence})
+
+    def _guess(
+        self, observed: np.ndarray, public: PublicLayer, stream: np.random.Generator
+    ) -> Guess:
+        if self.guessing == RANDOM_GUESS:
+            return self._random_guess(observed.shape[-1], public.shape[-1], stream)
+        # At least four chunks, or nothing is known of how statistics vary from one to the next.
+        size = chunk_size(min(len(observed), public.count // 4), public.shape)
+        return guess_channels(
+            channel_statistics(chunks_of(observed, size)),
+            public.statistics(size),
+            candidates=self.candidates,
+            core=self.core,
+            ascending=self.ascending,
+        )
+
+    def _random_guess(self, depth: int, channels: int, stream: np.random.Generator) -> Guess:
+        pool = range(channels) if self.candidates is None else self.candidates
+        others = np.setdiff1d(np.asarray(pool, int), np.asarray(self.core, int))
+        drawn = stream.choice(others, depth - len(self.core), replace=False)
+        guessed = stream.permutation([*self.core, *drawn]).astype(int)
+        if self.ascending:
+            guessed = np.sort(guessed)
+        chance = np.full(depth, 1 / (len(others) + len(self.core)))
+        return Guess(tuple(map(int, guessed)), chance, guessed[:, None])
+
+
+def _rms(x: np.ndarray) -> np.ndarray:
+    """Root mean square, float64 [C], never zero."""
+    squares = np.einsum("nhwc,nhwc->c", x, x, dtype=np.float64)
+    return np.maximum(np.sqrt(squares / np.prod(x.shape[:3])), 1e-6)
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    return np.divide(x, _rms(x), out=x, casting="unsafe")
+
+
+def _batches(images: np.ndarray, size: int) -> list[np.ndarray]:
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
+def _filled(images: np.ndarray, size: int) -> np.ndarray:
+    """One shape for all batches, so that the layer is compiled once."""
+    return np.pad(images, ((0, size - len(images)), *[(0, 0)] * 3))

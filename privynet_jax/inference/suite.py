@@ -1,0 +1,273 @@
+"""All inference attacks on one topology, as rows of one table.
+
+suite = Suite(parts, settings, data_dir=None, key=jax.random.key(0))
+rows = suite.attribute(scene) + suite.reidentification(scene, measurement)
+rows += suite.membership(scene)
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax import grid
+from privynet_jax.attacks.interface import EVERYTHING, NETWORK, PAIRS
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.cells import Cell
+from privynet_jax.data import Parts
+from privynet_jax.execution import default_execution
+from privynet_jax.features import LayerFeatures, image_features
+from privynet_jax.inference import attribute, membership
+from privynet_jax.inference.image_attributes import attribute_values, count_of
+from privynet_jax.inference.membership import FALSE_POSITIVES, Labelled
+from privynet_jax.inference.rates import Rate, mean_rate, median_rate
+from privynet_jax.inference.reidentification import (
+    Found,
+    grids,
+    pixels,
+    reidentify,
+    similarities,
+)
+from privynet_jax.training import Schedule
+
+ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (
+    "attribute",
+    "reidentification",
+    "membership",
+)
+# What membership needs: the cloud NN's answers, and candidates' representations and labels.
+LOGITS = "logits of the cloud NN"
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the attacks are run with.
+
+    Attributes:
+        cloud: schedule of the cloud NN, and of every classifier and shadow.
+        width: of their channels.
+        attributes: as `image_attributes.attribute_values` takes them.
+        candidates: numbers of pictures among which a query is to be found.
+        shadows: networks per kind of LiRA.
+        repeats: classifiers per attribute.
+    """
+
+    cloud: Schedule
+    width: int = 64
+    attributes: tuple[str, ...] = ("brightness", "colour")
+    candidates: tuple[int, ...] = (100,)
+    shadows: int = 8
+    repeats: int = 2
+
+
+class Suite:
+    """The attacks on topologies of one data set; what they share is done once."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        settings: Settings,
+        data_dir: Path | str | None,
+        key: jax.Array,
+        progress: Callable[[float], Any] = lambda count: None,
+    ) -> None:
+        """Prepares what does not depend on the topology.
+
+        Args:
+            parts: the images.
+            settings: of the attacks.
+            data_dir: of the data set, where an attribute comes with it.
+            key: of all that is random; every topology and attack meets the same.
+            progress: told about trained networks.
+
+        Raises:
+            UserError: an attribute is unknown, or there are fewer test images than candidates.
+        """
+        self._parts, self._settings, self._progress = parts, settings, progress
+        self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
+        self._values = {
+            name: attribute_values(name, parts, data_dir) for name in settings.attributes
+        }
+        self._by_pixels: dict[str, dict[str, Rate]] = {}
+
+    def attribute(self, scene: Scenario) -> list[Row]:
+        """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
+        released = [scene.representations(part) for part in ("auxiliary", "test")]
+        rows = []
+        for name, values in self._values.items():
+            if name not in self._by_pixels:
+                images = image_features(self._parts).parts
+                whole = [images[part][:] for part in ("auxiliary", "test")]
+                self._by_pixels[name] = self._accuracies(*whole, values)
+            chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
+            for classifier, rate in self._accuracies(*released, values).items():
+                row = _row(
+                    *(ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
+                    *("accuracy", rate, float(chance)),
+                )
+                rows.append({**row, "reference": self._by_pixels[name][classifier].value})
+        return rows
+
+    def reidentification(
+        self, scene: Scenario, rebuilt: np.ndarray, attacker: str, queries: np.ndarray
+    ) -> list[Row]:
+        """Top-1 rate and ranks: by a reconstruction, with the local NN, without its channels.
+
+        Args:
+            scene: the topology; its features are of all channels of the layer.
+            rebuilt: [Q, H, W, 3], reconstructions as uint8, or float in [0, 1].
+            attacker: whose.
+            queries: int [Q], the test images that they are of.
+        """
+        images = self._parts.test.images
+        rebuilt = np.float32(rebuilt) / (255 if rebuilt.dtype == np.uint8 else 1)
+        released = scene.representations("test", queries)
+        everything = np.float32(scene.features.parts["test"][:])
+        own = everything[..., scene.features.positions(scene.topology.channels)]
+        compared = {
+            (f"reconstruction by {attacker}", PAIRS): (pixels(rebuilt), pixels(images) / 255),
+            ("representation, local NN known", EVERYTHING): (grids(released), grids(own)),
+            ("representation, channels unknown", NETWORK): (
+                similarities(released),
+                similarities(everything),
+            ),
+        }
+        return [
+            row
+            for (variant, knowledge), (ours, gallery) in compared.items()
+            for candidates in self._settings.candidates
+            for row in _rank_rows(
+                f"{variant}, among {candidates}",
+                knowledge,
+                reidentify(ours, gallery, queries, candidates, self._keys[REIDENTIFICATION]),
+            )
+        ]
+
+    def membership(self, scene: Scenario) -> list[Row]:
+        """Members are target images, others validation and test images."""
+        parts, settings = self._parts, self._settings
+        of = {
+            name: Labelled(scene.representations(name), part.labels) for name, part in parts.items()
+        }
+        others = (np.concatenate(both) for both in zip(of["validation"], of["test"], strict=True))
+        found = membership.attack(
+            of["target"],
+            Labelled(*others),
+            of["auxiliary"],
+            parts.num_classes,
+            parts.image_size,
+            settings.cloud,
+            self._keys[MEMBERSHIP],
+            shadows=settings.shadows,
+            width=settings.width,
+            progress=self._progress,
+        )
+        title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
+        return [
+            _row(MEMBERSHIP, name, LOGITS, number, rate, chance)
+            for name, result in found.items()
+            for number, rate, chance in (
+                (title, result.tpr, FALSE_POSITIVES),
+                ("AUC", result.auc, 0.5),
+            )
+        ]
+
+    def networks(self, attack: str) -> int:
+        """Returns how many networks an attack trains per topology, the shared ones left out."""
+        settings = self._settings
+        return {
+            ATTRIBUTE: settings.repeats * len(settings.attributes),
+            REIDENTIFICATION: 0,
+            MEMBERSHIP: membership.networks(settings.shadows),
+        }[attack]
+
+    def _accuracies(
+        self, own: np.ndarray, attacked: np.ndarray, values: Mapping[str, np.ndarray]
+    ) -> dict[str, Rate]:
+        """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
+        data = (own, values["auxiliary"], attacked, values["test"], count_of(values))
+        by_network = attribute.infer(
+            *data,
+            self._parts.image_size,
+            self._settings.cloud,
+            self._keys[ATTRIBUTE],
+            repeats=self._settings.repeats,
+            width=self._settings.width,
+            progress=self._progress,
+        )
+        return {
+            "network": mean_rate(by_network),
+            "linear probe": mean_rate(attribute.infer_by_probe(*data)),
+        }
+
+
+def reconstructions(
+    cells: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    networks: grid.Settings,
+    queries: np.ndarray,
+    *,
+    seed: int,
+    progress: Callable[[float], Any] = lambda share: None,
+) -> dict[Cell, tuple[np.ndarray, str]]:
+    """Attacks topologies as the grid does.
+
+    Returns:
+        Cell -> uint8 [Q, H, W, 3], estimates of the test images `queries`, and whose they are: of
+        the attacker who is strongest on validation images.
+
+    Raises:
+        UserError: training diverged.
+    """
+    per_layer = collections.Counter(cell.topology.num_layers for cell in cells)
+    found = {}
+    for measurement in grid.characterise(
+        cells,
+        cells,
+        cells,
+        features,
+        parts,
+        networks,
+        default_execution(max(per_layer.values())),
+        seed=seed,
+        examples=queries,
+        progress=progress,
+    ):
+        losses = {
+            name: attack["validation"]["psnr_db"].mean()
+            for name, attack in measurement.attacks.items()
+        }
+        strongest = max(losses, key=losses.__getitem__)
+        found[measurement.cell] = measurement.examples[strongest], strongest
+    return found
+
+
+def _rank_rows(variant: str, knowledge: str, found: Found) -> list[Row]:
+    top1, middle = found.chance
+    return [
+        _row(REIDENTIFICATION, variant, knowledge, number, rate, chance)
+        for number, rate, chance in (
+            ("top-1 rate", mean_rate(found.top1), top1),
+            ("mean rank", mean_rate(found.ranks), middle),
+            ("median rank", median_rate(found.ranks), middle),
+        )
+    ]
+
+
+def _row(attack: str, variant: str, knowledge: str, number: str, rate: Rate, chance: float) -> Row:
+    """A row of the table; `reference` is what the same attack does to the images themselves."""
+    return {
+        "attack": attack,
+        "variant": variant,
+        "knowledge": knowledge,
+        "number": number,
+        **dataclasses.asdict(rate),
+        "chance": chance,
+        "reference": "",
+    }

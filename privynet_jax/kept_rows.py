@@ -1,0 +1,64 @@
+"""Rows of a comparison, kept one by one, so that the command that was stopped can go on.
+
+kept = KeptRows.opened(Path("runs/defences"), {"seed": 0})
+if kept.read("layers 4, none") is None:
+    kept.write("layers 4, none", {"accuracy": [0.61, 0.63]})
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from privynet_jax.errors import UserError
+from privynet_jax.files import write_atomically
+
+_SETTINGS = "settings.json"
+
+
+class KeptRows:
+    """A folder with one file per row, all measured with the same settings."""
+
+    def __init__(self, folder: Path) -> None:
+        """Takes a folder that exists; `opened` makes one and checks it."""
+        self._folder = folder
+
+    @classmethod
+    def opened(cls, out: Path, settings: Mapping[str, Any]) -> "KeptRows":
+        """Returns the rows that lie in `out`.
+
+        Args:
+            out: made when missing; rows go to its folder "rows".
+            settings: whatever decides the numbers, and can be written as JSON.
+
+        Raises:
+            UserError: there are rows of other settings.
+        """
+        folder, content = out / "rows", json.dumps(settings, indent=1, sort_keys=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _SETTINGS
+        if not path.exists():
+            write_atomically(path, content)
+        elif path.read_text(encoding="utf-8") != content:
+            raise UserError(
+                f"{out} was begun with other settings ({path}); give those, or a new --out"
+            )
+        return cls(folder)
+
+    def read(self, title: str) -> dict[str, Any] | None:
+        """Returns what was written of a row; None where it is missing or damaged."""
+        try:
+            found = json.loads(self._path(title).read_text(encoding="utf-8"))
+            return found["measured"] if found["row"] == title else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, title: str, measured: Mapping[str, Any]) -> None:
+        """Keeps a row under its title."""
+        content = {"row": title, "measured": dict(measured)}
+        write_atomically(self._path(title), json.dumps(content, indent=1))
+
+    def _path(self, title: str) -> Path:
+        # Titles hold commas, equals signs and more; the file says which row it is.
+        return self._folder / f"{hashlib.sha256(title.encode()).hexdigest()[:16]}.json"

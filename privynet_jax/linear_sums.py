@@ -1,0 +1,49 @@
+"""The sums that the linear attack on a layer is fitted to, over the attacker's images.
+
+`linear` makes an attack on any subset of channels out of them; `grid` and `subsets` ask here.
+
+    fitted_on, chosen_on = linear_statistics(layer, parts.auxiliary)
+    attack = linear.fit(fitted_on, chosen_on, positions=(0, 3, 5))
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+from privynet_jax import linear
+from privynet_jax.data import Part, as_float
+from privynet_jax.features import LayerFeatures
+
+# Positions of representations that enter a Gram matrix: over 100 per unknown at 512 channels.
+POSITIONS = 2**19
+# Share of the attacker's images on which the linear attack chooses its ridge.
+_HELD_OUT = 0.2
+# Positions whose neighbourhoods are formed at once: 64 images of 32 x 32, and 1 of 224 x 224.
+_BATCH, _BATCH_POSITIONS = 64, 2**16
+
+
+def linear_statistics(
+    layer: LayerFeatures, auxiliary: Part, positions: int = POSITIONS
+) -> tuple[linear.LinearStatistics, linear.LinearStatistics]:
+    """Returns the sums over most of some auxiliary images, and over the rest of these.
+
+    Args:
+        layer: the features.
+        auxiliary: the images that the features were computed from.
+        positions: of representations to sum over; decides how many images, the first ones, count.
+    """
+    stored = layer.parts["auxiliary"]
+    per_image = math.prod(stored.shape[1:3])
+    count = min(len(auxiliary), -(-positions // per_image))
+    batch = max(1, min(_BATCH, _BATCH_POSITIONS // per_image))
+    fitted = max(1, count - max(1, round(_HELD_OUT * count)))
+
+    def sums(start: int, stop: int) -> linear.LinearStatistics:
+        cuts = [*range(start, stop, batch), stop]
+        return linear.gather_statistics(
+            (np.float32(stored[begin:end]), as_float(auxiliary.images[begin:end]))
+            for begin, end in itertools.pairwise(cuts)
+        )
+
+    return sums(0, fitted), sums(min(fitted, count - 1), count)

@@ -1,0 +1,61 @@
+"""How tests run a command in their own process, and what a refusal must look like.
+
+The fixture `run_command` of `conftest.py` calls `run`; a test file adds its usual arguments.
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+from experiments import cli
+
+
+class Done(NamedTuple):
+    """What a command ended with."""
+
+    status: int
+    output: str
+    error: str
+
+
+def run(command: ModuleType, *arguments: object) -> int:
+    """Runs a command of `experiments` as if it was typed; returns its exit status."""
+    # Whoever first runs a command defines them, and the saver would take them away again.
+    app.define_help_flags()
+    name = command.__name__.rpartition(".")[2]
+    with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver():
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        # JAX has computed here, so its devices are chosen.
+        patch.setattr(cli, "use_cpu_cores", lambda at_most: None)
+        flags.FLAGS.unparse_flags()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(command.main)
+    return ended.value.code or 0
+
+
+def refused(done: tuple[int, str, str], *expected: str, silently: bool = True) -> None:
+    """Asserts that a command ended in one line on standard error, status 1, which says all that.
+
+    Args:
+        done: status, output and error.
+        expected: parts of the line.
+        silently: whether nothing may be on standard output.
+    """
+    status, output, error = done
+    assert status == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert error.endswith("\n")
+    for part in expected:
+        assert part in error
+    assert not (silently and output)
+
+
+def everything_in(folder: Path) -> dict[Path, int]:
+    """Returns path -> time of the last change, of a folder and all in it."""
+    return {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}

@@ -1,0 +1,44 @@
+"""The command that compares attackers, run as users run it."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[1]
+
+
+def compared(*arguments):
+    command = [sys.executable, "-m", "experiments.compare_attackers", *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+
+
+def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weights):
+    out = tmp_path / "attackers"
+    done = compared(
+        f"--out={out}",
+        "--layers=4",
+        "--depths=4",
+        "--attackers=mean image,linear,residual",
+        "--steps=4",
+        "--batch_size=8",
+        "--pictured=2",
+        "--max_images=target=20,auxiliary=60,validation=20,test=30",
+        f"--cache_dir={test_data_dir / 'weights'}",
+        f"--data_dir={test_data_dir}",
+    )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((out / "attackers.csv").open(encoding="utf-8")))
+    assert [row["attacker"] for row in rows] == ["mean image", "linear", "residual"]
+    assert [row["steps"] for row in rows] == ["0", "0", "4"]
+    assert all(5 < float(row["psnr_db"]) <= float(row["p95_db"]) < 60 for row in rows)
+    assert (out / "attackers.png").read_bytes().startswith(b"\x89PNG")
+    assert "residual" in done.stdout
+
+
+def test_unknown_attackers_end_in_one_line(tmp_path):
+    done = compared(f"--out={tmp_path}", "--attackers=strong,stronger", "--steps=1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: --attackers names stronger; allowed are mean image, srgan, transposed, linear"
+    )

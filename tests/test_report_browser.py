@@ -1,0 +1,147 @@
+"""The report in a real browser without a network: Chromium, at the width of a desk and of a phone.
+
+Needs Debian's packages chromium and chromium-driver; where they are missing these tests fail.
+"""
+
+import shutil
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from experiments import report
+
+pytestmark = pytest.mark.slow
+
+WIDTHS = {"phone": 360, "desk": 1280}
+OPTIONS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
+)
+
+
+@pytest.fixture(scope="module")
+def page(tiny_run, tmp_path_factory):
+    """A report with a wide and long table of another command, and a picture to it."""
+    folder = tmp_path_factory.mktemp("report") / "run"
+    shutil.copytree(tiny_run.workdir, folder)
+    columns = ",".join(f"some_wide_column_{i}" for i in range(30))
+    (folder / "risk.csv").write_text(columns + 40 * ("\n" + ",".join(["0.123456"] * 30)) + "\n")
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        flags.FLAGS(["report", f"--workdir={folder}", f"--data_dir={tiny_run.data_dir}"])
+        report.main()
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+    # Apart from everything that lies beside it.
+    return shutil.copy(folder / "report.html", tmp_path_factory.mktemp("alone") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    found = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
+    assert all(found.values()), "install chromium and chromium-driver: apt-get install ..."
+    options = webdriver.ChromeOptions()
+    options.binary_location = found["chromium"]
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options, Service(found["chromedriver"]))
+    network = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(params=WIDTHS)
+def opened(request, browser, page):
+    """The browser with the page, all of it unfolded, as wide as a phone or as a desk."""
+    screen = {"width": WIDTHS[request.param], "height": 800, "deviceScaleFactor": 1}
+    mobile = {"mobile": request.param == "phone"}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen | mobile)
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(f"file://{page}")
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    return browser
+
+
+def test_nothing_is_fetched_and_nothing_complained_of(opened, page):
+    assert opened.get_log("browser") == []
+    requested = [
+        entry["message"]
+        for entry in opened.get_log("performance")
+        if '"Network.requestWillBeSent"' in entry["message"]
+    ]
+    assert any(f"file://{page}" in message for message in requested)
+    for message in requested:
+        assert '"url":"http' not in message
+
+
+def test_all_pictures_are_decoded(opened):
+    widths = opened.execute_script(
+        "return Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
+    )
+    assert len(widths) > 20
+    assert min(widths) > 0
+
+
+def test_wide_content_scrolls_in_its_own_box(opened):
+    widths = opened.execute_script(
+        "const page = document.documentElement;"
+        "const boxes = [...document.querySelectorAll('.scroll')];"
+        "return [page.scrollWidth, innerWidth, "
+        "boxes.filter(b => b.scrollWidth > b.clientWidth).length, "
+        "Math.max(...boxes.map(b => b.getBoundingClientRect().right))]"
+    )
+    assert widths[0] <= widths[1]
+    assert widths[1] in WIDTHS.values()
+    assert widths[2] >= 1
+    assert widths[3] <= widths[1]
+
+
+def test_it_is_set_for_readers(opened):
+    found = opened.execute_script(
+        "return {h1: document.querySelectorAll('h1').length,"
+        " levels: [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1]),"
+        " size: parseFloat(getComputedStyle(document.querySelector('main p')).fontSize),"
+        " links: [...document.querySelectorAll('nav a')].map("
+        "  a => !!document.getElementById(a.getAttribute('href').slice(1))),"
+        " title: document.title, lang: document.documentElement.lang}"
+    )
+    assert found["h1"] == 1
+    assert found["size"] >= 16
+    assert found["lang"] == "en"
+    assert "photo_patches" in found["title"]
+    assert len(found["links"]) >= 7
+    assert all(found["links"])
+    pairs = zip(found["levels"], found["levels"][1:], strict=False)
+    assert all(below <= above + 1 for above, below in pairs)
+
+
+# Relative luminance and contrast by the Web Content Accessibility Guidelines, 1.4.3.
+CONTRAST = """
+const light = text => {
+  const [r, g, b] = text.match(/[\\d.]+/g).map(x => x / 255).map(
+    x => x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paper = getComputedStyle(document.body).backgroundColor;
+return ['h1', 'p', '.soft', 'caption', 'td', 'nav a', 'summary'].map(s => {
+  const two = [getComputedStyle(document.querySelector(s)).color, paper].map(light);
+  return (Math.max(...two) + 0.05) / (Math.min(...two) + 0.05);
+}).concat([light(paper)]);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_schemes_are_readable(opened, scheme):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    *contrasts, paper = opened.execute_script(CONTRAST)
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert min(contrasts) >= 4.5
+    assert (paper > 0.5) == (scheme == "light")
