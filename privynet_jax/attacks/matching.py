@@ -105,12 +105,7 @@ class Matcher:
         self._size = devices * max(1, pixels // (height * width * devices))
         self._split, everywhere = data_parallel(dividing=self._size)
         self._prior = jax.device_put(prior, everywhere)
-        split = functools.partial(jax.jit, out_shardings=self._split)
-        self._start = split(functools.partial(start, local))
-        self._steps = split(
-            functools.partial(take_steps, local), static_argnums=(3,), donate_argnums=(2,)
-        )
-        self._finish = split(_images_of)
+        self._start, self._steps, self._finish = _compiled(local, self._split)
 
     def __call__(
         self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
@@ -126,27 +121,26 @@ class Matcher:
         known = jax.tree.map(np.float32, Known(representations, starts, Weights(*weights)))
         found = []
         for begin in range(0, len(representations), self._size):
-            rows = np.arange(begin, min(begin + self._size, len(representations)))
-            # The last batch is filled up: one shape is compiled.
-            filled = np.pad(rows, (0, self._size - len(rows)), mode="edge")
-            batch = self._run(jax.tree.map(lambda x, of=filled: x[of], known), steps)
-            found.append(jax.tree.map(lambda x, n=len(rows): x[:n], batch))
+            piece = jax.tree.map(lambda x, at=begin: x[at : at + self._size], known)
+            found.append(self._run(piece, steps))
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
     def _run(self, known: Known, steps: int) -> Matched:
-        known = jax.device_put(known, self._split)
+        count = len(known.starts)
+        # Filled up with copies of the last image: one shape is compiled.
+        rows = np.minimum(np.arange(self._size), count - 1)
+        known = jax.device_put(jax.tree.map(lambda x: x[rows], known), self._split)
         state = self._start(self._prior, known)
         losses = [np.asarray(state.losses)]
         for stretch in (steps // 2, steps - steps // 2):
             # XLA's CPU backend runs convolutions far slower inside `scan`.
             per_dispatch = 1 if on_cpu() else _STEPS_ELSEWHERE
-            for count in [per_dispatch] * (stretch // per_dispatch) + [1] * (
-                stretch % per_dispatch
-            ):
-                state = self._steps(self._prior, known, state, count)
+            whole, rest = divmod(stretch, per_dispatch)
+            for several in [per_dispatch] * whole + [1] * rest:
+                state = self._steps(self._prior, known, state, several)
             losses.append(np.asarray(state.losses))
-        images = self._finish(self._prior, known, state)
-        return Matched(np.asarray(images), tuple(losses))
+        images = np.asarray(self._finish(self._prior, known, state))
+        return Matched(images[:count], tuple(each[:count] for each in losses))
 
 
 def start(local: Representing, prior: PixelPrior, known: Known) -> State:
@@ -185,6 +179,18 @@ def step(local: Representing, prior: PixelPrior, known: Known, state: State) -> 
     memory = _where(leads_down, memory, fresh_memory)
     moved = State(trial, losses, gradients, directions, jnp.ones_like(losses), memory)
     return _where(is_better, moved, state._replace(lengths=_CUT * state.lengths))
+
+
+@functools.lru_cache(maxsize=2)  # no more: they hold the local NN's parameters
+def _compiled(local: Representing, split: Any) -> tuple[Callable[..., Any], ...]:
+    """`start`, `take_steps` and `_images_of`, whose results are spread like the images."""
+    jitted = functools.partial(jax.jit, out_shardings=split)
+    steps = functools.partial(take_steps, local)
+    return (
+        jitted(functools.partial(start, local)),
+        jitted(steps, static_argnums=(3,), donate_argnums=(2,)),
+        jitted(_images_of),
+    )
 
 
 def _losses_and_gradients(

@@ -25,6 +25,7 @@ from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import Attack, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
+from privynet_jax.attacks.tuning import CONVERGED_PERCENT, hold_out
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.metrics import psnr_db
@@ -33,12 +34,8 @@ from privynet_jax.metrics import psnr_db
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
 PRIOR_WEIGHTS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
 _REFINEMENT = 10**0.5
-# A loss that falls by more than this when the steps are doubled has not converged.
-CONVERGED_PERCENT = 5.0
 # Falls below this share of the loss at the warm start are rounding.
 _NEGLIGIBLE = 1e-6
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 128
-_LEAST_PAIRS = 4
 
 
 class Choice(NamedTuple):
@@ -89,7 +86,7 @@ class WhiteBox:
         name: what results call it.
     """
 
-    warm_start: Attack = LinearInversion()
+    warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
     steps: int = 100
     tuning_images: int = 24
     name: str = "white box"
@@ -109,7 +106,7 @@ class WhiteBox:
                 "local NN itself; give 'everything'"
             )
         holding, fitting = jax.random.split(key)
-        mine, held_out = self._hold_out(pairs, holding)
+        mine, held_out = hold_out(pairs, holding)
         warm = self.warm_start.fit(mine, knowledge, fitting)
         estimates = warm.reconstruct(held_out.representations)
         truth = as_float(held_out.images)
@@ -122,18 +119,6 @@ class WhiteBox:
         )
         choice, found = tuning.best()
         return FittedWhiteBox(warm, matcher, choice, self.steps, self._report(choice, found, warm))
-
-    def _hold_out(self, pairs: Pairs, key: jax.Array) -> tuple[Pairs, Pairs]:
-        count = len(pairs.images)
-        if count < _LEAST_PAIRS or len(pairs.representations) != count:
-            raise UserError(
-                f"the attack {self.name} was given {count} images and "
-                f"{len(pairs.representations)} representations; allowed are {_LEAST_PAIRS} or more "
-                "pairs; give more"
-            )
-        held = max(2, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
-        order = np.asarray(jax.random.permutation(key, count))
-        return pairs.chosen(np.sort(order[held:])), pairs.chosen(order[:held])
 
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
