@@ -60,7 +60,7 @@ _DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
 _DRAWS = flags.DEFINE_integer("draws", 5, "Draws of channels per (layers, depth).", 1)
 _SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.", 16, 1024)
 _INNER = flags.DEFINE_string(
-    "inner", "linear", "The attack: linear, or a capacity of attacks.inverse, such as strong."
+    "inner", "linear", f"The attack: linear, or one of {', '.join(CAPACITIES)}, which are trained."
 )
 _STEPS = flags.DEFINE_integer("inner_steps", 500, "Steps of a trained inner attack.", 1)
 _PAIRS = flags.DEFINE_list(
