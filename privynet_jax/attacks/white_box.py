@@ -76,7 +76,7 @@ class FittedWhiteBox:
 class WhiteBox:
     """White-box optimisation behind the interface of all attacks.
 
-    Tuning costs as much as attacking some 200 images.
+    Tuning costs as much as attacking some 150 images.
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
@@ -87,7 +87,7 @@ class WhiteBox:
     """
 
     warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
-    steps: int = 100
+    steps: int = 150
     tuning_images: int = 24
     name: str = "white box"
 
