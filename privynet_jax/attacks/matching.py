@@ -1,0 +1,245 @@
+"""Images whose representations match given ones: many small optimisation problems side by side.
+
+For each image by itself, L-BFGS minimises
+
+    |local(x) - representation|^2 + tv * TV(x) + prior * |coordinates(x)|^2 / 2
+
+(He, Zhang and Lee 2019, doi:10.1145/3359789.3359824, call it rMLE without the last term; with it,
+the result is the most likely image under a Gaussian prior around the start). Coordinates are those
+of `pixel_prior`. Nothing here knows a true image: a step is taken if it lowers the loss.
+
+    matcher = Matcher(knowledge.local, prior)
+    matched = matcher(representations, starts, Weights(tv, prior_weight), steps=100)
+    matched.images, matched.losses
+
+`execution` says how images are spread over the devices.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from privynet_jax.attacks.interface import Representing
+from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of, total_variation
+from privynet_jax.execution import data_parallel, on_cpu
+
+# Of pixels outside [0, 1], squared. Not clipped: a gradient that ends at 1 would never come back.
+_RANGE_WEIGHT = 10.0
+# A step counts if the loss falls by this share of what its slope promises; else it is cut.
+_LEAST_FALL, _CUT = 1e-4, 0.4
+_MEMORY = 10
+# Pixels that one batch may have, and steps of one dispatch.
+_PIXELS_ON_CPU, _PIXELS_ELSEWHERE, _STEPS_ELSEWHERE = 2**15, 2**18, 10
+_optimiser = optax.scale_by_lbfgs(memory_size=_MEMORY)
+
+
+class Weights(NamedTuple):
+    """Of the terms of the loss beside the misfit, float32 [N]."""
+
+    total_variation: Any
+    prior: Any
+
+
+class Known(NamedTuple):
+    """What the attacker sees of each image: a pytree of leading axis N."""
+
+    representations: jax.Array
+    starts: jax.Array
+    weights: Weights
+
+
+class State(NamedTuple):
+    """The best iterates so far, by their own losses, and what L-BFGS knows of their surroundings.
+
+    Attributes:
+        coordinates: float32 [N, H, W, 3].
+        losses: float32 [N].
+        gradients: of the losses.
+        directions: in which the next trial lies.
+        lengths: float32 [N], how far.
+        memory: of L-BFGS, one per image.
+    """
+
+    coordinates: jax.Array
+    losses: jax.Array
+    gradients: jax.Array
+    directions: jax.Array
+    lengths: jax.Array
+    memory: Any
+
+
+class Matched(NamedTuple):
+    """What `Matcher` found.
+
+    Attributes:
+        images: float32 [N, H, W, 3] in [0, 1].
+        losses: float32 [N] each, at the start, half-way and at the end.
+    """
+
+    images: np.ndarray
+    losses: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Matcher:
+    """Runs the optimisation in batches that fit into memory, on all local devices."""
+
+    def __init__(
+        self, local: Representing, prior: PixelPrior, pixels_at_once: int | None = None
+    ) -> None:
+        """Prepares for one local NN.
+
+        Args:
+            local: images -> representations, differentiable.
+            prior: in whose coordinates, and under which, images are sought.
+            pixels_at_once: of all images of a batch; None means what suits the devices.
+        """
+        height, width, _ = prior.deviations.shape
+        pixels = pixels_at_once or (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE)
+        # A local NN that runs on several devices wants as many images on each.
+        devices = len(data_parallel()[0].device_set)
+        self._size = devices * max(1, pixels // (height * width * devices))
+        self._split, everywhere = data_parallel(dividing=self._size)
+        self._prior = jax.device_put(prior, everywhere)
+        self._start, self._steps, self._finish = _compiled(local, self._split)
+
+    def __call__(
+        self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
+    ) -> Matched:
+        """Returns the images found.
+
+        Args:
+            representations: float32 [N, h, w, D].
+            starts: float32 [N, H, W, 3], estimates around which the prior lies.
+            weights: float32 [N] each.
+            steps: times that each image is tried, at least 1.
+        """
+        known = jax.tree.map(np.float32, Known(representations, starts, Weights(*weights)))
+        found = []
+        for begin in range(0, len(representations), self._size):
+            piece = jax.tree.map(lambda x, at=begin: x[at : at + self._size], known)
+            found.append(self._run(piece, steps))
+        return jax.tree.map(lambda *x: np.concatenate(x), *found)
+
+    def _run(self, known: Known, steps: int) -> Matched:
+        count = len(known.starts)
+        # Filled up with copies of the last image: one shape is compiled.
+        rows = np.minimum(np.arange(self._size), count - 1)
+        known = jax.device_put(jax.tree.map(lambda x: x[rows], known), self._split)
+        state = self._start(self._prior, known)
+        losses = [np.asarray(state.losses)]
+        for stretch in (steps // 2, steps - steps // 2):
+            # XLA's CPU backend runs convolutions far slower inside `scan`.
+            per_dispatch = 1 if on_cpu() else _STEPS_ELSEWHERE
+            whole, rest = divmod(stretch, per_dispatch)
+            for several in [per_dispatch] * whole + [1] * rest:
+                state = self._steps(self._prior, known, state, several)
+            losses.append(np.asarray(state.losses))
+        images = np.asarray(self._finish(self._prior, known, state))
+        return Matched(images[:count], tuple(each[:count] for each in losses))
+
+
+def start(local: Representing, prior: PixelPrior, known: Known) -> State:
+    """Returns the state at the starts themselves."""
+    coordinates = jnp.zeros_like(known.starts)
+    losses, gradients = _losses_and_gradients(local, prior, known, coordinates)
+    directions, memory = _fresh(gradients, coordinates)
+    return State(coordinates, losses, gradients, directions, jnp.ones_like(losses), memory)
+
+
+def take_steps(
+    local: Representing, prior: PixelPrior, known: Known, state: State, count: int
+) -> State:
+    """Returns the state after so many steps: pure, and one dispatch where it is jitted."""
+    if count == 1:
+        return step(local, prior, known, state)
+    body = lambda state, _: (step(local, prior, known, state), None)  # noqa: E731
+    return jax.lax.scan(body, state, None, length=count)[0]
+
+
+def step(local: Representing, prior: PixelPrior, known: Known, state: State) -> State:
+    """Tries one point per image, and goes there where the loss is less than it was.
+
+    A search along a line would hold up all images for the one that searches longest. So images
+    search independently, one trial per step each; what a trial costs is one gradient.
+    """
+    trial = state.coordinates + _each(state.lengths) * state.directions
+    losses, gradients = _losses_and_gradients(local, prior, known, trial)
+    promised = state.lengths * _inner(state.gradients, state.directions)
+    is_better = losses <= state.losses + _LEAST_FALL * promised
+    updates, memory = jax.vmap(_optimiser.update)(gradients, state.memory, trial)
+    # Where the curvature was not positive L-BFGS may lead uphill: it forgets, and starts anew.
+    leads_down = _inner(gradients, updates) > 0
+    downhill, fresh_memory = _fresh(gradients, trial)
+    directions = _where(leads_down, -updates, downhill)
+    memory = _where(leads_down, memory, fresh_memory)
+    moved = State(trial, losses, gradients, directions, jnp.ones_like(losses), memory)
+    return _where(is_better, moved, state._replace(lengths=_CUT * state.lengths))
+
+
+@functools.lru_cache(maxsize=2)  # no more: they hold the local NN's parameters
+def _compiled(local: Representing, split: Any) -> tuple[Callable[..., Any], ...]:
+    """`start`, `take_steps` and `_images_of`, whose results are spread like the images."""
+    jitted = functools.partial(jax.jit, out_shardings=split)
+    steps = functools.partial(take_steps, local)
+    return (
+        jitted(functools.partial(start, local)),
+        jitted(steps, static_argnums=(3,), donate_argnums=(2,)),
+        jitted(_images_of),
+    )
+
+
+def _losses_and_gradients(
+    local: Representing, prior: PixelPrior, known: Known, coordinates: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    def total(coordinates: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images = known.starts + offsets_of(prior, coordinates)
+        misfit = _squares(local(images) - known.representations)
+        outside = _squares(images - jnp.clip(images, 0.0, 1.0))
+        losses = (
+            misfit
+            + _RANGE_WEIGHT * outside
+            + known.weights.total_variation * total_variation(images)
+            + known.weights.prior * _squares(coordinates) / 2
+        )
+        return losses.sum(), losses
+
+    (_, losses), gradients = jax.value_and_grad(total, has_aux=True)(coordinates)
+    return losses, gradients
+
+
+def _fresh(gradients: jax.Array, coordinates: jax.Array) -> tuple[jax.Array, Any]:
+    """Directions downhill, no longer than one, and L-BFGS' memory of having been there."""
+    memory = jax.vmap(_optimiser.init)(coordinates)._replace(
+        count=jnp.ones(len(coordinates), jnp.int32), params=coordinates, updates=gradients
+    )
+    norms = jnp.sqrt(_squares(gradients))
+    return -gradients / _each(jnp.maximum(norms, 1.0)), memory
+
+
+def _images_of(prior: PixelPrior, known: Known, state: State) -> jax.Array:
+    return jnp.clip(known.starts + offsets_of(prior, state.coordinates), 0.0, 1.0)
+
+
+def _where(condition: jax.Array, these: Any, those: Any) -> Any:
+    """Chooses image by image between two pytrees of leading axis N."""
+    choose: Callable[..., jax.Array] = lambda x, y: jnp.where(  # noqa: E731
+        condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y
+    )
+    return jax.tree.map(choose, these, those)
+
+
+def _each(values: jax.Array) -> jax.Array:
+    return values[:, None, None, None]
+
+
+def _inner(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.sum(x * y, axis=tuple(range(1, x.ndim)))
+
+
+def _squares(x: jax.Array) -> jax.Array:
+    return _inner(x, x)

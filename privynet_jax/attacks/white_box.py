@@ -1,0 +1,209 @@
+"""White-box optimisation: the image whose representation matches, found by descent.
+
+For an attacker who knows the local NN with its channels. Another attack, fitted on the same pairs,
+says where to start; what to trust how much, the representation, smoothness or that start, is tuned
+per topology on images that the attacker owns. `matching` optimises, `pixel_prior` has the prior.
+
+    attack = WhiteBox(warm_start=LinearInversion())
+    fitted = attack.fit(scene.pairs(), scene.knowledge(EVERYTHING), jax.random.key(0))
+    fitted.reconstruct(representations), fitted.report["tv_weight"]
+
+The loss is a sum over an image's normalised representation, and over pixels; weights are relative
+to that. Without total variation and prior it is He et al.'s maximum likelihood, with the former
+their rMLE. On held-out images of the attacker's the result is never worse than the warm start.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.interface import Attack, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.matching import Matched, Matcher, Weights
+from privynet_jax.attacks.pixel_prior import fit_prior
+from privynet_jax.attacks.tuning import CONVERGED_PERCENT, hold_out
+from privynet_jax.data import as_float
+from privynet_jax.errors import UserError
+from privynet_jax.metrics import psnr_db
+
+# Weights that compete at first; what wins is refined by the factor below, twice.
+TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
+PRIOR_WEIGHTS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
+_REFINEMENT = 10**0.5
+# Falls below this share of the loss at the warm start are rounding.
+_NEGLIGIBLE = 1e-6
+
+
+class Choice(NamedTuple):
+    """Weights of total variation and of the prior around the warm start, relative to the misfit."""
+
+    tv_weight: float
+    prior_weight: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedWhiteBox:
+    """The attack, tuned for one topology.
+
+    Attributes:
+        warm_start: the fitted attack that says where to start.
+        matcher: of the local NN.
+        choice: the weights; None where the warm start alone does best.
+        steps: per image.
+        report: see `interface.Report`.
+    """
+
+    warm_start: FittedAttack
+    matcher: Matcher
+    choice: Choice | None
+    steps: int
+    report: Mapping[str, str | float | int | bool]
+
+    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
+        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
+        starts = self.warm_start.reconstruct(representations)
+        if self.choice is None or not len(representations):
+            return starts
+        weights = _weights(len(representations), [self.choice])
+        return self.matcher(representations, starts, weights, self.steps).images
+
+
+@dataclasses.dataclass(frozen=True)
+class WhiteBox:
+    """White-box optimisation behind the interface of all attacks.
+
+    Tuning costs as much as attacking some 150 images.
+
+    Attributes:
+        warm_start: fitted on most of the pairs; its estimates are where images start, and what the
+            prior lies around. `closed_form.MeanImage()` where there is nothing better.
+        steps: gradients that are computed per image.
+        tuning_images: of the held-out pairs, those that the last candidates compete on.
+        name: what results call it.
+    """
+
+    warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
+    steps: int = 150
+    tuning_images: int = 24
+    name: str = "white box"
+
+    def __post_init__(self) -> None:
+        if self.steps < 2 or self.tuning_images < 1:
+            raise UserError(
+                f"{self.steps} steps and {self.tuning_images} tuning images; allowed are 2 or more "
+                "steps and 1 or more images; give more"
+            )
+
+    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedWhiteBox:
+        """Fits the warm start and tunes the weights; see `interface.Attack.fit`."""
+        if knowledge.local is None:
+            raise UserError(
+                f"the attack {self.name} was given the knowledge {knowledge.name!r}, but needs the "
+                "local NN itself; give 'everything'"
+            )
+        holding, fitting = jax.random.split(key)
+        mine, held_out = hold_out(pairs, holding)
+        warm = self.warm_start.fit(mine, knowledge, fitting)
+        estimates = warm.reconstruct(held_out.representations)
+        truth = as_float(held_out.images)
+        count = min(self.tuning_images, len(truth))
+        # The spectrum of errors comes from other images than the weights, if there are enough.
+        others = slice(count if len(truth) >= 2 * count else 0, None)
+        matcher = Matcher(knowledge.local, fit_prior(truth[others] - estimates[others]))
+        tuning = _Tuning(
+            matcher, held_out.representations[:count], estimates[:count], truth[:count], self.steps
+        )
+        choice, found = tuning.best()
+        return FittedWhiteBox(warm, matcher, choice, self.steps, self._report(choice, found, warm))
+
+    def _report(
+        self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
+    ) -> dict[str, str | float | int | bool]:
+        falling = found["falling_percent"]
+        return {
+            "warm_start": self.warm_start.name,
+            "tv_weight": choice.tv_weight if choice else 0.0,
+            "prior_weight": choice.prior_weight if choice else float("inf"),
+            "steps": self.steps if choice else 0,
+            # L-BFGS finds its own; 1 is a full step of Newton's method.
+            "learning_rate": 1.0,
+            **found,
+            # What starts from an unfinished attack may still gain from finishing that.
+            "converged": falling <= CONVERGED_PERCENT and bool(warm.report.get("converged", True)),
+        }
+
+
+class _Tuning:
+    """Weights compete on images whose truth the attacker owns, by successive halving."""
+
+    def __init__(
+        self,
+        matcher: Matcher,
+        representations: np.ndarray,
+        starts: np.ndarray,
+        truth: np.ndarray,
+        steps: int,
+    ) -> None:
+        self._matcher, self._steps = matcher, steps
+        self._known, self._truth = (representations, starts), truth
+
+    def best(self) -> tuple[Choice | None, dict[str, float]]:
+        """Returns the weights that do best, None if the warm start does, and what was found."""
+        steps, count = self._steps, len(self._truth)
+        few, some = max(1, count // 6), max(1, count // 3)
+        grid = [Choice(*pair) for pair in itertools.product(TV_WEIGHTS, PRIOR_WEIGHTS)]
+        left = self._ranked(grid, few, steps // 8)[:8]
+        left = self._ranked(left, some, steps // 4)[:2]
+        for _ in range(2):
+            left = self._ranked(_around(left[0]) + left[1:], some, steps // 2)[:2]
+        matched = {choice: self._match([choice], count, steps) for choice in left}
+        scores = {choice: self._psnr_db(found.images).mean() for choice, found in matched.items()}
+        winner = max(left, key=scores.__getitem__)
+        start_db = float(self._psnr_db(self._known[1]).mean())
+        found = {
+            "warm_start_held_out_psnr_db": start_db,
+            "held_out_psnr_db": max(start_db, float(scores[winner])),
+            "falling_percent": _falling_percent(matched[winner]),
+        }
+        return (winner if scores[winner] > start_db else None), found
+
+    def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
+        """The choices, best first, by so many images and steps."""
+        found = self._match(choices, count, max(2, steps))
+        scores = self._psnr_db(found.images, len(choices)).reshape(len(choices), count).mean(axis=1)
+        return [choices[i] for i in np.argsort(-scores, kind="stable")]
+
+    def _match(self, choices: Sequence[Choice], count: int, steps: int) -> Matched:
+        """All choices on the first images side by side: [choices * count, ...]."""
+        repeats = len(choices)
+        known = (np.tile(x[:count], (repeats, 1, 1, 1)) for x in self._known)
+        return self._matcher(*known, _weights(count, choices), steps)
+
+    def _psnr_db(self, images: np.ndarray, repeats: int = 1) -> np.ndarray:
+        truth = np.tile(self._truth[: len(images) // repeats], (repeats, 1, 1, 1))
+        return np.asarray(psnr_db(np.float32(images), truth))
+
+
+def _weights(count: int, choices: Sequence[Choice]) -> Weights:
+    """The weights of all images, for one choice after another."""
+    columns = np.float32(choices).T
+    return Weights(*(np.repeat(column, count) for column in columns))
+
+
+def _around(choice: Choice) -> list[Choice]:
+    """A choice and those beside it."""
+    tv, prior = choice
+    factors = (_REFINEMENT, 1 / _REFINEMENT)
+    beside = [Choice(tv * f, prior) for f in factors] + [Choice(tv, prior * f) for f in factors]
+    return list(dict.fromkeys([choice, *beside]))
+
+
+def _falling_percent(matched: Matched) -> float:
+    """By how much the loss fell, between half and all of the steps: its geometric mean."""
+    first, middle, last = (np.float64(x) for x in matched.losses)
+    least = _NEGLIGIBLE * first + np.finfo(np.float64).tiny
+    return float(100 * (1 - np.exp(np.mean(np.log((last + least) / (middle + least))))))
