@@ -6,6 +6,12 @@ Every attacker of the project that needs pairs alone, and two plain decoders (`b
 with the same budget per topology, compilation left out for all. Prints a table, and writes it and
 a picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are wall-clock
 seconds. --steps instead of them makes numbers that do not depend on the machine.
+
+--attackers=linear,"white box from linear" compares with attackers who know the local NN and its
+channels as well, and optimise each image; they start from an attacker who had the same budget:
+
+    python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
+        --attackers=linear,"white box from linear" --max_images=test=100
 """
 
 import io
@@ -21,10 +27,11 @@ from tqdm import tqdm
 from experiments import cli
 from experiments.baselines import baselines
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
-from privynet_jax.attacks.interface import PAIRS, Attack
+from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Attack
 from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
 from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
+from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells, training_key
 from privynet_jax.data import as_float, load_parts
@@ -50,7 +57,9 @@ _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
 _RATES = flags.DEFINE_list(
     "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
 )
-_ATTACKERS = flags.DEFINE_list("attackers", [], "Names of those that are compared; default: all.")
+_ATTACKERS = flags.DEFINE_list(
+    "attackers", [], "Names of those that are compared; default: all that need pairs alone."
+)
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
 Row = Mapping[str, Any]
@@ -85,13 +94,17 @@ def main() -> None:
 
 def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
     ours = [inverse_network(name, budget, rate_factors) for name in CAPACITIES]
-    attacks = [MeanImage(), *baselines(budget, rate_factors), LinearInversion(), *ours]
+    blind = [MeanImage(), *baselines(budget, rate_factors), LinearInversion(), *ours]
+    starts = (LinearInversion(), ours[-1])
+    knowing = [WhiteBox(start, name=f"white box from {start.name}") for start in starts]
+    attacks = [*blind, *knowing]
     names = [attack.name for attack in attacks]
     if unknown := set(_ATTACKERS.value) - set(names):
         raise UserError(
             f"--attackers names {', '.join(sorted(unknown))}; allowed are {', '.join(names)}"
         )
-    return [attack for attack in attacks if attack.name in (_ATTACKERS.value or names)]
+    wanted = _ATTACKERS.value or [attack.name for attack in blind]
+    return [attack for attack in attacks if attack.name in wanted]
 
 
 def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:
@@ -118,7 +131,8 @@ def _attacked(attack: Attack, cell: Cell, scene: Scenario) -> tuple[Row, np.ndar
     """Returns a row of the table, and estimates of the pictured images."""
     begun = time.perf_counter()
     key = training_key(cell, cli.SEED.value)
-    fitted = attack.fit(scene.pairs(), scene.knowledge(PAIRS), key)
+    knowledge = scene.knowledge(EVERYTHING if isinstance(attack, WhiteBox) else PAIRS)
+    fitted = attack.fit(scene.pairs(), knowledge, key)
     seconds, report = time.perf_counter() - begun, fitted.report
     quality = measure(fitted, scene)
     row = {
@@ -126,6 +140,7 @@ def _attacked(attack: Attack, cell: Cell, scene: Scenario) -> tuple[Row, np.ndar
         "depth": cell.topology.depth,
         "draw": cell.draw,
         "attacker": attack.name,
+        "knowledge": knowledge.name,
         "psnr_db": float(np.mean(quality["psnr_db"])),
         "p95_db": float(np.percentile(quality["psnr_db"], 95)),
         "ssim": float(np.mean(quality["ssim"])),

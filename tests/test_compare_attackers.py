@@ -19,18 +19,20 @@ def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weig
         f"--out={out}",
         "--layers=4",
         "--depths=4",
-        "--attackers=mean image,linear,residual",
+        "--attackers=mean image,linear,residual,white box from linear",
         "--steps=4",
         "--batch_size=8",
         "--pictured=2",
-        "--max_images=target=20,auxiliary=60,validation=20,test=30",
+        "--max_images=target=20,auxiliary=60,validation=20,test=8",
         f"--cache_dir={test_data_dir / 'weights'}",
         f"--data_dir={test_data_dir}",
     )
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "attackers.csv").open(encoding="utf-8")))
-    assert [row["attacker"] for row in rows] == ["mean image", "linear", "residual"]
-    assert [row["steps"] for row in rows] == ["0", "0", "4"]
+    names = ["mean image", "linear", "residual", "white box from linear"]
+    assert [row["attacker"] for row in rows] == names
+    assert [row["knowledge"] for row in rows] == ["pairs"] * 3 + ["everything"]
+    assert [row["steps"] for row in rows[:3]] == ["0", "0", "4"]
     assert all(5 < float(row["psnr_db"]) <= float(row["p95_db"]) < 60 for row in rows)
     assert (out / "attackers.png").read_bytes().startswith(b"\x89PNG")
     assert "residual" in done.stdout
