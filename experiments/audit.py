@@ -4,18 +4,28 @@
 
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
-sample are left out. Exit status 0: every limit was kept; 2: one was broken; 1: something was wrong
+sample are left out. --stronger=strong,"white box" adds attackers that the characterisation did not
+have: tuned networks with twice those steps, and somebody who has got hold of the plan. Exit status 0: every limit was kept; 2: one was broken; 1: something was wrong
 with what was given.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax.auditing import Audit, Finding, audited, settings_of_plan, without
+from privynet_jax.attacks.interface import EVERYTHING
+from privynet_jax.auditing import audited, settings_of_plan, without
+from privynet_jax.auditing_attackers import (
+    NAMES,
+    STEPS_FACTOR,
+    checked_names,
+    stronger_attacks,
+)
+from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
@@ -40,6 +50,11 @@ _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _TRAINING = flags.DEFINE_float(
     "training", 2.0, "Times the characterisation's steps that networks are trained.", 0.1, 1000.0
 )
+_STRONGER = flags.DEFINE_list(
+    "stronger",
+    [],
+    f"Attackers beyond the characterisation's, of {', '.join(NAMES)}; the last knows the plan.",
+)
 _BROKEN = 2
 _TITLES = {
     "psnr_db": ("PSNR", "dB", 1.0),
@@ -56,6 +71,7 @@ def main() -> None:
     if not cli.PLAN.value or not _DATA.value:
         raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
+    stronger = checked_names(_STRONGER.value)
     cli.use_cpu_cores(at_most=_REPEATS.value)
     plan = read_plan(Path(cli.PLAN.value))
     characterised_with = plan.settings["seed"]
@@ -85,7 +101,15 @@ def main() -> None:
             topology = plan.topology
             measured = meter.measure(topology.num_layers, topology.depth, plan.image_size)
             latency = measured.milliseconds
-    with tqdm(total=_REPEATS.value, desc="attacking anew", bar_format=_BAR_FORMAT) as bar:
+    trainings = _REPEATS.value * (1 + len(stronger))
+    with tqdm(total=trainings, desc="attacking anew", bar_format=_BAR_FORMAT) as bar:
+        again = {
+            "seed": seed,
+            "repeats": _REPEATS.value,
+            "progress": lambda share: bar.update(min(share, bar.total - bar.n)),
+        }
+        steps = round(STEPS_FACTOR * settings.attacker_schedule.steps)
+        attacks = stronger_attacks(stronger, plan, parts, weights, cache_dir, steps=steps, **again)
         audit = audited(
             plan,
             parts,
@@ -93,11 +117,10 @@ def main() -> None:
             cache_dir,
             settings,
             default_execution(_REPEATS.value),
-            seed=seed,
-            repeats=_REPEATS.value,
             left_out=left_out,
             latency_ms=latency,
-            progress=lambda share: bar.update(min(share, bar.total - bar.n)),
+            stronger=attacks,
+            **again,
         )
     if out:
         audit.write(out)
@@ -112,8 +135,10 @@ def report(audit: Audit, statistic: str) -> str:
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
-        f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each, knowing "
-        f"{audit.knowledge}; privacy loss is the {statistic} over test images, the worst seed's.",
+        f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
+        f"is the {statistic} over test images, of the worst attacker and seed.",
+        *_attackers(audit.attacks),
+        "" if audit.stronger else _NO_STRONGER,
         "",
         *(_line(finding) for finding in audit.findings),
         "",
@@ -123,6 +148,28 @@ def report(audit: Audit, statistic: str) -> str:
         else "BROKEN: at least one limit was not kept; plan again with a larger --margin_db.",
     ]
     return "\n".join(lines)
+
+
+def _attackers(attacks: Sequence[Attacked]) -> list[str]:
+    """A line per attacker, with the worst of its repeats."""
+    lines = []
+    for name in dict.fromkeys(attack.attacker for attack in attacks):
+        mine = [attack for attack in attacks if attack.attacker == name]
+        knowledge = mine[0].knowledge + (
+            ", if the plan leaks" if mine[0].knowledge == EVERYTHING else ""
+        )
+        mean, p95 = (max(getattr(a.psnr_db, kind) for a in mine) for kind in ("mean", "p95"))
+        lines.append(
+            f"  {name:<27} {knowledge:<31} mean {mean:.1f} dB, p95 {p95:.1f} dB on "
+            f"{mine[0].images} images; {_converged(mine)}"
+        )
+    return lines
+
+
+def _converged(attacks: Sequence[Attacked]) -> str:
+    if any(attack.converged is None for attack in attacks):
+        return "convergence not tested"
+    return "converged" if all(attack.converged for attack in attacks) else "not converged"
 
 
 def _line(finding: Finding) -> str:
@@ -149,6 +196,10 @@ def _transfer(psnr: Finding) -> str:
 
 
 _TRANSFERS_WITHIN = 1.5
+_NO_STRONGER = (
+    "No stronger attackers than the characterisation's were tried; "
+    '--stronger=strong,"white box" adds them.'
+)
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 

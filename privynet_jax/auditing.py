@@ -2,7 +2,8 @@
 
 Everything is measured anew for the plan's own topology: cloud NNs and attackers with other seeds
 and more steps than the characterisation's, on parts that hold none of the planner's sample.
-`experiments.audit` prints the verdict.
+`auditing_attackers` has stronger attackers, `audits` what is found, and `experiments.audit` prints
+the verdict.
 
     parts = without(load_parts("folder:pictures", ...), plan.sample)
     audit = audited(plan, parts, weights, Path("cache"), settings, execution, seed=1, repeats=2)
@@ -11,83 +12,25 @@ and more steps than the characterisation's, on parts that hold none of the plann
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from privynet_jax import grid
+from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell
 from privynet_jax.data import Part, Parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution
-from privynet_jax.files import write_atomically
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.plans import Plan, costs_of
-from privynet_jax.results import PAIRS, AttackResult
+from privynet_jax.results import PAIRS
 from privynet_jax.risk import summarise
 from privynet_jax.sample import digest_of
-from privynet_jax.training import Schedule
+from privynet_jax.training import LINEAR, Schedule
 from privynet_jax.weights import PretrainedWeights
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One limit or expectation, and what was found.
-
-    Attributes:
-        what: a limit's name of `plans.Limits`, or "accuracy".
-        limit: the limit; None where there is only an expectation.
-        expected: what the plan expected; None where it was counted, not measured.
-        found: the worst over repeats, or for accuracy their mean.
-    """
-
-    what: str
-    limit: float | None
-    expected: float | None
-    found: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the limit was kept; an expectation alone breaks no promise."""
-        return self.limit is None or self.found <= self.limit
-
-
-@dataclasses.dataclass(frozen=True)
-class Audit:
-    """What an audit found.
-
-    Attributes:
-        findings: in the order of `plans.LIMITS`, accuracy last.
-        data: name of the data set.
-        images: part -> how many were used.
-        left_out: pictures that the planner had seen.
-        repeats: trainings, each with a seed of its own.
-        attacker_steps: of each.
-        knowledge: what the strongest attacker had.
-    """
-
-    findings: tuple[Finding, ...]
-    data: str
-    images: Mapping[str, int]
-    left_out: int
-    repeats: int
-    attacker_steps: int
-    knowledge: str
-
-    @property
-    def held(self) -> bool:
-        """Whether every promise did."""
-        return all(finding.held for finding in self.findings)
-
-    def write(self, path: Path) -> None:
-        """Writes it down as JSON, whole; it holds none of the plan's secrets."""
-        content = {**dataclasses.asdict(self), "held": self.held}
-        for entry, finding in zip(content["findings"], self.findings, strict=True):
-            entry["held"] = finding.held
-        write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
 def without(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
@@ -152,6 +95,7 @@ def audited(
     repeats: int,
     left_out: int = 0,
     latency_ms: float | None = None,
+    stronger: Sequence[Attacked] = (),
     progress: Callable[[float], None] = lambda share: None,
 ) -> Audit:
     """Trains and attacks the plan's topology anew.
@@ -167,6 +111,7 @@ def audited(
         repeats: trainings with different initial values and orders.
         left_out: pictures that were left out, for the record.
         latency_ms: measured now; needed where the plan limits it, else it may be None.
+        stronger: what other attackers found on the same topology and parts; they count alike.
         progress: told about finished trainings; one repeat counts 1.
 
     Raises:
@@ -191,26 +136,47 @@ def audited(
             progress=progress,
         )
     )
+    attacks = (*_attacks(measured, settings.attacker_schedule.steps), *stronger)
+    strongest = max(attacks, key=lambda attack: getattr(attack.psnr_db, plan.limits.statistic))
     return Audit(
-        findings=_findings(plan, measured, latency_ms),
+        findings=_findings(plan, measured, attacks, latency_ms),
         data=parts.name,
         images={name: len(part) for name, part in parts.items()},
         left_out=left_out,
         repeats=repeats,
         attacker_steps=settings.attacker_schedule.steps,
-        knowledge=PAIRS,
+        knowledge=strongest.knowledge,
+        attacks=attacks,
+        stronger=tuple(dict.fromkeys(attack.attacker for attack in stronger)),
     )
 
 
-def _findings(
-    plan: Plan, measured: Sequence[grid.Measurement], latency_ms: float | None
-) -> tuple[Finding, ...]:
-    """What was found of every limit, and of accuracy."""
-    attacks = [
-        AttackResult.of_images(name, by_part)
+def _attacks(measured: Sequence[grid.Measurement], steps: int) -> list[Attacked]:
+    """What the grid's attackers found, repeat by repeat."""
+    return [
+        Attacked(
+            attacker=name,
+            knowledge=PAIRS,
+            repeat=measurement.cell.draw,
+            steps=0 if name == LINEAR else steps,
+            images=len(by_part["test"]["psnr_db"]),
+            psnr_db=summarise(by_part["test"]["psnr_db"]),
+            ssim=summarise(by_part["test"]["ssim"]),
+            # The closed form has nothing to train; the grid does not test its networks for it.
+            converged=True if name == LINEAR else None,
+        )
         for measurement in measured
         for name, by_part in measurement.attacks.items()
     ]
+
+
+def _findings(
+    plan: Plan,
+    measured: Sequence[grid.Measurement],
+    attacks: Sequence[Attacked],
+    latency_ms: float | None,
+) -> tuple[Finding, ...]:
+    """What was found of every limit, and of accuracy."""
     found = {
         metric: max(getattr(getattr(attack, metric), plan.limits.statistic) for attack in attacks)
         for metric in ("psnr_db", "ssim")
