@@ -5,8 +5,8 @@
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
 sample are left out. --stronger=strong,"white box" adds attackers that the characterisation did not
-have: tuned networks with twice those steps, and somebody who has got hold of the plan. Exit status 0: every limit was kept; 2: one was broken; 1: something was wrong
-with what was given.
+have: networks tuned with twice those steps, and somebody who has got hold of the plan. Exit status
+0: every limit was kept; 2: one was broken; 1: something was wrong with what was given.
 """
 
 import sys
@@ -138,7 +138,7 @@ def report(audit: Audit, statistic: str) -> str:
         f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
         f"is the {statistic} over test images, of the worst attacker and seed.",
         *_attackers(audit.attacks),
-        "" if audit.stronger else _NO_STRONGER,
+        *(() if audit.stronger else (_NO_STRONGER,)),
         "",
         *(_line(finding) for finding in audit.findings),
         "",

@@ -11,9 +11,10 @@ import small_audit
 from commands import everything_in, refused
 
 from experiments import audit
-from privynet_jax.auditing import Audit, Finding
+from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.plan_file import write_plan
 from privynet_jax.plans import Limits
+from privynet_jax.risk import Distribution
 from privynet_jax.sample import load_sample
 
 PROJECT = Path(__file__).parents[1]
@@ -94,9 +95,12 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     # Nothing tells which channels are released, or who was in the sample.
     assert set(made) == {
         *("findings", "data", "images", "left_out", "repeats", "attacker_steps", "knowledge"),
-        "held",
+        *("attacks", "stronger", "held"),
     }
-    assert lists_in(made) == [made["findings"]]
+    assert lists_in(made) == [made["findings"], made["attacks"], made["stronger"]]
+    assert [attack["attacker"] for attack in made["attacks"]] == ["linear", "residual"]
+    assert made["stronger"] == []
+    assert "No stronger attackers than the characterisation's were tried; --stronger=" in output
     assert set(findings["psnr_db"]) == {"what", "limit", "expected", "found", "held"}
     for secret in (small_audit.SEED, *seen):
         assert secret not in text + output
@@ -122,9 +126,28 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     assert "latency_ms" not in findings
 
 
+def test_a_stronger_attacker_is_in_the_audit(command, tmp_path):
+    status, output, _ = command("--repeats=1", "--stronger=residual", "--training=1")
+    assert status == 0
+    made = json.loads((tmp_path / "audit.json").read_text())
+    # The plan's 3 steps, times two.
+    found = [(attack["attacker"], attack["steps"]) for attack in made["attacks"]]
+    assert found == [("linear", 0), ("residual", 3), ("tuned residual", 6)]
+    assert made["stronger"] == ["tuned residual"]
+    (line,) = (line for line in output.splitlines() if line.startswith("  tuned residual "))
+    loss = made["attacks"][-1]["psnr_db"]
+    assert f"mean {loss['mean']:.1f} dB, p95 {loss['p95']:.1f} dB on " in line
+    (psnr,) = (finding for finding in made["findings"] if finding["what"] == "psnr_db")
+    worst = max(attack["psnr_db"]["mean"] for attack in made["attacks"])
+    assert psnr["found"] == worst
+    assert "No stronger attackers" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--stronger=strongest"], ["'strongest'", "allowed are paper, residual, strong, white"]),
+        (["--stronger=strong,,"], ["stronger attackers ''"]),
         (["--plan="], ["--plan and --data are both needed"]),
         (["--data="], ["--plan and --data are both needed"]),
         (["--plan=/no/such/plan.json"], ["/no/such/plan.json cannot be read: No such file"]),
@@ -211,3 +234,28 @@ def test_the_report_says_whether_privacy_loss_carried_over(found, said):
     assert lines["accuracy"].split() == ["accuracy", "25", "%", "expected", "50"]
     # Without a limit there is no promise to keep.
     assert lines["release"].split() == ["release", "per", "image", "12", "KiB"]
+
+
+def attacked(name, knowledge, repeat, psnr_db, converged):
+    loss = Distribution(psnr_db, psnr_db, psnr_db + 5, psnr_db + 6, psnr_db + 7)
+    return Attacked(name, knowledge, repeat, 8, 64, loss, loss, converged)
+
+
+def test_the_report_has_a_line_for_every_attacker():
+    attacks = (
+        attacked("residual", "pairs", 0, 17.0, None),
+        attacked("tuned strong", "pairs", 0, 18.25, True),
+        attacked("tuned strong", "pairs", 1, 18.0, False),
+        attacked("white box", "everything", 0, 21.0, True),
+    )
+    findings = (Finding("psnr_db", None, 20.0, 21.0), Finding("accuracy", None, 0.5, 0.25))
+    given = (findings, "folder:x", {"test": 64}, 3, 2, 40, "everything", attacks)
+    text = audit.report(Audit(*given, ("tuned strong", "white box")), "mean")
+    lines = [line.split() for line in text.splitlines() if " images; " in line]
+    assert [" ".join(line) for line in lines] == [
+        "residual pairs mean 17.0 dB, p95 22.0 dB on 64 images; convergence not tested",
+        "tuned strong pairs mean 18.2 dB, p95 23.2 dB on 64 images; not converged",
+        "white box everything, if the plan leaks mean 21.0 dB, p95 26.0 dB on 64 images; converged",
+    ]
+    assert "No stronger attackers" not in text
+    assert "No stronger attackers" in audit.report(Audit(*given), "mean")

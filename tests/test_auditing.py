@@ -8,7 +8,8 @@ import pytest
 import small_audit
 
 from privynet_jax import grid
-from privynet_jax.auditing import Audit, Finding, audited, settings_of_plan, without
+from privynet_jax.auditing import audited, settings_of_plan, without
+from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell
 from privynet_jax.data import load_parts
@@ -17,6 +18,7 @@ from privynet_jax.execution import default_execution
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.plans import LIMITS, Limits, costs_of
 from privynet_jax.results import AttackResult
+from privynet_jax.risk import Distribution
 from privynet_jax.sample import digest_of
 from privynet_jax.training import Schedule
 
@@ -204,6 +206,38 @@ def test_the_worst_of_attackers_and_repeats_is_reported(audit, measured, parts, 
     assert (found.data, found.knowledge) == (parts.name, "pairs")
     assert sum(audit.progress) == pytest.approx(REPEATS)
 
+    # Each attacker of each repeat is recorded as it was found.
+    names = [name for measurement in measured for name in measurement.attacks]
+    assert [attack.attacker for attack in found.attacks] == names
+    assert [attack.repeat for attack in found.attacks] == [0, 0, 1, 1]
+    for metric in ("psnr_db", "ssim"):
+        recorded = [getattr(attack, metric).p95 for attack in found.attacks]
+        assert recorded == pytest.approx(losses[metric], abs=1e-5)
+    by_attacker = {attack.attacker: attack for attack in found.attacks}
+    assert (by_attacker["linear"].steps, by_attacker["linear"].converged) == (0, True)
+    assert (by_attacker["residual"].steps, by_attacker["residual"].converged) == (4, None)
+    assert {attack.images for attack in found.attacks} == {len(parts.test)}
+    assert {attack.knowledge for attack in found.attacks} == {"pairs"}
+    assert found.stronger == ()
+
+
+def attacked(name, psnr_db, knowledge="pairs", repeat=0, converged=True):
+    flat = [Distribution(*[value] * 5) for value in (psnr_db, 0.5)]
+    return Attacked(name, knowledge, repeat, 8, 5, *flat, converged)
+
+
+def test_stronger_attackers_count_like_any_other(audit):
+    limits = Limits(psnr_db=60.0)
+    weak = audit(limits, stronger=[attacked("tuned strong", 1.0)])
+    assert (weak.held, weak.knowledge, weak.stronger) == (True, "pairs", ("tuned strong",))
+    beyond = [attacked("tuned strong", 1.0), attacked("white box", 61.0, "everything")]
+    found = audit(limits, stronger=[*beyond, attacked("white box", 2.0, "everything", 1)])
+    (psnr,) = (finding for finding in found.findings if finding.what == "psnr_db")
+    assert (psnr.found, psnr.held, found.held) == (61.0, False, False)
+    assert found.knowledge == "everything"
+    assert found.stronger == ("tuned strong", "white box")
+    assert found.attacks[:-3] == weak.attacks[:-1]
+
 
 def test_a_limited_latency_must_be_measured(audit):
     with pytest.raises(ValueError, match="measured latency"):
@@ -220,7 +254,8 @@ def test_a_promise_is_a_limit(limit, found, held):
 
 def test_an_audit_is_written_whole(tmp_path):
     findings = (Finding("psnr_db", 20.0, 18.0, 21.5), Finding("accuracy", None, 0.5, 0.25))
-    found = Audit(findings, "folder:mine", {"test": 8}, 3, 2, 40, "pairs")
+    attacks = (attacked("tuned strong", 21.5, converged=None),)
+    found = Audit(findings, "folder:mine", {"test": 8}, 3, 2, 40, "pairs", attacks, ("mine",))
     found.write(tmp_path / "audit.json")
     assert json.loads((tmp_path / "audit.json").read_text()) == {
         "findings": [
@@ -233,6 +268,15 @@ def test_an_audit_is_written_whole(tmp_path):
         "repeats": 2,
         "attacker_steps": 40,
         "knowledge": "pairs",
+        "attacks": [
+            {
+                **{"attacker": "tuned strong", "knowledge": "pairs", "repeat": 0, "steps": 8},
+                **{"images": 5, "converged": None},
+                "psnr_db": dict.fromkeys(("mean", "median", "p95", "p99", "max"), 21.5),
+                "ssim": dict.fromkeys(("mean", "median", "p95", "p99", "max"), 0.5),
+            }
+        ],
+        "stronger": ["mine"],
         "held": False,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
