@@ -42,8 +42,17 @@ class LayerFeatures:
     parts: Mapping[str, Any]
 
     def positions(self, channels: Sequence[int]) -> np.ndarray:
-        """Returns where a topology's channels lie in the cached ones, int [depth]."""
-        return np.searchsorted(self.channels, channels)
+        """Returns where a topology's channels lie in the cached ones, int [depth], in their order.
+
+        Raises:
+            ValueError: one of them is not cached.
+        """
+        order = np.argsort(self.channels)
+        ranks = np.searchsorted(self.channels, channels, sorter=order)
+        found = order[np.minimum(ranks, len(order) - 1)]
+        if not np.array_equal(np.asarray(self.channels)[found], channels):
+            raise ValueError(f"Expected channels out of {self.channels}, got {tuple(channels)}")
+        return found
 
     def gather(
         self,

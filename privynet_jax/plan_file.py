@@ -2,7 +2,8 @@
 
 It carries a checksum: a plan that was changed by hand makes promises that nobody measured, so it is
 refused. (Somebody who computes the checksum anew is not kept out by it; even then the channels must
-be those that the seed draws.) It holds the user's secrets, so nobody else may read it. No JAX here.
+be those that the seed draws, in its order.) It holds the user's secrets, so nobody else may read
+it. No JAX here.
 
     write_plan(Path("plan.json"), plan)
     read_plan(Path("plan.json")).topology
@@ -123,7 +124,7 @@ def _wrong_fields(plan: Plan) -> str:
     }
     wrong = [words for words, is_right in checks.items() if not is_right]
     if not wrong and selection.channels(depth) != plan.topology.channels:
-        wrong = ["channels that its seed does not draw"]
+        wrong = ["channels that its seed does not draw, or not in this order"]
     return ", ".join(wrong)
 
 

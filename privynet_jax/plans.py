@@ -14,7 +14,7 @@ from typing import Any
 
 from privynet_jax.cost import local_cost
 from privynet_jax.errors import UserError
-from privynet_jax.secret_draw import draw_secretly
+from privynet_jax.secret_draw import draw_secretly, order_secretly
 from privynet_jax.topology import Topology
 
 # Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
@@ -102,7 +102,7 @@ class Selection:
     Attributes:
         method: of `selection.METHODS`.
         candidates: channels that the others are drawn from, ascending.
-        seed: 64 hexadecimal digits, which decide the draw.
+        seed: 64 hexadecimal digits, which decide the draw and the order of release.
         entropy_bits: of the draw, for somebody who knows everything but the seed.
         core: channels that are released whatever the seed, ascending; empty but for `direct`.
     """
@@ -114,9 +114,12 @@ class Selection:
     core: tuple[int, ...] = ()
 
     def channels(self, depth: int) -> tuple[int, ...]:
-        """Returns the channels that the seed draws, ascending; `secret_draw` has the terms."""
+        """Returns core and drawn channels together, in the order that they are released in.
+
+        The seed decides both; `secret_draw` has the terms.
+        """
         drawn = draw_secretly(self.candidates, depth - len(self.core), self.seed)
-        return tuple(sorted((*self.core, *drawn)))
+        return order_secretly((*self.core, *drawn), self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Plan:
     """A topology with what it promises.
 
     Attributes:
-        topology: layers and released channels; the channels are secret.
+        topology: layers and released channels; the channels and their order are secret.
         selection: how the channels came to be chosen.
         limits: what was asked for.
         expected: what may be expected.

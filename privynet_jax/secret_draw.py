@@ -1,7 +1,10 @@
-"""The secret draw of channels: by a seed that only the plan holds, every subset equally likely.
+"""The secret draw of channels, and the secret order in which they are released.
+
+Both by a seed that only the plan holds; every subset and every order are equally likely.
 
 seed = secrets.token_hex(32)
-draw_secretly(range(64), depth=8, seed=seed)  # 8 channels, ascending
+drawn = draw_secretly(range(64), depth=8, seed=seed)  # 8 channels, ascending
+order_secretly(drawn, seed)  # the same, shuffled
 entropy_bits(64, 8)  # what somebody who knows all but the seed has to guess
 """
 
@@ -11,6 +14,8 @@ from collections.abc import Sequence
 
 _SEED_BITS = 256
 _BYTES_PER_KEY = 16  # so many that two are never equal
+# Before the seed, so that the order's numbers are others than the draw's and tell nothing of them.
+_ORDER = b"privynet_jax: order of release"
 
 
 def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int, ...]:
@@ -21,19 +26,35 @@ def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int
         depth: how many to draw.
         seed: 64 hexadecimal digits, such as `secrets.token_hex(32)`; it decides the draw.
     """
-    # The order of hashed numbers, rather than NumPy's permutation: that may change from version to
-    # version, and its seeding would keep 128 of the 256 bits.
-    ordered = sorted(candidates)
-    stream = hashlib.shake_256(bytes.fromhex(seed)).digest(_BYTES_PER_KEY * len(ordered))
-    starts = range(0, len(stream), _BYTES_PER_KEY)
-    keys = [stream[start : start + _BYTES_PER_KEY] for start in starts]
-    drawn = sorted(range(len(ordered)), key=keys.__getitem__)[:depth]
-    return tuple(int(ordered[place]) for place in sorted(drawn))
+    return tuple(sorted(_shuffled(candidates, bytes.fromhex(seed))[:depth]))
+
+
+def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
+    """Returns the channels, every order with equal probability, whatever the seed has drawn.
+
+    Args:
+        channels: distinct ones; in which order they are given does not matter.
+        seed: as for `draw_secretly`.
+    """
+    return _shuffled(channels, _ORDER + bytes.fromhex(seed))
 
 
 def entropy_bits(candidates: int, depth: int) -> float:
     """Returns log2 of the number of subsets of `depth` out of so many candidates.
 
-    A seed of 256 bits cannot draw more than 2^256 of them, so that is the most it returns.
+    A seed of 256 bits cannot draw more than 2^256 of them, so that is the most it returns. The
+    order of release, which is secret too, is not counted: statistics of the channels, which give
+    the subset away, give away with it which channel is where.
     """
     return min(math.log2(math.comb(candidates, depth)), float(_SEED_BITS))
+
+
+def _shuffled(channels: Sequence[int], secret: bytes) -> tuple[int, ...]:
+    """The channels in the order of one hashed number for each."""
+    # Rather than by NumPy's permutation: that may change from version to version, and its seeding
+    # would keep 128 of the 256 bits.
+    ordered = sorted(channels)
+    stream = hashlib.shake_256(secret).digest(_BYTES_PER_KEY * len(ordered))
+    starts = range(0, len(stream), _BYTES_PER_KEY)
+    keys = [stream[start : start + _BYTES_PER_KEY] for start in starts]
+    return tuple(int(ordered[place]) for place in sorted(range(len(ordered)), key=keys.__getitem__))

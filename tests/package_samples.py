@@ -43,13 +43,18 @@ for name in ("flax", "orbax", "privynet_jax", "safetensors", "absl", "etils", "f
 
 
 def plan(pretrained, topology, image_size, **changes):
-    """A plan that draws the channels of a topology, because it has no others to draw from."""
+    """A plan that draws the channels of a topology, because it has no others to draw from.
+
+    It releases them in its own order, so the plan's topology is the one to compare with.
+    """
     depth = topology.depth
     interval = Interval(0.5, 0.4, 0.6)
     channels = tuple(sorted(topology.channels))
+    alone = Selection("random", channels, "0f" * 32, entropy_bits(depth, depth))
+    selection = changes.get("selection", alone)
     fields = {
-        "topology": Topology(topology.num_layers, channels),
-        "selection": Selection("random", channels, "0f" * 32, entropy_bits(depth, depth)),
+        "topology": Topology(topology.num_layers, selection.channels(depth)),
+        "selection": selection,
         "limits": Limits(psnr_db=20.0),
         "expected": Expectation(interval, interval, interval),
         "image_size": image_size,

@@ -135,7 +135,9 @@ def settings():
 def measured(plan, parts, vgg_weights, settings, tmp_path_factory):
     """The plan's topology as two cells of a grid."""
     channels = plan.topology.channels
-    features = load_features(vgg_weights, parts, {2: channels}, tmp_path_factory.mktemp("cache"))
+    assert list(channels) != sorted(channels)
+    union = {2: tuple(sorted(channels))}
+    features = load_features(vgg_weights, parts, union, tmp_path_factory.mktemp("cache"))
     cells = [Cell(plan.topology, draw) for draw in range(REPEATS)]
     execution = default_execution(REPEATS)
     return list(

@@ -76,6 +76,12 @@ def test_gathering_picks_images_and_channels_and_pads_with_zeros():
     layer = LayerFeatures(4, (10, 20, 30, 40, 50), {"test": stored})
     positions = layer.positions((40, 10))
     assert positions.tolist() == [3, 0]
+    # In whatever order the channels are kept.
+    shuffled = LayerFeatures(4, (30, 10, 50, 20, 40), {"test": stored})
+    assert shuffled.positions((40, 10, 50)).tolist() == [4, 1, 2]
+    for missing in ((40, 5), (15,), (60,)):
+        with pytest.raises(ValueError, match="Expected channels out of"):
+            layer.positions(missing)
     batch = layer.gather("test", np.array([2, 0, 2]), positions, width=4)
     assert (batch.shape, batch.dtype) == ((3, 3, 2, 4), np.float16)
     assert batch[0, 1, 1].tolist() == [211 + 3 / 8, 211, 0, 0]

@@ -153,6 +153,16 @@ def test_nonsense_with_a_right_checksum_is_refused(path, way, value, message):
         read_plan(path)
 
 
+def test_plans_from_before_the_secret_order_are_refused(path, plan):
+    ascending = sorted(plan.topology.channels)
+    assert ascending != list(plan.topology.channels)
+    edited(
+        path, lambda content: put(content, ("topology", "channels"), ascending), new_checksum=True
+    )
+    with pytest.raises(UserError, match=r"does not draw, or not in this order; plan again$"):
+        read_plan(path)
+
+
 @pytest.mark.parametrize("version", [0, 2, "1", None])
 def test_other_versions_are_refused(path, version):
     edited(path, lambda content: put(content, ("version",), version), new_checksum=True)

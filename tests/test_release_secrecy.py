@@ -27,7 +27,7 @@ from privynet_jax.split import local_nn
 from privynet_jax.topology import CONV_LAYERS, Topology
 
 # Representations are 12 x 12 x 6; no size that a release must tell is 24 or 4.
-IMAGE_SIZE, LAYERS, CHANNELS = 24, 4, (3, 17, 42, 77, 101, 120)
+IMAGE_SIZE, LAYERS, CHANNELS = 24, 4, (77, 3, 120, 42, 101, 17)
 CLASSES = ("mother_in_law", "neighbours_car", "x_ray_of_me")
 SEED = "5e3f1c0987d2ab4466e0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6"
 PLAN_SEED = "0f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdeffedcba9876543210"
@@ -97,6 +97,7 @@ def patterns(package, photos, release_dtype):
     found = {
         "channels": [
             *encodings(CHANNELS, integers),
+            *encodings(sorted(CHANNELS), integers),
             *(mask.tobytes(), np.packbits(mask).tobytes()),
             np.packbits(mask, bitorder="little").tobytes(),
         ],
