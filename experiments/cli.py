@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,17 +67,15 @@ def run(main: Callable[[], None]) -> NoReturn:
         termination.handle_signals()
         try:
             main()
-        except termination.Terminated:
-            print("terminated; run the same command again to continue", file=sys.stderr)
-            sys.exit(128 + signal.SIGTERM)
+        except (termination.Terminated, KeyboardInterrupt):
+            print("stopped; run the same command again to continue", file=sys.stderr)
+            sys.exit(termination.exit_status())
         except UserError as error:
             fail(str(error))
         except OSError as error:
             if error.errno not in _EXPLAINED:
                 raise
             fail(f"{error.filename or 'a file'}: {error.strerror}; {_EXPLAINED[error.errno]}")
-        except KeyboardInterrupt:
-            fail("interrupted; run the same command again to continue")
 
     app.run(guarded, flags_parser=_parse_flags)
 

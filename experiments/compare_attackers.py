@@ -25,13 +25,17 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
+from experiments.attackers import (
+    fitted_on,
+    named,
+    needs_pairs_alone,
+    project_attackers,
+    training_columns,
+)
 from experiments.baselines import baselines
-from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
-from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Attack
-from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.interface import Attack
 from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells, training_key
 from privynet_jax.data import as_float, load_parts
@@ -93,18 +97,10 @@ def main() -> None:
 
 
 def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
-    ours = [inverse_network(name, budget, rate_factors) for name in CAPACITIES]
-    blind = [MeanImage(), *baselines(budget, rate_factors), LinearInversion(), *ours]
-    starts = (LinearInversion(), ours[-1])
-    knowing = [WhiteBox(start, name=f"white box from {start.name}") for start in starts]
-    attacks = [*blind, *knowing]
-    names = [attack.name for attack in attacks]
-    if unknown := set(_ATTACKERS.value) - set(names):
-        raise UserError(
-            f"--attackers names {', '.join(sorted(unknown))}; allowed are {', '.join(names)}"
-        )
-    wanted = _ATTACKERS.value or [attack.name for attack in blind]
-    return [attack for attack in attacks if attack.name in wanted]
+    ours = project_attackers(budget, rate_factors)
+    attacks = [ours[0], *baselines(budget, rate_factors), *ours[1:]]
+    usual = [attack.name for attack in attacks if needs_pairs_alone(attack)]
+    return named(_ATTACKERS.value or usual, attacks, _ATTACKERS.name)
 
 
 def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:
@@ -131,23 +127,19 @@ def _attacked(attack: Attack, cell: Cell, scene: Scenario) -> tuple[Row, np.ndar
     """Returns a row of the table, and estimates of the pictured images."""
     begun = time.perf_counter()
     key = training_key(cell, cli.SEED.value)
-    knowledge = scene.knowledge(EVERYTHING if isinstance(attack, WhiteBox) else PAIRS)
-    fitted = attack.fit(scene.pairs(), knowledge, key)
-    seconds, report = time.perf_counter() - begun, fitted.report
+    fitted, knowledge = fitted_on(scene, attack, key)
+    seconds = time.perf_counter() - begun
     quality = measure(fitted, scene)
     row = {
         "layers": cell.topology.num_layers,
         "depth": cell.topology.depth,
         "draw": cell.draw,
         "attacker": attack.name,
-        "knowledge": knowledge.name,
+        "knowledge": knowledge,
         "psnr_db": float(np.mean(quality["psnr_db"])),
         "p95_db": float(np.percentile(quality["psnr_db"], 95)),
         "ssim": float(np.mean(quality["ssim"])),
-        "steps": report.get("steps", 0),
-        "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
-        "falling_percent": float(report.get("falling_percent", 0.0)),
-        "converged": report["converged"],
+        **training_columns(fitted.report),
         # Compilation and the linear start included, which the budget does not count.
         "seconds_in_all": seconds,
     }

@@ -6,7 +6,8 @@ The same attack is fitted, for several draws of channels per layer, on pairs; on
 come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
 VGG16 and the number of layers, and guesses the channels: at random, another at random per image, or
 by statistics of the release. Then again on 10 pairs and more. All are scored on test images. Prints
-a table, and writes knowledge.csv (a row per draw) and knowledge.png.
+a table, and writes knowledge.csv (a row per draw) and knowledge.png. --white_box adds an attacker
+who knows everything; it costs 150 gradients per test image, so give --max_images=test=100 or so.
 
 The release's order of channels is shuffled, and the attacker knows nothing of it, unless
 --ascending says that it is the layer's own, which the attacker then knows as well.
@@ -73,6 +74,9 @@ _POOL = flags.DEFINE_integer(
 _ASCENDING = flags.DEFINE_boolean(
     "ascending", False, "Release channels in the layer's order, which the attacker knows."
 )
+_WHITE_BOX = flags.DEFINE_boolean(
+    "white_box", False, "Also attack with everything known, by optimisation of each test image."
+)
 
 
 def main() -> None:
@@ -117,7 +121,9 @@ def _attacked(
     stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     topology, pool = _drawn(number, depth, draw, stream)
     scene = knowledge_cases.released(layer.whole, topology)
-    cases = knowledge_cases.cases(layer, scene, inner, counts, pool, _ASCENDING.value)
+    cases = knowledge_cases.cases(
+        layer, scene, inner, counts, pool, _ASCENDING.value, _WHITE_BOX.value
+    )
     for index, case in enumerate(cases):
         fitted = case.attack.fit(case.pairs, case.knowledge, jax.random.fold_in(key, index))
         found = measure(fitted, scene)

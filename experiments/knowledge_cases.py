@@ -12,6 +12,7 @@ import numpy as np
 
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.interface import (
+    EVERYTHING,
     NETWORK,
     OTHER_PAIRS,
     PAIRS,
@@ -27,6 +28,7 @@ from privynet_jax.attacks.substitute import (
     PublicLayer,
     Substitute,
 )
+from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.data import Part, Parts
 from privynet_jax.features import LayerFeatures
 from privynet_jax.topology import Topology
@@ -104,6 +106,7 @@ def cases(
     counts: Sequence[int],
     pool: tuple[int, ...] | None,
     ascending: bool,
+    white_box: bool = False,
 ) -> Iterator[Case]:
     """Yields all attackers of one topology: by knowledge, then by the number of pairs.
 
@@ -114,6 +117,7 @@ def cases(
         counts: numbers of pairs, beside all of them.
         pool: candidates that the channels are known to be drawn from; None means all.
         ascending: whether they are known to be in the layer's order.
+        white_box: whether there is an attacker who knows the channels, and optimises each image.
     """
     pairs, network, images = scene.pairs(), scene.knowledge(NETWORK), scene.images_alone()
     everything = len(pairs.images)
@@ -126,6 +130,9 @@ def cases(
     if layer.other:
         made = other_pairs(layer.other[0], scene)
         yield Case(OTHER_PAIRS, inner, made, Knowledge(OTHER_PAIRS), len(made.images))
+    if white_box:
+        knowing = WhiteBox(inner)
+        yield Case(EVERYTHING, knowing, pairs, scene.knowledge(EVERYTHING), everything)
     for guessing in (RANDOM_GUESS, MIXED, ALIGNED):
         attack = substitute(guessing, layer.public)
         yield Case(f"{NETWORK}, {guessing} guess", attack, images, network, everything)

@@ -105,7 +105,9 @@ def _groups_of_copies(paths: list[Path]) -> np.ndarray:
 
 def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str, ...]) -> None:
     if len(class_names) < 2:
-        raise UserError(f"{folder} has the one class {class_names[0]}; at least 2 are needed")
+        raise UserError(
+            f"{folder} has the one class {class_names[0]}; at least 2 are needed, each a subfolder"
+        )
     small = []
     for label, name in enumerate(class_names):
         different = len(np.unique(split.groups[split.labels == label]))

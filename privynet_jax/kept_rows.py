@@ -20,31 +20,26 @@ _SETTINGS = "settings.json"
 class KeptRows:
     """A folder with one file per row, all measured with the same settings."""
 
-    def __init__(self, folder: Path) -> None:
-        """Takes a folder that exists; `opened` makes one and checks it."""
-        self._folder = folder
+    def __init__(self, folder: Path, settings: str) -> None:
+        """Takes the folder, made with the first row, and settings as text; `opened` checks both."""
+        self._folder, self._settings = folder, settings
 
     @classmethod
     def opened(cls, out: Path, settings: Mapping[str, Any]) -> "KeptRows":
         """Returns the rows that lie in `out`.
 
         Args:
-            out: made when missing; rows go to its folder "rows".
+            out: rows go to its folder "rows", which is made with the first of them.
             settings: whatever decides the numbers, and can be written as JSON.
 
         Raises:
             UserError: there are rows of other settings.
         """
         folder, content = out / "rows", json.dumps(settings, indent=1, sort_keys=True)
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / _SETTINGS
-        if not path.exists():
-            write_atomically(path, content)
-        elif path.read_text(encoding="utf-8") != content:
-            raise UserError(
-                f"{out} was begun with other settings ({path}); give those, or a new --out"
-            )
-        return cls(folder)
+        if path.exists():
+            _check_same(path, json.loads(content))
+        return cls(folder, content)
 
     def read(self, title: str) -> dict[str, Any] | None:
         """Returns what was written of a row; None where it is missing or damaged."""
@@ -56,9 +51,30 @@ class KeptRows:
 
     def write(self, title: str, measured: Mapping[str, Any]) -> None:
         """Keeps a row under its title."""
+        # Settings come with the first row, so that a run that fails before binds nobody to them.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / _SETTINGS, self._settings)
         content = {"row": title, "measured": dict(measured)}
         write_atomically(self._path(title), json.dumps(content, indent=1))
 
     def _path(self, title: str) -> Path:
         # Titles hold commas, equals signs and more; the file says which row it is.
         return self._folder / f"{hashlib.sha256(title.encode()).hexdigest()[:16]}.json"
+
+
+def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    rows = path.parent
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{path} is damaged; delete the folder {rows} to begin anew") from None
+    changed = [
+        f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
+        for name in sorted(set(found) | set(wanted))
+        if found.get(name) != wanted.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{rows.parent} was begun with other settings: {', '.join(changed)}; give the old "
+            f"ones, or delete the folder {rows} to begin anew"
+        )

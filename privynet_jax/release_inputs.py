@@ -109,7 +109,12 @@ def find_pictures(
         folder = Path(images.removeprefix(FOLDER_PREFIX)).expanduser()
     if folder is not None and not labelled:
         return _unlabelled_folder(folder, split)
-    dataset = read_labelled(images, data_dir)
+    try:
+        dataset = read_labelled(images, data_dir)
+    except UserError as error:
+        if folder is None or not folder.is_dir():
+            raise
+        raise UserError(f"{error}; or give --nolabelled to release without labels") from None
     splits = _chosen(dataset, split, images)
     sources = tuple(chosen.images for chosen in splits)
     if not labelled:

@@ -20,10 +20,11 @@ from privynet_jax.weights import PretrainedWeights, load_weights
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
 jax.config.update("jax_num_cpu_devices", 2)
 # Tests compile the same programs again and again, in this process and in those that they start:
-# with a folder of what XLA has made, each is compiled once.
+# with a folder of what XLA has made, each is compiled once. pytest-xdist's workers find the one of
+# the process that started them in the environment.
 _COMPILED = tempfile.TemporaryDirectory(prefix="privynet_jax-compiled-")
 for _name, _value in {
-    "jax_compilation_cache_dir": _COMPILED.name,
+    "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", _COMPILED.name),
     "jax_persistent_cache_min_compile_time_secs": 0.2,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }.items():

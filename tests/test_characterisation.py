@@ -440,7 +440,7 @@ def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, 
         run.send_signal(signal.SIGTERM)
         assert run.wait(timeout=60) == 128 + signal.SIGTERM
     log = (tmp_path / "log").read_text()
-    assert log.endswith("terminated; run the same command again to continue\n")
+    assert log.endswith("stopped; run the same command again to continue\n")
     assert "Traceback" not in log
     assert len(list((stopped.workdir / "training-0").iterdir())) == 1
     assert list((stopped.workdir / "cells").iterdir()) == []

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -451,8 +452,12 @@ def test_a_flag_file(tmp_path, command, content, expected):
 
 @pytest.fixture
 def run_raising(monkeypatch, capfd):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
     def run(error):
         def main():
+            if isinstance(error, signal.Signals):
+                signal.raise_signal(error)
             raise error
 
         monkeypatch.setattr(sys, "argv", ["command"])
@@ -460,7 +465,9 @@ def run_raising(monkeypatch, capfd):
             cli.run(main)
         return exited.value.code, capfd.readouterr().err
 
-    return run
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize(
@@ -476,13 +483,19 @@ def run_raising(monkeypatch, capfd):
         (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "give a shorter path"),
         (FileExistsError(errno.EEXIST, "File exists", "runs"), "runs: File exists; give a folder"),
         (UserError("a name\n  in two lines"), "error: a name in two lines\n"),
-        (KeyboardInterrupt(), "interrupted; run the same command again to continue"),
     ],
 )
 def test_what_main_may_raise(run_raising, error, expected):
     status, message = run_raising(error)
     assert status == 1
     assert_one_line(message, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_decides_the_exit_status(run_raising, number):
+    status, message = run_raising(number)
+    assert status == 128 + number
+    assert message == "stopped; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])

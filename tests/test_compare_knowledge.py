@@ -15,9 +15,12 @@ from PIL import Image
 
 from experiments import knowledge_cases
 from experiments.knowledge_tables import as_text, lost_db, picture
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.data import PART_NAMES, Part, Parts
 from privynet_jax.features import LayerFeatures
 from privynet_jax.text_tables import as_csv
+from privynet_jax.topology import Topology
 
 PROJECT = Path(__file__).parents[1]
 NONE = {"found": "", "found_in_5": "", "confidence": ""}
@@ -100,6 +103,17 @@ def test_classes_become_two_data_sets(stored):
     gathered = odd[1].gather("auxiliary", np.array([2, 0]), np.array([1]), 1)
     assert gathered[:, 0, 0, 0].tolist() == [4, 0]
     assert gathered.shape == (2, 1, 1, 1)
+
+
+def test_who_knows_everything_starts_from_the_same_attack(vgg_weights, small_parts, tmp_path):
+    scene = make_scenario(vgg_weights, small_parts, Topology(1, (3, 1, 9)), tmp_path)
+    layer = knowledge_cases.Layer(scene, None, None)
+    inner = LinearInversion()
+    found = list(knowledge_cases.cases(layer, scene, inner, [], None, False, white_box=True))
+    (knowing,) = [case for case in found if case.words == "everything"]
+    assert knowing.knowledge.local is not None
+    assert knowing.attack.warm_start is inner
+    assert all(case.knowledge.local is None for case in found if case is not knowing)
 
 
 def run(*arguments):

@@ -27,6 +27,21 @@ def test_a_damaged_row_counts_as_missing(tmp_path, content):
 
 
 def test_rows_of_other_settings_are_refused(tmp_path):
-    KeptRows.opened(tmp_path, {"seed": 0})
-    with pytest.raises(UserError, match="other settings"):
-        KeptRows.opened(tmp_path, {"seed": 1})
+    KeptRows.opened(tmp_path, {"seed": 0, "draws": 2}).write(TITLE, {})
+    with pytest.raises(UserError, match="other settings: seed was 0 and is now 1; give"):
+        KeptRows.opened(tmp_path, {"seed": 1, "draws": 2})
+
+
+def test_settings_bind_from_the_first_row_on(tmp_path):
+    # A command that fails before, for a misspelt data set say, is repeated with other settings.
+    KeptRows.opened(tmp_path / "out", {"data": "photo_patchez"})
+    assert not list(tmp_path.iterdir())
+    KeptRows.opened(tmp_path / "out", {"data": "photo_patches"}).write(TITLE, {})
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[1]", b"7"])
+def test_damaged_settings_are_named(tmp_path, content):
+    KeptRows.opened(tmp_path, {"seed": 0}).write(TITLE, {})
+    (tmp_path / "rows" / "settings.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"settings\.json is damaged; delete the folder"):
+        KeptRows.opened(tmp_path, {"seed": 0})

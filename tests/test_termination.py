@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from privynet_jax.termination import Terminated, deferred, handle_signals, requested
+from privynet_jax.termination import Terminated, deferred, exit_status, handle_signals, requested
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +58,10 @@ def test_only_the_first_ctrl_c_is_deferred():
         assert requested()
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_exit_status_names_the_signal(number, status):
+    with deferred():
+        send(number)
+    assert exit_status() == status

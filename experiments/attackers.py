@@ -1,0 +1,72 @@
+"""Attackers by name, for commands that set several of them on the same representations.
+
+attacks = named(("linear", "strong"), project_attackers(Budget(steps=2000)), "attackers")
+fitted, knowledge = fitted_on(scene, attacks[1], key)
+training_columns(fitted.report)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
+from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Attack, FittedAttack, Report
+from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.attacks.white_box import WhiteBox
+from privynet_jax.errors import UserError
+
+
+def project_attackers(budget: Budget, rate_factors: tuple[float, ...] = (1.0,)) -> list[Attack]:
+    """Returns the project's attackers, those that know the local NN last.
+
+    Args:
+        budget: of each trained one.
+        rate_factors: multiples of a network's usual learning rate that compete.
+    """
+    trained = [inverse_network(name, budget, rate_factors) for name in CAPACITIES]
+    starts = (LinearInversion(), trained[-1])
+    knowing = [WhiteBox(start, name=f"white box from {start.name}") for start in starts]
+    return [MeanImage(), LinearInversion(), *trained, *knowing]
+
+
+def needs_pairs_alone(attack: Attack) -> bool:
+    """Whether it makes no use of the local NN itself."""
+    return not isinstance(attack, WhiteBox)
+
+
+def named(names: Sequence[str], attacks: Sequence[Attack], flag: str) -> list[Attack]:
+    """Returns the attacks of these names, in their own order.
+
+    Args:
+        names: of which to take.
+        attacks: all there are.
+        flag: that named them.
+
+    Raises:
+        UserError: there is no name, or an attack has another.
+    """
+    known = [attack.name for attack in attacks]
+    unknown = sorted(set(names) - set(known))
+    if unknown or not names:
+        told = ", ".join(unknown) or "nothing"
+        raise UserError(f"--{flag} names {told}; allowed are {', '.join(known)}")
+    return [attack for attack in attacks if attack.name in names]
+
+
+def fitted_on(scene: Scenario, attack: Attack, key: jax.Array) -> tuple[FittedAttack, str]:
+    """Returns an attack fitted on all pairs of a topology, and what it knows besides."""
+    knowledge = scene.knowledge(PAIRS if needs_pairs_alone(attack) else EVERYTHING)
+    return attack.fit(scene.pairs(), knowledge, key), knowledge.name
+
+
+def training_columns(report: Report) -> dict[str, Any]:
+    """Returns what a table says of an attack's training."""
+    return {
+        "steps": report.get("steps", 0),
+        "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
+        "falling_percent": float(report.get("falling_percent", 0.0)),
+        "converged": report["converged"],
+    }
