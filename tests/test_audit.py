@@ -259,3 +259,5 @@ def test_the_report_has_a_line_for_every_attacker():
     ]
     assert "No stronger attackers" not in text
     assert "No stronger attackers" in audit.report(Audit(*given), "mean")
+    # Like is compared with like: 17 dB of the characterisation's own attackers, not 21.
+    assert "did not carry over from the characterisation: it is -3.0 dB" in text
