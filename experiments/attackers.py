@@ -12,11 +12,12 @@ import jax
 
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
 from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Attack, FittedAttack, Report
-from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.inverse import inverse_network
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
+from privynet_jax.trained_attackers import CAPACITIES
 
 
 def project_attackers(budget: Budget, rate_factors: tuple[float, ...] = (1.0,)) -> list[Attack]:

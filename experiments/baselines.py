@@ -16,9 +16,10 @@ import flax.linen as nn
 import jax
 import optax
 
-from privynet_jax.attacks.inverse import Capacity, InverseNetwork
+from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.layout import depth_to_space
+from privynet_jax.trained_attackers import Capacity
 
 _BLOCKS, _WIDTH, _LAYERS = 8, 64, 5
 _RESIDUAL_SCALE = 0.1

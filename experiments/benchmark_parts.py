@@ -92,7 +92,9 @@ def further_cells(setup: Setup, clock: Clock, execution: Execution) -> Iterator[
     parts = inputs.random_parts(setup)
     tasks = inputs.tasks(setup, execution)
     settings = grid.Settings(
-        *inputs.networks(setup).values(), *(task.schedule for task in tasks.values())
+        *inputs.networks(setup).values(),
+        *(task.schedule for task in tasks.values()),
+        attackers=(training.RESIDUAL,),  # whose steps are timed
     )
     for m in setup.layers:
         chosen = cells.grid_cells((m,), (setup.depth,), setup.groups * execution.group_size, seed=0)

@@ -20,6 +20,7 @@ from privynet_jax.config import DEDICATED, MODES, Config
 from privynet_jax.errors import UserError
 from privynet_jax.selection import METHODS
 from privynet_jax.tables import summary_table
+from privynet_jax.trained_attackers import CAPACITIES
 from privynet_jax.training import Schedule
 
 for _shared in (
@@ -58,8 +59,13 @@ _CLOUD_RATE = flags.DEFINE_float(
 _CLOUD_WIDTH = flags.DEFINE_integer(
     "cloud_width", Config.cloud_width, "Channels of the cloud NN.", 1
 )
+_ATTACKERS = flags.DEFINE_list(
+    "trained_attackers",
+    list(Config.attackers),
+    f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
+)
 _ATTACKER_STEPS = flags.DEFINE_integer(
-    "attacker_steps", Config.attacker.steps, "Of the trained attacker.", 1
+    "attacker_steps", Config.attacker.steps, "Of each trained attacker.", 1
 )
 _ATTACKER_BATCH = flags.DEFINE_integer(
     "attacker_batch_size", Config.attacker.batch_size, "Examples per step.", 1
@@ -68,7 +74,7 @@ _ATTACKER_RATE = flags.DEFINE_float(
     "attacker_learning_rate", Config.attacker.learning_rate, "Its peak.", 0.0
 )
 _ATTACKER_WIDTH = flags.DEFINE_integer(
-    "attacker_width", Config.attacker_width, "Channels of the attacker.", 1
+    "attacker_width", Config.attacker_width, "Channels of the residual attacker.", 1
 )
 _ATTACKER_BLOCKS = flags.DEFINE_integer(
     "attacker_blocks", Config.attacker_blocks, "Its residual blocks.", 0
@@ -161,6 +167,7 @@ def _config_from_flags() -> Config:
         skip_unreadable=cli.SKIP_UNREADABLE.value,
         feature_dtype=_FEATURE_DTYPE.value,
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
+        attackers=tuple(_ATTACKERS.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
         cloud_width=_CLOUD_WIDTH.value,
         attacker_width=_ATTACKER_WIDTH.value,

@@ -26,7 +26,7 @@ from experiments import cli, knowledge_cases, knowledge_tables
 from experiments.knowledge_cases import Layer
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import Attack, FittedAttack
-from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.inverse import inverse_network
 from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
@@ -41,6 +41,7 @@ from privynet_jax.risk import summarise
 from privynet_jax.selection import all_channels
 from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import CONV_LAYERS, ChannelPool, Topology
+from privynet_jax.trained_attackers import CAPACITIES
 from privynet_jax.weights import PretrainedWeights, load_weights
 
 for _shared in ("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"):

@@ -17,7 +17,7 @@ from privynet_jax.selection import METHODS
 from privynet_jax.store import ResultStore
 from privynet_jax.tables import DrawSummary, Spread, over_draws
 from privynet_jax.topology import RANDOM
-from privynet_jax.training import RESIDUAL
+from privynet_jax.trained_attackers import CAPACITIES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -77,7 +77,7 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
 
 def _are_dedicated(results: Sequence[CellResult]) -> bool:
     """Whether networks of their own were trained for the cells (`--mode=dedicated`)."""
-    return any(attack.attacker == RESIDUAL for attack in results[0].attacks)
+    return any(attack.attacker in CAPACITIES for attack in results[0].attacks)
 
 
 def save_reconstructions(

@@ -76,6 +76,7 @@ def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> grid.Settin
             ),
             cloud_schedule=cloud,
             attacker_schedule=trained,
+            attackers=tuple(settings["attackers"]),
         )
     except (KeyError, TypeError):
         raise UserError(

@@ -16,7 +16,7 @@ import numpy as np
 
 from privynet_jax.attacks.fitting import stream_of
 from privynet_jax.attacks.interface import EVERYTHING, PAIRS, FittedAttack
-from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.inverse import inverse_network
 from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.attacks.white_box import WhiteBox
@@ -26,6 +26,7 @@ from privynet_jax.data import Parts
 from privynet_jax.errors import UserError
 from privynet_jax.plans import Plan
 from privynet_jax.risk import summarise
+from privynet_jax.trained_attackers import CAPACITIES
 from privynet_jax.weights import PretrainedWeights
 
 WHITE_BOX = "white box"

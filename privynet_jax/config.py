@@ -20,10 +20,12 @@ from privynet_jax.models import WORKING_STRIDE
 from privynet_jax.processes import Share
 from privynet_jax.selection import METHODS
 from privynet_jax.topology import CONV_LAYERS, RANDOM
-from privynet_jax.training import Schedule
+from privynet_jax.trained_attackers import STRONG, check_attackers
+from privynet_jax.training import RESIDUAL, Schedule
 from privynet_jax.weights import PretrainedWeights
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
+_USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
 # VGG16's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
@@ -50,10 +52,12 @@ class Config:
         skip_unreadable: leave out images that cannot be decoded instead of refusing them.
         feature_dtype: how representations are cached: float16, float32 or uint8 (`coding`).
         cloud: schedule of the cloud NN.
-        attacker: schedule of the trained attacker.
+        attackers: names of the trained attackers in mode dedicated, of
+            `trained_attackers.CAPACITIES`; none: the usual one, strong. Other modes have their own.
+        attacker: schedule of each trained attacker.
         cloud_width: channels of the cloud NN.
-        attacker_width: channels of the attacker.
-        attacker_blocks: residual blocks of the attacker.
+        attacker_width: channels of the residual attacker.
+        attacker_blocks: residual blocks of the residual attacker.
         compute_dtype: of the trained networks' arithmetic, "float32" or "bfloat16"; VGG16, the
             linear attack and all metrics are float32 in any case.
         examples: test images whose reconstructions are kept.
@@ -84,6 +88,7 @@ class Config:
     skip_unreadable: bool = False
     feature_dtype: str = "float16"
     cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
+    attackers: tuple[str, ...] = ()
     attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
     cloud_width: int = 64
     attacker_width: int = 64
@@ -130,6 +135,11 @@ class Config:
         return cells
 
     @property
+    def trained_attackers(self) -> tuple[str, ...]:
+        """Names of the trained attackers, whether they were given or are usual in this mode."""
+        return self.attackers or _USUAL_ATTACKERS[self.mode]
+
+    @property
     def local_cache(self) -> Path:
         """The folder for weights, which are never in a bucket."""
         remote = is_remote(self.cache_dir)
@@ -155,7 +165,9 @@ class Config:
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             known = {name: value for name, value in settings.items() if name in names}
-            for name in ("layers", "depths", "selections"):
+            # Before attackers had names in the settings, the residual one was the only one.
+            known.setdefault("attackers", _USUAL_ATTACKERS[AMORTISED])
+            for name in ("layers", "depths", "selections", "attackers"):
                 known[name] = tuple(known[name])
             for name in ("cloud", "attacker"):
                 known[name] = Schedule(**known[name])
@@ -180,6 +192,7 @@ class Config:
             **{key: settings[key] for key in settings if key not in places | execution},
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),
+            "attackers": sorted(self.trained_attackers),
             "data_fingerprint": parts.fingerprint,
             "weights_fingerprint": weights.fingerprint,
         }
@@ -187,6 +200,14 @@ class Config:
     def _check_mode(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
+        usual = _USUAL_ATTACKERS[self.mode]
+        if self.mode == DEDICATED:
+            check_attackers(self.trained_attackers)
+        elif self.attackers and self.attackers != usual:
+            raise UserError(
+                f"attackers are {', '.join(self.attackers)} in mode {self.mode}, which has its own;"
+                " leave them out or use the mode dedicated"
+            )
         if self.mode != DEDICATED and self.scoring_images < self.examples:
             raise UserError(
                 f"scoring_images is {self.scoring_images}; allowed are at least as many as "

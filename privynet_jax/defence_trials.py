@@ -25,6 +25,7 @@ from privynet_jax.features import LayerFeatures
 from privynet_jax.group import Member, Progress
 from privynet_jax.inputs import LayerInputs
 from privynet_jax.mapping import MappedTask
+from privynet_jax.trained_attackers import attacker_tasks
 
 
 class OfAnySign(nn.Module):
@@ -36,9 +37,14 @@ class OfAnySign(nn.Module):
 
     network: nn.Module
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """float32 [N, h, w, D] -> what the network gives."""
-        return self.network(folded(x))
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels, from which the representations came."""
+        return self.network.image_size
+
+    def __call__(self, x: jax.Array, *others: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] and whatever else the network takes -> what it gives."""
+        return self.network(folded(x), *others)
 
 
 class Trials:
@@ -114,7 +120,9 @@ def _map_tasks(settings: grid.Settings, execution: Execution) -> list[MappedTask
     tasks = (
         training.cloud_task(OfAnySign(settings.cloud), settings.cloud_schedule),
         training.linear_task(),
-        training.attacker_task(OfAnySign(settings.attacker), settings.attacker_schedule),
+        *attacker_tasks(
+            settings.attackers, settings.attacker, settings.attacker_schedule, OfAnySign
+        ),
     )
     return [MappedTask(task, execution) for task in tasks]
 

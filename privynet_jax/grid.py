@@ -30,6 +30,7 @@ from privynet_jax.inputs import LayerInputs
 from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import CloudNN, ResidualAttacker
+from privynet_jax.trained_attackers import STRONG, attacker_tasks
 from privynet_jax.training import CLOUD, Schedule
 
 REPORTED = ("validation", "test")
@@ -37,12 +38,21 @@ REPORTED = ("validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The networks that every cell trains, and how long."""
+    """The networks that every cell trains, and how long.
+
+    Attributes:
+        cloud: the cloud NN.
+        attacker: the residual attacker, where `attackers` name it; others take its dtype.
+        cloud_schedule: of the cloud NN.
+        attacker_schedule: of each trained attacker.
+        attackers: names of `trained_attackers.CAPACITIES`.
+    """
 
     cloud: CloudNN
     attacker: ResidualAttacker
     cloud_schedule: Schedule
     attacker_schedule: Schedule
+    attackers: tuple[str, ...] = (STRONG,)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,8 +167,8 @@ def layer_measurements(
         if not chosen:
             continue
         kept = checkpoints.of_group([cell.name for cell in group]) if checkpoints else None
-        # Two networks of each cell are trained.
-        share = 0.5 * len(chosen) / len(group)
+        trained = sum(task.task.schedule is not None for task in tasks)
+        share = len(chosen) / len(group) / trained
         for measurement in _group_measurements(
             group, member, inputs, tasks, examples, _scaled(progress, share), kept
         ):
@@ -203,7 +213,7 @@ def _map_tasks(settings: Settings, execution: Execution) -> list[MappedTask]:
     tasks = (
         training.cloud_task(settings.cloud, settings.cloud_schedule),
         training.linear_task(),
-        training.attacker_task(settings.attacker, settings.attacker_schedule),
+        *attacker_tasks(settings.attackers, settings.attacker, settings.attacker_schedule),
     )
     return [MappedTask(task, execution) for task in tasks]
 

@@ -29,6 +29,7 @@ def settings_of(config: Config, parts: Parts) -> grid.Settings:
         attacker=attacker(size, config.attacker_width, config.attacker_blocks, dtype),
         cloud_schedule=config.cloud,
         attacker_schedule=config.attacker,
+        attackers=config.trained_attackers,
     )
 
 

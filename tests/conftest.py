@@ -92,6 +92,7 @@ def tiny_run(tmp_path_factory, test_data_dir) -> Config:
         cloud=Schedule(steps=2, batch_size=8),
         attacker=Schedule(steps=2, batch_size=8),
         cloud_width=8,
+        attackers=("residual",),
         attacker_width=8,
         attacker_blocks=0,
         examples=2,

@@ -17,6 +17,7 @@ SETTINGS = {
     "cloud": {"steps": 2, "batch_size": 8, "learning_rate": 2e-3, "weight_decay": 1e-4},
     "attacker": {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "weight_decay": 1e-4},
     "cloud_width": 8,
+    "attackers": ["residual"],
     "attacker_width": 8,
     "attacker_blocks": 1,
 }

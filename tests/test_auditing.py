@@ -94,6 +94,7 @@ def test_networks_are_the_characterisation_s_and_train_longer(plan):
         attacker=attacker(small_audit.IMAGE_SIZE, 8, 1),
         cloud_schedule=Schedule(5, 8, 2e-3, 1e-4),
         attacker_schedule=Schedule(8, 4, 3e-3, 1e-4),
+        attackers=("residual",),
     )
     least = settings_of_plan(plan, 7, 0.1)
     assert (least.cloud_schedule.steps, least.attacker_schedule.steps) == (1, 1)
@@ -130,6 +131,7 @@ def settings():
         attacker=attacker(small_audit.IMAGE_SIZE, 8, 1),
         cloud_schedule=Schedule(steps=4, batch_size=8),
         attacker_schedule=Schedule(steps=4, batch_size=4, learning_rate=3e-2),
+        attackers=("residual",),
     )
 
 

@@ -55,6 +55,7 @@ def trials(parts):
         attacker(SIZE, width=8, num_blocks=1),
         Schedule(40, 32, 1e-2),
         Schedule(20, 16, 1e-3),
+        ("residual",),
     )
     return Trials(parts, settings, default_execution(len(CELLS)), seed=0)
 

@@ -28,6 +28,7 @@ SETTINGS = grid.Settings(
     attacker(32, width=8, num_blocks=0),
     Schedule(steps=4, batch_size=8),
     Schedule(steps=3, batch_size=8),
+    ("residual", "strong"),
 )
 # Durations of XLA's compilations; JAX cannot take a single listener away again.
 COMPILATIONS = []
@@ -114,7 +115,7 @@ def test_measurements_have_one_number_per_image(whole, small_parts):
     for name, measurement in measurements.items():
         assert measurement.cell == BY_NAME[name]
         assert measurement.seconds > 0
-        assert set(measurement.attacks) == set(measurement.examples) == {"linear", "residual"}
+        assert set(measurement.attacks) == set(measurement.examples) == {"linear", "residual", "strong"}
         for part in ("validation", "test"):
             shape = (len(getattr(small_parts, part)),)
             assert measurement.accuracy[part].shape == shape

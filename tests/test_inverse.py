@@ -15,9 +15,10 @@ from attack_checks import (
 from experiments.baselines import baselines
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import Knowledge, Pairs
-from privynet_jax.attacks.inverse import CAPACITIES, inverse_network
+from privynet_jax.attacks.inverse import inverse_network
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
+from privynet_jax.trained_attackers import CAPACITIES
 
 SHORT = Budget(steps=6, batch_size=8)
 

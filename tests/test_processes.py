@@ -33,6 +33,7 @@ FLAGS = [
     "--attacker_steps=40",
     "--attacker_batch_size=8",
     "--cloud_width=8",
+    "--trained_attackers=residual",
     "--attacker_width=8",
     "--attacker_blocks=0",
     "--examples=2",

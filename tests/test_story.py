@@ -73,6 +73,7 @@ TINY_GRID = {
     "cloud_steps": "5",
     "attacker_steps": "5",
     "cloud_width": "8",
+    "trained_attackers": "residual",
     "attacker_width": "8",
     "attacker_blocks": "1",
     "max_images": "target=60,auxiliary=48,validation=30,test=30",

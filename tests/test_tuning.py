@@ -11,13 +11,14 @@ import pytest
 
 from privynet_jax.attacks.fitting import Run, _cycle, _shuffled, steps_of
 from privynet_jax.attacks.interface import Pairs
-from privynet_jax.attacks.inverse import CAPACITIES, _task
+from privynet_jax.attacks.inverse import _task
 from privynet_jax.attacks.rated import init_state
 from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
 from privynet_jax.errors import UserError
 from privynet_jax.linear import LinearAttack
 from privynet_jax.models import attacker
 from privynet_jax.optimisers import muon
+from privynet_jax.trained_attackers import CAPACITIES
 from privynet_jax.training import Schedule, attacker_task
 
 NO_ATTACK = LinearAttack(np.zeros((3, 3, 1, 3), np.float32), np.zeros(3, np.float32))

@@ -11,58 +11,19 @@ learning rate are chosen by `tuning` within one budget.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax import models, training
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.fitting import predicted
 from privynet_jax.attacks.interface import Knowledge, Pairs, Report
 from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
 from privynet_jax.errors import UserError
 from privynet_jax.linear import LinearAttack
-from privynet_jax.optimisers import Optimiser, adamw, muon
+from privynet_jax.trained_attackers import CAPACITIES, Capacity
 from privynet_jax.training import Schedule, Task
-
-
-@dataclasses.dataclass(frozen=True)
-class Capacity:
-    """A network and how it is trained.
-
-    Attributes:
-        name: what reports call it.
-        network: side of the images in pixels -> network, representations -> images.
-        learning_rate: the peak that suits it; `InverseNetwork` tries multiples.
-        optimiser: what makes updates of gradients.
-        loss: (estimates, images) -> scalar.
-        linear_start: whether the network corrects the linear estimate, or answers by itself.
-        shows_estimate: whether it is given that estimate besides the representation.
-    """
-
-    name: str
-    network: Callable[[int], nn.Module]
-    learning_rate: float
-    optimiser: Optimiser = adamw
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.squared_error
-    linear_start: bool = True
-    shows_estimate: bool = False
-
-
-# PrivyNet's decoder is the generator of SRGAN: residual blocks of 64 channels. Of it, "paper" has
-# blocks and width; "residual" is the grid's; "strong" reaches most per second of training.
-CAPACITIES = {
-    capacity.name: capacity
-    for capacity in (
-        Capacity("paper", functools.partial(models.attacker, width=64, num_blocks=8), 2e-3),
-        Capacity("residual", models.attacker, 3e-3),
-        Capacity(
-            "strong", models.strong_attacker, 4e-3, muon, training.log_error, shows_estimate=True
-        ),
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -151,15 +112,9 @@ def inverse_network(
 
 @functools.cache  # equal tasks share their compiled steps
 def _task(capacity: Capacity, image_size: int) -> Task:
-    task = training.attacker_task(
-        capacity.network(image_size),
-        Schedule(steps=1),  # `tuning` gives lengths and rates; what counts is the weight decay
-        name=capacity.name,
-        loss=capacity.loss,
-        optimiser=capacity.optimiser,
-        shows_estimate=capacity.shows_estimate,
-    )
+    network = capacity.network(image_size)
+    # `tuning` gives lengths and rates; what counts of the schedule is the weight decay.
+    task = capacity.task(network, Schedule(steps=1))
     if capacity.linear_start:
         return task
-    apply = capacity.network(image_size).apply
-    return dataclasses.replace(task, predict=lambda params, _, x: apply(params, x))
+    return dataclasses.replace(task, predict=lambda params, _, x: network.apply(params, x))
