@@ -1,6 +1,7 @@
 """What every command needs around its job: the devices, flags in common and errors in one line."""
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -167,9 +168,20 @@ _EXPLAINED = {
 }
 
 
+def _check_finite() -> None:
+    """No flag of any command means anything by NaN or infinity, which pass absl's bounds."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        is_float = isinstance(flag.parser, flags.FloatParser)
+        if is_float and flag.value is not None and not math.isfinite(flag.value):
+            fail(f"--{name}={flag.value}: allowed are finite numbers; see --help")
+
+
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(arguments))
+        left = flags.FLAGS(list(arguments))
+        _check_finite()
+        return left
     except flags.Error as error:
         # absl begins some messages with a heading of its own.
         fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
