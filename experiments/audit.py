@@ -44,7 +44,7 @@ _AUDIT_SEED = flags.DEFINE_integer(
     None,
     "Of parts and training; default: the characterisation's plus 1.",
     0,
-    2**32 - 1,
+    cli.MOST_SEED,
 )
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _TRAINING = flags.DEFINE_float(
@@ -75,7 +75,8 @@ def main() -> None:
     cli.use_cpu_cores(at_most=_REPEATS.value)
     plan = read_plan(Path(cli.PLAN.value))
     characterised_with = plan.settings["seed"]
-    seed = characterised_with + 1 if _AUDIT_SEED.value is None else _AUDIT_SEED.value
+    chosen = _AUDIT_SEED.value
+    seed = cli.next_seed(characterised_with) if chosen is None else chosen
     if seed == characterised_with:
         raise UserError(
             f"--audit_seed={seed} is the characterisation's own; give another, for fresh attackers"

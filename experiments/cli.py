@@ -29,7 +29,8 @@ RELEASE = flags.DEFINE_string("release", None, "Release directory that experimen
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-SEED = flags.DEFINE_integer("seed", 0, "Of everything that is random.", 0, 2**32 - 1)
+MOST_SEED = 2**32 - 1
+SEED = flags.DEFINE_integer("seed", 0, "Of everything that is random.", 0, MOST_SEED)
 SKIP_UNREADABLE = flags.DEFINE_boolean(
     "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
 )
@@ -137,6 +138,11 @@ def folder(flag: str, path: str) -> Path:
     if not path or (expanded.exists() and not expanded.is_dir()):
         raise UserError(f"--{flag}={path} is not a folder; give a folder")
     return expanded
+
+
+def next_seed(seed: int) -> int:
+    """Returns another seed: the next one, and 0 after the last that --seed allows."""
+    return (seed + 1) % (MOST_SEED + 1)
 
 
 def limits(values: Sequence[str]) -> dict[str, int]:

@@ -129,6 +129,10 @@ def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
     assert everything_under(tmp_path) == before
 
 
+def test_the_next_seed_is_always_allowed():
+    assert [cli.next_seed(seed) for seed in (0, 6, cli.MOST_SEED)] == [1, 7, 0]
+
+
 # The same in this process.
 
 
