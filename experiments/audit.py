@@ -11,7 +11,6 @@ have: networks tuned with twice those steps, and somebody who has got hold of th
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 from tqdm import tqdm
@@ -73,7 +72,7 @@ def main() -> None:
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     stronger = checked_names(_STRONGER.value)
     cli.use_cpu_cores(at_most=_REPEATS.value)
-    plan = read_plan(Path(cli.PLAN.value))
+    plan = read_plan(cli.needed_file(cli.PLAN))
     characterised_with = plan.settings["seed"]
     chosen = _AUDIT_SEED.value
     seed = cli.next_seed(characterised_with) if chosen is None else chosen

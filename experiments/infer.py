@@ -27,7 +27,7 @@ from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.config import Config
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
+from privynet_jax.files import checked_file, write_atomically
 from privynet_jax.inference.suite import (
     ATTACKS,
     ATTRIBUTE,
@@ -228,10 +228,7 @@ def _networks(parts: Parts, config: Config) -> grid.Settings:
 
 def _suite_settings(run: Run) -> Settings:
     most = len(run.parts.test)
-    try:
-        candidates = tuple(int(text) for text in _CANDIDATES.value)
-    except ValueError:
-        candidates = ()
+    candidates = cli.whole_numbers(_CANDIDATES)
     if not candidates or not all(2 <= count <= most for count in candidates):
         raise UserError(
             f"--candidates={','.join(_CANDIDATES.value)}; allowed are whole numbers from 2 to "
@@ -261,10 +258,7 @@ def _out() -> Path:
     """Where the table goes, refused before anything is trained for it."""
     if not cli.OUT.value:
         return cli.needed_folder(cli.WORKDIR) / "inference.csv"
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
-    return out
+    return checked_file("out", cli.OUT.value)
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:

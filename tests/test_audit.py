@@ -167,7 +167,7 @@ def test_a_stronger_attacker_is_in_the_audit(command, tmp_path):
         (["--stronger=strong,,"], ["stronger attackers ''"]),
         (["--plan="], ["--plan and --data are both needed"]),
         (["--data="], ["--plan and --data are both needed"]),
-        (["--plan=/no/such/plan.json"], ["/no/such/plan.json cannot be read: No such file"]),
+        (["--plan=/no/such/plan.json"], ["--plan=/no/such/plan.json does not exist; give a file"]),
         (["--data=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
         (["--out=/no/such/folder/audit.json"], ["in a folder that exists"]),
         (["--out=/tmp"], ["must be a file"]),

@@ -99,7 +99,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--workdir={run}", "--inferences=theft"], "allowed are attribute, reidentification"),
         (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
-        (["--workdir={run}", "--candidates=few"], "whole numbers from 2 to 20"),
+        (["--workdir={run}", "--candidates=few"], "--candidates=few: expected whole numbers"),
         (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
