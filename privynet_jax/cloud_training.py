@@ -174,6 +174,12 @@ def data_of(release: Release, settings: Settings) -> Data:
             f"the release has {len(labels)} rows and no class with two of them, so none can be "
             "held out for validation; release more pictures"
         )
+    batch = settings.schedule.batch_size
+    if batch > len(rows["training"]):
+        raise UserError(
+            f"batch_size is {batch}, but only {len(rows['training'])} of the release's "
+            f"{len(labels)} rows are there to train on; give at most so many as --batch_size"
+        )
     return Data(release.representations, labels, rows["training"], np.sort(rows["validation"]))
 
 

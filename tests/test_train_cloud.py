@@ -70,6 +70,16 @@ def test_bad_flags_are_one_line(train, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_batch_is_larger_than_what_is_trained_on(train, tmp_path):
+    """Of 24 rows in three classes, 18 are."""
+    status, out, err = train(*QUICK, "--batch_size=1000000000")
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"error: batch_size is 1000000000, but only 18 of .* 24 rows .*\n", err)
+    assert not list(tmp_path.iterdir())
+    assert train(*QUICK, "--batch_size=19")[0] == 1
+    assert not train(*QUICK, "--batch_size=18")[0]
+
+
 @pytest.mark.parametrize("missing", ["release", "out"])
 def test_both_folders_are_needed(train, missing):
     status, _, err = train(*QUICK, **{missing: None})
