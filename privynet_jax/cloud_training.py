@@ -175,10 +175,12 @@ def data_of(release: Release, settings: Settings) -> Data:
             "held out for validation; release more pictures"
         )
     batch = settings.schedule.batch_size
-    if batch > len(rows["training"]):
+    # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
+    most = max(len(rows["training"]), Settings.schedule.batch_size)
+    if batch > most:
         raise UserError(
-            f"batch_size is {batch}, but only {len(rows['training'])} of the release's "
-            f"{len(labels)} rows are there to train on; give at most so many as --batch_size"
+            f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "
+            f"rows are there to train on; give at most {most} as --batch_size"
         )
     return Data(release.representations, labels, rows["training"], np.sort(rows["validation"]))
 

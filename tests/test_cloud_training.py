@@ -177,6 +177,19 @@ def test_a_damaged_checkpoint_costs_the_training_only(tmp_path, undisturbed, cap
     assert "trained from the beginning" in caplog.text
 
 
+def test_larger_releases_allow_larger_batches():
+    release = random_release(rows=200)
+    rows = len(data_of(release, QUICK).training)
+    assert rows > 64
+    for batch in (rows, rows + 1):
+        settings = dataclasses.replace(QUICK, schedule=Schedule(30, batch))
+        if batch == rows:
+            assert len(data_of(release, settings).training) == rows
+        else:
+            with pytest.raises(UserError, match=f"batch_size is {batch}, but {rows} of the "):
+                data_of(release, settings)
+
+
 # The folder.
 
 

@@ -70,14 +70,16 @@ def test_bad_flags_are_one_line(train, tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_batch_is_larger_than_what_is_trained_on(train, tmp_path):
-    """Of 24 rows in three classes, 18 are."""
+def test_batches_that_only_repeat_rows_are_refused(train, tmp_path):
+    """Of 24 rows in three classes, 18 are trained on; the usual 64 repeat them."""
     status, out, err = train(*QUICK, "--batch_size=1000000000")
     assert (status, out) == (1, "")
-    assert re.fullmatch(r"error: batch_size is 1000000000, but only 18 of .* 24 rows .*\n", err)
+    assert re.fullmatch(
+        r"error: batch_size is 1000000000, but 18 of .* 24 rows .* at most 64 as .*\n", err
+    )
     assert not list(tmp_path.iterdir())
-    assert train(*QUICK, "--batch_size=19")[0] == 1
-    assert not train(*QUICK, "--batch_size=18")[0]
+    assert train(*QUICK, "--batch_size=65")[0] == 1
+    assert not train(*QUICK, "--batch_size=64")[0]
 
 
 @pytest.mark.parametrize("missing", ["release", "out"])
