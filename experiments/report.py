@@ -42,7 +42,8 @@ def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     out = _checked_out(store.workdir)
     results = store.grid_results(config)
-    content = contents(store, config, results) | _planned()
+    planned = _planned()  # before anything is drawn
+    content = contents(store, config, results) | planned
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
     page = rendered(content)
     folder = out.with_name(f"{out.stem}_pictures")
