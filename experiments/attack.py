@@ -80,7 +80,8 @@ def main() -> None:
                 bar.set_description(f"{result.name} {attack.name}")
                 title = f"{result.name}, {attack.name}"
                 row = kept.read(title)
-                if row is None:
+                # Rows of an earlier version call a column otherwise.
+                if row is None or "falling_percent_per_doubling" not in row:
                     row = _attacked(attack, result, found)
                     kept.write(title, row)
                 rows.append(row)
@@ -161,8 +162,13 @@ def _shown(row: Row) -> Row:
         "SSIM": f"{row['ssim_mean']:.2f}",
         "recognisable %": f"{100 * row['recognisable']:.0f}",
         "grid's dB": f"{row['grid_psnr_db']:.1f}",
-        "converged": "yes" if row["converged"] else f"falling {row['falling_percent']:.0f} %",
+        "converged": _converged(row),
     }
+
+
+def _converged(row: Row) -> str:
+    falling = row["falling_percent_per_doubling"]
+    return "yes" if row["converged"] else f"falling {falling:.0f} % per doubling"
 
 
 def _verdict(rows: Sequence[Row]) -> str:

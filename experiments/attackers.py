@@ -68,6 +68,6 @@ def training_columns(report: Report) -> dict[str, Any]:
     return {
         "steps": report.get("steps", 0),
         "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
-        "falling_percent": float(report.get("falling_percent", 0.0)),
+        "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),
         "converged": report["converged"],
     }

@@ -11,7 +11,6 @@ have: networks tuned with twice those steps, and somebody who has got hold of th
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 from tqdm import tqdm
@@ -44,7 +43,7 @@ _AUDIT_SEED = flags.DEFINE_integer(
     None,
     "Of parts and training; default: the characterisation's plus 1.",
     0,
-    2**32 - 1,
+    cli.MOST_SEED,
 )
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _TRAINING = flags.DEFINE_float(
@@ -73,9 +72,10 @@ def main() -> None:
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     stronger = checked_names(_STRONGER.value)
     cli.use_cpu_cores(at_most=_REPEATS.value)
-    plan = read_plan(Path(cli.PLAN.value))
+    plan = read_plan(cli.needed_file(cli.PLAN))
     characterised_with = plan.settings["seed"]
-    seed = characterised_with + 1 if _AUDIT_SEED.value is None else _AUDIT_SEED.value
+    chosen = _AUDIT_SEED.value
+    seed = cli.next_seed(characterised_with) if chosen is None else chosen
     if seed == characterised_with:
         raise UserError(
             f"--audit_seed={seed} is the characterisation's own; give another, for fresh attackers"

@@ -28,7 +28,7 @@ from experiments.timing import Clock
 from privynet_jax.config import Config
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution, default_execution
-from privynet_jax.files import write_atomically
+from privynet_jax.files import checked_file, write_atomically
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _PARTS = flags.DEFINE_list(
@@ -211,13 +211,8 @@ def _repeats() -> int:
 
 
 def _setup_from_flags() -> Setup:
-    try:
-        # One layer is quick; more are where somebody asks for them.
-        given = ["4"] if _QUICK.value and not _LAYERS.present else _LAYERS.value
-        layers = tuple(int(m) for m in given)
-    except ValueError:
-        given = ",".join(_LAYERS.value)
-        raise UserError(f"--layers={given}: expected whole numbers separated by commas") from None
+    # One layer is quick; more are where somebody asks for them.
+    layers = (4,) if _QUICK.value and not _LAYERS.present else cli.whole_numbers(_LAYERS)
     # Refuses layers, depths and sizes that no characterisation could have.
     Config(Path(), layers=layers, depths=(_DEPTH.value,), image_size=_IMAGE_SIZE.value).cells()
     setup = Setup(
@@ -241,10 +236,7 @@ def _checked_parts(parts: Sequence[str]) -> Sequence[str]:
 def _checked_target(path: str | None) -> Path | None:
     if path is None:
         return None
-    target = Path(path).expanduser()
-    if not target.name or target.is_dir() or not target.parent.is_dir():
-        raise UserError(f"--json={path} is not a file in an existing folder; give another path")
-    return target
+    return checked_file("json", path)
 
 
 if __name__ == "__main__":

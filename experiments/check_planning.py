@@ -183,7 +183,7 @@ def _attacked(
     cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
 ) -> list[grid.Measurement]:
     """Trains and attacks the planned topologies anew, with another seed and longer."""
-    seed = settings["seed"] + 1
+    seed = cli.next_seed(settings["seed"])
     config = Config.of_settings(settings, store.workdir, seed=seed)
     steps = max(1, round(_TRAINING.value * config.attacker.steps))
     config = dataclasses.replace(config, attacker=dataclasses.replace(config.attacker, steps=steps))

@@ -1,6 +1,7 @@
 """What every command needs around its job: the devices, flags in common and errors in one line."""
 
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from absl import app, flags, logging
 from privynet_jax import termination
 from privynet_jax.config import Config
 from privynet_jax.errors import UserError
-from privynet_jax.files import is_remote
+from privynet_jax.files import expanded, is_remote
 from privynet_jax.processes import Share, join
 
 # A flag of more than one command is defined here, because two commands may not define it both.
@@ -28,7 +29,8 @@ RELEASE = flags.DEFINE_string("release", None, "Release directory that experimen
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-SEED = flags.DEFINE_integer("seed", 0, "Of everything that is random.", 0, 2**32 - 1)
+MOST_SEED = 2**32 - 1
+SEED = flags.DEFINE_integer("seed", 0, "Of everything that is random.", 0, MOST_SEED)
 SKIP_UNREADABLE = flags.DEFINE_boolean(
     "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
 )
@@ -129,13 +131,55 @@ def folder(flag: str, path: str) -> Path:
     Raises:
         UserError: the path is empty, is something else than a folder, or names an unknown home.
     """
-    try:
-        expanded = Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"--{flag}={path} begins with an unknown home; give a folder") from None
-    if not path or (expanded.exists() and not expanded.is_dir()):
+    found = expanded(flag, path)
+    if not path or (found.exists() and not found.is_dir()):
         raise UserError(f"--{flag}={path} is not a folder; give a folder")
-    return expanded
+    return found
+
+
+def needed_file(flag: flags.FlagHolder) -> Path:
+    """Returns the file that a flag names, with ~ for a home; it must be given and be there.
+
+    Raises:
+        UserError: it is not given, there is no such file, or the path names an unknown home.
+    """
+    if not flag.value:
+        raise UserError(f"no --{flag.name} is given; name a file")
+    file = expanded(flag.name, flag.value)
+    if file.is_dir() or not file.exists():
+        found = "is a folder" if file.is_dir() else "does not exist"
+        raise UserError(f"--{flag.name}={file} {found}; give a file")
+    return file
+
+
+def whole_numbers(flag: flags.FlagHolder) -> tuple[int, ...]:
+    """Returns the items of a flag that lists whole numbers.
+
+    Raises:
+        UserError: one of them is something else.
+    """
+    return _items(flag, int, "whole numbers")
+
+
+def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
+    """Returns the items of a flag that lists numbers; see `whole_numbers`."""
+    found = _items(flag, float, "numbers")
+    if not all(map(math.isfinite, found)):
+        raise UserError(f"--{flag.name}={','.join(flag.value)}: allowed are finite numbers")
+    return found
+
+
+def _items(flag: flags.FlagHolder, kind: type, what: str) -> tuple:
+    try:
+        return tuple(kind(value) for value in flag.value)
+    except ValueError:
+        given = ",".join(flag.value)
+        raise UserError(f"--{flag.name}={given}: expected {what} separated by commas") from None
+
+
+def next_seed(seed: int) -> int:
+    """Returns another seed: the next one, and 0 after the last that --seed allows."""
+    return (seed + 1) % (MOST_SEED + 1)
 
 
 def limits(values: Sequence[str]) -> dict[str, int]:
@@ -167,9 +211,20 @@ _EXPLAINED = {
 }
 
 
+def _check_finite() -> None:
+    """No flag of any command means anything by NaN or infinity, which pass absl's bounds."""
+    for name in flags.FLAGS:
+        flag = flags.FLAGS[name]
+        is_float = isinstance(flag.parser, flags.FloatParser)
+        if is_float and flag.value is not None and not math.isfinite(flag.value):
+            fail(f"--{name}={flag.value}: allowed are finite numbers; see --help")
+
+
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(list(arguments))
+        left = flags.FLAGS(list(arguments))
+        _check_finite()
+        return left
     except flags.Error as error:
         # absl begins some messages with a heading of its own.
         fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")

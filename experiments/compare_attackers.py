@@ -39,7 +39,6 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells, training_key
 from privynet_jax.data import as_float, load_parts
-from privynet_jax.errors import UserError
 from privynet_jax.features import needed_channels
 from privynet_jax.files import write_atomically
 from privynet_jax.metrics import psnr_db
@@ -74,8 +73,9 @@ def main() -> None:
     # Before anything is computed, which drawing channels already does.
     cli.use_cpu_cores(at_most=_BATCH.value)
     budget = Budget(_STEPS.value, None if _STEPS.value else _SECONDS.value, _BATCH.value)
-    attacks = _attacks(budget, tuple(_numbers(_RATES, float)))
-    cells = grid_cells(_numbers(_LAYERS, int), _numbers(_DEPTHS, int), _DRAWS.value, cli.SEED.value)
+    attacks = _attacks(budget, cli.numbers(_RATES))
+    layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
+    cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     scenes = _scenarios(cells)
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
@@ -167,14 +167,6 @@ def _picture(originals: np.ndarray, shown: Mapping[str, Mapping[str, np.ndarray]
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     plt.close(figure)
     return buffer.getvalue()
-
-
-def _numbers(flag: flags.FlagHolder, kind: type) -> list:
-    try:
-        return [kind(value) for value in flag.value]
-    except ValueError:
-        given = ",".join(flag.value)
-        raise UserError(f"--{flag.name}={given}: expected numbers separated by commas") from None
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from privynet_jax.data import Parts, load_parts
 from privynet_jax.defence_trials import Trials
 from privynet_jax.defences import Defence, Undefended, parse_defences
 from privynet_jax.defended import normalised_local_nn
-from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
 from privynet_jax.extraction import calibrate
 from privynet_jax.features import LayerFeatures, needed_channels
@@ -120,13 +119,13 @@ def rows_from_flags() -> list[Row]:
     """Returns PrivyNet's own rows, then the defended ones."""
     own = [
         Row(m, depth, Undefended())
-        for m in _numbers(_UNDEFENDED_LAYERS)
-        for depth in _numbers(_UNDEFENDED_DEPTHS)
+        for m in cli.whole_numbers(_UNDEFENDED_LAYERS)
+        for depth in cli.whole_numbers(_UNDEFENDED_DEPTHS)
     ]
     defended = [
         Row(m, depth, defence)
-        for m in _numbers(_DEFENDED_LAYERS)
-        for depth in _numbers(_DEFENDED_DEPTHS)
+        for m in cli.whole_numbers(_DEFENDED_LAYERS)
+        for depth in cli.whole_numbers(_DEFENDED_DEPTHS)
         for defence in (Undefended(), *parse_defences(_DEFENCES.value))
     ]
     rows = list(dict.fromkeys([*own, *defended]))
@@ -214,16 +213,6 @@ def _points(gain: float | str) -> str:
 def _deciding() -> dict[str, Any]:
     names = ("weights", "max_images", "seed", _STEPS.name, _DRAWS.name, _DATA_SET.name)
     return {name: flags.FLAGS[name].value for name in names}
-
-
-def _numbers(flag: flags.FlagHolder) -> list[int]:
-    try:
-        return [int(value) for value in flag.value]
-    except ValueError:
-        given = ",".join(flag.value)
-        raise UserError(
-            f"--{flag.name}={given}: expected whole numbers separated by commas, as in 4,7"
-        ) from None
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:

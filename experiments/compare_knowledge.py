@@ -82,7 +82,7 @@ _WHITE_BOX = flags.DEFINE_boolean(
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
-    layers, depths, counts = map(_integers, (_LAYERS, _DEPTHS, _PAIRS))
+    layers, depths, counts = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
     if counts and min(counts) < 2:
         raise UserError(f"--pairs={','.join(_PAIRS.value)}: allowed are 2 pairs and more")
     _check_depths(layers, depths)
@@ -208,14 +208,6 @@ def _inner_attack(name: str) -> Attack:
             f"--inner={name} is no attack; allowed are linear, {', '.join(CAPACITIES)}; give one"
         )
     return inverse_network(name, Budget(steps=_STEPS.value))
-
-
-def _integers(flag: flags.FlagHolder) -> list[int]:
-    try:
-        return [int(value) for value in flag.value]
-    except ValueError:
-        given = ",".join(flag.value)
-        raise UserError(f"--{flag.name}={given}: allowed are integers, as in 4,7") from None
 
 
 def _check_depths(layers: Sequence[int], depths: Sequence[int]) -> None:

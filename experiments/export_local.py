@@ -29,7 +29,7 @@ def main() -> None:
         raise UserError("--plan and --out are both needed: a plan, and a new folder to write")
     folder = cli.folder("out", cli.OUT.value)
     check_is_new(folder)  # before anything is fetched or read
-    plan = read_plan(Path(cli.PLAN.value))
+    plan = read_plan(cli.needed_file(cli.PLAN))
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir)
     plan.check_weights(weights.fingerprint, weights.source)

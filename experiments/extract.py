@@ -12,13 +12,12 @@ with the one begun. On 2 CPU cores a thousand images of 32 x 32 pixels take abou
 conv2_2.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from experiments import cli
 from privynet_jax.coding import DTYPES
 from privynet_jax.errors import UserError
+from privynet_jax.files import expanded
 from privynet_jax.local_package import open_package
 from privynet_jax.release_inputs import SPLITS, find_pictures
 from privynet_jax.releasing import write_release
@@ -55,7 +54,7 @@ def main() -> None:
         out,
         dtype=_DTYPE.value,
         skip_unreadable=cli.SKIP_UNREADABLE.value,
-        order_out=Path(_ORDER_OUT.value).expanduser() if _ORDER_OUT.value else None,
+        order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
         private_folders=[package_folder],
     )
     shape = " x ".join(map(str, package.shape))

@@ -27,7 +27,8 @@ from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.config import Config
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
+from privynet_jax.files import checked_file, write_atomically
+from privynet_jax.inference.image_attributes import check_attributes
 from privynet_jax.inference.suite import (
     ATTACKS,
     ATTRIBUTE,
@@ -94,11 +95,14 @@ class Run:
 
 def main() -> None:
     chosen = _checked_attacks()
+    candidates = cli.whole_numbers(_CANDIDATES)
     out = _out()
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     run = _of_workdir() if cli.WORKDIR.value else _of_flags()
-    settings = _suite_settings(run)
+    settings = _suite_settings(run, candidates)
     layers = sorted({cell.topology.num_layers for cell in run.cells})
+    # Before features are extracted: an attribute may be unknown, or the same for all images.
+    suite = _suite(run, settings, chosen)
     features = load_features(run.weights, run.parts, all_channels(layers), cli.cache_folder())
     scenes = {
         cell: make_scenario(
@@ -110,7 +114,7 @@ def main() -> None:
         )
         for cell in run.cells
     }
-    rows = _attacked(run, scenes, features, settings, chosen)
+    rows = _attacked(run, scenes, features, suite, chosen)
     write_atomically(out, as_csv(rows))
     print(as_text(rows))
     print(
@@ -123,13 +127,11 @@ def _attacked(
     run: Run,
     scenes: Mapping[Cell, Scenario],
     features: Mapping[int, Any],
-    settings: Settings,
+    suite: Suite,
     chosen: Sequence[str],
 ) -> list[dict[str, Any]]:
-    key = jax.random.fold_in(jax.random.key(run.seed), len(ATTACKS))
-    used = settings if ATTRIBUTE in chosen else dataclasses.replace(settings, attributes=())
     with tqdm(desc="attacking", bar_format=_BAR_FORMAT) as bar:
-        suite = Suite(run.parts, used, cli.data_folder(), key, lambda share: _told(bar, share))
+        suite.progress = lambda share: _told(bar, share)
         shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
         bar.total = shared + sum(suite.networks(name) for name in chosen) * len(scenes)
         if REIDENTIFICATION in chosen:
@@ -163,6 +165,12 @@ def _attacked(
             }
             rows += [identity | row for row in found]
     return rows
+
+
+def _suite(run: Run, settings: Settings, chosen: Sequence[str]) -> Suite:
+    key = jax.random.fold_in(jax.random.key(run.seed), len(ATTACKS))
+    used = settings if ATTRIBUTE in chosen else dataclasses.replace(settings, attributes=())
+    return Suite(run.parts, used, cli.data_folder(), key)
 
 
 def _of_workdir() -> Run:
@@ -226,12 +234,8 @@ def _networks(parts: Parts, config: Config) -> grid.Settings:
     return settings_of(dataclasses.replace(config, cloud=cloud, attacker=trained), parts)
 
 
-def _suite_settings(run: Run) -> Settings:
+def _suite_settings(run: Run, candidates: tuple[int, ...]) -> Settings:
     most = len(run.parts.test)
-    try:
-        candidates = tuple(int(text) for text in _CANDIDATES.value)
-    except ValueError:
-        candidates = ()
     if not candidates or not all(2 <= count <= most for count in candidates):
         raise UserError(
             f"--candidates={','.join(_CANDIDATES.value)}; allowed are whole numbers from 2 to "
@@ -254,17 +258,17 @@ def _checked_attacks() -> list[str]:
         )
     if _SHADOWS.value % 2:
         raise UserError(f"--shadows={_SHADOWS.value}; allowed are even numbers from 2")
-    return [name for name in ATTACKS if name in _INFERENCES.value]
+    chosen = [name for name in ATTACKS if name in _INFERENCES.value]
+    if ATTRIBUTE in chosen:
+        check_attributes(_ATTRIBUTES.value)
+    return chosen
 
 
 def _out() -> Path:
     """Where the table goes, refused before anything is trained for it."""
     if not cli.OUT.value:
         return cli.needed_folder(cli.WORKDIR) / "inference.csv"
-    out = Path(cli.OUT.value).expanduser()
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
-    return out
+    return checked_file("out", cli.OUT.value)
 
 
 def as_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -79,7 +79,7 @@ def predict_release(
     classifier.check_shape(release.representations.shape[1:], "representations of the release,")
     if release.num_classes is not None:
         classifier.check_classes(release.num_classes, "the release has")
-    pictures = read_order(Path(_ORDER.value).expanduser(), total) if _ORDER.value else None
+    pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
     right = 0
 
     def predicted() -> Predicted:

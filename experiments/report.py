@@ -23,7 +23,7 @@ from experiments.report_pictures import Picture, Reconstructions
 from privynet_jax.config import DEDICATED
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
+from privynet_jax.files import checked_file, write_atomically
 from privynet_jax.partition import spread_over_classes
 from privynet_jax.plan_file import read_plan
 from privynet_jax.results import CellResult
@@ -42,7 +42,8 @@ def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     out = _checked_out(store.workdir)
     results = store.grid_results(config)
-    content = contents(store, config, results) | _planned(cli.PLAN.value, _AUDIT.value)
+    planned = _planned()  # before anything is drawn
+    content = contents(store, config, results) | planned
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
     page = rendered(content)
     folder = out.with_name(f"{out.stem}_pictures")
@@ -117,14 +118,14 @@ def rendered(content: Mapping[str, Any]) -> str:
     return environment.get_template("report.html").render(content)
 
 
-def _planned(plan: str | None, audit: str | None) -> dict[str, Any]:
+def _planned() -> dict[str, Any]:
     """What the template needs of a plan and of its audit."""
     content: dict[str, Any] = {"plan": None, "plan_table": None, "audit_table": None, "held": None}
-    if plan:
-        content["plan"] = read_plan(Path(plan).expanduser())
+    if cli.PLAN.value:
+        content["plan"] = read_plan(cli.needed_file(cli.PLAN))
         content["plan_table"] = report_sections.plan_table(content["plan"])
-    if audit:
-        found = report_sections.audit_table(Path(audit).expanduser())
+    if _AUDIT.value:
+        found = report_sections.audit_table(cli.needed_file(_AUDIT))
         content["audit_table"], content["held"] = found
     return content
 
@@ -190,11 +191,9 @@ def _tradeoff_alt(results: Sequence[CellResult]) -> str:
 
 
 def _checked_out(workdir: Path) -> Path:
-    out = Path(cli.OUT.value).expanduser() if cli.OUT.value else workdir / "report.html"
+    out = checked_file("out", cli.OUT.value or str(workdir / "report.html"))
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out={out} must end in .html; give such a file")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} must be a file in a folder that exists; give such a file")
     return out
 
 

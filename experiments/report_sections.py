@@ -207,7 +207,8 @@ def audit_table(path: Path) -> tuple[Table, bool]:
         caption = (
             f"Fresh attackers on {data_name(content['data'])} ({images} images; "
             f"{content['left_out']} left out that the planner had seen): {content['repeats']} "
-            f"seeds, {content['attacker_steps']} steps each. Privacy loss is the worst seed's."
+            f"seeds, {content['attacker_steps']} steps each. {_stronger(content)} "
+            "Privacy loss is the worst attacker's and seed's."
         )
         columns = ("", "found", "expected", "limit", "kept")
         return Table("audit", caption, columns, rows), bool(content["held"])
@@ -215,6 +216,14 @@ def audit_table(path: Path) -> tuple[Table, bool]:
         raise UserError(
             f"{path} is no audit; give the audit.json that experiments.audit wrote"
         ) from None
+
+
+def _stronger(audit: Mapping[str, Any]) -> str:
+    """Says which attackers beyond the characterisation's took part; earlier audits had none."""
+    names = ", ".join(audit.get("stronger", ()))
+    if not names:
+        return "No stronger attackers than the characterisation's were tried."
+    return f"Stronger attackers than the characterisation's took part: {names}."
 
 
 def _audited(finding: Mapping[str, Any]) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from privynet_jax.cloud_run import CloudRun, Data, best_of
 from privynet_jax.errors import UserError
 from privynet_jax.files import check_is_new, write_atomically
 from privynet_jax.group_checkpoints import GroupCheckpoint
+from privynet_jax.same_settings import check_same_settings
 from privynet_jax.stored import damaged_if
 from privynet_jax.training import Schedule
 
@@ -130,7 +131,7 @@ def train_to_folder(
     folder, described = folder.absolute(), {"release": release.id, **settings.by_name()}
     if is_classifier(folder):
         found = open_classifier(folder)
-        check_same(folder, {"release": found.release, **found.settings}, described)
+        _check_same(folder, {"release": found.release, **found.settings}, described)
         return None
     check_is_new(folder)
     working = folder.with_name(f"{folder.name}.training")
@@ -145,20 +146,6 @@ def train_to_folder(
         raise
     _discard(working, checkpoint)
     return trained
-
-
-def check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises UserError where a folder was begun with other settings, and names them."""
-    changed = [
-        f"{name} was {before.get(name)} and is now {value}"
-        for name, value in now.items()
-        if before.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} was made with other settings: {', '.join(changed)}; "
-            "give the old settings, or a new folder, or delete that one first"
-        )
 
 
 def data_of(release: Release, settings: Settings) -> Data:
@@ -186,6 +173,14 @@ def data_of(release: Release, settings: Settings) -> Data:
         raise UserError(
             f"the release has {len(labels)} rows and no class with two of them, so none can be "
             "held out for validation; release more pictures"
+        )
+    batch = settings.schedule.batch_size
+    # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
+    most = max(len(rows["training"]), Settings.schedule.batch_size)
+    if batch > most:
+        raise UserError(
+            f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "
+            f"rows are there to train on; give at most {most} as --batch_size"
         )
     return Data(release.representations, labels, rows["training"], np.sort(rows["validation"]))
 
@@ -242,10 +237,15 @@ def _claim(working: Path, described: dict[str, Any]) -> None:
     if begun.exists():
         with damaged_if(begun, "list of settings", OSError, ValueError):
             before = json.loads(begun.read_text(encoding="utf-8"))
-        check_same(working, before, described)
+        _check_same(working, before, described)
         return
     working.mkdir(parents=True, exist_ok=True)
     write_atomically(begun, json.dumps(described, indent=1) + "\n")
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    otherwise = "or a new folder, or delete that one first"
+    check_same_settings(f"{folder} was made", before, now, otherwise)
 
 
 def _discard(working: Path, checkpoint: GroupCheckpoint) -> None:

@@ -135,10 +135,22 @@ def load_parts(
     return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
 
 
-def read_labelled(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
-    """Returns a data set's labelled examples as they are stored; see `load_parts`."""
+def read_labelled(
+    dataset: str, data_dir: Path | str | None, *, in_parts: bool = True
+) -> EncodedDataset:
+    """Returns a data set's labelled examples as they are stored; see `load_parts`.
+
+    Args:
+        dataset: as `load_parts` takes it.
+        data_dir: likewise.
+        in_parts: whether a folder must have enough pictures for all parts; see `read_folder`.
+
+    Raises:
+        UserError: there is no such data set, or a folder is none of labelled pictures.
+    """
     if dataset.startswith(FOLDER_PREFIX):
-        return read_folder(Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser())
+        folder = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser()
+        return read_folder(folder, in_parts=in_parts)
     return read_dataset(dataset, data_dir)
 
 

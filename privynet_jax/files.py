@@ -58,13 +58,26 @@ def check_is_new(folder: Path) -> None:
         raise UserError(f"{folder} exists already; give a new folder, or delete that one first")
 
 
+def expanded(flag: str, path: str) -> Path:
+    """Returns the path that a flag names, with ~ for a home.
+
+    Raises:
+        UserError: it names an unknown home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"--{flag}={path} begins with an unknown home; give a path") from None
+
+
 def checked_file(flag: str, path: str) -> Path:
     """Returns the file that a flag names, with ~ for a home, where one can be written.
 
     Raises:
-        UserError: a folder is there, or the folder that it should be in is not.
+        UserError: a folder is there, the folder that it should be in is not, or the path names an
+            unknown home.
     """
-    file = Path(path).expanduser()
+    file = expanded(flag, path)
     if file.is_dir() or not file.parent.is_dir():
         raise UserError(f"--{flag}={file} must be a file in a folder that exists; give such a file")
     return file

@@ -22,17 +22,19 @@ LEAST_IMAGES_PER_CLASS = 4
 _TRAIN, _TEST = "train", ("test", "validation", "val")
 
 
-def read_folder(folder: Path) -> EncodedDataset:
+def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
     """Returns the pictures of a folder with one subfolder per class, in the order of their names.
 
     Hidden files are passed over; every other file counts as a picture.
 
     Args:
         folder: as described at the top of this file.
+        in_parts: whether the pictures are to be dealt out to the four parts of the data, for which
+            there must be enough of at least two classes; a release needs none of that.
 
     Raises:
-        UserError: there is no such folder, it holds no class folders, or a class has too few
-            different pictures for four parts.
+        UserError: there is no such folder, it holds no class folders, or, for four parts, there is
+            one class alone, or a class has too few different pictures.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
@@ -40,10 +42,12 @@ def read_folder(folder: Path) -> EncodedDataset:
     tests = [name for name in _TEST if name in names]
     if _TRAIN not in names or not names <= {_TRAIN, *_TEST}:
         train, class_names = _read_split(folder, None)
-        _check_class_sizes(folder, train, class_names)
+        if in_parts:
+            _check_class_sizes(folder, train, class_names)
         return EncodedDataset(train, None, class_names)
     train, class_names = _read_split(folder / _TRAIN, None)
-    _check_class_sizes(folder / _TRAIN, train, class_names)
+    if in_parts:
+        _check_class_sizes(folder / _TRAIN, train, class_names)
     test = _read_split(folder / tests[0], class_names)[0] if tests else None
     return EncodedDataset(train, test, class_names)
 

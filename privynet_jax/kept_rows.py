@@ -13,6 +13,7 @@ from typing import Any
 
 from privynet_jax.errors import UserError
 from privynet_jax.files import write_atomically
+from privynet_jax.same_settings import check_same_settings
 
 _SETTINGS = "settings.json"
 
@@ -68,13 +69,5 @@ def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
         found = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         raise UserError(f"{path} is damaged; delete the folder {rows} to begin anew") from None
-    changed = [
-        f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
-        for name in sorted(set(found) | set(wanted))
-        if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise UserError(
-            f"{rows.parent} was begun with other settings: {', '.join(changed)}; give the old "
-            f"ones, or delete the folder {rows} to begin anew"
-        )
+    otherwise = f"or delete the folder {rows} to begin anew"
+    check_same_settings(f"{rows.parent} was begun", found, wanted, otherwise)

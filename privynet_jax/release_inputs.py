@@ -110,7 +110,7 @@ def find_pictures(
     if folder is not None and not labelled:
         return _unlabelled_folder(folder, split)
     try:
-        dataset = read_labelled(images, data_dir)
+        dataset = read_labelled(images, data_dir, in_parts=False)
     except UserError as error:
         if folder is None or not folder.is_dir():
             raise

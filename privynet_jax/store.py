@@ -34,6 +34,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.files import keep_first, write_atomically
 from privynet_jax.results import AttackResult, CellResult
+from privynet_jax.same_settings import check_same_settings
 from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import ChannelPool, Topology
 
@@ -79,7 +80,8 @@ class ResultStore:
             _write_unless_there(path, json.dumps(wanted, indent=2) + "\n")
         # Also when it was not there: another process may have been faster, with other settings.
         remedy = "restore it, or give a new folder as --workdir"
-        _check_same_config(workdir, _read_json(path, remedy), wanted)
+        found, otherwise = _read_json(path, remedy), "or a new folder as --workdir"
+        check_same_settings(f"{workdir} was made", found, wanted, otherwise)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
 
@@ -289,20 +291,6 @@ def _write_unless_there(path: Path, content: str) -> None:
         partial = Path(folder) / path.name
         write_atomically(partial, content)
         keep_first(partial, path)
-
-
-def _check_same_config(workdir: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    keys = sorted(set(found) | set(wanted))
-    differences = [
-        f"{key} was {found.get(key)!r} and is now {wanted.get(key)!r}"
-        for key in keys
-        if found.get(key) != wanted.get(key)
-    ]
-    if differences:
-        raise UserError(
-            f"{workdir} was made with other settings: {'; '.join(differences)}; "
-            "give the old settings, or a new folder as --workdir"
-        )
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

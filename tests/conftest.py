@@ -8,11 +8,13 @@ from pathlib import Path
 import commands
 import jax
 import pytest
+import small_audit
 from absl import flags
 
 from privynet_jax.characterisation import characterise
 from privynet_jax.config import Config
 from privynet_jax.data import Parts, load_parts
+from privynet_jax.plans import Plan
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, load_weights
 
@@ -56,6 +58,20 @@ def small_parts(test_data_dir) -> Parts:
 def vgg_weights(test_data_dir) -> PretrainedWeights:
     """The real ImageNet VGG16 trunk."""
     return load_weights("embedded", cache_dir=test_data_dir / "weights")
+
+
+@pytest.fixture(scope="session")
+def audited_parts(tmp_path_factory) -> Parts:
+    """Pictures to audit `audited_plan` on."""
+    data = small_audit.pictures(tmp_path_factory.mktemp("pictures"))
+    size, seed = small_audit.IMAGE_SIZE, small_audit.PARTS_SEED
+    return load_parts(data, data_dir=None, image_size=size, seed=seed)
+
+
+@pytest.fixture(scope="session")
+def audited_plan(vgg_weights) -> Plan:
+    """A small plan; no picture of `audited_parts` was its sample."""
+    return small_audit.plan(vgg_weights)
 
 
 @pytest.fixture

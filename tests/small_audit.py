@@ -9,6 +9,8 @@ from privynet_jax.topology import Topology
 
 IMAGE_SIZE, DEPTH = 16, 3
 PER_CLASS = 24
+# Of the audited parts, and of the attackers that are trained on them.
+PARTS_SEED = 5
 SEED = "c7" * 32
 CANDIDATES = (4, 9, 17, 30, 41, 63)
 # As a work directory's config.json has them.

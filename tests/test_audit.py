@@ -12,6 +12,7 @@ from commands import everything_in, refused
 
 from experiments import audit
 from privynet_jax.audits import Attacked, Audit, Finding
+from privynet_jax.errors import UserError
 from privynet_jax.plan_file import write_plan
 from privynet_jax.plans import Limits
 from privynet_jax.risk import Distribution
@@ -126,6 +127,22 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     assert "latency_ms" not in findings
 
 
+def test_the_last_seed_of_all_is_followed_by_the_first(command, planned, monkeypatch):
+    """The characterisation's seed is the greatest there is; nothing is attacked here."""
+    seeds = []
+
+    def load_parts(*_, seed, **__):
+        seeds.append(seed)
+        raise UserError("enough")
+
+    monkeypatch.setattr(audit, "load_parts", load_parts)
+    planned(characterised={"settings": {**small_audit.SETTINGS, "seed": 2**32 - 1}})
+    refused(command(), "enough")
+    planned(characterised={"settings": {**small_audit.SETTINGS, "seed": 7}})
+    refused(command(), "enough")
+    assert seeds == [0, 8]
+
+
 def test_a_stronger_attacker_is_in_the_audit(command, tmp_path):
     status, output, _ = command("--repeats=1", "--stronger=residual", "--training=1")
     assert status == 0
@@ -150,7 +167,7 @@ def test_a_stronger_attacker_is_in_the_audit(command, tmp_path):
         (["--stronger=strong,,"], ["stronger attackers ''"]),
         (["--plan="], ["--plan and --data are both needed"]),
         (["--data="], ["--plan and --data are both needed"]),
-        (["--plan=/no/such/plan.json"], ["/no/such/plan.json cannot be read: No such file"]),
+        (["--plan=/no/such/plan.json"], ["--plan=/no/such/plan.json does not exist; give a file"]),
         (["--data=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
         (["--out=/no/such/folder/audit.json"], ["in a folder that exists"]),
         (["--out=/tmp"], ["must be a file"]),

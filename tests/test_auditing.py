@@ -12,7 +12,6 @@ from privynet_jax.auditing import audited, settings_of_plan, without
 from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell
-from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
 from privynet_jax.models import attacker, cloud_nn
@@ -22,18 +21,7 @@ from privynet_jax.risk import Distribution
 from privynet_jax.sample import digest_of
 from privynet_jax.training import Schedule
 
-SEED, REPEATS = 5, 2
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    data = small_audit.pictures(tmp_path_factory.mktemp("pictures"))
-    return load_parts(data, data_dir=None, image_size=small_audit.IMAGE_SIZE, seed=SEED)
-
-
-@pytest.fixture(scope="module")
-def plan(vgg_weights):
-    return small_audit.plan(vgg_weights)
+SEED, REPEATS = small_audit.PARTS_SEED, 2
 
 
 def digests_of(part, rows):
@@ -43,60 +31,62 @@ def digests_of(part, rows):
 # Pictures that the planner saw.
 
 
-def test_exactly_the_sample_is_left_out(parts):
+def test_exactly_the_sample_is_left_out(audited_parts):
     rows = {"target": [0, 3], "auxiliary": [1], "validation": [], "test": [0, 2]}
-    seen = [d for name, part in parts.items() for d in digests_of(part, rows[name])]
-    kept, left_out = without(parts, [*seen, "0" * 16])
+    seen = [d for name, part in audited_parts.items() for d in digests_of(part, rows[name])]
+    kept, left_out = without(audited_parts, [*seen, "0" * 16])
     assert left_out == 5
-    for name, part in parts.items():
+    for name, part in audited_parts.items():
         others = np.delete(np.arange(len(part)), rows[name])
         found = getattr(kept, name)
         np.testing.assert_array_equal(found.images, part.images[others])
         np.testing.assert_array_equal(found.labels, part.labels[others])
-    assert (kept.name, kept.class_names) == (parts.name, parts.class_names)
+    assert (kept.name, kept.class_names) == (audited_parts.name, audited_parts.class_names)
 
 
-def test_a_picture_that_is_there_twice_goes_twice(parts):
-    doubled = np.concatenate([parts.test.images, parts.test.images[:1]])
-    labels = np.append(parts.test.labels, 1)
-    twice = dataclasses.replace(parts, test=type(parts.test)(doubled, labels))
-    kept, left_out = without(twice, digests_of(parts.test, [0]))
+def test_a_picture_that_is_there_twice_goes_twice(audited_parts):
+    doubled = np.concatenate([audited_parts.test.images, audited_parts.test.images[:1]])
+    labels = np.append(audited_parts.test.labels, 1)
+    twice = dataclasses.replace(audited_parts, test=type(audited_parts.test)(doubled, labels))
+    kept, left_out = without(twice, digests_of(audited_parts.test, [0]))
     assert left_out == 2
-    np.testing.assert_array_equal(kept.test.images, parts.test.images[1:])
+    np.testing.assert_array_equal(kept.test.images, audited_parts.test.images[1:])
 
 
-def test_other_pictures_have_another_fingerprint(parts):
-    first, second = digests_of(parts.test, [0]), digests_of(parts.test, [1])
-    found = [without(parts, seen)[0].fingerprint for seen in (first, second, first + second)]
-    assert len({parts.fingerprint, *found}) == 4
-    assert {len(fingerprint) for fingerprint in found} == {len(parts.fingerprint)}
+def test_other_pictures_have_another_fingerprint(audited_parts):
+    first, second = digests_of(audited_parts.test, [0]), digests_of(audited_parts.test, [1])
+    found = [
+        without(audited_parts, seen)[0].fingerprint for seen in (first, second, first + second)
+    ]
+    assert len({audited_parts.fingerprint, *found}) == 4
+    assert {len(fingerprint) for fingerprint in found} == {len(audited_parts.fingerprint)}
     # The order of a sample says nothing about pictures.
-    assert without(parts, second + first)[0].fingerprint == found[-1]
+    assert without(audited_parts, second + first)[0].fingerprint == found[-1]
 
 
-def test_nothing_is_changed_where_nothing_was_seen(parts):
-    assert without(parts, []) == (parts, 0)
-    assert without(parts, ["0" * 16]) == (parts, 0)
+def test_nothing_is_changed_where_nothing_was_seen(audited_parts):
+    assert without(audited_parts, []) == (audited_parts, 0)
+    assert without(audited_parts, ["0" * 16]) == (audited_parts, 0)
 
 
-def test_a_part_may_not_lose_everything(parts):
-    seen = digests_of(parts.validation, range(len(parts.validation)))
+def test_a_part_may_not_lose_everything(audited_parts):
+    seen = digests_of(audited_parts.validation, range(len(audited_parts.validation)))
     with pytest.raises(UserError, match="saw all pictures of the part validation of folder:"):
-        without(parts, seen)
+        without(audited_parts, seen)
 
 
 # How networks are trained.
 
 
-def test_networks_are_the_characterisation_s_and_train_longer(plan):
-    assert settings_of_plan(plan, 7, 2.5) == grid.Settings(
+def test_networks_are_the_characterisation_s_and_train_longer(audited_plan):
+    assert settings_of_plan(audited_plan, 7, 2.5) == grid.Settings(
         cloud=cloud_nn(7, small_audit.IMAGE_SIZE, 8),
         attacker=attacker(small_audit.IMAGE_SIZE, 8, 1),
         cloud_schedule=Schedule(5, 8, 2e-3, 1e-4),
         attacker_schedule=Schedule(8, 4, 3e-3, 1e-4),
         attackers=("residual",),
     )
-    least = settings_of_plan(plan, 7, 0.1)
+    least = settings_of_plan(audited_plan, 7, 0.1)
     assert (least.cloud_schedule.steps, least.attacker_schedule.steps) == (1, 1)
 
 
@@ -114,9 +104,9 @@ def test_networks_are_the_characterisation_s_and_train_longer(plan):
         {**small_audit.SETTINGS, "attacker": {"steps": "many"}},
     ],
 )
-def test_a_plan_without_settings_is_refused(plan, settings):
+def test_a_plan_without_settings_is_refused(audited_plan, settings):
     known = {} if settings is None else {"settings": settings}
-    unknown = dataclasses.replace(plan, characterised=known)
+    unknown = dataclasses.replace(audited_plan, characterised=known)
     with pytest.raises(UserError, match="does not say how its characterisation trained"):
         settings_of_plan(unknown, 2, 2.0)
 
@@ -136,29 +126,31 @@ def settings():
 
 
 @pytest.fixture(scope="module")
-def measured(plan, parts, vgg_weights, settings, tmp_path_factory):
+def measured(audited_plan, audited_parts, vgg_weights, settings, tmp_path_factory):
     """The plan's topology as two cells of a grid."""
-    channels = plan.topology.channels
+    channels = audited_plan.topology.channels
     assert list(channels) != sorted(channels)
     union = {2: tuple(sorted(channels))}
-    features = load_features(vgg_weights, parts, union, tmp_path_factory.mktemp("cache"))
-    cells = [Cell(plan.topology, draw) for draw in range(REPEATS)]
+    features = load_features(vgg_weights, audited_parts, union, tmp_path_factory.mktemp("cache"))
+    cells = [Cell(audited_plan.topology, draw) for draw in range(REPEATS)]
     execution = default_execution(REPEATS)
     return list(
-        grid.characterise(cells, cells, cells, features, parts, settings, execution, seed=SEED)
+        grid.characterise(
+            cells, cells, cells, features, audited_parts, settings, execution, seed=SEED
+        )
     )
 
 
 @pytest.fixture
-def audit(plan, parts, vgg_weights, settings, tmp_path):
+def audit(audited_plan, audited_parts, vgg_weights, settings, tmp_path):
     """Audits the plan with other limits; `progress` is kept as an attribute."""
 
     def run(limits, **more):
-        changed = dataclasses.replace(plan, limits=limits)
+        changed = dataclasses.replace(audited_plan, limits=limits)
         run.progress = []
         return audited(
             changed,
-            parts,
+            audited_parts,
             vgg_weights,
             tmp_path,
             settings,
@@ -172,7 +164,9 @@ def audit(plan, parts, vgg_weights, settings, tmp_path):
     return run
 
 
-def test_the_worst_of_attackers_and_repeats_is_reported(audit, measured, parts, plan):
+def test_the_worst_of_attackers_and_repeats_is_reported(
+    audit, measured, audited_parts, audited_plan
+):
     attacks = [
         AttackResult.of_images(name, by_part)
         for measurement in measured
@@ -195,7 +189,7 @@ def test_the_worst_of_attackers_and_repeats_is_reported(audit, measured, parts, 
     for metric in ("psnr_db", "ssim"):
         assert by_name[metric].found == pytest.approx(max(losses[metric]), abs=1e-5)
     assert by_name["accuracy"].found == pytest.approx(np.mean(accuracies))
-    for name, cost in costs_of(plan.topology, plan.image_size).items():
+    for name, cost in costs_of(audited_plan.topology, audited_plan.image_size).items():
         assert by_name[name] == Finding(name, None, None, cost)
     assert by_name["latency_ms"] == Finding("latency_ms", None, None, 2.5)
     assert [by_name[name].expected for name in ("accuracy", "psnr_db", "ssim")] == [0.5, 12.0, 0.3]
@@ -203,9 +197,9 @@ def test_the_worst_of_attackers_and_repeats_is_reported(audit, measured, parts, 
     assert [name for name, finding in by_name.items() if not finding.held] == ["ssim"]
     assert not found.held
 
-    assert found.images == {name: len(part) for name, part in parts.items()}
+    assert found.images == {name: len(part) for name, part in audited_parts.items()}
     assert (found.left_out, found.repeats, found.attacker_steps) == (4, REPEATS, 4)
-    assert (found.data, found.knowledge) == (parts.name, "pairs")
+    assert (found.data, found.knowledge) == (audited_parts.name, "pairs")
     assert sum(audit.progress) == pytest.approx(REPEATS)
 
     # Each attacker of each repeat is recorded as it was found.
@@ -218,7 +212,7 @@ def test_the_worst_of_attackers_and_repeats_is_reported(audit, measured, parts, 
     by_attacker = {attack.attacker: attack for attack in found.attacks}
     assert (by_attacker["linear"].steps, by_attacker["linear"].converged) == (0, True)
     assert (by_attacker["residual"].steps, by_attacker["residual"].converged) == (4, None)
-    assert {attack.images for attack in found.attacks} == {len(parts.test)}
+    assert {attack.images for attack in found.attacks} == {len(audited_parts.test)}
     assert {attack.knowledge for attack in found.attacks} == {"pairs"}
     assert found.stronger == ()
 

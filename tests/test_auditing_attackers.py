@@ -10,22 +10,10 @@ from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.auditing_attackers import NAMES, checked_names, stronger_attacks
 from privynet_jax.cells import Cell, training_key
-from privynet_jax.data import load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.risk import summarise
 
-SEED, STEPS = 5, 4
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    data = small_audit.pictures(tmp_path_factory.mktemp("pictures"))
-    return load_parts(data, data_dir=None, image_size=small_audit.IMAGE_SIZE, seed=SEED)
-
-
-@pytest.fixture(scope="module")
-def plan(vgg_weights):
-    return small_audit.plan(vgg_weights)
+SEED, STEPS = small_audit.PARTS_SEED, 4
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +22,10 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def attack(plan, parts, vgg_weights, cache):
+def attack(audited_plan, audited_parts, vgg_weights, cache):
     def run(*names, repeats=1, progress=lambda share: None):
         given = {"steps": STEPS, "seed": SEED, "repeats": repeats, "progress": progress}
-        return stronger_attacks(names, plan, parts, vgg_weights, cache, **given)
+        return stronger_attacks(names, audited_plan, audited_parts, vgg_weights, cache, **given)
 
     return run
 
@@ -56,7 +44,9 @@ def test_none_are_fitted_unless_asked_for(attack, monkeypatch):
     assert attack() == []
 
 
-def test_a_network_is_fitted_anew_in_every_repeat(attack, plan, parts, vgg_weights, cache):
+def test_a_network_is_fitted_anew_in_every_repeat(
+    attack, audited_plan, audited_parts, vgg_weights, cache
+):
     told = []
     found = attack("residual", repeats=2, progress=told.append)
     assert told == [1.0, 1.0]
@@ -65,14 +55,18 @@ def test_a_network_is_fitted_anew_in_every_repeat(attack, plan, parts, vgg_weigh
         ("tuned residual", 1),
     ]
     # The same by hand, on all test images, in the plan's order of channels.
-    scene = make_scenario(vgg_weights, parts, plan.topology, cache, dtype="float16")
+    scene = make_scenario(vgg_weights, audited_parts, audited_plan.topology, cache, dtype="float16")
     network = inverse_network("residual", Budget(steps=STEPS))
     for repeat, each in enumerate(found):
-        key = training_key(Cell(plan.topology, repeat), SEED)
+        key = training_key(Cell(audited_plan.topology, repeat), SEED)
         quality = measure(network.fit(scene.pairs(), scene.knowledge("pairs"), key), scene)
         assert each.psnr_db.p95 == pytest.approx(summarise(quality["psnr_db"]).p95, abs=1e-4)
         assert each.ssim.mean == pytest.approx(np.mean(quality["ssim"]), abs=1e-5)
-        assert (each.knowledge, each.steps, each.images) == ("pairs", STEPS, len(parts.test))
+        assert (each.knowledge, each.steps, each.images) == (
+            "pairs",
+            STEPS,
+            len(audited_parts.test),
+        )
     assert found[0].psnr_db != found[1].psnr_db
 
 

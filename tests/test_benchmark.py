@@ -115,7 +115,7 @@ def test_training_cells_and_scaling_as_a_command(tmp_path):
         ("--parts=speed", "allowed are, once each: extraction"),
         ("--layers=14", "integers 1 to 13"),
         ("--layers=two", "expected whole numbers"),
-        ("--json=missing/numbers.json", "not a file in an existing folder"),
+        ("--json=missing/numbers.json", "must be a file in a folder that exists"),
     ],
 )
 def test_bad_flags_end_in_one_line(flag, expected):

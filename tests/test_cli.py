@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
 
@@ -129,6 +130,42 @@ def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
     assert everything_under(tmp_path) == before
 
 
+def of_flag(value, name="given"):
+    return types.SimpleNamespace(name=name, value=value)
+
+
+def test_lists_of_numbers():
+    assert cli.whole_numbers(of_flag(["2", " 4"])) == (2, 4)
+    assert cli.numbers(of_flag(["0.5", "1e-3"])) == (0.5, 1e-3)
+    for function, wrong in (
+        (cli.whole_numbers, "2,1.5"),
+        (cli.whole_numbers, "two"),
+        (cli.numbers, "1,,2"),
+        (cli.numbers, "1,nan"),
+        (cli.numbers, "inf"),
+    ):
+        with pytest.raises(UserError, match=f"^--given={wrong}: .* numbers"):
+            function(of_flag(wrong.split(",")))
+
+
+def test_files_that_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "plan.json").write_text("{}")
+    assert cli.needed_file(of_flag("~/plan.json")) == tmp_path / "plan.json"
+    for value, message in (
+        (None, "no --given is given; name a file"),
+        ("~/none.json", f"--given={tmp_path}/none.json does not exist; give a file"),
+        ("~", f"--given={tmp_path} is a folder; give a file"),
+        ("~nobody-has-this-name/plan.json", "begins with an unknown home"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cli.needed_file(of_flag(value))
+
+
+def test_the_next_seed_is_always_allowed():
+    assert [cli.next_seed(seed) for seed in (0, 6, cli.MOST_SEED)] == [1, 7, 0]
+
+
 # The same in this process.
 
 
@@ -177,7 +214,9 @@ def own_flags():
         ({"max_images": "target=some"}, ["--max_images=target=some", "part=count"]),
         ({"max_images": "nothing=3"}, ["'nothing'", "target, auxiliary, validation, test"]),
         ({"max_images": "target=1,target=2"}, ["each part once"]),
-        ({"cloud_learning_rate": "nan"}, ["learning rate nan", "positive numbers"]),
+        ({"cloud_learning_rate": "nan"}, ["--cloud_learning_rate=nan", "finite"]),
+        ({"checkpoint_minutes": "inf"}, ["--checkpoint_minutes=inf: allowed are finite numbers"]),
+        ({"device_memory_gib": "-inf"}, ["--device_memory_gib=-inf"]),
         ({"attacker_learning_rate": "0"}, ["learning rate 0.0", "positive numbers"]),
         ({"dataset": "folder:/no/such/folder"}, ["/no/such/folder is no folder"]),
         ({"max_images": "target=0"}, ["max_images of target is 0", "allowed are 1 and more"]),

@@ -177,6 +177,19 @@ def test_a_damaged_checkpoint_costs_the_training_only(tmp_path, undisturbed, cap
     assert "trained from the beginning" in caplog.text
 
 
+def test_larger_releases_allow_larger_batches():
+    release = random_release(rows=200)
+    rows = len(data_of(release, QUICK).training)
+    assert rows > 64
+    for batch in (rows, rows + 1):
+        settings = dataclasses.replace(QUICK, schedule=Schedule(30, batch))
+        if batch == rows:
+            assert len(data_of(release, settings).training) == rows
+        else:
+            with pytest.raises(UserError, match=f"batch_size is {batch}, but {rows} of the "):
+                data_of(release, settings)
+
+
 # The folder.
 
 
@@ -193,9 +206,9 @@ def test_a_finished_folder_is_left_alone(finished):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert train_to_folder(random_release(), settings, folder) is None
     changed = dataclasses.replace(settings, width=5, seed=3)
-    with pytest.raises(UserError, match="width was 4 and is now 5, seed was 0 and is now 3"):
+    with pytest.raises(UserError, match="seed was 0 and is now 3; width was 4 and is now 5"):
         train_to_folder(random_release(), changed, folder)
-    with pytest.raises(UserError, match="release was random 24 0 and is now random 24 1"):
+    with pytest.raises(UserError, match="release was 'random 24 0' and is now 'random 24 1'"):
         train_to_folder(random_release(seed=1), settings, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 

@@ -88,7 +88,7 @@ def test_weights_of_the_flag_replace_the_plan_s_source(export_local, vgg_weights
         (("--plan=plan.json",), "--plan and --out are both needed"),
         (
             ("--plan=none.json", "--out=device"),
-            "none.json cannot be read: No such",
+            "none.json does not exist; give a file",
         ),
         (
             ("--plan=x", "--out=y", "--weights_dtype=int8"),

@@ -105,6 +105,28 @@ def test_mistakes_are_one_line_and_nothing_is_written(command, places, tmp_path,
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_release_needs_no_four_pictures_of_each_class(command, places, tmp_path):
+    fill(tmp_path / "new", {"bird": 1, "dog": 2})
+    status, output, _ = command(*places, f"--images=folder:{tmp_path / 'new'}")
+    assert status == 0
+    assert "has 3 rows" in output
+    release = open_release(tmp_path / "out")
+    # The numbers are the package's, in which cat is 1.
+    assert (sorted(release.labels.tolist()), release.num_classes) == ([0, 2, 2], 3)
+
+
+@pytest.mark.parametrize("classes", [{"": 3}, {"bird": 2, "fish": 2}, {"bird": 2, "cat": 0}])
+def test_where_there_are_no_labels_the_way_without_is_named(command, places, tmp_path, classes):
+    fill(tmp_path / "new", classes)
+    images = f"--images=folder:{tmp_path / 'new'}"
+    status, output, error = command(*places, images)
+    assert (status, output) == (1, "")
+    assert error.startswith("error: ")
+    assert "give --nolabelled" in error
+    assert not (tmp_path / "out").exists()
+    assert command(*places, images, "--nolabelled")[0] == 0
+
+
 def test_an_unreadable_picture_is_named_once(command, places, tmp_path):
     (tmp_path / "photos" / "dog" / "broken.jpg").write_bytes(b"no picture")
     status, _, errors = command(*places)

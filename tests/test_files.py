@@ -227,3 +227,10 @@ def test_a_file_to_write_needs_a_folder(tmp_path):
     for wrong in (tmp_path, tmp_path / "none" / "new.csv"):
         with pytest.raises(UserError, match=f"--out={wrong} must be a file in a folder that"):
             files.checked_file("out", str(wrong))
+
+
+def test_paths_begin_with_homes(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.expanded("plan", "~/plan.json") == tmp_path / "plan.json"
+    with pytest.raises(UserError, match="--out=~nobody-has-this-name/x begins with an unknown ho"):
+        files.checked_file("out", "~nobody-has-this-name/x")

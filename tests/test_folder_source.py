@@ -95,6 +95,16 @@ def test_folders_that_are_no_data_set(tmp_path, classes, message):
         read_folder(tmp_path)
 
 
+def test_what_is_not_dealt_out_to_parts_may_be_little(tmp_path):
+    fill(tmp_path / "few", {"a": 1, "b": 2})
+    assert read_folder(tmp_path / "few", in_parts=False).train.labels.tolist() == [0, 1, 1]
+    fill(tmp_path / "one", {"train/a": 1})
+    assert read_folder(tmp_path / "one", in_parts=False).class_names == ("a",)
+    fill(tmp_path / "none", {"a": 2, "b": 0})
+    with pytest.raises(UserError, match="b holds no pictures"):
+        read_folder(tmp_path / "none", in_parts=False)
+
+
 def test_loose_files_and_missing_folders(tmp_path):
     fill(tmp_path, {"a": 4, "b": 4})
     (tmp_path / "labels.csv").write_text("a,b")

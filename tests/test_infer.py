@@ -99,15 +99,36 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--workdir={run}", "--inferences=theft"], "allowed are attribute, reidentification"),
         (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
-        (["--workdir={run}", "--candidates=few"], "whole numbers from 2 to 20"),
+        (["--workdir={run}", "--candidates=few"], "--candidates=few: expected whole numbers"),
         (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
+        (
+            ["--workdir={run}", "--attributes=feature:NOPE", "--candidates=9"],
+            "no whole number 'NOPE'",
+        ),
+        (["--workdir={run}", "--attributes=class,class"], "give one or more, each once"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
 )
-def test_what_makes_no_sense_is_one_line(tiny_run, tmp_path, command, arguments, message):
+def test_what_makes_no_sense_is_one_line(
+    tiny_run, tmp_path, command, monkeypatch, arguments, message
+):
+    monkeypatch.setattr(infer, "load_features", None)  # nothing is computed
     given = [text.format(run=tiny_run.workdir, folder=tmp_path) for text in arguments]
     status, output, error = command(*given, *places(tiny_run))
     assert (status, output) == (1, "")
     assert message in error
     assert error.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "wrong", ["attributes=smell", "attributes=", "candidates=few", "inferences=theft", "shadows=3"]
+)
+def test_names_and_numbers_are_checked_before_anything_is_read(
+    tiny_run, command, monkeypatch, wrong
+):
+    monkeypatch.setattr(infer, "reopen", None)
+    status, output, error = command(f"--workdir={tiny_run.workdir}", f"--{wrong}")
+    assert (status, output) == (1, "")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

@@ -180,6 +180,30 @@ def test_lost_reconstructions_are_refused(command, run):
 # Plan and audit.
 
 
+@pytest.mark.parametrize(
+    ("stronger", "said"),
+    [
+        ((), "No stronger attackers than the characterisation's were tried."),
+        (
+            ("tuned strong", "white box from tuned strong"),
+            "Stronger attackers than the characterisation's took part: tuned strong, white box "
+            "from tuned strong.",
+        ),
+    ],
+)
+def test_an_audit_s_caption_says_who_attacked(tmp_path, stronger, said):
+    findings = (Finding("psnr_db", 20.0, 18.0, 19.0),)
+    found = Audit(findings, "photos", {"test": 7}, 3, 2, 10, "pairs", stronger=stronger)
+    found.write(tmp_path / "audit.json")
+    assert said in report_sections.audit_table(tmp_path / "audit.json")[0].caption
+    # As versions wrote it that knew of no stronger attackers.
+    earlier = json.loads((tmp_path / "audit.json").read_text())
+    del earlier["stronger"]
+    (tmp_path / "audit.json").write_text(json.dumps(earlier))
+    caption = report_sections.audit_table(tmp_path / "audit.json")[0].caption
+    assert "No stronger attackers" in caption
+
+
 @pytest.fixture
 def planned(tmp_path, vgg_weights):
     selection = Selection("both", CANDIDATES, SEED, entropy_bits(6, 3))

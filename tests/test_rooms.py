@@ -30,7 +30,7 @@ WITHOUT_JAX = {
         "planner",
         "fisher",
         "explanation",
-        *("guarantees", "tradeoff", "kept_rows"),
+        *("guarantees", "tradeoff", "kept_rows", "audits", "same_settings"),
     ),
     # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
     *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),

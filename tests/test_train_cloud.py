@@ -56,6 +56,8 @@ def test_stopping_early_is_told(train, monkeypatch):
         (("--steps=0",), "--steps=0"),
         (("--batch_size=0",), "--batch_size=0"),
         (("--learning_rate=0",), "learning rate 0.0"),
+        (("--learning_rate=nan",), "--learning_rate=nan: allowed are finite numbers"),
+        (("--checkpoint_minutes=inf",), "--checkpoint_minutes=inf"),
         (("--validation_fraction=1",), "validation_fraction is 1.0"),
         (("--patience=0",), "--patience=0"),
         (("--seed=-1",), "--seed=-1"),
@@ -66,6 +68,18 @@ def test_bad_flags_are_one_line(train, tmp_path, arguments, message):
     assert (status, out) == (1, "")
     assert re.fullmatch(rf"error: [^\n]*{message}[^\n]*\n", err)
     assert not list(tmp_path.iterdir())
+
+
+def test_batches_that_only_repeat_rows_are_refused(train, tmp_path):
+    """Of 24 rows in three classes, 18 are trained on; the usual 64 repeat them."""
+    status, out, err = train(*QUICK, "--batch_size=1000000000")
+    assert (status, out) == (1, "")
+    assert re.fullmatch(
+        r"error: batch_size is 1000000000, but 18 of .* 24 rows .* at most 64 as .*\n", err
+    )
+    assert not list(tmp_path.iterdir())
+    assert train(*QUICK, "--batch_size=65")[0] == 1
+    assert not train(*QUICK, "--batch_size=64")[0]
 
 
 @pytest.mark.parametrize("missing", ["release", "out"])

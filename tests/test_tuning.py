@@ -75,16 +75,16 @@ def test_nothing_but_diverging_candidates_is_refused():
 def test_convergence_is_the_fall_per_doubling():
     # Far too low a rate: the value creeps up in proportion to the steps, and so does the fall.
     slow = tuned([2e-3], Budget(steps=400, batch_size=4))
-    assert slow.falling_percent > 5
+    assert slow.falling_percent_per_doubling > 5
     assert not slow.report["converged"]
     # There is nothing to learn from black images: the start is the answer.
     done = tuned([0.1], Budget(steps=40, batch_size=4), grey_pairs(value=0))
-    assert done.falling_percent == 0
+    assert done.falling_percent_per_doubling == 0
     assert done.report["converged"]
 
 
 def test_what_has_hardly_begun_has_not_converged():
-    begun = Tuned({}, Candidate("any", TASK, 0.1), 10, 0.5, 14.0, falling_percent=0.1)
+    begun = Tuned({}, Candidate("any", TASK, 0.1), 10, 0.5, 14.0, falling_percent_per_doubling=0.1)
     assert not begun.converged
     assert dataclasses.replace(begun, epochs=1.0).converged
 

@@ -95,7 +95,7 @@ def test_it_says_what_tuning_chose(fitted):
     assert report["tv_weight"] == fitted.choice.tv_weight
     assert report["prior_weight"] == fitted.choice.prior_weight
     assert report["steps"] == 40
-    assert report["converged"] == (report["falling_percent"] <= CONVERGED_PERCENT)
+    assert report["converged"] == (report["falling_percent_per_doubling"] <= CONVERGED_PERCENT)
 
 
 def test_the_same_key_gives_the_same_attack(fitted):
@@ -108,7 +108,7 @@ def test_the_same_key_gives_the_same_attack(fitted):
 def test_too_few_steps_are_not_called_converged():
     attack = WhiteBox(warm_start=MeanImage(), steps=8, tuning_images=4)
     report = attack.fit(pairs_of(rectified, 60), everything(rectified), KEY).report
-    assert report["falling_percent"] > 10
+    assert report["falling_percent_per_doubling"] > 10
     assert not report["converged"]
 
 

@@ -70,7 +70,8 @@ class Knowledge:
             )
 
 
-# What fitting chose and found, such as "steps", "learning_rate", "converged", "falling_percent".
+# What fitting chose and found, such as "steps", "learning_rate", "converged" and
+# "falling_percent_per_doubling".
 Report = Mapping[str, str | float | int | bool]
 
 

@@ -4,7 +4,7 @@ Candidates, each a network with a learning rate, are trained for a short while; 
 on, until one is left, which gets most of the budget. They are judged by a held-out share of the
 attacker's own pairs. Training comes in cycles (`fitting`), because a network is only comparable
 once its learning rate has gone down: with other candidates, and with itself on another budget,
-which is how `Tuned.falling_percent` tells whether it has converged.
+which is how `Tuned.falling_percent_per_doubling` tells whether it has converged.
 
     fitted_on, held_out = hold_out(pairs, key)
     tuned = tune(candidates, fitted_on, held_out, linear_attack, key, Budget(steps=2000))
@@ -97,8 +97,8 @@ class Tuned:
         steps: that it was trained for.
         held_out_psnr_db: mean over held-out pairs.
         epochs: how often it has seen each pair.
-        falling_percent: by how much its squared error (the geometric mean over held-out images)
-            fell per doubling of training, between the ends of its last two cycles.
+        falling_percent_per_doubling: by how much its squared error (the geometric mean over
+            held-out images) fell per doubling of training, between the ends of its last two cycles.
     """
 
     params: Any
@@ -106,7 +106,7 @@ class Tuned:
     steps: int
     epochs: float
     held_out_psnr_db: float
-    falling_percent: float
+    falling_percent_per_doubling: float
 
     @property
     def converged(self) -> bool:
@@ -114,7 +114,7 @@ class Tuned:
 
         Never before each pair was seen once: a network that has hardly begun gains little too.
         """
-        return self.epochs >= 1 and self.falling_percent <= CONVERGED_PERCENT
+        return self.epochs >= 1 and self.falling_percent_per_doubling <= CONVERGED_PERCENT
 
     @property
     def report(self) -> Report:
@@ -124,7 +124,7 @@ class Tuned:
             "learning_rate": self.candidate.learning_rate,
             "steps": self.steps,
             "held_out_psnr_db": self.held_out_psnr_db,
-            "falling_percent": self.falling_percent,
+            "falling_percent_per_doubling": self.falling_percent_per_doubling,
             "converged": self.converged,
         }
 
@@ -201,11 +201,12 @@ def _result(candidate: Candidate, run: Run, epochs_per_step: float) -> Tuned:
             f"the network {candidate.capacity} diverged at every learning rate that was tried, "
             f"last at {candidate.learning_rate:g}; give lower ones"
         )
+    ratio_per_doubling = (error_now / error_then) ** (1 / math.log2(later / earlier))
     return Tuned(
         params=run.best,
         candidate=candidate,
         steps=later,
         epochs=later * epochs_per_step,
         held_out_psnr_db=-10 * math.log10(run.best_error),
-        falling_percent=100 * (1 - (error_now / error_then) ** (1 / math.log2(later / earlier))),
+        falling_percent_per_doubling=100 * (1 - ratio_per_doubling),
     )

@@ -123,7 +123,7 @@ class WhiteBox:
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
     ) -> dict[str, str | float | int | bool]:
-        falling = found["falling_percent"]
+        falling = found["falling_percent_per_doubling"]
         return {
             "warm_start": self.warm_start.name,
             "tv_weight": choice.tv_weight if choice else 0.0,
@@ -167,7 +167,7 @@ class _Tuning:
         found = {
             "warm_start_held_out_psnr_db": start_db,
             "held_out_psnr_db": max(start_db, float(scores[winner])),
-            "falling_percent": _falling_percent(matched[winner]),
+            "falling_percent_per_doubling": _falling_percent_per_doubling(matched[winner]),
         }
         return (winner if scores[winner] > start_db else None), found
 
@@ -202,8 +202,8 @@ def _around(choice: Choice) -> list[Choice]:
     return list(dict.fromkeys([choice, *beside]))
 
 
-def _falling_percent(matched: Matched) -> float:
-    """By how much the loss fell, between half and all of the steps: its geometric mean."""
+def _falling_percent_per_doubling(matched: Matched) -> float:
+    """By how much the loss fell between half and all of the steps: its geometric mean."""
     first, middle, last = (np.float64(x) for x in matched.losses)
     least = _NEGLIGIBLE * first + np.finfo(np.float64).tiny
     return float(100 * (1 - np.exp(np.mean(np.log((last + least) / (middle + least))))))

@@ -7,7 +7,7 @@ some come with the data set, such as photo_patches' scale: `feature:scale`. NumP
     values["test"]  # int [N]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,36 @@ def attribute_values(
         numbers = {name: _MEASURES[attribute](getattr(parts, name).images) for name in PARTS}
         found = _as_classes(numbers)
     else:
-        known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
-        raise UserError(f"attribute {attribute!r}; allowed are {known}")
+        raise _unknown(attribute)
     if len(np.unique(found["auxiliary"])) < 2:
         raise UserError(f"{attribute} is the same for all auxiliary images: nothing to infer")
     return found
 
 
+def check_attributes(attributes: Sequence[str]) -> None:
+    """Refuses what no images have, before any are read; which features there are, only they tell.
+
+    Args:
+        attributes: as `attribute_values` takes them.
+
+    Raises:
+        UserError: there is no attribute, one is given twice, or one is unknown.
+    """
+    if not attributes or len(set(attributes)) < len(attributes):
+        raise UserError(f"attributes {','.join(attributes)!r}; give one or more, each once")
+    for attribute in attributes:
+        if not attribute.startswith(FEATURE_PREFIX) and attribute not in ("class", *_MEASURES):
+            raise _unknown(attribute)
+
+
 def count_of(values: Mapping[str, np.ndarray]) -> int:
     """Returns how many values an attribute may have."""
     return int(max(mine.max() for mine in values.values())) + 1
+
+
+def _unknown(attribute: str) -> UserError:
+    known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
+    return UserError(f"attribute {attribute!r}; allowed are {known}")
 
 
 def _means(images: np.ndarray) -> np.ndarray:

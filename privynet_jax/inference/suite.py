@@ -66,7 +66,11 @@ class Settings:
 
 
 class Suite:
-    """The attacks on topologies of one data set; what they share is done once."""
+    """The attacks on topologies of one data set; what they share is done once.
+
+    Attributes:
+        progress: told about trained networks.
+    """
 
     def __init__(
         self,
@@ -74,7 +78,6 @@ class Suite:
         settings: Settings,
         data_dir: Path | str | None,
         key: jax.Array,
-        progress: Callable[[float], Any] = lambda count: None,
     ) -> None:
         """Prepares what does not depend on the topology.
 
@@ -83,12 +86,12 @@ class Suite:
             settings: of the attacks.
             data_dir: of the data set, where an attribute comes with it.
             key: of all that is random; every topology and attack meets the same.
-            progress: told about trained networks.
 
         Raises:
-            UserError: an attribute is unknown, or there are fewer test images than candidates.
+            UserError: an attribute is unknown, or the same for all images.
         """
-        self._parts, self._settings, self._progress = parts, settings, progress
+        self._parts, self._settings = parts, settings
+        self.progress: Callable[[float], Any] = lambda count: None
         self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
         self._values = {
             name: attribute_values(name, parts, data_dir) for name in settings.attributes
@@ -165,7 +168,7 @@ class Suite:
             self._keys[MEMBERSHIP],
             shadows=settings.shadows,
             width=settings.width,
-            progress=self._progress,
+            progress=self.progress,
         )
         title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
         return [
@@ -198,7 +201,7 @@ class Suite:
             self._keys[ATTRIBUTE],
             repeats=self._settings.repeats,
             width=self._settings.width,
-            progress=self._progress,
+            progress=self.progress,
         )
         return {
             "network": mean_rate(by_network),
