@@ -378,6 +378,9 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
         ({"fine_tuning_steps": 5}, "fine_tuning_steps is 5 in mode dedicated"),
         ({"mode": "linear", "compute_dtype": "bfloat16"}, "compute_dtype is bfloat16 in mode li"),
         ({"mode": "amortised", "fine_tuning_steps": -1}, "fine_tuning_steps is -1"),
+        ({"attackers": ("weak", "strong")}, "attackers are weak, strong; allowed are paper, resi"),
+        ({"attackers": ("strong", "strong")}, "attackers are strong, strong; allowed .* each once"),
+        ({"mode": "amortised", "attackers": ("strong",)}, "strong in mode amortised, which has"),
     ],
 )
 def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):

@@ -115,7 +115,11 @@ def test_measurements_have_one_number_per_image(whole, small_parts):
     for name, measurement in measurements.items():
         assert measurement.cell == BY_NAME[name]
         assert measurement.seconds > 0
-        assert set(measurement.attacks) == set(measurement.examples) == {"linear", "residual", "strong"}
+        assert (
+            set(measurement.attacks)
+            == set(measurement.examples)
+            == {"linear", "residual", "strong"}
+        )
         for part in ("validation", "test"):
             shape = (len(getattr(small_parts, part)),)
             assert measurement.accuracy[part].shape == shape

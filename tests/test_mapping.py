@@ -15,6 +15,7 @@ from privynet_jax.batches import CellConstants, Resident
 from privynet_jax.execution import Execution, of_one_device
 from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import attacker, cloud_nn
+from privynet_jax.trained_attackers import CAPACITIES, attacker_tasks
 from privynet_jax.training import Schedule, attacker_task, cloud_task, linear_task
 
 CELLS, STEPS, BATCH, SIZE, IMAGES, STORED = 8, 3, 4, 16, 24, 5
@@ -208,11 +209,11 @@ def test_resident_data_do_not_count_as_a_steps_memory(monkeypatch):
 
 
 def tiny_task(name, dtype):
-    schedule = Schedule(steps=20, batch_size=BATCH)
+    schedule, residual = Schedule(steps=20, batch_size=BATCH), attacker(SIZE, 8, 1, dtype)
     return {
         "cloud": cloud_task(cloud_nn(4, SIZE, 8, dtype), schedule),
-        "attacker": attacker_task(attacker(SIZE, 8, 1, dtype), schedule),
         "linear": linear_task(),
+        **{task.name: task for task in attacker_tasks(CAPACITIES, residual, schedule)},
     }[name]
 
 
@@ -252,7 +253,7 @@ def calls(task, stride, resident):
     ("stride", "cells", "resident"), [(2, 1, False), (2, 2, True), (16, 2, False)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["cloud", "attacker", "linear"])
+@pytest.mark.parametrize("name", ["cloud", "residual", "strong", "paper", "linear"])
 def test_every_step_lowers_for_every_backend(name, stride, cells, resident, dtype):
     task = tiny_task(name, dtype)
     for step, (function, first, second, shared, *rest) in calls(task, stride, resident).items():
