@@ -155,8 +155,8 @@ def _config_from_flags() -> Config:
         workdir=cli.folder("workdir", cli.WORKDIR.value),
         dataset=_DATASET.value,
         weights=cli.WEIGHTS.value or Config.weights,
-        layers=_numbers("layers", _LAYERS.value),
-        depths=_numbers("depths", _DEPTHS.value),
+        layers=cli.whole_numbers(_LAYERS),
+        depths=cli.whole_numbers(_DEPTHS),
         draws=_DRAWS.value,
         selections=tuple(_SELECTIONS.value),
         image_size=_IMAGE_SIZE.value,
@@ -182,14 +182,6 @@ def _config_from_flags() -> Config:
         device_memory_gib=_DEVICE_MEMORY.value,
         checkpoint_minutes=cli.CHECKPOINT_MINUTES.value,
     )
-
-
-def _numbers(flag: str, values: Sequence[str]) -> tuple[int, ...]:
-    try:
-        return tuple(int(value) for value in values)
-    except ValueError:
-        given = ",".join(values)
-        raise UserError(f"--{flag}={given}: expected whole numbers separated by commas") from None
 
 
 def _pictured_names(cells: Sequence[Cell], asked: Sequence[str]) -> list[str]:
