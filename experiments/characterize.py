@@ -20,12 +20,12 @@ from privynet_jax.config import DEDICATED, MODES, Config
 from privynet_jax.errors import UserError
 from privynet_jax.selection import METHODS
 from privynet_jax.tables import summary_table
-from privynet_jax.trained_attackers import CAPACITIES
 from privynet_jax.training import Schedule
 
 for _shared in (
     *("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable", "max_images"),
     *("coordinator_address", "num_processes", "process_id", "checkpoint_minutes"),
+    "trained_attackers",
 ):
     flags.declare_key_flag(_shared)
 _DATASET = flags.DEFINE_string(
@@ -58,11 +58,6 @@ _CLOUD_RATE = flags.DEFINE_float(
 )
 _CLOUD_WIDTH = flags.DEFINE_integer(
     "cloud_width", Config.cloud_width, "Channels of the cloud NN.", 1
-)
-_ATTACKERS = flags.DEFINE_list(
-    "trained_attackers",
-    list(Config.attackers),
-    f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
 )
 _ATTACKER_STEPS = flags.DEFINE_integer(
     "attacker_steps", Config.attacker.steps, "Of each trained attacker.", 1
@@ -167,7 +162,7 @@ def _config_from_flags() -> Config:
         skip_unreadable=cli.SKIP_UNREADABLE.value,
         feature_dtype=_FEATURE_DTYPE.value,
         cloud=Schedule(_CLOUD_STEPS.value, _CLOUD_BATCH.value, _CLOUD_RATE.value),
-        attackers=tuple(_ATTACKERS.value),
+        attackers=tuple(cli.TRAINED_ATTACKERS.value),
         attacker=Schedule(_ATTACKER_STEPS.value, _ATTACKER_BATCH.value, _ATTACKER_RATE.value),
         cloud_width=_CLOUD_WIDTH.value,
         attacker_width=_ATTACKER_WIDTH.value,

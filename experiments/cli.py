@@ -16,6 +16,7 @@ from privynet_jax.config import Config
 from privynet_jax.errors import UserError
 from privynet_jax.files import expanded, is_remote
 from privynet_jax.processes import Share, join
+from privynet_jax.trained_attackers import CAPACITIES
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR = flags.DEFINE_string(
@@ -36,6 +37,11 @@ SKIP_UNREADABLE = flags.DEFINE_boolean(
 )
 MAX_IMAGES = flags.DEFINE_list(
     "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
+)
+TRAINED_ATTACKERS = flags.DEFINE_list(
+    "trained_attackers",
+    list(Config.attackers),
+    f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
 )
 CHECKPOINT_MINUTES = flags.DEFINE_float(
     "checkpoint_minutes", 5.0, "Minutes between two checkpoints of what is in training.", 0.0

@@ -40,10 +40,14 @@ from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.risk import summarise
 from privynet_jax.text_tables import aligned, as_csv
 from privynet_jax.tradeoff import Point, best_accuracy
+from privynet_jax.trained_attackers import STRONG, check_attackers
 from privynet_jax.training import Schedule
 from privynet_jax.weights import PretrainedWeights, load_weights
 
-_SHARED = ("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable")
+_SHARED = (
+    *("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"),
+    "trained_attackers",
+)
 for _name in _SHARED:
     flags.declare_key_flag(_name)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
@@ -73,7 +77,7 @@ _DATA_SET = flags.DEFINE_string(
     "defended_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
 )
 
-_SCHEDULES = Schedule(300), Schedule(500, batch_size=16, learning_rate=3e-3)
+_SCHEDULES = Schedule(300), Schedule(400, batch_size=16, learning_rate=3e-3)
 _SIZE = 32
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
 
@@ -212,7 +216,8 @@ def _points(gain: float | str) -> str:
 
 def _deciding() -> dict[str, Any]:
     names = ("weights", "max_images", "seed", _STEPS.name, _DRAWS.name, _DATA_SET.name)
-    return {name: flags.FLAGS[name].value for name in names}
+    given = {name: flags.FLAGS[name].value for name in names}
+    return {**given, cli.TRAINED_ATTACKERS.name: sorted(_attackers())}
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:
@@ -272,7 +277,14 @@ def _settings(parts: Parts) -> Settings:
         attacker=attacker(parts.image_size, width=64, num_blocks=2),
         cloud_schedule=cloud,
         attacker_schedule=attack,
+        attackers=_attackers(),
     )
+
+
+def _attackers() -> tuple[str, ...]:
+    names = tuple(cli.TRAINED_ATTACKERS.value) or (STRONG,)
+    check_attackers(names)
+    return names
 
 
 def _summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:

@@ -225,6 +225,7 @@ def own_flags():
         ({"mode": "quick"}, ["--mode=quick", "dedicated|amortised|linear"]),
         ({"mode": "linear", "scoring_images": "9"}, ["scoring_images is 9", "examples, 10"]),
         ({"fine_tuning_steps": "9"}, ["fine_tuning_steps is 9 in mode dedicated"]),
+        ({"trained_attackers": "weak"}, ["attackers are weak", "allowed are paper, residual"]),
         ({"workdir": ""}, ["no --workdir is given"]),
         ({"workdir": "~nobody-of-this-name/run"}, ["unknown home"]),
         ({"cache_dir": ""}, ["--cache_dir= is not a folder"]),

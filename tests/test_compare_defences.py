@@ -106,6 +106,7 @@ def test_rows_are_the_own_trade_off_and_each_defence_once():
         ({"defended_layers": ["14"]}, "1 to 13|1..13"),
         ({"defended_depths": ["1000"]}, "depth 1000"),
         ({"defences": "blur"}, "allowed are none"),
+        ({"trained_attackers": ["weak"]}, "attackers are weak; allowed are paper"),
         ({"out": None}, "no --out"),
     ],
 )
