@@ -77,7 +77,7 @@ _DATA_SET = flags.DEFINE_string(
     "defended_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
 )
 
-_SCHEDULES = Schedule(300), Schedule(400, batch_size=16, learning_rate=3e-3)
+_SCHEDULES = Schedule(300), Schedule(300, batch_size=16, learning_rate=3e-3)
 _SIZE = 32
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
 
