@@ -131,6 +131,7 @@ def test_devices_share_the_work_and_change_nothing(task, pool, layer, parts):
         np.testing.assert_allclose(one, other, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_training_learns(pool, sums, layer, parts):
     subset = subsets.prepare(sums, (0, 2, 5), width=5)
     x = layer.parts["test"]

@@ -77,6 +77,7 @@ def lists_in(content):
     return []
 
 
+@pytest.mark.slow
 def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_path):
     seen = whole_sample(data)[:5]
     planned(sample=seen, limits=Limits(psnr_db=90.0, local_mmacs=1000.0, latency_ms=1e4))

@@ -320,7 +320,9 @@ def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module", params=["amortised", "linear"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("amortised", marks=pytest.mark.slow), "linear"]
+)
 def estimated(request, finished, test_data_dir, tmp_path_factory):
     """A run of the same cells without training any of them, but with 2 draws instead of 1."""
     config = dataclasses.replace(

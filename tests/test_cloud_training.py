@@ -37,6 +37,7 @@ def undisturbed():
 # What is learnt.
 
 
+@pytest.mark.slow
 def test_real_photographs_are_learnt(small_parts, vgg_weights):
     releases = real_releases(small_parts, vgg_weights)
     settings = Settings(Schedule(steps=150, batch_size=32), validation_fraction=0.25, patience=20)

@@ -128,6 +128,7 @@ def folder_of_pictures(path):
     return f"folder:{path}"
 
 
+@pytest.mark.slow
 def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):

@@ -132,6 +132,7 @@ def folder_of_pictures(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weights):
     cache = tmp_path / "cache"
     cache.mkdir()

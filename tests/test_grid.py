@@ -180,6 +180,7 @@ def cells_that_fit(monkeypatch):
     return allow
 
 
+@pytest.mark.slow
 def test_cells_that_do_not_fit_together_are_trained_in_slices(
     whole, features, small_parts, cells_that_fit
 ):

@@ -40,6 +40,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     out = tmp_path / "inference.csv"
     status, output, _ = command(
@@ -73,6 +74,7 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     assert f"The table is in {out}" in output
 
 
+@pytest.mark.slow
 def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, command):
     out = tmp_path / "inference.csv"
     status, output, _ = command(

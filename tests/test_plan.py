@@ -405,6 +405,7 @@ def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
     return config, characterise(config).results
 
 
+@pytest.mark.slow
 def test_a_real_characterisation(command, characterised, tmp_path):
     config, results = characterised
     begun = time.monotonic()

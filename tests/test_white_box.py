@@ -165,6 +165,7 @@ def test_no_representations_give_no_images():
     assert fitted.reconstruct(np.zeros((0, 4, 4, 24), np.float32)).shape == (0, 8, 8, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_layers", "least_db"), [(1, 45), (2, 35)])
 def test_all_channels_of_the_first_layers_give_images_away(
     vgg_weights, small_parts, num_layers, least_db
