@@ -424,6 +424,7 @@ def test_a_real_characterisation(command, characterised, tmp_path):
     assert "WARNING: the mode linear estimates" in output
 
 
+@pytest.mark.slow
 def test_as_a_command(characterised, pictures, tmp_path):
     config, _ = characterised
     begun = time.monotonic()
