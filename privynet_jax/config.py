@@ -166,7 +166,8 @@ class Config:
         try:
             known = {name: value for name, value in settings.items() if name in names}
             # Before attackers had names in the settings, the residual one was the only one.
-            known.setdefault("attackers", _USUAL_ATTACKERS[AMORTISED])
+            before = {**_USUAL_ATTACKERS, DEDICATED: (RESIDUAL,)}
+            known.setdefault("attackers", before.get(known.get("mode", DEDICATED), ()))
             for name in ("layers", "depths", "selections", "attackers"):
                 known[name] = tuple(known[name])
             for name in ("cloud", "attacker"):

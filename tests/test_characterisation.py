@@ -329,6 +329,7 @@ def estimated(request, finished, test_data_dir, tmp_path_factory):
         config_in(tmp_path_factory.mktemp(request.param), test_data_dir),
         draws=2,
         mode=request.param,
+        attackers=(),  # the mode has its own
         scoring_images=8,
     )
     with pytest.MonkeyPatch.context() as patch:
