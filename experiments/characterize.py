@@ -19,7 +19,7 @@ from privynet_jax.coding import DTYPES
 from privynet_jax.config import DEDICATED, MODES, Config
 from privynet_jax.errors import UserError
 from privynet_jax.selection import METHODS
-from privynet_jax.tables import summary_table
+from privynet_jax.tables import convergence_note, summary_table
 from privynet_jax.training import Schedule
 
 for _shared in (
@@ -132,7 +132,9 @@ def main() -> None:
     plots.save_tradeoff(done.results, done.store)
     plots.save_reconstructions(done.results, done.store, done.examples, pictured)
     print(summary_table(done.results, done.store.read_csv("reference.csv")))
-    if config.mode != DEDICATED:
+    if config.mode == DEDICATED:
+        print(convergence_note(done.results))
+    else:
         print(
             f"These are estimates by the mode {config.mode}: they rank cells, and are mostly lower "
             "than what dedicated networks reach."

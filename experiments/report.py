@@ -28,7 +28,7 @@ from privynet_jax.partition import spread_over_classes
 from privynet_jax.plan_file import read_plan
 from privynet_jax.results import CellResult
 from privynet_jax.store import ResultStore
-from privynet_jax.tables import over_draws
+from privynet_jax.tables import convergence_note, over_draws
 
 for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -91,6 +91,7 @@ def contents(
         "heat_maps": heat_maps,
         "attackers": report_tables.attackers(results),
         "attacks": report_tables.attacks(results),
+        "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
         "risk": report_tables.risks(results, store),
         "cost": report_tables.costs(results, config["image_size"]),

@@ -36,6 +36,7 @@ from privynet_jax.results import PAIRS, AttackResult, CellResult
 from privynet_jax.risk import summarise
 from privynet_jax.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
 from privynet_jax.store import ResultStore
+from privynet_jax.training import LINEAR
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
 _REFERENCE = "reference.csv"
@@ -180,6 +181,7 @@ def _run_missing(
 def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:
     topology = measurement.cell.topology
     cost = local_cost(topology, image_size)
+    falling_percent = {LINEAR: 0.0, **measurement.falling_percent}
     return CellResult(
         name=measurement.cell.name,
         num_layers=topology.num_layers,
@@ -192,12 +194,9 @@ def _result(measurement: grid.Measurement, image_size: int, environment: str) ->
         validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
         attacks=tuple(
             AttackResult.of_images(
-                attacker_name,
-                by_part,
-                _KNOWLEDGE.get(attacker_name, PAIRS),
-                measurement.falling_percent.get(attacker_name),
+                name, by_part, _KNOWLEDGE.get(name, PAIRS), falling_percent.get(name)
             )
-            for attacker_name, by_part in measurement.attacks.items()
+            for name, by_part in measurement.attacks.items()
         ),
         cost={
             "local_macs": cost.macs,

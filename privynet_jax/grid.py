@@ -65,7 +65,7 @@ class Measurement:
         attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
         falling_percent: trained network -> by how much its loss still fell at the end of training
-            (`training.falling_percent`); nothing for what was not trained for this cell alone.
+            (`curve.falling_percent`); nothing for what was not trained for this cell alone.
         seconds: wall-clock time of the group, divided by its cells.
     """
 

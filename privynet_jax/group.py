@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from privynet_jax import termination, training
+from privynet_jax.curve import Curve, falling_percent
 from privynet_jax.group_checkpoints import GroupCheckpoint, TrainingProgress
 from privynet_jax.inputs import LayerInputs, one_ahead
 from privynet_jax.mapping import MappedTask
@@ -48,7 +49,7 @@ class Group:
     """Cells of one layer that go through everything side by side.
 
     Attributes:
-        falling_percent: trained network -> float64 [cells]; see `training.falling_percent`.
+        falling_percent: trained network -> float64 [cells]; see `curve.falling_percent`.
     """
 
     def __init__(
@@ -170,15 +171,15 @@ class Group:
         if stop:
             raise termination.Terminated
 
-    def _noted(self, task: MappedTask, params: Any, curve: training.Curve) -> Any:
+    def _noted(self, task: MappedTask, params: Any, curve: Curve) -> Any:
         sums = self._execution.unstack(curve.sums, len(self._members))
-        schedule = task.task.schedule
+        steps, error = task.task.schedule.steps, task.task.error
         self.falling_percent[task.task.name] = np.array(
-            [training.falling_percent(of_cell, schedule) for of_cell in sums]
+            [falling_percent(of_cell, steps, error) for of_cell in sums]
         )
         return params
 
-    def _finish(self, name: str, trained: tuple[Any, training.Curve]) -> None:
+    def _finish(self, name: str, trained: tuple[Any, Curve]) -> None:
         if self._checkpoint:
             done = {**self._kept.finished, name: self._leaves(trained)}
             self._kept = TrainingProgress(done)

@@ -16,6 +16,8 @@ from privynet_jax.risk import Distribution, summarise
 # The attacker owns pairs of auxiliary images and their representations, channel by channel, and
 # knows neither the network nor which of its channels they are.
 PAIRS = "pairs"
+# A squared error that still falls by more than this, 0.2 dB, belongs to an unfinished training.
+CONVERGED_PERCENT = 5.0
 _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
 
 
@@ -31,7 +33,8 @@ class AttackResult:
         validation_psnr_db: over validation images, for planning.
         validation_ssim: likewise.
         falling_percent: by how much its loss still fell at the end of training
-            (`training.falling_percent`); None where it was not trained for this cell alone.
+            (`curve.falling_percent`); 0 for closed forms; None where it was not trained for this
+            cell alone.
     """
 
     attacker: str
@@ -73,6 +76,22 @@ class AttackResult:
         """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else."""
         distributions = {metric: Distribution.from_json(entry[metric]) for metric in _METRICS}
         return cls(**{**entry, **distributions})
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether its training had come to an end; None where that is not known.
+
+        Falling learning rates make losses fall too, so this rather says no than yes.
+        """
+        return None if self.falling_percent is None else self.falling_percent <= CONVERGED_PERCENT
+
+    def training_columns(self) -> dict[str, float | bool | str]:
+        """Returns the columns on how far training had come, empty where that is not known."""
+        known = self.falling_percent is not None
+        return {
+            "falling_percent": self.falling_percent if known else "",
+            "converged": self.converged if known else "",
+        }
 
     def columns(self) -> dict[str, float | str]:
         """Returns the flat columns that every table uses."""
@@ -152,6 +171,7 @@ class CellResult:
             "accuracy": self.accuracy,
             "validation_accuracy": self.validation_accuracy,
             **self._privacy_loss(),
+            **self.strongest.training_columns(),
             **self.cost,
             "environment": self.environment,
             "train_seconds": round(self.train_seconds, 3),
@@ -160,10 +180,6 @@ class CellResult:
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
         return [
-            {
-                **self.identity(),
-                **attack.columns(),
-                "falling_percent": "" if attack.falling_percent is None else attack.falling_percent,
-            }
+            {**self.identity(), **attack.columns(), **attack.training_columns()}
             for attack in self.attacks
         ]

@@ -12,10 +12,10 @@ import functools
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
-import jax
 
 from privynet_jax import models, training
 from privynet_jax.errors import UserError
+from privynet_jax.losses import LOGARITHMIC, SQUARED, ImageLoss
 from privynet_jax.models import ResidualAttacker
 from privynet_jax.optimisers import Optimiser, adamw, muon
 from privynet_jax.training import RESIDUAL, Schedule, Task
@@ -32,7 +32,7 @@ class Capacity:
         network: side of the images in pixels, and dtype -> network, representations -> images.
         learning_rate: the peak that suits it where it is tuned; `InverseNetwork` tries multiples.
         optimiser: what makes updates of gradients.
-        loss: (estimates, images) -> scalar.
+        loss: that it minimises.
         linear_start: whether the network corrects the linear estimate, or answers by itself.
         shows_estimate: whether it is given that estimate besides the representation.
         stream: of random numbers, where a cell trains several.
@@ -42,7 +42,7 @@ class Capacity:
     network: Callable[..., nn.Module]
     learning_rate: float
     optimiser: Optimiser = adamw
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = training.squared_error
+    loss: ImageLoss = SQUARED
     linear_start: bool = True
     shows_estimate: bool = False
     stream: int = 1
@@ -72,7 +72,7 @@ CAPACITIES = {
             models.strong_attacker,
             4e-3,
             muon,
-            training.log_error,
+            LOGARITHMIC,
             shows_estimate=True,
             stream=3,
         ),

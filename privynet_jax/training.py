@@ -21,7 +21,9 @@ import numpy as np
 import optax
 
 from privynet_jax import linear, metrics
+from privynet_jax.curve import Curve
 from privynet_jax.errors import UserError
+from privynet_jax.losses import SQUARED, ImageLoss
 from privynet_jax.optimisers import Optimiser, adamw, clipped
 
 
@@ -52,18 +54,6 @@ class Schedule:
             )
 
 
-class Curve(NamedTuple):
-    """How the loss of mini-batches fell: all steps so far, in `CURVE_POINTS` equal stretches.
-
-    Attributes:
-        step: int32, steps done.
-        sums: float32 [CURVE_POINTS], the losses of each stretch, added up.
-    """
-
-    step: jax.Array
-    sums: jax.Array
-
-
 class State(NamedTuple):
     """What training changes; a checkpoint of it is all that continuing needs."""
 
@@ -88,6 +78,7 @@ class Task:
         measure: (outputs, targets) -> name -> float32 [N], one value per image.
         schedule: None where there is nothing to train.
         optimiser: what makes updates of gradients.
+        error: mean loss -> a number whose ratios say how much better an output is.
     """
 
     name: str
@@ -100,14 +91,11 @@ class Task:
     measure: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     schedule: Schedule | None
     optimiser: Optimiser = adamw
+    error: Callable[[float], float] = float
 
 
 CLOUD, LINEAR, RESIDUAL = "cloud", "linear", "residual"
 LABEL_SMOOTHING = 0.1
-# The squared error at which the gradients of both losses are equally large, so that one clipping
-# serves both; and one that counts as none: 50 dB.
-_USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
-CURVE_POINTS = 10
 
 
 def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
@@ -130,28 +118,13 @@ def cloud_task(network: nn.Module, schedule: Schedule) -> Task:
     )
 
 
-def squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the mean squared error over all values."""
-    return jnp.mean(jnp.square(estimates - images))
-
-
-def log_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns the mean over images of the logarithm of their squared errors: PSNR, but for a scale.
-
-    Privacy loss is the mean of each image's PSNR, so the attacker who minimises this attacks what
-    is reported. It cares for images that it already rebuilds well as much as for the others.
-    """
-    errors = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
-    return _USUAL_ERROR * jnp.mean(jnp.log(errors + _LEAST_ERROR))
-
-
 def attacker_task(
     network: nn.Module,
     schedule: Schedule,
     *,
     name: str = RESIDUAL,
     stream: int = 1,
-    loss: Callable[[jax.Array, jax.Array], jax.Array] = squared_error,
+    loss: ImageLoss = SQUARED,
     optimiser: Optimiser = adamw,
     shows_estimate: bool = False,
 ) -> Task:
@@ -164,7 +137,7 @@ def attacker_task(
         schedule: of its training.
         name: what results call it.
         stream: of random numbers; another one for each trained attacker of a cell, from 3.
-        loss: `squared_error` or `log_error`.
+        loss: `losses.SQUARED` or `losses.LOGARITHMIC`.
         optimiser: `adamw` or `muon`.
         shows_estimate: the network is given the linear estimate as well (`StrongAttacker`).
     """
@@ -185,7 +158,8 @@ def attacker_task(
         stream=stream,
         init=init if shows_estimate else network.init,
         predict=predict,
-        loss=loss,
+        loss=loss.of,
+        error=loss.error,
         measure=image_quality,
         schedule=schedule,
         optimiser=optimiser,
@@ -201,7 +175,7 @@ def linear_task() -> Task:
         stream=2,
         init=lambda key, x: {},
         predict=lambda _, attack, x: linear.reconstruct(attack, x),
-        loss=squared_error,
+        loss=SQUARED.of,
         measure=image_quality,
         schedule=None,
     )
@@ -210,8 +184,7 @@ def linear_task() -> Task:
 def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
     """Returns the state before the first step, from a key and one batch of representations."""
     params = task.init(key, example)
-    curve = Curve(jnp.int32(0), jnp.zeros(CURVE_POINTS, jnp.float32))
-    return State(params, _optimiser(task).init(params), curve)
+    return State(params, _optimiser(task).init(params), Curve.empty())
 
 
 def train_step(
@@ -229,7 +202,7 @@ def train_step(
     loss, descent = gradients(task, state.params, extras, representations, targets)
     updates, optimiser = _optimiser(task).update(descent, state.optimiser, state.params)
     params = optax.apply_updates(state.params, updates)
-    return State(params, optimiser, _continued(state.curve, task, loss)), loss
+    return State(params, optimiser, state.curve.extended(loss, _schedule(task).steps)), loss
 
 
 def gradients(
@@ -293,25 +266,6 @@ def evaluate(
     return task.measure(outputs, _as_targets(targets))
 
 
-def falling_percent(sums: np.ndarray, schedule: Schedule) -> float:
-    """Returns by how many percent the loss still fell towards the end of a training.
-
-    That is the mean loss of the last fifth of the steps against that of the fifth before. It is
-    never quite zero, because the learning rate goes down to zero in that time.
-
-    Args:
-        sums: float32 [CURVE_POINTS], of a finished training's `Curve`.
-        schedule: of that training; fewer steps than points say nothing, and count as 100 percent.
-    """
-    if schedule.steps < CURVE_POINTS:
-        return 100.0
-    stretches = np.arange(schedule.steps) * CURVE_POINTS // schedule.steps
-    counts = np.bincount(stretches, minlength=CURVE_POINTS)
-    by_fifth = np.float64(sums).reshape(5, -1).sum(axis=1) / counts.reshape(5, -1).sum(axis=1)
-    before, last = by_fifth[-2:]
-    return float(100 * (1 - last / before)) if before > 0 else 0.0
-
-
 def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
     """Returns the privacy metrics of each image."""
     return {"psnr_db": metrics.psnr_db(estimates, images), "ssim": metrics.ssim(estimates, images)}
@@ -326,22 +280,19 @@ def batch_order(key: jax.Array, num_examples: int, schedule: Schedule) -> np.nda
     return np.concatenate(epochs)[:needed].reshape(schedule.steps, schedule.batch_size)
 
 
-def _continued(curve: Curve, task: Task, loss: jax.Array) -> Curve:
-    if task.schedule is None:
-        raise ValueError("Expected a task with a schedule, got one that is not trained.")
-    stretch = curve.step * CURVE_POINTS // task.schedule.steps
-    return Curve(curve.step + 1, curve.sums.at[stretch].add(loss))
-
-
 def _as_targets(targets: jax.Array) -> jax.Array:
     """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
     return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
 
 
-def _optimiser(task: Task) -> optax.GradientTransformation:
-    schedule = task.schedule
-    if schedule is None:
+def _schedule(task: Task) -> Schedule:
+    if task.schedule is None:
         raise ValueError("Expected a task with a schedule, got one that is not trained.")
+    return task.schedule
+
+
+def _optimiser(task: Task) -> optax.GradientTransformation:
+    schedule = _schedule(task)
     rate = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=schedule.learning_rate,

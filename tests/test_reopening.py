@@ -29,8 +29,9 @@ def test_results_say_how_much_a_trained_attacker_s_loss_still_fell(tiny_run):
     for result in reopened(tiny_run).results:
         falling = {attack.attacker: attack.falling_percent for attack in result.attacks}
         # Two steps say nothing, which counts as all of the loss.
-        assert falling == {"linear": None, "residual": 100.0}
-        assert [row["falling_percent"] for row in result.attack_rows()] == ["", 100.0]
+        assert falling == {"linear": 0.0, "residual": 100.0}
+        assert [row["falling_percent"] for row in result.attack_rows()] == [0.0, 100.0]
+        assert [row["converged"] for row in result.attack_rows()] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import handmade_results as handmade
+import pytest
 
 from privynet_jax.results import AttackResult
 
@@ -32,3 +33,15 @@ def test_each_privacy_column_is_of_the_attacker_who_is_strongest_in_it():
 def test_an_attack_survives_json():
     attack = handmade.attack("linear", 12.0)
     assert AttackResult.from_json(json.loads(json.dumps(dataclasses.asdict(attack)))) == attack
+
+
+@pytest.mark.parametrize(
+    ("falling", "told"), [(None, ""), (-1.0, True), (0.0, True), (5.0, True), (5.1, False)]
+)
+def test_rows_say_whether_the_attack_had_converged(falling, told):
+    attack = dataclasses.replace(handmade.attack("strong", 30.0), falling_percent=falling)
+    result = handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
+    for row in (result.row(), result.attack_rows()[1]):
+        assert row["converged"] == told
+        assert row["falling_percent"] == ("" if falling is None else falling)
+    assert result.attack_rows()[0]["converged"] == ""

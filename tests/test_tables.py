@@ -5,7 +5,7 @@ import dataclasses
 import handmade_results as handmade
 import pytest
 
-from privynet_jax.tables import Spread, over_draws, summary_table
+from privynet_jax.tables import Spread, convergence_note, over_draws, summary_table
 
 
 def results():
@@ -92,3 +92,15 @@ def test_references_follow_the_cells():
         "for comparison, no split: 49.5 % accuracy",
         "for comparison, mean image: 13.3 dB, SSIM 0.34",
     ]
+
+
+def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
+    def trained(falling):
+        attack = dataclasses.replace(handmade.attack("strong", 30.0), falling_percent=falling)
+        return handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
+
+    note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])
+    assert note.startswith("In 2 of 3 cells ")
+    assert "8 to 20 %" in note
+    assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
+    assert "not known" in convergence_note([trained(None)])

@@ -20,12 +20,9 @@ from privynet_jax.training import (
     batch_order,
     cloud_task,
     evaluate,
-    falling_percent,
     init_state,
     linear_task,
-    log_error,
     predict,
-    squared_error,
     train_step,
     train_steps,
 )
@@ -88,7 +85,7 @@ def assert_same_trees(one, other, **tolerance):
         np.testing.assert_allclose(a, b, rtol=0, **tolerance)
 
 
-def test_the_curve_adds_up_losses_in_ten_stretches():
+def test_every_steps_loss_is_in_the_curve():
     task = regression_task(Schedule(steps=25, batch_size=BATCH, learning_rate=0.05))
     inputs, _, _ = random_batches(25)
     state = init_state(task, jax.random.key(0), inputs[0])
@@ -100,18 +97,6 @@ def test_the_curve_adds_up_losses_in_ten_stretches():
     expected = [np.sum(np.array(losses)[stretches == point]) for point in range(10)]
     np.testing.assert_allclose(state.curve.sums, expected, rtol=1e-5)
     assert state.curve.step == 25
-    last, before = np.mean(losses[20:]), np.mean(losses[15:20])
-    found = falling_percent(np.asarray(state.curve.sums), task.schedule)
-    assert found == pytest.approx(100 * (1 - last / before), rel=1e-4)
-
-
-def test_how_much_a_loss_still_falls():
-    schedule = Schedule(steps=100)
-    flat, halved = np.full(10, 30.0), np.array([90.0] * 6 + [40.0, 40.0, 20.0, 20.0])
-    assert falling_percent(flat, schedule) == pytest.approx(0)
-    assert falling_percent(halved, schedule) == pytest.approx(50)
-    assert falling_percent(np.zeros(10), schedule) == 0
-    assert falling_percent(flat, Schedule(steps=9)) == 100
 
 
 def targets_of(task, labels, images):
@@ -371,23 +356,6 @@ def test_half_precision_representations_count_as_float32():
     half = train_steps(task, state, (), (inputs, answers), THREE)
     full = train_steps(task, state, (), (np.float32(inputs), answers), THREE)
     assert_same_trees(half, full, atol=0)
-
-
-def test_log_error_is_psnr_on_another_scale():
-    rng = np.random.default_rng(0)
-    images, estimates = (np.float32(rng.random((5, 4, 4, 3))) for _ in range(2))
-    estimates[0] = images[0]
-    # An exact image counts as 1e-5 in squared error; ten decibels are one factor of ten.
-    errors = np.mean(np.square(estimates - images), axis=(1, 2, 3)) + 1e-5
-    psnr = np.mean(-10 * np.log10(errors))
-    assert float(log_error(estimates, images)) == pytest.approx(-0.02 * psnr * np.log(10) / 10)
-
-
-def test_both_losses_pull_equally_at_the_usual_error():
-    images = np.full((1, 2, 2, 3), 0.5, np.float32)
-    estimates = images + np.float32(np.sqrt(0.02))
-    one, other = (jax.grad(loss)(estimates, images) for loss in (squared_error, log_error))
-    np.testing.assert_allclose(one, other, rtol=2e-3)
 
 
 def test_a_network_may_be_shown_the_linear_estimate():

@@ -15,12 +15,12 @@ from attack_checks import (
 
 from privynet_jax.attacks.closed_form import FittedMean, LinearInversion, MeanImage
 from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Knowledge, Pairs
-from privynet_jax.attacks.tuning import CONVERGED_PERCENT
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.layout import space_to_depth
 from privynet_jax.metrics import psnr_db
+from privynet_jax.results import CONVERGED_PERCENT
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
 

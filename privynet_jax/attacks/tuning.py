@@ -22,6 +22,7 @@ import numpy as np
 from privynet_jax.attacks.fitting import Run, stream_of
 from privynet_jax.attacks.interface import Pairs, Report
 from privynet_jax.errors import UserError
+from privynet_jax.results import CONVERGED_PERCENT
 from privynet_jax.training import Task
 
 # Share of the budget that each halving of the candidates costs.
@@ -30,8 +31,6 @@ _HALVING_SHARE = 0.125
 _FIRST_CYCLE = 0.3
 # Held out of the pairs: this share, but no more pairs than tell candidates apart.
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 256
-# A squared error that falls by more than this, 0.2 dB, when training is doubled has not converged.
-CONVERGED_PERCENT = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
