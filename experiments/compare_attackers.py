@@ -12,6 +12,8 @@ channels as well, and optimise each image; they start from an attacker who had t
 
     python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
         --attackers=linear,"white box from linear" --max_images=test=100
+
+--attackers=strong,unet,transformer sets other architectures (`contenders`) beside the strong one.
 """
 
 import io
@@ -33,6 +35,7 @@ from experiments.attackers import (
     training_columns,
 )
 from experiments.baselines import baselines
+from experiments.contenders import contenders
 from privynet_jax.attacks.interface import Attack
 from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
@@ -98,9 +101,10 @@ def main() -> None:
 
 def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
     ours = project_attackers(budget, rate_factors)
-    attacks = [ours[0], *baselines(budget, rate_factors), *ours[1:]]
-    usual = [attack.name for attack in attacks if needs_pairs_alone(attack)]
-    return named(_ATTACKERS.value or usual, attacks, _ATTACKERS.name)
+    compared = [ours[0], *baselines(budget, rate_factors), *ours[1:]]
+    usual = [attack.name for attack in compared if needs_pairs_alone(attack)]
+    allowed = [*compared, *contenders(budget, rate_factors)]
+    return named(_ATTACKERS.value or usual, allowed, _ATTACKERS.name)
 
 
 def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:

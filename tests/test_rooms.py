@@ -96,7 +96,7 @@ SHARED_BY_EXPERIMENTS = {
     *("experiments.report_pictures", "experiments.report_tables", "experiments.report_sections"),
     *("experiments.knowledge_cases", "experiments.knowledge_tables"),
     *("experiments.cli", "experiments.plots", "experiments.defence_plot"),
-    *("experiments.baselines", "experiments.attackers"),
+    *("experiments.baselines", "experiments.contenders", "experiments.attackers"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
 # Package or module -> the only rooms of privynet_jax that may import it.
