@@ -7,9 +7,11 @@
 A grid can afford short attacks alone. This trains the strongest network of the project, for
 --strong_steps, on cells of the grid (the first draw of every layers, depth and selection), and
 optimises images for an attacker who has the local NN as well (`white box`, 150 gradients per image,
-so only --attacked_images are attacked). Prints a table, and writes strong_attacks.csv to the work
-directory, where `experiments.report` finds it; `grid_psnr_db` is of the grid's strongest attacker
-on the same images. The same command again continues where it was stopped.
+so only --attacked_images are attacked). --attack_with=tuned spends the same steps on the network
+and the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
+table, and writes strong_attacks.csv to the work directory, where `experiments.report` finds it;
+`grid_psnr_db` is of the grid's strongest attacker on the same images. The same command again
+continues where it was stopped.
 """
 
 import collections
@@ -80,8 +82,8 @@ def main() -> None:
                 bar.set_description(f"{result.name} {attack.name}")
                 title = f"{result.name}, {attack.name}"
                 row = kept.read(title)
-                # Rows of an earlier version call a column otherwise.
-                if row is None or "falling_percent_per_doubling" not in row:
+                # Rows of earlier versions lack columns, or call them otherwise.
+                if row is None or not {"network", "falling_percent_per_doubling"} <= row.keys():
                     row = _attacked(attack, result, found)
                     kept.write(title, row)
                 rows.append(row)

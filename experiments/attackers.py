@@ -5,6 +5,7 @@ fitted, knowledge = fitted_on(scene, attacks[1], key)
 training_columns(fitted.report)
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,10 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
-from privynet_jax.trained_attackers import CAPACITIES
+from privynet_jax.trained_attackers import CAPACITIES, STRONG
+
+# The network and the learning rate are both chosen, within the one budget.
+TUNED = "tuned"
 
 
 def project_attackers(budget: Budget, rate_factors: tuple[float, ...] = (1.0,)) -> list[Attack]:
@@ -25,12 +29,14 @@ def project_attackers(budget: Budget, rate_factors: tuple[float, ...] = (1.0,)) 
 
     Args:
         budget: of each trained one.
-        rate_factors: multiples of a network's usual learning rate that compete.
+        rate_factors: multiples of a network's usual learning rate that compete; `tuned` chooses
+            among all networks, at rates of its own.
     """
-    trained = [inverse_network(name, budget, rate_factors) for name in CAPACITIES]
-    starts = (LinearInversion(), trained[-1])
+    trained = {name: inverse_network(name, budget, rate_factors) for name in CAPACITIES}
+    tuned = dataclasses.replace(inverse_network(tuple(CAPACITIES), budget), name=TUNED)
+    starts = (LinearInversion(), trained[STRONG])
     knowing = [WhiteBox(start, name=f"white box from {start.name}") for start in starts]
-    return [MeanImage(), LinearInversion(), *trained, *knowing]
+    return [MeanImage(), LinearInversion(), *trained.values(), tuned, *knowing]
 
 
 def needs_pairs_alone(attack: Attack) -> bool:
@@ -66,6 +72,7 @@ def fitted_on(scene: Scenario, attack: Attack, key: jax.Array) -> tuple[FittedAt
 def training_columns(report: Report) -> dict[str, Any]:
     """Returns what a table says of an attack's training."""
     return {
+        "network": report.get("capacity", ""),
         "steps": report.get("steps", 0),
         "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
         "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),

@@ -3,8 +3,9 @@
     python -m experiments.compare_attackers --layers=2,4,7,10 --depths=16 --seconds=60 --out=runs
 
 Every attacker of the project that needs pairs alone, and two plain decoders (`baselines`), each
-with the same budget per topology, compilation left out for all. Prints a table, and writes it and
-a picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are wall-clock
+with the same budget per topology, compilation left out for all; `tuned` spends a part of it on
+choosing among the project's networks and learning rates. Prints a table, and writes it and a
+picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are wall-clock
 seconds. --steps instead of them makes numbers that do not depend on the machine.
 
 --attackers=linear,"white box from linear" compares with attackers who know the local NN and its
