@@ -1,6 +1,7 @@
 """The rooms' walls: which file may import what, read from the sources without running them."""
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -142,6 +143,7 @@ def nodes(tree, *, inside_functions=True):
             yield from nodes(child, inside_functions=inside_functions)
 
 
+@functools.cache  # asked for again and again, and trees do not change
 def imports(tree, **which):
     """Dotted names of what a module imports; `from a import b` counts as a.b."""
     found = set()
@@ -151,7 +153,7 @@ def imports(tree, **which):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide from these tests"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def reaches(names, package):
@@ -165,6 +167,7 @@ def modules_among(names, modules):
     return candidates & set(modules)
 
 
+@functools.cache
 def dependencies(module):
     """Modules of the library that a module imports itself; not the package that re-exports them."""
     return modules_among(imports(EVERYTHING[module]), LIBRARY) - {"privynet_jax", module}
