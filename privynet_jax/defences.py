@@ -8,10 +8,10 @@ before the local NN and `of_representation` after it. Most do something in one p
     released = defend(defence, key, representations, rows)  # float32 [N, h, w, D]
     defence.epsilon(values=16 * 16 * 16)  # of one image's release, at delta 1e-5
 
-Representations are normalised: of root mean square about 1. So that one setting means the same at
-all layers and depths, bounds on norms are given per value: `clip` bounds the root mean square (L2)
-or the mean magnitude (L1) of an image's whole representation, and the norm itself is at most
-clip * sqrt(values) or clip * values.
+Representations are normalised: of root mean square about 1, and not negative, as a ReLU leaves
+them. So that one setting means the same at all layers and depths, bounds on norms are given per
+value: `clip` bounds the root mean square (L2) or the mean magnitude (L1) of an image's whole
+representation, and the norm itself is at most clip * sqrt(values) or clip * values.
 
 Everything random comes from the release's key and the image's row, so that a release can be
 continued, does not depend on batches, and holds one draw per image. The key is a secret: whoever
@@ -81,7 +81,7 @@ class Undefended(Defence):
 
 @dataclasses.dataclass(frozen=True)
 class GaussianNoise(Defence):
-    """Gaussian noise on a representation of bounded L2 norm.
+    """Gaussian noise on a representation of bounded L2 norm, without negative values.
 
     Attributes:
         clip: most root mean square of a representation; `inf` bounds nothing, guarantees nothing.
@@ -97,14 +97,18 @@ class GaussianNoise(Defence):
         self._check("sigma", "0 or more", 0 <= self.sigma < math.inf)
 
     def of_representation(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Clips, then adds the noise."""
-        return clipped_l2(x, self.clip * math.sqrt(x.size)) + self.sigma * jax.random.normal(
-            key, x.shape, x.dtype
-        )
+        """Clips, negative values to zero first, then adds the noise."""
+        # A ReLU leaves none below zero; here it is made sure of, because `epsilon` counts on it.
+        clipped = clipped_l2(jnp.maximum(x, 0.0), self.clip * math.sqrt(x.size))
+        return clipped + self.sigma * jax.random.normal(key, x.shape, x.dtype)
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """Returns epsilon at a delta, by the analytic Gaussian mechanism."""
-        return gaussian_epsilon(self.clip * math.sqrt(values), self.sigma, delta)
+        # Of two representations of this norm at most, |x - y|^2 = |x|^2 + |y|^2 - 2 <x, y>, and
+        # <x, y> is not negative where no value is: sqrt(2) norms, not 2. Those that are zero in
+        # different places are as far apart.
+        distance = math.sqrt(2) * self.clip * math.sqrt(values)
+        return gaussian_epsilon(distance, self.sigma, delta)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +136,8 @@ class LaplaceNoise(Defence):
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """Returns epsilon; delta is 0, whatever is asked."""
-        return laplace_epsilon(self.clip * values, self.scale)
+        # Twice the norm: in L1, those that are zero in different places are that far apart.
+        return laplace_epsilon(2 * self.clip * values, self.scale)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,10 @@
 """What noise on a bounded representation guarantees: local differential privacy of one release.
 
-`defences` bounds a representation's norm and adds noise; here is the epsilon that this gives, with
-NumPy and SciPy alone.
+`defences` bounds how far two representations are apart, and adds noise; here is the epsilon that
+this gives, with NumPy and SciPy alone.
 
-    laplace_epsilon(bound=100.0, scale=50.0)  # 4.0
-    gaussian_epsilon(bound=8.0, sigma=4.0, delta=1e-5)
+    laplace_epsilon(distance=200.0, scale=50.0)  # 4.0
+    gaussian_epsilon(distance=16.0, sigma=4.0, delta=1e-5)
 
 The statement, for any two images x and y of any two people and any set S of releases:
 
@@ -24,23 +24,23 @@ from scipy import optimize, special
 DELTA = 1e-5
 
 
-def laplace_epsilon(bound: float, scale: float) -> float:
+def laplace_epsilon(distance: float, scale: float) -> float:
     """Returns epsilon of Laplace noise; delta is 0.
 
     Args:
-        bound: on the L1 norm of the representation. Two of them are at most twice as far apart.
+        distance: the most that two representations may be apart in the L1 norm.
         scale: of the noise added to each value. Zero guarantees nothing: infinity.
     """
-    return _ratio(2 * bound, scale)
+    return _ratio(distance, scale)
 
 
-def gaussian_epsilon(bound: float, sigma: float, delta: float = DELTA) -> float:
+def gaussian_epsilon(distance: float, sigma: float, delta: float = DELTA) -> float:
     """Returns the least epsilon of Gaussian noise at a delta, exactly, also where it is large.
 
     The analytic Gaussian mechanism of Balle and Wang (2018, arXiv:1805.06530), solved for epsilon.
 
     Args:
-        bound: on the L2 norm of the representation. Two of them are at most twice as far apart.
+        distance: the most that two representations may be apart in the L2 norm.
         sigma: standard deviation of the noise on each value. Zero guarantees nothing: infinity.
         delta: between 0 and 1.
 
@@ -49,15 +49,14 @@ def gaussian_epsilon(bound: float, sigma: float, delta: float = DELTA) -> float:
     """
     if not 0 < delta < 1:
         raise ValueError(f"Expected delta between 0 and 1, got {delta}.")
-    ratio = _ratio(2 * bound, sigma)
+    ratio = _ratio(distance, sigma)
     if math.isinf(ratio) or gaussian_delta(0.0, ratio) <= delta:
         return ratio if math.isinf(ratio) else 0.0
-    # Here the first of the two terms alone is delta already, so that the root lies below.
-    most = ratio**2 / 2 + ratio * special.ndtri(1 - delta)
-    found = optimize.brentq(
-        lambda epsilon: gaussian_delta(epsilon, ratio) - delta, 0.0, max(most, 0.0) + 1e-9
-    )
-    return float(found)
+    # At -ndtri(delta) the first of the two terms alone is delta, so that the root lies below it.
+    # Not ndtri(1 - delta): 1 - delta is 1 for a small delta.
+    most = 1.0 - special.ndtri(delta)
+    found = optimize.brentq(lambda z: _delta(z, ratio) - delta, -ratio / 2, most)
+    return float(ratio * (found + ratio / 2))
 
 
 def gaussian_delta(epsilon: float, ratio: float) -> float:
@@ -67,12 +66,18 @@ def gaussian_delta(epsilon: float, ratio: float) -> float:
         epsilon: at least 0.
         ratio: the most that two representations may be apart in L2, in standard deviations.
     """
-    if ratio == 0:
-        return 0.0
-    half, shift = ratio / 2, epsilon / ratio
-    # exp(epsilon) alone overflows where noise is weak; its product does not.
-    rest = math.exp(epsilon + special.log_ndtr(-half - shift))
-    return float(special.ndtr(half - shift) - rest)
+    return 0.0 if ratio == 0 else _delta(epsilon / ratio - ratio / 2, ratio)
+
+
+def _delta(z: float, ratio: float) -> float:
+    """Theorem 8's delta at epsilon = ratio * z + ratio^2 / 2.
+
+    In standard deviations, z is how far epsilon lies above the mean of the privacy loss. Epsilon
+    itself, where it is large, has too few digits for that difference.
+    """
+    # exp(epsilon) * ndtr(-z - ratio), whose factors overflow and underflow; this form does not.
+    rest = math.exp(-z * z / 2) * special.erfcx((z + ratio) / math.sqrt(2)) / 2
+    return float(special.ndtr(-z) - rest)
 
 
 def one_pixel_epsilon(epsilon: float, nullified: float) -> float:

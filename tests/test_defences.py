@@ -1,5 +1,6 @@
 """Bounds that hold, noise as stated, levels, and randomness of each image's own."""
 
+import dataclasses
 import math
 
 import jax
@@ -24,6 +25,7 @@ from privynet_jax.defences import (
     parse_defences,
 )
 from privynet_jax.errors import UserError
+from privynet_jax.guarantees import gaussian_epsilon
 
 KEY = jax.random.key(5)
 SHAPE = (6, 5, 4)
@@ -76,20 +78,35 @@ def test_norms_are_bounded_and_directions_kept(scale):
             assert cosines == pytest.approx(found, rel=1e-4)
 
 
-def test_no_pair_of_images_is_further_apart_than_the_guarantee_assumes():
+@pytest.mark.parametrize(
+    ("defence", "order", "distance"),
+    [
+        (GaussianNoise(0.5, 0.0), 2, math.sqrt(2) * 0.5 * math.sqrt(VALUES)),
+        (LaplaceNoise(0.5, 0.0), 1, 2 * 0.5 * VALUES),
+    ],
+    ids=str,
+)
+def test_no_pair_of_images_is_further_apart_than_the_guarantee_assumes(defence, order, distance):
+    """Images that are zero in different places are just as far apart as that."""
     x = representations(60, 10.0)
-    for defence, order in ((GaussianNoise(0.5, 0.0), 2), (LaplaceNoise(0.5, 0.0), 1)):
-        y = defended(defence, np.concatenate([x, -x])).reshape(2 * len(x), -1)
-        bound = defence.clip * (math.sqrt(VALUES) if order == 2 else VALUES)
-        apart = np.linalg.norm(y[:, None] - y[None], ord=order, axis=-1)
-        assert 1.9 * bound < apart.max() <= 2 * bound * (1 + 1e-5)
+    first, second = x.copy(), x.copy()
+    first[..., :2], second[..., 2:] = 0, 0
+    # A ReLU makes no negative values, but the bound may not rest on that.
+    y = defended(defence, np.concatenate([x, first, second, -x])).reshape(4 * len(x), -1)
+    apart = np.linalg.norm(np.float64(y)[:, None] - y[None], ord=order, axis=-1)
+    assert apart.max() == pytest.approx(distance, rel=1e-5)  # the rounding of float32
+    if order == 1:
+        return
+    for sigma in (0.5, 64.0):
+        guaranteed = dataclasses.replace(defence, sigma=sigma).epsilon(VALUES)
+        assert guaranteed == pytest.approx(gaussian_epsilon(apart.max(), sigma), rel=1e-4)
 
 
 def test_epsilon_follows_from_bound_and_noise():
     assert LaplaceNoise(0.5, 4.0).epsilon(100) == pytest.approx(2 * 50 / 4)
     assert Arden(0.5, 4.0, nullify=0.9).epsilon(100) == LaplaceNoise(0.5, 4.0).epsilon(100)
-    # Sensitivity 1, sigma 3.7306: epsilon 1, see test_guarantees.
-    assert GaussianNoise(0.05, 3.7306).epsilon(100) == pytest.approx(1.0, abs=1e-4)
+    # Norms of 1 / sqrt(2), so distances of 1; at sigma 3.7306 epsilon is 1, see test_guarantees.
+    assert GaussianNoise(0.1 / math.sqrt(2), 3.7306).epsilon(100) == pytest.approx(1.0, abs=1e-4)
     for defence in (Undefended(), ChannelDropout(0.9), Quantisation(1), GaussianNoise(math.inf)):
         assert defence.epsilon(100) == math.inf
 
@@ -164,6 +181,16 @@ def test_quantised_values_lie_on_the_levels(bits, stochastic):
         nearest = levels[np.abs(x[..., None] - levels).argmin(-1)]
         ties = np.abs(np.abs(x - nearest) - step / 2) < 1e-5
         assert y[~ties] == pytest.approx(nearest[~ties], abs=1e-6)
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_stochastic_rounding_never_leaves_the_levels(bits, monkeypatch):
+    # The greatest that `uniform` gives, once in eight million values.
+    greatest = np.float32(1 - 2**-23)
+    monkeypatch.setattr(jax.random, "uniform", lambda _, shape, dtype: jnp.full(shape, greatest))
+    saturated = np.full(SHAPE, 7.0, np.float32)
+    y = np.asarray(Quantisation(bits, 1.5, True).of_representation(KEY, saturated))
+    assert y == pytest.approx(1.5, rel=1e-6)
 
 
 def test_stochastic_rounding_keeps_the_mean():
