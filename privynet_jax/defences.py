@@ -214,7 +214,8 @@ class Quantisation(Defence):
         steps = 2**self.bits - 1
         places = jnp.clip(x / self.peak, 0.0, 1.0) * steps
         offset = jax.random.uniform(key, x.shape, x.dtype) if self.stochastic else 0.5
-        return jnp.floor(places + offset) * (self.peak / steps)
+        # In float32, the greatest place plus an offset just below 1 may round up to the next one.
+        return jnp.minimum(jnp.floor(places + offset), steps) * (self.peak / steps)
 
     def __str__(self) -> str:
         """The form that `parse_defence` reads."""
