@@ -92,13 +92,12 @@ class Trials:
             self._parts,
             [cell.topology for cell in cells],
             defence,
-            # Apart from all keys of training, which come from (layers, depth, draw) alone.
-            jax.random.fold_in(jax.random.key(self._seed), _STREAM),
+            [jax.random.fold_in(training_key(cell, self._seed), _STREAM) for cell in cells],
             copies=self._copies,
             local=[local(cell) for cell in cells] if local and defence.changes_image else (),
         )
         depth = cells[0].topology.depth
-        sums = grid.linear_statistics(features, self._attacked.auxiliary)
+        sums = grid.linear_statistics(features, self._attacked.auxiliary, copies=self._copies)
         return list(
             grid.layer_measurements(
                 cells,
@@ -113,6 +112,7 @@ class Trials:
         )
 
 
+# Of a release's randomness: apart from the streams of a cell's tasks, which are small numbers.
 _STREAM = 2**31 - 1
 
 

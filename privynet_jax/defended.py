@@ -3,7 +3,7 @@
     local = defended_local_nn(weights.params, topology, scales, defence)
     released = jax.jit(local)(key, images, rows)  # float32 [N, h, w, D], normalised
 
-    features = defended_features(layer, parts, [topology], defence, key)
+    features = defended_features(layer, parts, [topology], defence, [key])
     x = features.gather("target", rows, features.positions(topology.channels), topology.depth)
 
 A release is made once. Target, validation and test images therefore have one draw of randomness
@@ -79,10 +79,13 @@ def _around(
 
 
 def several_copies(parts: Parts, copies: int) -> Parts:
-    """Returns parts whose auxiliary images are there several times, one copy after the other."""
-    part = parts.auxiliary
-    tiled = Part(np.tile(part.images, (copies, 1, 1, 1)), np.tile(part.labels, copies))
-    return dataclasses.replace(parts, auxiliary=tiled)
+    """Returns parts with several copies of each auxiliary image, image by image.
+
+    So that who holds out the last images holds out all of their copies.
+    """
+    images, labels = parts.auxiliary.images, parts.auxiliary.labels
+    repeated = Part(np.repeat(images, copies, axis=0), np.repeat(labels, copies))
+    return dataclasses.replace(parts, auxiliary=repeated)
 
 
 def copies_for(schedule: Schedule, images: int) -> int:
@@ -115,7 +118,7 @@ def defended_features(
     parts: Parts,
     topologies: Sequence[Topology],
     defence: Defence,
-    key: jax.Array,
+    keys: Sequence[jax.Array],
     *,
     copies: int = 1,
     local: Sequence[Callable[[jax.Array], jax.Array]] = (),
@@ -128,8 +131,8 @@ def defended_features(
         parts: the images that they were made of, each once.
         topologies: different, of the layer, and of one depth.
         defence: which.
-        key: of the release.
-        copies: of auxiliary images, each with its own randomness; row copy * N + i is image i.
+        keys: of the topologies' releases, so that each is the same whatever stands beside it.
+        copies: of auxiliary images, each with its own randomness; row r is image r // copies.
         local: per topology images -> normalised representation; needed for defences that change the
             image, whose representations no cache has.
         fold: make all values larger than -1 by `defences.folded`, for networks that take log1p.
@@ -139,17 +142,26 @@ def defended_features(
         from auxiliary images, because clipping and noise change it.
 
     Raises:
-        ValueError: topologies of several depths, or `local` is missing.
+        ValueError: topologies of several depths, or not as many keys; or `local` is missing.
     """
     if len({topology.depth for topology in topologies}) != 1:
         raise ValueError(f"Expected topologies of one depth, got {topologies}.")
+    if len(keys) != len(topologies):
+        raise ValueError(
+            f"Expected a key for each of {len(topologies)} topologies, got {len(keys)}."
+        )
     if defence.changes_image and len(local) != len(topologies):
         raise ValueError(f"Expected `local` of every topology for {defence}, got {len(local)}.")
-    release = _Release(layer, parts, tuple(topologies), defence, key, tuple(local), fold)
+    release = _Release(
+        layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local), fold
+    )
     arrays: dict[str, Any] = {}
     for name, part in parts.items():
-        count = len(part) * (copies if name == "auxiliary" else 1)
-        shape = (count, *layer.parts[name].shape[1:3], len(topologies) * topologies[0].depth)
+        shape = (
+            len(part) * release.copies_of(name),
+            *layer.parts[name].shape[1:3],
+            len(topologies) * topologies[0].depth,
+        )
         arrays[name] = DefendedRows(release, name, shape)
     return DefendedFeatures(
         layer.num_layers, tuple(range(shape[-1])), arrays, topologies=tuple(topologies)
@@ -195,24 +207,30 @@ class _Release:
     parts: Parts
     topologies: tuple[Topology, ...]
     defence: Defence
-    key: jax.Array
+    keys: tuple[jax.Array, ...]
+    copies: int
     local: tuple[Callable[[jax.Array], jax.Array], ...]
     fold: bool
 
     def __call__(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
-        """Returns float32 [n, h, w, depth] of a topology; beyond the last image come copies."""
+        """Returns float32 [n, h, w, depth] of a topology."""
         values = self._defended(block, part, rows) / self._root_mean_squares[block]
         return np.asarray(folded(values)) if self.fold else values
 
+    def copies_of(self, part: str) -> int:
+        """Returns how many rows there are of each image of a part."""
+        return self.copies if part == "auxiliary" else 1
+
     @functools.cached_property
     def _root_mean_squares(self) -> list[np.float32]:
-        rows = np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
+        # The first copy of different images.
+        rows = self.copies * np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
         found = [self._defended(b, "auxiliary", rows) for b in range(len(self.topologies))]
         # Where all is zero it stays so.
         return [np.float32(np.sqrt(np.mean(np.square(x, dtype=np.float64))) or 1.0) for x in found]
 
     def _defended(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
-        key = jax.random.fold_in(jax.random.fold_in(self.key, block), PART_NAMES.index(part))
+        key = jax.random.fold_in(self.keys[block], PART_NAMES.index(part))
         filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
         batches = [
             self._batch(block, part, key, rows[chosen]) for chosen in filled.reshape(-1, _BATCH)
@@ -221,8 +239,9 @@ class _Release:
         return np.concatenate([np.zeros(shape, np.float32), *batches])[: len(rows)]
 
     def _batch(self, block: int, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
-        images = rows % len(getattr(self.parts, part))
-        numbers = rows.astype(np.int32)
+        images, copy = np.divmod(rows, self.copies_of(part))
+        # The first copies come first, so that they do not depend on how many there are.
+        numbers = np.int32(copy * len(getattr(self.parts, part)) + images)
         if self.defence.changes_image:
             pictures = as_float(getattr(self.parts, part).images[images])
             return self._of_images[block](key, pictures, numbers)

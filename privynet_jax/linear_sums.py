@@ -24,7 +24,7 @@ _BATCH, _BATCH_POSITIONS = 64, 2**16
 
 
 def linear_statistics(
-    layer: LayerFeatures, auxiliary: Part, positions: int = POSITIONS
+    layer: LayerFeatures, auxiliary: Part, positions: int = POSITIONS, copies: int = 1
 ) -> tuple[linear.LinearStatistics, linear.LinearStatistics]:
     """Returns the sums over most of some auxiliary images, and over the rest of these.
 
@@ -32,10 +32,12 @@ def linear_statistics(
         layer: the features.
         auxiliary: the images that the features were computed from.
         positions: of representations to sum over; decides how many images, the first ones, count.
+        copies: rows that there are of each image, one after the other. All of them count, on the
+            same side: an image that was fitted to tells nothing about a ridge.
     """
     stored = layer.parts["auxiliary"]
     per_image = math.prod(stored.shape[1:3])
-    count = min(len(auxiliary), -(-positions // per_image))
+    count = min(len(auxiliary) // copies, -(-positions // per_image))
     batch = max(1, min(_BATCH, _BATCH_POSITIONS // per_image))
     fitted = max(1, count - max(1, round(_HELD_OUT * count)))
 
@@ -46,4 +48,4 @@ def linear_statistics(
             for begin, end in itertools.pairwise(cuts)
         )
 
-    return sums(0, fitted), sums(min(fitted, count - 1), count)
+    return sums(0, copies * fitted), sums(copies * min(fitted, count - 1), copies * count)

@@ -20,6 +20,7 @@ from privynet_jax.training import Schedule
 
 SIZE, CLASSES = 16, 4
 COUNTS = {"target": 256, "auxiliary": 192, "validation": 16, "test": 96}
+SOME_NOISE = GaussianNoise(1.0, 0.3)
 CELLS = [Cell(Topology(4, tuple(range(12))), 0), Cell(Topology(4, tuple(range(2, 14))), 1)]
 
 
@@ -60,6 +61,11 @@ def trials(parts):
     return Trials(parts, settings, default_execution(len(CELLS)), seed=0)
 
 
+@pytest.fixture(scope="module")
+def noisy(trials, layer):
+    return trials.measure(CELLS, layer, SOME_NOISE)
+
+
 def strongest(measurement):
     return max(a["test"]["psnr_db"].mean() for a in measurement.attacks.values())
 
@@ -92,10 +98,18 @@ def test_under_infinite_noise_the_mean_image_and_chance_are_left(trials, layer, 
         assert accuracy(measurement) < 0.25 + 4 * 0.044
 
 
-def test_noise_in_between_costs_both_sides(trials, layer):
-    some, much = (
-        trials.measure(CELLS, layer, GaussianNoise(1.0, sigma))[0] for sigma in (0.3, 3.0)
-    )
+def test_a_cell_s_numbers_do_not_depend_on_the_cells_beside_it(trials, layer, noisy):
+    """Its noise comes from the cell, as everything else that is random in it does."""
+    (alone,), beside = trials.measure(CELLS[1:], layer, SOME_NOISE), noisy[1]
+    np.testing.assert_array_equal(alone.accuracy["test"], beside.accuracy["test"])
+    for name, attack in beside.attacks.items():
+        # Sums over more channels are added up in another order.
+        found = alone.attacks[name]["test"]["psnr_db"]
+        assert found == pytest.approx(attack["test"]["psnr_db"], abs=1e-3)
+
+
+def test_noise_in_between_costs_both_sides(trials, layer, noisy):
+    some, much = noisy[0], trials.measure(CELLS, layer, GaussianNoise(1.0, 3.0))[0]
     assert 40 > strongest(some) > strongest(much) + 2
     assert accuracy(some) > accuracy(much) + 0.1
 

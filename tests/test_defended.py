@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from noise import noise_parts
 
+from privynet_jax import linear_sums
 from privynet_jax.data import as_float
 from privynet_jax.defences import (
     Arden,
@@ -26,7 +27,7 @@ from privynet_jax.defended import (
 from privynet_jax.features import LayerFeatures
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
-from privynet_jax.training import Schedule
+from privynet_jax.training import Schedule, batch_order
 
 KEY, SIZE = jax.random.key(1), 16
 COUNTS = {"target": 9, "auxiliary": 7, "validation": 4, "test": 5}
@@ -47,6 +48,7 @@ def layer():
 
 
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
+KEYS = jax.random.split(KEY)
 
 
 @pytest.mark.parametrize("defence", [GaussianNoise(1.0, 0.3), Arden(nullify=0.5)], ids=str)
@@ -77,7 +79,7 @@ def test_it_lowers_for_accelerators(vgg_weights, platform):
 
 def test_features_are_one_release_however_they_are_read(layer, parts):
     defence = GaussianNoise(1.0, 0.5)
-    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEY, copies=3)
+    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS, copies=3)
     for name, count in COUNTS.items():
         rows = found.parts[name]
         total = 3 * count if name == "auxiliary" else count
@@ -101,7 +103,7 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
 def test_features_are_the_defended_channels_of_each_topology(layer, parts):
     """Up to one number per topology, which brings the root mean square to 1."""
     defence = GaussianNoise(0.5, 0.0)
-    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEY)
+    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS)
     for topology in (FIRST, SECOND):
         clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(topology.channels)]
         expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
@@ -112,29 +114,39 @@ def test_features_are_the_defended_channels_of_each_topology(layer, parts):
 
 def test_randomness_differs_between_parts_topologies_copies_and_rows(layer, parts):
     dropped = ChannelDropout(2 / 3)
-    found = defended_features(layer, parts, [FIRST, SECOND], dropped, KEY, copies=20)
+    found = defended_features(layer, parts, [FIRST, SECOND], dropped, KEYS, copies=20)
     kept = {name: (found.parts[name][:].max((1, 2)) > 0) for name in COUNTS}
     assert all((x[:, :3].sum(1) == 1).all() for x in kept.values())
     assert (kept["target"][:5, :3] != kept["test"][:, :3]).any()
     assert (kept["auxiliary"][:, :3] != kept["auxiliary"][:, 3:]).any()
     # Each of seven images is there 20 times, with each of three channels about as often.
-    copies = kept["auxiliary"][:, :3].reshape(20, 7, 3).sum(0)
+    copies = kept["auxiliary"][:, :3].reshape(7, 20, 3).sum(1)
     assert copies.sum() == 140
     assert copies.min() > 0
-    again = defended_features(layer, parts, [FIRST, SECOND], dropped, KEY, copies=2)
-    np.testing.assert_array_equal(again.parts["auxiliary"][:], found.parts["auxiliary"][:14])
+    again = defended_features(layer, parts, [FIRST, SECOND], dropped, KEYS, copies=2)
+    rows = [20 * image + copy for image in range(7) for copy in range(2)]
+    np.testing.assert_array_equal(again.parts["auxiliary"][:], found.parts["auxiliary"][rows])
+
+
+def test_a_topology_s_release_is_the_same_alone_and_beside_others(layer, parts):
+    defence = GaussianNoise(1.0, 0.5)
+    both = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS, copies=2)
+    alone = defended_features(layer, parts, [SECOND], defence, KEYS[1:], copies=2)
+    for name in COUNTS:
+        beside = both.parts[name][:][..., both.positions(SECOND.channels)]
+        np.testing.assert_array_equal(alone.parts[name][:], beside)
 
 
 def test_copies_belong_to_their_images(layer, parts):
-    found = defended_features(layer, parts, [FIRST], Undefended(), KEY, copies=3)
-    tiled = several_copies(parts, 3)
-    assert len(tiled.auxiliary) == len(found.parts["auxiliary"]) == 21
+    found = defended_features(layer, parts, [FIRST], Undefended(), [KEY], copies=3)
+    copied = several_copies(parts, 3)
+    assert len(copied.auxiliary) == len(found.parts["auxiliary"]) == 21
     for row in (0, 8, 20):
         np.testing.assert_array_equal(
-            tiled.auxiliary.images[row], parts.auxiliary.images[row % 7], strict=True
+            copied.auxiliary.images[row], parts.auxiliary.images[row // 3], strict=True
         )
-        assert tiled.auxiliary.labels[row] == parts.auxiliary.labels[row % 7]
-        expected = layer.parts["auxiliary"][row % 7][..., layer.positions(FIRST.channels)]
+        assert copied.auxiliary.labels[row] == parts.auxiliary.labels[row // 3]
+        expected = layer.parts["auxiliary"][row // 3][..., layer.positions(FIRST.channels)]
         scaled = found.parts["auxiliary"][row : row + 1][0]
         assert np.corrcoef(scaled.ravel(), np.float32(expected).ravel())[0, 1] > 1 - 1e-6
     assert copies_for(Schedule(500, 16), 2800) == 3
@@ -142,34 +154,64 @@ def test_copies_belong_to_their_images(layer, parts):
     assert copies_for(Schedule(5000, 64), 100) == 8
 
 
+@pytest.mark.parametrize(("positions", "counted"), [(2**19, 7), (5 * 64, 5), (1, 1)])
+def test_ridges_are_chosen_on_other_images_than_were_fitted(
+    layer, parts, positions, counted, monkeypatch
+):
+    """Not on other copies of the same; and all copies of the first images count."""
+    found = defended_features(layer, parts, [FIRST], GaussianNoise(), [KEY], copies=3)
+    copied = several_copies(parts, 3).auxiliary
+    original = as_float(parts.auxiliary.images)
+
+    def images_of(batches):
+        shown = [image for _, images in batches for image in images]
+        return [int(np.abs(original - image).sum((1, 2, 3)).argmin()) for image in shown]
+
+    monkeypatch.setattr(linear_sums.linear, "gather_statistics", images_of)
+    fitted_on, chosen_on = linear_sums.linear_statistics(found, copied, positions, copies=3)
+    assert sorted({*fitted_on, *chosen_on}) == list(range(counted))
+    assert len(fitted_on) == 3 * len(set(fitted_on))
+    assert len(chosen_on) == 3 * len(set(chosen_on)) == 3
+    # One image alone is all there is for both.
+    assert (set(fitted_on) & set(chosen_on)) == (set() if counted > 1 else {0})
+
+
+def test_trained_attackers_meet_every_copy_in_an_epoch(parts):
+    copied = several_copies(parts, 3).auxiliary
+    order = batch_order(KEY, len(copied), Schedule(steps=3, batch_size=7))
+    assert sorted(order.ravel()) == list(range(21))
+
+
 def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
     topology, defence = Topology(4, (0, 5)), Arden(nullify=0.5, clip=1e9, scale=0.0)
     local = normalised_local_nn(vgg_weights.params, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
-    found = defended_features(layer, parts, [topology], defence, KEY, copies=2, local=[local])
-    key = jax.random.fold_in(jax.random.fold_in(KEY, 0), 1)
-    before, _ = image_keys(key, np.arange(14))
-    images = np.tile(as_float(parts.auxiliary.images), (2, 1, 1, 1))
+    found = defended_features(layer, parts, [topology], defence, [KEY], copies=2, local=[local])
+    # Seven images: their first copies have the first seven keys.
+    before, _ = image_keys(jax.random.fold_in(KEY, 1), np.arange(14).reshape(2, 7).T.ravel())
+    images = np.repeat(as_float(parts.auxiliary.images), 2, axis=0)
     expected = np.asarray(local(jax.vmap(defence.of_image)(before, images)))
-    unit = np.sqrt(np.mean(expected[:7] ** 2))
+    unit = np.sqrt(np.mean(expected[::2] ** 2))
     assert found.parts["auxiliary"][:] == pytest.approx(expected / unit, abs=1e-4)
     with pytest.raises(ValueError, match="local"):
-        defended_features(layer, parts, [topology], defence, KEY)
+        defended_features(layer, parts, [topology], defence, [KEY])
 
 
-def test_topologies_of_several_depths_are_refused(layer, parts):
+def test_topologies_of_several_depths_and_missing_keys_are_refused(layer, parts):
     with pytest.raises(ValueError, match="one depth"):
-        defended_features(layer, parts, [FIRST, Topology(4, (11,))], Undefended(), KEY)
+        defended_features(layer, parts, [FIRST, Topology(4, (11,))], Undefended(), KEYS)
+    with pytest.raises(ValueError, match="a key for each of 2 topologies, got 1"):
+        defended_features(layer, parts, [FIRST, SECOND], Undefended(), [KEY])
 
 
 def test_folded_features_are_for_networks_that_take_log1p(layer, parts):
     noisy = GaussianNoise(1.0, 2.0)
-    plain = defended_features(layer, parts, [FIRST], noisy, KEY).parts["test"][:]
-    ready = defended_features(layer, parts, [FIRST], noisy, KEY, fold=True).parts["test"][:]
+    plain = defended_features(layer, parts, [FIRST], noisy, [KEY]).parts["test"][:]
+    ready = defended_features(layer, parts, [FIRST], noisy, [KEY], fold=True).parts["test"][:]
     assert plain.min() < -1 < ready.min()
     np.testing.assert_allclose(ready, folded(plain), 1e-5)
 
 
 def test_all_zero_releases_stay_zero(layer, parts):
-    found = defended_features(layer, parts, [FIRST], ChannelDropout(1.0), KEY)
+    found = defended_features(layer, parts, [FIRST], ChannelDropout(1.0), [KEY])
     assert (found.parts["test"][:] == 0).all()
