@@ -136,7 +136,8 @@ def report(audit: Audit, statistic: str) -> str:
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
         f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
-        f"is the {statistic} over test images, of the worst attacker and seed.",
+        f"is the {statistic} over test images, of the worst attacker and seed, on as many images "
+        "as its line says.",
         *_attackers(audit.attacks),
         *(() if audit.stronger else (_NO_STRONGER,)),
         "",
@@ -145,7 +146,7 @@ def report(audit: Audit, statistic: str) -> str:
         _transfer(audit, statistic),
         "Every limit was kept. These are measured attacks: they bound no other attacker."
         if audit.held
-        else "BROKEN: at least one limit was not kept; plan again with a larger --margin_db.",
+        else _broken(audit.findings),
     ]
     return "\n".join(lines)
 
@@ -167,8 +168,6 @@ def _attackers(attacks: Sequence[Attacked]) -> list[str]:
 
 
 def _converged(attacks: Sequence[Attacked]) -> str:
-    if any(attack.converged is None for attack in attacks):
-        return "convergence not tested"
     return "converged" if all(attack.converged for attack in attacks) else "not converged"
 
 
@@ -178,7 +177,27 @@ def _line(finding: Finding) -> str:
     limit = "" if finding.limit is None else f"limit {factor * finding.limit:.3g}"
     expected = "" if finding.expected is None else f"expected {factor * finding.expected:.3g}"
     found = f"{factor * finding.found:.3g} {unit}".rstrip()
-    return f"  {title:<18} {found:<20} {expected:<16} {limit:<14} {verdict}".rstrip()
+    line = f"  {title:<18} {found:<20} {expected:<16} {limit:<14} {verdict:<7} {_whose(finding)}"
+    return line.rstrip()
+
+
+def _whose(finding: Finding) -> str:
+    """Says which attacker decides, and on how many images."""
+    return f"{finding.attacker}, on {finding.images} images" if finding.attacker else ""
+
+
+def _broken(findings: Sequence[Finding]) -> str:
+    broken = [
+        f"{_TITLES[finding.what][0]} ({_whose(finding)})"
+        if finding.attacker
+        else _TITLES[finding.what][0]
+        for finding in findings
+        if not finding.held
+    ]
+    return (
+        f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a larger "
+        "--margin_db."
+    )
 
 
 def _transfer(audit: Audit, statistic: str) -> str:

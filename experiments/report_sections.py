@@ -210,7 +210,7 @@ def audit_table(path: Path) -> tuple[Table, bool]:
             f"seeds, {content['attacker_steps']} steps each. {_stronger(content)} "
             "Privacy loss is the worst attacker's and seed's."
         )
-        columns = ("", "found", "expected", "limit", "kept")
+        columns = ("", "found", "expected", "limit", "kept", "strongest attacker")
         return Table("audit", caption, columns, rows), bool(content["held"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
@@ -233,7 +233,10 @@ def _audited(finding: Mapping[str, Any]) -> tuple[str, ...]:
         for name in ("found", "expected", "limit")
     )
     kept = "" if finding["limit"] is None else ("yes" if finding["held"] else "BROKEN")
-    return (title, *numbers, kept)
+    # Earlier audits do not say.
+    attacker = finding.get("attacker")
+    whose = f"{attacker}, on {finding['images']} images" if attacker else ""
+    return (title, *numbers, kept, whose)
 
 
 def _digits(value: float, factor: float) -> str:

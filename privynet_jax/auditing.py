@@ -26,7 +26,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.plans import Plan, costs_of
-from privynet_jax.results import PAIRS
+from privynet_jax.results import CONVERGED_PERCENT, PAIRS
 from privynet_jax.risk import summarise
 from privynet_jax.sample import digest_of
 from privynet_jax.training import LINEAR, Schedule
@@ -138,7 +138,6 @@ def audited(
         )
     )
     attacks = (*_attacks(measured, settings.attacker_schedule.steps), *stronger)
-    strongest = max(attacks, key=lambda attack: getattr(attack.psnr_db, plan.limits.statistic))
     return Audit(
         findings=_findings(plan, measured, attacks, latency_ms),
         data=parts.name,
@@ -146,7 +145,7 @@ def audited(
         left_out=left_out,
         repeats=repeats,
         attacker_steps=settings.attacker_schedule.steps,
-        knowledge=strongest.knowledge,
+        knowledge=_strongest(attacks, "psnr_db", plan.limits.statistic).knowledge,
         attacks=attacks,
         stronger=tuple(dict.fromkeys(attack.attacker for attack in stronger)),
     )
@@ -163,8 +162,8 @@ def _attacks(measured: Sequence[grid.Measurement], steps: int) -> list[Attacked]
             images=len(by_part["test"]["psnr_db"]),
             psnr_db=summarise(by_part["test"]["psnr_db"]),
             ssim=summarise(by_part["test"]["ssim"]),
-            # The closed form has nothing to train; the grid does not test its networks for it.
-            converged=True if name == LINEAR else None,
+            # NumPy's own truth values cannot be written as JSON.
+            converged=bool(measurement.attackers_falling_percent[name] <= CONVERGED_PERCENT),
         )
         for measurement in measured
         for name, by_part in measurement.attacks.items()
@@ -178,10 +177,9 @@ def _findings(
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
     """What was found of every limit, and of accuracy."""
-    found = {
-        metric: max(getattr(getattr(attack, metric), plan.limits.statistic) for attack in attacks)
-        for metric in ("psnr_db", "ssim")
-    }
+    statistic = plan.limits.statistic
+    by = {metric: _strongest(attacks, metric, statistic) for metric in ("psnr_db", "ssim")}
+    found = {metric: getattr(getattr(attack, metric), statistic) for metric, attack in by.items()}
     found |= costs_of(plan.topology, plan.image_size)
     if latency_ms is not None:
         found["latency_ms"] = latency_ms
@@ -194,8 +192,16 @@ def _findings(
     accuracy = np.mean([summarise(each.accuracy["test"]).mean for each in measured])
     return (
         *(
-            Finding(name, limits.get(name), expected.get(name), float(x))
+            Finding(name, limits.get(name), expected.get(name), float(x), *_whose(by.get(name)))
             for name, x in found.items()
         ),
         Finding("accuracy", None, plan.expected.accuracy.expected, float(accuracy)),
     )
+
+
+def _strongest(attacks: Sequence[Attacked], metric: str, statistic: str) -> Attacked:
+    return max(attacks, key=lambda attack: getattr(getattr(attack, metric), statistic))
+
+
+def _whose(attack: Attacked | None) -> tuple[str, int] | tuple[()]:
+    return (attack.attacker, attack.images) if attack else ()

@@ -24,12 +24,17 @@ class Finding:
         limit: the limit; None where there is only an expectation.
         expected: what the plan expected; None where it was counted, not measured.
         found: the worst over attackers and repeats, or for accuracy the mean over repeats.
+        attacker: of privacy loss, whose it is.
+        images: of privacy loss, on how many test images it was found: not all attackers are scored
+            on all of them, and percentiles of fewer say less.
     """
 
     what: str
     limit: float | None
     expected: float | None
     found: float
+    attacker: str | None = None
+    images: int | None = None
 
     @property
     def held(self) -> bool:
@@ -49,7 +54,8 @@ class Attacked:
         images: test images that it was scored on.
         psnr_db: over these, peak 1.0.
         ssim: likewise.
-        converged: whether more training would gain little; None where that was not tested.
+        converged: whether more training would gain little: of the grid's attackers by
+            `results.CONVERGED_PERCENT`, of the others as they report it themselves.
     """
 
     attacker: str
@@ -59,7 +65,7 @@ class Attacked:
     images: int
     psnr_db: Distribution
     ssim: Distribution
-    converged: bool | None
+    converged: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,7 +36,6 @@ from privynet_jax.results import PAIRS, AttackResult, CellResult
 from privynet_jax.risk import summarise
 from privynet_jax.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
 from privynet_jax.store import ResultStore
-from privynet_jax.training import LINEAR
 from privynet_jax.weights import PretrainedWeights, check_source, load_weights
 
 _REFERENCE = "reference.csv"
@@ -181,7 +180,7 @@ def _run_missing(
 def _result(measurement: grid.Measurement, image_size: int, environment: str) -> CellResult:
     topology = measurement.cell.topology
     cost = local_cost(topology, image_size)
-    falling_percent = {LINEAR: 0.0, **measurement.falling_percent}
+    falling_percent = measurement.attackers_falling_percent
     return CellResult(
         name=measurement.cell.name,
         num_layers=topology.num_layers,

@@ -76,6 +76,11 @@ class Measurement:
     seconds: float
     falling_percent: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    @property
+    def attackers_falling_percent(self) -> dict[str, float]:
+        """Returns `falling_percent` with the closed form, which has nothing to train: 0."""
+        return {training.LINEAR: 0.0, **self.falling_percent}
+
 
 def characterise(
     cells: Sequence[Cell],

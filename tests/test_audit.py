@@ -103,7 +103,8 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     assert [attack["attacker"] for attack in made["attacks"]] == ["linear", "residual"]
     assert made["stronger"] == []
     assert "No stronger attackers than the characterisation's were tried; --stronger=" in output
-    assert set(findings["psnr_db"]) == {"what", "limit", "expected", "found", "held"}
+    fields = {"what", "limit", "expected", "found", "attacker", "images", "held"}
+    assert set(findings["psnr_db"]) == fields
     for secret in (small_audit.SEED, *seen):
         assert secret not in text + output
 
@@ -254,6 +255,21 @@ def test_the_report_says_whether_privacy_loss_carried_over(found, said):
     assert lines["release"].split() == ["release", "per", "image", "12", "KiB"]
 
 
+def test_the_report_says_on_how_many_images_a_verdict_rests():
+    findings = (
+        Finding("psnr_db", 21.0, 20.0, 21.5, "white box", 64),
+        Finding("ssim", 0.6, 0.5, 0.55, "tuned strong", 900),
+        Finding("local_mmacs", 3.0, None, 4.0),
+    )
+    text = audit.report(Audit(findings, "folder:x", {"test": 900}, 3, 2, 40, "everything"), "p99")
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert lines["PSNR"].endswith("limit 21       BROKEN  white box, on 64 images")
+    assert lines["SSIM"].endswith("kept    tuned strong, on 900 images")
+    assert lines["local"].endswith("BROKEN")
+    last = text.splitlines()[-1]
+    assert "not kept: PSNR (white box, on 64 images); local computation; plan again" in last
+
+
 def attacked(name, knowledge, repeat, psnr_db, converged):
     loss = Distribution(psnr_db, psnr_db, psnr_db + 5, psnr_db + 6, psnr_db + 7)
     return Attacked(name, knowledge, repeat, 8, 64, loss, loss, converged)
@@ -261,7 +277,7 @@ def attacked(name, knowledge, repeat, psnr_db, converged):
 
 def test_the_report_has_a_line_for_every_attacker():
     attacks = (
-        attacked("residual", "pairs", 0, 17.0, None),
+        attacked("residual", "pairs", 0, 17.0, True),
         attacked("tuned strong", "pairs", 0, 18.25, True),
         attacked("tuned strong", "pairs", 1, 18.0, False),
         attacked("white box", "everything", 0, 21.0, True),
@@ -271,7 +287,7 @@ def test_the_report_has_a_line_for_every_attacker():
     text = audit.report(Audit(*given, ("tuned strong", "white box")), "mean")
     lines = [line.split() for line in text.splitlines() if " images; " in line]
     assert [" ".join(line) for line in lines] == [
-        "residual pairs mean 17.0 dB, p95 22.0 dB on 64 images; convergence not tested",
+        "residual pairs mean 17.0 dB, p95 22.0 dB on 64 images; converged",
         "tuned strong pairs mean 18.2 dB, p95 23.2 dB on 64 images; not converged",
         "white box everything, if the plan leaks mean 21.0 dB, p95 26.0 dB on 64 images; converged",
     ]

@@ -193,6 +193,12 @@ def test_the_worst_of_attackers_and_repeats_is_reported(
         assert by_name[name] == Finding(name, None, None, cost)
     assert by_name["latency_ms"] == Finding("latency_ms", None, None, 2.5)
     assert [by_name[name].expected for name in ("accuracy", "psnr_db", "ssim")] == [0.5, 12.0, 0.3]
+    for metric in ("psnr_db", "ssim"):
+        whose = attacks[int(np.argmax(losses[metric]))].attacker
+        assert (by_name[metric].attacker, by_name[metric].images) == (
+            whose,
+            len(audited_parts.test),
+        )
     # One limit is just kept, the other just broken; what has no limit breaks nothing.
     assert [name for name, finding in by_name.items() if not finding.held] == ["ssim"]
     assert not found.held
@@ -211,7 +217,8 @@ def test_the_worst_of_attackers_and_repeats_is_reported(
         assert recorded == pytest.approx(losses[metric], abs=1e-5)
     by_attacker = {attack.attacker: attack for attack in found.attacks}
     assert (by_attacker["linear"].steps, by_attacker["linear"].converged) == (0, True)
-    assert (by_attacker["residual"].steps, by_attacker["residual"].converged) == (4, None)
+    # Four steps are too few to tell, which counts as not converged.
+    assert (by_attacker["residual"].steps, by_attacker["residual"].converged) == (4, False)
     assert {attack.images for attack in found.attacks} == {len(audited_parts.test)}
     assert {attack.knowledge for attack in found.attacks} == {"pairs"}
     assert found.stronger == ()
@@ -230,6 +237,7 @@ def test_stronger_attackers_count_like_any_other(audit):
     found = audit(limits, stronger=[*beyond, attacked("white box", 2.0, "everything", 1)])
     (psnr,) = (finding for finding in found.findings if finding.what == "psnr_db")
     assert (psnr.found, psnr.held, found.held) == (61.0, False, False)
+    assert (psnr.attacker, psnr.images) == ("white box", 5)
     assert found.knowledge == "everything"
     assert found.stronger == ("tuned strong", "white box")
     assert found.attacks[:-3] == weak.attacks[:-1]
@@ -249,14 +257,23 @@ def test_a_promise_is_a_limit(limit, found, held):
 
 
 def test_an_audit_is_written_whole(tmp_path):
-    findings = (Finding("psnr_db", 20.0, 18.0, 21.5), Finding("accuracy", None, 0.5, 0.25))
-    attacks = (attacked("tuned strong", 21.5, converged=None),)
+    findings = (
+        Finding("psnr_db", 20.0, 18.0, 21.5, "tuned strong", 5),
+        Finding("accuracy", None, 0.5, 0.25),
+    )
+    attacks = (attacked("tuned strong", 21.5, converged=False),)
     found = Audit(findings, "folder:mine", {"test": 8}, 3, 2, 40, "pairs", attacks, ("mine",))
     found.write(tmp_path / "audit.json")
     assert json.loads((tmp_path / "audit.json").read_text()) == {
         "findings": [
-            {"what": "psnr_db", "limit": 20.0, "expected": 18.0, "found": 21.5, "held": False},
-            {"what": "accuracy", "limit": None, "expected": 0.5, "found": 0.25, "held": True},
+            {
+                **{"what": "psnr_db", "limit": 20.0, "expected": 18.0, "found": 21.5},
+                **{"attacker": "tuned strong", "images": 5, "held": False},
+            },
+            {
+                **{"what": "accuracy", "limit": None, "expected": 0.5, "found": 0.25},
+                **{"attacker": None, "images": None, "held": True},
+            },
         ],
         "data": "folder:mine",
         "images": {"test": 8},
@@ -267,7 +284,7 @@ def test_an_audit_is_written_whole(tmp_path):
         "attacks": [
             {
                 **{"attacker": "tuned strong", "knowledge": "pairs", "repeat": 0, "steps": 8},
-                **{"images": 5, "converged": None},
+                **{"images": 5, "converged": False},
                 "psnr_db": dict.fromkeys(("mean", "median", "p95", "p99", "max"), 21.5),
                 "ssim": dict.fromkeys(("mean", "median", "p95", "p99", "max"), 0.5),
             }

@@ -192,16 +192,19 @@ def test_lost_reconstructions_are_refused(command, run):
     ],
 )
 def test_an_audit_s_caption_says_who_attacked(tmp_path, stronger, said):
-    findings = (Finding("psnr_db", 20.0, 18.0, 19.0),)
+    findings = (Finding("psnr_db", 20.0, 18.0, 19.0, "white box", 7),)
     found = Audit(findings, "photos", {"test": 7}, 3, 2, 10, "pairs", stronger=stronger)
     found.write(tmp_path / "audit.json")
-    assert said in report_sections.audit_table(tmp_path / "audit.json")[0].caption
+    table = report_sections.audit_table(tmp_path / "audit.json")[0]
+    assert said in table.caption
+    assert table.rows[0][-1] == "white box, on 7 images"
     # As versions wrote it that knew of no stronger attackers.
     earlier = json.loads((tmp_path / "audit.json").read_text())
-    del earlier["stronger"]
+    del earlier["stronger"], earlier["findings"][0]["attacker"], earlier["findings"][0]["images"]
     (tmp_path / "audit.json").write_text(json.dumps(earlier))
-    caption = report_sections.audit_table(tmp_path / "audit.json")[0].caption
-    assert "No stronger attackers" in caption
+    table = report_sections.audit_table(tmp_path / "audit.json")[0]
+    assert "No stronger attackers" in table.caption
+    assert table.rows[0][-1] == ""
 
 
 @pytest.fixture
