@@ -9,11 +9,16 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import compare_defences, defence_plot
-from experiments.compare_defences import Row, as_table, as_text, rows_from_flags
+from experiments import compare_defences, defence_plot, defence_tables
+from experiments.compare_defences import rows_from_flags
+from experiments.defence_tables import Row, as_table, as_text, convergence_note
+from privynet_jax.cells import Cell
 from privynet_jax.defence_trials import Trials
 from privynet_jax.defences import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
+from privynet_jax.grid import Measurement
+from privynet_jax.kept_rows import KeptRows
+from privynet_jax.topology import Topology
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +35,14 @@ def on_these_devices(monkeypatch):
     monkeypatch.setattr(compare_defences.cli, "use_cpu_cores", lambda at_most: None)
 
 
-def measured(accuracy, psnr, epsilon=math.inf):
+def measured(accuracy, psnr, epsilon=math.inf, falling=4.0):
     return {
         "accuracy": accuracy,
         "psnr_db_mean": psnr,
         "psnr_db_p95": [x + 5 for x in psnr],
         "ssim_mean": [0.5, 0.7],
         "attacker": "residual",
+        "falling_percent": falling,
         "epsilon": epsilon,
         "train_seconds": 20.0,
     }
@@ -72,12 +78,57 @@ def test_gains_are_over_the_own_trade_off_at_equal_privacy_loss():
     assert "inf" not in lines[5]
 
 
+def test_what_had_not_converged_is_marked():
+    late = {Row(4, 16, GaussianNoise(1.0, 2.0)): measured([0.2, 0.3], [17.0, 17.5], 3.0, 12.4)}
+    table = as_table(OWN | late)
+    assert [line["falling_percent"] for line in table] == [4.0, 4.0, 12.4]
+    *others, last = as_text(table).splitlines()
+    assert "12*" in last.split()
+    assert not any("*" in line for line in others)
+    assert "In 1 of 3 rows, marked *," in convergence_note(table)
+    assert "by 12 to 12 %" in convergence_note(table)
+    assert convergence_note(table[:2]) == "The strongest attackers of all 2 rows had converged."
+
+
+def test_each_draw_has_its_own_strongest_attacker():
+    def measurement(draw, linear, strong, falling):
+        attacks = {
+            name: {"test": {"psnr_db": np.full(3, loss), "ssim": np.full(3, loss / 100)}}
+            for name, loss in (("linear", linear), ("strong", strong))
+        }
+        accuracy = {"test": np.ones(3)}
+        cell = Cell(Topology(4, tuple(range(16))), draw)
+        return Measurement(cell, accuracy, attacks, {}, 1.0, {"cloud": 50.0, "strong": falling})
+
+    row = Row(4, 16, Undefended())
+    # On average over draws the strong one is stronger, by 0.5 dB.
+    both = [measurement(0, 20.0, 18.0, 30.0), measurement(1, 15.0, 18.0, 7.5)]
+    found = compare_defences._summary(row, both)
+    assert found["psnr_db_mean"] == pytest.approx([20.0, 18.0])
+    assert found["ssim_mean"] == pytest.approx([0.2, 0.18])
+    assert found["attacker"] == "linear/strong"
+    # Of who is not the strongest it does not matter.
+    assert found["falling_percent"] == 7.5
+    assert compare_defences._summary(row, both[:1])["falling_percent"] == 0
+
+
+def test_rows_of_before_are_refused(tmp_path, on_these_devices):
+    """Their losses are those of one attacker for all draws, and they say nothing of training."""
+    few = {"undefended_layers": ["4"], "undefended_depths": ["16"], "defences": "dropout"}
+    with flagsaver.flagsaver(out=str(tmp_path), **few):
+        deciding = compare_defences._deciding()
+        del deciding["row_version"]
+        KeptRows.opened(tmp_path, deciding).write("layers 4", {})
+        with pytest.raises(UserError, match=r"row_version was None and is now 2; .* delete the"):
+            compare_defences.main()
+
+
 def test_its_picture_can_be_drawn():
     picture = defence_plot.picture(as_table(OWN | DEFENDED))
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     # Every kind that there is has a line of its own.
-    kinds = {compare_defences._kind(row.defence) for row in rows_from_flags()}
+    kinds = {defence_tables._kind(row.defence) for row in rows_from_flags()}
     assert kinds - {"none"} == set(defence_plot._TITLES)
 
 

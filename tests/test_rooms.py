@@ -96,7 +96,8 @@ BESIDE_THE_FLOW = {
 SHARED_BY_EXPERIMENTS = {
     *("experiments.report_pictures", "experiments.report_tables", "experiments.report_sections"),
     *("experiments.knowledge_cases", "experiments.knowledge_tables"),
-    *("experiments.cli", "experiments.plots", "experiments.defence_plot"),
+    *("experiments.cli", "experiments.plots"),
+    *("experiments.defence_plot", "experiments.defence_tables"),
     *("experiments.baselines", "experiments.contenders", "experiments.attackers"),
     *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
 }
