@@ -66,7 +66,7 @@ _UNDEFENDED_DEPTHS = flags.DEFINE_list(
 _DEFENCES = flags.DEFINE_string(
     "defences",
     "gaussian:clip=1,sigma=0.5,gaussian:clip=1,sigma=1,gaussian:clip=1,sigma=2,"
-    "gaussian:clip=1,sigma=64,"
+    "gaussian:clip=1,sigma=45,"
     "laplace:clip=0.5,scale=0.25,laplace:clip=0.5,scale=0.5,laplace:clip=0.5,scale=1,"
     "arden:nullify=0.1,clip=0.5,scale=0.1,arden:nullify=0.2,clip=0.5,scale=0.25,"
     "arden:nullify=0.4,clip=0.5,scale=0.5,"

@@ -1,5 +1,7 @@
 """Other architectures: they begin at the linear estimate, whatever the layer, and can learn."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,24 +14,31 @@ SIZE, DEPTH = 16, 3
 NETWORKS = [UNet(SIZE, widths=(4, 6)), Transformer(SIZE, width=8, num_layers=1)]
 
 
+def error(network, variables, x, estimate):
+    return jnp.mean(jnp.square(estimate - 0.5 + network.apply(variables, x, estimate)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def before_and_after_a_step(network, x, estimate):
+    """The first correction, and the error before and after one step of descent."""
+    variables = network.init(jax.random.key(0), x, estimate)
+    before, slopes = jax.value_and_grad(error, argnums=1)(network, variables, x, estimate)
+    moved = jax.tree.map(lambda value, slope: value - 0.1 * slope, variables, slopes)
+    correction = network.apply(variables, x, estimate)
+    return correction, before, error(network, moved, x, estimate)
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: type(network).__name__)
-@pytest.mark.parametrize("side", [16, 8, 4, 2])
+@pytest.mark.parametrize("side", [16, 2])
 def test_the_correction_is_zero_at_first_and_then_moves(network, side):
     rng = np.random.default_rng(0)
-    x = jnp.float32(rng.exponential(size=(2, side, side, DEPTH)))
-    estimate = jnp.float32(rng.random((2, SIZE, SIZE, 3)))
-    variables = network.init(jax.random.key(0), x, estimate)
-    correction = network.apply(variables, x, estimate)
+    x = np.float32(rng.exponential(size=(2, side, side, DEPTH)))
+    estimate = np.float32(rng.random((2, SIZE, SIZE, 3)))
+    correction, before, after = before_and_after_a_step(network, x, estimate)
     assert correction.shape == estimate.shape
     assert correction.dtype == jnp.float32
     np.testing.assert_array_equal(correction, 0)
-
-    def error(variables):
-        return jnp.mean(jnp.square(estimate - 0.5 + network.apply(variables, x, estimate)))
-
-    gradients = jax.grad(error)(variables)
-    moved = jax.tree.map(lambda value, slope: value - 0.1 * slope, variables, gradients)
-    assert error(moved) < error(variables)
+    assert after < before
 
 
 def test_each_has_a_name_of_its_own():
