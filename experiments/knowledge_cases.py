@@ -149,8 +149,7 @@ def cases(
 
 def released(whole: Scenario, topology: Topology) -> Scenario:
     """Returns the scenario in which only some channels of the layer are released."""
-    scales = whole.scales[list(topology.channels)]
-    return dataclasses.replace(whole, topology=topology, scales=scales)
+    return dataclasses.replace(whole, topology=topology)
 
 
 def other_pairs(whole: Scenario, scene: Scenario) -> Pairs:

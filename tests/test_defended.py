@@ -1,9 +1,12 @@
 """The defended local NN against its pieces, and features that are one release of it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from noise import noise_parts
 
 from privynet_jax.data import as_float
@@ -23,7 +26,6 @@ from privynet_jax.defended import (
     normalised_local_nn,
     several_copies,
 )
-from privynet_jax.features import LayerFeatures
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
 from privynet_jax.training import Schedule
@@ -43,7 +45,7 @@ def parts():
 def layer():
     rng = np.random.default_rng(1)
     stored = {n: np.abs(rng.standard_normal((c, 8, 8, 8))) for n, c in COUNTS.items()}
-    return LayerFeatures(4, tuple(range(10, 18)), {n: np.float16(x) for n, x in stored.items()})
+    return handmade_features(4, range(10, 18), {n: np.float16(x) for n, x in stored.items()})
 
 
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
@@ -101,8 +103,11 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
 def test_features_are_the_defended_channels_of_each_topology(layer, parts):
     """Up to one number per topology, which brings the root mean square to 1."""
     defence = GaussianNoise(0.5, 0.0)
-    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEY)
+    scaled = dataclasses.replace(layer, scales=np.arange(10, 18, dtype=np.float32))
+    found = defended_features(scaled, parts, [FIRST, SECOND], defence, KEY)
     for topology in (FIRST, SECOND):
+        scales = found.scales[found.positions(topology.channels)]
+        np.testing.assert_array_equal(scales, topology.channels)  # each channel's own number
         clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(topology.channels)]
         expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
         x = found.parts["auxiliary"][:][..., found.positions(topology.channels)]
@@ -143,7 +148,7 @@ def test_copies_belong_to_their_images(layer, parts):
 
 
 def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
-    topology, defence = Topology(4, (0, 5)), Arden(nullify=0.5, clip=1e9, scale=0.0)
+    topology, defence = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
     local = normalised_local_nn(vgg_weights.params, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
     found = defended_features(layer, parts, [topology], defence, KEY, copies=2, local=[local])
