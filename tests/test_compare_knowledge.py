@@ -6,6 +6,8 @@ The command runs in a process of its own: its flags would meet those of other co
 import csv
 import dataclasses
 import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from experiments.knowledge_tables import as_text, lost_db, picture
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import EVERYTHING
 from privynet_jax.attacks.scenario import make_scenario
+from privynet_jax.attacks.substitute import PublicLayer
 from privynet_jax.data import PART_NAMES, Part, Parts, as_float
 from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import Topology
@@ -179,6 +182,29 @@ def test_who_knows_everything_starts_from_the_same_attack(whole):
     assert all(case.knowledge.local is None for case in found if case is not knowing)
 
 
+def test_all_attackers_of_a_draw_have_one_key(whole):
+    keys = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Noting:
+        name: str = "noting"
+
+        def fit(self, pairs, knowledge, key):
+            keys.append(jax.random.key_data(key).tolist())
+            return LinearInversion().fit(pairs, knowledge, key)
+
+    layer = knowledge_cases.Layer(
+        whole, PublicLayer.of_features(whole.features, "auxiliary", None), None
+    )
+    scene = knowledge_cases.released(whole, TOPOLOGY)
+    found = knowledge_cases.cases(layer, scene, Noting(), [10, 20], None, False)
+    key = jax.random.key(7)
+    cases = [case for case, _ in knowledge_cases.fitted(found, key)]
+    assert len(cases) == 1 + 1 + 3 + 2
+    # All but the mean image: with pairs, with three guesses, and with fewer pairs.
+    assert keys == [jax.random.key_data(key).tolist()] * 6
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "experiments.compare_knowledge", *map(str, arguments)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
@@ -230,18 +256,45 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
     assert (tmp_path / "out" / "knowledge.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(
-    ("flag", "named"),
-    [
-        ("--layers=4,x", "--layers=4,x"),
-        ("--depths=300", "--depths=300"),
-        ("--pool=8", "depths from 1 to 8"),
-        ("--pairs=1", "2 pairs"),
-        ("--inner=guesswork", "--inner=guesswork"),
-    ],
-)
-def test_bad_flags_end_in_one_line(tmp_path, flag, named):
-    done = run(f"--out={tmp_path / 'out'}", flag)
-    assert done.returncode == 1
-    assert named in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+REFUSED = [
+    (["--layers=4,x"], "--layers=4,x"),
+    (["--layers="], "--layers is empty"),
+    (["--layers=2,4,2"], "--layers repeats [2]; give each once"),
+    (["--depths=300"], "--depths=300"),
+    (["--depths="], "--depths is empty"),
+    (["--depths=8,8"], "--depths repeats [8]"),
+    (["--pool=8"], "depths from 1 to 8"),
+    (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --inner=linear"),
+    (["--pairs=2,10", "--inner=strong"], "allowed are 3 pairs and more with --inner=strong"),
+    (["--pairs=10,30,10"], "--pairs repeats [10]"),
+    (["--inner=guesswork"], "--inner=guesswork"),
+    (["--image_size=30"], "image_size is 30; allowed are multiples of 8 from 16 to 1024"),
+    (["--image_size=8"], "image_size is 8"),
+]
+# All in one process, which takes longer to start than to refuse. Nothing is to be computed.
+REFUSING = """
+import json, sys
+import commands
+from experiments import compare_knowledge
+compare_knowledge.load_weights = compare_knowledge.load_parts = None
+for arguments in json.loads(sys.argv[1]):
+    print(commands.run(compare_knowledge, *arguments))
+"""
+
+
+def test_bad_flags_end_in_one_line(tmp_path):
+    given = [[f"--out={tmp_path / 'out'}", *arguments] for arguments, _ in REFUSED]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSING, json.dumps(given)],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1"] * len(REFUSED)
+    for line, (_, named) in zip(done.stderr.splitlines(), REFUSED, strict=True):
+        assert line.startswith("error: ")
+        assert named in line
+    assert not (tmp_path / "out").exists()
