@@ -78,13 +78,15 @@ def main() -> None:
     rows: list[Row] = []
     with tqdm(total=len(results) * len(attacks), unit="attack") as bar:
         for result in results:
+            scene: Scenario | None = None
             for attack in attacks:
                 bar.set_description(f"{result.name} {attack.name}")
                 title = f"{result.name}, {attack.name}"
                 row = kept.read(title)
                 # Rows of earlier versions lack columns, or call them otherwise.
                 if row is None or not {"network", "falling_percent_per_doubling"} <= row.keys():
-                    row = _attacked(attack, result, found)
+                    scene = scene or found.scenario(result)  # only where something is missing
+                    row = _attacked(attack, result, scene, found)
                     kept.write(title, row)
                 rows.append(row)
                 found.store.write_csv(STRONG_ATTACKS, rows)
@@ -117,10 +119,9 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
     return [result for result in results if result.name in _CELLS.value]
 
 
-def _attacked(attack: Attack, result: CellResult, found: Reopened) -> Row:
+def _attacked(attack: Attack, result: CellResult, scene: Scenario, found: Reopened) -> Row:
     """Returns the row of one attacker on one cell."""
     by_grid, images = _grids_own(result, found)
-    scene: Scenario = found.scenario(result)
     cell = Cell(Topology(result.num_layers, result.channels), result.draw, result.selection)
     fitted, knowledge = fitted_on(scene, attack, training_key(cell, found.settings["seed"]))
     quality = measure(fitted, scene, rows=images)

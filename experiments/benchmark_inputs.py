@@ -99,4 +99,5 @@ def random_layer(num_layers: int, chosen: Sequence[Cell], setup: Setup) -> Layer
     shape = Topology(num_layers, channels).representation_shape(setup.image_size)
     some = np.random.default_rng(0).standard_normal((16, *shape), np.float32)
     stored = np.resize(np.float16(np.maximum(some, 0)), (setup.images, *shape))
-    return LayerFeatures(num_layers, channels, dict.fromkeys(PART_NAMES, stored))
+    scales = np.ones(len(channels), np.float32)
+    return LayerFeatures(num_layers, channels, dict.fromkeys(PART_NAMES, stored), scales)

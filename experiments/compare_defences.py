@@ -35,7 +35,6 @@ from privynet_jax.defence_trials import Trials
 from privynet_jax.defences import Undefended, parse_defences
 from privynet_jax.defended import normalised_local_nn
 from privynet_jax.execution import default_execution
-from privynet_jax.extraction import calibrate
 from privynet_jax.features import LayerFeatures, needed_channels
 from privynet_jax.files import write_atomically
 from privynet_jax.grid import Measurement, Settings
@@ -171,7 +170,7 @@ def _measure(missing: Sequence[Row], kept: KeptRows, total: int) -> dict[Row, di
         # One layer and depth after the other: each shape is compiled once.
         for row in sorted(missing, key=lambda row: (row.num_layers, row.depth)):
             layer = features[row.num_layers]
-            local = functools.partial(_local, weights, parts, layer)
+            local = functools.partial(_local, weights, layer)
             measured = trials.measure(_cells(row), layer, row.defence, local, progress)
             found[row] = _summary(row, measured)
             kept.write(row.title, found[row])
@@ -179,12 +178,10 @@ def _measure(missing: Sequence[Row], kept: KeptRows, total: int) -> dict[Row, di
 
 
 def _local(
-    weights: PretrainedWeights, parts: Parts, layer: LayerFeatures, cell: Cell
+    weights: PretrainedWeights, layer: LayerFeatures, cell: Cell
 ) -> Callable[[jax.Array], jax.Array]:
-    topology = cell.topology
-    coding = calibrate(weights, parts, {layer.num_layers: layer.channels}, "float32")
-    scales = coding[layer.num_layers].scales[layer.positions(topology.channels)]
-    return normalised_local_nn(weights.params, topology, scales)
+    scales = layer.scales[layer.positions(cell.topology.channels)]
+    return normalised_local_nn(weights.params, cell.topology, scales)
 
 
 def _settings(parts: Parts) -> Settings:

@@ -5,9 +5,11 @@
 The same attack is fitted, for several draws of channels per layer, on pairs; on pairs whose images
 come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
 VGG16 and the number of layers, and guesses the channels: at random, another at random per image, or
-by statistics of the release. Then again on 10 pairs and more. All are scored on test images. Prints
-a table, and writes knowledge.csv (a row per draw) and knowledge.png. --white_box adds an attacker
-who knows everything; it costs 150 gradients per test image, so give --max_images=test=100 or so.
+by statistics of the release. Then again on 10 pairs and more. All attackers of a draw have the same
+random key: they differ by what they know, and not by luck as well. All are scored on test images.
+Prints a table, and writes knowledge.csv (a row per draw) and knowledge.png. --white_box adds an
+attacker who knows everything; it costs 150 gradients per test image, so give --max_images=test=100
+or so.
 
 The release's order of channels is shuffled, and the attacker knows nothing of it, unless
 --ascending says that it is the layer's own, which the attacker then knows as well.
@@ -26,13 +28,13 @@ from experiments import cli, knowledge_cases, knowledge_tables
 from experiments.knowledge_cases import Layer
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import Attack, FittedAttack
-from privynet_jax.attacks.inverse import inverse_network
+from privynet_jax.attacks.inverse import InverseNetwork, inverse_network
 from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.cache import load_features
-from privynet_jax.cells import draw_channels
-from privynet_jax.config import Config
+from privynet_jax.cells import Cell, check_values, draw_channels, training_key
+from privynet_jax.config import Config, check_side
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
 from privynet_jax.features import LayerFeatures
@@ -61,7 +63,7 @@ _LAYERS = flags.DEFINE_list(
 )
 _DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
 _DRAWS = flags.DEFINE_integer("draws", 5, "Draws of channels per (layers, depth).", 1)
-_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.", 16, 1024)
+_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.")
 _INNER = flags.DEFINE_string(
     "inner", "linear", f"The attack: linear, or one of {', '.join(CAPACITIES)}, which are trained."
 )
@@ -83,10 +85,10 @@ _WHITE_BOX = flags.DEFINE_boolean(
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
     layers, depths, counts = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
-    if counts and min(counts) < 2:
-        raise UserError(f"--pairs={','.join(_PAIRS.value)}: allowed are 2 pairs and more")
     _check_depths(layers, depths)
+    check_side(_SIZE.value, layers)
     inner = _inner_attack(_INNER.value)
+    _check_pairs(counts, inner)
     config = Config(out, cache_dir=cli.cache_folder())
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=config.local_cache)
     data = [_load(_DATASET.value, cli.limits(cli.MAX_IMAGES.value))]
@@ -125,8 +127,8 @@ def _attacked(
     cases = knowledge_cases.cases(
         layer, scene, inner, counts, pool, _ASCENDING.value, _WHITE_BOX.value
     )
-    for index, case in enumerate(cases):
-        fitted = case.attack.fit(case.pairs, case.knowledge, jax.random.fold_in(key, index))
+    attack_key = training_key(Cell(topology, draw), cli.SEED.value)
+    for case, fitted in knowledge_cases.fitted(cases, attack_key):
         found = measure(fitted, scene)
         psnr_db = summarise(found["psnr_db"])
         yield {
@@ -199,7 +201,7 @@ def _load(dataset: str, limits: Mapping[str, int]) -> Parts:
     )
 
 
-def _inner_attack(name: str) -> Attack:
+def _inner_attack(name: str) -> LinearInversion | InverseNetwork:
     """Returns an attack by its name."""
     if name == "linear":
         return LinearInversion()
@@ -211,13 +213,26 @@ def _inner_attack(name: str) -> Attack:
 
 
 def _check_depths(layers: Sequence[int], depths: Sequence[int]) -> None:
-    """Refuses what a layer, or the pool, is too small for."""
+    """Refuses what is given twice, and what a layer, or the pool, is too small for."""
+    check_values("--layers", layers)
+    check_values("--depths", depths)
     narrowest = min(len(channels) for channels in all_channels(layers).values())
     most = _POOL.value or narrowest
-    if most > narrowest or not depths or not 1 <= min(depths) <= max(depths) <= most:
+    if most > narrowest or not 1 <= min(depths) <= max(depths) <= most:
         raise UserError(
             f"--depths={','.join(_DEPTHS.value)} and --pool={_POOL.value}; allowed are pools up "
             f"to {narrowest} channels with these layers, and depths from 1 to {most}"
+        )
+
+
+def _check_pairs(counts: Sequence[int], inner: LinearInversion | InverseNetwork) -> None:
+    """Refuses numbers of pairs that are given twice, or that the attack cannot be fitted on."""
+    if counts:  # else all pairs are enough
+        check_values("--pairs", counts)
+    if min(counts, default=inner.least_pairs) < inner.least_pairs:
+        raise UserError(
+            f"--pairs={','.join(_PAIRS.value)}; allowed are {inner.least_pairs} pairs and more "
+            f"with --inner={_INNER.value}; give more"
         )
 
 

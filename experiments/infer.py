@@ -64,7 +64,9 @@ _ATTRIBUTES = flags.DEFINE_list(
     "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set.",
 )
 _CANDIDATES = flags.DEFINE_list(
-    "candidates", ["100"], "Numbers of pictures among which one is to be found."
+    "candidates",
+    None,
+    "Numbers of pictures among which one is to be found; default: 100, or all test images.",
 )
 _QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are to be re-identified.", 1)
 _SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks per kind of LiRA; even.", 2)
@@ -74,6 +76,7 @@ _NETWORK_STEPS = flags.DEFINE_integer(
 _REBUILDING_STEPS = flags.DEFINE_integer(
     "rebuilding_steps", None, "Of the attacker whose reconstructions are looked up; likewise.", 1
 )
+_USUAL_CANDIDATES = 100
 # The quickstart's, of which --topologies are characterised.
 _QUICK = {
     "cloud": Schedule(steps=300),
@@ -95,11 +98,16 @@ class Run:
 
 def main() -> None:
     chosen = _checked_attacks()
-    candidates = cli.whole_numbers(_CANDIDATES)
+    candidates = None
+    if REIDENTIFICATION in chosen and _CANDIDATES.value is not None:
+        candidates = cli.whole_numbers(_CANDIDATES)
     out = _out()
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     run = _of_workdir() if cli.WORKDIR.value else _of_flags()
-    settings = _suite_settings(run, candidates)
+    settings = _suite_settings(run)
+    if REIDENTIFICATION in chosen:
+        checked = _checked_candidates(candidates, len(run.parts.test))
+        settings = dataclasses.replace(settings, candidates=checked)
     layers = sorted({cell.topology.num_layers for cell in run.cells})
     # Before features are extracted: an attribute may be unknown, or the same for all images.
     suite = _suite(run, settings, chosen)
@@ -234,18 +242,22 @@ def _networks(parts: Parts, config: Config) -> grid.Settings:
     return settings_of(dataclasses.replace(config, cloud=cloud, attacker=trained), parts)
 
 
-def _suite_settings(run: Run, candidates: tuple[int, ...]) -> Settings:
-    most = len(run.parts.test)
+def _checked_candidates(given: tuple[int, ...] | None, most: int) -> tuple[int, ...]:
+    """Returns the numbers of candidates, the usual one where none is given."""
+    candidates = (min(_USUAL_CANDIDATES, most),) if given is None else given
     if not candidates or not all(2 <= count <= most for count in candidates):
         raise UserError(
-            f"--candidates={','.join(_CANDIDATES.value)}; allowed are whole numbers from 2 to "
+            f"--candidates={','.join(map(str, candidates))}; allowed are whole numbers from 2 to "
             f"{most}, the test images there are"
         )
+    return candidates
+
+
+def _suite_settings(run: Run) -> Settings:
     return Settings(
         cloud=run.settings.cloud_schedule,
         width=run.settings.cloud.width,
         attributes=tuple(_ATTRIBUTES.value),
-        candidates=candidates,
         shadows=_SHADOWS.value,
     )
 

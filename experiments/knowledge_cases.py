@@ -1,13 +1,15 @@
 """The attackers that `compare_knowledge` compares: what each knows and owns, and its attack.
 
-for case in cases(layer, scene, LinearInversion(), counts=[10, 100], pool=None, ascending=False):
-    fitted = case.attack.fit(case.pairs, case.knowledge, key)
+found = cases(layer, scene, LinearInversion(), counts=[10, 100], pool=None, ascending=False)
+for case, attack in fitted(found, key):
+    quality = measure(attack, scene)
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from privynet_jax.attacks.closed_form import MeanImage
@@ -17,6 +19,7 @@ from privynet_jax.attacks.interface import (
     OTHER_PAIRS,
     PAIRS,
     Attack,
+    FittedAttack,
     Knowledge,
     Pairs,
 )
@@ -147,10 +150,23 @@ def cases(
             yield Case(f"{count} pairs", inner, fewer, Knowledge(PAIRS), count)
 
 
+def fitted(found: Iterable[Case], key: jax.Array) -> Iterator[tuple[Case, FittedAttack]]:
+    """Yields each case with its attack, fitted; all of them with the same key.
+
+    Attackers are compared draw by draw, where initial values and orders of their own would only add
+    noise to the differences; and no one's numbers depend on who else is compared.
+
+    Args:
+        found: as `cases` yields them, of one draw.
+        key: of the draw.
+    """
+    for case in found:
+        yield case, case.attack.fit(case.pairs, case.knowledge, key)
+
+
 def released(whole: Scenario, topology: Topology) -> Scenario:
     """Returns the scenario in which only some channels of the layer are released."""
-    scales = whole.scales[list(topology.channels)]
-    return dataclasses.replace(whole, topology=topology, scales=scales)
+    return dataclasses.replace(whole, topology=topology)
 
 
 def other_pairs(whole: Scenario, scene: Scenario) -> Pairs:

@@ -236,6 +236,7 @@ def _opened(layers: Mapping[int, CachedLayer]) -> dict[int, LayerFeatures]:
             m,
             layer.channels,
             {name: layer.coding.decoded(rows) for name, rows in stored[m].items()},
+            layer.coding.scales,
         )
         for m, layer in layers.items()
     }

@@ -68,9 +68,9 @@ def grid_cells(
     Raises:
         UserError: an argument is empty, out of range or given twice.
     """
-    _check_values("layers", layers)
-    _check_values("depths", depths)
-    _check_values("selections", selections)
+    check_values("layers", layers)
+    check_values("depths", depths)
+    check_values("selections", selections)
     if draws < 1:
         raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
     for num_layers in layers:
@@ -124,19 +124,25 @@ def reference_key(seed: int) -> jax.Array:
     return jax.random.fold_in(_key(0, 0, 0, seed), 1)
 
 
-def _key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
-    key = jax.random.key(seed)
-    for part in (num_layers, depth, draw):
-        key = jax.random.fold_in(key, part)
-    return key
+def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
+    """Raises UserError where there is no value, or one is given twice.
 
-
-def _check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
+    Args:
+        what: the values are called in the error.
+        values: that somebody gave.
+    """
     if not values:
         raise UserError(f"{what} is empty; give at least one, separated by commas")
     repeated = sorted({value for value in values if values.count(value) > 1})
     if repeated:
         raise UserError(f"{what} repeats {repeated}; give each once")
+
+
+def _key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+    key = jax.random.key(seed)
+    for part in (num_layers, depth, draw):
+        key = jax.random.fold_in(key, part)
+    return key
 
 
 def _check_depth(num_layers: int, depth: int) -> None:

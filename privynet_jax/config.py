@@ -8,7 +8,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ _USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
 # VGG16's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
+
+
+def check_side(image_size: int, layers: Sequence[int]) -> None:
+    """Raises UserError unless all networks take images of a size.
+
+    Args:
+        image_size: side of the images in pixels.
+        layers: numbers of local convolution layers, at least one, each 1 to 13.
+    """
+    unit = max(WORKING_STRIDE, CONV_LAYERS[max(layers) - 1].stride)
+    if not 16 <= image_size <= _LARGEST_IMAGE or image_size % unit:
+        raise UserError(
+            f"image_size is {image_size}; allowed are multiples of {unit} from 16 to "
+            f"{_LARGEST_IMAGE} with {max(layers)} layers; give another size or fewer layers"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,13 +132,7 @@ class Config:
             )
         axes = (self.layers, self.depths, self.draws, self.seed)
         cells = grid_cells(*axes, self.selections, candidates)
-        unit = max(WORKING_STRIDE, CONV_LAYERS[max(self.layers) - 1].stride)
-        if not 16 <= self.image_size <= _LARGEST_IMAGE or self.image_size % unit:
-            raise UserError(
-                f"image_size is {self.image_size}; allowed are multiples of {unit} from 16 "
-                f"to {_LARGEST_IMAGE} with {max(self.layers)} layers; give another size or fewer "
-                "layers"
-            )
+        check_side(self.image_size, self.layers)
         for name in ("device_memory_gib", "checkpoint_minutes"):
             value = getattr(self, name)
             if not 0 <= value <= _LARGEST_AMOUNT:

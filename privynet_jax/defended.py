@@ -101,6 +101,7 @@ class DefendedFeatures(LayerFeatures):
     channels share nothing here: each has its own block of them.
 
     Attributes:
+        scales: float32, those of the layer in each block: what the defence was applied to.
         topologies: of one layer and depth.
     """
 
@@ -163,8 +164,10 @@ def defended_features(
             len(topologies) * topologies[0].depth,
         )
         arrays[name] = DefendedRows(release, name, shape)
+    released = [layer.positions(topology.channels) for topology in topologies]
+    scales = layer.scales[np.concatenate(released)]
     return DefendedFeatures(
-        layer.num_layers, tuple(range(shape[-1])), arrays, topologies=tuple(topologies)
+        layer.num_layers, tuple(range(shape[-1])), arrays, scales, tuple(topologies)
     )
 
 

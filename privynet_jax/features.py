@@ -35,11 +35,15 @@ class LayerFeatures:
         channels: which of the layer's channels are cached, ascending.
         parts: part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an
             array or what reads rows from disk as they are asked for (`shards.ShardedRows`).
+        scales: float32 [len(channels)], what each channel was multiplied by to become what is
+            stored. They belong to the values: calibrating again, on some of the images, say, gives
+            others.
     """
 
     num_layers: int
     channels: tuple[int, ...]
     parts: Mapping[str, Any]
+    scales: np.ndarray
 
     def positions(self, channels: Sequence[int]) -> np.ndarray:
         """Returns where a topology's channels lie in the cached ones, int [depth], in their order.
@@ -116,7 +120,7 @@ def image_features(parts: Parts) -> LayerFeatures:
     calibration = as_float(parts.auxiliary.images[:CALIBRATION_IMAGES])
     scale = 1 / np.sqrt(np.mean(np.square(calibration), axis=(0, 1, 2)))
     arrays = {name: _NormalisedImages(part.images, scale) for name, part in parts.items()}
-    return LayerFeatures(0, (0, 1, 2), arrays)
+    return LayerFeatures(0, (0, 1, 2), arrays, scale)
 
 
 def extractor(

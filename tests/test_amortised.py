@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from jax import export
 
 from privynet_jax import amortised, linear, subsets, training
 from privynet_jax.data import Part, Parts
 from privynet_jax.execution import data_parallel
-from privynet_jax.features import LayerFeatures
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.training import Schedule
 
@@ -45,9 +45,8 @@ def layer(parts):
         blocks = np.float32(images).reshape(len(images), SIZE // 2, 2, SIZE // 2, 2, 3)
         return np.float16(blocks.mean(axis=(2, 4)) / 128 @ mix)
 
-    return LayerFeatures(
-        4, tuple(range(CHANNELS)), {name: represent(part.images) for name, part in parts.items()}
-    )
+    stored = {name: represent(part.images) for name, part in parts.items()}
+    return handmade_features(4, range(CHANNELS), stored)
 
 
 @pytest.fixture(scope="module")

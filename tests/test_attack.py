@@ -8,6 +8,7 @@ import pytest
 from commands import refused
 
 from experiments import attack
+from privynet_jax.reopening import Reopened
 from privynet_jax.risk_tables import strongest_values
 from privynet_jax.store import ResultStore
 
@@ -32,8 +33,16 @@ def table(workdir):
 
 
 def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
+    scenario, opened = Reopened.scenario, []
+
+    def counted(self, result):
+        opened.append(result.name)
+        return scenario(self, result)
+
+    monkeypatch.setattr(Reopened, "scenario", counted)
     arguments = ("--attack_with=linear,paper", "--attacked_images=0", "--strong_steps=2")
     assert attacked(*arguments).status == 0
+    assert opened == ["m02_d003_r00", "m04_d003_r00"]
     rows = table(attacked.workdir)
     assert [(row["num_layers"], row["draw"], row["attacker"]) for row in rows] == [
         (layers, "0", name) for layers in "24" for name in ("linear", "paper")
@@ -51,6 +60,7 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
     done = attacked(*arguments)
     assert done.status == 0
     assert table(attacked.workdir) == rows
+    assert len(opened) == 2
     assert "of 2 cells" in done.output
 
 

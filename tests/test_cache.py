@@ -144,6 +144,8 @@ def test_a_second_call_reads_what_the_first_wrote(vgg_weights, few_parts, cached
     assert list(features) == [1, 3]
     assert features[1].channels == CHANNELS
     folder = folder_of(1, cached)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    np.testing.assert_array_equal(features[1].scales, np.float32(manifest["scales"]), strict=True)
     for name in PART_NAMES:
         stored = features[1].parts[name]
         assert (stored.shape, stored.dtype) == ((COUNT, 32, 32, 3), np.float16)

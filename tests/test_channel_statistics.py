@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from privynet_jax.attacks.channel_statistics import (
+    _of_chunk,
     channel_statistics,
     chunk_size,
     chunks_of,
@@ -53,6 +54,14 @@ def test_correlations_are_those_of_numpy():
     # The last one before that of whole images is two rows down.
     by_hand = np.einsum("nhwi,nhwj->ij", y[:, :-2], y[:, 2:]) / (8 * 3 * 6)
     np.testing.assert_allclose(found[-2], by_hand, atol=1e-5)
+
+
+def test_accelerators_multiply_with_all_bits():
+    lowered = _of_chunk.lower(np.ones((4, 5, 6, 3), np.float32)).as_text()
+    products = [line for line in lowered.splitlines() if "stablehlo.dot_general" in line]
+    # Seven lags, means over images, and at least one product for the map of fields.
+    assert len(products) >= 9
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 def test_the_spread_is_the_covariance_from_chunk_to_chunk():

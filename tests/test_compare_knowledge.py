@@ -4,27 +4,34 @@ The command runs in a process of its own: its flags would meet those of other co
 """
 
 import csv
+import dataclasses
 import io
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from PIL import Image
 
 from experiments import knowledge_cases
 from experiments.knowledge_tables import as_text, lost_db, picture
 from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.interface import EVERYTHING
 from privynet_jax.attacks.scenario import make_scenario
-from privynet_jax.data import PART_NAMES, Part, Parts
-from privynet_jax.features import LayerFeatures
+from privynet_jax.attacks.substitute import PublicLayer
+from privynet_jax.data import PART_NAMES, Part, Parts, as_float
 from privynet_jax.text_tables import as_csv
 from privynet_jax.topology import Topology
 
 PROJECT = Path(__file__).parents[1]
 NONE = {"found": "", "found_in_5": "", "confidence": ""}
 ROWS = np.arange(6)
+TOPOLOGY = Topology(1, (40, 3, 17))
 GUESS = {"found": 0.5, "found_in_5": 0.75, "confidence": 0.25}
 
 
@@ -93,7 +100,7 @@ def part(labels):
 def test_classes_become_two_data_sets(stored):
     parts = {name: part([5, 2, 3, 0, 1, 4]) for name in PART_NAMES}
     numbers = np.arange(6)[:, None, None, None] * np.ones((1, 1, 1, 4), np.float32)
-    features = LayerFeatures(1, (0, 1, 2, 3), {name: stored(numbers) for name in PART_NAMES})
+    features = handmade_features(1, range(4), {name: stored(numbers) for name in PART_NAMES})
     parts = Parts(**parts, class_names=tuple("abcdef"), name="six", fingerprint="")
     even, odd = (
         knowledge_cases.with_rows(parts, features, rows) for rows in knowledge_cases.halves(parts)
@@ -105,8 +112,67 @@ def test_classes_become_two_data_sets(stored):
     assert gathered.shape == (2, 1, 1, 1)
 
 
-def test_who_knows_everything_starts_from_the_same_attack(vgg_weights, small_parts, tmp_path):
-    scene = make_scenario(vgg_weights, small_parts, Topology(1, (3, 1, 9)), tmp_path)
+def whole_layer(weights, parts, cache, features=None):
+    """Layer 1 with all its channels; its features are made where none are given."""
+    topology = Topology(1, tuple(range(64)))
+    return make_scenario(weights, parts, topology, cache, features=features)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def few_parts(small_parts):
+    cut = {name: Part(part.images[:40], part.labels[:40]) for name, part in small_parts.items()}
+    return dataclasses.replace(small_parts, **cut, fingerprint="few")
+
+
+@pytest.fixture(scope="module")
+def whole(vgg_weights, few_parts, cache):
+    return whole_layer(vgg_weights, few_parts, cache)
+
+
+def made_by_the_device(scene, images):
+    return jax.jit(scene.knowledge(EVERYTHING).local)(as_float(images))
+
+
+def test_other_classes_pairs_are_as_the_attacked_device_makes_them(
+    vgg_weights, few_parts, whole, cache
+):
+    attacked, other = (
+        whole_layer(vgg_weights, half, cache, features)
+        for half, features in (
+            knowledge_cases.with_rows(few_parts, whole.features, rows)
+            for rows in knowledge_cases.halves(few_parts)
+        )
+    )
+    scene = knowledge_cases.released(attacked, TOPOLOGY)
+    made = knowledge_cases.other_pairs(other, scene)
+    # One local NN made both halves: nothing is to be converted, to the bit.
+    stored = knowledge_cases.released(other, TOPOLOGY).pairs()
+    np.testing.assert_array_equal(made.representations, stored.representations)
+    expected = made_by_the_device(scene, made.images)
+    np.testing.assert_allclose(made.representations, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_another_data_set_s_pairs_are_as_the_attacked_device_makes_them(
+    vgg_weights, few_parts, whole, cache
+):
+    darker = {name: Part(part.images // 3, part.labels) for name, part in few_parts.items()}
+    other = whole_layer(
+        vgg_weights, dataclasses.replace(few_parts, **darker, fingerprint="darker"), cache
+    )
+    assert not np.allclose(other.scales, whole.scales, rtol=0.1)
+    scene = knowledge_cases.released(whole, TOPOLOGY)
+    made = knowledge_cases.other_pairs(other, scene)
+    expected = made_by_the_device(scene, made.images)
+    np.testing.assert_allclose(made.representations, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_who_knows_everything_starts_from_the_same_attack(whole):
+    scene = knowledge_cases.released(whole, TOPOLOGY)
     layer = knowledge_cases.Layer(scene, None, None)
     inner = LinearInversion()
     found = list(knowledge_cases.cases(layer, scene, inner, [], None, False, white_box=True))
@@ -114,6 +180,29 @@ def test_who_knows_everything_starts_from_the_same_attack(vgg_weights, small_par
     assert knowing.knowledge.local is not None
     assert knowing.attack.warm_start is inner
     assert all(case.knowledge.local is None for case in found if case is not knowing)
+
+
+def test_all_attackers_of_a_draw_have_one_key(whole):
+    keys = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Noting:
+        name: str = "noting"
+
+        def fit(self, pairs, knowledge, key):
+            keys.append(jax.random.key_data(key).tolist())
+            return LinearInversion().fit(pairs, knowledge, key)
+
+    layer = knowledge_cases.Layer(
+        whole, PublicLayer.of_features(whole.features, "auxiliary", None), None
+    )
+    scene = knowledge_cases.released(whole, TOPOLOGY)
+    found = knowledge_cases.cases(layer, scene, Noting(), [10, 20], None, False)
+    key = jax.random.key(7)
+    cases = [case for case, _ in knowledge_cases.fitted(found, key)]
+    assert len(cases) == 1 + 1 + 3 + 2
+    # All but the mean image: with pairs, with three guesses, and with fewer pairs.
+    assert keys == [jax.random.key_data(key).tolist()] * 6
 
 
 def run(*arguments):
@@ -167,18 +256,45 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
     assert (tmp_path / "out" / "knowledge.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize(
-    ("flag", "named"),
-    [
-        ("--layers=4,x", "--layers=4,x"),
-        ("--depths=300", "--depths=300"),
-        ("--pool=8", "depths from 1 to 8"),
-        ("--pairs=1", "2 pairs"),
-        ("--inner=guesswork", "--inner=guesswork"),
-    ],
-)
-def test_bad_flags_end_in_one_line(tmp_path, flag, named):
-    done = run(f"--out={tmp_path / 'out'}", flag)
-    assert done.returncode == 1
-    assert named in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+REFUSED = [
+    (["--layers=4,x"], "--layers=4,x"),
+    (["--layers="], "--layers is empty"),
+    (["--layers=2,4,2"], "--layers repeats [2]; give each once"),
+    (["--depths=300"], "--depths=300"),
+    (["--depths="], "--depths is empty"),
+    (["--depths=8,8"], "--depths repeats [8]"),
+    (["--pool=8"], "depths from 1 to 8"),
+    (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --inner=linear"),
+    (["--pairs=2,10", "--inner=strong"], "allowed are 3 pairs and more with --inner=strong"),
+    (["--pairs=10,30,10"], "--pairs repeats [10]"),
+    (["--inner=guesswork"], "--inner=guesswork"),
+    (["--image_size=30"], "image_size is 30; allowed are multiples of 8 from 16 to 1024"),
+    (["--image_size=8"], "image_size is 8"),
+]
+# All in one process, which takes longer to start than to refuse. Nothing is to be computed.
+REFUSING = """
+import json, sys
+import commands
+from experiments import compare_knowledge
+compare_knowledge.load_weights = compare_knowledge.load_parts = None
+for arguments in json.loads(sys.argv[1]):
+    print(commands.run(compare_knowledge, *arguments))
+"""
+
+
+def test_bad_flags_end_in_one_line(tmp_path):
+    given = [[f"--out={tmp_path / 'out'}", *arguments] for arguments, _ in REFUSED]
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSING, json.dumps(given)],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1"] * len(REFUSED)
+    for line, (_, named) in zip(done.stderr.splitlines(), REFUSED, strict=True):
+        assert line.startswith("error: ")
+        assert named in line
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 
 from privynet_jax import training
 from privynet_jax.cells import Cell
@@ -10,7 +11,6 @@ from privynet_jax.data import Part, Parts, as_float
 from privynet_jax.defence_trials import OfAnySign, Trials
 from privynet_jax.defences import ChannelDropout, GaussianNoise, Undefended
 from privynet_jax.execution import default_execution
-from privynet_jax.features import LayerFeatures
 from privynet_jax.grid import Settings
 from privynet_jax.layout import space_to_depth
 from privynet_jax.metrics import psnr_db
@@ -46,7 +46,7 @@ def layer(parts):
     for name, part in parts.items():
         folded = np.asarray(space_to_depth(as_float(part.images), 2))
         stored[name] = np.concatenate([2 * folded, 0.5 * folded[..., :2]], axis=-1)
-    return LayerFeatures(4, tuple(range(14)), stored)
+    return handmade_features(4, range(14), stored)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
 """The defended local NN against its pieces, and features that are one release of it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from noise import noise_parts
 
 from privynet_jax import linear_sums
@@ -24,7 +27,6 @@ from privynet_jax.defended import (
     normalised_local_nn,
     several_copies,
 )
-from privynet_jax.features import LayerFeatures
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
 from privynet_jax.training import Schedule, batch_order
@@ -44,7 +46,7 @@ def parts():
 def layer():
     rng = np.random.default_rng(1)
     stored = {n: np.abs(rng.standard_normal((c, 8, 8, 8))) for n, c in COUNTS.items()}
-    return LayerFeatures(4, tuple(range(10, 18)), {n: np.float16(x) for n, x in stored.items()})
+    return handmade_features(4, range(10, 18), {n: np.float16(x) for n, x in stored.items()})
 
 
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
@@ -103,8 +105,11 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
 def test_features_are_the_defended_channels_of_each_topology(layer, parts):
     """Up to one number per topology, which brings the root mean square to 1."""
     defence = GaussianNoise(0.5, 0.0)
-    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS)
+    scaled = dataclasses.replace(layer, scales=np.arange(10, 18, dtype=np.float32))
+    found = defended_features(scaled, parts, [FIRST, SECOND], defence, KEYS)
     for topology in (FIRST, SECOND):
+        scales = found.scales[found.positions(topology.channels)]
+        np.testing.assert_array_equal(scales, topology.channels)  # each channel's own number
         clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(topology.channels)]
         expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
         x = found.parts["auxiliary"][:][..., found.positions(topology.channels)]
@@ -183,7 +188,7 @@ def test_trained_attackers_meet_every_copy_in_an_epoch(parts):
 
 
 def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
-    topology, defence = Topology(4, (0, 5)), Arden(nullify=0.5, clip=1e9, scale=0.0)
+    topology, defence = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
     local = normalised_local_nn(vgg_weights.params, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
     found = defended_features(layer, parts, [topology], defence, [KEY], copies=2, local=[local])

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from jax import export
 
 from privynet_jax import features
 from privynet_jax.data import Part, Parts, as_float
-from privynet_jax.features import LayerFeatures, extractor, image_features, needed_channels
+from privynet_jax.features import extractor, image_features, needed_channels
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
 
@@ -73,11 +74,11 @@ def test_gathering_picks_images_and_channels_and_pads_with_zeros():
     # The value tells its place: 100 * image + 10 * row + column + channel / 8, exact in float16.
     image, row, column, channel = np.indices((4, 3, 2, 5))
     stored = np.float16(100 * image + 10 * row + column + channel / 8)
-    layer = LayerFeatures(4, (10, 20, 30, 40, 50), {"test": stored})
+    layer = handmade_features(4, (10, 20, 30, 40, 50), {"test": stored})
     positions = layer.positions((40, 10))
     assert positions.tolist() == [3, 0]
     # In whatever order the channels are kept.
-    shuffled = LayerFeatures(4, (30, 10, 50, 20, 40), {"test": stored})
+    shuffled = handmade_features(4, (30, 10, 50, 20, 40), {"test": stored})
     assert shuffled.positions((40, 10, 50)).tolist() == [4, 1, 2]
     for missing in ((40, 5), (15,), (60,)):
         with pytest.raises(ValueError, match="Expected channels out of"):
@@ -94,6 +95,8 @@ def test_images_as_features_have_unit_mean_square_on_auxiliary_images(small_part
     assert (layer.num_layers, layer.channels) == (0, (0, 1, 2))
     images = np.float64(small_parts.auxiliary.images) / 255
     scale = 1 / np.sqrt(np.square(images).mean(axis=(0, 1, 2)))
+    np.testing.assert_allclose(layer.scales, scale, rtol=1e-4)  # float32 sums
+    assert layer.scales.dtype == np.float32
     for name, part in small_parts.items():
         stored = layer.parts[name][:]
         assert (stored.shape, stored.dtype) == (part.images.shape, np.float16)

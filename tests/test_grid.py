@@ -6,6 +6,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 
 from privynet_jax import grid, group, linear, metrics
 from privynet_jax.cache import load_features
@@ -13,7 +14,7 @@ from privynet_jax.cells import Cell, grid_cells
 from privynet_jax.data import Part, Parts, as_float
 from privynet_jax.errors import UserError
 from privynet_jax.execution import default_execution
-from privynet_jax.features import LayerFeatures, needed_channels
+from privynet_jax.features import needed_channels
 from privynet_jax.layout import space_to_depth
 from privynet_jax.mapping import DoesNotFitError, MappedTask
 from privynet_jax.models import attacker, cloud_nn
@@ -261,7 +262,7 @@ def folded_features(parts, change=lambda x: x):
         name: np.float16(change(np.asarray(space_to_depth(as_float(part.images), 2))))
         for name, part in parts.items()
     }
-    return {4: LayerFeatures(4, tuple(range(12)), stored)}
+    return {4: handmade_features(4, range(12), stored)}
 
 
 ALL_TWELVE = Cell(Topology(4, tuple(range(12))), 0)

@@ -6,11 +6,11 @@ import functools
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from noise import noise_parts
 
 from privynet_jax import group, training
 from privynet_jax.execution import Execution
-from privynet_jax.features import LayerFeatures
 from privynet_jax.group import Group, Member
 from privynet_jax.group_checkpoints import GroupCheckpoint
 from privynet_jax.inputs import LayerInputs
@@ -44,7 +44,7 @@ def layer():
     rng = np.random.default_rng(1)
     shapes = {name: (count, 4, 4, CHANNELS) for name, count in COUNTS.items()}
     stored = {n: rng.integers(0, 4, shape).astype(np.float16) for n, shape in shapes.items()}
-    return LayerFeatures(3, tuple(range(CHANNELS)), stored)
+    return handmade_features(3, range(CHANNELS), stored)
 
 
 def members(extras):

@@ -39,6 +39,20 @@ def test_distinct_channels_are_all_found(distinct):
     assert guess.confidence.min() > 0.5
 
 
+def test_a_single_candidate_is_no_question(distinct):
+    release, layer, truth = distinct
+    first = release.chosen(np.array([0]))
+    for known in ({"candidates": truth[:1]}, {"candidates": [], "core": truth[:1]}):
+        guess = guess_channels(first, layer, ascending=True, **known)
+        assert guess.channels == (truth[0],)
+        assert guess.confidence.tolist() == [1]
+        assert guess.ranking.tolist() == [[truth[0]]]
+        assert guess.share_found(truth[:1]) == guess.share_found(truth[:1], top=5) == 1
+    # Of two candidates one is guessed as ever.
+    pair = guess_channels(first, layer, candidates=[truth[0], truth[1]])
+    assert pair.channels == (truth[0],)
+
+
 def noise_release(seed, copies=64):
     """Channels that nothing tells apart: independent noise of one kind."""
     stream = np.random.default_rng(seed)

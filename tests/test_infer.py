@@ -8,6 +8,7 @@ from absl import app, flags
 from absl.testing import flagsaver
 
 from experiments import cli, infer
+from privynet_jax.errors import UserError
 
 
 @pytest.fixture
@@ -82,10 +83,11 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         "--inferences=reidentification",
         f"--out={out}",
         *places(tiny_run),
-        "--candidates=20",
     )
     assert status is None
     assert "attribute" not in output
+    # Of 20 test images, the usual 100 candidates are as many as there are.
+    assert all(row["variant"].endswith("among 20") for row in table(out))
     cells = [(row["num_layers"], row["depth"], row["draw"]) for row in table(out)]
     assert cells == [("2", "3", "0")] * 9 + [("4", "3", "0")] * 9
 
@@ -100,6 +102,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),
         (["--workdir={run}", "--inferences=theft"], "allowed are attribute, reidentification"),
         (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
+        (["--workdir={run}", "--candidates="], "--candidates=; allowed are whole numbers"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
         (["--workdir={run}", "--candidates=few"], "--candidates=few: expected whole numbers"),
         (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
@@ -121,6 +124,28 @@ def test_what_makes_no_sense_is_one_line(
     assert message in error
     assert error.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--inferences=membership", "--candidates=1000"], infer.Settings.candidates),
+        (["--inferences=reidentification"], (20,)),
+        (["--inferences=reidentification", "--candidates=2,7"], (2, 7)),
+    ],
+)
+def test_candidates_are_those_asked_for_or_as_many_as_there_are(
+    tiny_run, command, monkeypatch, arguments, expected
+):
+    seen = []
+
+    def stop(run, settings, chosen):
+        seen.append(settings.candidates)
+        raise UserError("enough")
+
+    monkeypatch.setattr(infer, "_suite", stop)
+    command(f"--workdir={tiny_run.workdir}", *places(tiny_run), *arguments)
+    assert seen == [expected]
 
 
 @pytest.mark.parametrize(

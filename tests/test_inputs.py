@@ -6,11 +6,11 @@ import threading
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 
 from privynet_jax.batches import fetch
 from privynet_jax.data import Part, Parts
 from privynet_jax.execution import Execution
-from privynet_jax.features import LayerFeatures
 from privynet_jax.inputs import LayerInputs, one_ahead
 
 COUNTS = {"target": 9, "auxiliary": 8, "validation": 3, "test": 5}
@@ -35,7 +35,7 @@ def parts():
 def layer():
     rng = np.random.default_rng(1)
     stored = {n: rng.normal(size=(c, 2, 2, 5)).astype(np.float16) for n, c in COUNTS.items()}
-    return LayerFeatures(5, tuple(range(5)), stored)
+    return handmade_features(5, range(5), stored)
 
 
 def inputs_with(layer, parts, resident_bytes):

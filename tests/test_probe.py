@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from sklearn.linear_model import Ridge
 
-from privynet_jax.features import LayerFeatures
 from privynet_jax.probe import RIDGES, fit_probe, gather_probe_sums, pool_part, probe_scores
 
 CLASSES, CHANNELS = 4, 5
@@ -27,7 +27,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def layer(data):
-    return LayerFeatures(4, tuple(range(CHANNELS)), {name: x for name, (x, _) in data.items()})
+    return handmade_features(4, range(CHANNELS), {name: x for name, (x, _) in data.items()})
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_silent_channel_counts_for_nothing(data):
     x, labels = data["target"]
     silent = x.copy()
     silent[..., 1] = 0  # it responds on test images alone
-    layer = LayerFeatures(4, tuple(range(CHANNELS)), {"target": silent})
+    layer = handmade_features(4, range(CHANNELS), {"target": silent})
     probe = fit_probe(gather_probe_sums(layer, labels, CLASSES), (1, 3), width=2)
     np.testing.assert_array_equal(probe.weights[:, 0], 0)
     assert np.isfinite(probe.weights).all()

@@ -1,5 +1,7 @@
 """One topology under attack: everybody's share of the data, and the score."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.scenario import OBSERVED_IMAGES, make_scenario, measure
-from privynet_jax.data import as_float
+from privynet_jax.data import Part, as_float
 from privynet_jax.metrics import psnr_db
 from privynet_jax.topology import Topology
 
@@ -48,6 +50,23 @@ def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
     np.testing.assert_array_equal(pairs.images, small_parts.auxiliary.images[:7])
     assert len(scene.images_alone().representations) == 0
     assert len(scene.images_alone().images) == len(small_parts.auxiliary)
+
+
+def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
+    scene, vgg_weights, small_parts, tmp_path
+):
+    few = {name: Part(part.images[:9], part.labels[:9]) for name, part in small_parts.items()}
+    channels, features = (40, 9), scene.features
+    found = make_scenario(
+        vgg_weights,
+        dataclasses.replace(small_parts, **few),
+        Topology(2, channels),
+        tmp_path,
+        features=features,
+    )
+    np.testing.assert_array_equal(found.scales, features.scales[features.positions(channels)])
+    np.testing.assert_array_equal(found.scales, scene.scales[[2, 0]])
+    assert not list(tmp_path.iterdir())
 
 
 def test_representations_have_a_root_mean_square_of_about_one(scene):

@@ -3,12 +3,13 @@
 import jax
 import numpy as np
 import pytest
+from handmade_layers import handmade_features
 from scipy import special
 from sklearn.linear_model import Ridge
 
 from privynet_jax import linear
 from privynet_jax.data import as_float
-from privynet_jax.features import LayerFeatures, extractor
+from privynet_jax.features import extractor
 from privynet_jax.linear_sums import linear_statistics
 from privynet_jax.partition import spread_over_classes
 from privynet_jax.subset_scores import SubsetScorer, _field_numbers
@@ -25,7 +26,7 @@ def layer(small_parts, vgg_weights):
     for name, part in small_parts.items():
         raw = np.asarray(extract(vgg_weights.params, as_float(part.images))[NUM_LAYERS])
         arrays[name] = np.float16(raw / np.sqrt(np.mean(raw**2)))
-    return LayerFeatures(NUM_LAYERS, tuple(range(128)), arrays)
+    return handmade_features(NUM_LAYERS, range(128), arrays)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_fields_are_means_and_deviations(layer, small_parts):
 @pytest.mark.parametrize(("side", "fields"), [(1, 1), (2, 2), (7, 4)])
 def test_small_and_odd_sides(layer, side, fields):
     cut = {name: rows[:, :side, :side] for name, rows in layer.parts.items()}
-    small = LayerFeatures(NUM_LAYERS, layer.channels, cut)
+    small = handmade_features(NUM_LAYERS, layer.channels, cut)
     numbers = _field_numbers(small, "test", np.arange(3))
     assert numbers.shape == (3, 128, 2 * fields**2)
     assert np.isfinite(numbers).all()

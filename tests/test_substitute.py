@@ -4,14 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from handmade_layers import distinct_layer, pictures, represented
+from handmade_layers import distinct_layer, handmade_features, pictures, represented
 
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
 from privynet_jax.attacks.interface import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.substitute import GUESSES, PublicLayer, Substitute
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
-from privynet_jax.features import LayerFeatures
 from privynet_jax.metrics import psnr_db
 
 LAYER = distinct_layer(24)
@@ -86,7 +85,7 @@ def test_channels_of_a_candidate_set_are_drawn_from_it():
 
 def test_cached_features_are_what_the_network_gives():
     everything = represented(LAYER, OWN, range(24), np.linspace(0.5, 2, 24))
-    features = LayerFeatures(1, tuple(range(24)), {"auxiliary": everything})
+    features = handmade_features(1, range(24), {"auxiliary": everything})
     cached = PublicLayer.of_features(features, "auxiliary", None)
     run = PublicLayer.of_network(LAYER, OWN)
     np.testing.assert_allclose(cached.represent(TRUTH), run.represent(TRUTH), atol=1e-4)

@@ -9,6 +9,7 @@ The mean image is no attack: it is what an attack must beat to have learnt anyth
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,13 +48,15 @@ class LinearInversion:
     """Ridge regression of each block of pixels on the 3 x 3 representation around it (`linear`)."""
 
     name: str = "linear"
+    least_pairs: ClassVar[int] = 2  # one to fit, one to choose the ridge on
 
     def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedLinear:
         """Solves the normal equations; see `interface.Attack.fit`."""
         count = len(pairs.representations)
-        if count < 2:
+        if count < self.least_pairs:
             raise UserError(
-                f"the attack {self.name} was given {count} pairs; allowed are 2 or more"
+                f"the attack {self.name} was given {count} pairs; allowed are {self.least_pairs} "
+                "or more"
             )
         fitted = max(1, count - max(1, round(HELD_OUT * count)))
         sums = functools.partial(_sums, pairs)

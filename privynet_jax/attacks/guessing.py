@@ -83,6 +83,8 @@ def guess_channels(
             the layer, or the two statistics are of maps of different sizes.
     """
     allowed = _allowed(candidates, core, release, layer)
+    if len(allowed) == 1:  # nothing to guess, nor any difference between channels to guess by
+        return Guess((int(allowed[0]),), np.ones(1), allowed[None])
     ours = layer.chosen(allowed)
     bonus = _bonus(np.isin(allowed, np.asarray(core, int)))
     alone = _cost_alone(release, ours)

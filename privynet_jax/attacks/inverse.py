@@ -12,6 +12,7 @@ learning rate are chosen by `tuning` within one budget.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -59,20 +60,23 @@ class InverseNetwork:
         capacities: networks that compete.
         budget: for all of them together.
         rate_factors: multiples of each capacity's learning rate that compete, best guess first.
+        least_pairs: one is held out, and the linear start needs two.
     """
 
     name: str
     capacities: tuple[Capacity, ...]
     budget: Budget
     rate_factors: tuple[float, ...] = (1.0,)
+    least_pairs: ClassVar[int] = LinearInversion.least_pairs + 1
 
     def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedInverse:
         """Chooses and trains; see `interface.Attack.fit`. Needs no knowledge beside pairs."""
-        fitted_on, held_out = hold_out(pairs, jax.random.fold_in(key, 0))
-        if len(fitted_on.images) < 2:
+        if len(pairs.images) < self.least_pairs:
             raise UserError(
-                f"the attack {self.name} was given {len(pairs.images)} pairs; allowed are 3 or more"
+                f"the attack {self.name} was given {len(pairs.images)} pairs; allowed are "
+                f"{self.least_pairs} or more"
             )
+        fitted_on, held_out = hold_out(pairs, jax.random.fold_in(key, 0))
         start = LinearInversion().fit(fitted_on, knowledge, key).attack
         size = pairs.images.shape[1]
         candidates = [

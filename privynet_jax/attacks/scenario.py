@@ -24,7 +24,6 @@ from privynet_jax.attacks.interface import (
 )
 from privynet_jax.cache import load_features
 from privynet_jax.data import Parts, as_float
-from privynet_jax.extraction import calibrate
 from privynet_jax.features import LayerFeatures
 from privynet_jax.selection import all_channels
 from privynet_jax.split import local_nn
@@ -47,14 +46,17 @@ class Scenario:
         parts: the images; `features` are theirs.
         weights: of VGG16.
         features: of the topology's layer, with at least its channels.
-        scales: float32 [depth], which normalise the released channels; the owner's secret.
     """
 
     topology: Topology
     parts: Parts
     weights: PretrainedWeights
     features: LayerFeatures
-    scales: np.ndarray
+
+    @property
+    def scales(self) -> np.ndarray:
+        """Of the released channels, which they normalise, float32 [depth]; the owner's secret."""
+        return self.features.scales[self.features.positions(self.topology.channels)]
 
     def representations(self, part: str, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Returns normalised representations of a part, float32 [n, h, w, depth].
@@ -124,10 +126,7 @@ def make_scenario(
     if features is None:
         union = {num_layers: tuple(sorted(topology.channels))}
         features = load_features(weights, parts, union, cache_dir, dtype=dtype)[num_layers]
-    # Those of the cache: limited against the channels that it holds.
-    coding = calibrate(weights, parts, {num_layers: features.channels}, "float32")[num_layers]
-    scales = coding.scales[features.positions(topology.channels)]
-    return Scenario(topology, parts, weights, features, scales)
+    return Scenario(topology, parts, weights, features)
 
 
 def measure(

@@ -44,6 +44,8 @@ ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
 _MOST_STATISTICS = 1024
 _AT_ONCE = 64
+# Folded into the key for guesses, apart from what attacks derive from it.
+_GUESS = 2**31 - 1
 
 
 class PublicLayer:
@@ -184,7 +186,7 @@ class Substitute:
                 f"the attack {self.name} was given the knowledge {knowledge.name!r}; it needs the "
                 "layer and representations without images; give 'network but not channels'"
             )
-        guess_key, inner_key = jax.random.split(key)
+        guess_key = jax.random.fold_in(key, _GUESS)
         stream = np.random.default_rng(np.asarray(jax.random.key_data(guess_key)))
         public = self.public or PublicLayer.of_network(knowledge.layer, pairs.images)
         if public.count != len(pairs.images):
@@ -200,7 +202,9 @@ class Substitute:
             made = public.represent(guess.channels)
         # The release's own scale, which it was normalised to on images that nobody else knows.
         made *= _rms(observed)
-        fitted = self.inner.fit(Pairs(made, pairs.images), Knowledge(PAIRS), inner_key)
+        # With the key itself, the inner attack differs from the same attack on real pairs, fitted
+        # with that key, by the pairs alone: their comparison tells what the guess costs.
+        fitted = self.inner.fit(Pairs(made, pairs.images), Knowledge(PAIRS), key)
         confidence = 0.0 if guess is None else float(np.mean(guess.confidence))
         return FittedSubstitute(fitted, guess, {**fitted.report, "confidence": confidence})
 
