@@ -21,6 +21,9 @@ from privynet_jax.weights import PretrainedWeights, load_weights
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
 jax.config.update("jax_num_cpu_devices", 2)
+# Most tests compile much and compute little. Commands that they start follow the environment.
+jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 # Tests compile the same programs again and again, in this process and in those that they start:
 # with a folder of what XLA has made, each is compiled once. pytest-xdist's workers find the one of
 # the process that started them in the environment.
@@ -32,6 +35,19 @@ for _name, _value in {
 }.items():
     jax.config.update(_name, _value)
     os.environ[_name.upper()] = str(_value)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _optimised_where_asked(request):
+    """Modules with `pytestmark = pytest.mark.computes` have their programs compiled as users do."""
+    if request.node.get_closest_marker("computes") is None:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+        yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

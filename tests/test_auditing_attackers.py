@@ -113,6 +113,7 @@ def test_the_white_box_is_scored_on_the_same_test_images():
     np.testing.assert_array_equal(auditing_attackers._white_box_rows(9, SEED), np.arange(9))
 
 
+@pytest.mark.slow
 def test_the_real_white_box(attack):
     """Noise of 16 x 16 pixels and three channels of layer 2: it is no worse than its start."""
     network, found = attack("residual", "white box")

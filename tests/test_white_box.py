@@ -24,6 +24,7 @@ from privynet_jax.results import CONVERGED_PERCENT
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
 
+pytestmark = pytest.mark.computes
 KEY = jax.random.key(0)
 QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6)
 _MATRIX = np.float32(np.random.default_rng(0).normal(size=(12, 12)) / 3 + np.eye(12))
@@ -59,7 +60,15 @@ def test_the_two_ways_to_write_the_invertible_network_agree():
 
 
 @pytest.mark.parametrize(
-    "attack", [WhiteBox(MeanImage(), steps=200, tuning_images=3), QUICK(LinearInversion())]
+    "attack",
+    [
+        pytest.param(
+            WhiteBox(MeanImage(), steps=200, tuning_images=3),
+            marks=pytest.mark.slow,
+            id="mean image",
+        ),
+        pytest.param(QUICK(LinearInversion()), id="linear"),
+    ],
 )
 def test_an_invertible_local_nn_is_inverted(attack):
     check_inverts(attack, knowledge=everything(invertible_local))
