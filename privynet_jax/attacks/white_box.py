@@ -125,7 +125,13 @@ class WhiteBox:
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
     ) -> dict[str, str | float | int | bool]:
         falling = found["falling_percent_per_doubling"]
+        # What starts from an unfinished attack may still gain from finishing that.
+        converged = bool(warm.report.get("converged", True))
         return {
+        if choice is None:  # the answer is the warm start's, whatever became of the optimisation
+            falling = float(warm.report.get("falling_percent_per_doubling", 0.0))
+        else:
+            converged = converged and falling <= CONVERGED_PERCENT
             "warm_start": self.warm_start.name,
             "tv_weight": choice.tv_weight if choice else 0.0,
             "prior_weight": choice.prior_weight if choice else float("inf"),
@@ -133,8 +139,8 @@ class WhiteBox:
             # L-BFGS finds its own; 1 is a full step of Newton's method.
             "learning_rate": 1.0,
             **found,
-            # What starts from an unfinished attack may still gain from finishing that.
-            "converged": falling <= CONVERGED_PERCENT and bool(warm.report.get("converged", True)),
+            "falling_percent_per_doubling": falling,
+            "converged": converged,
         }
 
 
@@ -160,7 +166,7 @@ class _Tuning:
         left = self._ranked(grid, few, steps // 8)[:8]
         left = self._ranked(left, some, steps // 4)[:2]
         for _ in range(2):
-            left = self._ranked(_around(left[0]) + left[1:], some, steps // 2)[:2]
+            left = self._ranked(_distinct([*_around(left[0]), *left[1:]]), some, steps // 2)[:2]
         matched = {choice: self._match([choice], count, steps) for choice in left}
         scores = {choice: self._psnr_db(found.images).mean() for choice, found in matched.items()}
         winner = max(left, key=scores.__getitem__)
@@ -200,7 +206,15 @@ def _around(choice: Choice) -> list[Choice]:
     tv, prior = choice
     factors = (_REFINEMENT, 1 / _REFINEMENT)
     beside = [Choice(tv * f, prior) for f in factors] + [Choice(tv, prior * f) for f in factors]
-    return list(dict.fromkeys([choice, *beside]))
+    return _distinct([choice, *beside])
+
+
+def _distinct(choices: Sequence[Choice]) -> list[Choice]:
+    """The first of those that are equal, or differ by the rounding of a factor and its inverse."""
+    found: dict[tuple[str, ...], Choice] = {}
+    for choice in choices:
+        found.setdefault(tuple(f"{weight:.6g}" for weight in choice), choice)
+    return list(found.values())
 
 
 def _falling_percent_per_doubling(matched: Matched) -> float:
