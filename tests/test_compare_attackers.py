@@ -5,6 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
+import pytest
+
+from experiments import compare_attackers
+
 PROJECT = Path(__file__).parents[1]
 
 
@@ -36,6 +41,13 @@ def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weig
     assert all(5 < float(row["psnr_db"]) <= float(row["p95_db"]) < 60 for row in rows)
     assert (out / "attackers.png").read_bytes().startswith(b"\x89PNG")
     assert "residual" in done.stdout
+
+
+@pytest.mark.parametrize("factors", ["0", "1,-1", "nan", ""])
+def test_rates_that_train_nothing_end_in_one_line(tmp_path, run_command, monkeypatch, factors):
+    monkeypatch.setattr(compare_attackers, "load_parts", None)  # nothing is computed
+    done = run_command(compare_attackers, f"--out={tmp_path}", f"--rate_factors={factors}")
+    commands.refused(done, f"--rate_factors={factors}: allowed are ")
 
 
 def test_unknown_attackers_end_in_one_line(tmp_path):

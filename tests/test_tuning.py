@@ -70,6 +70,12 @@ def test_nothing_but_diverging_candidates_is_refused():
     task = dataclasses.replace(TASK, loss=lambda estimates, _: jnp.nan * jnp.mean(estimates))
     with pytest.raises(UserError, match=r"diverged at every learning rate.*give lower ones"):
         tuned([0.1, 0.2], Budget(steps=20, batch_size=4), task=task)
+@pytest.mark.parametrize("rate", [0.0, -1e-3, np.inf, np.nan])
+def test_a_rate_that_trains_nothing_is_refused(rate):
+    with pytest.raises(UserError, match=r"learning rate \S+ of the network any; allowed are"):
+        Candidate("any", TASK, rate)
+
+
 
 
 def test_convergence_is_the_fall_per_doubling():

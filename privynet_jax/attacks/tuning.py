@@ -80,10 +80,21 @@ class Candidate:
         learning_rate: the peak.
     """
 
+    Raises:
+        UserError: the learning rate is not a positive number.
+
     capacity: str
     task: Task
     learning_rate: float
 
+
+    def __post_init__(self) -> None:
+        # A network that never moves would pass for one that has converged.
+        if not (0 < self.learning_rate < math.inf):
+            raise UserError(
+                f"learning rate {self.learning_rate:g} of the network {self.capacity}; allowed "
+                "are positive numbers; multiples of its usual rate from 0.1 to 10 are worth trying"
+            )
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tuned:
