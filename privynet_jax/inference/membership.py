@@ -152,7 +152,7 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits: float [N, classes].
         labels: int [N].
     """
-    z = np.float64(logits)
+    z = np.array(logits, np.float64)  # always a copy: it is written to
     rows = np.arange(len(z))
     own = z[rows, labels]
     z[rows, labels] = -np.inf
