@@ -6,7 +6,9 @@ candidate, larger for likelier members:
 
 * loss: the log-probability of the label (Yeom et al. 2018, arXiv:1709.01604);
 * offline LiRA (Carlini et al. 2022, arXiv:2112.03570): the same as a logit, against its
-  distribution under shadow networks that never saw the candidate;
+  distribution under shadow networks that never saw the candidate. Here it is a lower bound: the
+  shadows learn from halves of the attacker's images, for proportionally fewer steps than the
+  network under attack, so they are less trained than what they stand for;
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
   not; stronger, but it takes shadows trained on the candidates themselves.
 
@@ -82,7 +84,8 @@ def attack(
         own: the attacker's, disjoint from both; offline shadows learn from halves of it.
         num_classes: how many values a label may have.
         image_size: side of the images, in pixels.
-        schedule: of the cloud NN; shadows see their examples as many times.
+        schedule: of the cloud NN; shadows see their examples as many times, so those that have
+            fewer take fewer steps.
         key: of all that is random.
         shadows: networks per kind of LiRA; even.
         width: channels of the networks.
