@@ -26,6 +26,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.inference import classifiers, roc
 from privynet_jax.inference.rates import Rate
+from privynet_jax.row_views import JoinedRows
 from privynet_jax.training import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
@@ -34,9 +35,9 @@ FALSE_POSITIVES = 0.01
 
 
 class Labelled(NamedTuple):
-    """Representations float [N, h, w, D] with labels int [N]."""
+    """Representations float [N, h, w, D], or what reads their rows, with labels int [N]."""
 
-    representations: np.ndarray
+    representations: Any
     labels: np.ndarray
 
 
@@ -102,7 +103,7 @@ def attack(
     """
     if shadows < 2 or shadows % 2:
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
-    pool = Labelled(*(np.concatenate(both) for both in zip(members, others, strict=True)))
+    pool = joined(members, others)
     count = len(members.labels)
     keys = jax.random.split(key, 6)
 
@@ -141,6 +142,12 @@ def attack(
             of_members, of_others = np.split(scores[name], [count])
             found[title + name] = Membership.of_scores(of_members, of_others)
     return found
+
+
+def joined(first: Labelled, second: Labelled) -> Labelled:
+    """Returns the one after the other, without a copy of their representations."""
+    representations = JoinedRows(first.representations, second.representations)
+    return Labelled(representations, np.concatenate([first.labels, second.labels]))
 
 
 def networks(shadows: int) -> int:
