@@ -43,6 +43,7 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell, grid_cells, training_key
 from privynet_jax.data import as_float, load_parts
+from privynet_jax.errors import UserError
 from privynet_jax.features import needed_channels
 from privynet_jax.files import write_atomically
 from privynet_jax.metrics import psnr_db
@@ -77,7 +78,7 @@ def main() -> None:
     # Before anything is computed, which drawing channels already does.
     cli.use_cpu_cores(at_most=_BATCH.value)
     budget = Budget(_STEPS.value, None if _STEPS.value else _SECONDS.value, _BATCH.value)
-    attacks = _attacks(budget, cli.numbers(_RATES))
+    attacks = _attacks(budget, _rate_factors())
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     scenes = _scenarios(cells)
@@ -98,6 +99,17 @@ def main() -> None:
     write_atomically(out / "attackers.png", _picture(originals, shown))
     print(aligned(rows))
     print(f"attackers.csv and attackers.png are in {out}.")
+
+
+def _rate_factors() -> tuple[float, ...]:
+    factors = cli.numbers(_RATES)
+    if not factors or min(factors) <= 0:
+        given = ",".join(_RATES.value)
+        raise UserError(
+            f"--{_RATES.name}={given}: allowed are positive numbers, one or more; 1 stands for a "
+            "network's usual rate"
+        )
+    return factors
 
 
 def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:

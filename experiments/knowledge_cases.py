@@ -178,4 +178,4 @@ def other_pairs(whole: Scenario, scene: Scenario) -> Pairs:
     """
     theirs = released(whole, scene.topology)
     made = theirs.pairs()
-    return Pairs(made.representations * (scene.scales / theirs.scales), made.images)
+    return Pairs(made.representations[:] * (scene.scales / theirs.scales), made.images)

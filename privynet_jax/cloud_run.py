@@ -26,6 +26,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.execution import data_parallel
 from privynet_jax.group_checkpoints import GroupCheckpoint, TrainingProgress
 from privynet_jax.models import CloudNN
+from privynet_jax.row_views import ChosenRows
 
 # Of a whole run, equally spaced.
 VALIDATIONS = 20
@@ -153,7 +154,7 @@ class CloudRun:
         before = self.history[-1].step if self.history else 0
         loss = float(self._losses[before : self.step].mean(dtype=np.float64))
         answers = self._data.labels[self._data.validation]
-        held_out = _RowsOf(self._data.representations, self._data.validation)
+        held_out = ChosenRows(self._data.representations, self._data.validation)
         logits = jnp.asarray(self._evaluated.logits(self._state.params, held_out))
         right = np.asarray(metrics.correct(logits, answers), np.float64)
         validation_loss = float(self._task.loss(logits, jnp.asarray(answers)))
@@ -167,17 +168,6 @@ class CloudRun:
         self.history.append(now)
         if best_of(self.history) is now:
             self._best = [np.array(leaf) for leaf in jax.tree.leaves(self._state.params)]
-
-
-class _RowsOf:
-    """Chosen rows of what reads rows, read when they are asked for."""
-
-    def __init__(self, stored: Any, rows: np.ndarray) -> None:
-        self._stored, self._rows = stored, rows
-        self.shape = (len(rows), *stored.shape[1:])
-
-    def __getitem__(self, which: slice) -> np.ndarray:
-        return self._stored[self._rows[which]]
 
 
 def best_of(history: Sequence[Validation]) -> Validation:

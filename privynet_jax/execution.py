@@ -134,6 +134,17 @@ def nbytes(array: Any) -> int:
     return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
+def at_once(most: int, each: int, limit: int) -> int:
+    """Returns how many things to hold at once: at most so many, and at least one.
+
+    Args:
+        most: however small they are.
+        each: bytes of one.
+        limit: bytes of all of them.
+    """
+    return max(1, min(most, limit // max(1, each)))
+
+
 def on_cpu() -> bool:
     """Whether the local devices are CPU cores rather than accelerators."""
     return jax.local_devices()[0].platform == "cpu"

@@ -16,6 +16,7 @@ import numpy as np
 
 from privynet_jax import termination, training
 from privynet_jax.curve import Curve, falling_percent
+from privynet_jax.execution import at_once
 from privynet_jax.group_checkpoints import GroupCheckpoint, TrainingProgress
 from privynet_jax.inputs import LayerInputs, one_ahead
 from privynet_jax.mapping import MappedTask
@@ -197,7 +198,7 @@ class Group:
         pixels = math.prod(self._inputs.parts.test.images.shape[1:])
         values = pixels + math.prod(self._inputs.fetched_shape)
         of_device = 4 * values * self._execution.cells_per_device
-        return max(1, min(EVALUATION_BATCH, _EVALUATION_BYTES // of_device))
+        return at_once(EVALUATION_BATCH, of_device, _EVALUATION_BYTES)
 
     def _resident(self, task: MappedTask, part: str) -> Any:
         return self._inputs.resident(part, task.task.targets)

@@ -12,6 +12,7 @@ from attack_checks import (
 )
 
 from privynet_jax import linear
+from privynet_jax.attacks import closed_form
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
 from privynet_jax.attacks.interface import PAIRS, Knowledge, Pairs
 from privynet_jax.data import as_float
@@ -24,6 +25,16 @@ def test_an_invertible_local_nn_is_inverted():
 
 def test_there_is_nothing_to_learn_from_constants():
     check_learns_nothing_from_constants(LinearInversion())
+
+
+def test_large_images_are_inverted_piece_by_piece(monkeypatch):
+    images = smooth_images(7)
+    stored = np.float16(invertible(images))
+    fitted = LinearInversion().fit(Pairs(stored, images), Knowledge(), jax.random.key(0))
+    whole = fitted.reconstruct(np.float32(stored))
+    monkeypatch.setattr(closed_form, "_INVERTED_BYTES", 2 * 4 * stored[0].size)
+    np.testing.assert_allclose(fitted.reconstruct(stored), whole, atol=1e-5)
+    assert fitted.reconstruct(stored[:0]).shape == (0, 16, 16, 3)
 
 
 def test_there_is_nothing_to_learn_from_shuffled_pairs():

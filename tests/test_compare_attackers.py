@@ -43,6 +43,13 @@ def test_attackers_are_compared_on_equal_terms(
     assert last in done.output
 
 
+@pytest.mark.parametrize("factors", ["0", "1,-1", "nan", ""])
+def test_rates_that_train_nothing_end_in_one_line(tmp_path, run_command, monkeypatch, factors):
+    monkeypatch.setattr(compare_attackers, "load_parts", None)  # nothing is computed
+    done = run_command(compare_attackers, f"--out={tmp_path}", f"--rate_factors={factors}")
+    refused(done, f"--rate_factors={factors}: allowed are ")
+
+
 def test_unknown_attackers_end_in_one_line(run_command, tmp_path):
     done = run_command(
         compare_attackers, f"--out={tmp_path}", "--attackers=strong,stronger", "--steps=1"

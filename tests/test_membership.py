@@ -30,6 +30,9 @@ def test_confidences_are_logits_of_probabilities():
     logits, labels = stream.normal(size=(20, 5)), stream.integers(5, size=20)
     p = special.softmax(logits, axis=1)[np.arange(20), labels]
     np.testing.assert_allclose(confidence(logits, labels), special.logit(p))
+    # Its arguments stay as they are.
+    np.testing.assert_array_equal(confidence(logits, labels), confidence(logits, labels))
+    assert np.isfinite(logits).all()
     # Where the probability rounds to 1, its logit does not become infinite.
     assert confidence(np.array([[100.0, 0.0]]), np.array([0])) == pytest.approx(100)
 

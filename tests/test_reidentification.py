@@ -6,8 +6,15 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
+from privynet_jax.inference import reidentification
 from privynet_jax.inference.rates import mean_rate, median_rate
-from privynet_jax.inference.reidentification import grids, pixels, reidentify, similarities
+from privynet_jax.inference.reidentification import (
+    grids,
+    pixels,
+    pooled,
+    reidentify,
+    similarities,
+)
 
 KEY = jax.random.key(3)
 COUNT = 200
@@ -64,6 +71,31 @@ def test_copies_of_a_picture_share_its_place(images):
     assert (found.top1[0], found.ranks[0]) == (pytest.approx(1 / 3), 2)
 
 
+def test_blocks_of_any_size_find_the_same(images, layer, monkeypatch):
+    noisy = pixels(images) + np.random.default_rng(2).normal(0, 1.0, (COUNT, 192))
+
+    def everything():
+        found = reidentify(noisy, pixels(images), np.arange(COUNT), 50, KEY)
+        return found.ranks, found.top1, pooled(layer)
+
+    whole, alike = everything(), similarities(layer)
+    monkeypatch.setattr(reidentification, "_BYTES_AT_ONCE", 7 * 8 * 192)  # seven pictures
+    for ours, theirs in zip(everything(), whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # Lengths are sums in float32, whose order differs.
+    np.testing.assert_allclose(similarities(layer), alike, atol=1e-6)
+
+
+def test_images_as_bytes_are_found_as_numbers_are(images):
+    stored = np.uint8(255 * images)
+    noisy = np.float32(stored) + np.random.default_rng(2).normal(0, 200, stored.shape)
+    found, expected = (
+        reidentify(pixels(noisy / scale), gallery, np.arange(COUNT), COUNT, KEY)
+        for scale, gallery in ((1, pixels(stored)), (255, pixels(stored) / 255))
+    )
+    np.testing.assert_array_equal(found.ranks, expected.ranks)
+
+
 def test_fewer_candidates_are_a_random_sample(images):
     noisy = pixels(images) + np.random.default_rng(2).normal(0, 1.5, (COUNT, 192))
     ranks = {
@@ -114,6 +146,9 @@ def test_grids_are_means_of_fields():
     x = np.arange(2 * 16 * 16 * 3, dtype=np.float32).reshape(2, 16, 16, 3)
     expected = x.reshape(2, 8, 2, 8, 2, 3).mean(axis=(2, 4)).reshape(2, -1)
     np.testing.assert_allclose(grids(x), expected)
+    np.testing.assert_array_equal(grids(pooled(np.float16(x))), grids(np.float16(x)))
+    # Channels chosen before or after are the same.
+    np.testing.assert_array_equal(pooled(x)[..., [2, 0]], pooled(x[..., [2, 0]]))
     assert grids(x[:, :4, :4]).shape == (2, 48)
     assert grids(x[:, :1, :1]).shape == (2, 3)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from privynet_jax.attacks import scenario
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.interface import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.scenario import OBSERVED_IMAGES, make_scenario, measure
@@ -67,6 +68,27 @@ def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
     np.testing.assert_array_equal(found.scales, features.scales[features.positions(channels)])
     np.testing.assert_array_equal(found.scales, scene.scales[[2, 0]])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_pairs_are_as_the_cache_stores_them(
+    scene, vgg_weights, small_parts, tmp_path, monkeypatch, dtype
+):
+    coded = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path, dtype=dtype)
+    pairs = coded.pairs()
+    assert isinstance(pairs.representations, np.ndarray)
+    assert pairs.representations.dtype == (np.float32 if dtype == "float32" else np.float16)
+    whole = coded.representations("auxiliary")
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(pairs.representations, whole)
+    # Too large to be held, they are read as they are asked for.
+    monkeypatch.setattr(scenario, "_HELD_BYTES", 10_000)
+    asked, rows = coded.pairs(90), np.array([[3, 89], [0, 3]])
+    assert not isinstance(asked.representations, np.ndarray)
+    assert asked.representations.shape == (90, 32, 32, 3)
+    np.testing.assert_array_equal(asked.chosen(rows).representations, whole[rows])
+    # Half a step of a byte's logarithm is 3 % of 1 + x at most.
+    np.testing.assert_allclose(1 + whole, 1 + scene.representations("auxiliary"), rtol=0.03)
 
 
 def test_representations_have_a_root_mean_square_of_about_one(scene):

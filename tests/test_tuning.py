@@ -9,7 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from privynet_jax.attacks.fitting import Run, _cycle, _shuffled, steps_of
+from privynet_jax.attacks import fitting
+from privynet_jax.attacks.fitting import (
+    Run,
+    _cycle,
+    _shuffled,
+    _steps_at_once,
+    predicted,
+    steps_of,
+)
 from privynet_jax.attacks.interface import Pairs
 from privynet_jax.attacks.inverse import _task
 from privynet_jax.attacks.rated import init_state
@@ -62,6 +70,12 @@ def test_the_better_rate_wins_and_gets_most_of_the_budget():
     assert found.held_out_psnr_db > 55
 
 
+@pytest.mark.parametrize("rate", [0.0, -1e-3, np.inf, np.nan])
+def test_a_rate_that_trains_nothing_is_refused(rate):
+    with pytest.raises(UserError, match=r"learning rate \S+ of the network any; allowed are"):
+        Candidate("any", TASK, rate)
+
+
 def test_a_diverging_candidate_loses():
     assert tuned([1e9, 0.1], Budget(steps=40, batch_size=4)).candidate.learning_rate == 0.1
 
@@ -106,6 +120,47 @@ def test_the_best_cycle_is_kept():
     assert run.steps == 80
 
 
+def test_pairs_as_they_are_stored_train_as_in_float32():
+    stored = np.float16(np.random.default_rng(0).exponential(size=(12, 4, 4, 5)))
+    images = np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    attack = LinearAttack(np.zeros((3, 3, 5, 48), np.float32), np.zeros(48, np.float32))
+    task = attacker_task(attacker(16, width=8, num_blocks=0), Schedule(steps=1))
+    found = []
+    for representations in (stored, np.float32(stored)):
+        pairs = Pairs(representations, images)
+        run = Run(task, 1e-2, pairs, pairs.chosen(slice(3)), attack, jax.random.key(0), 4)
+        run.train(4, in_steps=True)
+        found.append(run.best)
+    assert found[0] is not found[1]
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_large_images_come_in_smaller_dispatches():
+    small, large = (
+        grey_pairs(4),
+        Pairs(np.ones((4, 224, 224, 64), np.float16), grey_pairs(4).images),
+    )
+    assert _steps_at_once(small, 32) == 10
+    # 6.4 MB each: 20 of them are 128 MiB.
+    assert [_steps_at_once(large, size) for size in (2, 4, 20, 32)] == [10, 5, 1, 1]
+
+
+def test_dispatches_and_batches_of_any_size_give_the_same(monkeypatch):
+    found = []
+    monkeypatch.setattr(fitting, "on_cpu", lambda: False)
+    for limit in (2**27, 1000):  # all 10 steps, then 2 of them, as each takes 448 bytes
+        monkeypatch.setattr(fitting, "_BYTES_AT_ONCE", limit)
+        run = Run(TASK, 0.1, grey_pairs(), grey_pairs(5), NO_ATTACK, jax.random.key(0), 4)
+        run.train(12, in_steps=True)
+        value = run.best["params"]["value"]
+        found.append((run._chunk, value, predicted(TASK, run.best, NO_ATTACK, grey_pairs(9)[0])))
+    assert [chunk for chunk, *_ in found] == [10, 2]
+    assert found[0][1] > 0.1
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-6)
+    assert found[0][2].shape == (9, 4, 4, 3)
+    np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-6)
+
+
 def test_a_cycle_warms_up_and_ends_at_zero():
     shares = np.linspace(0, 1.5, 31)
     rates = np.array([_cycle(share) for share in shares])
@@ -124,9 +179,12 @@ def test_every_epoch_shows_each_pair_once():
 def test_held_out_pairs_are_a_tenth_of_their_own():
     pairs = Pairs(np.arange(40, dtype=np.float32).reshape(40, 1, 1, 1), grey_pairs().images)
     fitted_on, held_out = hold_out(pairs, jax.random.key(0))
-    together = [*fitted_on.representations.ravel(), *held_out.representations.ravel()]
+    together = [x.item() for kept in (fitted_on, held_out) for x in kept.representations]
     assert sorted(together) == list(range(40))
     assert len(held_out.images) == 4
+    # Those to learn from are no copy.
+    pairs.representations[:] = -1
+    assert (fitted_on.representations[:] == -1).all()
     with pytest.raises(UserError, match="0 representations and 40 images are no pairs"):
         hold_out(Pairs(pairs.representations[:0], pairs.images), jax.random.key(0))
 

@@ -1,6 +1,7 @@
 """White-box optimisation: known answers, tuning, and what it must not know."""
 
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from attack_checks import (
 
 from privynet_jax.attacks.closed_form import FittedMean, LinearInversion, MeanImage
 from privynet_jax.attacks.interface import EVERYTHING, PAIRS, Knowledge, Pairs
-from privynet_jax.attacks.white_box import WhiteBox
+from privynet_jax.attacks.white_box import Choice, WhiteBox, _around, _distinct, _Tuning
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.layout import space_to_depth
@@ -141,11 +142,40 @@ class Knowing:
 def test_where_the_warm_start_does_best_it_is_the_answer():
     # The local NN that the attacker believes in has nothing to do with the representations.
     known, asked = pairs_of(invertible_local, 40), pairs_of(invertible_local, 3, seed=2)
-    attack = QUICK(warm_start=Knowing(known, asked))
+    attack = WhiteBox(warm_start=Knowing(known, asked), steps=8, tuning_images=6)
     fitted = attack.fit(known, everything(lambda x: invertible_local(1 - x)), KEY)
     assert fitted.choice is None
     assert fitted.report["steps"] == 0
+    # Eight steps would not be enough, but nothing depends on them.
+    assert fitted.report["converged"]
+    assert fitted.report["falling_percent_per_doubling"] == 0
     np.testing.assert_array_equal(fitted.reconstruct(asked.representations), as_float(asked.images))
+
+
+def test_a_warm_start_that_has_not_converged_is_not_called_so(fitted):
+    started = SimpleNamespace(report={"converged": False, "falling_percent_per_doubling": 9.0})
+    found = {"falling_percent_per_doubling": 1.0}
+    report = QUICK()._report(None, found, started)
+    assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 9.0)
+    report = QUICK()._report(fitted.choice, found, started)
+    assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 1.0)
+
+
+def test_no_candidate_runs_twice(monkeypatch):
+    asked = []
+    best = Choice(0.1, 1.0)
+    beside = _around(best)[1]
+    assert len(_distinct([*_around(beside), best, beside])) == 5  # best is among them, rounded
+
+    def ranked(tuning, choices, count, steps):
+        asked.append(choices)
+        return [best, beside, *choices]
+
+    monkeypatch.setattr(_Tuning, "_ranked", ranked)
+    monkeypatch.setattr(_Tuning, "_match", lambda *_: SimpleNamespace(images=0, losses=np.ones(3)))
+    monkeypatch.setattr(_Tuning, "_psnr_db", lambda *_: np.zeros(1))
+    _Tuning(None, np.zeros(1), np.zeros(1), np.zeros(1), 8).best()
+    assert [len(choices) for choices in asked] == [40, 8, 5, 5]
 
 
 def test_the_warm_start_never_meets_the_images_that_weights_are_tuned_on():

@@ -8,6 +8,7 @@ The mean image is no attack: it is what an attack must beat to have learnt anyth
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -19,11 +20,14 @@ from privynet_jax import linear
 from privynet_jax.attacks.interface import Knowledge, Pairs
 from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
+from privynet_jax.execution import at_once
 
 # Share of the pairs on which the ridge is chosen.
 HELD_OUT = 0.2
 # Neighbourhoods of so many positions are formed at once.
 _POSITIONS_AT_ONCE = 2**16
+# Of representations that are inverted at once.
+_INVERTED_BYTES = 2**27
 _reconstruct = jax.jit(lambda attack, x: jnp.clip(linear.reconstruct(attack, x), 0.0, 1.0))
 
 
@@ -39,8 +43,14 @@ class FittedLinear:
         return {"converged": True}
 
     def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
-        return np.asarray(_reconstruct(self.attack, np.float32(representations)))
+        """Representations float [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
+        total, each = len(representations), 4 * math.prod(representations.shape[1:])
+        size = at_once(max(1, total), each, _INVERTED_BYTES)
+        pieces = [
+            np.asarray(_reconstruct(self.attack, np.float32(representations[start : start + size])))
+            for start in range(0, max(1, total), size)
+        ]
+        return np.concatenate(pieces)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from privynet_jax.attacks import rated
 from privynet_jax.attacks.interface import Pairs
 from privynet_jax.attacks.rated import RatedState
 from privynet_jax.data import as_float
-from privynet_jax.execution import data_parallel, on_cpu
+from privynet_jax.execution import at_once, data_parallel, nbytes, on_cpu
 from privynet_jax.inputs import one_ahead
 from privynet_jax.metrics import psnr_db
 from privynet_jax.training import Task
@@ -34,6 +34,8 @@ _WARM_UP = 0.1
 _PREDICTED_AT_ONCE = 128
 # Steps that the host may be ahead of the devices, and steps per dispatch of accelerators.
 _AHEAD, _STEPS_PER_DISPATCH = 2, 10
+# Of the pairs of one dispatch, and of what is predicted at once: large images come in fewer.
+_BYTES_AT_ONCE = 2**27
 
 
 class Run:
@@ -72,9 +74,9 @@ class Run:
         self._split, everywhere = data_parallel(dividing=batch_size)
         self._extras = jax.device_put(extras, everywhere)
         initial, shuffling = jax.random.split(key)
-        state = _initial(task)(initial, fitted_on.representations[:1])
+        state = _initial(task)(initial, np.float32(fitted_on.representations[:1]))
         self._state = jax.device_put(state, everywhere)
-        self._chunk = 1 if on_cpu() else _STEPS_PER_DISPATCH
+        self._chunk = 1 if on_cpu() else _steps_at_once(fitted_on, batch_size)
         self._rows = _shuffled(stream_of(shuffling), len(fitted_on.images), batch_size)
         self._step = _steps(task)
         self._compile(batch_size)
@@ -156,12 +158,14 @@ def predicted(task: Task, params: Any, extras: Any, representations: np.ndarray)
         task: what was learnt.
         params: of its network.
         extras: what it is given besides.
-        representations: float32 [N, h, w, D].
+        representations: float [N, h, w, D].
     """
     function, total, found = _prediction(task), len(representations), []
-    for start in range(0, max(1, total), _PREDICTED_AT_ONCE):
+    each = 4 * math.prod(representations.shape[1:])
+    size = at_once(_PREDICTED_AT_ONCE, each, _BYTES_AT_ONCE)
+    for start in range(0, max(1, total), size):
         # The last batch repeats its last image up to the one shape that is compiled.
-        rows = np.minimum(np.arange(start, start + _PREDICTED_AT_ONCE), total - 1)
+        rows = np.minimum(np.arange(start, start + size), total - 1)
         batch = np.asarray(function(params, extras, np.float32(representations[rows])))
         found.append(batch[: total - start])
     return np.concatenate(found)
@@ -175,7 +179,7 @@ def stream_of(key: jax.Array) -> np.random.Generator:
 def steps_of(task: Task) -> Callable[..., tuple[RatedState, jax.Array]]:
     """Returns a pure function that takes the steps of one dispatch.
 
-    Its arguments: state, extras, representations [B, steps, h, w, D], images uint8
+    Its arguments: state, extras, representations float [B, steps, h, w, D], images uint8
     [B, steps, H, W, 3], rates float32 [steps]. It returns the state and the last loss.
     """
 
@@ -207,6 +211,11 @@ def _prediction(task: Task) -> Callable[..., jax.Array]:
 @functools.cache
 def _initial(task: Task) -> Callable[..., RatedState]:
     return jax.jit(functools.partial(rated.init_state, task))
+
+
+def _steps_at_once(pairs: Pairs, batch_size: int) -> int:
+    each = (nbytes(pairs.representations) + nbytes(pairs.images)) // len(pairs.images)
+    return at_once(_STEPS_PER_DISPATCH, batch_size * each, _BYTES_AT_ONCE)
 
 
 def _shuffled(stream: np.random.Generator, count: int, size: int) -> Iterator[np.ndarray]:

@@ -9,7 +9,7 @@ number of representations. It never meets a true image of what it attacks.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -31,12 +31,14 @@ class Pairs(NamedTuple):
     """Images that an attacker owns, with their representations.
 
     Attributes:
-        representations: float32 [N, h, w, D], normalised: of root mean square about 1 per channel.
-            Without rows ([0, h, w, D]) where the attacker has images but nobody to represent them.
+        representations: [N, h, w, D], float32 or as the cache stores them, float16; an array or
+            what reads rows as they are asked for (`row_views`). Normalised: of root mean square
+            about 1 per channel. Without rows ([0, h, w, D]) where the attacker has images but
+            nobody to represent them.
         images: uint8 [N, H, W, 3].
     """
 
-    representations: np.ndarray
+    representations: Any
     images: np.ndarray
 
     def chosen(self, rows: slice | np.ndarray) -> "Pairs":
@@ -54,7 +56,7 @@ class Knowledge:
             For `EVERYTHING`.
         layer: images -> all channels of the last local layer after its ReLU, not normalised,
             [N, h, w, C]. For `NETWORK` and `EVERYTHING`.
-        observed: normalised representations of unknown images, float32 [N, h, w, D]: the release
+        observed: normalised representations of unknown images, float [N, h, w, D]: the release
             under attack. For `NETWORK`.
     """
 

@@ -113,15 +113,16 @@ class Matcher:
         """Returns the images found.
 
         Args:
-            representations: float32 [N, h, w, D].
-            starts: float32 [N, H, W, 3], estimates around which the prior lies.
-            weights: float32 [N] each.
+            representations: float [N, h, w, D]; cast batch by batch, as all of these.
+            starts: float [N, H, W, 3], estimates around which the prior lies.
+            weights: float [N] each.
             steps: times that each image is tried, at least 1.
         """
-        known = jax.tree.map(np.float32, Known(representations, starts, Weights(*weights)))
+        known = Known(representations, starts, Weights(*weights))
         found = []
         for begin in range(0, len(representations), self._size):
-            piece = jax.tree.map(lambda x, at=begin: x[at : at + self._size], known)
+            rows = slice(begin, begin + self._size)
+            piece = jax.tree.map(lambda x, rows=rows: np.float32(x[rows]), known)
             found.append(self._run(piece, steps))
         return jax.tree.map(lambda *x: np.concatenate(x), *found)
 

@@ -10,6 +10,7 @@ are like them and are there to score by. Representations come from the feature c
 
 import dataclasses
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +25,9 @@ from privynet_jax.attacks.interface import (
 )
 from privynet_jax.cache import load_features
 from privynet_jax.data import Parts, as_float
+from privynet_jax.execution import at_once, nbytes
 from privynet_jax.features import LayerFeatures
+from privynet_jax.row_views import ChosenRows, RowView
 from privynet_jax.selection import all_channels
 from privynet_jax.split import local_nn
 from privynet_jax.topology import Topology
@@ -33,7 +36,9 @@ from privynet_jax.weights import PretrainedWeights
 
 # Representations that an attacker without pairs looks at, of the release under attack.
 OBSERVED_IMAGES = 1024
-_SCORED_AT_ONCE = 256
+# Representations are held in memory if all that are asked for are no larger, as the cache's are.
+_HELD_BYTES = 2**29
+_SCORED_AT_ONCE, _SCORED_BYTES = 256, 2**27
 _quality = jax.jit(image_quality)
 
 
@@ -65,19 +70,25 @@ class Scenario:
             part: its name.
             rows: which images; all by default.
         """
-        stored = self.features.parts[part]
-        chosen = np.arange(stored.shape[0])[rows]
-        positions = self.features.positions(self.topology.channels)
-        return np.float32(self.features.gather(part, chosen, positions, self.topology.depth))
+        return np.float32(_Released(self.features, part, self.topology)[rows])
+
+    def stored(self, part: str, rows: slice = slice(None)) -> Any:
+        """Returns the same as `representations` in the cache's type, float16 as a rule.
+
+        Where they are large it is no array, but reads rows as they are asked for (`row_views`).
+        """
+        released = _Released(self.features, part, self.topology)
+        chosen = ChosenRows(released, np.arange(len(released))[rows])
+        return chosen[:] if nbytes(chosen) <= _HELD_BYTES else chosen
 
     def pairs(self, count: int | None = None) -> Pairs:
         """Returns the attacker's pairs: the first so many auxiliary images, by default all."""
         rows = slice(count)
-        return Pairs(self.representations("auxiliary", rows), self.parts.auxiliary.images[rows])
+        return Pairs(self.stored("auxiliary", rows), self.parts.auxiliary.images[rows])
 
     def images_alone(self) -> Pairs:
         """Returns auxiliary images whose representations nobody made, for `NETWORK`."""
-        return Pairs(self.representations("auxiliary", slice(0)), self.parts.auxiliary.images)
+        return Pairs(self.stored("auxiliary", slice(0)), self.parts.auxiliary.images)
 
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows; see `interface.KNOWLEDGE`."""
@@ -85,9 +96,7 @@ class Scenario:
             name,
             local=self._local() if name == EVERYTHING else None,
             layer=self._layer() if name in (EVERYTHING, NETWORK) else None,
-            observed=(
-                self.representations("target", slice(OBSERVED_IMAGES)) if name == NETWORK else None
-            ),
+            observed=self.stored("target", slice(OBSERVED_IMAGES)) if name == NETWORK else None,
         )
 
     def _local(self) -> Representing:
@@ -98,6 +107,19 @@ class Scenario:
         num_layers = self.topology.num_layers
         whole = Topology(num_layers, all_channels([num_layers])[num_layers])
         return local_nn(self.weights.params, whole)
+
+
+class _Released(RowView):
+    """A part's released channels, in the cache's type, read as they are asked for."""
+
+    def __init__(self, features: LayerFeatures, part: str, topology: Topology) -> None:
+        stored = features.parts[part]
+        super().__init__((*stored.shape[:3], topology.depth), stored.dtype)
+        self._features, self._part = features, part
+        self._positions = features.positions(topology.channels)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return self._features.gather(self._part, numbers, self._positions, self.shape[-1])
 
 
 def make_scenario(
@@ -145,9 +167,11 @@ def measure(
     """
     images = getattr(scenario.parts, part).images
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
+    values = np.prod(scenario.features.parts[part].shape[1:3]) * scenario.topology.depth
+    size = at_once(_SCORED_AT_ONCE, 4 * int(values), _SCORED_BYTES)
     found: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(rows), _SCORED_AT_ONCE):
-        chosen = rows[start : start + _SCORED_AT_ONCE]
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
         estimates = fitted.reconstruct(scenario.representations(part, chosen))
         truth = as_float(images[chosen])
         found.append(jax.device_get(_quality(np.clip(estimates, 0, 1), truth)))

@@ -194,7 +194,8 @@ class Substitute:
                 f"{public.count} public representations for {len(pairs.images)} images; "
                 "give as many of one as of the other"
             )
-        observed = np.float32(knowledge.observed)
+        # Read once: everything is compared with it.
+        observed = knowledge.observed[:]
         guess = None if self.guessing == MIXED else self._guess(observed, public, stream)
         if guess is None:
             made = public.represent_mixed(observed.shape[-1], stream)

@@ -23,6 +23,7 @@ from privynet_jax.attacks.fitting import Run, stream_of
 from privynet_jax.attacks.interface import Pairs, Report
 from privynet_jax.errors import UserError
 from privynet_jax.results import CONVERGED_PERCENT
+from privynet_jax.row_views import ChosenRows
 from privynet_jax.training import Task
 
 # Share of the budget that each halving of the candidates costs.
@@ -78,11 +79,22 @@ class Candidate:
         capacity: what reports call its network.
         task: what is learnt; candidates that share it share its compilation.
         learning_rate: the peak.
+
+    Raises:
+        UserError: the learning rate is not a positive number.
     """
 
     capacity: str
     task: Task
     learning_rate: float
+
+    def __post_init__(self) -> None:
+        # A network that never moves would pass for one that has converged.
+        if not (0 < self.learning_rate < math.inf):
+            raise UserError(
+                f"learning rate {self.learning_rate:g} of the network {self.capacity}; allowed "
+                "are positive numbers; multiples of its usual rate from 0.1 to 10 are worth trying"
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +143,9 @@ class Tuned:
 def hold_out(pairs: Pairs, key: jax.Array) -> tuple[Pairs, Pairs]:
     """Returns the pairs to learn from, and those held out, drawn at random.
 
+    The former's representations are read out of all pairs' as they are asked for: a copy would
+    take nearly as much memory again.
+
     Raises:
         UserError: there are fewer than two pairs.
     """
@@ -142,7 +157,9 @@ def hold_out(pairs: Pairs, key: jax.Array) -> tuple[Pairs, Pairs]:
         )
     held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
     order = stream_of(key).permutation(count)
-    return pairs.chosen(np.sort(order[held:])), pairs.chosen(np.sort(order[:held]))
+    mine = np.sort(order[held:])
+    learnt_from = Pairs(ChosenRows(pairs.representations, mine), pairs.images[mine])
+    return learnt_from, pairs.chosen(np.sort(order[:held]))
 
 
 def tune(

@@ -30,6 +30,7 @@ from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
 from privynet_jax.metrics import psnr_db
 from privynet_jax.results import CONVERGED_PERCENT
+from privynet_jax.row_views import ChosenRows
 
 # Weights that compete at first; what wins is refined by the factor below, twice.
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
@@ -65,7 +66,7 @@ class FittedWhiteBox:
     report: Mapping[str, str | float | int | bool]
 
     def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
+        """Representations float [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
         starts = self.warm_start.reconstruct(representations)
         if self.choice is None or not len(representations):
             return starts
@@ -124,7 +125,13 @@ class WhiteBox:
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
     ) -> dict[str, str | float | int | bool]:
+        # What starts from an unfinished attack may still gain from finishing that.
+        converged = bool(warm.report.get("converged", True))
         falling = found["falling_percent_per_doubling"]
+        if choice is None:  # the answer is the warm start's, whatever became of the optimisation
+            falling = float(warm.report.get("falling_percent_per_doubling", 0.0))
+        else:
+            converged = converged and falling <= CONVERGED_PERCENT
         return {
             "warm_start": self.warm_start.name,
             "tv_weight": choice.tv_weight if choice else 0.0,
@@ -133,8 +140,8 @@ class WhiteBox:
             # L-BFGS finds its own; 1 is a full step of Newton's method.
             "learning_rate": 1.0,
             **found,
-            # What starts from an unfinished attack may still gain from finishing that.
-            "converged": falling <= CONVERGED_PERCENT and bool(warm.report.get("converged", True)),
+            "falling_percent_per_doubling": falling,
+            "converged": converged,
         }
 
 
@@ -160,7 +167,7 @@ class _Tuning:
         left = self._ranked(grid, few, steps // 8)[:8]
         left = self._ranked(left, some, steps // 4)[:2]
         for _ in range(2):
-            left = self._ranked(_around(left[0]) + left[1:], some, steps // 2)[:2]
+            left = self._ranked(_distinct([*_around(left[0]), *left[1:]]), some, steps // 2)[:2]
         matched = {choice: self._match([choice], count, steps) for choice in left}
         scores = {choice: self._psnr_db(found.images).mean() for choice, found in matched.items()}
         winner = max(left, key=scores.__getitem__)
@@ -180,8 +187,8 @@ class _Tuning:
 
     def _match(self, choices: Sequence[Choice], count: int, steps: int) -> Matched:
         """All choices on the first images side by side: [choices * count, ...]."""
-        repeats = len(choices)
-        known = (np.tile(x[:count], (repeats, 1, 1, 1)) for x in self._known)
+        rows = np.tile(np.arange(count), len(choices))
+        known = (ChosenRows(x, rows) for x in self._known)
         return self._matcher(*known, _weights(count, choices), steps)
 
     def _psnr_db(self, images: np.ndarray, repeats: int = 1) -> np.ndarray:
@@ -200,7 +207,15 @@ def _around(choice: Choice) -> list[Choice]:
     tv, prior = choice
     factors = (_REFINEMENT, 1 / _REFINEMENT)
     beside = [Choice(tv * f, prior) for f in factors] + [Choice(tv, prior * f) for f in factors]
-    return list(dict.fromkeys([choice, *beside]))
+    return _distinct([choice, *beside])
+
+
+def _distinct(choices: Sequence[Choice]) -> list[Choice]:
+    """The first of those that are equal, or differ by the rounding of a factor and its inverse."""
+    found: dict[tuple[str, ...], Choice] = {}
+    for choice in choices:
+        found.setdefault(tuple(f"{weight:.6g}" for weight in choice), choice)
+    return list(found.values())
 
 
 def _falling_percent_per_doubling(matched: Matched) -> float:

@@ -9,6 +9,7 @@ its own. What a network is and what a step does is the grid's (`training`, `mapp
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,13 +19,15 @@ import numpy as np
 from privynet_jax import training
 from privynet_jax.batches import CellConstants
 from privynet_jax.errors import UserError
-from privynet_jax.execution import Execution, default_execution
+from privynet_jax.execution import Execution, at_once, default_execution
 from privynet_jax.inputs import one_ahead
 from privynet_jax.mapping import MappedTask
 from privynet_jax.models import CloudNN, cloud_nn
 from privynet_jax.training import Schedule
 
 _EVALUATION_BATCH = 128
+# Of representations of all networks that are evaluated together, and of one training dispatch.
+_EVALUATION_BYTES, _DISPATCH_BYTES = 2**26, 2**28
 # No cell brings constants of its own here; these stand where the grid's cells have theirs.
 _NOTHING = CellConstants((), np.zeros(1, np.int32), np.ones(1, bool))
 
@@ -45,9 +48,10 @@ class Classifiers:
 
     def logits(self, representations: np.ndarray) -> np.ndarray:
         """Returns float32 [networks, N, classes] of representations [N, h, w, D]."""
-        found = []
-        for start in range(0, len(representations), _EVALUATION_BATCH):
-            rows = np.arange(start, start + _EVALUATION_BATCH)
+        each = 4 * math.prod(representations.shape[1:]) * self.task.execution.group_size
+        size, found = at_once(_EVALUATION_BATCH, each, _EVALUATION_BYTES), []
+        for start in range(0, len(representations), size):
+            rows = np.arange(start, start + size)
             # The last batch repeats its last image up to the one shape that is compiled.
             x = representations[np.minimum(rows, len(representations) - 1)]
             found.append(np.concatenate([self._of_group(params, x) for params in self.groups]))
@@ -76,7 +80,7 @@ def train(
     """Trains one cloud NN per subset, each from initial values and in an order of its own.
 
     Args:
-        representations: float [N, h, w, D].
+        representations: float [N, h, w, D], an array or what reads rows (`row_views`).
         labels: int [N].
         subsets: per network int [n], the rows that it learns from.
         num_classes: how many values a label may have.
@@ -145,7 +149,9 @@ def _dispatches(
     execution: Execution, x: np.ndarray, labels: np.ndarray, orders: Sequence[np.ndarray]
 ) -> Iterator[tuple[int, Any, np.ndarray]]:
     """Yields (steps of this dispatch, batches, which of them are live); see `group`."""
-    total, size = len(orders[0]), execution.steps_per_dispatch
+    total, batch_size = orders[0].shape
+    each = batch_size * math.prod(x.shape[1:]) * np.dtype(x.dtype).itemsize * len(orders)
+    size = at_once(execution.steps_per_dispatch, each, _DISPATCH_BYTES)
     for start in range(0, total, size):
         steps = np.arange(start, start + size)
         chosen = [mine[np.minimum(steps, total - 1)] for mine in orders]

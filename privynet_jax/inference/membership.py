@@ -6,7 +6,9 @@ candidate, larger for likelier members:
 
 * loss: the log-probability of the label (Yeom et al. 2018, arXiv:1709.01604);
 * offline LiRA (Carlini et al. 2022, arXiv:2112.03570): the same as a logit, against its
-  distribution under shadow networks that never saw the candidate;
+  distribution under shadow networks that never saw the candidate. Here it is a lower bound: the
+  shadows learn from halves of the attacker's images, for proportionally fewer steps than the
+  network under attack, so they are less trained than what they stand for;
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
   not; stronger, but it takes shadows trained on the candidates themselves.
 
@@ -24,6 +26,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.inference import classifiers, roc
 from privynet_jax.inference.rates import Rate
+from privynet_jax.row_views import JoinedRows
 from privynet_jax.training import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
@@ -32,9 +35,9 @@ FALSE_POSITIVES = 0.01
 
 
 class Labelled(NamedTuple):
-    """Representations float [N, h, w, D] with labels int [N]."""
+    """Representations float [N, h, w, D], or what reads their rows, with labels int [N]."""
 
-    representations: np.ndarray
+    representations: Any
     labels: np.ndarray
 
 
@@ -82,7 +85,8 @@ def attack(
         own: the attacker's, disjoint from both; offline shadows learn from halves of it.
         num_classes: how many values a label may have.
         image_size: side of the images, in pixels.
-        schedule: of the cloud NN; shadows see their examples as many times.
+        schedule: of the cloud NN; shadows see their examples as many times, so those that have
+            fewer take fewer steps.
         key: of all that is random.
         shadows: networks per kind of LiRA; even.
         width: channels of the networks.
@@ -99,7 +103,7 @@ def attack(
     """
     if shadows < 2 or shadows % 2:
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
-    pool = Labelled(*(np.concatenate(both) for both in zip(members, others, strict=True)))
+    pool = joined(members, others)
     count = len(members.labels)
     keys = jax.random.split(key, 6)
 
@@ -140,6 +144,12 @@ def attack(
     return found
 
 
+def joined(first: Labelled, second: Labelled) -> Labelled:
+    """Returns the one after the other, without a copy of their representations."""
+    representations = JoinedRows(first.representations, second.representations)
+    return Labelled(representations, np.concatenate([first.labels, second.labels]))
+
+
 def networks(shadows: int) -> int:
     """Returns how many networks `attack` trains."""
     return 2 + 2 * shadows
@@ -152,7 +162,7 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
         logits: float [N, classes].
         labels: int [N].
     """
-    z = np.float64(logits)
+    z = np.array(logits, np.float64)  # always a copy: it is written to
     rows = np.arange(len(z))
     own = z[rows, labels]
     z[rows, labels] = -np.inf

@@ -29,6 +29,7 @@ from privynet_jax.inference.reidentification import (
     Found,
     grids,
     pixels,
+    pooled,
     reidentify,
     similarities,
 )
@@ -100,7 +101,7 @@ class Suite:
 
     def attribute(self, scene: Scenario) -> list[Row]:
         """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
-        released = [scene.representations(part) for part in ("auxiliary", "test")]
+        released = [scene.stored(part) for part in ("auxiliary", "test")]
         rows = []
         for name, values in self._values.items():
             if name not in self._by_pixels:
@@ -128,12 +129,14 @@ class Suite:
             queries: int [Q], the test images that they are of.
         """
         images = self._parts.test.images
-        rebuilt = np.float32(rebuilt) / (255 if rebuilt.dtype == np.uint8 else 1)
-        released = scene.representations("test", queries)
-        everything = np.float32(scene.features.parts["test"][:])
+        if rebuilt.dtype != np.uint8:
+            rebuilt = np.float32(rebuilt) * 255
+        # Few positions are left of each map: all channels of all images fit into memory then.
+        everything = pooled(scene.features.parts["test"])
         own = everything[..., scene.features.positions(scene.topology.channels)]
+        released = own[queries]
         compared = {
-            (f"reconstruction by {attacker}", PAIRS): (pixels(rebuilt), pixels(images) / 255),
+            (f"reconstruction by {attacker}", PAIRS): (pixels(rebuilt), pixels(images)),
             ("representation, local NN known", EVERYTHING): (grids(released), grids(own)),
             ("representation, channels unknown", NETWORK): (
                 similarities(released),
@@ -154,13 +157,10 @@ class Suite:
     def membership(self, scene: Scenario) -> list[Row]:
         """Members are target images, others validation and test images."""
         parts, settings = self._parts, self._settings
-        of = {
-            name: Labelled(scene.representations(name), part.labels) for name, part in parts.items()
-        }
-        others = (np.concatenate(both) for both in zip(of["validation"], of["test"], strict=True))
+        of = {name: Labelled(scene.stored(name), part.labels) for name, part in parts.items()}
         found = membership.attack(
             of["target"],
-            Labelled(*others),
+            membership.joined(of["validation"], of["test"]),
             of["auxiliary"],
             parts.num_classes,
             parts.image_size,

@@ -1,0 +1,74 @@
+"""Arrays whose rows are read as they are asked for, so that no copy of all of them is made.
+
+    mine = ChosenRows(representations, order[held:])
+    everybody = JoinedRows(members, others)
+    mine[np.array([[3, 1], [0, 3]])].shape  # (2, 2, h, w, D)
+
+What is underneath has a `shape`, a `dtype`, and rows by a slice or by their numbers: an array, what
+reads files (`shards.ShardedRows`), or another view.
+"""
+
+from typing import Any
+
+import numpy as np
+
+
+class RowView:
+    """Rows by slices, or by numbers in an array of any shape; what makes them is a subclass's.
+
+    Attributes:
+        shape: of all rows.
+        dtype: of the values.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        """Notes what the rows are like."""
+        self.shape, self.dtype = shape, np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        """Returns a fresh array [*numbers.shape, ...]."""
+        numbers = np.arange(len(self))[which]
+        return self._read(numbers.ravel()).reshape(*numbers.shape, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows are read as they are asked for: an array of them is a copy")
+        return np.asarray(self[:], dtype)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        """The rows of int [n], none negative."""
+        raise NotImplementedError
+
+
+class ChosenRows(RowView):
+    """Some of the rows, in any order, and as often as they are named."""
+
+    def __init__(self, stored: Any, rows: np.ndarray) -> None:
+        """Keeps which ones: int [n], rows of `stored`."""
+        super().__init__((len(rows), *stored.shape[1:]), stored.dtype)
+        self._stored, self._rows = stored, rows
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return self._stored[self._rows[numbers]]
+
+
+class JoinedRows(RowView):
+    """Rows of one after those of another, all of one shape and type."""
+
+    def __init__(self, *stored: Any) -> None:
+        """Keeps them, in this order."""
+        ends = np.cumsum([len(one) for one in stored])
+        super().__init__((int(ends[-1]), *stored[0].shape[1:]), stored[0].dtype)
+        self._stored, self._ends = stored, ends
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        owners = np.searchsorted(self._ends, numbers, side="right")
+        for index, stored in enumerate(self._stored):
+            mine = owners == index
+            if mine.any():
+                found[mine] = stored[numbers[mine] - (self._ends[index] - len(stored))]
+        return found
