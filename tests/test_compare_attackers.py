@@ -1,11 +1,21 @@
-"""The command that compares attackers."""
+"""The command that compares attackers, in processes of its own: it has flags of other commands."""
 
 import csv
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from commands import refused
+from commands import Done, refused
 
-from experiments import compare_attackers
+PROJECT = Path(__file__).parents[1]
+pytestmark = pytest.mark.computes
+
+
+def compared(*arguments):
+    command = [sys.executable, "-m", "experiments.compare_attackers", *map(str, arguments)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -15,12 +25,9 @@ from experiments import compare_attackers
         pytest.param("white box from linear", "everything", marks=pytest.mark.slow),
     ],
 )
-def test_attackers_are_compared_on_equal_terms(
-    run_command, tmp_path, test_data_dir, vgg_weights, last, knows
-):
+def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weights, last, knows):
     out = tmp_path / "attackers"
-    done = run_command(
-        compare_attackers,
+    done = compared(
         f"--out={out}",
         "--layers=4",
         "--depths=4",
@@ -43,15 +50,13 @@ def test_attackers_are_compared_on_equal_terms(
     assert last in done.output
 
 
-@pytest.mark.parametrize("factors", ["0", "1,-1", "nan", ""])
-def test_rates_that_train_nothing_end_in_one_line(tmp_path, run_command, monkeypatch, factors):
-    monkeypatch.setattr(compare_attackers, "load_parts", None)  # nothing is computed
-    done = run_command(compare_attackers, f"--out={tmp_path}", f"--rate_factors={factors}")
+@pytest.mark.parametrize("factors", ["0", "1,-1"])
+def test_rates_that_train_nothing_end_in_one_line(tmp_path, factors):
+    # No such data set: nothing is loaded before.
+    done = compared(f"--out={tmp_path}", f"--rate_factors={factors}", "--dataset=none")
     refused(done, f"--rate_factors={factors}: allowed are ")
 
 
-def test_unknown_attackers_end_in_one_line(run_command, tmp_path):
-    done = run_command(
-        compare_attackers, f"--out={tmp_path}", "--attackers=strong,stronger", "--steps=1"
-    )
+def test_unknown_attackers_end_in_one_line(tmp_path):
+    done = compared(f"--out={tmp_path}", "--attackers=strong,stronger", "--steps=1")
     refused(done, "--attackers names stronger; allowed are mean image, srgan, transposed, linear")
