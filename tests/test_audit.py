@@ -145,6 +145,7 @@ def test_the_last_seed_of_all_is_followed_by_the_first(command, planned, monkeyp
     assert seeds == [0, 8]
 
 
+@pytest.mark.slow
 def test_a_stronger_attacker_is_in_the_audit(command, tmp_path):
     status, output, _ = command("--repeats=1", "--stronger=residual", "--training=1")
     assert status == 0

@@ -44,6 +44,7 @@ def test_none_are_fitted_unless_asked_for(attack, monkeypatch):
     assert attack() == []
 
 
+@pytest.mark.slow
 def test_a_network_is_fitted_anew_in_every_repeat(
     attack, audited_plan, audited_parts, vgg_weights, cache
 ):

@@ -37,6 +37,7 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
         cloud=Schedule(steps=2, batch_size=8),
         attacker=Schedule(steps=2, batch_size=8),
         cloud_width=8,
+        attackers=("residual",),
         attacker_width=8,
         attacker_blocks=0,
         examples=2,

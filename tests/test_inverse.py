@@ -44,6 +44,7 @@ def test_there_is_nothing_to_learn_from_shuffled_pairs(capacity):
     check_learns_nothing_from_shuffled_pairs(inverse_network(capacity, SHORT, (1.0,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack", baselines(Budget(steps=3, batch_size=4)), ids=lambda attack: attack.name
 )
@@ -52,6 +53,7 @@ def test_baselines_learn_nothing_where_there_is_nothing(attack):
     check_learns_nothing_from_shuffled_pairs(attack, count=64)
 
 
+@pytest.mark.slow
 def test_training_adds_to_the_linear_attack():
     known, asked = smooth_images(256, seed=1), smooth_images(32, seed=2)
     pairs = Pairs(folded(known), known)

@@ -57,6 +57,7 @@ def test_counts_and_digest(examples):
     assert digest_of(examples) == DIGEST
 
 
+@pytest.mark.slow
 def test_preparing_again_gives_the_same_bytes_in_the_same_order(downloads):
     builder = photo_patches.PhotoPatches(data_dir=downloads.parent, file_format="array_record")
     builder.download_and_prepare(

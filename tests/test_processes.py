@@ -34,6 +34,7 @@ FLAGS = [
     "--attacker_batch_size=8",
     "--cloud_width=8",
     "--trained_attackers=residual",
+    "--trained_attackers=residual",
     "--attacker_width=8",
     "--attacker_blocks=0",
     "--examples=2",
