@@ -14,6 +14,7 @@ from privynet_jax.partition import spread_over_classes
 from privynet_jax.selection import channel_scores, pruned_candidates
 from privynet_jax.training import Schedule
 
+pytestmark = pytest.mark.slow
 LIMITS = {"target": 90, "auxiliary": 60, "validation": 30, "test": 32}
 
 
