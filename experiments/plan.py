@@ -29,6 +29,7 @@ from privynet_jax.reopening import matching_weights
 from privynet_jax.sample import Sample, load_sample
 from privynet_jax.selection import METHODS
 from privynet_jax.store import ResultStore
+from privynet_jax.tables import convergence_note
 from privynet_jax.topology import RANDOM, ChannelPool, Topology
 from privynet_jax.weights import PretrainedWeights, check_source
 
@@ -104,6 +105,14 @@ def main() -> None:
     plan = planned(decision, config, weights, sample, latency_on, method, store)
     write_plan(out, plan)
     print(explained(decision, config, latency_on))
+    characterised = [
+        result
+        for result in store.grid_results(config)
+        if (result.num_layers, result.depth) == (plan.topology.num_layers, plan.topology.depth)
+    ]
+    print(
+        f"Of the characterisation at these layers and channels: {convergence_note(characterised)}"
+    )
     drawn = plan.topology.depth - len(plan.selection.core)
     print(
         f"\nThe plan is in {out}: {plan.topology.depth} secret channels, {drawn} of them drawn at "
