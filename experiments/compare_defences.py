@@ -3,7 +3,7 @@
     python -m experiments.compare_defences --out=runs/defences
 
 Trains a cloud NN and attackers for every (layers, depth, defence), all of them on defended
-representations, with the quickstart's networks and steps: about half a minute per row on 2 idle CPU
+representations, with the quickstart's networks and steps: less than a minute per row on 2 idle CPU
 cores. Run again, it does what is missing. Without a defence, PrivyNet offers deeper layers and
 fewer channels instead; a defence is of use where it is more accurate than those at equal privacy
 loss. Writes defences.csv and defences.png.
