@@ -18,12 +18,10 @@ def compared(*arguments):
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("last", "knows"),
-    [
-        ("residual", "pairs"),
-        pytest.param("white box from linear", "everything", marks=pytest.mark.slow),
-    ],
+    [("residual", "pairs"), ("white box from linear", "everything")],
 )
 def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weights, last, knows):
     out = tmp_path / "attackers"

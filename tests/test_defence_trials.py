@@ -74,6 +74,7 @@ def accuracy(measurement):
     return measurement.accuracy["test"].mean()
 
 
+@pytest.mark.slow
 def test_without_strength_all_is_as_without_a_defence(trials, layer):
     plain = trials.measure(CELLS, layer, Undefended())
     for defence in (ChannelDropout(0.0), GaussianNoise(1e9, 0.0)):

@@ -143,6 +143,7 @@ def test_networks_that_diverge_are_refused_and_not_kept(features, small_parts, t
     assert not (tmp_path / "networks").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_starts_at_the_layers_networks(whole, features, small_parts, folder):
     # One step too small to change anything.
     tasks = tuple(dataclasses.replace(t, schedule=Schedule(1, 8, 1e-12)) for t in TASKS)
