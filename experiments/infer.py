@@ -245,11 +245,16 @@ def _networks(parts: Parts, config: Config) -> grid.Settings:
 def _checked_candidates(given: tuple[int, ...] | None, most: int) -> tuple[int, ...]:
     """Returns the numbers of candidates, the usual one where none is given."""
     candidates = (min(_USUAL_CANDIDATES, most),) if given is None else given
+    told = ",".join(map(str, candidates))
+    if most < 2:
+        raise UserError(f"{most} test images; telling one from others takes 2 or more; give more")
     if not candidates or not all(2 <= count <= most for count in candidates):
         raise UserError(
-            f"--candidates={','.join(map(str, candidates))}; allowed are whole numbers from 2 to "
-            f"{most}, the test images there are"
+            f"--candidates={told}; allowed are whole numbers from 2 to {most}, the test images "
+            "there are"
         )
+    if len(set(candidates)) < len(candidates):
+        raise UserError(f"--candidates={told}; allowed is each number once")
     return candidates
 
 

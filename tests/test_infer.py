@@ -104,6 +104,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
         (["--workdir={run}", "--candidates="], "--candidates=; allowed are whole numbers"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
+        (["--workdir={run}", "--candidates=9,9"], "--candidates=9,9; allowed is each number once"),
         (["--workdir={run}", "--candidates=few"], "--candidates=few: expected whole numbers"),
         (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
         (

@@ -83,6 +83,25 @@ def test_channels_of_a_candidate_set_are_drawn_from_it():
     assert list(channels) == sorted(set(channels))
 
 
+def test_every_image_of_a_mixed_guess_keeps_to_the_candidates():
+    seen = []
+
+    class Spy(LinearInversion):
+        def fit(self, pairs, knowledge, key):
+            seen.append(pairs.representations)
+            return super().fit(pairs, knowledge, key)
+
+    candidates, core = (1, 2, 3, 4, 5, 6, 7), (11,)
+    Substitute(Spy(), guessing="mixed", candidates=candidates, core=core).fit(ALONE, knowing(), KEY)
+    public = PublicLayer.of_network(LAYER, OWN)
+    scale = seen[0] / np.maximum(np.abs(seen[0]).max(axis=(1, 2), keepdims=True), 1e-6)
+    allowed = public.represent((*candidates, *core))
+    allowed /= np.maximum(np.abs(allowed).max(axis=(1, 2), keepdims=True), 1e-6)
+    # Up to its scale, each released map is one of those channels' of that image.
+    apart = np.abs(scale[..., None] - allowed[:, :, :, None, :]).max(axis=(1, 2)).min(axis=-1)
+    assert apart.max() < 1e-3
+
+
 def test_cached_features_are_what_the_network_gives():
     everything = represented(LAYER, OWN, range(24), np.linspace(0.5, 2, 24))
     features = handmade_features(1, range(24), {"auxiliary": everything})
@@ -105,6 +124,9 @@ def test_too_little_knowledge_is_refused():
         Substitute().fit(ALONE, Knowledge(PAIRS), KEY)
     with pytest.raises(UserError, match="aligned, random, mixed"):
         Substitute(guessing="clever")
+    few = Substitute(guessing="random", candidates=(1, 2), core=(11,))
+    with pytest.raises(UserError, match="1 in the core and 2 other candidates"):
+        few.fit(ALONE, knowing(), KEY)
     public = PublicLayer.of_network(LAYER, OWN[:10])
     with pytest.raises(UserError, match="as many"):
         Substitute(public=public).fit(ALONE, knowing(), KEY)

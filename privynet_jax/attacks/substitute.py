@@ -14,6 +14,7 @@ because no attacker knows that.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -116,14 +117,19 @@ class PublicLayer:
             out[start:stop] = self._rows(slice(start, stop))[..., chosen]
         return _normalised(out)
 
-    def represent_mixed(self, depth: int, stream: np.random.Generator) -> np.ndarray:
-        """Returns other channels for each image, drawn at random: float32 [N, h, w, depth]."""
+    def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns other channels for each image: float32 [N, h, w, depth].
+
+        Args:
+            depth: channels of each.
+            draw: returns those of the next image, int [depth].
+        """
         rms = self.statistics(chunk_size(self.count, self.shape)).rms
         out = np.empty((self.count, *self.shape[:2], depth), np.float32)
         for start in range(0, self.count, _AT_ONCE):
             stop = min(start + _AT_ONCE, self.count)
             for place, values in enumerate(self._rows(slice(start, stop)), start):
-                drawn = stream.choice(self.shape[-1], depth, replace=False)
+                drawn = draw()
                 out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
         return out
 
@@ -154,7 +160,8 @@ class Substitute:
     Attributes:
         inner: the attack.
         guessing: "aligned", by statistics; "random", one random guess; "mixed", another random
-            guess for each image, which learns what holds whatever the channels are.
+            guess for each image, which learns what holds whatever the channels are. Random guesses
+            keep to the candidates, and have the core.
         candidates: channels that may be released, where that is known; `guess_channels`.
         core: channels that are released in any case, where that is known.
         ascending: whether channels are known to be released in the layer's order.
@@ -196,9 +203,11 @@ class Substitute:
             )
         # Read once: everything is compared with it.
         observed = knowledge.observed[:]
-        guess = None if self.guessing == MIXED else self._guess(observed, public, stream)
+        depth = observed.shape[-1]
+        draw = functools.partial(self._drawn, depth, public.shape[-1], stream)
+        guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
         if guess is None:
-            made = public.represent_mixed(observed.shape[-1], stream)
+            made = public.represent_mixed(depth, draw)
         else:
             made = public.represent(guess.channels)
         # The release's own scale, which it was normalised to on images that nobody else knows.
@@ -210,10 +219,12 @@ class Substitute:
         return FittedSubstitute(fitted, guess, {**fitted.report, "confidence": confidence})
 
     def _guess(
-        self, observed: np.ndarray, public: PublicLayer, stream: np.random.Generator
+        self, observed: np.ndarray, public: PublicLayer, draw: Callable[[], np.ndarray]
     ) -> Guess:
         if self.guessing == RANDOM_GUESS:
-            return self._random_guess(observed.shape[-1], public.shape[-1], stream)
+            guessed = draw()
+            chance = np.full(len(guessed), 1 / len(self._pool(public.shape[-1])))
+            return Guess(tuple(map(int, guessed)), chance, guessed[:, None])
         # At least four chunks, or nothing is known of how statistics vary from one to the next.
         size = chunk_size(min(len(observed), public.count // 4), public.shape)
         return guess_channels(
@@ -224,15 +235,23 @@ class Substitute:
             ascending=self.ascending,
         )
 
-    def _random_guess(self, depth: int, channels: int, stream: np.random.Generator) -> Guess:
-        pool = range(channels) if self.candidates is None else self.candidates
-        others = np.setdiff1d(np.asarray(pool, int), np.asarray(self.core, int))
-        drawn = stream.choice(others, depth - len(self.core), replace=False)
+    def _pool(self, channels: int) -> np.ndarray:
+        """All channels that may be released, those that certainly are included."""
+        allowed = range(channels) if self.candidates is None else self.candidates
+        return np.union1d(np.asarray(allowed, int), np.asarray(self.core, int))
+
+    def _drawn(self, depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
+        """Channels drawn at random as the release's were, as far as that is known, int [depth]."""
+        others = np.setdiff1d(self._pool(channels), np.asarray(self.core, int))
+        needed = depth - len(self.core)
+        if not 0 <= needed <= len(others):
+            raise UserError(
+                f"{depth} released channels, with {len(self.core)} in the core and {len(others)} "
+                "other candidates; allowed are as many candidates as are released, or more"
+            )
+        drawn = stream.choice(others, needed, replace=False)
         guessed = stream.permutation([*self.core, *drawn]).astype(int)
-        if self.ascending:
-            guessed = np.sort(guessed)
-        chance = np.full(depth, 1 / (len(others) + len(self.core)))
-        return Guess(tuple(map(int, guessed)), chance, guessed[:, None])
+        return np.sort(guessed) if self.ascending else guessed
 
 
 def _rms(x: np.ndarray) -> np.ndarray:
