@@ -81,19 +81,34 @@ def main() -> None:
             scene: Scenario | None = None
             for attack in attacks:
                 bar.set_description(f"{result.name} {attack.name}")
-                title = f"{result.name}, {attack.name}"
+                title = _title(result, attack)
                 row = kept.read(title)
-                # Rows of earlier versions lack columns, or call them otherwise.
-                if row is None or not {"network", "falling_percent_per_doubling"} <= row.keys():
+                if row is None or not _is_current(row):
                     scene = scene or found.scenario(result)  # only where something is missing
                     row = _attacked(attack, result, scene, found)
                     kept.write(title, row)
                 rows.append(row)
-                found.store.write_csv(STRONG_ATTACKS, rows)
+                found.store.write_csv(STRONG_ATTACKS, _all_kept(found.results, budget, kept))
                 bar.update()
     print(aligned([_shown(row) for row in rows]))
     print(_verdict(rows))
     print(f"{STRONG_ATTACKS} is in {workdir}.")
+
+
+def _all_kept(results: Sequence[CellResult], budget: Budget, kept: KeptRows) -> list[Row]:
+    """All rows of these settings, in the order of the grid, whichever call they are of."""
+    attacks = project_attackers(budget)
+    found = (kept.read(_title(result, attack)) for result in results for attack in attacks)
+    return [row for row in found if row is not None and _is_current(row)]
+
+
+def _title(result: CellResult, attack: Attack) -> str:
+    return f"{result.name}, {attack.name}"
+
+
+def _is_current(row: Row) -> bool:
+    """Whether it has all columns; rows of earlier versions lack some, or call them otherwise."""
+    return {"network", "falling_percent_per_doubling"} <= row.keys()
 
 
 def _budget(settings: Mapping[str, Any]) -> Budget:
@@ -111,6 +126,8 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
         return list(results)
     known = [result.name for result in results]
     unknown = sorted(set(_CELLS.value) - set(known))
+    if len(set(_CELLS.value)) < len(_CELLS.value):
+        raise UserError(f"--attacked_cells={','.join(_CELLS.value)}; allowed is each cell once")
     if unknown or not _CELLS.value:
         raise UserError(
             f"--attacked_cells names {', '.join(unknown) or 'nothing'}; allowed are {_FIRST}, "

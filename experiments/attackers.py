@@ -53,8 +53,10 @@ def named(names: Sequence[str], attacks: Sequence[Attack], flag: str) -> list[At
         flag: that named them.
 
     Raises:
-        UserError: there is no name, or an attack has another.
+        UserError: there is no name, or one twice, or no attack has it.
     """
+    if len(set(names)) < len(names):
+        raise UserError(f"--{flag}={','.join(names)}; allowed is each name once")
     known = [attack.name for attack in attacks]
     unknown = sorted(set(names) - set(known))
     if unknown or not names:

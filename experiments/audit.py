@@ -122,9 +122,10 @@ def main() -> None:
             stronger=attacks,
             **again,
         )
+    # First what took all the time, then what may fail.
+    print(report(audit, plan.limits.statistic))
     if out:
         audit.write(out)
-    print(report(audit, plan.limits.statistic))
     if not audit.held:
         sys.exit(_BROKEN)
 

@@ -64,8 +64,13 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 
 
-def run(main: Callable[[], None]) -> NoReturn:
-    """Parses flags, runs a command, and ends bad input in one line and exit status 1."""
+def run(main: Callable[[], None], *, continues: bool = True) -> NoReturn:
+    """Parses flags, runs a command, and ends bad input in one line and exit status 1.
+
+    Args:
+        main: the command.
+        continues: whether it goes on where it was stopped; told to who stops it.
+    """
 
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
@@ -76,7 +81,8 @@ def run(main: Callable[[], None]) -> NoReturn:
         try:
             main()
         except (termination.Terminated, KeyboardInterrupt):
-            print("stopped; run the same command again to continue", file=sys.stderr)
+            aim = "to continue" if continues else "from the start"
+            print(f"stopped; run the same command again {aim}", file=sys.stderr)
             sys.exit(termination.exit_status())
         except UserError as error:
             fail(str(error))

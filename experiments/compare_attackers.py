@@ -187,4 +187,4 @@ def _picture(originals: np.ndarray, shown: Mapping[str, Mapping[str, np.ndarray]
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=False)

@@ -237,4 +237,4 @@ def _check_pairs(counts: Sequence[int], inner: LinearInversion | InverseNetwork)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=False)

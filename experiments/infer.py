@@ -283,6 +283,8 @@ def _checked_attacks() -> list[str]:
 
 def _out() -> Path:
     """Where the table goes, refused before anything is trained for it."""
+    if _TOPOLOGIES.value and not (cli.OUT.value or cli.WORKDIR.value):
+        raise UserError("--topologies is given without --out; give --out=FILE as well")
     if not cli.OUT.value:
         return cli.needed_folder(cli.WORKDIR) / "inference.csv"
     return checked_file("out", cli.OUT.value)
@@ -319,4 +321,4 @@ _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} networks [{elap
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=False)

@@ -44,7 +44,7 @@ _SAMPLE_IMAGES = flags.DEFINE_integer(
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
     "psnr_db": flags.DEFINE_float("max_psnr_db", None, "Most privacy loss as PSNR, in dB."),
-    "ssim": flags.DEFINE_float("max_ssim", None, "Most privacy loss as SSIM."),
+    "ssim": flags.DEFINE_float("max_ssim", None, "Most privacy loss as SSIM.", -1.0, 1.0),
     "local_mmacs": flags.DEFINE_float(
         "max_local_mmacs", None, "Most local multiply-accumulates per image, in millions."
     ),
@@ -105,14 +105,13 @@ def main() -> None:
     plan = planned(decision, config, weights, sample, latency_on, method, store)
     write_plan(out, plan)
     print(explained(decision, config, latency_on))
-    characterised = [
+    expected_of = decision.chosen.num_layers, decision.chosen.depth, decision.chosen.selection
+    cells = [
         result
         for result in store.grid_results(config)
-        if (result.num_layers, result.depth) == (plan.topology.num_layers, plan.topology.depth)
+        if (result.num_layers, result.depth, result.selection) == expected_of
     ]
-    print(
-        f"Of the characterisation at these layers and channels: {convergence_note(characterised)}"
-    )
+    print(f"Of the cells that expectations are of: {convergence_note(cells)}")
     drawn = plan.topology.depth - len(plan.selection.core)
     print(
         f"\nThe plan is in {out}: {plan.topology.depth} secret channels, {drawn} of them drawn at "

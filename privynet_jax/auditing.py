@@ -29,7 +29,8 @@ from privynet_jax.plans import Plan, costs_of
 from privynet_jax.results import CONVERGED_PERCENT, PAIRS
 from privynet_jax.risk import summarise
 from privynet_jax.sample import digest_of
-from privynet_jax.training import LINEAR, Schedule
+from privynet_jax.trained_attackers import STRONG
+from privynet_jax.training import LINEAR, RESIDUAL, Schedule
 from privynet_jax.weights import PretrainedWeights
 
 
@@ -76,7 +77,8 @@ def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> grid.Settin
             ),
             cloud_schedule=cloud,
             attacker_schedule=trained,
-            attackers=tuple(settings["attackers"]),
+            # A linear characterisation trained none; settings of before they had names, this one.
+            attackers=tuple(settings.get("attackers", (RESIDUAL,))) or (STRONG,),
         )
     except (KeyError, TypeError):
         raise UserError(

@@ -19,17 +19,21 @@ from privynet_jax.group_checkpoints import Checkpoints
 from privynet_jax.models import attacker, cloud_nn
 from privynet_jax.store import ResultStore
 from privynet_jax.topology import CONV_LAYERS, RANDOM, Topology
+from privynet_jax.trained_attackers import STRONG
 
 
 def settings_of(config: Config, parts: Parts) -> grid.Settings:
-    """Returns the networks and schedules that a configuration asks for."""
+    """Returns the networks and schedules that a configuration asks for.
+
+    Mode linear trains no attacker, but what measures further, on its cells, is to train the usual.
+    """
     size, dtype = parts.image_size, config.compute_dtype
     return grid.Settings(
         cloud=cloud_nn(parts.num_classes, size, config.cloud_width, dtype),
         attacker=attacker(size, config.attacker_width, config.attacker_blocks, dtype),
         cloud_schedule=config.cloud,
         attacker_schedule=config.attacker,
-        attackers=config.trained_attackers,
+        attackers=config.trained_attackers or (STRONG,),
     )
 
 

@@ -16,6 +16,8 @@ from privynet_jax.risk import Distribution, summarise
 # The attacker owns pairs of auxiliary images and their representations, channel by channel, and
 # knows neither the network nor which of its channels they are.
 PAIRS = "pairs"
+# The attacker that trains nothing.
+CLOSED_FORM = "linear"
 # A squared error that still falls by more than this, 0.2 dB, belongs to an unfinished training.
 CONVERGED_PERCENT = 5.0
 _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.results import CellResult
+from privynet_jax.results import CLOSED_FORM, CONVERGED_PERCENT, CellResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +95,23 @@ def summary_table(
 
 def convergence_note(results: Sequence[CellResult]) -> str:
     """Says of how many cells the privacy loss comes from an attacker who was still improving."""
-    known = [r for r in results if r.strongest.converged is not None]
-    falling = [r.strongest.falling_percent for r in known if not r.strongest.converged]
-    if not known:
+    trained = [r.strongest for r in results if r.strongest.attacker != CLOSED_FORM]
+    if not trained:
         return (
-            "Whether the attackers had converged is not known: none was trained for a cell alone."
+            f"The strongest attackers of all {len(results)} cells are closed forms, which have no "
+            "training to finish."
         )
+    known = [attack for attack in trained if attack.converged is not None]
+    if not known:
+        return "Whether the strongest attackers had converged was not recorded."
+    falling = [attack.falling_percent for attack in known if not attack.converged]
     if not falling:
-        return f"The strongest attackers of all {len(known)} cells had converged."
+        return f"The strongest attackers of all {len(results)} cells had converged."
     return (
-        f"In {len(falling)} of {len(known)} cells the strongest attacker had not converged (its "
+        f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
         f"error still fell by {min(falling):.0f} to {max(falling):.0f} % in the last fifth of its "
-        "training): privacy loss there is a lower estimate, and more steps find more."
+        f"training, where {CONVERGED_PERCENT:g} % counts as converged): privacy loss there is a "
+        "lower estimate, and more steps find more."
     )
 
 

@@ -73,6 +73,13 @@ def test_rows_of_an_earlier_version_are_measured_anew(attacked):
     assert table(attacked.workdir)[0]["falling_percent_per_doubling"] == "0.0"
 
 
+def test_another_call_adds_to_the_table(attacked):
+    for cell in ("m04_d003_r00", "m02_d003_r01"):
+        assert attacked("--attack_with=mean image", f"--attacked_cells={cell}").status == 0
+    found = [(row["num_layers"], row["draw"]) for row in table(attacked.workdir)]
+    assert found == [("2", "1"), ("4", "0")]
+
+
 def test_named_cells_and_some_images(attacked):
     done = attacked("--attacked_cells=m04_d003_r01", "--attack_with=mean image")
     assert done.status == 0
@@ -89,6 +96,8 @@ def test_named_cells_and_some_images(attacked):
         ("--attacked_cells=", "--attacked_cells names nothing"),
         ("--attack_with=magic", "--attack_with names magic; allowed are mean image, linear"),
         ("--attack_with=", "--attack_with names nothing"),
+        ("--attack_with=linear,linear", "allowed is each name once"),
+        ("--attacked_cells=m02_d003_r00,m02_d003_r00", "allowed is each cell once"),
     ],
 )
 def test_bad_names_end_in_one_line(attacked, flag, named):

@@ -29,6 +29,8 @@ def test_all_are_there_and_those_who_know_the_network_come_last():
 def test_names_choose_in_the_order_of_the_list():
     chosen = named(["tuned", "linear"], ATTACKS, "attack_with")
     assert [attack.name for attack in chosen] == ["linear", "tuned"]
+    with pytest.raises(UserError, match="--attack_with=linear,linear; allowed is each name once"):
+        named(["linear", "linear"], ATTACKS, "attack_with")
     for wrong in (["linear", "magic"], []):
         with pytest.raises(UserError, match=r"names (magic|nothing); allowed are mean image, lin"):
             named(wrong, ATTACKS, "attack_with")

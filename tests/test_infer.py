@@ -96,7 +96,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
     ("arguments", "message"),
     [
         (["--out={folder}/x.csv"], "neither --workdir nor --topologies is given"),
-        (["--topologies=4:16"], "no --workdir is given"),
+        (["--topologies=4:16"], "--topologies is given without --out; give --out=FILE"),
         (["--topologies=4-16", "--out={folder}/x.csv"], "expected layers:depth"),
         (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "names one twice"),
         (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),

@@ -100,7 +100,9 @@ def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
         return handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
 
     note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])
-    assert note.startswith("In 2 of 3 cells ")
+    assert note.startswith("In 2 of 4 cells ")
     assert "8 to 20 %" in note
     assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
-    assert "not known" in convergence_note([trained(None)])
+    assert "not recorded" in convergence_note([trained(None)])
+    linear = handmade.cell(attacks=(handmade.attack("linear", 12.0),))
+    assert "all 2 cells are closed forms" in convergence_note([linear, linear])
