@@ -243,6 +243,8 @@ def costs(results: Sequence[CellResult], image_size: int) -> Table:
 def of_csv(path: Path, caption: str) -> Table:
     """Returns any CSV as a table, numbers rounded; a column of channels is left out.
 
+    The ends of a number's interval, columns x_low and x_high, stand in brackets behind x.
+
     Raises:
         UserError: the file is no table.
     """
@@ -255,14 +257,36 @@ def of_csv(path: Path, caption: str) -> Table:
             f"{path} is damaged: it is no table with a heading and rows; delete it, or have it "
             "made anew by the command that wrote it"
         )
-    shown = [i for i, name in enumerate(lines[0]) if name != "channels"]
-    rows = [tuple(_rounded(line[i]) for i in shown) for line in lines[1 : _MOST + 1]]
+    places = {name: index for index, name in enumerate(lines[0])}
+    ends = {
+        name: (f"{name}_low", f"{name}_high")
+        for name in places
+        if {f"{name}_low", f"{name}_high"} <= places.keys()
+    }
+    hidden = {"channels", *itertools.chain.from_iterable(ends.values())}
+    shown = [index for name, index in places.items() if name not in hidden]
+    rows = [
+        tuple(_with_interval(line, index, places, ends.get(lines[0][index])) for index in shown)
+        for line in lines[1 : _MOST + 1]
+    ]
+    if ends:
+        caption += " Intervals are in brackets."
     if len(lines) - 1 > _MOST:
         caption += f" These are the first {_MOST} of {len(lines) - 1} rows."
     columns = tuple(_heading(lines[0][i]) for i in shown)
     texts = itertools.takewhile(lambda i: not _NUMBER.fullmatch(rows[0][i]), range(len(shown)))
     heads = max(1, len(list(texts)))
     return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads=heads)
+
+
+def _with_interval(
+    line: Sequence[str], index: int, places: Mapping[str, int], ends: tuple[str, str] | None
+) -> str:
+    """A number, and in brackets the ends of its interval if it has one."""
+    number = _rounded(line[index])
+    if ends is None or not number:
+        return number
+    return f"{number} ({', '.join(_rounded(line[places[end]]) for end in ends)})"
 
 
 def _heading(name: str) -> str:

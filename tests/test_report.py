@@ -332,6 +332,12 @@ def test_any_csv_is_a_table(tmp_path):
     assert table.is_long
     assert len(table.rows) == 500
     assert "first 500 of 601 rows" in table.caption
+    path.write_text("cell,rate,rate_low,rate_high,gain_low\nx,0.25,-0.1,0.51239,7\ny,,,,8\n")
+    table = report_tables.of_csv(path, "What.")
+    assert table.columns == ("cell", "rate", "gain low")
+    assert table.rows == (("x", "0.25 (-0.1, 0.5124)", "7"), ("y", "", "8"))
+    assert table.numeric == (False, True, True)
+    assert table.caption == "What. Intervals are in brackets."
     for content in (b"", b"a,b\n", b"\xff\xfe\x00", b'a\n"b'):
         path.write_bytes(content)
         with pytest.raises(UserError, match=re.escape(f"{path} is damaged")):
