@@ -27,7 +27,7 @@ def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weig
     out = tmp_path / "attackers"
     done = compared(
         f"--out={out}",
-        "--layers=4",
+        "--layers=1",
         "--depths=4",
         f"--attackers=mean image,linear,{last}",
         "--steps=4",
