@@ -75,6 +75,7 @@ def main() -> None:
         workdir / "strong_attacks",
         {"steps": budget.steps, "images": _IMAGES.value, "grid": dict(found.settings)},
     )
+    known = _kept_rows(found.results, budget, kept)
     rows: list[Row] = []
     with tqdm(total=len(results) * len(attacks), unit="attack") as bar:
         for result in results:
@@ -82,33 +83,39 @@ def main() -> None:
             for attack in attacks:
                 bar.set_description(f"{result.name} {attack.name}")
                 title = _title(result, attack)
-                row = kept.read(title)
-                if row is None or not _is_current(row):
+                if known[title] is None:
                     scene = scene or found.scenario(result)  # only where something is missing
-                    row = _attacked(attack, result, scene, found)
-                    kept.write(title, row)
-                rows.append(row)
-                found.store.write_csv(STRONG_ATTACKS, _all_kept(found.results, budget, kept))
+                    known[title] = _attacked(attack, result, scene, found)
+                    kept.write(title, known[title])
+                    _write_table(found, known)
+                rows.append(known[title])
                 bar.update()
+    _write_table(found, known)
     print(aligned([_shown(row) for row in rows]))
     print(_verdict(rows))
     print(f"{STRONG_ATTACKS} is in {workdir}.")
 
 
-def _all_kept(results: Sequence[CellResult], budget: Budget, kept: KeptRows) -> list[Row]:
-    """All rows of these settings, in the order of the grid, whichever call they are of."""
+def _kept_rows(
+    results: Sequence[CellResult], budget: Budget, kept: KeptRows
+) -> dict[str, Row | None]:
+    """All rows of these settings by title, whichever call they are of; None where one is missing.
+
+    Rows of earlier versions, which lack columns or call them otherwise, count as missing.
+    """
     attacks = project_attackers(budget)
-    found = (kept.read(_title(result, attack)) for result in results for attack in attacks)
-    return [row for row in found if row is not None and _is_current(row)]
+    titles = [_title(result, attack) for result in results for attack in attacks]
+    found = {title: kept.read(title) for title in titles}
+    columns = {"network", "falling_percent_per_doubling"}
+    return {title: row if row and columns <= row.keys() else None for title, row in found.items()}
+
+
+def _write_table(found: Reopened, known: Mapping[str, Row | None]) -> None:
+    found.store.write_csv(STRONG_ATTACKS, [row for row in known.values() if row is not None])
 
 
 def _title(result: CellResult, attack: Attack) -> str:
     return f"{result.name}, {attack.name}"
-
-
-def _is_current(row: Row) -> bool:
-    """Whether it has all columns; rows of earlier versions lack some, or call them otherwise."""
-    return {"network", "falling_percent_per_doubling"} <= row.keys()
 
 
 def _budget(settings: Mapping[str, Any]) -> Budget:
