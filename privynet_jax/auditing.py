@@ -21,6 +21,7 @@ from privynet_jax import grid
 from privynet_jax.audits import Attacked, Audit, Finding
 from privynet_jax.cache import load_features
 from privynet_jax.cells import Cell
+from privynet_jax.config import attackers_of
 from privynet_jax.data import Part, Parts
 from privynet_jax.errors import UserError
 from privynet_jax.execution import Execution
@@ -30,7 +31,7 @@ from privynet_jax.results import CONVERGED_PERCENT, PAIRS
 from privynet_jax.risk import summarise
 from privynet_jax.sample import digest_of
 from privynet_jax.trained_attackers import STRONG
-from privynet_jax.training import LINEAR, RESIDUAL, Schedule
+from privynet_jax.training import LINEAR, Schedule
 from privynet_jax.weights import PretrainedWeights
 
 
@@ -77,8 +78,8 @@ def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> grid.Settin
             ),
             cloud_schedule=cloud,
             attacker_schedule=trained,
-            # A linear characterisation trained none; settings of before they had names, this one.
-            attackers=tuple(settings.get("attackers", (RESIDUAL,))) or (STRONG,),
+            # A linear characterisation trained none.
+            attackers=attackers_of(settings) or (STRONG,),
         )
     except (KeyError, TypeError):
         raise UserError(
