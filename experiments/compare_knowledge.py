@@ -33,7 +33,7 @@ from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, check_values, draw_channels, training_key
+from privynet_jax.cells import Cell, check_values, draw_channels, draw_key, training_key
 from privynet_jax.config import Config, check_side
 from privynet_jax.data import Parts, load_parts
 from privynet_jax.errors import UserError
@@ -118,9 +118,7 @@ def _attacked(
 ) -> Iterator[dict[str, Any]]:
     """Yields a row per attacker of one draw."""
     number = layer.whole.topology.num_layers
-    key = jax.random.key(cli.SEED.value)
-    for part in (number, depth, draw):
-        key = jax.random.fold_in(key, part)
+    key = draw_key(number, depth, draw, cli.SEED.value)
     stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     topology, pool = _drawn(number, depth, draw, stream)
     scene = knowledge_cases.released(layer.whole, topology)

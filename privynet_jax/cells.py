@@ -106,7 +106,7 @@ def draw_channels(
         seed: of the grid.
         pool: what to draw from; None means all channels of the layer.
     """
-    key = jax.random.fold_in(_key(num_layers, depth, draw, seed), 0)
+    key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
     width = CONV_LAYERS[num_layers - 1].out_channels
     core, candidates = pool or ChannelPool((), tuple(range(width)))
     drawn = jax.random.choice(key, np.asarray(candidates), (depth - len(core),), replace=False)
@@ -116,12 +116,12 @@ def draw_channels(
 def training_key(cell: Cell, seed: int) -> jax.Array:
     """Returns the key from which everything random in this cell's training is derived."""
     topology = cell.topology
-    return jax.random.fold_in(_key(topology.num_layers, topology.depth, cell.draw, seed), 1)
+    return jax.random.fold_in(draw_key(topology.num_layers, topology.depth, cell.draw, seed), 1)
 
 
 def reference_key(seed: int) -> jax.Array:
     """Returns the key of the reference without a split, as if it were a cell with no layers."""
-    return jax.random.fold_in(_key(0, 0, 0, seed), 1)
+    return jax.random.fold_in(draw_key(0, 0, 0, seed), 1)
 
 
 def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
@@ -138,7 +138,8 @@ def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
         raise UserError(f"{what} repeats {repeated}; give each once")
 
 
-def _key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+def draw_key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+    """Returns the key of all that is random about one draw of channels."""
     key = jax.random.key(seed)
     for part in (num_layers, depth, draw):
         key = jax.random.fold_in(key, part)
