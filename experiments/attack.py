@@ -23,20 +23,20 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.attackers import fitted_on, named, project_attackers, training_columns
-from privynet_jax.attacks.interface import PAIRS, Attack
+from experiments.comparing.attackers import fitted_on, named, project_attackers, training_columns
+from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.scenario import Scenario, measure
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.cells import Cell, training_key
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.errors import UserError
-from privynet_jax.kept_rows import KeptRows
-from privynet_jax.partition import spread_over_classes
-from privynet_jax.reopening import Reopened, reopen
-from privynet_jax.results import CellResult
-from privynet_jax.risk import summarise
-from privynet_jax.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
-from privynet_jax.text_tables import aligned
-from privynet_jax.topology import Topology
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell, training_key
+from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
+from privynet_jax.results.statistics import summarise
+from privynet_jax.results.text_tables import aligned
 
 for _shared in ("workdir", "weights", "cache_dir", "data_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)

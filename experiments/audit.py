@@ -16,22 +16,22 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax.attacks.interface import EVERYTHING
-from privynet_jax.auditing import audited, settings_of_plan, without
-from privynet_jax.auditing_attackers import (
+from privynet_jax.attacks.base import EVERYTHING
+from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import load_parts
+from privynet_jax.planning.audit import audited, settings_of_plan, without
+from privynet_jax.planning.audit_attackers import (
     NAMES,
     STEPS_FACTOR,
     checked_names,
     stronger_attacks,
 )
-from privynet_jax.audits import Attacked, Audit, Finding
-from privynet_jax.data import load_parts
-from privynet_jax.errors import UserError
-from privynet_jax.execution import default_execution
-from privynet_jax.files import checked_file
-from privynet_jax.latency import Meter
-from privynet_jax.plan_file import read_plan
-from privynet_jax.weights import load_weights
+from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
+from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.platform.devices import default_execution
+from privynet_jax.platform.files import checked_file
 
 for _shared in ("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"):
     flags.declare_key_flag(_shared)

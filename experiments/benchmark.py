@@ -22,13 +22,14 @@ import jax
 from absl import flags
 from tqdm import tqdm
 
-from experiments import benchmark_parts, cli
-from experiments.benchmark_inputs import Setup
-from experiments.timing import Clock
-from privynet_jax.config import Config
+from experiments import cli
+from experiments.benchmarking import parts as benchmark_parts
+from experiments.benchmarking.inputs import Setup
+from experiments.benchmarking.timing import Clock
+from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
-from privynet_jax.execution import Execution, default_execution
-from privynet_jax.files import checked_file, write_atomically
+from privynet_jax.platform.devices import Execution, default_execution
+from privynet_jax.platform.files import checked_file, write_atomically
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _PARTS = flags.DEFINE_list(

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli, plots
-from privynet_jax.cells import Cell
-from privynet_jax.characterisation import characterise
-from privynet_jax.coding import DTYPES
-from privynet_jax.config import DEDICATED, MODES, Config
+from experiments import cli
+from experiments.reporting import plots
+from privynet_jax.backbone.topology import METHODS
+from privynet_jax.characterisation.config import DEDICATED, MODES, Config
+from privynet_jax.characterisation.run import characterise
 from privynet_jax.errors import UserError
-from privynet_jax.selection import METHODS
-from privynet_jax.tables import convergence_note, summary_table
-from privynet_jax.training import Schedule
+from privynet_jax.platform.coding import DTYPES
+from privynet_jax.results.cells import Cell
+from privynet_jax.results.summaries import convergence_note, summary_table
+from privynet_jax.training.tasks import Schedule
 
 for _shared in (
     *("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable", "max_images"),

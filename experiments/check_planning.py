@@ -17,23 +17,24 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax import grid, planner
-from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, draw_channels
-from privynet_jax.config import Config
-from privynet_jax.data import load_parts
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.topology import METHODS, RANDOM, Topology
+from privynet_jax.characterisation import dedicated
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
-from privynet_jax.execution import default_execution
-from privynet_jax.features import needed_channels
-from privynet_jax.modes import settings_of
-from privynet_jax.options import Option, options_of
-from privynet_jax.plans import Limits
-from privynet_jax.reopening import matching_weights
-from privynet_jax.results import CellResult
-from privynet_jax.selection import METHODS
-from privynet_jax.store import ResultStore
-from privynet_jax.text_tables import aligned
-from privynet_jax.topology import RANDOM, Topology
+from privynet_jax.images.parts import load_parts
+from privynet_jax.planning import planner
+from privynet_jax.planning.options import Option, options_of
+from privynet_jax.planning.plan import Limits
+from privynet_jax.platform.devices import default_execution
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell, draw_channels
+from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.work_directory import ResultStore
 
 for _shared in ("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -181,7 +182,7 @@ def _channels(store: ResultStore, method: str, option: Option, index: int) -> tu
 
 def _attacked(
     cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
-) -> list[grid.Measurement]:
+) -> list[Measurement]:
     """Trains and attacks the planned topologies anew, with another seed and longer."""
     seed = cli.next_seed(settings["seed"])
     config = Config.of_settings(settings, store.workdir, seed=seed)
@@ -204,7 +205,7 @@ def _attacked(
     with tqdm(total=len(cells), desc="attacking anew", unit=" plans") as bar:
         found = {
             each.cell: each
-            for each in grid.characterise(
+            for each in dedicated.characterise(
                 cells,
                 cells,
                 cells,
@@ -219,7 +220,7 @@ def _attacked(
     return [found[cell] for cell in cells]
 
 
-def _row(case: Case, cell: Cell, measured: grid.Measurement) -> dict[str, Any]:
+def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:
     psnr_db = max(float(by_part["test"]["psnr_db"].mean()) for by_part in measured.attacks.values())
     return {
         "limit_psnr_db": case.limits.psnr_db,

@@ -11,12 +11,12 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from privynet_jax import termination
-from privynet_jax.config import Config
+from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
-from privynet_jax.files import expanded, is_remote
-from privynet_jax.processes import Share, join
-from privynet_jax.trained_attackers import CAPACITIES
+from privynet_jax.platform import signals
+from privynet_jax.platform.files import expanded, is_remote
+from privynet_jax.platform.processes import Share, join
+from privynet_jax.training.attackers import CAPACITIES
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR = flags.DEFINE_string(
@@ -77,13 +77,13 @@ def run(main: Callable[[], None], *, continues: bool = True) -> NoReturn:
             fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
-        termination.handle_signals()
+        signals.handle_signals()
         try:
             main()
-        except (termination.Terminated, KeyboardInterrupt):
+        except (signals.Terminated, KeyboardInterrupt):
             aim = "to continue" if continues else "from the start"
             print(f"stopped; run the same command again {aim}", file=sys.stderr)
-            sys.exit(termination.exit_status())
+            sys.exit(signals.exit_status())
         except UserError as error:
             fail(str(error))
         except OSError as error:

@@ -28,27 +28,27 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.attackers import (
+from experiments.comparing.attackers import (
     fitted_on,
     named,
     needs_pairs_alone,
     project_attackers,
     training_columns,
 )
-from experiments.baselines import baselines
-from experiments.contenders import contenders
-from privynet_jax.attacks.interface import Attack
+from experiments.comparing.baselines import baselines
+from experiments.comparing.contenders import contenders
+from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, grid_cells, training_key
-from privynet_jax.data import as_float, load_parts
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.errors import UserError
-from privynet_jax.features import needed_channels
-from privynet_jax.files import write_atomically
-from privynet_jax.metrics import psnr_db
-from privynet_jax.text_tables import aligned, as_csv
-from privynet_jax.weights import load_weights
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float, load_parts
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.cells import Cell, grid_cells, training_key
+from privynet_jax.results.text_tables import aligned, as_csv
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

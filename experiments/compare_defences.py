@@ -12,8 +12,9 @@ Its attackers are those that --trained_attackers names and the linear one. None 
 white box), and none averages the noise out over repeated releases of one image: here every image is
 released once. Against these a defence may be worth less than its row says.
 
-A defence is named with its parameters, as in laplace:clip=0.5,scale=1; `privynet_jax.defences` has
-all of them. Epsilon, where there is one, is the local differential privacy of one image's release.
+A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
+`privynet_jax.defences.mechanisms` has all of them. Epsilon, where there is one, is the local
+differential privacy of one image's release.
 """
 
 import dataclasses
@@ -26,26 +27,28 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments import cli, defence_plot
-from experiments.defence_tables import Row, as_table, as_text, convergence_note
-from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, grid_cells
-from privynet_jax.data import Parts, load_parts
-from privynet_jax.defence_trials import Trials
-from privynet_jax.defences import Undefended, parse_defences
-from privynet_jax.defended import normalised_local_nn
-from privynet_jax.execution import default_execution
-from privynet_jax.features import LayerFeatures, needed_channels
-from privynet_jax.files import write_atomically
-from privynet_jax.grid import Measurement, Settings
-from privynet_jax.guarantees import DELTA
-from privynet_jax.kept_rows import KeptRows
-from privynet_jax.models import attacker, cloud_nn
-from privynet_jax.risk import summarise
-from privynet_jax.text_tables import as_csv
-from privynet_jax.trained_attackers import STRONG, check_attackers
-from privynet_jax.training import Schedule
-from privynet_jax.weights import PretrainedWeights, load_weights
+from experiments import cli
+from experiments.comparing import defence_plot
+from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
+from experiments.comparing.defence_trials import Trials
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation.dedicated import Settings
+from privynet_jax.defences.defended import normalised_local_nn
+from privynet_jax.defences.guarantees import DELTA
+from privynet_jax.defences.mechanisms import Undefended, parse_defences
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.platform.devices import default_execution
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.results.cells import Cell, grid_cells
+from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.statistics import summarise
+from privynet_jax.results.text_tables import as_csv
+from privynet_jax.training.attackers import STRONG, check_attackers
+from privynet_jax.training.networks import attacker, cloud_nn
+from privynet_jax.training.tasks import Schedule
 
 _SHARED = (
     *("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"),

@@ -24,27 +24,27 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments import cli, knowledge_cases, knowledge_tables
-from experiments.knowledge_cases import Layer
+from experiments import cli
+from experiments.comparing import knowledge_cases, knowledge_tables
+from experiments.comparing.knowledge_cases import Layer
+from privynet_jax.attacks.base import Attack, FittedAttack
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.interface import Attack, FittedAttack
 from privynet_jax.attacks.inverse import InverseNetwork, inverse_network
 from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, check_values, draw_channels, draw_key, training_key
-from privynet_jax.config import Config, check_side
-from privynet_jax.data import Parts, load_parts
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import CONV_LAYERS, ChannelPool, Topology, all_channels
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.errors import UserError
-from privynet_jax.features import LayerFeatures
-from privynet_jax.files import write_atomically
-from privynet_jax.risk import summarise
-from privynet_jax.selection import all_channels
-from privynet_jax.text_tables import as_csv
-from privynet_jax.topology import CONV_LAYERS, ChannelPool, Topology
-from privynet_jax.trained_attackers import CAPACITIES
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, training_key
+from privynet_jax.results.statistics import summarise
+from privynet_jax.results.text_tables import as_csv
+from privynet_jax.training.attackers import CAPACITIES
 
 for _shared in ("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"):
     flags.declare_key_flag(_shared)

@@ -18,10 +18,10 @@ from absl import flags
 from scipy import stats
 
 from experiments import cli
-from privynet_jax.config import DEDICATED
+from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
-from privynet_jax.text_tables import as_csv
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.text_tables import as_csv
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -17,14 +17,15 @@ import matplotlib
 import numpy as np
 from absl import flags
 
-from experiments import cli, plots
+from experiments import cli
+from experiments.reporting import plots
+from privynet_jax.backbone.topology import METHODS
 from privynet_jax.errors import UserError
-from privynet_jax.files import write_atomically
-from privynet_jax.intervals import CONFIDENCE, Mean
-from privynet_jax.results import CellResult
-from privynet_jax.selection import METHODS
-from privynet_jax.store import ResultStore
-from privynet_jax.text_tables import aligned
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.intervals import CONFIDENCE, Mean
+from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.work_directory import ResultStore
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,12 +12,12 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax.deployment.device.local_package import DTYPES, write_package
 from privynet_jax.errors import UserError
-from privynet_jax.files import check_is_new
-from privynet_jax.local_package import DTYPES, write_package
-from privynet_jax.plan_file import read_plan
-from privynet_jax.plans import Plan
-from privynet_jax.weights import load_weights
+from privynet_jax.planning.plan import Plan
+from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.platform.files import check_is_new
 
 for _shared in ("plan", "out", "weights", "cache_dir"):
     flags.declare_key_flag(_shared)

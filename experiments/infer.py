@@ -10,41 +10,43 @@ attributes, beside the same attack on the images themselves. Writes inference.cs
 directory, or to --out.
 """
 
+import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax import grid
-from privynet_jax.attacks.scenario import Scenario, make_scenario
-from privynet_jax.cache import load_features
-from privynet_jax.cells import Cell, grid_cells
-from privynet_jax.config import Config
-from privynet_jax.data import Parts, load_parts
-from privynet_jax.errors import UserError
-from privynet_jax.files import checked_file, write_atomically
-from privynet_jax.inference.image_attributes import check_attributes
-from privynet_jax.inference.suite import (
+from privynet_jax.attacks.inference.image_attributes import check_attributes
+from privynet_jax.attacks.inference.suite import (
     ATTACKS,
     ATTRIBUTE,
     REIDENTIFICATION,
     Settings,
     Suite,
-    reconstructions,
 )
-from privynet_jax.modes import settings_of
-from privynet_jax.partition import spread_over_classes
-from privynet_jax.reopening import reopen
-from privynet_jax.selection import all_channels
-from privynet_jax.text_tables import aligned, as_csv
-from privynet_jax.topology import Topology
-from privynet_jax.training import Schedule
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation import dedicated
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.characterisation.reopening import reopen
+from privynet_jax.errors import UserError
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.platform.devices import default_execution
+from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.results.cells import Cell, grid_cells
+from privynet_jax.results.text_tables import aligned, as_csv
+from privynet_jax.training.tasks import Schedule
 
 for _shared in (
     *("workdir", "out", "weights", "cache_dir", "data_dir", "seed"),
@@ -92,7 +94,7 @@ class Run:
     parts: Parts
     weights: PretrainedWeights
     cells: tuple[Cell, ...]
-    settings: grid.Settings
+    settings: dedicated.Settings
     seed: int
 
 
@@ -230,7 +232,7 @@ def _of_flags() -> Run:
     )
 
 
-def _networks(parts: Parts, config: Config) -> grid.Settings:
+def _networks(parts: Parts, config: Config) -> dedicated.Settings:
     """The networks of a characterisation, with the flags' steps where they are given."""
     cloud, trained = (
         schedule if steps is None else dataclasses.replace(schedule, steps=steps)
@@ -322,3 +324,45 @@ _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} networks [{elap
 
 if __name__ == "__main__":
     cli.run(main, continues=False)
+
+
+def reconstructions(
+    cells: Sequence[Cell],
+    features: Mapping[int, LayerFeatures],
+    parts: Parts,
+    networks: dedicated.Settings,
+    queries: np.ndarray,
+    *,
+    seed: int,
+    progress: Callable[[float], Any] = lambda share: None,
+) -> dict[Cell, tuple[np.ndarray, str]]:
+    """Attacks topologies as the grid does.
+
+    Returns:
+        Cell -> uint8 [Q, H, W, 3], estimates of the test images `queries`, and whose they are: of
+        the attacker who is strongest on validation images.
+
+    Raises:
+        UserError: training diverged.
+    """
+    per_layer = collections.Counter(cell.topology.num_layers for cell in cells)
+    found = {}
+    for measurement in dedicated.characterise(
+        cells,
+        cells,
+        cells,
+        features,
+        parts,
+        networks,
+        default_execution(max(per_layer.values())),
+        seed=seed,
+        examples=queries,
+        progress=progress,
+    ):
+        losses = {
+            name: attack["validation"]["psnr_db"].mean()
+            for name, attack in measurement.attacks.items()
+        }
+        strongest = max(losses, key=losses.__getitem__)
+        found[measurement.cell] = measurement.examples[strongest], strongest
+    return found

@@ -15,23 +15,24 @@ from typing import Any
 from absl import flags
 
 from experiments import cli
-from privynet_jax import planner, selection
-from privynet_jax.config import DEDICATED, Config
+from privynet_jax.backbone.topology import METHODS, RANDOM, ChannelPool, Topology
+from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
+from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
-from privynet_jax.explanation import explained, refusal
-from privynet_jax.files import checked_file
-from privynet_jax.latency import Meter
-from privynet_jax.options import Option, options_of
-from privynet_jax.plan_file import write_plan
-from privynet_jax.planner import Decision
-from privynet_jax.plans import STATISTICS, Limits, Plan, Selection
-from privynet_jax.reopening import matching_weights
-from privynet_jax.sample import Sample, load_sample
-from privynet_jax.selection import METHODS
-from privynet_jax.store import ResultStore
-from privynet_jax.tables import convergence_note
-from privynet_jax.topology import RANDOM, ChannelPool, Topology
-from privynet_jax.weights import PretrainedWeights, check_source
+from privynet_jax.images.sample import Sample, load_sample
+from privynet_jax.planning import planner
+from privynet_jax.planning.explanation import explained, refusal
+from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.options import Option, options_of
+from privynet_jax.planning.plan import STATISTICS, Limits, Plan
+from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.planning.planner import Decision
+from privynet_jax.platform.files import checked_file
+from privynet_jax.results.summaries import convergence_note
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.selection import pruning
+from privynet_jax.selection.secret_draw import Selection
 
 for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -177,9 +178,9 @@ def planned(
 
 def _method(config: Mapping[str, Any]) -> str:
     """Returns the selection that was asked for, or the best there is."""
-    searched = config["mode"] == DEDICATED and selection.DIRECT in config["selections"]
-    method = _SELECTION.value or (selection.DIRECT if searched else "both")
-    if method == selection.DIRECT and selection.DIRECT not in config["selections"]:
+    searched = config["mode"] == DEDICATED and pruning.DIRECT in config["selections"]
+    method = _SELECTION.value or (pruning.DIRECT if searched else "both")
+    if method == pruning.DIRECT and pruning.DIRECT not in config["selections"]:
         raise UserError(
             "--selection=direct needs a characterisation that searched for channels, and this one "
             f"has the selections {', '.join(config['selections'])}; characterise with "
@@ -209,7 +210,7 @@ def _selected(
 ) -> tuple[Selection, tuple[float, ...], tuple[float, ...]]:
     """The secret draw of channels, and what their values are scaled by and reach up to."""
     layer = option.num_layers
-    if method == selection.DIRECT:
+    if method == pruning.DIRECT:
         pool = store.load_candidates(method, layer, option.depth)
         if pool is None:
             raise UserError(
@@ -217,11 +218,11 @@ def _selected(
                 "run its experiments.characterize command again"
             )
     else:
-        scores = selection.channel_scores(weights, sample.images, sample.labels, [layer])[layer]
-        pool = ChannelPool((), selection.pruned_candidates(method, scores, option.depth))
-    chosen = selection.select(pool.candidates, method, option.depth, pool.core)
+        scores = pruning.channel_scores(weights, sample.images, sample.labels, [layer])[layer]
+        pool = ChannelPool((), pruning.pruned_candidates(method, scores, option.depth))
+    chosen = pruning.select(pool.candidates, method, option.depth, pool.core)
     topology = Topology(layer, chosen.channels(option.depth))
-    scales, peaks = selection.normalisation(weights, sample.images, topology)
+    scales, peaks = pruning.normalisation(weights, sample.images, topology)
     return chosen, tuple(map(float, scales)), tuple(map(float, peaks))
 
 

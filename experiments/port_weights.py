@@ -12,12 +12,12 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax.checkpoint import save_checkpoint
+from privynet_jax.backbone.topology import CONV_LAYERS
+from privynet_jax.backbone.weights.checkpoint import save_checkpoint
+from privynet_jax.backbone.weights.conversion import Params
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.errors import UserError
-from privynet_jax.files import check_is_new
-from privynet_jax.topology import CONV_LAYERS
-from privynet_jax.weight_conversion import Params
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.platform.files import check_is_new
 
 flags.declare_key_flag("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)

@@ -18,17 +18,18 @@ from typing import Any
 import jinja2
 from absl import flags
 
-from experiments import cli, plots, report_pictures, report_sections, report_tables
-from experiments.report_pictures import Picture, Reconstructions
-from privynet_jax.config import DEDICATED
-from privynet_jax.data import Parts, load_parts
+from experiments import cli
+from experiments.reporting import pictures, plots, sections, tables
+from experiments.reporting.pictures import Picture, Reconstructions
+from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.errors import UserError
-from privynet_jax.files import checked_file, write_atomically
-from privynet_jax.partition import spread_over_classes
-from privynet_jax.plan_file import read_plan
-from privynet_jax.results import CellResult
-from privynet_jax.store import ResultStore
-from privynet_jax.tables import convergence_note, over_draws
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.summaries import convergence_note, over_draws
+from privynet_jax.results.work_directory import ResultStore
 
 for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -49,7 +50,7 @@ def main() -> None:
     folder = out.with_name(f"{out.stem}_pictures")
     folder.mkdir(exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
-    files += map(report_pictures.sheet, content["shown"] + content["folded"])
+    files += map(pictures.sheet, content["shown"] + content["folded"])
     for picture in files:
         write_atomically(folder / picture.name, picture.png)
     write_atomically(out, page)
@@ -71,12 +72,12 @@ def contents(
     summaries = over_draws(results)
     tradeoff = Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results))
     heat_maps = {
-        selection: report_pictures.heat_maps(summaries, selection)
+        selection: pictures.heat_maps(summaries, selection)
         for selection in plots.marker_shapes(result.selection for result in results)
     }
-    best = report_sections.best_settings(results)
+    best = sections.best_settings(results)
     return {
-        "data": report_sections.data_name(config["dataset"]),
+        "data": sections.data_name(config["dataset"]),
         "config": config,
         "results": results,
         "test_count": len(store.load_arrays(results[0].name)["accuracy"]),
@@ -85,24 +86,24 @@ def contents(
         "mean_image": mean_image,
         "most_private": best[0],
         "most_accurate": best[-1],
-        "titled": report_sections.titled,
-        "best": report_sections.best_table(results),
+        "titled": sections.titled,
+        "best": sections.best_table(results),
         "tradeoff": tradeoff,
         "heat_maps": heat_maps,
-        "attackers": report_tables.attackers(results),
-        "attacks": report_tables.attacks(results),
+        "attackers": tables.attackers(results),
+        "attacks": tables.attacks(results),
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
-        "risk": report_tables.risks(results, store),
-        "cost": report_tables.costs(results, config["image_size"]),
-        "all_settings": report_tables.settings_table(
+        "risk": tables.risks(results, store),
+        "cost": tables.costs(results, config["image_size"]),
+        "all_settings": tables.settings_table(
             "settings", "All settings: means over draws of channels, and their range.", summaries
         ),
-        "further": report_sections.further(store.workdir),
-        "settings": report_sections.settings(config),
-        "knowledge": report_sections.knowledge(results),
+        "further": sections.further(store.workdir),
+        "settings": sections.settings(config),
+        "knowledge": sections.knowledge(results),
         "environments": sorted({result.environment for result in results}),
-        "versions": report_sections.versions(),
+        "versions": sections.versions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -124,9 +125,9 @@ def _planned() -> dict[str, Any]:
     content: dict[str, Any] = {"plan": None, "plan_table": None, "audit_table": None, "held": None}
     if cli.PLAN.value:
         content["plan"] = read_plan(cli.needed_file(cli.PLAN))
-        content["plan_table"] = report_sections.plan_table(content["plan"])
+        content["plan_table"] = sections.plan_table(content["plan"])
     if _AUDIT.value:
-        found = report_sections.audit_table(cli.needed_file(_AUDIT))
+        found = sections.audit_table(cli.needed_file(_AUDIT))
         content["audit_table"], content["held"] = found
     return content
 
@@ -148,8 +149,8 @@ def _reconstructed(
     folded: list[Reconstructions] = []
     for summary in over_draws(results):
         worst, *others = sorted(summary.cells, key=lambda cell: -cell.strongest.psnr_db.mean)
-        shown.append(report_pictures.reconstructions(worst, store, originals))
-        folded += (report_pictures.reconstructions(cell, store, originals) for cell in others)
+        shown.append(pictures.reconstructions(worst, store, originals))
+        folded += (pictures.reconstructions(cell, store, originals) for cell in others)
     counts = {name: len(part) for name, part in parts.items()}
     return {"counts": counts, "classes": parts.num_classes, "shown": shown, "folded": folded}
 

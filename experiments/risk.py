@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax.errors import UserError
-from privynet_jax.risk_tables import (
+from privynet_jax.results.risk_tables import (
     RECOGNISABLE_SSIM,
     RISK,
     RISK_CLASSES,
@@ -20,7 +20,7 @@ from privynet_jax.risk_tables import (
     risk_text,
     write_risk_tables,
 )
-from privynet_jax.store import ResultStore
+from privynet_jax.results.work_directory import ResultStore
 
 flags.declare_key_flag("workdir")
 _RECOGNISABLE_SSIM = flags.DEFINE_float(

@@ -15,10 +15,10 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax.classifier import Classifier, Validation
-from privynet_jax.cloud_training import Settings, train_to_folder
-from privynet_jax.releases import open_release
-from privynet_jax.training import Schedule
+from privynet_jax.deployment.cloud.classifier import Classifier, Validation
+from privynet_jax.deployment.cloud.cloud_training import Settings, train_to_folder
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.training.tasks import Schedule
 
 for _shared in ("release", "out", "seed", "checkpoint_minutes"):
     flags.declare_key_flag(_shared)

@@ -7,24 +7,24 @@ The functional API, re-exported; each name's module has the whole story.
     representations = jax.jit(local)(images)
 """
 
-from privynet_jax.cells import draw_channels, grid_cells
-from privynet_jax.characterisation import Characterisation, characterise
-from privynet_jax.classifier import Classifier, open_classifier
-from privynet_jax.config import Config
-from privynet_jax.cost import LocalCost, local_cost
-from privynet_jax.data import Part, Parts, as_float, load_parts
+from privynet_jax.backbone.cost import LocalCost, local_cost
+from privynet_jax.backbone.split import local_nn, local_params
+from privynet_jax.backbone.topology import CONV_LAYERS, ConvLayer, Topology
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.run import Characterisation, characterise
+from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
+from privynet_jax.deployment.device.local_package import LocalPackage, open_package, write_package
+from privynet_jax.deployment.release.release_folder import Release, open_release
 from privynet_jax.errors import UserError
-from privynet_jax.local_package import LocalPackage, open_package, write_package
-from privynet_jax.metrics import psnr_db, ssim
-from privynet_jax.models import attacker, cloud_nn
-from privynet_jax.plan_file import read_plan, write_plan
-from privynet_jax.plans import Limits, Plan
-from privynet_jax.releases import Release, open_release
-from privynet_jax.selection import ChannelScores, channel_scores, pruned_candidates
-from privynet_jax.split import local_nn, local_params
-from privynet_jax.topology import CONV_LAYERS, ConvLayer, Topology
-from privynet_jax.unlabelled import stream_pictures
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.images.metrics import psnr_db, ssim
+from privynet_jax.images.parts import Part, Parts, as_float, load_parts
+from privynet_jax.images.unlabelled import stream_pictures
+from privynet_jax.planning.plan import Limits, Plan
+from privynet_jax.planning.plan_file import read_plan, write_plan
+from privynet_jax.results.cells import draw_channels, grid_cells
+from privynet_jax.selection.pruning import ChannelScores, channel_scores, pruned_candidates
+from privynet_jax.training.networks import attacker, cloud_nn
 
 __all__ = [
     "CONV_LAYERS",

@@ -5,18 +5,17 @@ import signal
 import tempfile
 from pathlib import Path
 
-import commands
 import jax
 import pytest
-import small_audit
 from absl import flags
+from support import commands, small_audit
 
-from privynet_jax.characterisation import characterise
-from privynet_jax.config import Config
-from privynet_jax.data import Parts, load_parts
-from privynet_jax.plans import Plan
-from privynet_jax.training import Schedule
-from privynet_jax.weights import PretrainedWeights, load_weights
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.run import characterise
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.planning.plan import Plan
+from privynet_jax.training.tasks import Schedule
 
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.

@@ -1,137 +1,86 @@
-"""The rooms' walls: which file may import what, read from the sources without running them."""
+"""The house's walls, read from the sources: who may import whom, and who may touch what."""
 
 import ast
 import functools
-import re
 import sys
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+MOST_MODULES = 13
 
-# Rooms that also work, and start at once, where there is no JAX.
-WITHOUT_JAX = {
-    *(
-        "errors",
-        "termination",
-        "files",
-        "shards",
-        "risk",
-        "topology",
-        "cost",
-        "results",
-        "store",
-        "tables",
-        "secret_draw",
-        "risk_tables",
-        "plans",
-        "plan_file",
-        "options",
-        "planner",
-        "fisher",
-        "explanation",
-        *("guarantees", "tradeoff", "kept_rows", "audits", "same_settings"),
-    ),
-    # Not `weights`: it reads checkpoints, and Orbax is built on JAX.
-    *("wheels", "downloads", "stored", "torch_pickle", "torch_files", "keras_files"),
-    *(
-        "weight_files",
-        "weight_layouts",
-        "weight_conversion",
-        "photo_patches",
-        "encoded",
-        "folder_source",
-        "pictures",
-        "tfds_source",
-        "partition",
-        "data",
-        "sample",
-        "unlabelled",
-        "release_inputs",
-    ),
-}
-ON_DEVICES = {"execution"}
-# The way of the data: no room reaches a later one, not even through others.
-FLOW = (
-    "data",
-    "features",
-    "extraction",
-    "cached_layer",
-    "cache",
-    "inputs",
-    "group",
-    "grid",
-    *("subsets", "amortised", "scoring", "fine_tuning", "modes"),
-    "characterisation",
-)
-# Rooms that reach none of that way: what they are given are arrays and numbers.
-BESIDE_THE_FLOW = {
-    "shards",
-    "coding",
-    "cells",
+# Lowest first: a package imports those before it, and none behind it.
+PACKAGES = (
+    "errors",
+    "platform",
+    "images",
+    "backbone",
     "training",
-    "batches",
-    "execution",
-    "mapping",
-    "group_checkpoints",
-    "termination",
-    "models",
-    "metrics",
-    "processes",
     "results",
-    "store",
-    "tables",
-    "imputation",
-    "networks",
-    "fisher",
+    "estimates",
+    "attacks",
     "defences",
-    "channel_privacy",
-    *("secret_draw", "plans", "plan_file"),
-    # A release is read by those who have no images.
-    *("releases", "release_manifest"),
-    *("cloud_network", "classifier", "cloud_run", "cloud_training"),
-}
-# What experiments share; apart from these they do not know of one another.
-SHARED_BY_EXPERIMENTS = {
-    *("experiments.report_pictures", "experiments.report_tables", "experiments.report_sections"),
-    *("experiments.knowledge_cases", "experiments.knowledge_tables"),
-    *("experiments.cli", "experiments.plots"),
-    *("experiments.defence_plot", "experiments.defence_tables"),
-    *("experiments.baselines", "experiments.contenders", "experiments.attackers"),
-    *("experiments.timing", "experiments.benchmark_inputs", "experiments.benchmark_parts"),
-}
-# Package or module -> the only rooms of privynet_jax that may import it.
+    "selection",
+    "characterisation",
+    "planning",
+    "deployment",
+)
+# What delivers a plan reaches, not even through others, nothing that measures one.
+DELIVERY = ("deployment", "planning.plan", "planning.plan_file", "planning.explanation")
+MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.audit")
+# Works, and starts at once, where there is no JAX.
+WITHOUT_JAX = (
+    "errors",
+    *("platform.files", "platform.fetching", "platform.resuming", "platform.row_views"),
+    *("platform.shards", "platform.signals"),
+    *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
+    *("images.decoding", "images.photo_patches", "images.tfds_source"),
+    *("backbone.topology", "backbone.cost", "backbone.weights.conversion"),
+    *("backbone.weights.families", "backbone.weights.keras_files", "backbone.weights.torch_files"),
+    *("backbone.weights.stored_tensor", "backbone.weights.tensor_files"),
+    *("results.cell_results", "results.risk_tables", "results.statistics"),
+    *("results.summaries", "results.text_tables", "results.work_directory"),
+    *("selection.fisher", "selection.secret_draw"),
+    *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
+    *("planning.plan_file", "planning.planner"),
+)
+# Package or name -> the only modules of the library that may use it.
 ONLY_IN = {
-    "tensorflow_datasets": {"tfds_source", "photo_patches"},
-    "onnx": {"weight_files"},
-    "safetensors": {"weight_files", "local_package"},
-    "h5py": {"keras_files"},
-    "orbax": {"checkpoint", "networks", "group_checkpoints"},
-    "etils": {"files", "shards", "cached_layer", "cache", "checkpoint", "networks", "releases"},
-    "pickletools": {"torch_pickle"},  # which reads pickles; nothing may run them
+    "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
+    "onnx": {"backbone.weights.tensor_files"},
+    "safetensors": {"backbone.weights.tensor_files", "deployment.device.local_package"},
+    "h5py": {"backbone.weights.keras_files"},
+    "orbax": {"backbone.weights.checkpoint", "training.checkpoints", "training.network_folder"},
+    "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),
-    "urllib": {"downloads"},
+    "urllib": {"platform.downloads"},
     "matplotlib": set(),
     "absl.flags": set(),
     "absl.app": set(),
     "experiments": set(),
 }
+# Whoever names devices decides how work is spread.
 DEVICE_NAMES = {
     *("jax.pmap", "jax.shard_map", "jax.sharding", "jax.Device"),
     *("jax.devices", "jax.local_devices", "jax.device_count", "jax.local_device_count"),
 }
+NAMES_DEVICES = {"platform.devices"}
+OTHER_FRAMEWORKS = ("tensorflow", "torch", "keras")
+FORMATS = ("tensorflow_datasets", "onnx", "h5py", "safetensors", "orbax", "pickle")
 
 
 def parse(package):
-    """Module name -> syntax tree, of every file of a package."""
-    paths = sorted((PROJECT / package).glob("**/*.py"))
-    names = [".".join(path.relative_to(PROJECT).with_suffix("").parts) for path in paths]
-    trees = [ast.parse(path.read_text(encoding="utf-8"), str(path)) for path in paths]
-    return {name.removesuffix(".__init__"): tree for name, tree in zip(names, trees, strict=True)}
+    """Module name, without the library's own, -> syntax tree."""
+    trees = {}
+    for path in sorted((PROJECT / package).glob("**/*.py")):
+        name = ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+        trees[name.removeprefix("privynet_jax.")] = ast.parse(path.read_text(encoding="utf-8"))
+    return trees
 
 
-LIBRARY, EXPERIMENTS = parse("privynet_jax"), parse("experiments")
+LIBRARY = {name: tree for name, tree in parse("privynet_jax").items() if name != "privynet_jax"}
+EXPERIMENTS = parse("experiments")
 EVERYTHING = LIBRARY | EXPERIMENTS
 
 
@@ -144,7 +93,7 @@ def nodes(tree, *, inside_functions=True):
             yield from nodes(child, inside_functions=inside_functions)
 
 
-@functools.cache  # asked for again and again, and trees do not change
+@functools.cache
 def imports(tree, **which):
     """Dotted names of what a module imports; `from a import b` counts as a.b."""
     found = set()
@@ -157,21 +106,19 @@ def imports(tree, **which):
     return frozenset(found)
 
 
-def reaches(names, package):
-    """Whether any of the dotted names is in a package."""
-    return any(f"{name}.".startswith(f"{package}.") for name in names)
+def is_in(name, places):
+    return any(f"{name}.".startswith(f"{place}.") for place in places)
 
 
-def modules_among(names, modules):
-    """The modules that dotted names stand for: a.b.c is module a.b if that is one."""
-    candidates = set(names) | {name.rpartition(".")[0] for name in names}
-    return candidates & set(modules)
+def uses(names, package):
+    return any(is_in(name, [package]) for name in names)
 
 
 @functools.cache
 def dependencies(module):
-    """Modules of the library that a module imports itself; not the package that re-exports them."""
-    return modules_among(imports(EVERYTHING[module]), LIBRARY) - {"privynet_jax", module}
+    """Modules of the library that a module imports itself."""
+    names = {name.removeprefix("privynet_jax.") for name in imports(EVERYTHING[module])}
+    return ((names | {name.rpartition(".")[0] for name in names}) & set(LIBRARY)) - {module}
 
 
 def reached_from(module):
@@ -185,13 +132,12 @@ def reached_from(module):
 
 
 def device_names(tree):
-    """Which of `DEVICE_NAMES` a module mentions as attributes or imports."""
     attributes = {ast.unparse(node) for node in nodes(tree) if isinstance(node, ast.Attribute)}
     return (attributes | imports(tree)) & DEVICE_NAMES
 
 
-def room(module):
-    return module.rpartition(".")[2]
+def modules_in(*places):
+    return [module for module in LIBRARY if is_in(module, places)]
 
 
 def test_the_tests_see_what_they_forbid():
@@ -206,63 +152,22 @@ def test_the_tests_see_what_they_forbid():
     assert imports(tree, inside_functions=False) == top
     assert imports(tree) == top | {"torch"}
     assert device_names(tree) == {"jax.pmap", "jax.devices"}
-    assert reaches({"jax.numpy"}, "jax")
-    assert not reaches({"jaxtyping.Array"}, "jax")
-    assert modules_among({"a.b.Name", "a.c", "d"}, {"a.b", "a.c"}) == {"a.b", "a.c"}
-    assert {"privynet_jax", "privynet_jax.data", "privynet_jax.vgg"} <= set(LIBRARY)
-    # A room that is renamed must not slip out of the tables above.
-    named = WITHOUT_JAX | ON_DEVICES | BESIDE_THE_FLOW | set(FLOW)
-    assert named <= set(map(room, LIBRARY))
-    assert device_names(LIBRARY["privynet_jax.execution"]) >= {"jax.pmap", "jax.local_devices"}
+    assert uses({"jax.numpy"}, "jax")
+    assert not uses({"jaxtyping.Array"}, "jax")
+    assert dependencies("training.losses") == set()
+    assert "errors" in dependencies("backbone.topology")
+    # What is renamed must not slip out of the tables above.
+    named = {*DELIVERY, *MEASURING, *WITHOUT_JAX, *NAMES_DEVICES, *set().union(*ONLY_IN.values())}
+    assert named <= set(LIBRARY)
+    assert {module.partition(".")[0] for module in LIBRARY} == set(PACKAGES)
 
 
-@pytest.mark.parametrize("module", [m for m in LIBRARY if room(m) in WITHOUT_JAX])
-def test_rooms_without_jax_do_not_even_reach_it(module):
-    for one in reached_from(module):
-        for package in ("jax", "flax", "optax"):
-            assert not reaches(imports(EVERYTHING[one]), package), f"{one} imports {package}"
-
-
-@pytest.mark.parametrize("module", EVERYTHING)
-@pytest.mark.parametrize("package", ["tensorflow", "torch", "keras"])
-def test_no_other_framework_is_imported_with_a_module(module, package):
-    assert not reaches(imports(EVERYTHING[module], inside_functions=False), package)
-
-
-@pytest.mark.parametrize("module", LIBRARY)
-@pytest.mark.parametrize("package", ONLY_IN)
-def test_what_only_some_rooms_may_import(module, package):
-    if room(module) not in ONLY_IN[package]:
-        assert not reaches(imports(LIBRARY[module]), package)
-
-
-@pytest.mark.parametrize("module", EVERYTHING)
-def test_only_one_room_knows_of_devices(module):
-    if module not in {f"privynet_jax.{name}" for name in ON_DEVICES}:
-        assert not device_names(EVERYTHING[module])
-
-
-@pytest.mark.parametrize("name", [*FLOW, *sorted(BESIDE_THE_FLOW)])
-def test_data_flow_one_way(name):
-    later = FLOW[FLOW.index(name) + 1 :] if name in FLOW else FLOW
-    assert not set(later) & set(map(room, reached_from(f"privynet_jax.{name}")))
-
-
-@pytest.mark.parametrize("module", EXPERIMENTS)
-def test_experiments_do_not_import_one_another(module):
-    found = modules_among(imports(EXPERIMENTS[module]), EXPERIMENTS)
-    assert found - SHARED_BY_EXPERIMENTS <= {"experiments"}
-
-
-@pytest.mark.parametrize("module", EXPERIMENTS)
-def test_experiments_leave_formats_to_the_library(module):
-    for package in ("tensorflow_datasets", "onnx", "h5py", "safetensors", "orbax", "pickle"):
-        assert not reaches(imports(EXPERIMENTS[module]), package)
-
-
-def test_the_device_s_program_needs_jax_and_numpy_alone():
-    found = {name.partition(".")[0] for name in imports(LIBRARY["privynet_jax.device_nn"])}
-    assert found - sys.stdlib_module_names == {"jax", "numpy"}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_those_before_them(package):
+    allowed = PACKAGES[: PACKAGES.index(package) + 1]
+    for module in modules_in(package):
+        upward = [name for name in dependencies(module) if not is_in(name, allowed)]
+        assert not upward, f"{module} imports {upward}"
 
 
 def test_no_import_runs_in_a_circle():
@@ -273,17 +178,54 @@ def test_no_import_runs_in_a_circle():
     assert not left
 
 
-def rooms_in_the_notes():
-    """Room -> its line in BUILD_NOTES.md's list, experiments left out."""
-    notes = (PROJECT / "BUILD_NOTES.md").read_text(encoding="utf-8")
-    table = notes.partition("| room | purpose |")[2].partition("\n## ")[0]
-    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("|")]
-    return {name: line for line, cell in enumerate(cells) for name in re.findall(r"`(\w+)`", cell)}
+def test_delivery_reaches_nothing_that_measures():
+    for module in modules_in(*DELIVERY):
+        reached = [name for name in reached_from(module) if is_in(name, MEASURING)]
+        assert not reached, f"{module} reaches {reached}"
 
 
-def test_the_notes_list_every_room_below_those_it_imports():
-    lines = rooms_in_the_notes()
-    assert set(lines) == {room(module) for module in LIBRARY} - {"", "privynet_jax"}
-    for module in set(LIBRARY) - {"privynet_jax"}:
-        for imported in dependencies(module):
-            assert lines[room(imported)] <= lines[room(module)], (module, imported)
+def test_where_there_is_no_jax():
+    for module in modules_in(*WITHOUT_JAX):
+        for one in reached_from(module):
+            for package in ("jax", "flax", "optax"):
+                assert not uses(imports(LIBRARY[one]), package), f"{module}: {one} has {package}"
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_what_only_some_modules_may_import(package):
+    users = {module for module in LIBRARY if uses(imports(LIBRARY[module]), package)}
+    assert users <= ONLY_IN[package]
+
+
+def test_only_one_module_names_devices():
+    assert {module for module in EVERYTHING if device_names(EVERYTHING[module])} == NAMES_DEVICES
+
+
+@pytest.mark.parametrize("package", OTHER_FRAMEWORKS)
+def test_no_other_framework_is_imported_with_a_module(package):
+    for module, tree in EVERYTHING.items():
+        assert not uses(imports(tree, inside_functions=False), package), module
+
+
+def test_commands_share_only_what_helps_them():
+    commands = {f"experiments.{path.stem}" for path in (PROJECT / "experiments").glob("*.py")}
+    commands -= {"experiments.__init__", "experiments.cli"}
+    for module, tree in EXPERIMENTS.items():
+        assert not [name for name in imports(tree) if is_in(name, commands)], module
+        for package in FORMATS:
+            assert not uses(imports(tree), package), f"{module} imports {package}"
+
+
+def test_the_device_s_program_needs_jax_and_numpy_alone():
+    tree = LIBRARY["deployment.device.device_nn"]
+    found = {name.partition(".")[0] for name in imports(tree)}
+    assert found - sys.stdlib_module_names == {"jax", "numpy"}
+
+
+def test_folders_are_small_and_say_what_lives_there():
+    for folder in {path.parent for path in (PROJECT / "privynet_jax").glob("**/*.py")}:
+        modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+        assert len(modules) <= MOST_MODULES, f"{folder} has {len(modules)} modules"
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text())), folder
+    basenames = [module.rpartition(".")[2] for module in LIBRARY]
+    assert not {name for name in basenames if basenames.count(name) > 1}

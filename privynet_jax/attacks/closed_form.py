@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import linear
-from privynet_jax.attacks.interface import Knowledge, Pairs
-from privynet_jax.data import as_float
+from privynet_jax.attacks.base import Knowledge, Pairs
 from privynet_jax.errors import UserError
-from privynet_jax.execution import at_once
+from privynet_jax.images.parts import as_float
+from privynet_jax.platform.devices import at_once
+from privynet_jax.training import linear_attack
 
 # Share of the pairs on which the ridge is chosen.
 HELD_OUT = 0.2
@@ -28,14 +28,14 @@ HELD_OUT = 0.2
 _POSITIONS_AT_ONCE = 2**16
 # Of representations that are inverted at once.
 _INVERTED_BYTES = 2**27
-_reconstruct = jax.jit(lambda attack, x: jnp.clip(linear.reconstruct(attack, x), 0.0, 1.0))
+_reconstruct = jax.jit(lambda attack, x: jnp.clip(linear_attack.reconstruct(attack, x), 0.0, 1.0))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedLinear:
     """A fitted closed-form attack."""
 
-    attack: linear.LinearAttack
+    attack: linear_attack.LinearAttack
 
     @property
     def report(self) -> Mapping[str, str | float | int | bool]:
@@ -71,7 +71,7 @@ class LinearInversion:
         fitted = max(1, count - max(1, round(HELD_OUT * count)))
         sums = functools.partial(_sums, pairs)
         positions = range(pairs.representations.shape[-1])
-        return FittedLinear(linear.fit(sums(0, fitted), sums(fitted, count), positions))
+        return FittedLinear(linear_attack.fit(sums(0, fitted), sums(fitted, count), positions))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,10 +101,10 @@ class MeanImage:
         return FittedMean(np.float32(pairs.images.mean(axis=0, dtype=np.float64) / 255))
 
 
-def _sums(pairs: Pairs, start: int, stop: int) -> linear.LinearStatistics:
+def _sums(pairs: Pairs, start: int, stop: int) -> linear_attack.LinearStatistics:
     per_image = int(np.prod(pairs.representations.shape[1:3]))
     size = max(1, _POSITIONS_AT_ONCE // per_image)
-    return linear.gather_statistics(
+    return linear_attack.gather_statistics(
         (
             np.float32(pairs.representations[begin : min(begin + size, stop)]),
             as_float(pairs.images[begin : min(begin + size, stop)]),

@@ -20,15 +20,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax import training
 from privynet_jax.attacks import rated
-from privynet_jax.attacks.interface import Pairs
+from privynet_jax.attacks.base import Pairs
 from privynet_jax.attacks.rated import RatedState
-from privynet_jax.data import as_float
-from privynet_jax.execution import at_once, data_parallel, nbytes, on_cpu
-from privynet_jax.inputs import one_ahead
-from privynet_jax.metrics import psnr_db
-from privynet_jax.training import Task
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+from privynet_jax.platform.devices import at_once, data_parallel, nbytes, on_cpu
+from privynet_jax.training import tasks
+from privynet_jax.training.inputs import one_ahead
+from privynet_jax.training.tasks import Task
 
 _WARM_UP = 0.1
 _PREDICTED_AT_ONCE = 128
@@ -205,7 +205,7 @@ def _steps(task: Task) -> Callable[..., tuple[RatedState, jax.Array]]:
 
 @functools.cache
 def _prediction(task: Task) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(training.predict, task))
+    return jax.jit(functools.partial(tasks.predict, task))
 
 
 @functools.cache

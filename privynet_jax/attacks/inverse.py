@@ -17,14 +17,14 @@ from typing import ClassVar
 import jax
 import numpy as np
 
+from privynet_jax.attacks.base import Knowledge, Pairs, Report
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.fitting import predicted
-from privynet_jax.attacks.interface import Knowledge, Pairs, Report
 from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
 from privynet_jax.errors import UserError
-from privynet_jax.linear import LinearAttack
-from privynet_jax.trained_attackers import CAPACITIES, Capacity
-from privynet_jax.training import Schedule, Task
+from privynet_jax.training.attackers import CAPACITIES, Capacity
+from privynet_jax.training.linear_attack import LinearAttack
+from privynet_jax.training.tasks import Schedule, Task
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

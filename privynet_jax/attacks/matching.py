@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from privynet_jax.attacks.interface import Representing
+from privynet_jax.attacks.base import Representing
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of, total_variation
-from privynet_jax.execution import data_parallel, on_cpu
+from privynet_jax.platform.devices import data_parallel, on_cpu
 
 # Of pixels outside [0, 1], squared. Not clipped: a gradient that ends at 1 would never come back.
 _RANGE_WEIGHT = 10.0

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from privynet_jax.optimisers import clipped
-from privynet_jax.training import Task, gradients
+from privynet_jax.training.optimisers import clipped
+from privynet_jax.training.tasks import Task, gradients
 
 
 class RatedState(NamedTuple):

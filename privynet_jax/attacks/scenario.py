@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from privynet_jax.attacks.interface import (
+from privynet_jax.attacks.base import (
     EVERYTHING,
     NETWORK,
     FittedAttack,
@@ -23,16 +23,15 @@ from privynet_jax.attacks.interface import (
     Pairs,
     Representing,
 )
-from privynet_jax.cache import load_features
-from privynet_jax.data import Parts, as_float
-from privynet_jax.execution import at_once, nbytes
-from privynet_jax.features import LayerFeatures
-from privynet_jax.row_views import ChosenRows, RowView
-from privynet_jax.selection import all_channels
-from privynet_jax.split import local_nn
-from privynet_jax.topology import Topology
-from privynet_jax.training import image_quality
-from privynet_jax.weights import PretrainedWeights
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.images.metrics import image_quality
+from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.platform.devices import at_once, nbytes
+from privynet_jax.platform.row_views import ChosenRows, RowView
 
 # Representations that an attacker without pairs looks at, of the release under attack.
 OBSERVED_IMAGES = 1024

@@ -20,15 +20,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from privynet_jax.attacks.channel_statistics import (
-    ChannelStatistics,
-    channel_statistics,
-    chunk_size,
-    chunks_of,
-)
-from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.guessing import Guess, guess_channels
-from privynet_jax.attacks.interface import (
+from privynet_jax.attacks.base import (
     PAIRS,
     Attack,
     FittedAttack,
@@ -37,9 +29,17 @@ from privynet_jax.attacks.interface import (
     Report,
     Representing,
 )
-from privynet_jax.data import as_float
+from privynet_jax.attacks.channel_statistics import (
+    ChannelStatistics,
+    channel_statistics,
+    chunk_size,
+    chunks_of,
+)
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.guessing import Guess, guess_channels
+from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.errors import UserError
-from privynet_jax.features import LayerFeatures
+from privynet_jax.images.parts import as_float
 
 ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
 # Of its own images, an attacker takes statistics over so many: more changed nothing.

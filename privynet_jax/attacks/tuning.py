@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from privynet_jax.attacks.base import Pairs, Report
 from privynet_jax.attacks.fitting import Run, stream_of
-from privynet_jax.attacks.interface import Pairs, Report
 from privynet_jax.errors import UserError
-from privynet_jax.results import CONVERGED_PERCENT
-from privynet_jax.row_views import ChosenRows
-from privynet_jax.training import Task
+from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.results.cell_results import CONVERGED_PERCENT
+from privynet_jax.training.tasks import Task
 
 # Share of the budget that each halving of the candidates costs.
 _HALVING_SHARE = 0.125

@@ -21,16 +21,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from privynet_jax.attacks.base import Attack, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.interface import Attack, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
 from privynet_jax.attacks.tuning import hold_out
-from privynet_jax.data import as_float
 from privynet_jax.errors import UserError
-from privynet_jax.metrics import psnr_db
-from privynet_jax.results import CONVERGED_PERCENT
-from privynet_jax.row_views import ChosenRows
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.results.cell_results import CONVERGED_PERCENT
 
 # Weights that compete at first; what wins is refined by the factor below, twice.
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)

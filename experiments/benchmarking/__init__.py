@@ -1,0 +1,1 @@
+"""Timing, its inputs, and what is timed."""

@@ -1,0 +1,156 @@
+"""How fast the parts of a characterisation run, always beside the machine's matrix-product rate.
+
+Rooms of the library do the work, on random images, features and parameters: times do not depend on
+values. Machines are shared and noisy, so a `Clock` puts a float32 matrix product before and after
+every sample, and a share compares what was measured within the same second.
+`experiments.benchmark` calls, prints and saves.
+
+    clock = Clock(execution, size=2048, repeats=5, seconds=0.4)
+    rows = clock.measure({"conv4_3": (flops, work)})  # work(n) does it n times and waits
+    rows["conv4_3"]["share"]  # of the matrix-product rate
+
+Operations are counted as `cost` counts them: two per multiply-accumulate of convolutions and matrix
+products, taps on padding included, everything else left out.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from privynet_jax.platform.devices import Execution, map_cells
+
+GIGA = 1e9
+# Does something a number of times and returns when all of it is done.
+Work = Callable[[int], None]
+
+
+class Clock:
+    """Times work between matrix products."""
+
+    def __init__(self, execution: Execution, size: int, repeats: int, seconds: float) -> None:
+        """Compiles the product.
+
+        Args:
+            execution: which devices multiply, all at the same time, as they train.
+            size: side of each device's matrices.
+            repeats: samples per work.
+            seconds: how long a sample takes at least.
+        """
+        self.rates: list[float] = []
+        self._repeats, self._seconds = repeats, seconds
+        # Mapped like a network, so that it keeps the same devices busy in the same way.
+        product = map_cells(_product, execution)
+        matrices = execution.place(execution.stack([np.ones((size, size), np.float32)]))
+
+        def multiply(count: int) -> None:
+            jax.block_until_ready([product(matrices, matrices, None) for _ in range(count)])
+
+        self._multiply = multiply
+        self._product_flops = 2 * size**3 * execution.group_size
+        self._product_count = self._count_for(multiply)
+
+    def product_rate(self) -> float:
+        """Returns one sample of the matrix-product rate of all devices together, in GFLOP/s."""
+        seconds = _timed(self._multiply, self._product_count)
+        self.rates.append(self._product_flops * self._product_count / seconds / GIGA)
+        return self.rates[-1]
+
+    def measure(self, works: Mapping[str, tuple[float, Work]]) -> dict[str, dict[str, float]]:
+        """Times works in turn, so that each meets the same moods of the machine.
+
+        Args:
+            works: name -> (operations of doing it once, work).
+
+        Returns:
+            name -> `seconds` of doing it once (median over samples) and `seconds_best`, `gflops`
+            and `gflops_best`, and `share`, the median over samples of its rate divided by the mean
+            of the matrix-product rates just before and after.
+        """
+        counts = {name: self._count_for(work) for name, (_, work) in works.items()}
+        samples: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+        for _ in range(self._repeats):
+            before = self.product_rate()
+            for name, (_, work) in works.items():
+                seconds = _timed(work, counts[name]) / counts[name]
+                after = self.product_rate()
+                samples[name].append((seconds, (before + after) / 2))
+                before = after
+        return {name: _summary(flops, samples[name]) for name, (flops, _) in works.items()}
+
+    def _count_for(self, work: Work) -> int:
+        """How often work is done within one sample; the first call compiles and does not count."""
+        work(1)
+        return max(1, math.ceil(self._seconds / _timed(work, 1)))
+
+
+def forward_macs(network: nn.Module, representations: tuple[int, ...]) -> dict[str, int]:
+    """Returns multiply-accumulates of one forward pass, per convolution and matrix product.
+
+    Args:
+        network: any module made of `nn.Conv` and `nn.Dense`.
+        representations: shape of its input, batch included.
+    """
+    x = jax.ShapeDtypeStruct(representations, jnp.float32)
+    variables = jax.eval_shape(network.init, jax.random.key(0), x)
+
+    def captured(variables: Any, x: jax.Array) -> Any:
+        return network.apply(variables, x, capture_intermediates=True, mutable="intermediates")[1]
+
+    outputs = flatten_dict(jax.eval_shape(captured, variables, x)["intermediates"])
+    return {
+        "/".join(path): math.prod(outputs[(*path, "__call__")][0].shape)
+        * math.prod(kernel.shape[:-1])
+        for (*path, name), kernel in flatten_dict(variables["params"]).items()
+        if name == "kernel"
+    }
+
+
+def step_flops(network: nn.Module, representations: tuple[int, ...]) -> int:
+    """Returns the operations of one training step's forward and backward pass.
+
+    The backward pass does the forward pass twice, once for the kernels and once for the inputs; but
+    nobody asks for the gradient of the first layer's input, the representations.
+    """
+    macs = forward_macs(network, representations)
+    stem = sum(count for name, count in macs.items() if name.endswith("stem"))
+    return 2 * (3 * sum(macs.values()) - stem)
+
+
+def counted_by_xla(function: Callable[..., Any], *arguments: Any) -> float | None:
+    """Returns XLA's count of a function's operations, where it gives one.
+
+    It leaves out taps on padding, a fifth to a third on the small grids here, and counts each
+    element-wise operation as one.
+    """
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    return analysis.get("flops") if isinstance(analysis, dict) else None
+
+
+def _product(one: jax.Array, other: jax.Array, _: None) -> jax.Array:
+    # float32 as the networks multiply it
+    return jnp.matmul(one, other, precision=jax.lax.Precision.HIGHEST)
+
+
+def _timed(work: Work, count: int) -> float:
+    begun = time.perf_counter()
+    work(count)
+    return time.perf_counter() - begun
+
+
+def _summary(flops: float, samples: list[tuple[float, float]]) -> dict[str, float]:
+    seconds = [seconds for seconds, _ in samples]
+    return {
+        "seconds": statistics.median(seconds),
+        "seconds_best": min(seconds),
+        "gflops": flops / statistics.median(seconds) / GIGA,
+        "gflops_best": flops / min(seconds) / GIGA,
+        "share": statistics.median(flops / one / GIGA / rate for one, rate in samples),
+    }

@@ -1,0 +1,1 @@
+"""What the comparisons of attackers, knowledge and defences share."""

@@ -1,0 +1,204 @@
+"""The pictures of a report: heat maps over layers x depth, and test images beside what came back.
+
+Everything ends as the content of PNG files: `experiments.report` writes them, and its template
+shows them as data URIs.
+
+    for picture in heat_maps(over_draws(results)):
+        write_atomically(folder / picture.name, picture.png)
+"""
+
+import base64
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from experiments.reporting import plots
+from privynet_jax.errors import UserError
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.summaries import DrawSummary
+from privynet_jax.results.work_directory import ResultStore
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+# Images are shown with at most so many pixels per side: a report with hundreds of them must load.
+_MOST_PIXELS = 96
+# Title, attribute of a summary, factor, digits, colours; the darker the more, for better or worse.
+_METRICS = {
+    "accuracy": ("accuracy, %", 100, 0, "Blues"),
+    "psnr_db": ("privacy loss: PSNR, dB", 1, 1, "Oranges"),
+    "ssim": ("privacy loss: SSIM", 1, 2, "Oranges"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A PNG and what it shows.
+
+    Attributes:
+        name: of the file.
+        png: its content.
+        alt: what it shows, for those who do not see it.
+    """
+
+    name: str
+    png: bytes
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        """The picture as an address that holds it whole."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A test image and what the strongest attacker made of it."""
+
+    title: str
+    psnr_db: float
+    original: Picture
+    rebuilt: Picture
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstructions:
+    """A cell's best, median and worst protected image of those whose reconstructions were kept."""
+
+    cell: CellResult
+    pairs: tuple[Pair, ...]
+
+
+def heat_maps(summaries: Sequence[DrawSummary], selection: str) -> list[Picture]:
+    """Returns a heat map over layers x depth per metric, of one selection.
+
+    Args:
+        summaries: of all selections: their colours mean the same numbers.
+        selection: the one to draw.
+    """
+    return [_heat_map(summaries, selection, metric) for metric in _METRICS]
+
+
+def _heat_map(summaries: Sequence[DrawSummary], selection: str, metric: str) -> Picture:
+    title, factor, digits, colours = _METRICS[metric]
+    layers = sorted({(s.cells[0].num_layers, s.cells[0].layer) for s in summaries})
+    depths = sorted({s.cells[0].depth for s in summaries})
+    all_values = [factor * getattr(s, metric).mean for s in summaries]
+    values = np.full((len(layers), len(depths)), np.nan)
+    for summary, value in zip(summaries, all_values, strict=True):
+        first = summary.cells[0]
+        if first.selection == selection:
+            row = layers.index((first.num_layers, first.layer))
+            values[row, depths.index(first.depth)] = value
+    # Large letters: on a phone the picture is as wide as the screen.
+    figure, axes = plt.subplots(figsize=(max(2.6, 0.75 * len(depths)), 0.7 + 0.42 * len(layers)))
+    scale = plt.Normalize(min(all_values), max(max(all_values), min(all_values) + 1e-6))
+    axes.imshow(values, aspect="auto", cmap=colours, norm=scale)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if scale(value) > 0.6 else "black"
+        text = "" if np.isnan(value) else f"{value:.{digits}f}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, size=10)
+    axes.set_xticks(range(len(depths)), map(str, depths))
+    axes.set_yticks(range(len(layers)), [f"{m}: {name}" for m, name in layers])
+    axes.set_xlabel("released channels")
+    axes.set_title(title, size=10)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    low, high = np.nanmin(values), np.nanmax(values)
+    alt = (
+        f"Heat map of {title} over layers and released channels, selection {selection}: from "
+        f"{low:.{digits}f} to {high:.{digits}f}. The table of all settings has the numbers."
+    )
+    return Picture(f"heatmap_{metric}_{selection}.png", plots.as_png(figure), alt)
+
+
+def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray) -> Reconstructions:
+    """Returns the best, the median and the worst protected one of a cell's kept images.
+
+    Args:
+        cell: its strongest attacker's reconstructions are shown.
+        store: where they are.
+        originals: uint8 [K, H, W, 3], the test images in the order of the cells' examples.
+
+    Raises:
+        UserError: the cell kept none, or of other images.
+    """
+    attacker = cell.strongest.attacker
+    rebuilt = store.load_arrays(cell.name).get(f"{attacker}_examples")
+    if rebuilt is None or rebuilt.shape != originals.shape or rebuilt.dtype != np.uint8:
+        raise UserError(
+            f"{store.workdir / 'cells' / cell.name}.npz lacks the reconstructions of "
+            f"{len(originals)} test images; delete it and run experiments.characterize again to "
+            "have it made anew, or give --notest_images"
+        )
+    quality = np.asarray(psnr_db(as_float(rebuilt), as_float(originals)))
+    order = np.argsort(quality, kind="stable")
+    chosen = {
+        "best": order[0],
+        "median": order[(len(order) - 1) // 2],
+        "worst": order[-1],
+    }
+    pairs = tuple(
+        Pair(
+            title,
+            float(quality[row]),
+            _small(originals[row], f"Test image {row + 1}: the original."),
+            _small(rebuilt[row], f"Test image {row + 1} as rebuilt, {quality[row]:.1f} dB."),
+        )
+        for title, row in chosen.items()
+    )
+    return Reconstructions(cell, pairs)
+
+
+def sheet(shown: Reconstructions) -> Picture:
+    """Returns a cell's pairs as one picture: originals above what was rebuilt."""
+    rows = [
+        np.concatenate([np.asarray(Image.open(io.BytesIO(p.png))) for p in row], axis=1)
+        for row in (
+            [pair.original for pair in shown.pairs],
+            [pair.rebuilt for pair in shown.pairs],
+        )
+    ]
+    pixels = np.concatenate(rows, axis=0)
+    factor = max(1, 3 * _MOST_PIXELS // pixels.shape[1])
+    enlarged = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    alt = "Above, originals; below, as rebuilt: best protected, median, worst protected."
+    return Picture(f"{shown.cell.name}.png", _png(enlarged), alt)
+
+
+def of_file(path: Path, alt: str) -> Picture:
+    """Returns a PNG that another command drew.
+
+    Raises:
+        UserError: it cannot be decoded.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError):
+        raise UserError(
+            f"{path} is damaged: it is no PNG; delete it, or have it made anew by the command "
+            "that wrote it"
+        ) from None
+    return Picture(path.name, content, alt)
+
+
+def _small(pixels: np.ndarray, alt: str) -> Picture:
+    """A test image, made smaller where it is larger than a report needs."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
+    return Picture("", _png(np.asarray(image)), alt)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,244 @@
+"""The pictures of a characterisation: its trade-off, and what an attacker rebuilt."""
+
+import io
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib
+import numpy as np
+
+from privynet_jax.backbone.topology import METHODS, RANDOM
+from privynet_jax.errors import UserError
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.attackers import CAPACITIES
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+DPI = 150
+_SMALL, _TINY = 8, 6.5
+_GREY = "0.45"
+# Sizes in reconstructions.png, in inches.
+_IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
+
+
+def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
+    """Writes tradeoff.png; see `tradeoff`."""
+    write_atomically(store.workdir / "tradeoff.png", tradeoff(results, store))
+
+
+def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
+    """Returns a PNG of accuracy against PSNR.
+
+    Colour tells layers, size depth, the marker's shape the selection; bars span draws.
+
+    Raises:
+        UserError: the store's reference.csv is missing or damaged.
+    """
+    no_split, mean_image = references(store)
+    summaries = over_draws(results)
+    layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
+    depths = sorted({s.cells[0].depth for s in summaries})
+    shapes = marker_shapes(s.cells[0].selection for s in summaries)
+    # The map's brightest end would hardly show on white.
+    colours = dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
+    # The legend has a line per layer and depth, and must not be taller than the picture.
+    figure, axes = plt.subplots(
+        figsize=(7.8, max(4.8, 1.6 + 0.23 * (len(layers) + len(depths) + len(shapes)))),
+        layout="constrained",
+    )
+    axes.axhline(100 * no_split, color=_GREY, linestyle=":", linewidth=1.2, zorder=1)
+    axes.axvline(mean_image, color=_GREY, linestyle="--", linewidth=1.2, zorder=1)
+    for (num_layers, colour), (selection, shape) in itertools.product(
+        colours.items(), shapes.items()
+    ):
+        drawn = (num_layers, selection)
+        chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
+        _plot_layer(axes, chosen, colour, shape)
+    _add_legend(axes, layers, colours, depths, shapes)
+    axes.set_xlabel("privacy loss: mean PSNR of the strongest attacker, dB (left is more private)")
+    axes.set_ylabel("accuracy of the cloud NN on test images, %")
+    estimated = "" if _are_dedicated(results) else ", estimated"
+    axes.set_title(
+        f"Accuracy against privacy loss{estimated}; bars span the channel draws", size=11
+    )
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return as_png(figure)
+
+
+def _are_dedicated(results: Sequence[CellResult]) -> bool:
+    """Whether networks of their own were trained for the cells (`--mode=dedicated`)."""
+    return any(attack.attacker in CAPACITIES for attack in results[0].attacks)
+
+
+def save_reconstructions(
+    results: Sequence[CellResult], store: ResultStore, originals: np.ndarray, names: Sequence[str]
+) -> None:
+    """Writes reconstructions.png: originals, then a row per named cell by its strongest attacker.
+
+    Args:
+        results: all results.
+        store: where the cells' examples are.
+        originals: uint8 [K, H, W, 3].
+        names: cells to show, top to bottom.
+    """
+    by_name = {result.name: result for result in results}
+    shown = [by_name[name] for name in names if name in by_name]
+    figure, grid = _image_grid(1 + len(shown), len(originals))
+    _show_row(grid[0], "originals", originals, captions=[""] * len(originals))
+    for row, result in zip(grid[1:], shown, strict=True):
+        attack = result.strongest
+        examples = store.load_arrays(result.name)[f"{attack.attacker}_examples"]
+        method = "" if result.selection == RANDOM else f", {result.selection}"
+        title = (
+            f"{result.num_layers}: {result.layer}, {_counted(result.depth)}{method}\n"
+            f"draw {result.draw}, {attack.psnr_db.mean:.1f} dB on average"
+        )
+        quality = np.asarray(psnr_db(as_float(examples), as_float(originals)))
+        _show_row(row, title, examples, captions=[f"{value:.1f}" for value in quality])
+    grid[0, 0].annotate(
+        "Test images as the strongest attacker rebuilds them, and the PSNR of each in dB",
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        size=10,
+    )
+    write_atomically(store.workdir / "reconstructions.png", as_png(figure))
+
+
+def references(store: ResultStore) -> tuple[float, float]:
+    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB.
+
+    Raises:
+        UserError: the store's reference.csv is missing or damaged.
+    """
+    try:
+        rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
+        return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{store.workdir / 'reference.csv'} is missing or damaged; "
+            "delete it and run again to have it made anew"
+        ) from None
+
+
+def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
+    """Returns selection -> Matplotlib's marker for it, in the order of `selection.METHODS`."""
+    present = set(selections)
+    shapes = dict(zip(METHODS, "ovs^D", strict=True))
+    return {method: shape for method, shape in shapes.items() if method in present}
+
+
+def _plot_layer(
+    axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
+) -> None:
+    """Draws the points of one layer and selection, depths ascending, and a line through them."""
+    points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
+    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
+    for summary, (x, y) in zip(summaries, points, strict=True):
+        axes.errorbar(
+            x,
+            y,
+            xerr=_bar(summary.psnr_db),
+            yerr=100 * _bar(summary.accuracy),
+            color=colour,
+            elinewidth=1,
+            capsize=2,
+            marker=shape,
+            markersize=marker_size(summary.cells[0].depth),
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+        )
+
+
+def _bar(spread: Spread) -> np.ndarray:
+    """Returns lengths [2, 1] below and above the mean."""
+    # The mean of equal numbers may be rounded to just outside them; Matplotlib refuses that.
+    return np.maximum([[spread.mean - spread.least], [spread.greatest - spread.mean]], 0)
+
+
+def _add_legend(
+    axes: plt.Axes,
+    layers: Mapping[int, str],
+    colours: Mapping[int, np.ndarray],
+    depths: Sequence[int],
+    shapes: Mapping[str, str],
+) -> None:
+    def entry(label: str, **style: object) -> plt.Line2D:
+        return plt.Line2D([], [], label=label, **style)
+
+    dot = {"marker": "o", "linestyle": "none"}
+    handles = [entry(f"{m}: {name}", color=colours[m], **dot) for m, name in layers.items()]
+    handles += [
+        entry(_counted(depth), color=_GREY, markersize=marker_size(depth), **dot)
+        for depth in depths
+    ]
+    if len(shapes) > 1:
+        handles += [
+            entry(f"{selection} selection", color=_GREY, marker=shape, linestyle="none")
+            for selection, shape in shapes.items()
+        ]
+    # Beside the lines themselves, names would sooner or later cover points.
+    handles += [
+        entry("no split: same network\nand steps, raw pixels", color=_GREY, linestyle=":"),
+        entry("no attack: the mean\nimage every time", color=_GREY, linestyle="--"),
+    ]
+    axes.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        fontsize=_SMALL + 1,
+    )
+
+
+def _counted(depth: int) -> str:
+    return f"{depth} channel{'s' if depth > 1 else ''}"
+
+
+def marker_size(depth: int) -> float:
+    """Points across; every doubling of the depth adds as much."""
+    return 4.5 + 1.1 * math.log2(depth)
+
+
+def _image_grid(rows: int, columns: int) -> tuple[plt.Figure, np.ndarray]:
+    """Returns axes [rows, columns] of exactly `_IMAGE` inches, with room for captions below."""
+    width = columns * (_IMAGE + _GAP) - _GAP
+    height = rows * (_IMAGE + _CAPTION)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        squeeze=False,
+        gridspec_kw={"wspace": _GAP / _IMAGE, "hspace": _CAPTION / _IMAGE},
+    )
+    # Titles lie outside: saving makes room for them.
+    figure.subplots_adjust(left=0, right=1, top=1, bottom=_CAPTION / height)
+    return figure, grid
+
+
+def _show_row(
+    row: Sequence[plt.Axes], title: str, images: np.ndarray, captions: Sequence[str]
+) -> None:
+    for axes, image, caption in zip(row, images, captions, strict=True):
+        axes.imshow(image)
+        axes.set_axis_off()
+        axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", size=_TINY)
+    row[0].text(-0.1, 0.5, title, transform=row[0].transAxes, ha="right", va="center", size=_SMALL)
+
+
+def as_png(figure: plt.Figure) -> bytes:
+    """Returns a finished figure as the content of a PNG file, and closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,328 @@
+"""The tables of a report: of the cells' results, and of whatever CSV other commands left.
+
+`experiments.report` hands over results or files, and its template shows what comes back.
+
+    table = attackers(results)
+    table.columns, table.rows  # all text, as people read it
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.results.cell_results import AttackResult, CellResult
+from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
+from privynet_jax.results.work_directory import ResultStore
+
+# Tables with more rows are shown folded; rows beyond the second number are left to the file.
+_OPEN, _MOST = 24, 500
+_NONE = "-"
+_NUMBER = re.compile(r"[-+]?(\d[\d.,]*|inf|nan)([eE][-+]?\d+)?( ?%)?( ?[±(][^a-z]*)?|")
+_PERCENTILES = {"mean": np.mean, "median": np.median} | {
+    f"{share} %": lambda values, share=share: np.percentile(values, share) for share in (95, 99)
+}
+_WORDS = {
+    **{"psnr": "PSNR", "ssim": "SSIM", "auc": "AUC", "tpr": "TPR", "fpr": "FPR", "num": ""},
+    **{f"p{share}": f"{share} %" for share in (5, 25, 50, 75, 95, 99)},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Text in rows and columns, for a reader.
+
+    Attributes:
+        name: short and unique in the report, for links.
+        caption: what the rows are, and how the numbers came about.
+        columns: their headings.
+        rows: as many texts each; the first `heads` of them say which row it is.
+        heads: leading columns that are headings of their rows.
+        marked: rows that stand out.
+    """
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    heads: int = 1
+    marked: frozenset[int] = frozenset()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is better folded."""
+        return len(self.rows) > _OPEN
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """For every column whether it holds numbers, which are aligned on the right."""
+        of_columns = zip(*self.rows, strict=True)
+        return tuple(
+            all(text == _NONE or _NUMBER.fullmatch(text) for text in column)
+            for column in of_columns
+        )
+
+
+def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) -> Table:
+    """Returns a row per (layers, depth, selection): both numbers, and what leaves the device."""
+    rows = [
+        (
+            *place(summary),
+            ranged(summary.accuracy, 100),
+            ranged(summary.psnr_db),
+            f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
+            f"{summary.ssim.mean:.2f}",
+            f"{summary.cells[0].cost['release_bytes'] / 2**10:.1f}",
+        )
+        for summary in summaries
+    ]
+    columns = ("accuracy, %", "PSNR, dB", "best rebuilt image, dB", "SSIM", "released, KiB")
+    return Table(name, caption, (*_PLACE, *columns), tuple(rows), heads=3)
+
+
+def attackers(results: Sequence[CellResult]) -> Table:
+    """Returns a row per attacker and a column per number of layers: mean PSNR over the cells."""
+    layers = sorted({(result.num_layers, result.layer) for result in results})
+    found = collections.defaultdict(list)
+    for result in results:
+        for attack in result.attacks:
+            found[attack.attacker, attack.knowledge].append((result, attack))
+    wins = collections.Counter((r.strongest.attacker, r.strongest.knowledge) for r in results)
+    rows = []
+    for attacker, attacks in found.items():
+        losses = {
+            m: [attack.psnr_db.mean for result, attack in attacks if result.num_layers == m]
+            for m, _ in layers
+        }
+        means = (f"{np.mean(losses[m]):.1f}" if losses[m] else _NONE for m, _ in layers)
+        rows.append((*attacker, f"{wins[attacker]} of {len(attacks)}", *means))
+    return Table(
+        "attackers",
+        "Attackers side by side: mean PSNR in dB over test images and cells, by number of local "
+        "layers. A cell's privacy loss is its strongest attacker's.",
+        ("attacker", "knows", "strongest in", *(f"{m}: {layer}" for m, layer in layers)),
+        tuple(rows),
+    )
+
+
+def attacks(results: Sequence[CellResult]) -> Table:
+    """Returns a row per (layers, depth, selection) and attacker; the strongest are marked."""
+    rows, marked = [], set()
+    for summary in over_draws(results):
+        by_attacker = collections.defaultdict(list)
+        for cell in summary.cells:
+            for attack in cell.attacks:
+                by_attacker[attack.attacker].append(attack)
+        means = {
+            name: float(np.mean([a.psnr_db.mean for a in made]))
+            for name, made in by_attacker.items()
+        }
+        for name, made in by_attacker.items():
+            if means[name] == max(means.values()):
+                marked.add(len(rows))
+            told = f"{name}, strongest" if len(rows) in marked else name
+            rows.append(
+                (
+                    *(*place(summary), told, made[0].knowledge, f"{means[name]:.1f}"),
+                    f"{np.mean([a.psnr_db.p95 for a in made]):.1f}",
+                    f"{max(a.psnr_db.max for a in made):.1f}",
+                    f"{np.mean([a.ssim.mean for a in made]):.2f}",
+                    _falling(made),
+                )
+            )
+    columns = (
+        *("attacker", "knows", "PSNR, dB", "95 % of images below", "best rebuilt", "SSIM"),
+        "error still fell by, %",
+    )
+    return Table(
+        "attacks",
+        "Each attacker on each setting, averaged over the draws of channels, but for the best "
+        "rebuilt image of all draws and the last column: by how much the error still fell, in the "
+        "worst draw, from the fourth to the last fifth of the training. The strongest is marked; "
+        "attacks.csv has every cell.",
+        (*_PLACE, *columns),
+        tuple(rows),
+        heads=4,
+        marked=frozenset(marked),
+    )
+
+
+def _falling(attacks: Sequence[AttackResult]) -> str:
+    """By how much errors still fell at the end of training, at most; nothing where unknown."""
+    known = [a.falling_percent for a in attacks if a.falling_percent is not None]
+    return f"{max(known):.0f}" if known else _NONE
+
+
+def risks(results: Sequence[CellResult], store: ResultStore) -> Table:
+    """Returns a row per (layers, depth, selection): privacy loss of single images, not of means.
+
+    Statistics are taken over a cell's test images for each attacker; the worst attacker counts.
+    """
+    rows = []
+    for summary in over_draws(results):
+        values = collections.defaultdict(list)
+        for cell in summary.cells:
+            for (metric, title), statistic in _per_image(cell, store).items():
+                values[metric, title].append(statistic)
+        texts = [
+            f"{(max if title == 'max' else np.mean)(found):.{1 if metric == 'psnr_db' else 2}f}"
+            for (metric, title), found in values.items()
+        ]
+        rows.append((*place(summary), *texts))
+    statistics = [*_PERCENTILES, "max"]
+    return Table(
+        "risk",
+        "Privacy loss of single test images: the mean, the median, what 95 and 99 of 100 images "
+        "stay below (averaged over draws), and the image rebuilt best of all.",
+        (
+            *_PLACE,
+            *(f"PSNR {title}, dB" for title in statistics),
+            *(f"SSIM {title}" for title in statistics),
+        ),
+        tuple(rows),
+        heads=3,
+    )
+
+
+def _per_image(cell: CellResult, store: ResultStore) -> dict[tuple[str, str], float]:
+    """(Metric, statistic) -> its value over test images by the attacker worst in it."""
+    arrays = store.load_arrays(cell.name)
+    statistics: Mapping[str, Callable] = {**_PERCENTILES, "max": np.max}
+    try:
+        return {
+            (metric, title): max(
+                float(statistic(arrays[f"{attack.attacker}_{metric}"])) for attack in cell.attacks
+            )
+            for metric in ("psnr_db", "ssim")
+            for title, statistic in statistics.items()
+        }
+    except (KeyError, ValueError, TypeError):
+        raise UserError(
+            f"{store.workdir / 'cells' / cell.name}.npz lacks values per image; delete it and run "
+            "experiments.characterize again to have it made anew"
+        ) from None
+
+
+def costs(results: Sequence[CellResult], image_size: int) -> Table:
+    """Returns a row per (layers, depth): what the device computes, holds and sends per image."""
+    raw = 3 * image_size**2
+    cells = {(r.num_layers, r.depth): r for r in results}
+    rows = [
+        (
+            *(f"{r.num_layers}: {r.layer}", str(r.depth)),
+            f"{r.cost['local_macs'] / 1e6:,.1f}",
+            f"{r.cost['local_param_bytes'] / 2**10:,.0f}",
+            f"{r.cost['local_activation_bytes'] / 2**10:,.0f}",
+            f"{r.cost['release_bytes'] / 2**10:,.1f}",
+            f"{r.cost['release_bytes'] / raw:,.1f}",
+        )
+        for _, r in sorted(cells.items())
+    ]
+    return Table(
+        "cost",
+        "Cost of the local NN for one image. MACs are multiply-accumulates; parameters, "
+        "activations (the most held at once) and the release are counted as float32. The last "
+        "column compares the release with the image's own bytes, uncompressed.",
+        (
+            *("layers", "channels", "million MACs", "parameters, KiB", "activations, KiB"),
+            *("released, KiB", "times the image"),
+        ),
+        tuple(rows),
+        heads=2,
+    )
+
+
+def of_csv(path: Path, caption: str) -> Table:
+    """Returns any CSV as a table, numbers rounded; a column of channels is left out.
+
+    The ends of a number's interval, columns x_low and x_high, stand in brackets behind x.
+
+    Raises:
+        UserError: the file is no table.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        lines = []
+    if len(lines) < 2 or {len(line) for line in lines} != {len(lines[0])} or not lines[0]:
+        raise UserError(
+            f"{path} is damaged: it is no table with a heading and rows; delete it, or have it "
+            "made anew by the command that wrote it"
+        )
+    places = {name: index for index, name in enumerate(lines[0])}
+    ends = {
+        name: (f"{name}_low", f"{name}_high")
+        for name in places
+        if {f"{name}_low", f"{name}_high"} <= places.keys()
+    }
+    hidden = {"channels", *itertools.chain.from_iterable(ends.values())}
+    shown = [index for name, index in places.items() if name not in hidden]
+    rows = [
+        tuple(_with_interval(line, index, places, ends.get(lines[0][index])) for index in shown)
+        for line in lines[1 : _MOST + 1]
+    ]
+    if ends:
+        caption += " Intervals are in brackets."
+    if len(lines) - 1 > _MOST:
+        caption += f" These are the first {_MOST} of {len(lines) - 1} rows."
+    columns = tuple(_heading(lines[0][i]) for i in shown)
+    texts = itertools.takewhile(lambda i: not _NUMBER.fullmatch(rows[0][i]), range(len(shown)))
+    heads = max(1, len(list(texts)))
+    return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads=heads)
+
+
+def _with_interval(
+    line: Sequence[str], index: int, places: Mapping[str, int], ends: tuple[str, str] | None
+) -> str:
+    """A number, and in brackets the ends of its interval if it has one."""
+    number = _rounded(line[index])
+    if ends is None or not number:
+        return number
+    return f"{number} ({', '.join(_rounded(line[places[end]]) for end in ends)})"
+
+
+def _heading(name: str) -> str:
+    """A column's name in words: psnr_db_mean is "PSNR mean, dB"."""
+    if "_" not in name:
+        return _WORDS.get(name, name)
+    words = name.split("_")
+    unit = ", dB" if "db" in words else ""
+    texts = (_WORDS.get(word, word) for word in words if word != "db")
+    return " ".join(filter(None, texts)) + unit
+
+
+def _rounded(text: str) -> str:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    if not math.isfinite(value):
+        return _NONE
+    if re.fullmatch(r"[-+]?\d+", text):
+        return text
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def place(summary: DrawSummary) -> tuple[str, str, str]:
+    """Returns layers, channels and selection of a setting, as every table names it."""
+    first = summary.cells[0]
+    return f"{first.num_layers}: {first.layer}", str(first.depth), first.selection
+
+
+def ranged(spread: Spread, factor: float = 1.0) -> str:
+    """Returns the mean, and where draws differ their range, with one decimal."""
+    mean, least, greatest = (
+        f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest)
+    )
+    return mean if least == greatest else f"{mean} ({least}-{greatest})"
+
+
+_PLACE = ("layers", "channels", "selection")

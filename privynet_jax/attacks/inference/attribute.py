@@ -1,0 +1,123 @@
+"""Attribute inference: a label that nobody released, told from representations.
+
+The attacker owns auxiliary images with their representations, so it knows the attribute of each,
+trains a classifier, and asks it about test images. What that is worth shows beside two others: the
+most frequent value for everybody, and the same classifier on the pixels themselves
+(Song and Raghunathan 2020, arXiv:2004.00053, do the same to embeddings of text).
+
+    right = infer(x_auxiliary, values["auxiliary"], x_test, values["test"], 3, 32, schedule, key)
+    majority = majority_right(values["auxiliary"], values["test"])
+    mean_rate(right), mean_rate(majority)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.inference import classifiers
+from privynet_jax.estimates.linear_probe import RIDGES, pooled
+from privynet_jax.training.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.training.tasks import Schedule
+
+# Share of the attacker's images that choose the ridge; numbers that vary less say nothing.
+_HELD_OUT, _SILENT = 0.2, 1e-6
+_BATCH = 128
+_pooled = jax.jit(pooled)
+
+
+def infer(
+    own: np.ndarray,
+    own_values: np.ndarray,
+    attacked: np.ndarray,
+    attacked_values: np.ndarray,
+    num_values: int,
+    image_size: int,
+    schedule: Schedule,
+    key: jax.Array,
+    *,
+    repeats: int = 2,
+    width: int = 64,
+    progress: Callable[[float], Any] = lambda count: None,
+) -> np.ndarray:
+    """Trains classifiers of the attribute, and asks them.
+
+    Args:
+        own: representations of the attacker's images, float [M, h, w, D].
+        own_values: int [M], their attribute.
+        attacked: representations of other images, float [N, h, w, D].
+        attacked_values: int [N], the truth.
+        num_values: how many values the attribute may have.
+        image_size: side of the images, in pixels.
+        schedule: of each classifier.
+        key: of all that is random.
+        repeats: classifiers, with initial values and orders of their own.
+        width: of their channels.
+        progress: told about finished networks.
+
+    Returns:
+        float64 [N], the share of the repeats that were right about an image.
+
+    Raises:
+        UserError: training diverged.
+    """
+    everything = [np.arange(len(own_values))] * repeats
+    trained = classifiers.train(
+        own,
+        own_values,
+        everything,
+        num_values,
+        image_size,
+        schedule,
+        key,
+        width=width,
+        progress=progress,
+    )
+    answers = trained.logits(attacked).argmax(axis=-1)
+    return (answers == attacked_values).mean(axis=0)
+
+
+def infer_by_probe(
+    own: np.ndarray,
+    own_values: np.ndarray,
+    attacked: np.ndarray,
+    attacked_values: np.ndarray,
+    num_values: int,
+) -> np.ndarray:
+    """Asks a linear classifier of each channel's mean, spread and quarters (`probe.pooled`).
+
+    It finds at once what a network trained for seconds may not have begun to: how strongly
+    channels respond over the whole picture. Arguments are those of `infer`.
+
+    Returns:
+        float64 [N], 1 where it was right.
+    """
+    numbers = _numbers(own)
+    mean, spread = numbers.mean(axis=0), numbers.std(axis=0)
+    scale = np.where(spread > _SILENT, 1 / np.maximum(spread, _SILENT), 0)
+    answers = np.eye(num_values)[own_values]
+    fitted = len(own) - max(1, round(_HELD_OUT * len(own)))
+
+    def prepared(x: np.ndarray) -> np.ndarray:
+        return np.pad((x - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
+
+    def sums(rows: slice) -> LinearStatistics:
+        x, y = prepared(numbers[rows]), answers[rows]
+        return LinearStatistics(x.T @ x, x.T @ y, float(np.sum(y * y)), len(x))
+
+    weights = best_ridge(sums(slice(fitted)), sums(slice(fitted, None)), RIDGES)
+    found = (prepared(_numbers(attacked)) @ weights).argmax(axis=1)
+    return np.float64(found == attacked_values)
+
+
+def _numbers(representations: np.ndarray) -> np.ndarray:
+    """float64 [N, 6 D]."""
+    starts = range(0, len(representations), _BATCH)
+    batches = [np.asarray(_pooled(representations[start : start + _BATCH])) for start in starts]
+    return np.float64(np.concatenate(batches)).reshape(len(representations), -1)
+
+
+def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:
+    """Returns float64 [N]: who is right that always answers the attacker's most frequent value."""
+    return np.float64(attacked_values == np.bincount(own_values).argmax())

@@ -1,0 +1,136 @@
+"""Labels that nobody releases, one per image: what an attribute attack is to infer.
+
+Some follow from the picture itself (how bright it is, how much contrast it has, which colour cast),
+some come with the data set, such as photo_patches' scale: `feature:scale`. NumPy only.
+
+    values = attribute_values("brightness", parts, data_dir=None)
+    values["test"]  # int [N]
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.decoding import decode_or_skip
+from privynet_jax.images.parts import FOLDER_PREFIX, Parts
+from privynet_jax.images.sample import digest_of
+from privynet_jax.images.tfds_source import read_feature
+
+FEATURE_PREFIX = "feature:"
+PARTS = ("auxiliary", "test")
+_LEVELS = 3
+
+
+def attribute_values(
+    attribute: str, parts: Parts, data_dir: Path | str | None
+) -> dict[str, np.ndarray]:
+    """Returns auxiliary and test images' values of an attribute: int [N] each, from 0.
+
+    Args:
+        attribute: "brightness" or "contrast" (thirds of the auxiliary images, so each value is as
+            frequent there), "colour" (which of red, green and blue stands out most against the
+            auxiliary images' mean), "class" (the label itself: the target task, for comparison), or
+            "feature:NAME", a whole-number feature of a TFDS data set.
+        parts: the images.
+        data_dir: of the data set.
+
+    Raises:
+        UserError: the attribute is unknown, or the same for all images.
+    """
+    if attribute.startswith(FEATURE_PREFIX):
+        found = _feature_values(attribute.removeprefix(FEATURE_PREFIX), parts, data_dir)
+    elif attribute == "class":
+        found = {name: getattr(parts, name).labels.astype(int) for name in PARTS}
+    elif attribute in _MEASURES:
+        numbers = {name: _MEASURES[attribute](getattr(parts, name).images) for name in PARTS}
+        found = _as_classes(numbers)
+    else:
+        raise _unknown(attribute)
+    if len(np.unique(found["auxiliary"])) < 2:
+        raise UserError(f"{attribute} is the same for all auxiliary images: nothing to infer")
+    return found
+
+
+def check_attributes(attributes: Sequence[str]) -> None:
+    """Refuses what no images have, before any are read; which features there are, only they tell.
+
+    Args:
+        attributes: as `attribute_values` takes them.
+
+    Raises:
+        UserError: there is no attribute, one is given twice, or one is unknown.
+    """
+    if not attributes or len(set(attributes)) < len(attributes):
+        raise UserError(f"attributes {','.join(attributes)!r}; give one or more, each once")
+    for attribute in attributes:
+        if not attribute.startswith(FEATURE_PREFIX) and attribute not in ("class", *_MEASURES):
+            raise _unknown(attribute)
+
+
+def count_of(values: Mapping[str, np.ndarray]) -> int:
+    """Returns how many values an attribute may have."""
+    return int(max(mine.max() for mine in values.values())) + 1
+
+
+def _unknown(attribute: str) -> UserError:
+    known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
+    return UserError(f"attribute {attribute!r}; allowed are {known}")
+
+
+def _means(images: np.ndarray) -> np.ndarray:
+    """float64 [N, 1]."""
+    return images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None]
+
+
+def _deviations(images: np.ndarray) -> np.ndarray:
+    """float64 [N, 1], of brightness over the image."""
+    return images.mean(axis=3, dtype=np.float64).std(axis=(1, 2))[:, None]
+
+
+def _casts(images: np.ndarray) -> np.ndarray:
+    """float64 [N, 3], each channel's mean above that of the three."""
+    colours = images.mean(axis=(1, 2), dtype=np.float64)
+    return colours - colours.mean(axis=1, keepdims=True)
+
+
+_MEASURES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "brightness": _means,
+    "contrast": _deviations,
+    "colour": _casts,
+}
+
+
+def _as_classes(numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    own = numbers["auxiliary"]
+    if own.shape[1] > 1:
+        return {name: np.argmax(x - own.mean(axis=0), axis=1) for name, x in numbers.items()}
+    bounds = np.quantile(own[:, 0], np.arange(1, _LEVELS) / _LEVELS)
+    return {name: np.searchsorted(bounds, x[:, 0]) for name, x in numbers.items()}
+
+
+def _feature_values(
+    feature: str, parts: Parts, data_dir: Path | str | None
+) -> dict[str, np.ndarray]:
+    """Parts do not keep features, so pictures are known again by their pixels."""
+    if parts.name.startswith(FOLDER_PREFIX):
+        raise UserError(f"{parts.name} has no features; allowed are class, {', '.join(_MEASURES)}")
+    by_digest: dict[str, int] = {}
+    examples = tqdm(read_feature(parts.name, data_dir, feature), desc=f"reading {feature}", delay=2)
+    for number, (data, value) in enumerate(examples):
+        picture = decode_or_skip(data, parts.image_size, f"example {number}", skip=True)
+        if picture is not None:
+            by_digest[digest_of(picture)] = value
+    try:
+        found = {
+            name: np.array([by_digest[digest_of(image)] for image in getattr(parts, name).images])
+            for name in PARTS
+        }
+    except KeyError:
+        raise UserError(
+            f"an image is not in {parts.name} as it lies there now; give the same --data_dir"
+        ) from None
+    values = np.unique(np.concatenate(list(found.values())))
+    return {name: np.searchsorted(values, mine) for name, mine in found.items()}

@@ -1,0 +1,155 @@
+"""Re-identification: which of N pictures is behind a representation?
+
+A reconstruction that no person would recognise may still be nearest to the right picture of a
+gallery. Every query is compared with the true picture and N - 1 others drawn at random, in one of
+three ways: its reconstruction with pictures (`pixels`); its representation with theirs, by somebody
+who has the local NN (`grids`); or by somebody who has the whole network but knows neither which
+channels are released nor in which order (`similarities`).
+
+    found = reidentify(pixels(reconstructions), pixels(images), np.arange(500), 100, key)
+    found.top1.mean(), found.ranks.mean()  # chance: 0.01, 50.5
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.platform.devices import at_once
+
+# Positions per side that descriptors of representations keep.
+_SIDE = 8
+# Similarities that differ by less are equal: descriptors are float32 and were summed in some order.
+_TOLERANCE = 1e-6
+_QUERIES_AT_ONCE = 256
+# Of float64 descriptors, and of float32 representations, that there are at once.
+_BYTES_AT_ONCE = 2**27
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """What the search found, per query.
+
+    Attributes:
+        top1: float64 [Q], the chance that the best candidate, ties broken at random, is the truth.
+        ranks: float64 [Q], of the truth among the candidates, from 1; the middle rank of ties.
+        candidates: N.
+    """
+
+    top1: np.ndarray
+    ranks: np.ndarray
+    candidates: int
+
+    @property
+    def chance(self) -> tuple[float, float]:
+        """The top-1 rate, and the mean and median rank, of somebody who knows nothing."""
+        return 1 / self.candidates, (self.candidates + 1) / 2
+
+
+def reidentify(
+    queries: np.ndarray, gallery: np.ndarray, truth: np.ndarray, candidates: int, key: jax.Array
+) -> Found:
+    """Ranks the true picture of each query among candidates, by cosine of centred descriptors.
+
+    The gallery's mean is taken away from all descriptors first: what all pictures have in common
+    tells none from another, and would hide what does. Similarities are computed in float64, block
+    by block: large galleries need no copy.
+
+    Args:
+        queries: float or uint8 [Q, d], one descriptor per query.
+        gallery: float or uint8 [M, d], on the queries' scale.
+        truth: int [Q], each query's picture in the gallery.
+        candidates: N, pictures that each query is compared with; at most M.
+        key: of the draw of the others.
+    """
+    if not 1 < candidates <= len(gallery):
+        raise ValueError(f"Expected 2 to {len(gallery)} candidates, got {candidates}")
+    mean = gallery.mean(axis=0, dtype=np.float64)
+    of_gallery, of_queries = (_lengths(x, mean) for x in (gallery, queries))
+    stream = np.random.default_rng(_seed(key))
+    top1, ranks = [], []
+    for block in _blocks(queries, _QUERIES_AT_ONCE):
+        mine = truth[block]
+        rows = np.arange(len(mine))
+        ours = (queries[block] - mean) / of_queries[block]
+        likeness = np.empty((len(mine), len(gallery)))
+        for those in _blocks(gallery, len(gallery)):
+            likeness[:, those] = ours @ ((gallery[those] - mean) / of_gallery[those]).T
+        own = likeness[rows, mine][:, None].copy()
+        # The candidates are those of smallest random numbers; the truth's is smaller than any.
+        draw = stream.random(likeness.shape)
+        draw[rows, mine] = -1
+        chosen = draw <= np.partition(draw, candidates - 1, axis=1)[:, [candidates - 1]]
+        closer = (chosen & (likeness > own + _TOLERANCE)).sum(axis=1)
+        ties = (chosen & (np.abs(likeness - own) <= _TOLERANCE)).sum(axis=1) - 1
+        top1.append(np.where(closer == 0, 1 / (ties + 1), 0))
+        ranks.append(1 + closer + ties / 2)
+    return Found(np.concatenate(top1), np.concatenate(ranks), candidates)
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """Descriptors of images or reconstructions, [N, H, W, 3] of one scale: their pixels."""
+    return images.reshape(len(images), -1)
+
+
+def grids(representations: np.ndarray) -> np.ndarray:
+    """Descriptors of representations [N, h, w, D] whose channels are known: means over fields."""
+    return pooled(representations).reshape(len(representations), -1)
+
+
+def similarities(representations: np.ndarray) -> np.ndarray:
+    """Descriptors of representations [N, h, w, any], the same for any order of the channels.
+
+    How alike each pair of positions is, over all channels there are: the Gram matrix of positions,
+    which a random choice of channels estimates without bias. Its alignment is what centred kernel
+    alignment compares networks by (Kornblith et al. 2019, arXiv:1905.00414).
+    """
+    x = pooled(representations)
+    x = x.reshape(len(x), -1, x.shape[-1])
+    x = x - x.mean(axis=1, keepdims=True)
+    gram = np.einsum("npd,nqd->npq", x, x, optimize=True) / x.shape[-1]
+    # Without the diagonal's size, bright pictures are near everything.
+    upper = np.triu_indices(gram.shape[1])
+    chosen = gram[:, upper[0], upper[1]]
+    return np.float32(chosen / _lengths(chosen, np.zeros(1, np.float32)))
+
+
+def pooled(representations: Any) -> np.ndarray:
+    """Returns means over fields of equal size, float32 [N, rows, columns, D], fewer than 16 x 16.
+
+    Args:
+        representations: float [N, h, w, D], an array or what reads rows; taken block by block.
+            What is pooled already stays as it is.
+    """
+    _, height, width, depth = representations.shape
+    fields = tuple(max(1, side // _SIDE) for side in (height, width))
+    rows, columns = (side // f for side, f in zip((height, width), fields, strict=True))
+    found = np.empty((len(representations), rows, columns, depth), np.float32)
+    for block in _blocks(representations, len(representations)):
+        x = np.float32(representations[block])[:, : rows * fields[0], : columns * fields[1]]
+        folded = x.reshape(len(x), rows, fields[0], columns, fields[1], depth)
+        found[block] = folded.mean(axis=(2, 4), dtype=np.float32)
+    return found
+
+
+def _blocks(stored: Any, most: int) -> Iterator[slice]:
+    """Slices of rows, at most so many, that are few enough in float64."""
+    size = at_once(max(1, most), 8 * math.prod(stored.shape[1:]), _BYTES_AT_ONCE)
+    return (slice(at, min(at + size, len(stored))) for at in range(0, len(stored), size))
+
+
+def _lengths(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """[N, 1] of descriptors without their mean; infinite where that is no direction."""
+    norms = [
+        np.linalg.norm(x[block] - mean, axis=-1, keepdims=True) for block in _blocks(x, len(x))
+    ]
+    lengths = np.concatenate([np.zeros((0, 1)), *norms])
+    # What is left of equal vectors after their mean is rounding, not a direction.
+    return np.where(lengths > 1e-6 * max(1.0, lengths.max(initial=0)), lengths, np.inf)
+
+
+def _seed(key: jax.Array) -> np.ndarray:
+    return np.asarray(jax.random.key_data(key))

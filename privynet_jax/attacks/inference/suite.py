@@ -1,0 +1,230 @@
+"""All inference attacks on one topology, as rows of one table.
+
+suite = Suite(parts, settings, data_dir=None, key=jax.random.key(0))
+rows = suite.attribute(scene) + suite.reidentification(scene, measurement)
+rows += suite.membership(scene)
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
+from privynet_jax.attacks.inference import attribute, membership
+from privynet_jax.attacks.inference.image_attributes import attribute_values, count_of
+from privynet_jax.attacks.inference.membership import FALSE_POSITIVES, Labelled
+from privynet_jax.attacks.inference.reidentification import (
+    Found,
+    grids,
+    pixels,
+    pooled,
+    reidentify,
+    similarities,
+)
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.backbone.features.layer_features import image_features
+from privynet_jax.images.parts import Parts
+from privynet_jax.results.rates import Rate, mean_rate, median_rate
+from privynet_jax.training.tasks import Schedule
+
+ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (
+    "attribute",
+    "reidentification",
+    "membership",
+)
+# What membership needs: the cloud NN's answers, and candidates' representations and labels.
+LOGITS = "logits of the cloud NN"
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the attacks are run with.
+
+    Attributes:
+        cloud: schedule of the cloud NN, and of every classifier and shadow.
+        width: of their channels.
+        attributes: as `image_attributes.attribute_values` takes them.
+        candidates: numbers of pictures among which a query is to be found.
+        shadows: networks per kind of LiRA.
+        repeats: classifiers per attribute.
+    """
+
+    cloud: Schedule
+    width: int = 64
+    attributes: tuple[str, ...] = ("brightness", "colour")
+    candidates: tuple[int, ...] = (100,)
+    shadows: int = 8
+    repeats: int = 2
+
+
+class Suite:
+    """The attacks on topologies of one data set; what they share is done once.
+
+    Attributes:
+        progress: told about trained networks.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        settings: Settings,
+        data_dir: Path | str | None,
+        key: jax.Array,
+    ) -> None:
+        """Prepares what does not depend on the topology.
+
+        Args:
+            parts: the images.
+            settings: of the attacks.
+            data_dir: of the data set, where an attribute comes with it.
+            key: of all that is random; every topology and attack meets the same.
+
+        Raises:
+            UserError: an attribute is unknown, or the same for all images.
+        """
+        self._parts, self._settings = parts, settings
+        self.progress: Callable[[float], Any] = lambda count: None
+        self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
+        self._values = {
+            name: attribute_values(name, parts, data_dir) for name in settings.attributes
+        }
+        self._by_pixels: dict[str, dict[str, Rate]] = {}
+
+    def attribute(self, scene: Scenario) -> list[Row]:
+        """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
+        released = [scene.stored(part) for part in ("auxiliary", "test")]
+        rows = []
+        for name, values in self._values.items():
+            if name not in self._by_pixels:
+                images = image_features(self._parts).parts
+                whole = [images[part][:] for part in ("auxiliary", "test")]
+                self._by_pixels[name] = self._accuracies(*whole, values)
+            chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
+            for classifier, rate in self._accuracies(*released, values).items():
+                row = _row(
+                    *(ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
+                    *("accuracy", rate, float(chance)),
+                )
+                rows.append({**row, "reference": self._by_pixels[name][classifier].value})
+        return rows
+
+    def reidentification(
+        self, scene: Scenario, rebuilt: np.ndarray, attacker: str, queries: np.ndarray
+    ) -> list[Row]:
+        """Top-1 rate and ranks: by a reconstruction, with the local NN, without its channels.
+
+        Args:
+            scene: the topology; its features are of all channels of the layer.
+            rebuilt: [Q, H, W, 3], reconstructions as uint8, or float in [0, 1].
+            attacker: whose.
+            queries: int [Q], the test images that they are of.
+        """
+        images = self._parts.test.images
+        if rebuilt.dtype != np.uint8:
+            rebuilt = np.float32(rebuilt) * 255
+        # Few positions are left of each map: all channels of all images fit into memory then.
+        everything = pooled(scene.features.parts["test"])
+        own = everything[..., scene.features.positions(scene.topology.channels)]
+        released = own[queries]
+        compared = {
+            (f"reconstruction by {attacker}", PAIRS): (pixels(rebuilt), pixels(images)),
+            ("representation, local NN known", EVERYTHING): (grids(released), grids(own)),
+            ("representation, channels unknown", NETWORK): (
+                similarities(released),
+                similarities(everything),
+            ),
+        }
+        return [
+            row
+            for (variant, knowledge), (ours, gallery) in compared.items()
+            for candidates in self._settings.candidates
+            for row in _rank_rows(
+                f"{variant}, among {candidates}",
+                knowledge,
+                reidentify(ours, gallery, queries, candidates, self._keys[REIDENTIFICATION]),
+            )
+        ]
+
+    def membership(self, scene: Scenario) -> list[Row]:
+        """Members are target images, others validation and test images."""
+        parts, settings = self._parts, self._settings
+        of = {name: Labelled(scene.stored(name), part.labels) for name, part in parts.items()}
+        found = membership.attack(
+            of["target"],
+            membership.joined(of["validation"], of["test"]),
+            of["auxiliary"],
+            parts.num_classes,
+            parts.image_size,
+            settings.cloud,
+            self._keys[MEMBERSHIP],
+            shadows=settings.shadows,
+            width=settings.width,
+            progress=self.progress,
+        )
+        title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
+        return [
+            _row(MEMBERSHIP, name, LOGITS, number, rate, chance)
+            for name, result in found.items()
+            for number, rate, chance in (
+                (title, result.tpr, FALSE_POSITIVES),
+                ("AUC", result.auc, 0.5),
+            )
+        ]
+
+    def networks(self, attack: str) -> int:
+        """Returns how many networks an attack trains per topology, the shared ones left out."""
+        settings = self._settings
+        return {
+            ATTRIBUTE: settings.repeats * len(settings.attributes),
+            REIDENTIFICATION: 0,
+            MEMBERSHIP: membership.networks(settings.shadows),
+        }[attack]
+
+    def _accuracies(
+        self, own: np.ndarray, attacked: np.ndarray, values: Mapping[str, np.ndarray]
+    ) -> dict[str, Rate]:
+        """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
+        data = (own, values["auxiliary"], attacked, values["test"], count_of(values))
+        by_network = attribute.infer(
+            *data,
+            self._parts.image_size,
+            self._settings.cloud,
+            self._keys[ATTRIBUTE],
+            repeats=self._settings.repeats,
+            width=self._settings.width,
+            progress=self.progress,
+        )
+        return {
+            "network": mean_rate(by_network),
+            "linear probe": mean_rate(attribute.infer_by_probe(*data)),
+        }
+
+
+def _rank_rows(variant: str, knowledge: str, found: Found) -> list[Row]:
+    top1, middle = found.chance
+    return [
+        _row(REIDENTIFICATION, variant, knowledge, number, rate, chance)
+        for number, rate, chance in (
+            ("top-1 rate", mean_rate(found.top1), top1),
+            ("mean rank", mean_rate(found.ranks), middle),
+            ("median rank", median_rate(found.ranks), middle),
+        )
+    ]
+
+
+def _row(attack: str, variant: str, knowledge: str, number: str, rate: Rate, chance: float) -> Row:
+    """A row of the table; `reference` is what the same attack does to the images themselves."""
+    return {
+        "attack": attack,
+        "variant": variant,
+        "knowledge": knowledge,
+        "number": number,
+        **dataclasses.asdict(rate),
+        "chance": chance,
+        "reference": "",
+    }

@@ -1,0 +1,76 @@
+"""What a local NN costs the device that runs it: arithmetic, storage, memory and released bytes.
+
+Counted from the layer table in `topology`, nothing is run. `planner` compares these numbers with
+the device's limits, and `results` keeps them beside a cell's accuracy and privacy loss.
+
+    cost = local_cost(Topology(4, (3, 17, 90)), image_size=32)
+    cost.macs, cost.param_bytes, cost.peak_activation_bytes, cost.release_bytes
+"""
+
+import dataclasses
+
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology, check_image_size
+from privynet_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalCost:
+    """The cost of one local NN on one image.
+
+    Attributes:
+        macs: multiply-accumulates per image.
+        param_bytes: kernels and biases that the device stores.
+        peak_activation_bytes: the most activation memory alive at once for one image.
+        release_bytes: size of one image's representation.
+    """
+
+    macs: int
+    param_bytes: int
+    peak_activation_bytes: int
+    release_bytes: int
+
+
+def local_cost(topology: Topology, image_size: int, bytes_per_value: int = 4) -> LocalCost:
+    """Returns the cost of a topology's local NN, in which only released channels are computed.
+
+    For each convolution, with an h x w output (SAME padding, so its input is h x w as well), `cin`
+    input channels, and `cout` output channels (the topology's depth for the last one):
+
+        MACs               h * w * 9 * cin * cout
+        parameters         9 * cin * cout + cout
+        activations alive  h * w * (cin + cout)
+
+    MACs and parameters are summed over the layers; taps that fall on padding count, while biases,
+    ReLU, pooling and the input transform (9 parameters) do not. Activations are the maximum over
+    the layers: a layer's input and output are alive together, ReLU works in place, and pooling
+    never sets the maximum, because the convolution before it reads at least a quarter of what it
+    writes, which is all that pooling writes. Workspace of a convolution algorithm is not counted.
+
+    Args:
+        topology: the local NN.
+        image_size: height and width of the image in pixels.
+        bytes_per_value: 4 for float32, 2 for bfloat16; applies to parameters and activations.
+
+    Raises:
+        UserError: the image is too small for the topology, or `bytes_per_value` is not positive.
+    """
+    if bytes_per_value < 1:
+        raise UserError(
+            f"bytes_per_value is {bytes_per_value}; allowed: 1 or more; use 4 for float32"
+        )
+    check_image_size(topology.num_layers, image_size, image_size)
+    macs = parameters = peak_values = 0
+    for number, layer in enumerate(CONV_LAYERS[: topology.num_layers], start=1):
+        pixels = (image_size // layer.stride) ** 2
+        outputs = topology.depth if number == topology.num_layers else layer.out_channels
+        taps = 9 * layer.in_channels * outputs
+        macs += pixels * taps
+        parameters += taps + outputs
+        peak_values = max(peak_values, pixels * (layer.in_channels + outputs))
+    height, width, depth = topology.representation_shape(image_size)
+    return LocalCost(
+        macs=macs,
+        param_bytes=parameters * bytes_per_value,
+        peak_activation_bytes=peak_values * bytes_per_value,
+        release_bytes=height * width * depth * bytes_per_value,
+    )

@@ -1,0 +1,1 @@
+"""Representations of all images: the one pass of the network, how they are coded and cached."""

@@ -1,0 +1,215 @@
+"""One layer of the feature cache: its address, its manifest, and which of its shards there are.
+
+    layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
+    layer.read_manifest() or layer.write_manifest(coding)
+    for unit in units_of(parts):
+        layer.find(unit) or layer.write(unit, stored)
+
+`cache` drives several of them through one pass of VGG16.
+"""
+
+import hashlib
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.images.parts import Parts
+from privynet_jax.platform.coding import Coding
+from privynet_jax.platform.files import write_shared
+from privynet_jax.platform.shards import Opener, Shard, ShardedRows, ShardFolder
+
+# Raised whenever another version would give other bytes for the same address.
+_VERSION = 2
+_MANIFEST, _COMPLETE = "manifest.json", "complete"
+# Of one shard of VGG16's largest output, 64 channels of float16 as large as the image.
+_SHARD_BYTES = 2**27
+_LOG = logging.getLogger(__name__)
+
+
+class Unit(NamedTuple):
+    """Rows of one part that are computed, written and verified together."""
+
+    part: str
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return self.stop - self.start
+
+    @property
+    def file_name(self) -> str:
+        """Of the shard that holds them, in each layer's folder."""
+        return f"{self.part}-{self.index:05d}.npy"
+
+
+def rows_per_shard(image_size: int) -> int:
+    """Returns a power of two that depends on the image size alone.
+
+    So all layers have shards of the same rows, whichever layers a grid asks for.
+    """
+    fitting = max(1, _SHARD_BYTES // (image_size**2 * 64 * 2))
+    return 2 ** (fitting.bit_length() - 1)
+
+
+def units_of(parts: Parts) -> list[Unit]:
+    """Returns all rows of all parts, in order."""
+    step = rows_per_shard(parts.image_size)
+    return [
+        Unit(name, index, start, min(start + step, len(part)))
+        for name, part in parts.items()
+        for index, start in enumerate(range(0, len(part), step))
+    ]
+
+
+class CachedLayer:
+    """The stored features of one layer and its channels.
+
+    Attributes:
+        channels: which channels, ascending.
+        dtype: how they are stored.
+        was_complete: whether a process once had all shards: if one is missing, it was lost.
+        shards: unit -> shard, of those that were verified or written.
+        coding: known after `read_manifest` or `write_manifest`.
+    """
+
+    def __init__(
+        self,
+        root: epath.Path,
+        weights: PretrainedWeights,
+        parts: Parts,
+        num_layers: int,
+        channels: tuple[int, ...],
+        dtype: str,
+        scratch: tempfile.TemporaryDirectory[str] | None = None,
+    ) -> None:
+        """Derives the address; reads nothing yet.
+
+        Args:
+            root: folder of all layers.
+            weights: the pretrained network.
+            parts: the images.
+            num_layers: which layer.
+            channels: which of its channels, ascending.
+            dtype: how to store them.
+            scratch: where shards of a bucket are kept for reading; lives as long as the rows.
+        """
+        self.channels, self.dtype, self._scratch = channels, dtype, scratch
+        shape = Topology(num_layers, channels).representation_shape(parts.image_size)
+        self._shapes = {name: (len(part), *shape) for name, part in parts.items()}
+        self._rows_per_shard = rows_per_shard(parts.image_size)
+        self._identity: dict[str, Any] = {
+            "version": _VERSION,
+            "weights": weights.fingerprint,
+            "data": parts.fingerprint,
+            "data_name": parts.name,
+            "image_size": parts.image_size,
+            "layer": num_layers,
+            "layer_name": CONV_LAYERS[num_layers - 1].name,
+            "channels": list(map(int, channels)),
+            "dtype": dtype,
+        }
+        self._folder = root / _sha256(self._identity)[:32]
+        self.was_complete = (self._folder / _COMPLETE).exists()
+        self.shards: dict[Unit, Shard] = {}
+
+    def read_manifest(self) -> bool:
+        """Takes the coding from the disk; False if there is none, after naming a damaged one."""
+        path = self._folder / _MANIFEST
+        try:
+            manifest = json.loads(path.read_text())
+            if manifest.pop("sha256") != _sha256(manifest):
+                raise ValueError("checksum")
+        except FileNotFoundError:
+            if self.was_complete:
+                _LOG.warning("the feature cache's file %s is missing; it is made again", path)
+            return False
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            _LOG.warning("the feature cache's file %s is damaged; it is made again", path)
+            path.unlink(missing_ok=True)
+            return False
+        arrays = (np.float32(manifest[name]) for name in ("scales", "peaks"))
+        self._take(manifest, Coding(self.dtype, *arrays))
+        return True
+
+    def write_manifest(self, coding: Coding) -> None:
+        """Writes the coding down; if another process was faster, that one's counts."""
+        values = {"scales": coding.scales.tolist(), "peaks": coding.peaks.tolist()}
+        manifest = {**self._identity, "rows_per_shard": self._rows_per_shard, **values}
+        content = json.dumps({**manifest, "sha256": _sha256(manifest)}, indent=1)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_shared(self._folder / _MANIFEST, [content.encode()], replace=False)
+        if not self.read_manifest():
+            raise OSError(f"{self._folder / _MANIFEST} cannot be read back")
+
+    def _take(self, manifest: dict[str, Any], coding: Coding) -> None:
+        self.coding = coding
+        scratch = None
+        if self._scratch is not None:
+            scratch = Path(self._scratch.name) / self._folder.name
+            scratch.mkdir(exist_ok=True)
+        # The manifest is part of it: features under another calibration are other features.
+        self._shard_folder = ShardFolder(self._folder, _sha256(manifest), scratch)
+
+    def path(self, unit: Unit) -> epath.Path:
+        """Returns where a unit's shard is, or would be."""
+        return self._shard_folder.path(unit.file_name)
+
+    def nbytes(self, unit: Unit) -> int:
+        """Returns the size of a unit's rows."""
+        return int(np.prod(self._shape(unit))) * np.dtype(self.dtype).itemsize
+
+    def find(self, unit: Unit) -> bool:
+        """Verifies a unit's shard; False if there is none.
+
+        Raises:
+            DamagedShardError: it is damaged.
+        """
+        shard = self._shard_folder.find(unit.file_name, self._shape(unit), self.dtype)
+        if shard is not None:
+            self.shards[unit] = shard
+        return shard is not None
+
+    def write(self, unit: Unit, stored: np.ndarray) -> None:
+        """Writes a unit's shard."""
+        if stored.shape != self._shape(unit) or stored.dtype != self.dtype:
+            raise ValueError(f"Expected {self._shape(unit)} {self.dtype}, got {stored.shape}")
+        self.shards[unit] = self._shard_folder.write(unit.file_name, stored)
+
+    def mark_complete(self) -> None:
+        """Remembers on disk that all shards were there."""
+        if not self.was_complete:
+            write_shared(self._folder / _COMPLETE, [b""])
+
+    def rows(self, opener: Opener) -> dict[str, ShardedRows]:
+        """Returns part name -> stored rows; all shards must be known."""
+        by_part: dict[str, list[Shard]] = {name: [] for name in self._shapes}
+        for unit in sorted(self.shards):
+            by_part[unit.part].append(self.shards[unit])
+        return {
+            name: ShardedRows(
+                shards,
+                self._rows_per_shard,
+                self._shapes[name],
+                self.dtype,
+                opener,
+                keep=self._scratch,
+            )
+            for name, shards in by_part.items()
+        }
+
+    def _shape(self, unit: Unit) -> tuple[int, ...]:
+        return (unit.count, *self._shapes[unit.part][1:])
+
+
+def _sha256(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,212 @@
+"""The pass of VGG16 over images: how strong each channel is, then features in their stored form.
+
+`cache` says which images and layers; here they go through the network in batches of one shape, so
+that one compilation serves and no number depends on what was computed before.
+
+    codings = calibrate(weights, parts, union, "float16")
+    stored = FeaturePass(weights, parts, union, codings).run(part.images[:1024])  # {2: [...], ...}
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.backbone.features.layer_features import CALIBRATION_IMAGES, extractor
+from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.platform.coding import Coding, all_finite, peaks_of
+from privynet_jax.platform.devices import data_parallel, on_cpu
+
+# Channels that are almost always zero are not blown up by more than this, against their layer.
+LEAST_RELATIVE_RMS = 0.01
+# Per device, on CPU and on accelerators: as many images as suit it at 32 x 32 pixels, and at larger
+# sizes as many as keep the first layer, 64 channels of float32, within so many bytes. A CPU core is
+# at its best while a layer stays in its caches.
+_CPU_BATCH, _CPU_BYTES = 32, 2**23
+_ACCELERATOR_BATCH, _ACCELERATOR_BYTES = 256, 2**28
+
+Told = Callable[[int], Any]
+
+
+def images_per_batch(image_size: int) -> int:
+    """Returns how many images go through VGG16 at once on each device, a power of two."""
+    most, room = (_CPU_BATCH, _CPU_BYTES) if on_cpu() else (_ACCELERATOR_BATCH, _ACCELERATOR_BYTES)
+    fitting = max(1, room // (image_size**2 * 64 * 4))
+    return min(most, 2 ** (fitting.bit_length() - 1))
+
+
+def calibrate(
+    weights: PretrainedWeights, parts: Parts, union: Mapping[int, Sequence[int]], dtype: str
+) -> dict[int, Coding]:
+    """Returns `codings_of` the first auxiliary images."""
+    images = parts.auxiliary.images[:CALIBRATION_IMAGES]
+    return codings_of(weights, images, union, dtype, parts.name)
+
+
+def codings_of(
+    weights: PretrainedWeights,
+    images: np.ndarray,
+    union: Mapping[int, Sequence[int]],
+    dtype: str,
+    name: str,
+) -> dict[int, Coding]:
+    """Returns layer -> coding: one over the root mean square of each channel kept, and its peak.
+
+    Args:
+        weights: of VGG16.
+        images: uint8 [N, H, W, 3], over which both are taken.
+        union: layer -> channels.
+        dtype: one of `coding.DTYPES`.
+        name: of the images, for the error.
+
+    Raises:
+        UserError: the network gives values that are not finite.
+    """
+    squares: dict[int, Any] = dict.fromkeys(union, 0.0)
+    largest: dict[int, Any] = dict.fromkeys(union, 0.0)
+    for rows, features in in_batches(weights, images, extractor(union)):
+        for layer, values in features.items():
+            real = np.asarray(values)[: rows.stop - rows.start]
+            squares[layer] = squares[layer] + np.square(real, dtype=np.float64).sum(axis=0)
+            largest[layer] = np.maximum(largest[layer], real.max(axis=(0, 1, 2)))
+    codings = {}
+    for layer, total in squares.items():
+        rms = np.sqrt(total.mean(axis=(0, 1)) / len(images))
+        check_finite(np.isfinite(rms).all(), weights, name)
+        scales = scales_of(rms)
+        codings[layer] = Coding(dtype, scales, peaks_of(largest[layer] * scales))
+    return codings
+
+
+def scales_of(rms: np.ndarray) -> np.ndarray:
+    """Returns float32 [C], one over the root mean square of each channel of a layer, limited."""
+    floor = max(LEAST_RELATIVE_RMS * rms.mean(), np.finfo(np.float32).tiny)
+    return np.float32(1 / np.maximum(rms, floor))
+
+
+def in_batches(
+    weights: PretrainedWeights, images: np.ndarray, function: Callable[[Any, jax.Array], Any]
+) -> Iterator[tuple[slice, Any]]:
+    """Yields (rows, result of a function of params and float32 images), batch by batch.
+
+    Args:
+        weights: of VGG16.
+        images: uint8 [N, H, W, 3].
+        function: such as `features.extractor` returns; jitted here. Its results have one row per
+            image, and the last one has rows beyond those of the images.
+    """
+    return _BatchedPass(weights, images.shape[1], function)(images)
+
+
+class FeaturePass:
+    """VGG16 up to the deepest of some layers, giving all of them in their stored form."""
+
+    def __init__(
+        self,
+        weights: PretrainedWeights,
+        parts: Parts,
+        union: Mapping[int, Sequence[int]],
+        codings: Mapping[int, Coding],
+    ) -> None:
+        """Prepares a pass for images of `parts` and the layers and channels of `union`."""
+        extract = extractor(union)
+
+        def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
+            return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
+
+        self._weights, self._name = weights, parts.name
+        self._run = _BatchedPass(weights, parts.image_size, encoded)
+
+    def run(self, images: np.ndarray, told: Told = lambda count: None) -> dict[int, np.ndarray]:
+        """Returns layer -> stored features [N, h, w, C] of images uint8 [N, H, W, 3].
+
+        Args:
+            images: any number of them.
+            told: called with the number of images done since the last call.
+
+        Raises:
+            UserError: the network gives values that are not finite.
+        """
+        results: dict[int, np.ndarray] = {}
+        for rows, stored in self._run(images):
+            for layer, array in stored.items():
+                values = np.asarray(array)[: rows.stop - rows.start]
+                check_finite(all_finite(values), self._weights, self._name)
+                if layer not in results:
+                    results[layer] = np.empty((len(images), *values.shape[1:]), values.dtype)
+                results[layer][rows] = values
+            told(rows.stop - rows.start)
+        return results
+
+
+class _BatchedPass:
+    """A function of (params, float32 images), applied batch by batch on all devices."""
+
+    def __init__(
+        self, weights: PretrainedWeights, image_size: int, function: Callable[[Any, jax.Array], Any]
+    ) -> None:
+        self._split, everywhere = data_parallel()
+        self._params = jax.device_put(weights.params, everywhere)
+        self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
+        self._function = jax.jit(function)
+
+    def __call__(self, images: np.ndarray) -> Iterator[tuple[slice, Any]]:
+        """Yields (rows, result); the last batch is filled up, and results have rows beyond it.
+
+        The devices are one batch ahead of what is yielded.
+        """
+        waiting = None
+        for rows, batch in _batches(images, self._batch_size):
+            result = self._function(self._params, jax.device_put(batch, self._split))
+            if waiting is not None:
+                yield waiting
+            waiting = rows, result
+        if waiting is not None:
+            yield waiting
+
+
+def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
+    """Raises UserError unless what the network gave was finite."""
+    if not finite:
+        raise UserError(
+            f"the weights {weights.source} give values that are not finite on {name}; "
+            "check that the weights belong to VGG16 and that the images are in [0, 1]"
+        )
+
+
+def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields (rows, float32 images), the last batch filled up so that one compilation serves."""
+    for start in range(0, len(images), batch_size):
+        batch = as_float(images[start : start + batch_size])
+        missing = batch_size - len(batch)
+        yield slice(start, start + len(batch)), np.pad(batch, ((0, missing), *[(0, 0)] * 3))
+
+
+def normalisation(
+    weights: PretrainedWeights, images: np.ndarray, topology: Topology
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scales and peaks of the released channels, each float32 [depth].
+
+    A scale is one over the root mean square of its channel over the images; channels that hardly
+    respond, against all channels of the layer, are not blown up. A peak is what a byte reaches to,
+    after scaling (`coding.peaks_of`).
+
+    Args:
+        weights: of VGG16.
+        images: uint8 [N, H, W, 3].
+        topology: what is released.
+
+    Raises:
+        UserError: there is no image, or the network gives values that are not finite.
+    """
+    if not len(images):
+        raise UserError("the sample is empty; give at least one image to normalise channels by")
+    # Of the whole layer: released channels that all happen to be silent have no scale of their own.
+    union = all_channels([topology.num_layers])
+    coding = codings_of(weights, images, union, "float32", "the sample")[topology.num_layers]
+    chosen = list(topology.channels)
+    return coding.scales[chosen], coding.peaks[chosen]

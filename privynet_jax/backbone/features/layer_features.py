@@ -1,0 +1,153 @@
+"""Features: the representations of all images at the layers and channels that a grid needs.
+
+The local NN is frozen, so one pass of VGG16 per image serves every cell. Here is the pure function
+that makes that pass, and what `cache` returns for `grid` to read mini-batches from.
+
+    union = needed_channels([cell.topology for cell in cells])
+    features = jax.jit(extractor(union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}
+
+Values are normalised: each channel is divided by its root mean square over the first auxiliary
+images. Post-ReLU zeros stay zeros, networks of all layers meet one scale, and VGG16's activations
+(near the largest float16 in middle layers) fit into float16.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.images.parts import Parts, as_float
+
+# Auxiliary images over which a channel's root mean square is taken.
+CALIBRATION_IMAGES = 512
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerFeatures:
+    """Normalised representations of all parts at one layer.
+
+    Attributes:
+        num_layers: the layer; 0 stands for the images themselves, the reference without a split.
+        channels: which of the layer's channels are cached, ascending.
+        parts: part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an
+            array or what reads rows from disk as they are asked for (`shards.ShardedRows`).
+        scales: float32 [len(channels)], what each channel was multiplied by to become what is
+            stored. They belong to the values: calibrating again, on some of the images, say, gives
+            others.
+    """
+
+    num_layers: int
+    channels: tuple[int, ...]
+    parts: Mapping[str, Any]
+    scales: np.ndarray
+
+    def positions(self, channels: Sequence[int]) -> np.ndarray:
+        """Returns where a topology's channels lie in the cached ones, int [depth], in their order.
+
+        Raises:
+            ValueError: one of them is not cached.
+        """
+        order = np.argsort(self.channels)
+        ranks = np.searchsorted(self.channels, channels, sorter=order)
+        found = order[np.minimum(ranks, len(order) - 1)]
+        if not np.array_equal(np.asarray(self.channels)[found], channels):
+            raise ValueError(f"Expected channels out of {self.channels}, got {tuple(channels)}")
+        return found
+
+    def gather(
+        self,
+        part: str,
+        indices: np.ndarray,
+        positions: np.ndarray,
+        width: int,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns chosen channels of chosen images, then zeros up to a width.
+
+        Args:
+            part: which part.
+            indices: int [n], rows of the part.
+            positions: int [depth], where the channels lie among the cached ones.
+            width: channels of the result.
+            out: where to put the result; None makes an array.
+
+        Returns:
+            [n, h, w, width] of the part's type.
+        """
+        stored = self.parts[part]
+        if out is None:
+            out = np.empty((len(indices), *stored.shape[1:3], width), stored.dtype)
+        out[..., len(positions) :] = 0
+        for where, values in _blocks(stored, indices, positions):
+            out[where, ..., : len(positions)] = values
+        return out
+
+
+def _blocks(
+    stored: Any, indices: np.ndarray, positions: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields (where, values) of chosen rows and channels."""
+    if hasattr(stored, "select"):
+        return stored.select(indices, positions)
+    return iter([(slice(None), stored[indices][..., positions])])
+
+
+def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
+    """Returns layer -> the union of the channels that the topologies release there, ascending."""
+    union: dict[int, set[int]] = {}
+    for topology in topologies:
+        union.setdefault(topology.num_layers, set()).update(topology.channels)
+    return {num_layers: tuple(sorted(union[num_layers])) for num_layers in sorted(union)}
+
+
+class _NormalisedImages:
+    """Images that become float16 representations, `images * scale`, as they are read."""
+
+    def __init__(self, images: np.ndarray, scale: np.ndarray) -> None:
+        self._images, self._scale = images, scale
+        self.shape, self.dtype = images.shape, np.dtype(np.float16)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.float16(as_float(self._images[rows]) * self._scale)
+
+
+def image_features(parts: Parts) -> LayerFeatures:
+    """Returns the images themselves in the form of a layer, normalised in the same way."""
+    calibration = as_float(parts.auxiliary.images[:CALIBRATION_IMAGES])
+    scale = 1 / np.sqrt(np.mean(np.square(calibration), axis=(0, 1, 2)))
+    arrays = {name: _NormalisedImages(part.images, scale) for name, part in parts.items()}
+    return LayerFeatures(0, (0, 1, 2), arrays, scale)
+
+
+def extractor(
+    union: Mapping[int, Sequence[int]],
+) -> Callable[[Any, jax.Array], dict[int, jax.Array]]:
+    """Returns a pure function (params, images float32 [N, H, W, 3]) -> layer -> float32 features.
+
+    Features are [N, h, w, channels kept], not normalised; layers that are not asked for cost
+    nothing beyond what deeper ones need.
+    """
+    trunk = VGG16Trunk(max(union))
+
+    def of_one_image(params: Any, image: jax.Array) -> dict[int, jax.Array]:
+        _, intermediates = trunk.apply({"params": params}, image[None])
+        return {
+            layer: _chosen(intermediates[_activation_name(layer)][0], channels)
+            for layer, channels in union.items()
+        }
+
+    return jax.vmap(of_one_image, in_axes=(None, 0))
+
+
+def _activation_name(layer: int) -> str:
+    return CONV_LAYERS[layer - 1].name.replace("conv", "relu")
+
+
+def _chosen(x: jax.Array, channels: Sequence[int]) -> jax.Array:
+    if tuple(channels) == tuple(range(x.shape[-1])):
+        return x  # choosing all of them would still copy them
+    return x[..., np.asarray(channels)]

@@ -1,0 +1,120 @@
+"""VGG16's convolutional trunk as a Flax Linen module, used functionally and without files.
+
+The parameters come from `weights` (or from `split`, cut to one topology) as one plain pytree:
+
+    {"preprocessing": {"channel_order": int32[3], "scale": float32[3], "shift": float32[3]},
+     "conv1_1": {"kernel": float32[3, 3, in, out], "bias": float32[out]}, "conv1_2": ...}
+
+The input transform is part of that pytree, so weights can never meet another network's transform.
+Entries for deeper layers than those computed are ignored.
+
+    output, intermediates = VGG16Trunk(num_layers=4).apply({"params": params}, images)
+    intermediates["relu1_2"]
+
+Images are float32 [N, H, W, 3], RGB in [0, 1]; everything is NHWC and HWIO.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from privynet_jax.backbone.topology import CONV_LAYERS, check_image_size, checked_num_layers
+from privynet_jax.errors import UserError
+from privynet_jax.images.depth_and_space import same_padded
+
+
+class Preprocessing(nn.Module):
+    """Maps images to what the weights expect: `images[..., channel_order] * scale + shift`.
+
+    The defaults of `init` leave images as they are; real values come with the weights.
+    """
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Returns the network's input, float32 of the images' shape."""
+        order = self.param("channel_order", lambda _: jnp.arange(3, dtype=jnp.int32))
+        scale = self.param("scale", nn.initializers.ones, (3,))
+        shift = self.param("shift", nn.initializers.zeros, (3,))
+        # Always float32: values reach 151, where bfloat16 has steps of 1, a whole grey level.
+        reordered = jnp.take(images.astype(jnp.float32), jnp.asarray(order), axis=-1)
+        return reordered * scale + shift
+
+
+class VGG16Trunk(nn.Module):
+    """The first `num_layers` convolutions of VGG16, each followed by ReLU.
+
+    Convolutions are 3x3 with zero padding after preprocessing (SAME); a 2x2 max-pool with stride 2
+    that drops odd remainders separates the blocks (Simonyan and Zisserman, arXiv:1409.1556).
+
+    Attributes:
+        num_layers: how many convolutions to compute, 1 to 13.
+        out_channels: width of the last convolution where the parameters hold only some of its
+            channels (`split.local_params`); None means VGG16's own width.
+        dtype: type that the convolutions compute in; the input transform stays float32.
+        precision: of the convolutions' products. A TPU multiplies float32 as bfloat16 by default,
+            and recent GPUs as TF32; privacy numbers measured on representations rounded that way
+            would describe another release than the device's, so the default forbids it.
+    """
+
+    num_layers: int
+    out_channels: int | None = None
+    dtype: jax.typing.DTypeLike = jnp.float32
+    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the last layer's output and every layer's, by name.
+
+        Args:
+            images: floating-point [N, H, W, 3], RGB in [0, 1].
+
+        Returns:
+            The ReLU of convolution `num_layers` before any pooling, [N, h, w, channels], and a
+            dictionary from "relu1_1" and so on to the same for each layer computed. Entries that
+            the caller does not use cost nothing under `jax.jit`, which drops them.
+
+        Raises:
+            UserError: `num_layers` is out of range, or the images have another rank, channel count
+                or type, or are too small for the last layer.
+        """
+        num_layers = checked_num_layers(self.num_layers)
+        check_images(images)
+        check_image_size(num_layers, images.shape[1], images.shape[2])
+        intermediates: dict[str, jax.Array] = {}
+        x = Preprocessing(name="preprocessing")(images).astype(self.dtype)
+        stride = 1
+        for index, layer in enumerate(CONV_LAYERS[:num_layers]):
+            if layer.stride > stride:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                stride = layer.stride
+            is_last = index == num_layers - 1
+            features = self.out_channels if is_last and self.out_channels else layer.out_channels
+            x = nn.relu(self._convolve(x, layer.name, features))
+            intermediates[layer.name.replace("conv", "relu")] = x
+        return x, intermediates
+
+    def _convolve(self, x: jax.Array, name: str, features: int) -> jax.Array:
+        x, padding = same_padded(x, margin=1)
+        convolution = nn.Conv(
+            features,
+            kernel_size=(3, 3),
+            padding=padding,
+            dtype=self.dtype,
+            precision=self.precision,
+            name=name,
+        )
+        return convolution(x)
+
+
+def check_images(images: jax.Array) -> None:
+    """Raises UserError unless the images are a floating-point [N, H, W, 3] array."""
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise UserError(
+            f"images have shape {tuple(images.shape)}; expected [N, H, W, 3]; "
+            "put the channels last, and add a leading axis for a single image"
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"images have type {images.dtype}; expected float32 RGB in [0, 1]; "
+            "convert them, and divide 8-bit values by 255"
+        )

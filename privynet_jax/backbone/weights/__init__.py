@@ -1,0 +1,1 @@
+"""Weight files of every kind, read without the frameworks that wrote them."""

@@ -1,0 +1,118 @@
+"""Turns a weight file's tensors into the trunk's parameters, or names all that is wrong with them.
+
+`weights` brings the tensors (from `weight_files` or `checkpoint`) and their layout. `vgg` describes
+the parameters that result. NumPy only.
+
+    params = params_from_tensors(tensors, layout, "vgg16.pth")
+    params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from privynet_jax.backbone.topology import CONV_LAYERS
+from privynet_jax.backbone.weights.families import BATCH_NORM_EPSILON, TensorLayout
+from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.errors import UserError
+
+Params = dict[str, dict[str, np.ndarray]]
+
+
+def params_from_tensors(
+    tensors: Mapping[str, StoredTensor], layout: TensorLayout, origin: str = "the weights"
+) -> Params:
+    """Converts a file's tensors to the parameters of all 13 layers, with their input transform.
+
+    Batch normalisation is folded into the convolution before it.
+
+    Args:
+        tensors: the file's tensors by their names in the file.
+        layout: how the file names and orders them.
+        origin: what to call them in errors.
+
+    Returns:
+        A pytree of new C-contiguous float32 arrays, kernels HWIO.
+
+    Raises:
+        UserError: names every missing, every unknown, every wrongly shaped and every non-finite
+            tensor at once.
+    """
+    arrays = _checked_arrays(tensors, layout, origin)
+    params: Params = {"preprocessing": layout.input.arrays()}
+    for layer in CONV_LAYERS:
+        kernel, bias = (arrays[name] for name in layout.names[layer.name])
+        kernel = kernel.transpose(layout.kernel_to_hwio)
+        if layer.name in layout.norms:
+            norm = [arrays[name] for name in layout.norms[layer.name]]
+            kernel, bias = _folded(kernel, bias, *norm)
+            _check_folded(kernel, bias, layer.name, origin)
+        params[layer.name] = {
+            "kernel": np.array(kernel, np.float32, order="C"),
+            "bias": np.array(bias, np.float32),
+        }
+    return params
+
+
+def shown_name(name: str) -> str:
+    """The name, or an escaped form of it where a hostile file hides control characters there."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _checked_arrays(
+    tensors: Mapping[str, StoredTensor], layout: TensorLayout, origin: str
+) -> dict[str, np.ndarray]:
+    """Reads the needed tensors as float32, or names everything that is wrong with the file."""
+    shapes = layout.shapes()
+    problems = [f"missing {name}" for name in shapes if name not in tensors]
+    problems += [f"unknown {shown_name(name)}" for name in layout.unknown(tensors)]
+    arrays = {}
+    for name in (name for name in shapes if name in tensors):
+        tensor = tensors[name]
+        if tensor.shape != shapes[name]:
+            problems.append(f"{name} has shape {tensor.shape}, expected {shapes[name]}")
+        elif tensor.dtype not in {"float16", "float32", "float64"}:
+            problems.append(f"{name} has type {tensor.dtype}, expected float32, 16 or 64")
+        else:
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named
+                arrays[name] = np.asarray(tensor.load()).astype(np.float32)
+            problems += _problems_of_values(name, arrays[name], layout)
+    if problems:
+        raise UserError(
+            f"{origin} do not fit VGG16: {'; '.join(problems)}; needed are the {len(shapes)} "
+            "tensors of its convolutions, complete and unchanged"
+        )
+    return arrays
+
+
+def _problems_of_values(name: str, array: np.ndarray, layout: TensorLayout) -> list[str]:
+    if not np.isfinite(array).all():
+        return [f"{name} holds NaN or infinite values"]
+    is_variance = any(name == variance for *_, variance in layout.norms.values())
+    return [f"{name} holds negative variances"] if is_variance and (array < 0).any() else []
+
+
+def _folded(
+    kernel: np.ndarray,
+    bias: np.ndarray,
+    scale: np.ndarray,
+    offset: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the HWIO kernel and bias of one convolution that does what it and its norm did.
+
+    (w x + b - mean) * factor + offset, with factor = scale / sqrt(variance + epsilon), is linear in
+    x (Ioffe and Szegedy, arXiv:1502.03167, algorithm 2). float64, so that nothing is rounded twice.
+    """
+    factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
+    return kernel * factor, (bias.astype(np.float64) - mean) * factor + offset
+
+
+def _check_folded(kernel: np.ndarray, bias: np.ndarray, layer: str, origin: str) -> None:
+    largest = max(np.abs(kernel).max(), np.abs(bias).max())
+    if not largest <= np.finfo(np.float32).max:
+        raise UserError(
+            f"{origin} do not fit VGG16: {layer} with its batch normalisation folded in reaches "
+            f"{largest:.3g}, more than float32 holds; use undamaged weights"
+        )

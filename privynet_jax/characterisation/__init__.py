@@ -1,0 +1,1 @@
+"""Whole grids of topologies: settings, measurements, references, and finished runs opened again."""

@@ -1,0 +1,140 @@
+"""The candidates of a grid: from which channels each selection's draws are made.
+
+`selection` prunes channels by their scores on a labelled sample, `optimisation` searches whole
+subsets. What they find belongs to a work directory and is kept there, in `candidates/`:
+`characterisation` draws a grid's cells from it, and the planner a plan's channels.
+
+    candidates = find_candidates(config, parts, weights, features, store)
+    cells = config.cells(candidates)
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM, ChannelPool
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.estimates import amortised, layer_networks
+from privynet_jax.estimates.subsets import layer_sums
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts
+from privynet_jax.platform.devices import data_parallel
+from privynet_jax.results.cells import Candidates
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.selection import search
+from privynet_jax.selection.attack_scores import AmortisedPsnr
+from privynet_jax.selection.pruning import channel_scores, pruned_candidates
+from privynet_jax.selection.subset_scores import SubsetScorer
+
+# Labelled images on which channels are scored, of the target part.
+_SAMPLE = 500
+
+_Found = dict[tuple[str, int, int], ChannelPool]
+
+
+def find_candidates(
+    config: Config,
+    parts: Parts,
+    weights: PretrainedWeights,
+    features: Callable[[], Mapping[int, LayerFeatures]],
+    store: ResultStore,
+) -> Candidates:
+    """Returns the candidates of every selection but the random one, finding those not kept yet.
+
+    Args:
+        config: the grid.
+        parts: images and labels.
+        weights: the pretrained network.
+        features: returns layer -> features with all channels; called where they are needed.
+        store: the work directory, which keeps what was found.
+
+    Raises:
+        UserError: a kept file is damaged, or training diverged.
+    """
+    found: _Found = {}
+    missing: list[tuple[str, int, int]] = []
+    for place in itertools.product(config.selections, sorted(config.layers), sorted(config.depths)):
+        if place[0] != RANDOM:
+            kept = store.load_candidates(*place)
+            missing += [place] * (kept is None)
+            found |= {place: kept} if kept is not None else {}
+    pruned = [place for place in missing if place[0] != DIRECT]
+    if pruned:
+        found |= _pruned(pruned, parts, weights, store)
+    for num_layers in sorted({m for method, m, _ in missing if method == DIRECT}):
+        depths = [depth for method, m, depth in missing if (method, m) == (DIRECT, num_layers)]
+        # In a function of its own, so that a layer's data leave the devices before the next come.
+        found |= _optimised(config, parts, features()[num_layers], depths, store)
+    return found
+
+
+def _pruned(
+    places: Sequence[tuple[str, int, int]],
+    parts: Parts,
+    weights: PretrainedWeights,
+    store: ResultStore,
+) -> _Found:
+    rows = spread_over_classes(parts.target.labels, _SAMPLE)
+    layers = sorted({m for _, m, _ in places})
+    images, labels = parts.target.images[rows], parts.target.labels[rows]
+    scores = channel_scores(weights, images, labels, layers)
+    found: _Found = {}
+    for method, num_layers, depth in places:
+        pool = ChannelPool((), pruned_candidates(method, scores[num_layers], depth))
+        store.save_candidates(method, num_layers, depth, pool)
+        found[method, num_layers, depth] = pool
+    return found
+
+
+def _optimised(
+    config: Config, parts: Parts, layer: LayerFeatures, depths: Sequence[int], store: ResultStore
+) -> _Found:
+    attack = _attack(config, parts, layer, max(depths), store)
+    scorer = SubsetScorer(layer, parts, max(depths), attack)
+    key = amortised.layer_key(layer.num_layers, config.seed)
+    name = CONV_LAYERS[layer.num_layers - 1].name
+    found: _Found = {}
+    for depth in depths:
+        # Beyond what the layer's amortised networks derive from the same key.
+        stream = np.random.default_rng(
+            np.asarray(jax.random.key_data(jax.random.fold_in(key, 2 + depth)))
+        )
+        with tqdm(
+            total=100, desc=f"searching channels of {name}, depth {depth}", bar_format=_BAR_FORMAT
+        ) as bar:
+            utilities = search.search(
+                scorer,
+                len(layer.channels),
+                depth,
+                stream,
+                progress=lambda share, bar=bar: bar.update(min(100 * share, bar.total - bar.n)),
+            )
+        pool = search.pool_of(utilities, depth)
+        store.save_candidates(DIRECT, layer.num_layers, depth, pool)
+        found[DIRECT, layer.num_layers, depth] = pool
+    return found
+
+
+def _attack(
+    config: Config, parts: Parts, layer: LayerFeatures, width: int, store: ResultStore
+) -> AmortisedPsnr:
+    """The attack of the layer's amortised attacker; its cloud NN is not needed here."""
+    settings, name = settings_of(config, parts), layer_networks.ATTACKER
+    tasks = layer_networks.by_name(
+        amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
+    )
+    sums = layer_sums(layer, parts, max(config.depths))
+    folder = store.workdir / "networks"
+    networks = layer_networks.trained(
+        layer, sums, parts, {name: tasks[name]}, config.depths, folder, config.seed
+    )
+    return AmortisedPsnr(layer, sums, parts, tasks[name], networks[name], width, data_parallel())
+
+
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

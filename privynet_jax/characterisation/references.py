@@ -1,0 +1,76 @@
+"""What every cell is to be compared with: no split at all, and no attack at all.
+
+`grid` trains the one, NumPy is enough for the other, `characterisation` writes both to a table, and
+`attacked_pictures` tells what the second does to each test image.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.characterisation import dedicated
+from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.platform.devices import Execution
+from privynet_jax.results.cell_results import AttackResult
+from privynet_jax.results.cells import reference_key
+from privynet_jax.results.risk_tables import AttackedPictures
+from privynet_jax.results.statistics import summarise
+from privynet_jax.training import tasks
+
+_BATCH = 256
+
+
+def reference_rows(
+    parts: Parts, settings: dedicated.Settings, execution: Execution, seed: int
+) -> list[dict[str, Any]]:
+    """Returns the rows of `reference.csv`; what a row has no value for is empty.
+
+    `no_split` is the accuracy of a cloud NN that a cell's schedule trained on the images
+    themselves. `mean_image` is the privacy loss by an attacker who always answers the mean of the
+    auxiliary images: what knowing nothing about an image achieves.
+    """
+    with tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar:
+        key = reference_key(seed)
+        right = dedicated.accuracy_without_split(
+            parts, settings, execution, key, lambda share: bar.update(min(share, 1 - bar.n))
+        )
+    guess = _mean_image(parts.auxiliary)
+    quality = {part: _quality(guess, getattr(parts, part)) for part in ("validation", "test")}
+    guessing = AttackResult.of_images("mean image", quality, "auxiliary images").columns()
+    accuracy = {
+        "accuracy": summarise(right["test"]).mean,
+        "validation_accuracy": summarise(right["validation"]).mean,
+    }
+    return [
+        {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
+        {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},
+    ]
+
+
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+
+
+def attacked_pictures(parts: Parts) -> AttackedPictures:
+    """Returns what is known of the test images before anybody attacks them."""
+    quality = _quality(_mean_image(parts.auxiliary), parts.test)
+    return AttackedPictures(parts.test.labels, parts.class_names, quality)
+
+
+def _mean_image(part: Part) -> np.ndarray:
+    """float32 [H, W, 3], summed in batches: as floats, all images may not fit into memory."""
+    total = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(part))
+    return np.float32(total / len(part))
+
+
+def _quality(guess: np.ndarray, part: Part) -> dict[str, np.ndarray]:
+    values = [
+        tasks.image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in _batches(part)
+    ]
+    return {metric: np.concatenate([v[metric] for v in values]) for metric in values[0]}
+
+
+def _batches(part: Part) -> Iterator[np.ndarray]:
+    starts = range(0, len(part), _BATCH)
+    return (as_float(part.images[start : start + _BATCH]) for start in starts)

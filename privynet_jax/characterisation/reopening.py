@@ -1,0 +1,136 @@
+"""A finished characterisation and what it was made of, for further measurements on its cells.
+
+found = reopen(Path("runs/first"), weights="embedded", cache_dir="cache")
+scene = found.scenario(found.results[0])  # the data of one cell's topology, to be attacked
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
+from privynet_jax.characterisation.config import LOCAL_CACHE
+from privynet_jax.characterisation.modes import cached_channels
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.platform.files import is_remote
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.work_directory import ResultStore
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reopened:
+    """A finished characterisation.
+
+    Attributes:
+        store: the work directory.
+        settings: what `config.json` says.
+        results: of all its cells, by layers, depth, selection and draw.
+        parts: the very images that it was measured on.
+        weights: likewise.
+        cache_dir: of features.
+    """
+
+    store: ResultStore
+    settings: Mapping[str, Any]
+    results: list[CellResult]
+    parts: Parts
+    weights: PretrainedWeights
+    cache_dir: os.PathLike[str] | str
+
+    def scenario(self, result: CellResult) -> Scenario:
+        """Returns the data of a cell's topology."""
+        topology = Topology(result.num_layers, result.channels)
+        return make_scenario(
+            self.weights,
+            self.parts,
+            topology,
+            self.cache_dir,
+            features=self._features(result.num_layers),
+        )
+
+    def _features(self, num_layers: int) -> LayerFeatures:
+        """Those of one layer, the very ones that its cells were measured on."""
+        if num_layers not in self._loaded:
+            self._loaded.clear()  # one layer's may be all that fits into memory
+            self._loaded[num_layers] = load_features(
+                self.weights,
+                self.parts,
+                {num_layers: self._channels[num_layers]},
+                self.cache_dir,
+                dtype=self.settings["feature_dtype"],
+            )[num_layers]
+        return self._loaded[num_layers]
+
+    @functools.cached_property
+    def _loaded(self) -> dict[int, LayerFeatures]:
+        return {}
+
+    @functools.cached_property
+    def _channels(self) -> dict[int, tuple[int, ...]]:
+        topologies = [Topology(result.num_layers, result.channels) for result in self.results]
+        return cached_channels(self.settings["mode"], self.settings["selections"], topologies)
+
+
+def reopen(
+    workdir: Path,
+    *,
+    weights: str,
+    cache_dir: os.PathLike[str] | str,
+    data_dir: Path | None = None,
+    skip_unreadable: bool = False,
+) -> Reopened:
+    """Opens a finished characterisation, with its images and weights.
+
+    Args:
+        workdir: its folder.
+        weights: where to have the weights from; they must be those that it was made with.
+        cache_dir: of weights and features; a bucket holds features alone.
+        data_dir: folder of TFDS data sets; None is TFDS's default.
+        skip_unreadable: leave out images that cannot be decoded, as it may have done.
+
+    Raises:
+        UserError: cells are missing, or images or weights are others than those it was made with.
+    """
+    store, settings = ResultStore.existing(workdir)
+    results = store.grid_results(settings)
+    local = Path(LOCAL_CACHE if is_remote(cache_dir) else cache_dir).expanduser()
+    found = matching_weights(weights, settings, workdir, local)
+    parts = load_parts(
+        settings["dataset"],
+        data_dir=data_dir,
+        image_size=settings["image_size"],
+        seed=settings["seed"],
+        max_images=settings["max_images"],
+        skip_unreadable=skip_unreadable,
+    )
+    if parts.fingerprint != settings["data_fingerprint"]:
+        raise UserError(
+            f"{settings['dataset']} has other images now than {workdir} was measured on; restore "
+            "them, or characterise again in a new folder"
+        )
+    return Reopened(store, settings, results, parts, found, cache_dir)
+
+
+def matching_weights(
+    source: str, settings: Mapping[str, Any], workdir: Path, cache_dir: Path
+) -> PretrainedWeights:
+    """Returns weights, which must be those that a characterisation was made with.
+
+    Raises:
+        UserError: they are others, or cannot be had.
+    """
+    weights = load_weights(source, cache_dir=cache_dir)
+    if weights.fingerprint != settings["weights_fingerprint"]:
+        raise UserError(
+            f"{workdir} was characterised with other weights than {source}; give --weights the "
+            "ones that it was made with"
+        )
+    return weights

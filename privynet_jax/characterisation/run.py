@@ -1,0 +1,240 @@
+"""A whole characterisation: from a data set's name to a work directory full of results.
+
+This joins the rooms in their order (data, weights, features, a mode's measurements, results) and
+decides nothing itself.
+
+    results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
+"""
+
+import collections
+import dataclasses
+import functools
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.backbone.cost import local_cost
+from privynet_jax.backbone.features.feature_cache import load_features, reached
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
+from privynet_jax.characterisation import fine_tuning, scoring
+from privynet_jax.characterisation.candidates import find_candidates
+from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.modes import cached_channels, measurements, settings_of
+from privynet_jax.characterisation.perceptual import PerceptualDistance, images_for
+from privynet_jax.characterisation.references import attacked_pictures, reference_rows
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.platform.devices import Execution, default_execution
+from privynet_jax.platform.files import is_remote
+from privynet_jax.platform.processes import share_of
+from privynet_jax.results.cell_results import PAIRS, AttackResult, CellResult
+from privynet_jax.results.cells import Cell
+from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
+from privynet_jax.results.statistics import summarise
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.checkpoints import Checkpoints
+
+_REFERENCE = "reference.csv"
+_KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
+# Least seconds between two writings of the tables.
+_TABLES_EVERY = 5.0
+_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Characterisation:
+    """A characterisation, as far as it is done.
+
+    Attributes:
+        results: one per finished cell, in the grid's order.
+        complete: whether nothing is missing; else other processes are still at work.
+        store: the work directory.
+        examples: uint8 [K, H, W, 3], the test images whose reconstructions were kept.
+    """
+
+    results: list[CellResult]
+    complete: bool
+    store: ResultStore
+    examples: np.ndarray
+
+
+def characterise(config: Config) -> Characterisation:
+    """Runs what is missing of this process's share and writes tables of all that is done.
+
+    Raises:
+        UserError: a setting is wrong, or data, weights or a cache cannot be had.
+    """
+    cells = config.cells()  # before anything is fetched or written
+    check_source(config.weights)
+    if is_remote(config.feature_cache):
+        reached(config.feature_cache)
+    parts = load_parts(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        seed=config.seed,
+        max_images=config.max_images,
+        skip_unreadable=config.skip_unreadable,
+    )
+    weights = load_weights(config.weights, cache_dir=config.local_cache)
+    store = ResultStore.open(config.workdir, config.deciding(parts, weights))
+    features = functools.cache(functools.partial(_features, config, cells, weights, parts))
+    cells = config.cells(find_candidates(config, parts, weights, features, store))
+    mine = share_of(cells, config.share)
+    per_layer = collections.Counter(cell.topology.num_layers for cell in mine)
+    execution = default_execution(
+        max(per_layer.values(), default=1),
+        config.cells_per_device,
+        config.steps_per_dispatch,
+        config.device_memory_gib,
+    )
+    shown = spread_over_classes(parts.test.labels, config.examples)
+    distances = functools.cache(functools.partial(_Distances, config, weights, parts))
+    _run_missing(config, cells, mine, store, features, parts, execution, distances)
+    if not store.has_test_pictures():
+        store.save_test_pictures(attacked_pictures(parts).arrays())
+    if config.share.index == 0 and not store.has_table(_REFERENCE):
+        settings = settings_of(config, parts)
+        store.write_csv(_REFERENCE, reference_rows(parts, settings, execution, config.seed))
+    # Of several processes, the last one to come here finds everything.
+    results = store.write_tables([cell.name for cell in cells])
+    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
+    write_risk_tables(store, results, pictures, config.mode)
+    complete = len(results) == len(cells) and store.has_table(_REFERENCE)
+    return Characterisation(results, complete, store, parts.test.images[shown])
+
+
+def _features(
+    config: Config, cells: Sequence[Cell], weights: PretrainedWeights, parts: Parts
+) -> dict[int, LayerFeatures]:
+    return load_features(
+        weights,
+        parts,
+        cached_channels(config.mode, config.selections, [cell.topology for cell in cells]),
+        config.feature_cache,
+        dtype=config.feature_dtype,
+        share=(config.share.index, config.share.count),
+    )
+
+
+def _run_missing(
+    config: Config,
+    cells: Sequence[Cell],
+    mine: Sequence[Cell],
+    store: ResultStore,
+    features: Callable[[], Mapping[int, LayerFeatures]],
+    parts: Parts,
+    execution: Execution,
+    distances: Callable[[], "_Distances"],
+) -> None:
+    missing = [cell for cell in mine if not store.has(cell.name)]
+    checkpoints = Checkpoints(
+        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
+    )
+    if not missing:
+        # A run killed in its last moment leaves its last group's.
+        shutil.rmtree(checkpoints.folder, ignore_errors=True)
+        return
+    loaded = features()
+    whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
+    names, due = [cell.name for cell in cells], 0.0
+    with tqdm(
+        total=len(mine),
+        initial=len(mine) - len(missing),
+        desc="characterising" + whose,
+        bar_format=_BAR_FORMAT,
+    ) as bar:
+        # Shares of cells add up to a little more than their number by rounding.
+        def progress(share: float) -> None:
+            bar.update(min(share, bar.total - bar.n))
+
+        for measurement in measurements(
+            config,
+            cells,
+            mine,
+            missing,
+            store,
+            loaded,
+            parts,
+            execution,
+            distances().rows,
+            progress,
+            checkpoints,
+        ):
+            result = _result(measurement, config.image_size, execution.environment)
+            arrays = _arrays(measurement, config.examples)
+            store.save(result, arrays | distances().of(result, measurement))
+            if time.monotonic() > due:
+                begun = time.monotonic()
+                store.write_tables(names)
+                # Tables take longer with every cell; they may never take more than a twentieth.
+                due = time.monotonic() + max(_TABLES_EVERY, 20 * (time.monotonic() - begun))
+    # What is left belongs to groups of another number of devices.
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
+
+
+def _result(measurement: Measurement, image_size: int, environment: str) -> CellResult:
+    topology = measurement.cell.topology
+    cost = local_cost(topology, image_size)
+    falling_percent = measurement.attackers_falling_percent
+    return CellResult(
+        name=measurement.cell.name,
+        num_layers=topology.num_layers,
+        layer=topology.layer.name,
+        depth=topology.depth,
+        selection=measurement.cell.selection,
+        draw=measurement.cell.draw,
+        channels=topology.channels,
+        accuracy=summarise(measurement.accuracy["test"]).mean,
+        validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
+        attacks=tuple(
+            AttackResult.of_images(
+                name, by_part, _KNOWLEDGE.get(name, PAIRS), falling_percent.get(name)
+            )
+            for name, by_part in measurement.attacks.items()
+        ),
+        cost={
+            "local_macs": cost.macs,
+            "local_param_bytes": cost.param_bytes,
+            "local_activation_bytes": cost.peak_activation_bytes,
+            "release_bytes": cost.release_bytes,
+        },
+        environment=environment,
+        train_seconds=measurement.seconds,
+    )
+
+
+class _Distances:
+    """The perceptual distance of each cell's strongest attacker, on a sample of test images."""
+
+    def __init__(self, config: Config, weights: PretrainedWeights, parts: Parts) -> None:
+        # An estimated cell takes a fraction of a second: VGG16 would double that.
+        self._count = images_for(parts.image_size) if config.mode == DEDICATED else 0
+        # The examples are the first of them.
+        count = max(self._count, config.examples)
+        self.rows = spread_over_classes(parts.test.labels, count)
+        originals = parts.test.images[self.rows[: self._count]]
+        self._distance = PerceptualDistance(weights.params, originals) if self._count else None
+
+    def of(self, result: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
+        """Returns the array to be kept with the cell, if any."""
+        if self._distance is None:
+            return {}
+        rebuilt = measurement.examples[result.strongest.attacker][: self._count]
+        return {PERCEPTUAL: self._distance(rebuilt)}
+
+
+def _arrays(measurement: Measurement, examples: int) -> dict[str, np.ndarray]:
+    """The arrays kept beside a cell's result: test images' metrics, and example estimates."""
+    arrays = {"accuracy": measurement.accuracy["test"]}
+    for name, by_part in measurement.attacks.items():
+        for metric, values in by_part["test"].items():
+            arrays[f"{name}_{metric}"] = values
+    for name, estimates in measurement.examples.items():
+        arrays[f"{name}_examples"] = estimates[:examples]
+    return arrays

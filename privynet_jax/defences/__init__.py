@@ -1,0 +1,1 @@
+"""What a device does to representations besides splitting, and what that guarantees."""

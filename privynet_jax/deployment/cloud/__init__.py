@@ -1,0 +1,1 @@
+"""A release to a classifier, without pictures, plan or pretrained network."""

@@ -1,0 +1,216 @@
+"""A trained cloud NN: representations in, probabilities of classes out; and its folder.
+
+`cloud_training` makes it out of a release, `experiments.predict` uses it. Neither here nor there is
+an image, VGG16 or a plan: the cloud has none of them. A folder holds `params/` (Orbax),
+`history.csv` and `classifier.json`, which tells what the network is, and the sha256 of the rest.
+
+    save_classifier(Path("runs/classifier"), classifier)
+    classifier = open_classifier(Path("runs/classifier"))
+    classifier.probabilities(release.representations)  # float32 [N, num_classes]
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from privynet_jax.deployment.cloud.cloud_network import BatchedNetwork, network_for, times
+from privynet_jax.errors import UserError
+from privynet_jax.platform.files import check_is_new, damaged_if, sha256_of, verify_sha256
+from privynet_jax.training.network_folder import load_networks, save_networks
+
+_FORMAT = "privynet_jax classifier 1"
+_MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params"
+_TRAIN_ANEW = "delete the folder and train again"
+
+
+class Validation(NamedTuple):
+    """What training had come to at one moment.
+
+    Attributes:
+        step: steps done.
+        loss: mean over the steps since the validation before.
+        validation_accuracy: on the part held out.
+        validation_loss: likewise.
+    """
+
+    step: int
+    loss: float
+    validation_accuracy: float
+    validation_loss: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained cloud NN.
+
+    Attributes:
+        params: of `models.CloudNN`, NumPy arrays.
+        shape: height, width and channels of one representation.
+        num_classes: how many classes it tells apart.
+        width: the network's.
+        release: id of the release that it was trained on.
+        settings: of the training, by name.
+        history: all validations.
+        best: the validation at the moment whose parameters were kept.
+    """
+
+    params: Any
+    shape: tuple[int, int, int]
+    num_classes: int
+    width: int
+    release: str
+    settings: Mapping[str, Any]
+    history: tuple[Validation, ...]
+    best: Validation
+
+    def probabilities(
+        self, representations: Any, progress: Callable[[int], Any] = lambda count: None
+    ) -> np.ndarray:
+        """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
+
+        Args:
+            representations: [N, h, w, d] of any floating type, normalised as a release's are; an
+                array, or what reads its rows by slices.
+            progress: told how many more are done.
+
+        Raises:
+            UserError: they have another shape than those of the training, or are not finite.
+        """
+        self.check_shape(tuple(representations.shape[1:]), "the representations")
+        logits = self._network.logits(self.params, representations, progress)
+        if not np.isfinite(logits).all():
+            row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
+            raise UserError(
+                f"representation {row} holds a value that is no number of a release: negative, "
+                "infinite or NaN; release the pictures again"
+            )
+        return np.asarray(jax.nn.softmax(logits, axis=-1))
+
+    def check_shape(self, shape: tuple[int, ...], whose: str) -> None:
+        """Raises UserError where representations of a shape are not what it was trained on."""
+        if tuple(shape) != self.shape:
+            raise UserError(
+                f"{whose} {times(shape)} do not fit the classifier, which was trained on "
+                f"{times(self.shape)} (height x width x channels); give what belongs together"
+            )
+
+    def check_classes(self, num_classes: int, whose: str) -> None:
+        """Raises UserError where somebody knows another number of classes."""
+        if num_classes != self.num_classes:
+            raise UserError(
+                f"{whose} {num_classes} classes, but the classifier tells {self.num_classes} "
+                "apart; give what belongs together"
+            )
+
+    @functools.cached_property
+    def _network(self) -> BatchedNetwork:
+        return BatchedNetwork(network_for(self.shape, self.num_classes, self.width), self.shape)
+
+
+def save_classifier(folder: Path, classifier: Classifier) -> None:
+    """Writes a classifier's folder, which appears whole or not at all.
+
+    Raises:
+        UserError: something is in the way.
+    """
+    check_is_new(folder)
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        partial = Path(scratch) / "classifier"
+        save_networks(partial / _PARAMS, classifier.params)
+        (partial / _HISTORY).write_text(_history_table(classifier.history), encoding="utf-8")
+        (partial / _MANIFEST).write_text(
+            json.dumps(_manifest(partial, classifier), indent=1) + "\n", encoding="utf-8"
+        )
+        os.replace(partial, folder)
+
+
+def is_classifier(folder: Path) -> bool:
+    """Whether a folder was written by `save_classifier`, be it damaged or not."""
+    return (folder / _MANIFEST).is_file()
+
+
+def open_classifier(folder: Path) -> Classifier:
+    """Returns a classifier from its folder, after checking every file.
+
+    Raises:
+        UserError: the folder is no classifier, of another version, or damaged.
+    """
+    folder = folder.absolute()
+    if not is_classifier(folder):
+        what = "a folder without classifier.json" if folder.is_dir() else "no folder"
+        raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud")
+    content = _verified_manifest(folder)
+    params = load_networks(folder / _PARAMS)
+    with damaged_if(folder, "classifier", ValueError, KeyError, TypeError):
+        history = _read_history(folder / _HISTORY)
+        return Classifier(
+            params=params,
+            shape=tuple(content["shape"]),
+            num_classes=content["num_classes"],
+            width=content["width"],
+            release=content["release"],
+            settings=content["settings"],
+            history=history,
+            best={moment.step: moment for moment in history}[content["steps"]],
+        )
+
+
+def _manifest(folder: Path, classifier: Classifier) -> dict[str, Any]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = {
+        "format": _FORMAT,
+        "release": classifier.release,
+        "shape": list(classifier.shape),
+        "num_classes": classifier.num_classes,
+        "width": classifier.width,
+        "validation_accuracy": classifier.best.validation_accuracy,
+        "steps": classifier.best.step,
+        "settings": dict(classifier.settings),
+        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+    }
+    return {**content, "sha256": _digest(content)}
+
+
+def _verified_manifest(folder: Path) -> dict[str, Any]:
+    """Returns `classifier.json` once it and every file that it lists are what was written.
+
+    TensorStore would notice damage too, but in threads of its own, which print tracebacks.
+    """
+    path = folder / _MANIFEST
+    with damaged_if(path, "description", OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        digest, files = content.pop("sha256"), dict(content["files"])
+    if content.get("format") != _FORMAT:
+        raise UserError(f"{folder} is of another version of privynet_jax; {_TRAIN_ANEW}")
+    if digest != _digest(content):
+        raise UserError(f"{path} was changed after it was written; {_TRAIN_ANEW}")
+    for name, expected in files.items():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is incomplete: {name} is missing; {_TRAIN_ANEW}")
+        verify_sha256(folder / name, expected, _TRAIN_ANEW)
+    return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _history_table(history: tuple[Validation, ...]) -> str:
+    rows = [",".join(map(repr, validation)) for validation in history]
+    return "\n".join([",".join(Validation._fields), *rows]) + "\n"
+
+
+def _read_history(path: Path) -> tuple[Validation, ...]:
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
+    return tuple(Validation(int(step), *map(float, rest)) for step, *rest in rows)

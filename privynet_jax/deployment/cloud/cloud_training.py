@@ -1,0 +1,253 @@
+"""Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
+
+A part of the rows, class by class, is held out for validation. Training is `training`'s, with each
+mini-batch spread over the local devices; what it saves now and then lies beside its folder until
+that is complete, so the same command continues a run that was ended, to the same numbers.
+
+    settings = Settings(Schedule(steps=2000, batch_size=64), patience=6)
+    classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
+
+**How the cosine and early stopping go together.** The learning rate falls along a cosine that ends
+at `Schedule.steps`, whether or not training gets there: stopping cuts the schedule off and does not
+squeeze it. Much of the accuracy comes late, when the rate is low, and before that validations go up
+and down. So patience is counted in validations, of which a run has twenty, and ends a run only
+after that many in a row in which neither accuracy nor loss was better than ever before. A run that
+is stopped has overfitted: fewer steps, whose cosine ends in time, are then worth a try. In either
+case the parameters of the validation with the highest accuracy are kept (of equals, the one with
+the lowest loss), not the last ones.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    Validation,
+    is_classifier,
+    open_classifier,
+    save_classifier,
+)
+from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.cloud.cloud_run import CloudRun, Data, best_of
+from privynet_jax.errors import UserError
+from privynet_jax.images import partition
+from privynet_jax.platform import signals
+from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
+from privynet_jax.platform.resuming import check_same_settings
+from privynet_jax.training.checkpoints import GroupCheckpoint
+from privynet_jax.training.tasks import Schedule
+
+# Told the steps done, the last loss known, and the last validation, if there was one.
+Progress = Callable[[int, float, Validation | None], Any]
+
+
+class Release(Protocol):
+    """What training needs of a release; `releases.open_release` returns one.
+
+    Attributes:
+        id: names its content.
+        num_classes: None where it has no labels.
+        labels: int32 [N], or None.
+        representations: has a shape [N, h, w, d], and rows by a slice or an array of ints.
+    """
+
+    id: str
+    num_classes: int | None
+    labels: np.ndarray | None
+    representations: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides a training, besides the release.
+
+    Attributes:
+        schedule: of the steps.
+        width: channels of the cloud NN.
+        validation_fraction: of each class's rows, held out.
+        patience: validations in a row without anything better, after which training stops.
+        seed: of the part held out, the initial parameters and the mini-batches.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+
+    schedule: Schedule = Schedule(steps=2000, batch_size=64)  # noqa: RUF009 - frozen
+    width: int = 64
+    validation_fraction: float = 0.1
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        numbers = {"steps": self.schedule.steps, "batch_size": self.schedule.batch_size}
+        numbers |= {"width": self.width, "patience": self.patience}
+        for name, value in numbers.items():
+            if value < 1:
+                raise UserError(f"{name} is {value}; allowed are whole numbers of 1 or more")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(
+                f"validation_fraction is {self.validation_fraction}; allowed are numbers between "
+                "0 and 1; 0.1 suits most releases"
+            )
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed is {self.seed}; allowed are whole numbers from 0 to 2**32 - 1")
+
+    def by_name(self) -> dict[str, int | float]:
+        """Returns all numbers by the names that commands and files use."""
+        values = dataclasses.asdict(self)
+        return values.pop("schedule") | values
+
+
+def train_to_folder(
+    release: Release,
+    settings: Settings,
+    folder: Path,
+    every_seconds: float = 300.0,
+    progress: Progress = lambda step, loss, validation: None,
+) -> Classifier | None:
+    """Trains and writes a classifier's folder, which appears whole at the end.
+
+    Args:
+        release: with labels.
+        settings: of the training.
+        folder: new, or what an earlier call left.
+        every_seconds: between two checkpoints, in a folder beside `folder`.
+        progress: told about steps.
+
+    Returns:
+        The classifier, or None where an earlier call with the same settings finished it.
+
+    Raises:
+        Terminated: a stop was requested; the same call continues.
+        UserError: the release cannot be trained on, or the folder is taken, damaged, or of
+            another release or other settings.
+    """
+    folder, described = folder.absolute(), {"release": release.id, **settings.by_name()}
+    if is_classifier(folder):
+        found = open_classifier(folder)
+        _check_same(folder, {"release": found.release, **found.settings}, described)
+        return None
+    check_is_new(folder)
+    working = folder.with_name(f"{folder.name}.training")
+    data_of(release, settings)  # complains before anything is written
+    _claim(working, described)
+    checkpoint = GroupCheckpoint(working / "checkpoints", every_seconds)
+    try:
+        trained = train(release, settings, checkpoint, progress)
+        save_classifier(folder, trained)
+    except UserError:
+        _discard(working, checkpoint)  # it diverged, and would again
+        raise
+    _discard(working, checkpoint)
+    return trained
+
+
+def data_of(release: Release, settings: Settings) -> Data:
+    """Returns a release's rows in two parts, dealt out class by class, by the seed alone.
+
+    Raises:
+        UserError: the release cannot be trained on.
+    """
+    if release.labels is None or release.num_classes is None:
+        raise UserError(
+            "the release has no labels, so there is nothing to learn; release the pictures again "
+            "with their labels"
+        )
+    labels = np.asarray(release.labels)
+    if len(present := np.unique(labels)) < 2:
+        raise UserError(
+            f"the release has rows of {len(present)} class; at least 2 are needed; release "
+            "pictures of more classes"
+        )
+    network_for(tuple(release.representations.shape[1:]), release.num_classes, settings.width)
+    held_out = settings.validation_fraction
+    fractions = {"training": 1 - held_out, "validation": held_out}
+    rows = partition.split_groups(labels, np.arange(len(labels)), fractions, settings.seed)
+    if not len(rows["validation"]):
+        raise UserError(
+            f"the release has {len(labels)} rows and no class with two of them, so none can be "
+            "held out for validation; release more pictures"
+        )
+    batch = settings.schedule.batch_size
+    # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
+    most = max(len(rows["training"]), Settings.schedule.batch_size)
+    if batch > most:
+        raise UserError(
+            f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "
+            f"rows are there to train on; give at most {most} as --batch_size"
+        )
+    return Data(release.representations, labels, rows["training"], np.sort(rows["validation"]))
+
+
+def train(
+    release: Release,
+    settings: Settings,
+    checkpoint: GroupCheckpoint | None = None,
+    progress: Progress = lambda step, loss, validation: None,
+    stop_requested: Callable[[], bool] = signals.requested,
+) -> Classifier:
+    """Trains a cloud NN, from a checkpoint on if there is one.
+
+    Args:
+        release: with labels.
+        settings: of the training.
+        checkpoint: of this training alone; None keeps nothing.
+        progress: told about steps.
+        stop_requested: asked after every step; then everything is saved.
+
+    Raises:
+        Terminated: a stop was requested.
+        UserError: the release cannot be trained on, or training diverged.
+    """
+    data, shape = data_of(release, settings), tuple(release.representations.shape[1:])
+    network = network_for(shape, int(release.num_classes or 0), settings.width)
+    schedule, patience = settings.schedule, settings.patience
+    run = CloudRun(data, network, schedule, patience, settings.seed, checkpoint)
+    # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
+    with signals.deferred():
+        while not run.finished:
+            run.advance()
+            progress(run.step, run.last_loss, run.history[-1] if run.history else None)
+            if stop_requested() and not run.finished:
+                run.save(wait=True)
+                raise signals.Terminated
+            if checkpoint and checkpoint.is_due():
+                run.save()
+    return Classifier(
+        params=run.best_params(),
+        shape=shape,
+        num_classes=network.num_classes,
+        width=settings.width,
+        release=release.id,
+        settings=settings.by_name(),
+        history=tuple(run.history),
+        best=best_of(run.history),
+    )
+
+
+def _claim(working: Path, described: dict[str, Any]) -> None:
+    """Makes the folder of a training, or checks that it was begun with the same settings."""
+    begun = working / "settings.json"
+    if begun.exists():
+        with damaged_if(begun, "list of settings", OSError, ValueError):
+            before = json.loads(begun.read_text(encoding="utf-8"))
+        _check_same(working, before, described)
+        return
+    working.mkdir(parents=True, exist_ok=True)
+    write_atomically(begun, json.dumps(described, indent=1) + "\n")
+
+
+def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    otherwise = "or a new folder, or delete that one first"
+    check_same_settings(f"{folder} was made", before, now, otherwise)
+
+
+def _discard(working: Path, checkpoint: GroupCheckpoint) -> None:
+    checkpoint.discard()
+    shutil.rmtree(working, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""The local NN as a folder that runs by itself."""

@@ -1,0 +1,204 @@
+"""The package that is put on a device: one folder with all it takes to run a local NN there.
+
+`plans` says which local NN, `split` cuts its weights, and `device_nn` is the program that runs it,
+here and, as a copy, on the device. `experiments.export_local` writes packages, and `releasing`
+makes releases with them.
+
+    write_package(Path("device"), plan, weights.params)
+    package = open_package(Path("device"))
+    package.local(images)  # float32 [N, *package.shape]
+
+Compared with the published VGG16, the weights tell which channels were chosen, and settings hold
+the seed of releases: a package is as secret as its plan.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jax import export
+
+from privynet_jax.backbone.split import Params, local_params
+from privynet_jax.backbone.topology import CONV_LAYERS
+from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.deployment.device import device_nn
+from privynet_jax.deployment.device.package_readme import readme
+from privynet_jax.errors import UserError
+from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.files import check_is_new, write_atomically
+
+DTYPES = ("float32", "float16")
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM, STABLEHLO, README = "local_nn.py", "local_nn.stablehlo", "README.md"
+
+# Relative to a tensor's norm: float16 itself takes 3e-4 of ordinary weights.
+_MOST_LOST = 3e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LocalPackage:
+    """A package that was opened and verified.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        shape: (h, w, depth) of one representation.
+        class_names: of the user's pictures, in the order of their labels.
+        scales: float32 [depth], what representations are multiplied by before release.
+        peaks: float32 [depth], the largest value, after that, which a byte of a release holds.
+        release_seed: 64 hexadecimal digits, secret, made for this package.
+        local: images, float32 [N, image_size, image_size, 3] RGB in [0, 1], to representations,
+            float32 [N, h, w, depth], not normalised; jitted. UserError for other images.
+    """
+
+    image_size: int
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    scales: np.ndarray = dataclasses.field(repr=False)
+    peaks: np.ndarray = dataclasses.field(repr=False)
+    release_seed: str = dataclasses.field(repr=False)
+    local: Callable[[jax.Array | np.ndarray], jax.Array] = dataclasses.field(repr=False)
+
+
+def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "float32") -> None:
+    """Writes a package, which appears whole or not at all, readable by the user alone.
+
+    Args:
+        folder: must be new or empty; folders above it are made.
+        plan: which local NN, and what goes with it.
+        params: all of VGG16's parameters, those that the plan was made with.
+        dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
+
+    Raises:
+        UserError: the folder holds something, or the weights do not fit the plan or the type.
+    """
+    check_is_new(folder)
+    folder = folder.resolve()
+    stored = _rounded(local_params(params, plan.topology), dtype)
+    layers = [
+        {"name": layer.name, "stride": layer.stride}
+        for layer in CONV_LAYERS[: plan.topology.num_layers]
+    ]
+    tensors = {f"{group}/{kind}": a for group, kinds in stored.items() for kind, a in kinds.items()}
+    shape = plan.topology.representation_shape(plan.image_size)
+    files = {
+        device_nn.WEIGHTS: safetensors.numpy.save(tensors),
+        STABLEHLO: exported(layers, stored, plan.image_size),
+        PROGRAM: inspect.getsource(device_nn).encode(),
+        README: readme(plan.image_size, shape, tensors, PLATFORMS).encode(),
+    }
+    settings = {
+        "format": device_nn.FORMAT,
+        "version": device_nn.VERSION,
+        "image_size": plan.image_size,
+        "shape": shape,
+        "layers": layers,
+        "class_names": plan.class_names,
+        "scales": plan.scales,
+        "peaks": plan.peaks,
+        "release_seed": secrets.token_hex(32),
+        "trial": device_nn.trial(_trunk(plan, stored), plan.image_size).tolist(),
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    settings["sha256"] = device_nn.settings_digest(settings)
+    files[device_nn.SETTINGS] = (json.dumps(settings, indent=1) + "\n").encode()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        partial = Path(scratch) / "package"
+        partial.mkdir(mode=0o700)
+        for name, content in files.items():
+            write_atomically(partial / name, content, private=True)
+        os.replace(partial, folder)
+
+
+def exported(layers: list[dict[str, Any]], stored: Params, image_size: int) -> bytes:
+    """Returns the local NN as `jax.export` serialises it, for every platform and batch size.
+
+    The weights are arguments: as constants they would be stored twice.
+
+    Args:
+        layers: as `device_nn.network` takes them.
+        stored: the package's arrays.
+        image_size: side of the images, in pixels.
+    """
+    [batch] = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
+    params = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stored)
+    # Else it names the folders of this machine that the source files lie in.
+    frames = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        network = jax.jit(device_nn.network(layers))
+        return bytes(export.export(network, platforms=PLATFORMS)(params, images).serialize())
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
+
+
+def open_package(folder: Path) -> LocalPackage:
+    """Opens a package and verifies every file of it.
+
+    Raises:
+        UserError: something is missing, damaged, of another version, or no package.
+    """
+    again = "give a folder as experiments.export_local wrote it, or export it again"
+    try:
+        settings, run = device_nn.open_package(folder)
+        arrays = {name: np.array(settings[name], np.float32) for name in ("scales", "peaks")}
+        height, width, depth = settings["shape"]
+        names = tuple(settings["class_names"])
+        size, seed = settings["image_size"], settings["release_seed"]
+    except device_nn.PackageError as error:
+        raise UserError(f"{error}; {again}") from None
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}; {again}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder} is no package for a device: {error!r}; {again}") from None
+
+    def local(images: jax.Array | np.ndarray) -> jax.Array:
+        try:
+            return run(images)
+        except device_nn.PackageError as error:
+            raise UserError(str(error)) from None
+
+    return LocalPackage(
+        size, (height, width, depth), names, **arrays, release_seed=seed, local=local
+    )
+
+
+def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
+    """Returns parameters in the type they are stored in; the input transform stays as it is."""
+    if dtype not in DTYPES:
+        raise UserError(
+            f"weights cannot be stored as {dtype!r}; allowed are {', '.join(DTYPES)}; "
+            "float32 is the usual choice"
+        )
+    stored = {
+        group: {k: np.asarray(v) for k, v in kinds.items()} for group, kinds in params.items()
+    }
+    for group in stored.keys() - {"preprocessing"}:
+        for kind, array in stored[group].items():
+            with np.errstate(over="ignore", under="ignore"):
+                rounded = np.ascontiguousarray(array, dtype)
+            lost = np.linalg.norm(np.float32(rounded) - array)
+            if not lost <= _MOST_LOST * np.linalg.norm(array):
+                raise UserError(
+                    f"{group}/{kind} has numbers too large or too small for {dtype}; use float32"
+                )
+            stored[group][kind] = rounded
+    return stored
+
+
+def _trunk(plan: Plan, stored: Mapping[str, Any]) -> Callable[[np.ndarray], jax.Array]:
+    """Returns the local NN by the network that all measurements used, with the stored weights."""
+    trunk = VGG16Trunk(plan.topology.num_layers, out_channels=plan.topology.depth)
+    return jax.jit(lambda images: trunk.apply({"params": stored}, images)[0])

@@ -1,0 +1,1 @@
+"""Pictures to a release that leaves the device: writing, verifying, reading."""

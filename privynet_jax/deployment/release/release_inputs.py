@@ -1,0 +1,203 @@
+"""Which pictures a release is made of, and what must stay secret of them: their order.
+
+    pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
+    secrets = release_secrets(pictures, package.release_seed, description)
+    secrets.id, secrets.order  # "3f...", int64 [N]: row -> picture
+
+`releasing` reads the pictures in that order. No JAX here.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import hmac
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
+from privynet_jax.images.folders import list_pictures
+from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
+
+SPLITS = ("all", "train", "test")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures as they are stored, in the order in which they were found.
+
+    Attributes:
+        sources: one sequence after the other.
+        labels: int32 [N], numbers of the package's classes; None where there are none.
+        folder: that holds them; None for a TFDS data set.
+    """
+
+    sources: tuple[StoredImages, ...]
+    labels: np.ndarray | None
+    folder: Path | None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def read(self, index: int) -> bytes:
+        """Returns the encoded bytes of a picture."""
+        source, place = self._place(index)
+        return source[place]
+
+    def name(self, index: int) -> str:
+        """Returns what a person would call it: its path, for a folder."""
+        source, place = self._place(index)
+        return source.name(place)
+
+    def listed_name(self, index: int) -> str:
+        """Returns its name in lists, for a folder the path below it: `experiments.predict`'s."""
+        name = self.name(index)
+        return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
+
+    def _place(self, index: int) -> tuple[StoredImages, int]:
+        for source in self.sources:
+            if index < len(source):
+                return source, index
+            index -= len(source)
+        raise IndexError(f"Expected the number of a picture, below {len(self)}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReleaseSecrets:
+    """What a package's secret seed makes of some pictures.
+
+    Attributes:
+        id: 64 hexadecimal digits; public. Without the seed it fits any pictures and any package.
+        order: int64 [N], row -> picture, before unreadable ones are left out; secret.
+    """
+
+    id: str
+    order: np.ndarray
+
+
+def find_pictures(
+    images: str,
+    *,
+    class_names: Sequence[str],
+    labelled: bool,
+    split: str = "all",
+    data_dir: Path | None = None,
+) -> Pictures:
+    """Returns the pictures that --images means.
+
+    Args:
+        images: `folder:PATH` or a TFDS data set. A labelled folder has one subfolder per class, and
+            maybe train and test above these; an unlabelled one may have any subfolders.
+        class_names: the package's, in the order of their numbers.
+        labelled: whether labels are wanted.
+        split: one of `SPLITS`; of an unlabelled folder only all.
+        data_dir: where TFDS keeps data sets; None is TFDS's default.
+
+    Raises:
+        UserError: no such pictures, no such split, or classes that the package does not have.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split is {split!r}; allowed are {', '.join(SPLITS)}")
+    folder = None
+    if images.startswith(FOLDER_PREFIX):
+        folder = Path(images.removeprefix(FOLDER_PREFIX)).expanduser()
+    if folder is not None and not labelled:
+        return _unlabelled_folder(folder, split)
+    try:
+        dataset = read_labelled(images, data_dir, in_parts=False)
+    except UserError as error:
+        if folder is None or not folder.is_dir():
+            raise
+        raise UserError(f"{error}; or give --nolabelled to release without labels") from None
+    splits = _chosen(dataset, split, images)
+    sources = tuple(chosen.images for chosen in splits)
+    if not labelled:
+        return Pictures(sources, None, folder)
+    numbers = _class_numbers(dataset.class_names, class_names, images)
+    labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
+    return Pictures(sources, labels, folder)
+
+
+def release_secrets(
+    pictures: Pictures, seed: str, description: Mapping[str, Any]
+) -> ReleaseSecrets:
+    """Reads all pictures once and derives the release's id and order.
+
+    Both are HMAC-SHA256 under the seed, of the content of all pictures, of their labels and of the
+    description; so other pictures, labels or settings have another id and an unrelated order.
+    Rows are sorted by the output of SHAKE-256, which, unlike a generator for statistics, gives
+    nothing away about other rows to somebody who recognises some.
+
+    Args:
+        pictures: of the release.
+        seed: the package's `release_seed`, 64 hexadecimal digits.
+        description: all else that decides the release's bytes, fit for JSON.
+    """
+    sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
+    digest = hashlib.sha256(json.dumps([description, sizes], sort_keys=True).encode())
+    for index in tqdm(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
+        digest.update(hashlib.sha256(pictures.read(index)).digest())
+    if pictures.labels is not None:
+        digest.update(pictures.labels.astype("<i4").tobytes())
+    key, inputs = bytes.fromhex(seed), digest.digest()
+    identity, order = (
+        hmac.digest(key, f"privynet_jax release {purpose}\n".encode() + inputs, "sha256")
+        for purpose in ("id", "order")
+    )
+    ranks = np.frombuffer(hashlib.shake_256(order).digest(8 * len(pictures)), "<u8")
+    return ReleaseSecrets(identity.hex(), np.argsort(ranks, kind="stable"))
+
+
+def order_table(pictures: Pictures, chosen: np.ndarray) -> str:
+    """Returns CSV with the row of every picture of a release; it must not leave the device.
+
+    Args:
+        pictures: that the release was made of.
+        chosen: int [rows], row -> picture.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["row", "picture"])
+    table.writerows((row, pictures.listed_name(index)) for row, index in enumerate(chosen.tolist()))
+    return text.getvalue()
+
+
+def _unlabelled_folder(folder: Path, split: str) -> Pictures:
+    if split != "all":
+        raise UserError(
+            f"--split={split} needs labels or a data set with splits; for pictures without labels "
+            f"give the folder of that split, such as folder:{folder / split}"
+        )
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give folder:PATH, a folder of pictures")
+    paths = list_pictures(folder)
+    images = StoredImages(
+        read=lambda number: paths[number].read_bytes(),
+        name=lambda number: str(paths[number]),
+        numbers=np.arange(len(paths)),
+    )
+    return Pictures((images,), None, folder)
+
+
+def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSplit]:
+    if split == "test" and dataset.test is None:
+        raise UserError(f"{images} has no test split; give --split=all or --split=train")
+    by_name = {"train": dataset.train, "test": dataset.test}
+    names = ("train", "test") if split == "all" else (split,)
+    return [by_name[name] for name in names if by_name[name] is not None]
+
+
+def _class_numbers(found: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
+    """int32 [classes found]: the package's number of each."""
+    if unknown := [name for name in found if name not in known]:
+        raise UserError(
+            f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
+            f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
+        )
+    return np.array([list(known).index(name) for name in found], np.int32)

@@ -1,0 +1,153 @@
+"""Where a release may lie, and how far it is: what makes the same command continue after a kill.
+
+    check_places(folder, order_out, pictures_folder, private_folders)
+    journal = begin(folder, identity)  # None: the release is complete and sound
+    journal.add(0, stop=1024, skipped=[17])
+
+`releasing` keeps one journal, a hidden, private file beside the unfinished release. It never lies
+inside, because it tells which pictures were skipped; and without it nobody knows how many rows a
+shard of an unfinished release has.
+"""
+
+import dataclasses
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.deployment.release.release_manifest import (
+    MANIFEST,
+    read_manifest,
+    refuse_foreign_files,
+)
+from privynet_jax.errors import UserError
+from privynet_jax.platform.files import write_atomically
+
+_VERSION = 1
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class Journal:
+    """What is finished of a release.
+
+    Attributes:
+        path: of its file.
+        id: the release's.
+        shards: of each, in order: its end in the secret order, and which places were skipped.
+    """
+
+    path: Path
+    id: str
+    shards: list[tuple[int, list[int]]] = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def beside(cls, folder: Path, identity: str) -> "Journal | None":
+        """Returns the journal of an unfinished release, or None if there is none of that id."""
+        path = journal_path(folder)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            shards = [(int(stop), list(map(int, skipped))) for stop, skipped in content["shards"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        stops = [stop for stop, _ in shards]
+        is_ours = (content.get("version"), content.get("id")) == (_VERSION, identity)
+        return cls(path, identity, shards) if is_ours and stops == sorted(set(stops)) else None
+
+    def save(self) -> None:
+        """Writes all that is known, readable by the user alone."""
+        content = {"version": _VERSION, "id": self.id, "shards": self.shards}
+        write_atomically(self.path, json.dumps(content) + "\n", private=True)
+
+    def start(self, index: int) -> int:
+        """Returns where a shard begins in the secret order."""
+        return self.shards[index - 1][0] if index else 0
+
+    def count(self, index: int) -> int:
+        """Returns how many rows a known shard has."""
+        stop, skipped = self.shards[index]
+        return stop - self.start(index) - len(skipped)
+
+    def add(self, index: int, stop: int, skipped: list[int]) -> None:
+        """Notes a shard; what follows is forgotten if it would begin elsewhere now."""
+        if index >= len(self.shards) or self.shards[index] != (stop, skipped):
+            self.shards[index:] = [(stop, skipped)]
+            self.save()
+
+    def skipped(self) -> list[int]:
+        """Returns all places in the secret order that were skipped."""
+        return [place for _, places in self.shards for place in places]
+
+
+def begin(folder: Path, identity: str) -> Journal | None:
+    """Returns the journal to go on with; None where the release is complete.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    path = journal_path(folder)
+    journal = Journal.beside(folder, identity)
+    if not folder.exists() or not any(folder.iterdir()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        journal = Journal(path, identity)
+        journal.save()  # before there is a folder that it explains
+        return journal
+    refuse_foreign_files(folder)
+    if (folder / MANIFEST).exists():
+        if read_manifest(folder).id != identity:
+            raise UserError(_other(folder, "a release"))
+        try:
+            open_release(folder)
+            return None
+        except UserError as error:
+            _LOG.warning("%s; it is extracted again", str(error).partition(";")[0])
+        journal = journal or Journal(path, identity)
+        journal.save()
+        (folder / MANIFEST).unlink()
+    if journal is None:
+        raise UserError(_other(folder, "an unfinished release"))
+    return journal
+
+
+def _other(folder: Path, what: str) -> str:
+    return (
+        f"{folder} holds {what} of other pictures, another package or other settings; give these "
+        "again, or another --out, or delete the folder"
+    )
+
+
+def check_places(
+    folder: Path, order_out: Path | None, of_pictures: Path | None, private: Sequence[Path]
+) -> None:
+    """Raises UserError where a file would leave the device, or pass for a picture."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out={folder} is no folder; give a new one")
+    kept_apart = [path for path in (of_pictures, *private) if path is not None]
+    for path in kept_apart:
+        if _is_inside(folder, path):
+            raise UserError(f"--out={folder} lies in {path}, which stays here; give another folder")
+    if order_out is None:
+        return
+    if _is_inside(order_out, folder):
+        raise UserError(
+            f"--order_out={order_out} lies in the release, so it would leave the device with it; "
+            "give a file elsewhere"
+        )
+    if of_pictures is not None and _is_inside(order_out, of_pictures):
+        raise UserError(
+            f"--order_out={order_out} lies among the pictures and would pass for one; give a file "
+            "elsewhere"
+        )
+    if order_out.is_dir() or not order_out.parent.is_dir():
+        raise UserError(f"--order_out={order_out} cannot be a file; give one in a folder there is")
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def journal_path(folder: Path) -> Path:
+    """Returns where the journal of a release lies: beside it, hidden."""
+    whole = folder.resolve()
+    return whole.with_name(f".{whole.name}.extracting")

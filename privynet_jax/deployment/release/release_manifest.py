@@ -1,0 +1,156 @@
+"""What a release says of itself: release.json, and the names of the files that belong to it.
+
+    write_manifest(folder, manifest)
+    for name, rows in read_manifest(folder).shards():
+        ...
+
+`releases` puts the shards beside it. The file carries a checksum of itself and is written last, so
+a folder without one is unfinished. All numbers in it are needed to read the shards, and none tells
+where a row came from.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.platform.coding import DTYPES
+from privynet_jax.platform.files import write_atomically
+
+MANIFEST, LABELS = "release.json", "labels.npy"
+_VERSION = 1
+_SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
+_TEMPORARIES = re.compile(r"\.(representations-\d{5,}\.npy|labels\.npy|release\.json)[.-].+")
+# A kill costs a shard at most, so a shard is small in bytes and in pictures. Neither number may
+# depend on the images' size, because the manifest tells it.
+_SHARD_BYTES, _MOST_ROWS = 2**25, 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """All that release.json tells.
+
+    Attributes:
+        id: 64 hexadecimal digits; shards carry it too, so those of two releases do not mix.
+        rows: how many representations.
+        shape: (h, w, depth) of one.
+        dtype: how they are stored, one of `coding.DTYPES`.
+        num_classes: labels are below it; None where there are no labels.
+        rows_per_shard: in each shard but the last.
+        peaks: per channel, as in `coding.Coding`, where bytes are stored; None elsewhere.
+    """
+
+    id: str
+    rows: int
+    shape: tuple[int, ...]
+    dtype: str
+    num_classes: int | None
+    rows_per_shard: int
+    peaks: tuple[float, ...] | None
+
+    def shards(self) -> Iterator[tuple[str, int]]:
+        """Yields (file name, rows) of each shard of representations."""
+        for index, start in enumerate(range(0, self.rows, self.rows_per_shard)):
+            count = min(self.rows_per_shard, self.rows - start)
+            yield shard_name(index), count
+
+
+def shard_name(index: int) -> str:
+    """Returns the file name of a shard of representations."""
+    return f"representations-{index:05d}.npy"
+
+
+def rows_per_shard(shape: Sequence[int], dtype: str) -> int:
+    """Returns how many rows of a shape (h, w, depth) go into one shard, a power of two."""
+    fitting = max(1, _SHARD_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize))
+    return min(_MOST_ROWS, 2 ** (fitting.bit_length() - 1))
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Raises UserError if a folder holds what no release holds, not even an unfinished one."""
+    for path in sorted(folder.iterdir()):
+        if path.name != MANIFEST and not any(
+            pattern.fullmatch(path.name) for pattern in (_SHARDS, _TEMPORARIES)
+        ):
+            raise UserError(
+                f"{folder} holds {path.name}, which is no part of a release; move it away, or give "
+                "another folder"
+            )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes release.json whole."""
+    content = {"version": _VERSION, **dataclasses.asdict(manifest)}
+    text = json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n"
+    write_atomically(folder / MANIFEST, text)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Returns what release.json tells.
+
+    Raises:
+        UserError: no release, an unfinished one, one of another version, or the file was changed.
+    """
+    path = folder / MANIFEST
+    again = "copy the release again, or extract it again into a new folder"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content.pop("version")
+        digest = content.pop("sha256")
+    except FileNotFoundError:
+        raise UserError(_why_none(folder)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged; {again}") from None
+    if version != _VERSION:
+        raise UserError(
+            f"{path} is of version {version!r} of the format, expected {_VERSION}; read it with "
+            "the privynet_jax that wrote it, or extract it again"
+        )
+    if digest != _digest({"version": version, **content}):
+        raise UserError(f"{path} was changed after it was written; {again}")
+    try:
+        return _checked(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is inconsistent: {error}; {again}") from None
+
+
+def _why_none(folder: Path) -> str:
+    if folder.is_dir() and any(_SHARDS.fullmatch(path.name) for path in folder.iterdir()):
+        return f"{folder} is incomplete; run extract again, by the same command, to complete it"
+    return f"{folder} is no release; give the folder that experiments.extract wrote"
+
+
+def _checked(content: Mapping[str, Any]) -> Manifest:
+    """Returns the manifest if every field is what a writer could have written."""
+    manifest = Manifest(**content)
+    shape, peaks, classes = manifest.shape, manifest.peaks, manifest.num_classes
+    if not (isinstance(manifest.id, str) and re.fullmatch("[0-9a-f]{64}", manifest.id)):
+        raise ValueError("the id is not 64 hexadecimal digits")
+    if not (isinstance(shape, list) and len(shape) == 3):
+        raise ValueError("the shape is not (h, w, depth)")
+    counts = [manifest.rows, manifest.rows_per_shard, *shape]
+    counts += [] if classes is None else [classes]
+    if not all(type(count) is int and 0 < count < 2**40 for count in counts):
+        raise ValueError("a size is not a positive whole number")
+    if manifest.dtype not in DTYPES:
+        raise ValueError(f"values of type {manifest.dtype!r}")
+    if (peaks is None) == (manifest.dtype == "uint8"):
+        raise ValueError("peaks go with bytes, and bytes with peaks")
+    if peaks is not None and not (
+        len(peaks) == shape[-1]
+        and all(isinstance(peak, float) and 0 < peak < math.inf for peak in peaks)
+    ):
+        raise ValueError("the peaks are not one positive number per channel")
+    told = None if peaks is None else tuple(peaks)
+    return dataclasses.replace(manifest, shape=tuple(shape), peaks=told)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""What is known of any subset of channels without training networks for it."""

@@ -1,0 +1,83 @@
+"""The networks that work on any subset of a layer's channels, told which by imputed components.
+
+Both only correct what a closed form answers already: the linear probe's scores, the linear attack's
+estimate. They are like those of `models` apart from that; `amortised` trains them.
+
+    network = AmortisedCloudNN(num_classes=30, image_size=32)
+    logits = network.apply(variables, components, share, scores)
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
+from privynet_jax.training.networks import WORKING_STRIDE, ResidualBlock
+
+# Of a probe's score of 1, as a logit, at first.
+_WORTH = 8.0
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+class ComponentGrid(nn.Module):
+    """Brings imputed components to the working grid, scaled by how well they are known."""
+
+    width: int
+    image_size: int
+
+    @nn.compact
+    def __call__(self, z: jax.Array, share: jax.Array) -> jax.Array:
+        """[N, h, w, K] and [K] -> [N, image_size / 4, image_size / 4, width]."""
+        stride = self.image_size // z.shape[1]
+        folding = max(1, WORKING_STRIDE // stride)
+        unfolding = max(1, stride // WORKING_STRIDE)
+        stem = nn.Dense(unfolding**2 * self.width, precision=_HIGHEST, name="stem")
+        x = depth_to_space(stem(space_to_depth(z, folding)), self.width)
+        zeros = nn.initializers.zeros
+        known = nn.Dense(2 * self.width, kernel_init=zeros, precision=_HIGHEST, name="known")
+        scale, shift = jnp.split(known(share), 2, axis=-1)
+        return x * (1 + scale) + shift
+
+
+class AmortisedCloudNN(nn.Module):
+    """`models.CloudNN` on imputed components and the probe's scores, which it corrects."""
+
+    num_classes: int
+    image_size: int
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, z: jax.Array, share: jax.Array, scores: jax.Array) -> jax.Array:
+        """float32 [N, h, w, K], [K] and [N, num_classes] -> logits float32 [N, num_classes]."""
+        # Scores are about probabilities; how much a logit they are worth is learnt.
+        worth = self.param("worth", nn.initializers.constant(_WORTH), ())
+        x = ComponentGrid(self.width, self.image_size)(z, share)
+        x = ResidualBlock(self.width)(x)
+        x = nn.Conv(2 * self.width, (2, 2), strides=(2, 2), precision=_HIGHEST)(nn.relu(x))
+        x = ResidualBlock(2 * self.width)(x)
+        x = nn.LayerNorm()(x.mean(axis=(1, 2)))
+        correction = nn.Dense(
+            self.num_classes, kernel_init=nn.initializers.zeros, precision=_HIGHEST
+        )(x)
+        return worth * scores + correction
+
+
+class AmortisedAttacker(nn.Module):
+    """`models.ResidualAttacker` on imputed components and the linear estimate it corrects."""
+
+    image_size: int
+    width: int = 96
+    num_blocks: int = 3
+
+    @nn.compact
+    def __call__(self, z: jax.Array, share: jax.Array, estimates: jax.Array) -> jax.Array:
+        """float32 [N, h, w, K], [K] and [N, H, W, 3] -> float32 [N, H, W, 3]."""
+        x = ComponentGrid(self.width, self.image_size)(z, share)
+        seen = space_to_depth(jnp.clip(estimates, 0, 1) - 0.5, WORKING_STRIDE)
+        x = x + nn.Dense(self.width, precision=_HIGHEST, name="estimate")(seen)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.width)(x)
+        pixels = WORKING_STRIDE**2 * 3
+        zeros = nn.initializers.zeros
+        head = nn.Conv(pixels, (3, 3), kernel_init=zeros, precision=_HIGHEST, name="head")
+        return estimates + depth_to_space(head(nn.relu(x)), channels=3)

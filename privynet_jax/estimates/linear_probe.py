@@ -1,0 +1,140 @@
+"""A linear probe of accuracy: ridge regression of labels on pooled representations, closed form.
+
+Nothing is trained. As in `linear`, one Gram matrix per layer serves every choice of channels: a
+subset's normal equations are a sub-block. Per channel of the compressed representation there are
+six numbers: its mean and spread over the image, and its mean in each quarter.
+
+    sums = gather_probe_sums(layer, parts.target.labels, num_classes)
+    probe = fit_probe(sums, positions=(0, 3, 5), width=8)
+    scores = probe_scores(probe, pooled(released))   # released: float [N, h, w, 8], padded
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.training.linear_attack import LinearStatistics, best_ridge
+
+# Relative to the mean diagonal of the Gram matrix; held-out error picks one.
+RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Share of the target images on which the ridge is chosen.
+_HELD_OUT = 0.2
+_PER_CHANNEL = 6
+_BATCH = 128
+
+
+class Probe(NamedTuple):
+    """A linear classifier of one subset.
+
+    Attributes:
+        weights: float32 [6, width, classes]; zero for channels that pad the subset.
+        bias: float32 [classes].
+    """
+
+    weights: jax.Array
+    bias: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProbeSums:
+    """Sums over a layer's target images, from which every subset's probe follows.
+
+    Attributes:
+        fitted_on: over most of them, of standardised pooled numbers, a one, and one-hot labels.
+        chosen_on: over the rest, which choose the ridge.
+        mean: float32 [6 * C], of pooled numbers before they were standardised.
+        scale: float32 [6 * C], what they were multiplied with after that.
+    """
+
+    fitted_on: LinearStatistics
+    chosen_on: LinearStatistics
+    mean: np.ndarray
+    scale: np.ndarray
+
+
+def pool_part(layer: LayerFeatures, part: str) -> np.ndarray:
+    """Returns float32 [N, 6, C]: the six numbers of every channel, for all images of a part."""
+    stored = layer.parts[part]
+    starts = range(0, len(stored), _BATCH)
+    batches = [np.asarray(_pooled(stored[start : start + _BATCH])) for start in starts]
+    return np.concatenate(batches)
+
+
+def gather_probe_sums(layer: LayerFeatures, labels: np.ndarray, num_classes: int) -> ProbeSums:
+    """Returns the sums of a layer.
+
+    Args:
+        layer: the features.
+        labels: int [N], of the target part.
+        num_classes: how many values a label may have.
+    """
+    features = pool_part(layer, "target").reshape(len(labels), -1)
+    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    # A channel that never responds on the target part says nothing; it must not blow up elsewhere.
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+    features = np.pad((features - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
+    answers = np.eye(num_classes, dtype=np.float32)[labels]
+    fitted = max(1, len(labels) - max(1, round(_HELD_OUT * len(labels))))
+
+    def sums(rows: slice) -> LinearStatistics:
+        x, y = features[rows], answers[rows]
+        gram, cross = np.float64(x.T @ x), np.float64(x.T @ y)
+        return LinearStatistics(gram, cross, float(np.sum(y * y)), len(x))
+
+    return ProbeSums(
+        sums(slice(fitted)), sums(slice(min(fitted, len(labels) - 1), None)), mean, scale
+    )
+
+
+def fit_probe(
+    sums: ProbeSums, positions: Sequence[int], width: int, ridges: Sequence[float] = RIDGES
+) -> Probe:
+    """Returns the probe of a subset of channels, given as indices into the layer's.
+
+    Args:
+        sums: of the layer.
+        positions: the released channels.
+        width: channels to which the subset is padded.
+        ridges: that compete on the images held out.
+    """
+    channels = len(sums.mean) // _PER_CHANNEL
+    starts = np.arange(_PER_CHANNEL)[:, None] * channels
+    rows = (starts + np.asarray(positions)[None, :]).ravel()
+    with_one = np.append(rows, _PER_CHANNEL * channels)
+    parts = (part.restricted(with_one) for part in (sums.fitted_on, sums.chosen_on))
+    solution = best_ridge(*parts, ridges)
+    weights = solution[:-1] * sums.scale[rows, None]
+    bias = solution[-1] - sums.mean[rows] @ weights
+    by_channel = weights.reshape(_PER_CHANNEL, len(positions), -1)
+    padded = np.pad(by_channel, ((0, 0), (0, width - len(positions)), (0, 0)))
+    return Probe(np.float32(padded), np.float32(bias))
+
+
+def pooled(released: jax.Array) -> jax.Array:
+    """Returns the six numbers of every channel, float32 [N, 6, C] from [N, h, w, C]."""
+    x = jnp.log1p(released.astype(jnp.float32))
+    height, width = x.shape[1:3]
+    # Halves overlap where a side is odd or 1.
+    halves = (x[:, : (height + 1) // 2], x[:, height // 2 :])
+    quarters = [
+        quarter.mean(axis=(1, 2))
+        for half in halves
+        for quarter in (half[:, :, : (width + 1) // 2], half[:, :, width // 2 :])
+    ]
+    return jnp.stack([x.mean(axis=(1, 2)), x.std(axis=(1, 2)), *quarters], axis=1)
+
+
+def probe_scores(probe: Probe, numbers: jax.Array) -> jax.Array:
+    """Returns float32 [N, classes], about each class's probability, from `pooled`'s numbers."""
+    products = jnp.einsum(
+        "nkd,kdc->nc", numbers, probe.weights, precision=jax.lax.Precision.HIGHEST
+    )
+    return products + probe.bias
+
+
+_pooled = jax.jit(pooled)

@@ -1,0 +1,136 @@
+"""Reads a folder of pictures as a data set: one subfolder per class.
+
+    pictures/cats/1.jpg, pictures/cats/2.png, pictures/dogs/...      (a fifth is held out as test)
+    pictures/train/cats/..., pictures/test/cats/...                  (with a test split of its own)
+
+`data` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read
+again, one at a time, when they are decoded. Copies of one file form a group, so that no picture is
+both in the auxiliary and in the test part.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
+
+# Below this a class cannot reach all four parts.
+LEAST_IMAGES_PER_CLASS = 4
+_TRAIN, _TEST = "train", ("test", "validation", "val")
+
+
+def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
+    """Returns the pictures of a folder with one subfolder per class, in the order of their names.
+
+    Hidden files are passed over; every other file counts as a picture.
+
+    Args:
+        folder: as described at the top of this file.
+        in_parts: whether the pictures are to be dealt out to the four parts of the data, for which
+            there must be enough of at least two classes; a release needs none of that.
+
+    Raises:
+        UserError: there is no such folder, it holds no class folders, or, for four parts, there is
+            one class alone, or a class has too few different pictures.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
+    names = {path.name for path in _visible(folder) if path.is_dir()}
+    tests = [name for name in _TEST if name in names]
+    if _TRAIN not in names or not names <= {_TRAIN, *_TEST}:
+        train, class_names = _read_split(folder, None)
+        if in_parts:
+            _check_class_sizes(folder, train, class_names)
+        return EncodedDataset(train, None, class_names)
+    train, class_names = _read_split(folder / _TRAIN, None)
+    if in_parts:
+        _check_class_sizes(folder / _TRAIN, train, class_names)
+    test = _read_split(folder / tests[0], class_names)[0] if tests else None
+    return EncodedDataset(train, test, class_names)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Returns all visible files below a folder, sorted by path; labelled or not.
+
+    Raises:
+        UserError: there is none, or one is a link to nothing.
+    """
+    found = sorted(_walk(folder))
+    if broken := [path for path in found if not path.exists()]:
+        # Passed over, a whole class could go missing unnoticed.
+        raise UserError(f"{broken[0]} is a link to nothing; repair or remove it")
+    paths = [path for path in found if path.is_file()]
+    if not paths:
+        raise UserError(f"{folder} holds no pictures; give a folder that does")
+    return paths
+
+
+def _read_split(
+    folder: Path, class_names: tuple[str, ...] | None
+) -> tuple[EncodedSplit, tuple[str, ...]]:
+    loose = [path.name for path in _visible(folder) if not path.is_dir()]
+    classes = sorted(path for path in _visible(folder) if path.is_dir())
+    if loose or not classes:
+        found = f"the file {sorted(loose)[0]}" if loose else "nothing"
+        raise UserError(
+            f"{folder} holds {found} where one subfolder per class is expected; "
+            "sort the pictures into subfolders named like their classes"
+        )
+    names = class_names or tuple(path.name for path in classes)
+    if unknown := [path.name for path in classes if path.name not in names]:
+        raise UserError(f"{folder} has classes that {_TRAIN} has not: {', '.join(unknown)}")
+    paths, labels = [], []
+    for path in classes:
+        found = list_pictures(path)
+        paths += found
+        labels += [names.index(path.name)] * len(found)
+    groups = _groups_of_copies(paths)
+    images = StoredImages(
+        read=lambda number: paths[number].read_bytes(),
+        name=lambda number: str(paths[number]),
+        numbers=np.arange(len(paths)),
+    )
+    return EncodedSplit(images, np.array(labels, np.int32), groups), names
+
+
+def _groups_of_copies(paths: list[Path]) -> np.ndarray:
+    """int64 [N]: equal for files of equal content."""
+    seen: dict[bytes, int] = {}
+    groups = np.empty(len(paths), np.int64)
+    for number, path in enumerate(tqdm(paths, desc="reading folder", unit="picture", delay=2)):
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+        groups[number] = seen.setdefault(digest, number)
+    return groups
+
+
+def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str, ...]) -> None:
+    if len(class_names) < 2:
+        raise UserError(
+            f"{folder} has the one class {class_names[0]}; at least 2 are needed, each a subfolder"
+        )
+    small = []
+    for label, name in enumerate(class_names):
+        different = len(np.unique(split.groups[split.labels == label]))
+        if different < LEAST_IMAGES_PER_CLASS:
+            small.append(f"{name} has {different}")
+    if small:
+        raise UserError(
+            f"{folder} has classes with too few different pictures: {', '.join(small)}; "
+            f"each needs at least {LEAST_IMAGES_PER_CLASS}, one per part of the data"
+        )
+
+
+def _visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _walk(folder: Path) -> list[Path]:
+    found = []
+    for path in _visible(folder):
+        # Links to folders are not followed: they may lead round in circles.
+        found += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
+    return found

@@ -1,0 +1,100 @@
+"""Accuracy, PSNR and SSIM of each image.
+
+Images are `float32 [N, H, W, 3]` in `[0, 1]` and are compared with peak 1.0; the two arguments of a
+metric have the same shape. `training` hands over logits and reconstructions. Metrics are JAX
+functions, so that they run where the reconstructions are; `risk` has the statistics over images.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+MAX_PSNR_DB = 100.0
+SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
+
+
+def psnr_db(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Peak signal-to-noise ratio of each image, in dB, with peak 1.0.
+
+    Args:
+        estimates: `float32 [N, H, W, 3]`, reconstructions in `[0, 1]`.
+        images: `float32 [N, H, W, 3]`, the truth.
+
+    Returns:
+        `float32 [N]`. A perfect image counts as `MAX_PSNR_DB`, so that means stay finite.
+    """
+    _check_same_images(estimates, images)
+    mse = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
+    floor = 10.0 ** (-MAX_PSNR_DB / 10.0)
+    return -10.0 * jnp.log10(jnp.maximum(mse, floor))
+
+
+def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
+    """Structural similarity of each image (Wang et al. 2004, doi:10.1109/TIP.2003.819861).
+
+    The original's setting: an 11 x 11 Gaussian window of sigma 1.5, population covariances,
+    K1 = 0.01, K2 = 0.03, data range 1.0, the mean over channels and all whole windows. That is
+    scikit-image's `structural_similarity(..., gaussian_weights=True, use_sample_covariance=False)`.
+
+    Args:
+        estimates: `float32 [N, H, W, 3]`, reconstructions in `[0, 1]`.
+        images: `float32 [N, H, W, 3]`, the truth; H and W at least `SSIM_WINDOW`.
+
+    Returns:
+        `float32 [N]`, at most 1.
+    """
+    _check_same_images(estimates, images)
+    height, width = images.shape[1:3]
+    if min(height, width) < SSIM_WINDOW:
+        raise ValueError(f"Expected images of at least {SSIM_WINDOW} pixels, got {images.shape}.")
+    rows, columns = _window_matrix(height), _window_matrix(width)
+
+    # A separable window as two small matrix products: on CPU a depthwise convolution is far slower.
+    def blur(x: jax.Array) -> jax.Array:
+        highest = jax.lax.Precision.HIGHEST
+        return jnp.einsum("ph,nhwc,qw->npqc", rows, x, columns, precision=highest)
+
+    mean_x, mean_y = blur(estimates), blur(images)
+    variance_x = blur(estimates * estimates) - mean_x * mean_x
+    variance_y = blur(images * images) - mean_y * mean_y
+    covariance = blur(estimates * images) - mean_x * mean_y
+    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy.
+
+    NaN where a logit is not finite: the network diverged, and has no answer to be right or wrong.
+    """
+    right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.where(jnp.isfinite(logits).all(axis=-1), right, jnp.nan)
+
+
+def _window_matrix(size: int) -> jax.Array:
+    """`[size - 10, size]`: row i weighs the pixels of the window that starts at pixel i."""
+    offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
+    weights = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
+    weights /= math.fsum(weights)
+    matrix = np.zeros((size - SSIM_WINDOW + 1, size), np.float32)
+    for i in range(matrix.shape[0]):
+        matrix[i, i : i + SSIM_WINDOW] = weights
+    return jnp.asarray(matrix)
+
+
+def _check_same_images(estimates: jax.Array, images: jax.Array) -> None:
+    if estimates.shape != images.shape or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"Expected two arrays [N, H, W, 3], got {estimates.shape} and {images.shape}."
+        )
+
+
+def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the privacy metrics of each image."""
+    return {"psnr_db": psnr_db(estimates, images), "ssim": ssim(estimates, images)}

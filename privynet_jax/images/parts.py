@@ -1,0 +1,214 @@
+"""Labelled images as arrays, in four parts that share nothing.
+
+    parts = load_parts("photo_patches", data_dir=folder, image_size=32, seed=0)
+    x = as_float(parts.target.images)  # float32 [N, 32, 32, 3], RGB in [0, 1]
+
+`tfds_source` hands over encoded images. Here `target` is what trains the cloud NN, `auxiliary` what
+the attacker owns, `validation` selects and plans, and `test` is only ever reported.
+NumPy only: no part of an experiment's arithmetic happens here.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.decoding import decode_or_skip
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.folders import read_folder
+from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
+from privynet_jax.images.tfds_source import read_dataset
+
+PART_NAMES = ("target", "auxiliary", "validation", "test")
+# Shares of a data set's own train split.
+TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
+# Of the train split, where a data set has no labelled test split.
+HELD_OUT_FRACTION = 0.2
+FOLDER_PREFIX = "folder:"
+
+_LOG = logging.getLogger(__name__)
+# Decoded images of one part beyond this go to a file, which the system may page out.
+_MOST_BYTES_IN_MEMORY = 2**29
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """The four disjoint parts of one data set.
+
+    `fingerprint` is the sha256 of the name, the image size and all that the parts hold: equal
+    fingerprints mean equal arrays, so caches may be addressed by it.
+    """
+
+    target: Part
+    auxiliary: Part
+    validation: Part
+    test: Part
+    class_names: tuple[str, ...]
+    name: str
+    fingerprint: str
+
+    @property
+    def num_classes(self) -> int:
+        """How many values a label may have."""
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of every image, in pixels."""
+        return self.target.images.shape[1]
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """Yields (name, part) in the order of `PART_NAMES`."""
+        return ((name, getattr(self, name)) for name in PART_NAMES)
+
+
+def as_float(images: np.ndarray) -> np.ndarray:
+    """Returns uint8 images as float32 in [0, 1], the range of every image in this project."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"Expected uint8 images, got {images.dtype}")
+    return np.asarray(images, np.float32) / np.float32(255)
+
+
+def load_parts(
+    dataset: str,
+    *,
+    data_dir: Path | str | None,
+    image_size: int = 32,
+    seed: int = 0,
+    max_images: Mapping[str, int] | None = None,
+    skip_unreadable: bool = False,
+) -> Parts:
+    """Returns the four parts of a data set, preparing the data set first where needed.
+
+    The train split is divided into target, auxiliary and validation by `split_groups`. The test
+    part is the data set's labelled test split, else its validation split, else a fixed 20 % of the
+    train split: in each case the same images for every seed.
+
+    Args:
+        dataset: `photo_patches`; or `folder:PATH`, one subfolder per class (`folder_source`); or
+            what `tfds.builder` accepts, such as `cifar10`, with supervised keys that are an image
+            and a class label.
+        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+        image_size: images are cropped to their central square and resized to this, in pixels.
+        seed: of the assignment to parts and of the order inside each.
+        max_images: part name -> the most images it may hold; classes stay as equal as possible.
+        skip_unreadable: leave out images that cannot be decoded instead of refusing them.
+
+    Raises:
+        UserError: unknown or unsuitable data set, bad argument, an image that cannot be decoded
+            (named), or the data set is not prepared and cannot be (no network; TensorFlow needed
+            but absent).
+    """
+    limits = _checked_limits(max_images, image_size, seed)
+    train, test, class_names = read_labelled(dataset, data_dir)
+    if test is None:
+        train, test = _held_out(train)
+    chosen = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
+    splits = {name: train.take(chosen[name]) for name in TRAIN_FRACTIONS}
+    splits["test"] = test.take(stream_of(seed, "test").permutation(len(test)))
+    parts = {}
+    for name in PART_NAMES:
+        chosen_rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
+        kept = splits[name].take(chosen_rows)
+        parts[name] = _decode(kept, image_size, skip_unreadable, name)
+        if not len(parts[name]):
+            raise UserError(f"{dataset} has too few images: none is left for the part {name}")
+    fingerprint = _fingerprint(dataset, image_size, parts)
+    return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
+
+
+def read_labelled(
+    dataset: str, data_dir: Path | str | None, *, in_parts: bool = True
+) -> EncodedDataset:
+    """Returns a data set's labelled examples as they are stored; see `load_parts`.
+
+    Args:
+        dataset: as `load_parts` takes it.
+        data_dir: likewise.
+        in_parts: whether a folder must have enough pictures for all parts; see `read_folder`.
+
+    Raises:
+        UserError: there is no such data set, or a folder is none of labelled pictures.
+    """
+    if dataset.startswith(FOLDER_PREFIX):
+        folder = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser()
+        return read_folder(folder, in_parts=in_parts)
+    return read_dataset(dataset, data_dir)
+
+
+def _held_out(train: EncodedSplit) -> tuple[EncodedSplit, EncodedSplit]:
+    fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
+    # A fixed seed: the test part must not change with the seed of an experiment.
+    halves = split_groups(train.labels, train.groups, fractions, seed=0)
+    return train.take(halves["train"]), train.take(halves["test"])
+
+
+def _checked_limits(
+    max_images: Mapping[str, int] | None, image_size: int, seed: int
+) -> Mapping[str, int]:
+    limits = dict(max_images or {})
+    if unknown := set(limits) - set(PART_NAMES):
+        raise UserError(f"max_images names {sorted(unknown)}; allowed are {', '.join(PART_NAMES)}")
+    for what, value, least in [
+        ("image_size", image_size, 1),
+        ("seed", seed, 0),
+        *((f"max_images of {name}", limit, 1) for name, limit in limits.items()),
+    ]:
+        if value < least:
+            raise UserError(
+                f"{what} is {value}; allowed are {least} and more; leave it out for the usual"
+            )
+    return limits
+
+
+def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: str) -> Part:
+    """Decodes one image at a time, into a file where the result is large."""
+    images = _allocate((len(split), image_size, image_size, 3))
+    kept = []
+    for index, data in enumerate(
+        tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
+    ):
+        name = split.images.name(index)
+        picture = decode_or_skip(data, image_size, name, skip_unreadable)
+        if picture is not None:
+            images[len(kept)] = picture
+            kept.append(index)
+    if skipped := len(split) - len(kept):
+        _LOG.warning("skipped %d unreadable images of the part %s", skipped, part)
+    return Part(images[: len(kept)], split.labels[kept])
+
+
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+    """An uint8 array in memory or, when large, in a nameless file of the temporary folder."""
+    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def _fingerprint(name: str, image_size: int, parts: Mapping[str, Part]) -> str:
+    digest = hashlib.sha256(f"{name} {image_size}".encode())
+    for part_name in PART_NAMES:
+        part = parts[part_name]
+        digest.update(f" {part_name} {len(part)} ".encode())
+        digest.update(part.images.data)
+        digest.update(part.labels.astype("<i4").data)  # the same on every machine
+    return digest.hexdigest()

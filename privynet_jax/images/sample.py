@@ -1,0 +1,152 @@
+"""A small labelled sample of the user's own pictures, by which channels are scored.
+
+`data` hands over the data set's examples as stored; `selection` gets arrays. The digests say which
+pictures were seen, so that an audit can leave them out. No JAX here.
+
+    sample = load_sample("folder:pictures", data_dir=None, image_size=32, count=500)
+    sample.images, sample.labels  # uint8 [500, 32, 32, 3], int32 [500]
+"""
+
+import dataclasses
+import hashlib
+import logging
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.decoding import decode_or_skip
+from privynet_jax.images.encoded import EncodedSplit
+from privynet_jax.images.partition import spread_over_classes, stream_of
+from privynet_jax.images.parts import read_labelled
+
+# What Fisher's score needs of a class: a mean and a spread.
+LEAST_PER_CLASS = 2
+# Unless a number is asked for: so many, but of each class no more than a share. An audit leaves the
+# sample out, and what is left must be enough to train attackers on.
+USUAL, _USUAL_SHARE = 500, 3
+_MOST = 100_000
+_DIGEST_DIGITS = 16
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sample:
+    """Labelled pictures.
+
+    Attributes:
+        images: uint8 [N, H, W, 3] RGB.
+        labels: int32 [N], indices into `class_names`.
+        class_names: of the whole data set.
+        digests: [N], `digest_of` each image.
+        available: how many pictures they were drawn from.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    digests: tuple[str, ...]
+    available: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_sample(
+    dataset: str,
+    *,
+    data_dir: Path | str | None,
+    image_size: int,
+    count: int | None = None,
+    seed: int = 0,
+    skip_unreadable: bool = False,
+) -> Sample:
+    """Returns pictures drawn at random, with classes as equal as possible.
+
+    They come from all pictures of the data set, or from its train split where it has splits.
+
+    Args:
+        dataset: `folder:PATH` with one subfolder per class, or what `data.load_parts` takes.
+        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+        image_size: pictures are cropped to their central square and resized to this, in pixels.
+        count: how many; all of them where there are fewer. None: 500, but at most a third of each
+            class.
+        seed: of the draw.
+        skip_unreadable: draw others in place of pictures that cannot be decoded.
+
+    Raises:
+        UserError: a bad argument, a data set that cannot be had, a picture that cannot be decoded
+            (named), or classes with less than `LEAST_PER_CLASS` pictures in the sample.
+    """
+    if count is not None and not 1 <= count <= _MOST:
+        raise UserError(
+            f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
+        )
+    if seed < 0:
+        raise UserError(f"seed is {seed}; allowed are 0 and more; leave it out for the usual one")
+    train, _, class_names = read_labelled(dataset, data_dir)
+    shuffled = train.take(stream_of(seed, "sample").permutation(len(train)))
+    in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
+    most = np.bincount(train.labels, minlength=len(class_names))
+    if count is None:
+        most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
+    wanted = min(USUAL if count is None else count, int(most.sum()))
+    images, labels = _decode(in_turn, image_size, wanted, most, skip_unreadable)
+    _check_classes(dataset, labels, class_names)
+    digests = tuple(digest_of(image) for image in images)
+    return Sample(images, labels, class_names, digests, available=len(train))
+
+
+def digest_of(image: np.ndarray) -> str:
+    """Returns 16 hexadecimal digits of the sha256 of a decoded picture.
+
+    Args:
+        image: uint8 [H, W, 3], decoded at the image size of the plan.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"Expected a uint8 image, got {image.dtype}")
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:_DIGEST_DIGITS]
+
+
+def _decode(
+    split: EncodedSplit, image_size: int, count: int, most: np.ndarray, skip_unreadable: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures and labels: the first `count` that can be decoded, of each class at most `most`."""
+    pictures, labels, skipped = [], [], 0
+    left = most.copy()
+    with tqdm(total=count, desc="reading the sample", unit="picture", delay=2) as bar:
+        for index in range(len(split)):
+            if len(pictures) == count:
+                break
+            if not left[split.labels[index]]:
+                continue
+            name = split.images.name(index)
+            picture = decode_or_skip(split.images[index], image_size, name, skip_unreadable)
+            if picture is None:
+                skipped += 1
+                continue
+            pictures.append(picture)
+            labels.append(split.labels[index])
+            left[split.labels[index]] -= 1
+            bar.update()
+    if skipped:
+        _LOG.warning("passed over %d unreadable pictures of the sample", skipped)
+    shape = (len(pictures), image_size, image_size, 3)
+    return np.array(pictures, np.uint8).reshape(shape), np.array(labels, np.int32)
+
+
+def _check_classes(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() >= LEAST_PER_CLASS:
+        return
+    poor = class_names[int(counts.argmin())]
+    raise UserError(
+        f"the sample of {dataset} has {counts.min()} pictures of the class {poor}; each of the "
+        f"{len(class_names)} classes needs {LEAST_PER_CLASS}: give --sample_images="
+        f"{LEAST_PER_CLASS * len(class_names)} or more, or more pictures of that class"
+    )

@@ -1,0 +1,256 @@
+"""A planner's decision in words and units, for the person who plans. No JAX here.
+
+print(explained(decision, config))  # the whole summary, of a plan or of why there is none
+raise UserError(refusal(decision))  # one line: nothing fits, and the smallest change
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from privynet_jax.backbone.topology import RANDOM
+from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
+from privynet_jax.planning.plan import LIMITS, Interval, Limits
+from privynet_jax.planning.planner import Decision, NearMiss, Relaxation, Shortfall
+
+# Limit -> what it is called, its unit, digits after the point, and its flag.
+_WORDS: Mapping[str, tuple[str, str, int, str]] = {
+    "psnr_db": ("privacy loss in PSNR", "dB", 2, "max_psnr_db"),
+    "ssim": ("privacy loss in SSIM", "", 3, "max_ssim"),
+    "local_mmacs": ("local computation", "MMAC per image", 2, "max_local_mmacs"),
+    "storage_mib": ("local storage", "MiB", 2, "max_storage_mib"),
+    "release_kib": ("released data", "KiB per image", 2, "max_release_kib"),
+    "latency_ms": ("latency", "ms per image", 2, "max_latency_ms"),
+}
+_STATISTICS = {
+    "mean": "the mean over images",
+    "median": "the median over images",
+    "p95": "the 95th percentile over images",
+    "p99": "the 99th percentile over images",
+    "max": "the worst image",
+}
+_SHOWN = 3
+
+
+def flag_of(limit: str) -> str:
+    """Returns the name of the flag that sets a limit."""
+    return _WORDS[limit][3]
+
+
+def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "") -> str:
+    """Returns the summary of a decision, several lines.
+
+    Args:
+        decision: of `planner.choose`.
+        config: settings of the characterisation, as `store.ResultStore.existing` returns them.
+        latency_on: where latency was measured, in words; empty where it was not.
+    """
+    sections = [_limits_lines(decision)]
+    if decision.chosen:
+        sections += [_chosen_lines(decision.chosen, decision.limits, latency_on)]
+    else:
+        sections += [_impossible_lines(decision)]
+    sections += [
+        _binding_lines(decision),
+        _near_lines(decision.near_misses, decision.limits),
+        _source_lines(decision, config),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines)
+
+
+def refusal(decision: Decision) -> str:
+    """Returns one line: nothing fits, which limits are to blame, and the smallest change."""
+    blamed = _joined(
+        [
+            " together with ".join(_flag(decision, n) for n in names)
+            for names in decision.impossible
+        ],
+        "or",
+    )
+    if not decision.remedies:
+        return f"no characterised topology keeps {blamed}; characterise more layers and depths"
+    if decision.remedy_is_joint:
+        changes = _joined([_proposal(s) for s in decision.remedies], "and")
+        return f"no characterised topology keeps {blamed}; give {changes}, the smallest change"
+    return (
+        f"no characterised topology keeps {blamed}; the smallest change that helps is "
+        f"{_proposal(decision.remedies[0])}"
+    )
+
+
+def _limits_lines(decision: Decision) -> list[str]:
+    given = decision.limits.given()
+    if not given:
+        return ["Limits: none, so accuracy alone decides."]
+    lines = [f"Limits (privacy loss: {_STATISTICS[decision.limits.statistic]}):"]
+    for limit, value in given.items():
+        margin = decision.margins.get(limit)
+        kept = f", kept with a margin of {_number(limit, margin)}" if margin is not None else ""
+        lines.append(f"  {_WORDS[limit][0]:<22} at most {_number(limit, value)}{kept}")
+    if any(limit in given for limit in decision.margins):
+        lines.append(
+            "  (the margin is for attackers who train for longer, or from another start, than "
+            "the characterised ones)"
+        )
+    return lines
+
+
+def _chosen_lines(option: Option, limits: Limits, latency_on: str) -> list[str]:
+    expected, tested = option.expected, option.tested
+    lines = [
+        f"Chosen: {_named(option)}, the best accuracy of all that keep the limits.",
+        f"  expected of a new draw of channels by the selection {option.selection}, with "
+        f"{100 * COVERAGE:.0f} % intervals, from {_draws(option.draws)} on validation images:",
+        f"    accuracy  {_interval(expected.accuracy, 100, 1)} %",
+        f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {_STATISTICS[limits.statistic]}",
+        f"    SSIM      {_interval(expected.ssim, 1, 3)}, {_STATISTICS[limits.statistic]}",
+        f"  on test images, which decided nothing: accuracy {100 * tested['accuracy']:.1f} %, "
+        f"PSNR {tested['psnr_db']:.2f} dB, SSIM {tested['ssim']:.3f}",
+    ]
+    costs = [
+        f"{_WORDS[limit][0]} {_number(limit, option.cost[limit])}"
+        for limit in LIMITS
+        if limit in option.cost
+    ]
+    measured = [f"  latency is of one image on {latency_on}"] if latency_on else []
+    return [*lines, f"  costs: {', '.join(costs)}", *measured]
+
+
+def _impossible_lines(decision: Decision) -> list[str]:
+    lines = ["Nothing that was characterised keeps the limits."]
+    for names in decision.impossible:
+        flags = " and ".join(_flag(decision, name) for name in names)
+        alone = "alone, whatever the other limits" if len(names) == 1 else "together"
+        lines.append(f"  {flags}: no topology keeps {'it' if len(names) == 1 else 'them'} {alone}")
+    if decision.remedy_is_joint and decision.remedies:
+        changes = _joined([_proposal(s) for s in decision.remedies], "and")
+        lines.append(f"No change of one limit helps. The smallest change: {changes}.")
+    else:
+        proposals = [f"{_proposal(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
+        lines += ["Any one of these changes is enough, the smallest first:"]
+        lines += [f"  {proposal}" for proposal in proposals]
+    return lines
+
+
+def _binding_lines(decision: Decision) -> list[str]:
+    if not decision.relaxations:
+        return []
+    relaxed = [_relaxation(r, decision) for r in decision.relaxations]
+    lines = ["One notch more of a limit:", *relaxed]
+    if not decision.chosen:
+        return lines
+    names = _joined([_WORDS[name][0] for name in decision.binding], "and")
+    if not names:
+        return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
+    those = "Without it" if len(decision.binding) == 1 else "Without any one of these"
+    return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
+
+
+def _relaxation(relaxation: Relaxation, decision: Decision) -> str:
+    where = f"  --{flag_of(relaxation.limit)}={_plain(relaxation.limit, relaxation.relaxed)}"
+    if relaxation.chosen is None:
+        return f"{where}: still nothing fits"
+    if decision.chosen and relaxation.gain <= 0:
+        return f"{where}: buys nothing"
+    more = "more points of accuracy" if decision.chosen else "% accuracy"
+    unknown = _unmeasured(relaxation.chosen, decision.limits)
+    return f"{where}: {100 * relaxation.gain:.1f} {more}, with {_named(relaxation.chosen)}{unknown}"
+
+
+def _unmeasured(option: Option, limits: Limits) -> str:
+    is_unknown = limits.latency_ms is not None and "latency_ms" not in option.cost
+    return " (its latency was not measured)" if is_unknown else ""
+
+
+def _near_lines(misses: Sequence[NearMiss], limits: Limits) -> list[str]:
+    if not misses:
+        return []
+    lines = ["Near misses, which are more accurate and fail by no more than a notch:"]
+    for miss in misses[:_SHOWN]:
+        by = _joined(
+            [
+                f"{_WORDS[s.limit][0]} by {_number(s.limit, s.needed - s.value)}"
+                for s in miss.shortfalls
+            ],
+            "and",
+        )
+        unknown = _unmeasured(miss.option, limits)
+        accuracy = 100 * miss.option.expected.accuracy.expected
+        lines.append(f"  {_named(miss.option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
+    if len(misses) > _SHOWN:
+        lines.append(f"  and {len(misses) - _SHOWN} more")
+    return lines
+
+
+def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
+    mode = config["mode"]
+    steps = ", ".join(
+        f"{config[network].get('steps', '?')} {title} steps"
+        for network, title in (("attacker", "attacker"), ("cloud", "cloud NN"))
+    )
+    lines = [
+        f"Privacy loss is what the attacks of a characterisation reached, on {config['dataset']}, "
+        f"images of {config['image_size']} pixels, mode {mode}, "
+        f"{'' if mode == 'linear' else f'{steps}, '}seed {config['seed']}.",
+        "It bounds no other attacker: somebody with more training, more pictures or more knowledge "
+        "may rebuild more. Accuracy is that of the characterised task, not of yours.",
+    ]
+    if decision.options[0].selection == RANDOM:
+        lines.append(
+            "Intervals are for random draws; channels that are selected otherwise may differ."
+        )
+    if mode != "dedicated":
+        lines.append(
+            f"WARNING: the mode {mode} estimates. It ranks topologies, and its attackers are "
+            "weaker than dedicated ones, by several dB: real privacy loss is higher than these "
+            "numbers. Characterise with --mode=dedicated before you rely on them."
+        )
+    if spread_is_assumed(decision.options):
+        lines.append(
+            "WARNING: there is one draw per depth, so how draws differ is not known. Intervals "
+            f"assume standard deviations of {ASSUMED_SPREAD['psnr_db']:.1f} dB, SSIM "
+            f"{ASSUMED_SPREAD['ssim']:.2f} and {100 * ASSUMED_SPREAD['accuracy']:.0f} points of "
+            "accuracy. Characterise with --draws=2 or more."
+        )
+    return lines
+
+
+def _named(option: Option) -> str:
+    channels = "channel" if option.depth == 1 else "channels"
+    layers = "layer" if option.num_layers == 1 else "layers"
+    return f"{option.num_layers} {layers} ({option.layer}), {option.depth} {channels}"
+
+
+def _draws(count: int) -> str:
+    return "1 draw" if count == 1 else f"{count} draws"
+
+
+def _flag(decision: Decision, limit: str) -> str:
+    return f"--{flag_of(limit)}={_plain(limit, getattr(decision.limits, limit))}"
+
+
+def _proposal(shortfall: Shortfall) -> str:
+    was = _plain(shortfall.limit, shortfall.value)
+    return f"--{flag_of(shortfall.limit)}={_plain(shortfall.limit, shortfall.needed)} (was {was})"
+
+
+def _plain(limit: str, value: float) -> str:
+    """A number as it can be typed: a limit that was given is shown as it was."""
+    rounded = round(value, _WORDS[limit][2])
+    return f"{value:.12g}" if rounded < value else f"{rounded:.12g}"
+
+
+def _number(limit: str, value: float) -> str:
+    _, unit, digits, _ = _WORDS[limit]
+    return f"{value:.{digits}f} {unit}".strip()
+
+
+def _interval(interval: Interval, factor: float, digits: int) -> str:
+    expected, low, high = (
+        f"{factor * v:.{digits}f}" for v in (interval.expected, interval.low, interval.high)
+    )
+    return f"{expected} ({low} to {high})"
+
+
+def _joined(words: Sequence[str], conjunction: str) -> str:
+    *rest, last = words or [""]
+    return f"{', '.join(rest)} {conjunction} {last}" if rest else last

@@ -1,0 +1,189 @@
+"""How long the local NN takes on one image, on one core of the machine at hand.
+
+    with Meter() as meter:
+        meter.measure(num_layers=4, depth=16, image_size=32)  # Latency(milliseconds=..., where=...)
+
+A device rarely has this machine's cores to itself, so one core is the cautious figure. XLA decides
+how many threads to use when it first computes, by the cores that the process may run on
+(https://github.com/jax-ml/jax/issues/1539), so the measuring is done by a child process that is
+bound to one core; it starts while its parent does something else, and ends with it.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.errors import UserError
+
+_WARM_UP = 3
+_LEAST_REPEATS, _MOST_REPEATS, _SECONDS = 10, 200, 0.4
+# Until the child answers: it starts, compiles, and may wait for busy cores.
+_TIMEOUT = 120.0
+_CPUINFO, _THREADS = Path("/proc/cpuinfo"), Path("/proc/self/task")
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """A measured latency.
+
+    Attributes:
+        milliseconds: median over repeats, from an image in memory to its representation in memory.
+        where: the machine, in words.
+    """
+
+    milliseconds: float
+    where: str
+
+
+class Meter:
+    """A child process that measures; close it, or use it in a `with` statement."""
+
+    def __init__(self, timeout: float = _TIMEOUT) -> None:
+        """Starts the child, which gets ready by itself.
+
+        Args:
+            timeout: seconds to wait for an answer.
+        """
+        self._timeout = timeout
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "JAX_PLATFORMS": "cpu",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> "Meter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the child."""
+        self._child.kill()
+        self._child.communicate()
+
+    def measure(self, num_layers: int, depth: int, image_size: int) -> Latency:
+        """Returns the latency of `split.local_nn` on one image.
+
+        The parameters are made up: a convolution takes as long whatever it multiplies, and
+        whichever channels are released.
+
+        Args:
+            num_layers: local convolution layers.
+            depth: released channels.
+            image_size: side of the image in pixels.
+
+        Raises:
+            UserError: the child process failed or did not answer in time.
+        """
+        question = {"num_layers": num_layers, "depth": depth, "image_size": image_size}
+        answer = self._ask(question)
+        if "milliseconds" not in answer:
+            raise UserError(
+                f"the latency of {num_layers} layers with {depth} channels could not be measured: "
+                f"{answer.get('error', 'the measuring process ended or did not answer')}; plan "
+                "without a limit on latency"
+            )
+        return Latency(**answer)
+
+    def _ask(self, question: Mapping[str, int]) -> dict[str, Any]:
+        alarm = threading.Timer(self._timeout, self._child.kill)
+        alarm.start()
+        try:
+            self._child.stdin.write(json.dumps(question) + "\n")
+            self._child.stdin.flush()
+            return json.loads(self._child.stdout.readline() or "{}")
+        except (BrokenPipeError, ValueError):  # it ended, or was closed
+            return {}
+        finally:
+            alarm.cancel()
+
+
+def _serve() -> None:
+    """Answers questions, one per line, until standard input ends, as it does with the parent."""
+    cores = _bind_to_one_core()
+    jax.config.update("jax_num_cpu_devices", 1)
+    where = f"{cores} of {_machine()}, jax {jax.__version__}"
+    for line in sys.stdin:
+        try:
+            answer = {"milliseconds": _median_milliseconds(**json.loads(line)), "where": where}
+        except Exception as error:  # whatever it is, the parent must hear of it
+            answer = {"error": " ".join(str(error).split())}
+        print(json.dumps(answer), flush=True)
+
+
+def _bind_to_one_core() -> str:
+    """Binds this process, and the threads it will start, to its last core; says so in words."""
+    if not hasattr(os, "sched_setaffinity"):
+        return "all cores"  # there is no way to ask the system for one
+    # Not the first one, where most systems handle their interrupts.
+    core = {max(os.sched_getaffinity(0))}
+    os.sched_setaffinity(0, core)
+    # Importing may have started threads already, which have a binding of their own.
+    for thread in _THREADS.iterdir() if _THREADS.is_dir() else ():
+        os.sched_setaffinity(int(thread.name), core)
+    return "one core"
+
+
+def _machine() -> str:
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    return " ".join(f"{name} ({platform.system()})".split())
+
+
+def _median_milliseconds(num_layers: int, depth: int, image_size: int) -> float:
+    compute = jax.jit(local_nn(_made_up_params(num_layers), Topology(num_layers, range(depth))))
+    image = np.random.default_rng(0).random((1, image_size, image_size, 3), np.float32)
+    seconds: list[float] = []
+    for _ in range(_WARM_UP):
+        np.asarray(compute(image))
+    begun = time.perf_counter()
+    while len(seconds) < _LEAST_REPEATS or (
+        len(seconds) < _MOST_REPEATS and time.perf_counter() - begun < _SECONDS
+    ):
+        start = time.perf_counter()
+        np.asarray(compute(image))
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def _made_up_params(num_layers: int) -> dict[str, dict[str, np.ndarray]]:
+    """Parameters of VGG16's shapes that keep activations at about 1, so far from denormal."""
+    stream = np.random.default_rng(0)
+    params: dict[str, dict[str, np.ndarray]] = {
+        "preprocessing": {
+            "channel_order": np.arange(3, dtype=np.int32),
+            "scale": np.ones(3, np.float32),
+            "shift": np.zeros(3, np.float32),
+        }
+    }
+    for layer in CONV_LAYERS[:num_layers]:
+        shape = (3, 3, layer.in_channels, layer.out_channels)
+        deviation = np.float32(np.sqrt(2 / (9 * layer.in_channels)))
+        params[layer.name] = {
+            "kernel": deviation * stream.standard_normal(shape, np.float32),
+            "bias": np.zeros(layer.out_channels, np.float32),
+        }
+    return params

@@ -1,0 +1,182 @@
+"""What a characterisation lets one expect of every (layers, depth): the options to choose from.
+
+`store` hands over the results of the cells, `planner` chooses. Only validation columns decide; the
+test columns are carried along to be reported. No JAX here.
+
+    options = options_of(results, image_size=32, statistic="mean")
+    options[0].expected.psnr_db.high  # what a new draw of channels stays under, 19 times out of 20
+"""
+
+import collections
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy import special
+
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.errors import UserError
+from privynet_jax.planning.plan import Expectation, Interval, costs_of
+from privynet_jax.results.cell_results import CellResult
+
+# Of the interval for one new draw; a limit is an upper one, so 5 % of draws exceed it.
+COVERAGE = 0.9
+# With fewer degrees of freedom than this a layer's own spread says too little.
+LEAST_FREEDOM = 4
+# Where every option has one draw nothing tells how draws differ. These are about the largest
+# standard deviations that the quickstart's grid shows at any (layers, depth).
+ASSUMED_SPREAD = {"accuracy": 0.05, "psnr_db": 2.0, "ssim": 0.08}
+# What a number can be at all: an interval may not promise more.
+_BOUNDS = {"accuracy": (0.0, 1.0), "psnr_db": (0.0, 100.0), "ssim": (-1.0, 1.0)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One (layers, depth) that could be planned, with channels of one selection.
+
+    Attributes:
+        num_layers: local convolution layers.
+        depth: released channels.
+        selection: of the cells that the expectations come from.
+        draws: characterised draws of channels that the expectations come from.
+        expected: of a new random draw, on validation images.
+        cost: limit -> cost, in the units of `plans.Limits`; "latency_ms" only once it is measured.
+        tested: "accuracy", "psnr_db", "ssim" -> mean over draws on test images, to be reported.
+    """
+
+    num_layers: int
+    depth: int
+    selection: str
+    draws: int
+    expected: Expectation
+    cost: Mapping[str, float]
+    tested: Mapping[str, float]
+
+    @property
+    def layer(self) -> str:
+        """VGG16's name of the last local convolution."""
+        return CONV_LAYERS[self.num_layers - 1].name
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Sorts better options first: more accuracy, then less privacy loss, then computation."""
+        expected = self.expected
+        return (
+            -expected.accuracy.expected,
+            expected.psnr_db.expected,
+            expected.ssim.expected,
+            self.cost["local_mmacs"],
+            self.cost["release_kib"],
+            self.num_layers,
+            self.depth,
+        )
+
+
+def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -> list[Option]:
+    """Returns one option per (layers, depth), ascending.
+
+    With n draws of mean x, the interval for one new draw is
+
+        x +- t s sqrt(1 + 1/n)
+
+    where s is the standard deviation of draws around the mean of their option, pooled over the
+    options of a layer, and t Student's 95th percentile at the degrees of freedom of s (draws minus
+    options). Layers with fewer than `LEAST_FREEDOM` degrees use s pooled over all options; where
+    there are none at all, s is `ASSUMED_SPREAD` and t the normal percentile.
+
+    Args:
+        results: of characterised cells, all of one selection.
+        image_size: of the characterisation, in pixels.
+        statistic: of privacy loss over images, one of `plans.STATISTICS`.
+
+    Raises:
+        UserError: there are no results, or a figure is not finite.
+    """
+    if len({result.selection for result in results}) > 1:
+        raise ValueError("Expected results of one selection")
+    if not results:
+        raise UserError("there are no characterised cells; characterise some first")
+    columns = {
+        "accuracy": "accuracy",
+        "psnr_db": f"psnr_db_{statistic}",
+        "ssim": f"ssim_{statistic}",
+    }
+    groups = collections.defaultdict(list)
+    for result in results:
+        groups[result.num_layers, result.depth].append(_checked_row(result, columns))
+    shapes = sorted(groups)
+    validated = {
+        name: _intervals(
+            {s: [row[f"validation_{column}"] for row in groups[s]] for s in shapes}, name
+        )
+        for name, column in columns.items()
+    }
+    return [
+        Option(
+            num_layers=shape[0],
+            depth=shape[1],
+            selection=results[0].selection,
+            draws=len(groups[shape]),
+            expected=Expectation(**{name: validated[name][shape] for name in columns}),
+            cost=costs_of(Topology(shape[0], range(shape[1])), image_size),
+            tested={
+                name: statistics.fmean(row[column] for row in groups[shape])
+                for name, column in columns.items()
+            },
+        )
+        for shape in shapes
+    ]
+
+
+def spread_is_assumed(options: Sequence[Option]) -> bool:
+    """Whether no option has a second draw, so that `ASSUMED_SPREAD` stands for what is unknown."""
+    return all(option.draws == 1 for option in options)
+
+
+def _checked_row(result: CellResult, columns: Mapping[str, str]) -> dict[str, Any]:
+    # A row's largest value hides what is not a number, so every attack is looked at.
+    rows = [result.row(), *result.attack_rows()]
+    names = [f"{prefix}{c}" for prefix in ("", "validation_") for c in columns.values()]
+    for row in rows:
+        for name in names:
+            if name in row and not math.isfinite(row[name]):
+                raise UserError(
+                    f"the cell {result.name} has {row[name]} as {name}; delete its files and "
+                    "characterise it again, with a smaller learning rate if that repeats"
+                )
+    return rows[0]
+
+
+def _intervals(
+    by_shape: Mapping[tuple[int, int], Sequence[float]], name: str
+) -> dict[tuple[int, int], Interval]:
+    low, high = _BOUNDS[name]
+    intervals = {}
+    for shape, values in by_shape.items():
+        layer = [v for other, v in by_shape.items() if other[0] == shape[0]]
+        spread, freedom = _pooled(layer)
+        if freedom < LEAST_FREEDOM:
+            spread, freedom = _pooled(list(by_shape.values()))
+        if not freedom:
+            spread, freedom = ASSUMED_SPREAD[name], math.inf
+        mean = statistics.fmean(values)
+        reach = _quantile(freedom) * spread * math.sqrt(1 + 1 / len(values))
+        intervals[shape] = Interval(mean, max(mean - reach, low), min(mean + reach, high))
+    return intervals
+
+
+def _quantile(freedom: float) -> float:
+    """Of Student's t, the percentile that the upper end of an interval is; of the normal at inf."""
+    upper = (1 + COVERAGE) / 2
+    return float(special.ndtri(upper) if math.isinf(freedom) else special.stdtrit(freedom, upper))
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation of values around the mean of their group, and its degrees of freedom."""
+    freedom = sum(len(values) - 1 for values in groups)
+    if not freedom:
+        return math.nan, 0
+    squares = sum((v - statistics.fmean(values)) ** 2 for values in groups for v in values)
+    return math.sqrt(squares / freedom), freedom

@@ -1,0 +1,176 @@
+"""A plan: the chosen local NN, what it promises, and the secrets that go with it.
+
+`planner` chooses under `Limits`, `plan_file` keeps a `Plan`, and whoever packs, audits or releases
+reads it. No JAX here.
+
+    limits = Limits(psnr_db=22.0, local_mmacs=160.0)
+    plan.topology, plan.cost, plan.settings["seed"]
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from privynet_jax.backbone.cost import local_cost
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
+from privynet_jax.selection.secret_draw import Selection
+
+# Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
+STATISTICS = ("mean", "median", "p95", "p99", "max")
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a plan must keep to; None sets no limit.
+
+    Attributes:
+        psnr_db: privacy loss, peak 1.0, of the strongest attacker.
+        ssim: likewise.
+        local_mmacs: millions of multiply-accumulates per image.
+        storage_mib: parameters of the local NN, as float32.
+        release_kib: representation of one image, as float32.
+        latency_ms: of the local NN on one image.
+        statistic: of privacy loss over images, one of `STATISTICS`.
+
+    Raises:
+        UserError: a limit is not a positive number, or the statistic is unknown.
+    """
+
+    psnr_db: float | None = None
+    ssim: float | None = None
+    local_mmacs: float | None = None
+    storage_mib: float | None = None
+    release_kib: float | None = None
+    latency_ms: float | None = None
+    statistic: str = "mean"
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            if not (is_number(value) and value > 0):
+                raise UserError(
+                    f"the limit {name} is {value!r}; allowed are positive numbers; "
+                    "leave it out for no limit"
+                )
+        if self.statistic not in STATISTICS:
+            raise UserError(
+                f"statistic is {self.statistic!r}; allowed are {', '.join(STATISTICS)}; "
+                "mean is the usual choice"
+            )
+
+    def given(self) -> dict[str, float]:
+        """Returns limit -> value, of those that are set."""
+        values = dataclasses.asdict(self)
+        return {
+            name: value for name, value in values.items() if name in LIMITS and value is not None
+        }
+
+
+LIMITS = tuple(field.name for field in dataclasses.fields(Limits) if field.name != "statistic")
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A number as expected, and the interval over draws of channels that it should fall in."""
+
+    expected: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """What the characterisation makes of a plan.
+
+    Attributes:
+        accuracy: of the cloud NN on unseen images, in [0, 1].
+        psnr_db: privacy loss by the limits' statistic; `high` is what the planner held against
+            the limit.
+        ssim: likewise.
+    """
+
+    accuracy: Interval
+    psnr_db: Interval
+    ssim: Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A topology with what it promises.
+
+    Attributes:
+        topology: layers and released channels; the channels and their order are secret.
+        selection: how the channels came to be chosen.
+        limits: what was asked for.
+        expected: what may be expected.
+        image_size: side of the images, in pixels.
+        class_names: of the user's own pictures, in the order of their labels.
+        scales: per released channel, what representations are multiplied by before release.
+        peaks: per released channel, the largest value, after that, which a byte of a release holds.
+        weights: as `weights.load_weights` takes it.
+        weights_fingerprint: of the parameters.
+        latency_ms: measured on one image; None where it was not.
+        latency_on: where that was measured, in words.
+        characterised: where the expectations come from: "settings" of the work directory, the
+            "selection" and number of "draws" of its cells, "margin_db" and "margin_ssim", and what
+            was "tested" on images that decided nothing.
+        sample: digests of the user's pictures that the planner saw; an audit leaves them out.
+    """
+
+    topology: Topology
+    selection: Selection
+    limits: Limits
+    expected: Expectation
+    image_size: int
+    class_names: tuple[str, ...]
+    scales: tuple[float, ...]
+    peaks: tuple[float, ...]
+    weights: str
+    weights_fingerprint: str
+    latency_ms: float | None
+    latency_on: str
+    characterised: Mapping[str, Any]
+    sample: tuple[str, ...]
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """What the local NN costs, in the units of `Limits`; latency where it was measured."""
+        return costs_of(self.topology, self.image_size) | (
+            {} if self.latency_ms is None else {"latency_ms": self.latency_ms}
+        )
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the characterisation behind the expectations, as its `config.json` has them."""
+        return self.characterised["settings"]
+
+    def check_weights(self, fingerprint: str, source: str) -> None:
+        """Raises UserError unless these are the weights that the plan was made with.
+
+        Args:
+            fingerprint: of the parameters.
+            source: what they were loaded from, for the message.
+        """
+        if fingerprint != self.weights_fingerprint:
+            raise UserError(
+                f"the weights {source} have fingerprint {fingerprint}, but the plan was made with "
+                f"{self.weights_fingerprint} (of {self.weights}), and its promises hold for those "
+                "alone; give them as --weights, or plan again with the others"
+            )
+
+
+def costs_of(topology: Topology, image_size: int) -> dict[str, float]:
+    """Returns limit -> what a topology costs, in the units of `Limits`, as `cost` counts it."""
+    cost = local_cost(topology, image_size)
+    return {
+        "local_mmacs": cost.macs / 1e6,
+        "storage_mib": cost.param_bytes / 2**20,
+        "release_kib": cost.release_bytes / 2**10,
+    }
+
+
+def is_number(value: Any) -> bool:
+    """Whether something is a finite number, and not a truth value."""
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and -math.inf < value < math.inf

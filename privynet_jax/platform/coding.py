@@ -1,0 +1,126 @@
+"""How features are stored: normalised per channel, then as float16, float32 or one byte.
+
+`extraction` encodes on the device, `features` reads rows that are decoded on the host.
+
+    coding = Coding("uint8", scales, peaks)
+    codes = coding.encode(x)  # x: float32 [..., C] as VGG16 gives it; codes: uint8 [..., C]
+    rows = coding.decoded(stored)  # an array of float16, like `stored` in all other respects
+
+A byte holds log(1 + x) in 254 steps up to the channel's peak. Post-ReLU values have heavy tails:
+steps of equal size would spend most codes on values that hardly occur. Zeros stay zeros.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.platform.shards import ShardedRows
+
+DTYPES = ("float16", "float32", "uint8")
+_LARGEST_CODE = 254
+_NOT_FINITE = 255
+# A byte reaches beyond the largest value of the calibration images by this factor, and at least
+# to this many times the root mean square.
+_PEAK_MARGIN = 3.0
+_LEAST_PEAK = 16.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Coding:
+    """The storage of one layer's features.
+
+    Attributes:
+        dtype: one of `DTYPES`.
+        scales: float32 [C], what each channel is multiplied by.
+        peaks: float32 [C], the largest normalised value that a byte can hold; larger ones are cut.
+    """
+
+    dtype: str
+    scales: np.ndarray
+    peaks: np.ndarray
+
+    def encode(self, features: jax.Array) -> jax.Array:
+        """Returns the stored form of float32 features [..., C]; see `all_finite`."""
+        normalised = features * self.scales
+        if self.dtype != "uint8":
+            return normalised.astype(self.dtype)
+        codes = jnp.round(jnp.log1p(normalised) * (_LARGEST_CODE / np.log1p(self.peaks)))
+        codes = jnp.minimum(codes, _LARGEST_CODE)
+        return jnp.where(jnp.isfinite(normalised), codes, _NOT_FINITE).astype(jnp.uint8)
+
+    def decoded(self, stored: ShardedRows) -> "ShardedRows | DecodedRows":
+        """Returns the rows as float16, or float32 where that is what is stored."""
+        return DecodedRows(stored, self.peaks) if self.dtype == "uint8" else stored
+
+
+class DecodedRows:
+    """Rows of bytes that become float16 representations as they are read."""
+
+    def __init__(self, stored: ShardedRows, peaks: np.ndarray) -> None:
+        """Wraps bytes [N, h, w, C] with peaks float32 [C] as in `Coding`."""
+        self._stored = stored
+        self.shape, self.dtype = stored.shape, np.dtype(np.float16)
+        codes = np.arange(_LARGEST_CODE + 1)[:, None] / _LARGEST_CODE
+        # What each code stands for, [255, C]: looking up is quicker than exponentials.
+        self._values = np.float16(np.expm1(codes * np.log1p(np.float64(peaks))))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns float16 [rows, h, w, C]."""
+        return _looked_up(self._stored[rows], self._values)
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows are decoded as they are read: an array of them is a copy")
+        return np.asarray(self[:], dtype)
+
+    def select(
+        self, rows: slice | np.ndarray, positions: np.ndarray
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields blocks of chosen channels as `ShardedRows.select` does, decoded."""
+        values = self._values[:, positions]
+        for where, codes in self._stored.select(rows, positions):
+            yield where, _looked_up(codes, values)
+
+
+def all_finite(stored: np.ndarray) -> bool:
+    """Whether all features were finite, by their stored form.
+
+    Asked on the host, of the largest value, because a device's reduction of everything to one
+    number takes longer on CPUs than storing it all.
+    """
+    if not stored.size:
+        return True
+    if stored.dtype == np.uint8:
+        return bool(stored.max() < _NOT_FINITE)
+    if stored.dtype == np.float16:  # whose comparisons NumPy emulates; as bits they are integers
+        return bool((stored.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    return bool(np.isfinite(stored).all())
+
+
+def checked_dtype(dtype: str) -> str:
+    """Returns it, or raises UserError unless it is one of `DTYPES`."""
+    if dtype not in DTYPES:
+        raise UserError(
+            f"features cannot be stored as {dtype!r}; allowed are {', '.join(DTYPES)}; "
+            "float16 is the usual choice"
+        )
+    return dtype
+
+
+def peaks_of(largest: np.ndarray) -> np.ndarray:
+    """Returns float32 peaks for the largest normalised values seen, float [C]."""
+    return np.float32(np.maximum(_PEAK_MARGIN * largest, _LEAST_PEAK))
+
+
+def _looked_up(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Replaces codes [..., C] by what a table [255, C] says of them."""
+    channels = values.shape[1]
+    places = codes.astype(np.int32) * channels + np.arange(channels, dtype=np.int32)
+    return values.reshape(-1).take(places)

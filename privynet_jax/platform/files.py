@@ -1,0 +1,211 @@
+"""Files that appear whole or not at all, so that a killed run never leaves half of one.
+
+`write_atomically` is for what must survive a power cut; `write_shared` for large files that carry
+their own checksum, in folders that several processes fill at once, local or in a bucket.
+
+    write_atomically(Path("config.json"), text)
+    write_shared(epath.Path("gs://bucket/shard.npy"), [header, rows, digest])
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privynet_jax.errors import UserError
+
+if TYPE_CHECKING:  # rooms that write small files start without it
+    from etils import epath
+
+# A temporary file older than this was left by somebody who is gone, whatever its name says.
+_LEAST_SECONDS = 600
+_ABANDONED_SECONDS = 24 * 3600
+# Tells this process from a killed one whose number it was given, as restarted containers do.
+_PROCESS = secrets.token_hex(4)
+_TEMPORARY = re.compile(r"\..+\.(?P<owner>\d+)\.(?P<process>[0-9a-f]{8})\.\w+")
+
+
+def write_atomically(path: Path, data: bytes | str, *, private: bool = False) -> None:
+    """Writes a file under a temporary name beside `path`, then renames it to `path`.
+
+    Args:
+        path: what to write; an existing file is replaced.
+        data: the whole content; text is written as UTF-8.
+        private: let nobody but the user read it.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o600 if private else 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def check_is_new(folder: Path) -> None:
+    """Raises UserError where something is in the way of a new folder."""
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; give a new folder, or delete that one first")
+
+
+def expanded(flag: str, path: str) -> Path:
+    """Returns the path that a flag names, with ~ for a home.
+
+    Raises:
+        UserError: it names an unknown home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"--{flag}={path} begins with an unknown home; give a path") from None
+
+
+def checked_file(flag: str, path: str) -> Path:
+    """Returns the file that a flag names, with ~ for a home, where one can be written.
+
+    Raises:
+        UserError: a folder is there, the folder that it should be in is not, or the path names an
+            unknown home.
+    """
+    file = expanded(flag, path)
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--{flag}={file} must be a file in a folder that exists; give such a file")
+    return file
+
+
+def is_remote(path: os.PathLike[str] | str) -> bool:
+    """Whether a path names a place in a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
+
+
+def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True) -> None:
+    """Writes a file whose readers verify its content, beside other processes that may do the same.
+
+    Locally it appears whole, by renaming. In a bucket it is written in place: most stores show an
+    object only once it is closed, and the others are why readers verify.
+
+    Args:
+        path: what to write.
+        chunks: bytes-like objects, in order.
+        replace: False keeps a file that is already there, and drops this one. A bucket cannot
+            promise that; the last writer wins there.
+    """
+    if is_remote(path):
+        with path.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        return
+    prefix = f".{path.name}.{socket.gethostname()}.{os.getpid()}.{_PROCESS}."
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            for chunk in chunks:
+                _write_all(file.fileno(), memoryview(chunk).cast("B"))
+        os.chmod(partial, 0o644)
+        if replace:
+            os.replace(partial, path)
+        else:
+            keep_first(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def keep_first(partial: os.PathLike[str] | str, path: os.PathLike[str]) -> None:
+    """Makes a whole local file appear at a path, unless another process was faster there."""
+    try:
+        os.link(partial, path)  # which, unlike renaming, never replaces a file
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        os.replace(partial, path)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes temporary files that killed processes left of `write_shared` in a local folder.
+
+    Those of processes that run, on this machine or on another one, stay for a day.
+    """
+    for partial in folder.glob(".*"):
+        found = _TEMPORARY.fullmatch(partial.name)
+        if found and _is_abandoned(partial, **found.groupdict()):
+            partial.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, content: memoryview) -> None:
+    while len(content):
+        content = content[os.write(descriptor, content) :]
+
+
+def _is_abandoned(partial: Path, owner: str, process: str) -> bool:
+    try:
+        age = time.time() - partial.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    is_here = partial.name.endswith(f".{socket.gethostname()}.{owner}.{process}{partial.suffix}")
+    if age > _ABANDONED_SECONDS or not is_here:
+        return age > _ABANDONED_SECONDS
+    if age < _LEAST_SECONDS:
+        # Containers may share a host's name and number their processes alike: it may be alive.
+        return False
+    if int(owner) == os.getpid():
+        return process != _PROCESS
+    return not _runs(int(owner))
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
+
+
+_LONGEST_REASON = 300  # some libraries quote whole specifications
+
+
+@contextlib.contextmanager
+def damaged_if(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turns a format library's errors into one line that says which file is damaged.
+
+    Args:
+        path: the file.
+        kind: what it was taken for.
+        errors: the library's exceptions; others, and UserError, pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except errors as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
+        raise UserError(f"{path} is no readable {kind}: {reason}; fetch or save it again") from None
+
+
+FETCH_ANEW = "delete the file and run again to fetch it anew"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the hexadecimal sha256 of a file, read in bounded memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_sha256(path: Path, expected: str, remedy: str = FETCH_ANEW) -> None:
+    """Raises UserError, which ends in the remedy, unless the file has the expected sha256."""
+    found = sha256_of(path)
+    if found != expected:
+        raise UserError(f"{path} is damaged: expected sha256 {expected}, found {found}; {remedy}")

@@ -1,0 +1,289 @@
+"""One array on disk as shards: files of consecutive rows, each of which proves its own content.
+
+A shard is a .npy file followed by a sha256 over whose array it belongs to, its name, and all its
+bytes: a damaged file, or a sound one in another's place, is noticed. `cache` decides which shards
+there are and computes them. Rows are read into fresh arrays, not mapped, because mapped pages count
+as resident memory; what is resident is what was asked for. NumPy only.
+
+    folder = ShardFolder(epath.Path("cache/abc"), identity="...")
+    shard = folder.write("test-00000.npy", array)
+    rows = ShardedRows([shard], len(array), array.shape, array.dtype)
+    rows[np.array([3, 0])]
+"""
+
+import errno
+import functools
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from privynet_jax.platform.files import is_remote, remove_abandoned, write_shared
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_CHUNK_BYTES = 2**20
+# Rows are picked apart in blocks that stay in a core's own cache.
+_BLOCK_BYTES = 2**18
+# Well below the descriptors that a process may have, which is 256 on some systems.
+_MOST_OPEN_FILES = 100
+
+
+class DamagedShardError(Exception):
+    """A shard's file is not what was written; the message says in what way."""
+
+
+class Shard(NamedTuple):
+    """A verified shard: the local file that holds it, and where in it the rows begin."""
+
+    path: str
+    offset: int
+
+
+class ShardFolder:
+    """The shards of one identity, in a local folder or in a bucket.
+
+    Shards of a bucket are copied, while they are verified or written, to a local scratch folder,
+    and read from there.
+    """
+
+    def __init__(self, folder: epath.Path, identity: str, scratch: Path | None = None) -> None:
+        """Names a place; makes the folder, and removes what killed processes left in it.
+
+        Args:
+            folder: where the shards are.
+            identity: of the array, in one line; a shard written under another passes for none.
+            scratch: an existing local folder of this process alone; required for a bucket.
+        """
+        self._folder, self._identity, self._scratch = folder, identity, scratch
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_remote(folder):
+            remove_abandoned(Path(folder))
+
+    def path(self, name: str) -> epath.Path:
+        """Returns where the shard of a name is, or would be."""
+        return self._folder / name
+
+    def find(self, name: str, shape: Sequence[int], dtype: np.typing.DTypeLike) -> Shard | None:
+        """Returns the shard of a name after verifying all of it, or None if there is none.
+
+        Raises:
+            DamagedShardError: it is damaged, cannot be read, or is another array's.
+            OSError: the scratch folder is full.
+        """
+        path = self.path(name)
+        header = _header(shape, dtype)
+        try:
+            with path.open("rb") as file:
+                if not is_remote(path):
+                    self._verify(file, name, header, shape, dtype)
+                    return Shard(os.fspath(path), len(header))
+                with open(self._local(name), "wb") as copy:
+                    self._verify(file, name, header, shape, dtype, copy)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.ENOSPC:  # the scratch folder's fault, not the shard's
+                raise
+            raise DamagedShardError(f"cannot be read: {error}") from None
+        return Shard(os.fspath(self._local(name)), len(header))
+
+    def write(self, name: str, rows: np.ndarray) -> Shard:
+        """Writes a shard, replacing what was there.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        header = _header(rows.shape, rows.dtype)
+        content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        digest = self._digest(name)
+        digest.update(header)
+        digest.update(content)
+        places = [self.path(name)]
+        if is_remote(self._folder):
+            places.append(self._local(name))
+        for place in places:
+            write_shared(place, [header, content, digest.digest()])
+        return Shard(os.fspath(places[-1]), len(header))
+
+    def _local(self, name: str) -> epath.Path:
+        if self._scratch is None:
+            raise ValueError(f"{self._folder} is a bucket and needs a scratch folder")
+        return epath.Path(self._scratch) / name
+
+    def _digest(self, name: str) -> Any:
+        return hashlib.sha256(f"{self._identity}\n{name}\n".encode())
+
+    def _verify(
+        self,
+        file: Any,
+        name: str,
+        header: bytes,
+        shape: Sequence[int],
+        dtype: np.typing.DTypeLike,
+        copy: Any = None,
+    ) -> None:
+        """Reads a whole file in bounded memory; copies its content if asked to."""
+        size = len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        digest, seen = self._digest(name), 0
+        while chunk := file.read(min(_CHUNK_BYTES, size - seen)):
+            if not seen and not chunk.startswith(header[: len(chunk)]):
+                raise DamagedShardError("does not begin with the expected header")
+            digest.update(chunk)
+            seen += len(chunk)
+            if copy:
+                copy.write(chunk)
+        end = file.read(_DIGEST_BYTES + 1)
+        if seen + len(end) < size + _DIGEST_BYTES:
+            raise DamagedShardError(f"ends after {seen + len(end)} of {size + _DIGEST_BYTES} bytes")
+        if end != digest.digest():
+            raise DamagedShardError("does not match its checksum")
+
+
+class ShardedRows:
+    """An array [N, ...] read row by row from verified shards; like an array in what it answers.
+
+    Attributes:
+        shape: of the whole array.
+        dtype: of the stored values.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        rows_per_shard: int,
+        shape: Sequence[int],
+        dtype: np.typing.DTypeLike,
+        opener: "Opener | None" = None,
+        keep: Any = None,
+    ) -> None:
+        """Opens nothing yet.
+
+        Args:
+            shards: in the order of rows.
+            rows_per_shard: rows in each but the last.
+            shape: of the whole array.
+            dtype: of the stored values.
+            opener: `opener_of_files()`, shared by all arrays that are in use together.
+            keep: anything that must live as long, such as the scratch folder.
+        """
+        self.shape, self.dtype = tuple(map(int, shape)), np.dtype(dtype)
+        self._shards, self._rows_per_shard, self._keep = shards, rows_per_shard, keep
+        self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self._held: np.ndarray | None = None
+        self._open = opener_of_files() if opener is None else opener
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the whole array."""
+        return self.shape[0] * self._row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row."""
+        return self._row_bytes
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns a fresh array of a slice, or of rows by number (integers, one axis)."""
+        return self._read(self._numbers(rows))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("rows are read from files: an array of them is always a copy")
+        return np.asarray(self[:], dtype)
+
+    def select(
+        self, rows: slice | np.ndarray, positions: np.ndarray
+    ) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yields (where, values) blocks of chosen entries of the last axis, of chosen rows.
+
+        Put together, the blocks are `self[rows][..., positions]`, which would pass much more memory
+        through the processor's caches.
+        """
+        numbers = self._numbers(rows)
+        step = max(1, _BLOCK_BYTES // max(1, self._row_bytes))
+        for start in range(0, len(numbers), step):
+            block = self._read(numbers[start : start + step])
+            yield slice(start, start + len(block)), block.take(positions, axis=-1)
+
+    def hold(self) -> None:
+        """Reads everything into memory, once, from which rows are taken from then on."""
+        self._held = self[:]
+
+    def _numbers(self, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(len(self)))
+        numbers = np.asarray(rows)
+        if numbers.ndim != 1 or (numbers.size and not np.issubdtype(numbers.dtype, np.integer)):
+            raise TypeError(f"Expected a slice or a vector of integers, got {rows!r}")
+        numbers = np.where(numbers < 0, numbers + len(self), numbers).astype(np.int64)
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"Expected row numbers below {len(self)}, got {rows!r}")
+        return numbers
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        if self._held is not None:
+            return self._held.take(numbers, axis=0)
+        rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        if not rows.size:
+            return rows
+        buffer = rows.reshape(-1).view(np.uint8).data
+        shards, places = np.divmod(numbers, self._rows_per_shard)
+        # Rows that follow one another in one file are read at once.
+        cuts = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(shards) != 0)) + 1
+        starts = np.concatenate([[0], cuts])
+        ends = (self._row_bytes * np.append(cuts, len(numbers))).tolist()
+        begin = 0
+        # Plain integers from here on: with small rows, this loop is what reading costs.
+        for end, shard, place in zip(
+            ends, shards[starts].tolist(), (self._row_bytes * places[starts]).tolist(), strict=True
+        ):
+            path, offset = self._shards[shard]
+            self._open(path).read_into(buffer[begin:end], offset + place)
+            begin = end
+        return rows
+
+
+class _OpenFile:
+    """A file that closes when nobody, in any thread, uses it any more."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._descriptor = path, None
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # At the interpreter's end modules are emptied first, so the function is held here.
+        if self._descriptor is not None:
+            close(self._descriptor)
+
+    def read_into(self, target: memoryview, offset: int) -> None:
+        missing = len(target)
+        while missing:
+            # The system may give less than was asked for, 2 GiB at most.
+            count = os.preadv(self._descriptor, [target[-missing:]], offset)
+            if not count:
+                raise OSError(f"{self._path} was cut off while it was in use; run again")
+            missing, offset = missing - count, offset + count
+
+
+Opener = Callable[[str], _OpenFile]
+
+
+def opener_of_files() -> Opener:
+    """Returns what opens files by path and keeps the latest of them open, up to a limit."""
+    return functools.lru_cache(_MOST_OPEN_FILES)(_OpenFile)
+
+
+def _header(shape: Sequence[int], dtype: np.typing.DTypeLike) -> bytes:
+    file = io.BytesIO()
+    sizes = tuple(map(int, shape))
+    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": sizes}
+    np.lib.format.write_array_header_1_0(file, description)
+    return file.getvalue()

@@ -1,0 +1,1 @@
+"""What was measured: cells, their rows on disk, statistics and tables."""

@@ -1,0 +1,187 @@
+"""What characterising one cell gave: one frozen row, and the rows of its attacks.
+
+`characterisation` fills them, `store` keeps them, `tables` and `planner` read them. No JAX here.
+
+    result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.results.statistics import Distribution, summarise
+
+# The attacker owns pairs of auxiliary images and their representations, channel by channel, and
+# knows neither the network nor which of its channels they are.
+PAIRS = "pairs"
+# The attacker that trains nothing.
+CLOSED_FORM = "linear"
+# A squared error that still falls by more than this, 0.2 dB, belongs to an unfinished training.
+CONVERGED_PERCENT = 5.0
+_METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """How well one attacker rebuilds the test images of one cell, which it never saw.
+
+    Attributes:
+        attacker: its name.
+        knowledge: what it has besides the representations under attack, such as `PAIRS`.
+        psnr_db: over test images, peak 1.0.
+        ssim: over test images.
+        validation_psnr_db: over validation images, for planning.
+        validation_ssim: likewise.
+        falling_percent: by how much its loss still fell at the end of training
+            (`curve.falling_percent`); 0 for closed forms; None where it was not trained for this
+            cell alone.
+    """
+
+    attacker: str
+    knowledge: str
+    psnr_db: Distribution
+    ssim: Distribution
+    validation_psnr_db: Distribution
+    validation_ssim: Distribution
+    falling_percent: float | None = None
+
+    @classmethod
+    def of_images(
+        cls,
+        attacker: str,
+        by_part: Mapping[str, Mapping[str, np.ndarray]],
+        knowledge: str = PAIRS,
+        falling_percent: float | None = None,
+    ) -> "AttackResult":
+        """Summarises an attack.
+
+        Args:
+            attacker: its name.
+            knowledge: what it has besides the representations under attack.
+            by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
+            falling_percent: of its training, if there was one.
+        """
+        return cls(
+            attacker=attacker,
+            knowledge=knowledge,
+            psnr_db=summarise(by_part["test"]["psnr_db"]),
+            ssim=summarise(by_part["test"]["ssim"]),
+            validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
+            validation_ssim=summarise(by_part["validation"]["ssim"]),
+            falling_percent=falling_percent,
+        )
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "AttackResult":
+        """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else."""
+        distributions = {metric: Distribution.from_json(entry[metric]) for metric in _METRICS}
+        return cls(**{**entry, **distributions})
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether its training had come to an end; None where that is not known.
+
+        Falling learning rates make losses fall too, so this rather says no than yes.
+        """
+        return None if self.falling_percent is None else self.falling_percent <= CONVERGED_PERCENT
+
+    def training_columns(self) -> dict[str, float | bool | str]:
+        """Returns the columns on how far training had come, empty where that is not known."""
+        known = self.falling_percent is not None
+        return {
+            "falling_percent": self.falling_percent if known else "",
+            "converged": self.converged if known else "",
+        }
+
+    def columns(self) -> dict[str, float | str]:
+        """Returns the flat columns that every table uses."""
+        columns: dict[str, float | str] = {}
+        for metric in _METRICS:
+            for statistic, value in dataclasses.asdict(getattr(self, metric)).items():
+                columns[f"{metric}_{statistic}"] = value
+        return {**columns, "attacker": self.attacker, "knowledge": self.knowledge}
+
+
+@dataclasses.dataclass(frozen=True)
+class CellResult:
+    """What characterising one topology gave.
+
+    Attributes:
+        name: the cell's name.
+        num_layers: local convolution layers.
+        layer: VGG16's name of the last one.
+        depth: released channels.
+        selection: how the channels were found that the draw was made from.
+        draw: which random draw of channels.
+        channels: their indices.
+        accuracy: of the cloud NN on test images, in [0, 1].
+        validation_accuracy: the same on validation images, for planning.
+        attacks: one entry per attacker.
+        cost: the local NN's cost, by column: local_macs, local_param_bytes,
+            local_activation_bytes (peak), release_bytes; per image where that applies.
+        environment: version of JAX and kind of device that computed it.
+        train_seconds: wall-clock seconds of the cell's group (compilation, training, evaluation),
+            shared equally among its cells.
+    """
+
+    name: str
+    num_layers: int
+    layer: str
+    depth: int
+    selection: str
+    draw: int
+    channels: tuple[int, ...]
+    accuracy: float
+    validation_accuracy: float
+    attacks: tuple[AttackResult, ...]
+    cost: Mapping[str, int]
+    environment: str
+    train_seconds: float
+
+    @property
+    def strongest(self) -> AttackResult:
+        """The attacker with the highest mean PSNR: the cell's privacy loss is its."""
+        return max(self.attacks, key=lambda attack: attack.psnr_db.mean)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the columns that say which cell this is, spelled alike in all tables."""
+        return {
+            "num_layers": self.num_layers,
+            "layer": self.layer,
+            "depth": self.depth,
+            "selection": self.selection,
+            "draw": self.draw,
+            "channels": " ".join(map(str, self.channels)),
+        }
+
+    def _privacy_loss(self) -> dict[str, Any]:
+        """The worst of all attackers, column by column; `attacker` is the strongest by mean PSNR.
+
+        The attacker with the best mean may still be beaten on one image, or in SSIM.
+        """
+        columns = [attack.columns() for attack in self.attacks]
+        worst = self.strongest.columns()
+        numbers = [name for name, value in worst.items() if not isinstance(value, str)]
+        return {**worst, **{name: max(c[name] for c in columns) for name in numbers}}
+
+    def row(self) -> dict[str, Any]:
+        """Returns the cell's row of `results.csv`."""
+        return {
+            **self.identity(),
+            "accuracy": self.accuracy,
+            "validation_accuracy": self.validation_accuracy,
+            **self._privacy_loss(),
+            **self.strongest.training_columns(),
+            **self.cost,
+            "environment": self.environment,
+            "train_seconds": round(self.train_seconds, 3),
+        }
+
+    def attack_rows(self) -> list[dict[str, Any]]:
+        """Returns the cell's rows of `attacks.csv`, one per attacker."""
+        return [
+            {**self.identity(), **attack.columns(), **attack.training_columns()}
+            for attack in self.attacks
+        ]

@@ -1,0 +1,172 @@
+"""The cells of a grid: which topologies are characterised, and the key that each one owns.
+
+Everything random about a cell (its channels, initial parameters, mini-batches) comes from its own
+key, so a cell's numbers depend neither on the cells beside it nor on what ran before.
+
+    cells = grid_cells(layers=(2, 4), depths=(8, 32), draws=2, seed=0)
+    cells[0].name  # "m02_d008_r00"
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from privynet_jax.backbone.topology import (
+    CONV_LAYERS,
+    RANDOM,
+    ChannelPool,
+    Topology,
+    checked_num_layers,
+)
+from privynet_jax.errors import UserError
+
+# (selection, number of layers, depth) -> what draws are made from.
+Candidates = Mapping[tuple[str, int, int], ChannelPool]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One topology of the grid.
+
+    Attributes:
+        topology: the local NN.
+        draw: which of the random draws of channels at this number of layers and depth, from 0.
+        selection: by which method the channels were found that the draw was made from.
+    """
+
+    topology: Topology
+    draw: int
+    selection: str = RANDOM
+
+    @property
+    def name(self) -> str:
+        """A file name that sorts like (layers, depth, selection, draw), up to draw 99."""
+        topology = self.topology
+        method = "" if self.selection == RANDOM else f"_{self.selection}"
+        return f"m{topology.num_layers:02d}_d{topology.depth:03d}{method}_r{self.draw:02d}"
+
+
+def grid_cells(
+    layers: Sequence[int],
+    depths: Sequence[int],
+    draws: int,
+    seed: int,
+    selections: Sequence[str] = (RANDOM,),
+    candidates: Candidates | None = None,
+) -> tuple[Cell, ...]:
+    """Returns the cells of all combinations, ordered by layers, depth, selection and draw.
+
+    Draws of one number differ between selections in their channels alone: everything else that is
+    random in training is the same, so that selections are compared like with like.
+
+    Args:
+        layers: numbers of local convolution layers, each 1 to 13.
+        depths: numbers of released channels, each at most the layer's width.
+        draws: random draws of channels per (layers, depth), at least 1.
+        seed: a cell's channels depend on this, on its own (layers, depth, draw) and on the
+            candidates alone.
+        selections: methods whose candidates are drawn from.
+        candidates: of every selection but `RANDOM`. Where one has none, its draws are made from all
+            channels: names and numbers of cells are right then, channels are not.
+
+    Raises:
+        UserError: an argument is empty, out of range or given twice.
+    """
+    check_values("layers", layers)
+    check_values("depths", depths)
+    check_values("selections", selections)
+    if draws < 1:
+        raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
+    for num_layers in layers:
+        checked_num_layers(num_layers)
+        for depth in depths:
+            _check_depth(num_layers, depth)
+    found = candidates or {}
+    return tuple(
+        Cell(
+            Topology(m, draw_channels(m, depth, draw, seed, found.get((selection, m, depth)))),
+            draw,
+            selection,
+        )
+        for m in sorted(layers)
+        for depth in sorted(depths)
+        for selection in selections
+        for draw in range(draws)
+    )
+
+
+def draw_channels(
+    num_layers: int, depth: int, draw: int, seed: int, pool: ChannelPool | None = None
+) -> tuple[int, ...]:
+    """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
+
+    For characterising only: anybody can repeat this draw. Channels that are to be a secret need
+    randomness that nobody else has (`secret_draw.draw_secretly`).
+
+    Args:
+        num_layers: which layer.
+        depth: how many channels.
+        draw: which draw, from 0.
+        seed: of the grid.
+        pool: what to draw from; None means all channels of the layer.
+    """
+    key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
+    width = CONV_LAYERS[num_layers - 1].out_channels
+    core, candidates = pool or ChannelPool((), tuple(range(width)))
+    drawn = jax.random.choice(key, np.asarray(candidates), (depth - len(core),), replace=False)
+    return tuple(sorted((*core, *map(int, drawn))))
+
+
+def training_key(cell: Cell, seed: int) -> jax.Array:
+    """Returns the key from which everything random in this cell's training is derived."""
+    topology = cell.topology
+    return jax.random.fold_in(draw_key(topology.num_layers, topology.depth, cell.draw, seed), 1)
+
+
+def reference_key(seed: int) -> jax.Array:
+    """Returns the key of the reference without a split, as if it were a cell with no layers."""
+    return jax.random.fold_in(draw_key(0, 0, 0, seed), 1)
+
+
+def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
+    """Raises UserError where there is no value, or one is given twice.
+
+    Args:
+        what: the values are called in the error.
+        values: that somebody gave.
+    """
+    if not values:
+        raise UserError(f"{what} is empty; give at least one, separated by commas")
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise UserError(f"{what} repeats {repeated}; give each once")
+
+
+def draw_key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+    """Returns the key of all that is random about one draw of channels."""
+    key = jax.random.key(seed)
+    for part in (num_layers, depth, draw):
+        key = jax.random.fold_in(key, part)
+    return key
+
+
+def _check_depth(num_layers: int, depth: int) -> None:
+    layer = CONV_LAYERS[num_layers - 1]
+    if not 1 <= depth <= layer.out_channels:
+        raise UserError(
+            f"depth {depth} at layer {num_layers} ({layer.name}); allowed are 1 to "
+            f"{layer.out_channels} channels there; use smaller depths or deeper layers"
+        )
+
+
+def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:
+    """Yields (number of layers, its cells), layers ascending."""
+
+    def num_layers(cell: Cell) -> int:
+        return cell.topology.num_layers
+
+    for layer, mine in itertools.groupby(sorted(cells, key=num_layers), key=num_layers):
+        yield layer, list(mine)

@@ -1,0 +1,134 @@
+"""Results over random draws, summarised per (layers, depth) for people to read.
+
+`results` gives one result per cell; `experiments` print the table and draw the summaries.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.results.cell_results import CLOSED_FORM, CONVERGED_PERCENT, CellResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Mean, least and greatest of one number over the draws of channels."""
+
+    mean: float
+    least: float
+    greatest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawSummary:
+    """The cells of one (layers, depth, selection), which differ in the drawn channels only.
+
+    Attributes:
+        cells: their results.
+        accuracy: over draws, in [0, 1].
+        psnr_db: over draws, of the mean over images.
+        psnr_db_p95: over draws, of the 95th percentile over images.
+        ssim: over draws, of the mean over images.
+    """
+
+    cells: tuple[CellResult, ...]
+    accuracy: Spread
+    psnr_db: Spread
+    psnr_db_p95: Spread
+    ssim: Spread
+
+
+def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
+    """Returns one summary per (layers, depth, selection), in ascending order."""
+
+    def spread(name: str, rows: Sequence[Mapping[str, Any]]) -> Spread:
+        return _spread([row[name] for row in rows])
+
+    def shape(result: CellResult) -> tuple[int, int, str]:
+        return result.num_layers, result.depth, result.selection
+
+    summaries = []
+    for _, group in itertools.groupby(sorted(results, key=shape), key=shape):
+        cells = tuple(group)
+        rows = [cell.row() for cell in cells]
+        summaries.append(
+            DrawSummary(
+                cells=cells,
+                accuracy=spread("accuracy", rows),
+                psnr_db=spread("psnr_db_mean", rows),
+                psnr_db_p95=spread("psnr_db_p95", rows),
+                ssim=spread("ssim_mean", rows),
+            )
+        )
+    return summaries
+
+
+def summary_table(
+    results: Sequence[CellResult], references: Sequence[Mapping[str, str]] = ()
+) -> str:
+    """Returns a text table with a row per `over_draws`: means, and ranges over draws.
+
+    Args:
+        results: of all cells.
+        references: rows of `reference.csv`, which become the table's last lines.
+    """
+    header = (
+        "layers   depth  selection  draws  accuracy %         PSNR dB            p95 dB  SSIM   "
+        "attacker  local MMACs  released KiB"
+    )
+    lines = [header, "-" * len(header)]
+    for summary in over_draws(results):
+        first = summary.cells[0]
+        names = "/".join(sorted({cell.strongest.attacker for cell in summary.cells}))
+        lines.append(
+            f"{first.num_layers:2d} {first.layer:<7} {first.depth:3d}  {first.selection:<9}  "
+            f"{len(summary.cells):5d}  "
+            f"{_ranged(summary.accuracy, 100):<17}  {_ranged(summary.psnr_db):<17}  "
+            f"{summary.psnr_db_p95.mean:6.1f}  {summary.ssim.mean:5.2f}  {names:<8}  "
+            f"{first.cost['local_macs'] / 1e6:11.1f}  {first.cost['release_bytes'] / 1024:12.1f}"
+        )
+    return "\n".join([*lines, *(_reference_line(row) for row in references)])
+
+
+def convergence_note(results: Sequence[CellResult]) -> str:
+    """Says of how many cells the privacy loss comes from an attacker who was still improving."""
+    trained = [r.strongest for r in results if r.strongest.attacker != CLOSED_FORM]
+    if not trained:
+        return (
+            f"The strongest attackers of all {len(results)} cells are closed forms, which have no "
+            "training to finish."
+        )
+    known = [attack for attack in trained if attack.converged is not None]
+    if not known:
+        return "Whether the strongest attackers had converged was not recorded."
+    falling = [attack.falling_percent for attack in known if not attack.converged]
+    if not falling:
+        return f"The strongest attackers of all {len(results)} cells had converged."
+    return (
+        f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
+        f"error still fell by {min(falling):.0f} to {max(falling):.0f} % in the last fifth of its "
+        f"training, where {CONVERGED_PERCENT:g} % counts as converged): privacy loss there is a "
+        "lower estimate, and more steps find more."
+    )
+
+
+def _reference_line(row: Mapping[str, str]) -> str:
+    accuracy, psnr = (row[name] for name in ("accuracy", "psnr_db_mean"))
+    title = row["reference"].replace("_", " ")
+    parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
+    parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
+    return f"for comparison, {title}: {', '.join(parts)}"
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    least, greatest = min(values), max(values)
+    # Rounding can put the mean of equal values just outside them.
+    return Spread(min(max(float(np.mean(values)), least), greatest), least, greatest)
+
+
+def _ranged(spread: Spread, factor: float = 1.0) -> str:
+    mean, least, greatest = (factor * v for v in (spread.mean, spread.least, spread.greatest))
+    return f"{mean:4.1f} ({least:.1f}-{greatest:.1f})"

@@ -1,0 +1,325 @@
+"""The work directory: settings, one file per finished cell, and tables made from them.
+
+It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
+`cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
+`test_pictures.npz` (what is known of the test images before any attack), and the tables. Several
+processes may fill one work directory, also on different machines: each cell is written by one of
+them, the tables by all. `characterisation` fills it; `results` says what a cell's result is. No JAX
+here.
+
+    store = ResultStore.open(Path("runs/first"), config)
+    store.save(result, arrays)
+    store.write_tables(names)
+
+`planner`'s command reads one that is finished, and changes nothing in it:
+
+    store, config = ResultStore.existing(Path("runs/first"))
+    results = store.grid_results(config)
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.backbone.topology import ChannelPool, Topology
+from privynet_jax.errors import UserError
+from privynet_jax.platform.files import keep_first, write_atomically
+from privynet_jax.platform.resuming import check_same_settings
+from privynet_jax.results.cell_results import AttackResult, CellResult
+from privynet_jax.results.text_tables import as_csv
+
+# What reading a damaged archive of arrays may raise.
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_TEST_PICTURES = "test_pictures.npz"
+# What `existing` promises of the settings; an older version may have kept less of them.
+_GRID = ("layers", "depths")
+_NEEDED = {
+    **dict.fromkeys((*_GRID, "selections"), list),
+    **dict.fromkeys(("draws", "image_size", "seed"), int),
+    **dict.fromkeys(("dataset", "mode", "weights_fingerprint"), str),
+    **dict.fromkeys(("cloud", "attacker"), dict),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultStore:
+    """A work directory whose settings were checked; made by `ResultStore.open`."""
+
+    workdir: Path
+    # Results read before: the tables are written after every cell, and need all of them.
+    _loaded: dict[str, CellResult] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @classmethod
+    def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
+        """Opens a work directory, creating it when new.
+
+        Args:
+            workdir: the folder.
+            config: JSON-able settings that decide the numbers.
+
+        Raises:
+            UserError: the folder was made with other settings, or its `config.json` is damaged.
+        """
+        path = workdir / "config.json"
+        wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
+        if not path.exists():
+            _check_empty(workdir, path)
+            workdir.mkdir(parents=True, exist_ok=True)
+            _write_unless_there(path, json.dumps(wanted, indent=2) + "\n")
+        # Also when it was not there: another process may have been faster, with other settings.
+        remedy = "restore it, or give a new folder as --workdir"
+        found, otherwise = _read_json(path, remedy), "or a new folder as --workdir"
+        check_same_settings(f"{workdir} was made", found, wanted, otherwise)
+        (workdir / "cells").mkdir(exist_ok=True)
+        return cls(workdir)
+
+    @classmethod
+    def existing(cls, workdir: Path) -> tuple["ResultStore", dict[str, Any]]:
+        """Opens a work directory to read it, and returns it with its settings; writes nothing.
+
+        Args:
+            workdir: the folder of a characterisation.
+
+        Raises:
+            UserError: it is no work directory, or `config.json` is damaged or of another version.
+        """
+        path = workdir / "config.json"
+        if not path.is_file():
+            raise UserError(
+                f"{workdir} is no work directory: it has no config.json; give the --workdir of a "
+                "finished experiments.characterize"
+            )
+        config = _read_json(path, "restore it, or characterise again in a new folder")
+        wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
+        wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
+        wrong += ["selections"] if config.get("selections") == [] else []
+        if wrong:
+            raise UserError(
+                f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "
+                "version of privynet_jax made it; characterise again in a new folder"
+            )
+        return cls(workdir), config
+
+    def grid_results(self, config: Mapping[str, Any]) -> list[CellResult]:
+        """Returns the results of a finished grid, by layers, depth and draw; writes nothing.
+
+        Args:
+            config: the settings, as `existing` returns them; they say which cells there should be.
+
+        Raises:
+            UserError: cells are missing, damaged or of another version.
+        """
+        names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
+        found = {}
+        for name in filter(self.has, names):
+            result = self._of_this_version(name)
+            found[result.num_layers, result.depth, result.selection, result.draw] = result
+        axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
+        wanted = list(itertools.product(*axes, range(config["draws"])))
+        if missing := [cell for cell in wanted if cell not in found]:
+            layers, depth, selection, draw = missing[0]
+            raise UserError(
+                f"{self.workdir} is not finished: {len(missing)} of {len(wanted)} cells are "
+                f"missing, the first with {layers} layers, depth {depth}, selection {selection}, "
+                f"draw {draw}; "
+                "run its experiments.characterize command again, which does what is missing"
+            )
+        return [found[cell] for cell in wanted]
+
+    def save(self, result: CellResult, arrays: Mapping[str, np.ndarray]) -> None:
+        """Writes one finished cell: per-image and example arrays first, then the result."""
+        _write_arrays(self._path(result.name, "npz"), arrays)
+        content = json.dumps(dataclasses.asdict(result), indent=1)
+        write_atomically(self._path(result.name, "json"), content)
+        self._loaded.pop(result.name, None)
+
+    def has(self, name: str) -> bool:
+        """Whether a cell of this name is finished."""
+        return self._path(name, "json").exists() and self._path(name, "npz").exists()
+
+    def load(self, name: str) -> CellResult:
+        """Returns a finished cell.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._path(name, "json")
+        content = _read_json(path)
+        try:
+            attacks = tuple(AttackResult.from_json(entry) for entry in content.pop("attacks"))
+            if not attacks:
+                raise KeyError("attacks")
+            channels = tuple(content.pop("channels"))
+            return CellResult(**content, channels=channels, attacks=attacks)
+        except (KeyError, TypeError, AttributeError):
+            raise _damaged(path) from None
+
+    def load_arrays(self, name: str) -> dict[str, np.ndarray]:
+        """Returns the arrays that were saved with a cell."""
+        return _read_arrays(self._path(name, "npz"), _MAKE_ANEW)
+
+    def has_test_pictures(self) -> bool:
+        """Whether `save_test_pictures` was called; not in a work directory of earlier versions."""
+        return (self.workdir / _TEST_PICTURES).exists()
+
+    def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keeps what is known of the test images before any attack (`risk_tables`)."""
+        _write_arrays(self.workdir / _TEST_PICTURES, arrays)
+
+    def load_test_pictures(self) -> dict[str, np.ndarray]:
+        """Returns what `save_test_pictures` kept.
+
+        Raises:
+            UserError: it is missing, as in a work directory of an earlier version, or damaged.
+        """
+        return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
+
+    def save_candidates(
+        self, selection: str, num_layers: int, depth: int, pool: ChannelPool
+    ) -> None:
+        """Keeps what a selection draws from."""
+        path = self._candidates(selection, num_layers, depth)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, json.dumps(pool._asdict()) + "\n")
+
+    def load_candidates(self, selection: str, num_layers: int, depth: int) -> ChannelPool | None:
+        """Returns what `save_candidates` kept, or None where nothing was.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self._candidates(selection, num_layers, depth)
+        if not path.exists():
+            return None
+        try:
+            pool = ChannelPool(**{k: tuple(v) for k, v in _read_json(path).items()})
+            # A topology knows which channels there are, and that each may be given once.
+            Topology(num_layers, pool.core + pool.candidates)
+            if len(pool.core) > depth or len(pool.core + pool.candidates) < depth:
+                raise ValueError("too many channels, or too few")
+            return pool
+        except (TypeError, ValueError, UserError):
+            raise _damaged(path) from None
+
+    def write_tables(self, names: Sequence[str]) -> list[CellResult]:
+        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
+
+        What other processes finish while it writes is written too: whoever writes last leaves
+        complete tables, even if it began before somebody else's last cell.
+        """
+        written: list[str] | None = None
+        while (finished := [name for name in names if self.has(name)]) != written:
+            results = [self._load_once(name) for name in finished]
+            self.write_csv("results.csv", [result.row() for result in results])
+            attacks = [row for result in results for row in result.attack_rows()]
+            self.write_csv("attacks.csv", attacks)
+            written = finished
+        return results
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table was written."""
+        return (self.workdir / name).exists()
+
+    def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a table atomically; nothing where there are no rows."""
+        if rows:
+            write_atomically(self.workdir / name, as_csv(rows))
+
+    def read_csv(self, name: str) -> list[dict[str, str]]:
+        """Returns a table's rows as text by column."""
+        path = self.workdir / name
+        if not path.exists():
+            raise _damaged(path)
+        try:
+            return list(csv.DictReader(path.read_text().splitlines()))
+        except UnicodeDecodeError:
+            raise _damaged(path) from None
+
+    def _load_once(self, name: str) -> CellResult:
+        if name not in self._loaded:
+            self._loaded[name] = self.load(name)
+        return self._loaded[name]
+
+    def _candidates(self, selection: str, num_layers: int, depth: int) -> Path:
+        return self.workdir / "candidates" / f"{selection}_m{num_layers:02d}_d{depth:03d}.json"
+
+    def _of_this_version(self, name: str) -> CellResult:
+        path = self._path(name, "json")
+        _read_json(path, _CONTINUE)
+        try:
+            return self.load(name)
+        except UserError:
+            raise UserError(
+                f"{path} lacks figures: it is damaged, or another version of privynet_jax made it; "
+                "characterise again in a new folder"
+            ) from None
+
+    def _path(self, name: str, suffix: str) -> Path:
+        return self.workdir / "cells" / f"{name}.{suffix}"
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return bool(values) and all(type(value) is int for value in values)
+
+
+def _check_empty(workdir: Path, config: Path) -> None:
+    # Hidden files do not count: a run killed in its first moment may leave one.
+    content = workdir.is_dir() and any(not file.name.startswith(".") for file in workdir.iterdir())
+    # Another process may have made the folder a work directory since this one looked.
+    if content and not config.exists():
+        raise UserError(
+            f"{workdir} is not empty and has no config.json, so it is no work directory; "
+            "give a new folder as --workdir"
+        )
+
+
+def _write_unless_there(path: Path, content: str) -> None:
+    """Writes a whole file, of several processes only the first."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        partial = Path(folder) / path.name
+        write_atomically(partial, content)
+        keep_first(partial, path)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path) as arrays:  # allow_pickle stays off
+            return dict(arrays)
+    except _DAMAGE:
+        raise _damaged(path, remedy) from None
+
+
+_MAKE_ANEW = "delete it and run again to have it made anew"
+_CONTINUE = "delete it and run its experiments.characterize command again, which makes it anew"
+
+
+def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise _damaged(path, remedy) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, remedy)
+    return content
+
+
+def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:
+    return UserError(f"{path} is missing or damaged; {remedy}")

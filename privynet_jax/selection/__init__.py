@@ -1,0 +1,1 @@
+"""Which channels are released: scores, pruning, search and the secret draw."""

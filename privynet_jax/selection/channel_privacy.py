@@ -1,0 +1,156 @@
+"""What each channel alone gives away: the closed-form attack on one channel at a time.
+
+`selection` prunes the channels that give away most. The attack is `linear`'s, per block of pixels a
+ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are taken:
+those of `linear.gather_statistics` between channels would cost hundreds of times as much. And only
+8 x 8 positions, spread over each image, count.
+
+    first, second = (sums_of_batch(x, images, counted) for counted in (is_first, ~is_first))
+    psnr_db = attack_psnr_db(first, second)  # float64 [C]
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.images.depth_and_space import space_to_depth
+from privynet_jax.training.linear_attack import NEIGHBOURHOOD
+
+# Relative to the mean diagonal of the Gram matrix, as in `linear`. Ten unknowns against thousands
+# of positions need no more than keeps dead channels solvable.
+_RIDGE = 1e-6
+_MOST_DB = 100.0
+_UNKNOWNS = NEIGHBOURHOOD**2 + 1
+_PAIRS = np.tril_indices(_UNKNOWNS)
+# Rows, and columns, of a representation that count. Positions of one image are much alike, and ten
+# unknowns do not need them all; images do not all fit into caches at the first layers either.
+_MOST_PLACES = 8
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelSums:
+    """Sums over positions of some images, for each channel by itself.
+
+    Attributes:
+        gram: float64 [C, 10, 10], a channel's 3 x 3 neighbourhoods, row by row, and a one, against
+            themselves.
+        cross: float64 [C, 10, B], the same against pixels of the block.
+        energy: sum of squared pixels.
+        count: number of positions.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    energy: float
+    count: int
+
+    def __add__(self, other: "ChannelSums") -> "ChannelSums":
+        """Returns the sums over both."""
+        return ChannelSums(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.energy + other.energy,
+            self.count + other.count,
+        )
+
+    @property
+    def rms(self) -> np.ndarray:
+        """Root mean square of each channel, float64 [C]."""
+        centre = NEIGHBOURHOOD**2 // 2
+        return np.sqrt(self.gram[:, centre, centre] / self.count)
+
+    def scaled(self, scales: np.ndarray) -> "ChannelSums":
+        """Returns the sums of channels that are multiplied by scales, float [C]."""
+        factors = np.ones(self.gram.shape[:2])
+        factors[:, :-1] = scales[:, None]
+        gram = self.gram * factors[:, :, None] * factors[:, None, :]
+        return ChannelSums(gram, self.cross * factors[:, :, None], self.energy, self.count)
+
+
+def sums_of_batch(
+    representations: jax.Array, images: np.ndarray, counted: np.ndarray
+) -> ChannelSums:
+    """Returns the sums over some images of a batch.
+
+    Args:
+        representations: float32 [M, h, w, C], with M at least N; rows beyond N do not count.
+        images: float32 [N, H, W, 3], whose sides are h and w times the layer's stride, and maybe
+            pixels that pooling dropped.
+        counted: bool [N], which images count.
+    """
+    missing = len(representations) - len(images)
+    filled = np.pad(images, ((0, missing), *[(0, 0)] * 3))
+    counted = np.pad(np.float32(counted), (0, missing))
+    pairs, cross, energy = jax.device_get(_sums(representations, filled, counted))
+    gram = np.empty((len(cross), _UNKNOWNS, _UNKNOWNS))
+    gram[:, *_PAIRS] = gram[:, *_PAIRS[::-1]] = pairs.T
+    # The last entry is the one against itself, so it counts the positions.
+    return ChannelSums(gram, np.float64(cross), float(energy), round(gram[0, -1, -1]))
+
+
+def attack_psnr_db(first: ChannelSums, second: ChannelSums) -> np.ndarray:
+    """Returns float64 [C], how well attacks on one channel each rebuild images they never saw.
+
+    Each half of a sample attacks the other half. The number is the PSNR of the mean squared error
+    of all pixels, peak 1.0, estimates not clipped, at most 100 dB: all of it follows from sums.
+    It is lower than the mean of images' own PSNR, which reports quote; channels are only compared.
+
+    Args:
+        first: sums over one half, of normalised channels.
+        second: sums over the other.
+    """
+    errors = _squared_errors(second, _solutions(first)) + _squared_errors(first, _solutions(second))
+    pixels = (first.count + second.count) * first.cross.shape[-1]
+    return -10 * np.log10(np.maximum(errors / pixels, 10 ** (-_MOST_DB / 10)))
+
+
+def _solutions(sums: ChannelSums) -> np.ndarray:
+    """`linear.solve` of every channel, [C, 10, B]."""
+    penalty = _RIDGE * np.einsum("cii->c", sums.gram) / sums.gram.shape[1]
+    diagonal = np.eye(sums.gram.shape[1])
+    diagonal[-1, -1] = 0  # the mean colour costs nothing to know
+    return np.linalg.solve(sums.gram + penalty[:, None, None] * diagonal, sums.cross)
+
+
+def _squared_errors(sums: ChannelSums, solutions: np.ndarray) -> np.ndarray:
+    # |Y - XW|^2 = |Y|^2 - 2 <X'Y, W> + <W, X'X W>
+    return sums.energy + np.sum(solutions * (sums.gram @ solutions - 2 * sums.cross), axis=(1, 2))
+
+
+@jax.jit
+def _sums(
+    representations: jax.Array, images: jax.Array, counted: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    height, width, channels = representations.shape[1:]
+    stride = images.shape[1] // height
+    counts = counted[:, None, None, None]
+    blocks = space_to_depth(images[:, : height * stride, : width * stride], stride) * counts
+    blocks = blocks[:, _places(height), _places(width)]
+    ones = jnp.ones((*blocks.shape[:3], channels), jnp.float32)
+    x = [window * counts for window in [*_windows(representations), ones]]
+    # One sum per pair: as a product of matrices per channel, XLA's CPU backend takes ten times as
+    # long, and products between channels would be computed in vain.
+    pairs = [jnp.sum(x[i] * x[j], axis=(0, 1, 2)) for i, j in zip(*_PAIRS, strict=True)]
+    rows = jnp.stack(x, axis=-2).reshape(-1, len(x) * channels)
+    cross = jnp.matmul(
+        rows.T, blocks.reshape(len(rows), -1), precision=jax.lax.Precision.HIGHEST
+    ).reshape(len(x), channels, -1)
+    return jnp.stack(pairs), jnp.moveaxis(cross, 1, 0), jnp.sum(jnp.square(blocks))
+
+
+def _windows(x: jax.Array) -> list[jax.Array]:
+    """[N, h, w, C] -> nine times [N, h', w', C], zeros outside as a SAME convolution has them."""
+    height, width = x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifts = [(i, j) for i in range(NEIGHBOURHOOD) for j in range(NEIGHBOURHOOD)]
+    moved = [padded[:, i : i + height, j : j + width] for i, j in shifts]
+    return [window[:, _places(height), _places(width)] for window in moved]
+
+
+def _places(size: int) -> slice:
+    """At most `_MOST_PLACES` of so many rows or columns, evenly spread."""
+    step = math.ceil(size / _MOST_PLACES)
+    return slice(step // 2, None, step)

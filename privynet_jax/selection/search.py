@@ -1,0 +1,145 @@
+"""Direct optimisation of the released channels: the set that a secret draw is made from.
+
+Beyond the paper. Its pruning looks at channels one by one; here whole subsets are scored, on
+accuracy and on privacy loss at once (`subset_scores`), and the search moves to where subsets are
+better at both. What comes out is not one subset, which anybody who repeats the search would find as
+well, but a set of candidates so good that any subset of it will do, and so large that drawing from
+it keeps the choice secret.
+
+    scorer = SubsetScorer(layer, parts, most_channels=16)
+    utilities = search(scorer, channels=128, depth=16, stream=np.random.default_rng(0))
+    pool_of(utilities, depth=16)  # 8 channels, and 8 out of 25: a million subsets
+
+The search is a cross-entropy method (Rubinstein, doi:10.1023/A:1010091220143) whose distribution
+over subsets has one utility per channel, refitted by ridge regression to all subsets scored so far.
+NumPy only.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from privynet_jax.backbone.topology import ChannelPool
+from privynet_jax.selection.subset_scores import Estimates
+
+# A draw among fewer subsets than 2^20 could be tried out one by one.
+LEAST_BITS = 20
+# Of privacy loss against accuracy, each in units of its spread over random subsets.
+PRIVACY_WEIGHT = 0.7
+# Subsets scored at first, at random; then in each round.
+FIRST, ROUNDS, PER_ROUND = 200, 9, 90
+# Of utilities, in units of their spread, against the noise of a round's draws: from nearly random
+# subsets to nearly the best ones.
+_SHARPNESS = 0.5
+# Of earlier rounds' subsets in the regression, per round.
+_FADING = 0.7
+_RIDGE = 3.0
+
+Progress = Callable[[float], None]
+
+
+def search(
+    score: Callable[[Sequence[np.ndarray]], Estimates],
+    channels: int,
+    depth: int,
+    stream: np.random.Generator,
+    *,
+    privacy_weight: float = PRIVACY_WEIGHT,
+    progress: Progress = lambda share: None,
+) -> np.ndarray:
+    """Returns float64 [channels]: how much each channel is worth in subsets of one depth.
+
+    What is maximised is log-likelihood minus weighted PSNR, each in units of its spread over
+    random subsets, so that neither depends on the layer's scale; PSNR counts by the mean over
+    attackers.
+
+    Args:
+        score: subsets -> estimates.
+        channels: of the layer.
+        depth: of the subsets; less than `channels`, or there is nothing to choose.
+        stream: everything random comes from it.
+        privacy_weight: of privacy loss against accuracy; 0 looks at accuracy alone.
+        progress: told the share done since the last call.
+    """
+    chosen = [_drawn(stream, np.zeros(channels), depth) for _ in range(FIRST)]
+    estimates = score(chosen)
+    units = [(np.mean(values, 0), np.maximum(np.std(values, 0), 1e-9)) for values in estimates]
+    share = 1 / (ROUNDS + FIRST / PER_ROUND)
+    progress(share * FIRST / PER_ROUND)
+
+    def objective(found: Estimates) -> np.ndarray:
+        accuracy, privacy = (
+            (values - mean) / spread for values, (mean, spread) in zip(found, units, strict=True)
+        )
+        return accuracy - privacy_weight * privacy.mean(axis=1)
+
+    members, values = _membership(chosen, channels), objective(estimates)
+    weights = np.ones(len(values))
+    for number in range(1, ROUNDS + 1):
+        utilities = _ridge_regression(members, values, weights)
+        scale = number * _SHARPNESS / max(float(np.std(utilities)), 1e-12)
+        chosen = [_drawn(stream, scale * utilities, depth) for _ in range(PER_ROUND)]
+        members = np.vstack([members, _membership(chosen, channels)])
+        values = np.append(values, objective(score(chosen)))
+        weights = np.append(_FADING * weights, np.ones(PER_ROUND))
+        progress(share)
+    return _ridge_regression(members, values, weights)
+
+
+def pool_of(utilities: np.ndarray, depth: int, least_bits: float = LEAST_BITS) -> ChannelPool:
+    """Returns what to draw from, so that subsets are worth most and the draw keeps its secret.
+
+    The best channels form a core that every draw holds, and the next best are candidates for the
+    rest. Of all sizes of the core, each with the fewest candidates that leave `least_bits` to the
+    draw, it is the one whose subsets are worth most on average. Where even a draw from all channels
+    leaves less, it is that.
+
+    Args:
+        utilities: float64 [channels], as `search` returns them.
+        depth: how many channels a subset has.
+        least_bits: log2 of the number of subsets that there must be at least.
+    """
+    order = np.argsort(-utilities, kind="stable")
+    best, worth = ChannelPool((), tuple(map(int, np.sort(order)))), -math.inf
+    for core in range(depth):
+        count = next(
+            (
+                n
+                for n in range(depth - core, len(order) - core + 1)
+                if math.comb(n, depth - core) >= 2**least_bits
+            ),
+            None,
+        )
+        if count is None:
+            continue
+        always, others = order[:core], order[core : core + count]
+        mean = utilities[always].sum() + (depth - core) / count * utilities[others].sum()
+        if mean > worth:
+            pool = (tuple(map(int, np.sort(chosen))) for chosen in (always, others))
+            best, worth = ChannelPool(*pool), mean
+    return best
+
+
+def _drawn(stream: np.random.Generator, scores: np.ndarray, depth: int) -> np.ndarray:
+    """A subset int [depth], ascending; channels of higher scores are more likely in it.
+
+    Gumbel noise and the largest sums draw without replacement, with odds exp(score).
+    """
+    noisy = scores + stream.gumbel(size=len(scores))
+    return np.sort(np.argsort(-noisy, kind="stable")[:depth])
+
+
+def _membership(subsets: Sequence[np.ndarray], channels: int) -> np.ndarray:
+    members = np.zeros((len(subsets), channels))
+    np.put_along_axis(members, np.stack(subsets), 1.0, axis=1)
+    return members
+
+
+def _ridge_regression(members: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """float64 [channels], coefficients of weighted least squares with an intercept."""
+    total = weights.sum()
+    centred = members - weights @ members / total
+    weighted = weights[:, None] * centred
+    gram = centred.T @ weighted + _RIDGE * np.eye(members.shape[1])
+    return np.linalg.solve(gram, weighted.T @ (values - weights @ values / total))

@@ -1,0 +1,118 @@
+"""The secret draw of channels, and the secret order in which they are released.
+
+Both by a seed that only the plan holds; every subset and every order are equally likely.
+
+seed = secrets.token_hex(32)
+drawn = draw_secretly(range(64), depth=8, seed=seed)  # 8 channels, ascending
+order_secretly(drawn, seed)  # the same, shuffled
+entropy_bits(64, 8)  # what somebody who knows all but the seed has to guess
+"""
+
+import dataclasses
+import hashlib
+import math
+import secrets
+from collections.abc import Sequence
+
+from privynet_jax.backbone.topology import METHODS, check_depth
+from privynet_jax.errors import UserError
+
+_SEED_BITS = 256
+_BYTES_PER_KEY = 16  # so many that two are never equal
+# Before the seed, so that the order's numbers are others than the draw's and tell nothing of them.
+_ORDER = b"privynet_jax: order of release"
+
+
+def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int, ...]:
+    """Returns `depth` of the candidates, ascending, every subset with equal probability.
+
+    Args:
+        candidates: channels.
+        depth: how many to draw.
+        seed: 64 hexadecimal digits, such as `secrets.token_hex(32)`; it decides the draw.
+    """
+    return tuple(sorted(_shuffled(candidates, bytes.fromhex(seed))[:depth]))
+
+
+def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
+    """Returns the channels, every order with equal probability, whatever the seed has drawn.
+
+    Args:
+        channels: distinct ones; in which order they are given does not matter.
+        seed: as for `draw_secretly`.
+    """
+    return _shuffled(channels, _ORDER + bytes.fromhex(seed))
+
+
+def entropy_bits(candidates: int, depth: int) -> float:
+    """Returns log2 of the number of subsets of `depth` out of so many candidates.
+
+    A seed of 256 bits cannot draw more than 2^256 of them, so that is the most it returns. The
+    order of release, which is secret too, is not counted: statistics of the channels, which give
+    the subset away, give away with it which channel is where.
+    """
+    return min(math.log2(math.comb(candidates, depth)), float(_SEED_BITS))
+
+
+def _shuffled(channels: Sequence[int], secret: bytes) -> tuple[int, ...]:
+    """The channels in the order of one hashed number for each."""
+    # Rather than by NumPy's permutation: that may change from version to version, and its seeding
+    # would keep 128 of the 256 bits.
+    ordered = sorted(channels)
+    stream = hashlib.shake_256(secret).digest(_BYTES_PER_KEY * len(ordered))
+    starts = range(0, len(stream), _BYTES_PER_KEY)
+    keys = [stream[start : start + _BYTES_PER_KEY] for start in starts]
+    return tuple(int(ordered[place]) for place in sorted(range(len(ordered)), key=keys.__getitem__))
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """How the released channels were chosen. All of it is secret.
+
+    Attributes:
+        method: of `selection.METHODS`.
+        candidates: channels that the others are drawn from, ascending.
+        seed: 64 hexadecimal digits, which decide the draw and the order of release.
+        entropy_bits: of the draw, for somebody who knows everything but the seed.
+        core: channels that are released whatever the seed, ascending; empty but for `direct`.
+    """
+
+    method: str
+    candidates: tuple[int, ...]
+    seed: str
+    entropy_bits: float
+    core: tuple[int, ...] = ()
+
+    def channels(self, depth: int) -> tuple[int, ...]:
+        """Returns core and drawn channels together, in the order that they are released in.
+
+        The seed decides both; `secret_draw` has the terms.
+        """
+        drawn = draw_secretly(self.candidates, depth - len(self.core), self.seed)
+        return order_secretly((*self.core, *drawn), self.seed)
+
+
+def select(
+    candidates: Sequence[int], method: str, depth: int, core: Sequence[int] = ()
+) -> Selection:
+    """Returns a selection with a fresh secret seed, 256 bits from the system.
+
+    Args:
+        candidates: channels that may be drawn.
+        method: one of `METHODS`, how they were found.
+        depth: how many to release; `Selection.channels(depth)` gives them.
+        core: channels that are released in any case; the others are drawn.
+
+    Raises:
+        UserError: the method is unknown, or depth is out of range.
+    """
+    if method not in METHODS:
+        raise UserError(
+            f"the method of selection is {method!r}; allowed are {', '.join(METHODS)}; "
+            "both is PrivyNet's"
+        )
+    always = tuple(sorted({int(channel) for channel in core}))
+    distinct = tuple(sorted({int(channel) for channel in candidates} - set(always)))
+    check_depth(depth, len(always) + len(distinct))
+    bits = entropy_bits(len(distinct), depth - len(always))
+    return Selection(method, distinct, secrets.token_hex(32), bits, always)

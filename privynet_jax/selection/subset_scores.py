@@ -1,0 +1,149 @@
+"""Accuracy and privacy loss of any subset of a layer's channels, in closed form, in milliseconds.
+
+For choosing channels, not for quoting: a cloud NN and an attacker that are trained do far better,
+but rank subsets of one depth alike (BUILD_NOTES.md has the figures; amortised networks rank them
+less well). Both estimates are linear and come from one Gram matrix per layer each:
+
+* a linear classifier of means and deviations over a grid of fields of each channel, fitted on
+  target images; its log-likelihood on auxiliary images;
+* the linear attack (`linear`), fitted on most auxiliary images; its PSNR on the rest.
+
+Validation and test images are left to those who judge the choice.
+
+    scorer = SubsetScorer(layer, parts)
+    scorer([np.array([0, 3, 5])]).psnr_db
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg, special
+
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts
+from privynet_jax.training import linear_attack
+
+# Fields per side at most: finer ones tell no more of a class.
+_SIDE = 4
+# Numbers of all channels in the classifier's Gram matrix, at most; else there are fewer fields.
+_MOST_NUMBERS = 8192
+# Ridges, relative to the mean diagonal of the Gram matrix.
+_CLASSIFIER_RIDGE, _ATTACK_RIDGE = 1e-2, 1e-4
+# Scores are about probabilities; as logits they are worth about so much.
+_WORTH = 10.0
+# Auxiliary images on which the classifier is judged, spread over classes.
+_JUDGED = 1024
+# Positions per unknown of a subset that enter the attack's Gram matrix.
+_POSITIONS_PER_UNKNOWN = 512
+_BATCH = 128
+
+
+class Estimates(NamedTuple):
+    """What subsets are estimated to be worth.
+
+    Attributes:
+        log_likelihood: float64 [N], of the right class, mean over images, in nats.
+        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error over
+            images; and of another attacker if there is one, mean over images.
+    """
+
+    log_likelihood: np.ndarray
+    psnr_db: np.ndarray
+
+
+class SubsetScorer:
+    """Scores subsets of a layer's channels."""
+
+    def __init__(
+        self,
+        layer: LayerFeatures,
+        parts: Parts,
+        most_channels: int,
+        attacker: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
+    ) -> None:
+        """Takes the sums that all subsets share.
+
+        Args:
+            layer: the features, all channels.
+            parts: images and labels.
+            most_channels: of a subset; decides how many positions the attack is fitted on.
+            attacker: subsets -> PSNR float64 [N] by another attacker, such as `AmortisedPsnr`.
+        """
+        self._attacker = attacker
+        unknowns = linear_attack.NEIGHBOURHOOD**2 * most_channels + 1
+        self._fitted_on, self._chosen_on = linear_statistics(
+            layer, parts.auxiliary, _POSITIONS_PER_UNKNOWN * unknowns
+        )
+        self._pixels = self._chosen_on.count * self._chosen_on.cross.shape[1]
+        chosen = np.sort(spread_over_classes(parts.auxiliary.labels, _JUDGED))
+        target = _field_numbers(layer, "target", np.arange(len(parts.target)))
+        judged = _field_numbers(layer, "auxiliary", chosen)
+        mean, deviation = target.mean(axis=0), target.std(axis=0)
+        # A channel that never responds on target images must not blow up elsewhere.
+        scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+        target, self._judged = (target - mean) * scale, (judged - mean) * scale
+        answers = np.eye(parts.num_classes, dtype=np.float32)[parts.target.labels]
+        self._prior = answers.mean(axis=0)
+        self._labels = parts.auxiliary.labels[chosen]
+        channels, numbers = target.shape[1:]
+        flat = target.reshape(len(target), -1)
+        # A channel's numbers lie together: a subset is cut out in blocks.
+        self._gram = (flat.T @ flat).reshape(channels, numbers, channels, numbers)
+        self._cross = (flat.T @ (answers - self._prior)).reshape(channels, numbers, -1)
+
+    def __call__(self, subsets: Sequence[np.ndarray]) -> Estimates:
+        """Returns the estimates of subsets, each int [depth] of positions among the channels."""
+        likelihoods = np.array([self._log_likelihood(mine) for mine in subsets])
+        attacks = [np.array([self._psnr_db(mine) for mine in subsets])]
+        if self._attacker is not None:
+            attacks.append(self._attacker(subsets))
+        return Estimates(likelihoods, np.stack(attacks, axis=1))
+
+    def _log_likelihood(self, positions: np.ndarray) -> float:
+        unknowns = len(positions) * self._judged.shape[2]
+        gram = self._gram[positions][:, :, positions].reshape(unknowns, unknowns)
+        # A ridge even where nothing responds.
+        gram[np.diag_indices_from(gram)] += _CLASSIFIER_RIDGE * np.trace(gram) / unknowns + 1e-6
+        factor = linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+        cross = self._cross[positions].reshape(unknowns, -1)
+        weights = linalg.cho_solve(factor, cross, check_finite=False)
+        chosen = self._judged[:, positions].reshape(-1, unknowns)
+        logits = _WORTH * (chosen @ weights + self._prior)
+        likelihoods = special.log_softmax(logits, axis=1)[np.arange(len(logits)), self._labels]
+        return float(likelihoods.mean())
+
+    def _psnr_db(self, positions: np.ndarray) -> float:
+        rows = linear_attack.subset_rows(positions, self._fitted_on.num_channels)
+        solution = linear_attack.solve(self._fitted_on.restricted(rows), _ATTACK_RIDGE)
+        error = linear_attack.squared_error(self._chosen_on.restricted(rows), solution)
+        return -10 * float(np.log10(max(error / self._pixels, 1e-10)))
+
+
+def _field_numbers(layer: LayerFeatures, part: str, rows: np.ndarray) -> np.ndarray:
+    """Returns float32 [N, C, numbers]: means, then deviations, over fields of log(1 + x)."""
+    stored = layer.parts[part]
+    side, channels = stored.shape[1], stored.shape[3]
+    fields = min(_SIDE, side)
+    while fields > 1 and 2 * fields**2 * channels > _MOST_NUMBERS:
+        fields //= 2
+    edges = np.linspace(0, side, fields + 1).astype(int)
+    spans = tuple(itertools.pairwise(map(int, edges)))
+    starts = range(0, len(rows), _BATCH)
+    batches = [np.asarray(_over_fields(stored[rows[s : s + _BATCH]], spans)) for s in starts]
+    return np.concatenate(batches)
+
+
+def _over_fields_of(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Array:
+    values = jnp.log1p(x.astype(jnp.float32))
+    fields = [values[:, a:b, c:d] for (a, b), (c, d) in itertools.product(spans, spans)]
+    means = [field.mean(axis=(1, 2)) for field in fields]
+    return jnp.stack([*means, *(field.std(axis=(1, 2)) for field in fields)], axis=-1)
+
+
+_over_fields = jax.jit(_over_fields_of, static_argnums=1)

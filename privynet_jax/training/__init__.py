@@ -1,0 +1,1 @@
+"""Networks, losses, optimisers, and the one place where gradients are taken."""

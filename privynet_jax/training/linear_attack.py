@@ -1,0 +1,225 @@
+"""The closed-form attacker: per block of pixels, a ridge regression on 3 x 3 representation pixels.
+
+Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
+channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
+held-out error picks the ridge. `features` hands over representations, `grid` asks per cell.
+
+    fitted_on = gather_statistics(most_auxiliary_batches)
+    chosen_on = gather_statistics(the_other_auxiliary_batches)
+    attack = fit(fitted_on, chosen_on, positions=(0, 3, 5))
+    images = reconstruct(attack, representations[..., (0, 3, 5)])
+
+Representations here are float32 and normalised (`features`), images float32 in [0, 1].
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.images.depth_and_space import depth_to_space, same_padded, space_to_depth
+
+NEIGHBOURHOOD = 3
+# Ridges tried, relative to the mean diagonal of the Gram matrix; held-out error picks one.
+RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+class LinearAttack(NamedTuple):
+    """A linear map from representation to image, in the form of one convolution.
+
+    Attributes:
+        kernel: float32 [3, 3, depth, stride * stride * 3].
+        bias: float32 [stride * stride * 3].
+    """
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearStatistics:
+    """Sums over all positions of a part, from which any subset's least squares follow.
+
+    Attributes:
+        gram: float64 [9 * C + 1, 9 * C + 1], neighbourhoods (with a one appended) against
+            themselves; rows run over (row, column, channel) of the neighbourhood, the one is last.
+        cross: float64 [9 * C + 1, B], neighbourhoods against pixels of the block.
+        energy: sum of squared pixels.
+        count: number of positions.
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    energy: float
+    count: int
+
+    def __add__(self, other: "LinearStatistics") -> "LinearStatistics":
+        """Returns the sums over both."""
+        return LinearStatistics(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.energy + other.energy,
+            self.count + other.count,
+        )
+
+    def restricted(self, rows: np.ndarray) -> "LinearStatistics":
+        """Returns the sums for some of the unknowns alone, int [n]."""
+        gram, cross = self.gram[np.ix_(rows, rows)], self.cross[rows]
+        return LinearStatistics(gram, cross, self.energy, self.count)
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the representations that the sums were taken over."""
+        return (len(self.gram) - 1) // NEIGHBOURHOOD**2
+
+
+def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> LinearStatistics:
+    """Sums up the normal equations of a part, in bounded memory.
+
+    Args:
+        batches: pairs of representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h
+            is the layer's stride. A batch's neighbourhoods take 9 times its representations' space.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    gram = cross = None
+    energy, count = 0.0, 0
+    for representations, images in batches:
+        sums = jax.device_get(_batch_sums(representations, images))
+        # Products are float32 for speed; sums over batches are float64, since they grow large.
+        batch_gram, batch_cross, batch_energy = (np.float64(total) for total in sums)
+        gram = batch_gram if gram is None else gram + batch_gram
+        cross = batch_cross if cross is None else cross + batch_cross
+        energy += float(batch_energy)
+        count += int(np.prod(representations.shape[:3]))
+    if gram is None or cross is None:
+        raise ValueError("Expected at least one batch of representations and images, got none.")
+    return LinearStatistics(gram, cross, energy, count)
+
+
+def fit(
+    fitted_on: LinearStatistics,
+    chosen_on: LinearStatistics,
+    positions: Sequence[int],
+    ridges: Sequence[float] | None = None,
+) -> LinearAttack:
+    """Returns the least-squares attack on a subset of channels.
+
+    Solutions of `fitted_on` compete on `chosen_on`; the winner's ridge then solves both together.
+
+    Args:
+        fitted_on: sums over most images that the attacker owns.
+        chosen_on: sums over its other images, held out to choose the ridge.
+        positions: the released channels, as indices into the statistics' channels.
+        ridges: that compete; None means `RIDGES`.
+    """
+    rows = subset_rows(positions, fitted_on.num_channels)
+    # Sub-blocks first: the sums of a whole layer may be hundreds of times as large.
+    best = best_ridge(fitted_on.restricted(rows), chosen_on.restricted(rows), ridges or RIDGES)
+    kernel = best[:-1].reshape(NEIGHBOURHOOD, NEIGHBOURHOOD, len(positions), -1)
+    return LinearAttack(np.float32(kernel), np.float32(best[-1]))
+
+
+def reconstruct(attack: LinearAttack, representations: jax.Array) -> jax.Array:
+    """Returns image estimates float32 [N, H, W, 3], not clipped, from normalised representations.
+
+    Args:
+        attack: what `fit` returned; a kernel with more channels, all zero, works as well.
+        representations: float32 [N, h, w, depth].
+    """
+    padded, padding = same_padded(representations, margin=NEIGHBOURHOOD // 2)
+    blocks = jax.lax.conv_general_dilated(
+        padded,
+        attack.kernel,
+        window_strides=(1, 1),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return depth_to_space(blocks + attack.bias, channels=3)
+
+
+@jax.jit
+def _batch_sums(
+    representations: jax.Array, images: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    neighbourhoods = _neighbourhoods(representations)
+    features = neighbourhoods.reshape(-1, neighbourhoods.shape[-1])
+    blocks = space_to_depth(images, images.shape[1] // representations.shape[1])
+    blocks = blocks.reshape(-1, blocks.shape[-1])
+    highest = jax.lax.Precision.HIGHEST
+    gram = jnp.matmul(features.T, features, precision=highest)
+    cross = jnp.matmul(features.T, blocks, precision=highest)
+    return gram, cross, jnp.sum(jnp.square(blocks))
+
+
+def _neighbourhoods(x: jax.Array) -> jax.Array:
+    """[N, h, w, C] -> [N, h, w, 9 * C + 1], zeros outside as a SAME convolution has them."""
+    height, width = x.shape[1:3]
+    margin = NEIGHBOURHOOD // 2
+    padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
+    shifts = [(i, j) for i in range(NEIGHBOURHOOD) for j in range(NEIGHBOURHOOD)]
+    windows = [padded[:, i : i + height, j : j + width] for i, j in shifts]
+    return jnp.concatenate([*windows, jnp.ones_like(x[..., :1])], axis=-1)
+
+
+def subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
+    """Returns the unknowns of a subset of channels among those of `LinearStatistics`, int [n]."""
+    starts = np.arange(NEIGHBOURHOOD**2)[:, None] * num_channels
+    rows = (starts + np.asarray(positions)[None, :]).ravel()
+    return np.append(rows, NEIGHBOURHOOD**2 * num_channels)
+
+
+def best_ridge(
+    fitted_on: LinearStatistics, chosen_on: LinearStatistics, ridges: Sequence[float]
+) -> np.ndarray:
+    """Returns float64 [unknowns, B]: the ridge that does best on `chosen_on`, solved on both.
+
+    Args:
+        fitted_on: sums over most examples; the last unknown is the constant, never penalised.
+        chosen_on: sums over the others.
+        ridges: relative to the mean diagonal of the Gram matrix.
+    """
+    ridge = ridges[0]
+    if len(ridges) > 1:
+        solutions = _solutions(fitted_on, ridges)
+        errors = [squared_error(chosen_on, solution) for solution in solutions]
+        ridge = ridges[int(np.argmin(errors))]
+    return solve(fitted_on + chosen_on, ridge)
+
+
+def solve(statistics: LinearStatistics, ridge: float) -> np.ndarray:
+    """Returns float64 [unknowns, B], the solution for one ridge."""
+    gram = statistics.gram
+    # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
+    penalty = np.full(len(gram), ridge * np.mean(np.diag(gram)))
+    penalty[-1] = 0.0
+    return np.linalg.solve(gram + np.diag(penalty), statistics.cross)
+
+
+def _solutions(statistics: LinearStatistics, ridges: Sequence[float]) -> list[np.ndarray]:
+    """What `solve` gives for each ridge: one eigendecomposition serves them all."""
+    gram, cross = statistics.gram, statistics.cross
+    # Centring regressors and targets takes the place of a constant that is not penalised.
+    count = gram[-1, -1]
+    mean, mean_target = gram[-1, :-1] / count, cross[-1] / count
+    values, vectors = np.linalg.eigh(gram[:-1, :-1] - count * np.outer(mean, mean))
+    projected = vectors.T @ (cross[:-1] - count * np.outer(mean, mean_target))
+    solutions = []
+    for ridge in ridges:
+        penalty = ridge * np.mean(np.diag(gram))
+        weights = vectors @ (projected / (np.maximum(values, 0) + penalty)[:, None])
+        solutions.append(np.vstack([weights, mean_target - mean @ weights]))
+    return solutions
+
+
+def squared_error(statistics: LinearStatistics, solution: np.ndarray) -> float:
+    """Returns |Y - XW|^2 from the sums alone: |Y|^2 - 2 <X'Y, W> + <W, X'X W>."""
+    gram, cross = statistics.gram, statistics.cross
+    return float(
+        statistics.energy - 2 * np.sum(cross * solution) + np.sum(solution * (gram @ solution))
+    )

@@ -1,0 +1,213 @@
+"""The networks that see representations: the cloud NN, and the trained attacker.
+
+Both take normalised representations (`features` gives the scale), float32 [N, h, w, D], of any
+layer: they fold or unfold them to one working grid, where each position stands for 4 x 4 pixels of
+the image. There a convolution keeps a CPU's matrix units as busy as a GPU's, and the arithmetic per
+image does not depend on the layer. Neither has batch statistics, so training and evaluation are
+the same function. `training` trains them.
+
+    network = cloud_nn(num_classes=30, image_size=32)
+    variables = network.init(key, representations)
+    logits = network.apply(variables, representations)
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike as DType
+
+from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
+
+# Pixels of the image per position of the working grid, along each side.
+WORKING_STRIDE = 4
+# The depth at which a representation and the first convolution's output have one scale at first.
+_USUAL_DEPTH = 32
+# Positions of a grid, beyond which every one looking at every other one costs too much memory.
+_MOST_ATTENDED = 1024
+
+# Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
+# products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
+_Conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)
+_Dense = functools.partial(nn.Dense, precision=jax.lax.Precision.HIGHEST)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions around a skip; it starts as the identity."""
+
+    width: int
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, width] -> the same."""
+        y = _Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(x))
+        # Zeros let a network without normalisation train at once, whatever its number of blocks.
+        zeros = nn.initializers.zeros
+        y = _Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=zeros)(nn.relu(y))
+        return x + y
+
+
+class Attention(nn.Module):
+    """Every position looks at every other one, around a skip; it starts as the identity.
+
+    Where deep layers have blurred what was where, the whole image tells more than neighbours do.
+    """
+
+    width: int
+    num_heads: int = 4
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, width] -> the same."""
+        count, height, width, _ = x.shape
+        tokens = nn.LayerNorm(dtype=self.dtype)(x.reshape(count, height * width, self.width))
+        places = self.param("places", nn.initializers.normal(0.3), tokens.shape[1:])
+        # One matrix for all three: Muon (`optimisers`) is for matrices.
+        mixed = _Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
+        heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
+        query, key, value = jnp.moveaxis(heads, 2, 0)
+        found = nn.dot_product_attention(
+            query, key, value, dtype=self.dtype, precision=jax.lax.Precision.HIGHEST
+        )
+        zeros = nn.initializers.zeros
+        return x + _Dense(self.width, dtype=self.dtype, kernel_init=zeros)(found.reshape(x.shape))
+
+
+class WorkingGrid(nn.Module):
+    """Brings a representation of any stride to the working grid, with `width` channels.
+
+    All by 1 x 1 convolutions: folded input already shows them 4 x 4 pixels, what is to be unfolded
+    is so small that larger kernels run slowly on CPU, and the blocks that follow see neighbours.
+    """
+
+    width: int
+    image_size: int
+    dtype: DType = jnp.float32
+    working_stride: int = WORKING_STRIDE
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width], 4 being the stride."""
+        # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
+        x = jnp.log1p(x)
+        stride = self.image_size // x.shape[1]
+        folding = max(1, self.working_stride // stride)
+        unfolding = max(1, stride // self.working_stride)
+        # Flax would scale by the padded depth, and so start small depths with weaker signals.
+        spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
+        width = unfolding**2 * self.width
+        # A matrix product is a 1 x 1 convolution that CPUs run at twice the rate.
+        stem = _Dense(width, dtype=self.dtype, kernel_init=spread, name="stem")
+        return depth_to_space(stem(space_to_depth(x, folding)), self.width)
+
+
+class CloudNN(nn.Module):
+    """Representation -> class logits: a small residual network that halves its grid once.
+
+    Attributes:
+        num_classes: length of the logits.
+        image_size: side of the images, in pixels, from which the representations came.
+        width: channels on the working grid; doubled by the halving.
+        dtype: of all that is computed; parameters and logits are float32.
+    """
+
+    num_classes: int
+    image_size: int
+    width: int = 64
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] -> logits float32 [N, num_classes]."""
+        x = WorkingGrid(self.width, self.image_size, self.dtype)(x)
+        x = ResidualBlock(self.width, self.dtype)(x)
+        x = _Conv(2 * self.width, (2, 2), strides=(2, 2), dtype=self.dtype)(nn.relu(x))
+        x = ResidualBlock(2 * self.width, self.dtype)(x)
+        x = nn.LayerNorm(dtype=self.dtype)(x.mean(axis=(1, 2)))
+        return _Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
+
+
+class ResidualAttacker(nn.Module):
+    """Representation -> correction of an image estimate, by residual blocks and a sub-pixel head.
+
+    The grid adds it to the linear attacker's estimate, from which it starts: its last layer is zero
+    at first. So training only ever spends its steps on what a linear map cannot do.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        width: channels on the working grid.
+        num_blocks: residual blocks there.
+        dtype: of all that is computed; parameters and the correction are float32.
+    """
+
+    image_size: int
+    width: int = 96
+    num_blocks: int = 3
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] -> float32 [N, image_size, image_size, 3]."""
+        x = WorkingGrid(self.width, self.image_size, self.dtype)(x)
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(self.width, self.dtype)(x)
+        zeros, pixels = nn.initializers.zeros, WORKING_STRIDE**2 * 3
+        head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
+        return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
+
+
+class StrongAttacker(nn.Module):
+    """Representation and linear estimate -> correction of the estimate; strongest per second.
+
+    Of representations as large as the image it makes a grid of 2 x 2 pixels per position, where the
+    same weights answer for four times as many places. On the usual grid, attention follows each
+    block. `optimisers.muon` trains it.
+
+    Attributes:
+        image_size: side of the images, in pixels.
+        num_blocks: residual blocks.
+        dtype: of all that is computed; parameters and the correction are float32.
+    """
+
+    image_size: int
+    num_blocks: int = 2
+    dtype: DType = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, estimate: jax.Array) -> jax.Array:
+        """float32 [N, h, w, D] and [N, S, S, 3] -> float32 [N, S, S, 3], S being image_size."""
+        fine = x.shape[1] == self.image_size
+        stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
+        x = WorkingGrid(width, self.image_size, self.dtype, stride)(x)
+        x += _Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
+        for _ in range(self.num_blocks):
+            x = ResidualBlock(width, self.dtype)(x)
+            if not fine and x.shape[1] * x.shape[2] <= _MOST_ATTENDED:
+                x = Attention(width, dtype=self.dtype)(x)
+        zeros, pixels = nn.initializers.zeros, stride**2 * 3
+        head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
+        return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
+
+
+def cloud_nn(
+    num_classes: int, image_size: int = 32, width: int = 64, dtype: DType = jnp.float32
+) -> CloudNN:
+    """Returns the cloud NN; see `CloudNN` for shapes."""
+    return CloudNN(num_classes, image_size, width, dtype)
+
+
+def attacker(
+    image_size: int = 32, width: int = 96, num_blocks: int = 3, dtype: DType = jnp.float32
+) -> ResidualAttacker:
+    """Returns the trained attacker's network; see `ResidualAttacker` for shapes."""
+    return ResidualAttacker(image_size, width, num_blocks, dtype)
+
+
+def strong_attacker(
+    image_size: int = 32, num_blocks: int = 2, dtype: DType = jnp.float32
+) -> StrongAttacker:
+    """Returns the strong attacker's network; see `StrongAttacker` for shapes."""
+    return StrongAttacker(image_size, num_blocks, dtype)

@@ -1,0 +1,106 @@
+"""One topology under attack: everybody's share of the data, and the score."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from privynet_jax.attacks import scenario
+from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.scenario import OBSERVED_IMAGES, make_scenario, measure
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import Part, as_float
+
+TOPOLOGY = Topology(2, (9, 3, 40))  # not ascending: the order of release is the topology's
+
+
+@pytest.fixture(scope="module")
+def scene(vgg_weights, small_parts, tmp_path_factory):
+    return make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
+
+
+def test_who_knows_everything_computes_what_is_released(scene, small_parts):
+    local = scene.knowledge(EVERYTHING).local
+    computed = jax.jit(local)(as_float(small_parts.test.images[:5]))
+    np.testing.assert_allclose(
+        computed, scene.representations("test", slice(5)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_who_knows_the_network_sees_all_channels_unscaled(scene, small_parts):
+    known = scene.knowledge(NETWORK)
+    whole = np.asarray(jax.jit(known.layer)(as_float(small_parts.target.images[:3])))
+    assert whole.shape == (3, 32, 32, 64)
+    released = whole[..., list(TOPOLOGY.channels)] * scene.scales
+    np.testing.assert_allclose(known.observed[:3], released, rtol=1e-4, atol=1e-5)
+    assert known.local is None
+    assert len(known.observed) == min(OBSERVED_IMAGES, len(small_parts.target))
+
+
+def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
+    known = scene.knowledge(PAIRS)
+    assert known.local is None
+    assert known.layer is None
+    assert known.observed is None
+    pairs = scene.pairs(7)
+    assert pairs.representations.shape == (7, 32, 32, 3)
+    np.testing.assert_array_equal(pairs.images, small_parts.auxiliary.images[:7])
+    assert len(scene.images_alone().representations) == 0
+    assert len(scene.images_alone().images) == len(small_parts.auxiliary)
+
+
+def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
+    scene, vgg_weights, small_parts, tmp_path
+):
+    few = {name: Part(part.images[:9], part.labels[:9]) for name, part in small_parts.items()}
+    channels, features = (40, 9), scene.features
+    found = make_scenario(
+        vgg_weights,
+        dataclasses.replace(small_parts, **few),
+        Topology(2, channels),
+        tmp_path,
+        features=features,
+    )
+    np.testing.assert_array_equal(found.scales, features.scales[features.positions(channels)])
+    np.testing.assert_array_equal(found.scales, scene.scales[[2, 0]])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
+def test_pairs_are_as_the_cache_stores_them(
+    scene, vgg_weights, small_parts, tmp_path, monkeypatch, dtype
+):
+    coded = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path, dtype=dtype)
+    pairs = coded.pairs()
+    assert isinstance(pairs.representations, np.ndarray)
+    assert pairs.representations.dtype == (np.float32 if dtype == "float32" else np.float16)
+    whole = coded.representations("auxiliary")
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(pairs.representations, whole)
+    # Too large to be held, they are read as they are asked for.
+    monkeypatch.setattr(scenario, "_HELD_BYTES", 10_000)
+    asked, rows = coded.pairs(90), np.array([[3, 89], [0, 3]])
+    assert not isinstance(asked.representations, np.ndarray)
+    assert asked.representations.shape == (90, 32, 32, 3)
+    np.testing.assert_array_equal(asked.chosen(rows).representations, whole[rows])
+    # Half a step of a byte's logarithm is 3 % of 1 + x at most.
+    np.testing.assert_allclose(1 + whole, 1 + scene.representations("auxiliary"), rtol=0.03)
+
+
+def test_representations_have_a_root_mean_square_of_about_one(scene):
+    rms = np.sqrt(np.mean(np.square(scene.pairs().representations), axis=(0, 1, 2)))
+    np.testing.assert_allclose(rms, 1, rtol=0.01)
+
+
+def test_an_attack_is_scored_image_by_image(scene, small_parts):
+    fitted = LinearInversion().fit(scene.pairs(), scene.knowledge(PAIRS), jax.random.key(0))
+    rows = np.array([11, 4, 30])
+    found = measure(fitted, scene, "test", rows)
+    estimates = fitted.reconstruct(scene.representations("test", rows))
+    truth = jnp.asarray(as_float(small_parts.test.images[rows]))
+    np.testing.assert_allclose(found["psnr_db"], psnr_db(estimates, truth), rtol=1e-5)
+    assert measure(fitted, scene)["ssim"].shape == (len(small_parts.test),)

@@ -1,0 +1,132 @@
+"""The substitute attack on an invertible layer, and on ones that say nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.handmade_layers import distinct_layer, handmade_features, pictures, represented
+
+from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
+from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
+from privynet_jax.attacks.substitute import GUESSES, PublicLayer, Substitute
+from privynet_jax.errors import UserError
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+
+LAYER = distinct_layer(24)
+# The image itself, out of order, among others: invertible, if one knows which is which.
+TRUTH = (7, 1, 13, 0, 20, 2)
+KEY = jax.random.key(0)
+OWN, PRIVATE = pictures(256, seed=1), pictures(96, seed=2)
+SCALES = np.float32([1.5, 0.7, 1, 3, 0.2, 1.1])
+RELEASED = represented(LAYER, PRIVATE, TRUTH, SCALES)
+ALONE = Pairs(np.empty((0, *RELEASED.shape[1:]), np.float32), OWN)
+
+
+def quality(fitted, representations=RELEASED):
+    estimates = jnp.asarray(fitted.reconstruct(representations))
+    return float(jnp.mean(psnr_db(estimates, jnp.asarray(as_float(PRIVATE)))))
+
+
+def knowing(layer=LAYER, observed=RELEASED):
+    return Knowledge(NETWORK, layer=layer, observed=observed)
+
+
+def mean_image():
+    return quality(MeanImage().fit(ALONE, Knowledge(PAIRS), KEY))
+
+
+def test_the_right_channels_are_worth_pairs():
+    fitted = Substitute().fit(ALONE, knowing(), KEY)
+    assert fitted.guess.channels == TRUTH
+    assert fitted.report["confidence"] > 0.9
+    pairs = Pairs(represented(LAYER, OWN, TRUTH, SCALES), OWN)
+    by_pairs = quality(LinearInversion().fit(pairs, Knowledge(PAIRS), KEY))
+    assert by_pairs > 40
+    # Scales are estimated on 96 and 256 pictures, to about 1 %: errors of 0.005 are 46 dB.
+    assert quality(fitted) > 40
+
+
+def test_a_random_guess_is_worth_little():
+    for guessing in ("random", "mixed"):
+        fitted = Substitute(guessing=guessing).fit(ALONE, knowing(), KEY)
+        assert quality(fitted) < mean_image() + 3
+        assert fitted.report["confidence"] < 0.1
+
+
+@pytest.mark.parametrize("guessing", GUESSES)
+def test_a_constant_layer_gives_the_mean_image(guessing):
+    def constant(images):
+        return jnp.ones((*images.shape[:3], 24))
+
+    fitted = Substitute(guessing=guessing).fit(
+        ALONE, knowing(constant, np.ones_like(RELEASED)), KEY
+    )
+    assert quality(fitted, np.ones_like(RELEASED)) == pytest.approx(mean_image(), abs=0.2)
+
+
+@pytest.mark.parametrize("guessing", GUESSES)
+def test_shuffled_pairs_give_no_more_than_the_mean_image(guessing):
+    def of_another_image(images):
+        return LAYER(jnp.roll(images, 1, axis=0))
+
+    fitted = Substitute(guessing=guessing).fit(ALONE, knowing(of_another_image), KEY)
+    assert quality(fitted) < mean_image() + 0.2
+
+
+def test_channels_of_a_candidate_set_are_drawn_from_it():
+    candidates = (1, 2, 3, 4, 5, 6, 7)
+    attack = Substitute(guessing="random", candidates=candidates, core=(11,), ascending=True)
+    channels = attack.fit(ALONE, knowing(), KEY).guess.channels
+    assert 11 in channels
+    assert set(channels) <= {*candidates, 11}
+    assert list(channels) == sorted(set(channels))
+
+
+def test_every_image_of_a_mixed_guess_keeps_to_the_candidates():
+    seen = []
+
+    class Spy(LinearInversion):
+        def fit(self, pairs, knowledge, key):
+            seen.append(pairs.representations)
+            return super().fit(pairs, knowledge, key)
+
+    candidates, core = (1, 2, 3, 4, 5, 6, 7), (11,)
+    Substitute(Spy(), guessing="mixed", candidates=candidates, core=core).fit(ALONE, knowing(), KEY)
+    public = PublicLayer.of_network(LAYER, OWN)
+    scale = seen[0] / np.maximum(np.abs(seen[0]).max(axis=(1, 2), keepdims=True), 1e-6)
+    allowed = public.represent((*candidates, *core))
+    allowed /= np.maximum(np.abs(allowed).max(axis=(1, 2), keepdims=True), 1e-6)
+    # Up to its scale, each released map is one of those channels' of that image.
+    apart = np.abs(scale[..., None] - allowed[:, :, :, None, :]).max(axis=(1, 2)).min(axis=-1)
+    assert apart.max() < 1e-3
+
+
+def test_cached_features_are_what_the_network_gives():
+    everything = represented(LAYER, OWN, range(24), np.linspace(0.5, 2, 24))
+    features = handmade_features(1, range(24), {"auxiliary": everything})
+    cached = PublicLayer.of_features(features, "auxiliary", None)
+    run = PublicLayer.of_network(LAYER, OWN)
+    np.testing.assert_allclose(cached.represent(TRUTH), run.represent(TRUTH), atol=1e-4)
+    fitted = Substitute(public=cached).fit(ALONE, knowing(), KEY)
+    assert fitted.guess.channels == TRUTH
+
+
+def test_the_same_key_guesses_the_same():
+    fitted = [Substitute(guessing="random").fit(ALONE, knowing(), KEY) for _ in range(2)]
+    assert fitted[0].guess.channels == fitted[1].guess.channels
+    other = Substitute(guessing="random").fit(ALONE, knowing(), jax.random.key(1))
+    assert other.guess.channels != fitted[0].guess.channels
+
+
+def test_too_little_knowledge_is_refused():
+    with pytest.raises(UserError, match="network but not channels"):
+        Substitute().fit(ALONE, Knowledge(PAIRS), KEY)
+    with pytest.raises(UserError, match="aligned, random, mixed"):
+        Substitute(guessing="clever")
+    few = Substitute(guessing="random", candidates=(1, 2), core=(11,))
+    with pytest.raises(UserError, match="1 in the core and 2 other candidates"):
+        few.fit(ALONE, knowing(), KEY)
+    public = PublicLayer.of_network(LAYER, OWN[:10])
+    with pytest.raises(UserError, match="as many"):
+        Substitute(public=public).fit(ALONE, knowing(), KEY)

@@ -1,0 +1,234 @@
+"""White-box optimisation: known answers, tuning, and what it must not know."""
+
+import functools
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.attack_checks import (
+    check_inverts,
+    check_learns_nothing_from_constants,
+    invertible,
+    smooth_images,
+)
+
+from privynet_jax.attacks.base import EVERYTHING, PAIRS, Knowledge, Pairs
+from privynet_jax.attacks.closed_form import FittedMean, LinearInversion, MeanImage
+from privynet_jax.attacks.white_box import Choice, WhiteBox, _around, _distinct, _Tuning
+from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
+from privynet_jax.images.depth_and_space import space_to_depth
+from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.parts import as_float
+from privynet_jax.results.cell_results import CONVERGED_PERCENT
+
+pytestmark = pytest.mark.computes
+KEY = jax.random.key(0)
+QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6)
+_MATRIX = np.float32(np.random.default_rng(0).normal(size=(12, 12)) / 3 + np.eye(12))
+
+
+def invertible_local(images):
+    """`attack_checks.invertible`, as the function of images that a white-box attacker has."""
+    return (space_to_depth(images, 2) @ _MATRIX + 5) / 5
+
+
+def constant_local(images):
+    return jnp.ones((len(images), 8, 8, 12))
+
+
+def rectified(images):
+    """A local NN that no linear attack inverts; which tells images all the same."""
+    centred = invertible_local(images) - 1.1
+    return 4 * jnp.concatenate([jax.nn.relu(centred), jax.nn.relu(-centred) ** 2], axis=-1)
+
+
+def everything(local):
+    return Knowledge(EVERYTHING, local=local)
+
+
+def pairs_of(local, count, seed=1):
+    images = smooth_images(count, size=8, seed=seed)
+    return Pairs(np.asarray(local(jnp.asarray(as_float(images)))), images)
+
+
+def test_the_two_ways_to_write_the_invertible_network_agree():
+    images = smooth_images(3)
+    np.testing.assert_allclose(invertible_local(as_float(images)), invertible(images), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(
+            WhiteBox(MeanImage(), steps=200, tuning_images=3),
+            marks=pytest.mark.slow,
+            id="mean image",
+        ),
+        pytest.param(QUICK(LinearInversion()), id="linear"),
+    ],
+)
+def test_an_invertible_local_nn_is_inverted(attack):
+    check_inverts(attack, knowledge=everything(invertible_local))
+
+
+def test_there_is_nothing_to_learn_from_constants():
+    check_learns_nothing_from_constants(QUICK(), knowledge=everything(constant_local))
+
+
+def improved_db(fitted, asked):
+    """Mean PSNR of an attack minus its warm start's, in dB."""
+    truth = as_float(asked.images)
+    of_start, of_both = (
+        np.mean(psnr_db(attack.reconstruct(asked.representations), truth))
+        for attack in (fitted.warm_start, fitted)
+    )
+    return of_both - of_start
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return QUICK().fit(pairs_of(rectified, 120), everything(rectified), KEY)
+
+
+def test_it_is_stronger_than_its_warm_start(fitted):
+    assert improved_db(fitted, pairs_of(rectified, 16, seed=2)) > 3
+
+
+def test_it_says_what_tuning_chose(fitted):
+    report = fitted.report
+    assert report["warm_start"] == "linear"
+    assert report["held_out_psnr_db"] > report["warm_start_held_out_psnr_db"] + 3
+    assert report["tv_weight"] == fitted.choice.tv_weight
+    assert report["prior_weight"] == fitted.choice.prior_weight
+    assert report["steps"] == 40
+    assert report["converged"] == (report["falling_percent_per_doubling"] <= CONVERGED_PERCENT)
+
+
+def test_the_same_key_gives_the_same_attack(fitted):
+    again = QUICK().fit(pairs_of(rectified, 120), everything(rectified), KEY)
+    assert again.report == fitted.report
+    asked = pairs_of(rectified, 4, seed=2).representations
+    np.testing.assert_array_equal(again.reconstruct(asked), fitted.reconstruct(asked))
+
+
+def test_too_few_steps_are_not_called_converged():
+    attack = WhiteBox(warm_start=MeanImage(), steps=8, tuning_images=4)
+    report = attack.fit(pairs_of(rectified, 60), everything(rectified), KEY).report
+    assert report["falling_percent_per_doubling"] > 10
+    assert not report["converged"]
+
+
+class Knowing:
+    """A warm start that is always right: it has looked up the images."""
+
+    name = "knowing"
+    report = {"converged": True}  # noqa: RUF012
+
+    def __init__(self, *pairs):
+        self._pairs = pairs
+
+    def fit(self, pairs, knowledge, key):
+        return self
+
+    def reconstruct(self, representations):
+        rows = {x.tobytes(): as_float(y) for p in self._pairs for x, y in zip(*p, strict=True)}
+        return np.stack([rows[np.asarray(x).tobytes()] for x in representations])
+
+
+def test_where_the_warm_start_does_best_it_is_the_answer():
+    # The local NN that the attacker believes in has nothing to do with the representations.
+    known, asked = pairs_of(invertible_local, 40), pairs_of(invertible_local, 3, seed=2)
+    attack = WhiteBox(warm_start=Knowing(known, asked), steps=8, tuning_images=6)
+    fitted = attack.fit(known, everything(lambda x: invertible_local(1 - x)), KEY)
+    assert fitted.choice is None
+    assert fitted.report["steps"] == 0
+    # Eight steps would not be enough, but nothing depends on them.
+    assert fitted.report["converged"]
+    assert fitted.report["falling_percent_per_doubling"] == 0
+    np.testing.assert_array_equal(fitted.reconstruct(asked.representations), as_float(asked.images))
+
+
+def test_a_warm_start_that_has_not_converged_is_not_called_so(fitted):
+    started = SimpleNamespace(report={"converged": False, "falling_percent_per_doubling": 9.0})
+    found = {"falling_percent_per_doubling": 1.0}
+    report = QUICK()._report(None, found, started)
+    assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 9.0)
+    report = QUICK()._report(fitted.choice, found, started)
+    assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 1.0)
+
+
+def test_no_candidate_runs_twice(monkeypatch):
+    asked = []
+    best = Choice(0.1, 1.0)
+    beside = _around(best)[1]
+    assert len(_distinct([*_around(beside), best, beside])) == 5  # best is among them, rounded
+
+    def ranked(tuning, choices, count, steps):
+        asked.append(choices)
+        return [best, beside, *choices]
+
+    monkeypatch.setattr(_Tuning, "_ranked", ranked)
+    monkeypatch.setattr(_Tuning, "_match", lambda *_: SimpleNamespace(images=0, losses=np.ones(3)))
+    monkeypatch.setattr(_Tuning, "_psnr_db", lambda *_: np.zeros(1))
+    _Tuning(None, np.zeros(1), np.zeros(1), np.zeros(1), 8).best()
+    assert [len(choices) for choices in asked] == [40, 8, 5, 5]
+
+
+def test_the_warm_start_never_meets_the_images_that_weights_are_tuned_on():
+    known, seen = pairs_of(rectified, 60), []
+
+    class Spy(MeanImage):
+        def fit(self, pairs, knowledge, key):
+            seen.append(pairs)
+            return super().fit(pairs, knowledge, key)
+
+        name = "spy"
+
+    fitted = WhiteBox(warm_start=Spy(), steps=8, tuning_images=3).fit(
+        known, everything(rectified), KEY
+    )
+    assert isinstance(fitted.warm_start, FittedMean)
+    assert len(seen[0].images) == 54
+    chosen = {image.tobytes() for image in seen[0].images}
+    assert len(chosen) == 54
+    assert chosen < {image.tobytes() for image in known.images}
+
+
+def test_no_representations_give_no_images():
+    attack = WhiteBox(warm_start=MeanImage(), steps=2, tuning_images=2)
+    fitted = attack.fit(pairs_of(rectified, 8), everything(rectified), KEY)
+    assert fitted.reconstruct(np.zeros((0, 4, 4, 24), np.float32)).shape == (0, 8, 8, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_layers", "least_db"), [(1, 45), (2, 35)])
+def test_all_channels_of_the_first_layers_give_images_away(
+    vgg_weights, small_parts, num_layers, least_db
+):
+    local = local_nn(vgg_weights.params, Topology(num_layers, tuple(range(64))))
+    known, asked = (
+        Pairs(np.asarray(jax.jit(local)(as_float(images))) / 100, images)
+        for images in (small_parts.auxiliary.images[:48], small_parts.test.images[:16])
+    )
+    attack = WhiteBox(steps=24, tuning_images=2)
+    fitted = attack.fit(known, everything(lambda images: local(images) / 100), KEY)
+    found = psnr_db(fitted.reconstruct(asked.representations), as_float(asked.images))
+    assert found.mean() > least_db
+    assert improved_db(fitted, asked) > 3
+
+
+@pytest.mark.parametrize(
+    ("attack", "count", "knowledge", "message"),
+    [
+        (WhiteBox, 9, Knowledge(PAIRS), "given the knowledge 'pairs', but needs the local NN"),
+        (WhiteBox, 1, everything(rectified), "1 representations and 1 images are no pairs"),
+        (functools.partial(WhiteBox, steps=1), 9, everything(rectified), "1 steps and 24 tuning"),
+    ],
+)
+def test_what_is_not_enough_is_refused(attack, count, knowledge, message):
+    with pytest.raises(UserError, match=message):
+        attack().fit(pairs_of(rectified, count), knowledge, KEY)

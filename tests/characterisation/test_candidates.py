@@ -1,0 +1,123 @@
+"""A grid's candidates: found once, kept with the work directory, and drawn from by its cells."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from privynet_jax import Config, characterise
+from privynet_jax.characterisation import candidates as candidates_room
+from privynet_jax.errors import UserError
+from privynet_jax.estimates import amortised
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import load_parts
+from privynet_jax.selection.pruning import channel_scores, pruned_candidates
+from privynet_jax.training.tasks import Schedule
+
+pytestmark = pytest.mark.slow
+LIMITS = {"target": 90, "auxiliary": 60, "validation": 30, "test": 32}
+
+
+@pytest.fixture(scope="module")
+def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
+    """A run with all selections; its search is as short as it can be."""
+    folder = tmp_path_factory.mktemp("selections")
+    (folder / "cache").mkdir()
+    for wheel in (test_data_dir / "weights").iterdir():
+        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
+    config = Config(
+        workdir=folder / "run",
+        layers=(3,),
+        depths=(16,),
+        draws=1,
+        selections=("random", "fisher", "both", "direct"),
+        image_size=16,
+        cache_dir=folder / "cache",
+        data_dir=test_data_dir,
+        max_images=LIMITS,
+        cloud=Schedule(steps=2, batch_size=8),
+        attacker=Schedule(steps=2, batch_size=8),
+        cloud_width=8,
+        attackers=("residual",),
+        attacker_width=8,
+        attacker_blocks=0,
+        examples=2,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("FIRST", 16), ("ROUNDS", 1), ("PER_ROUND", 16)):
+            patch.setattr(candidates_room.optimisation, name, value)
+        for name in ("POOL", "_LEAST_POOL"):
+            patch.setattr(amortised, name, 16)
+        return config, characterise(config)
+
+
+def test_cells_draw_from_what_was_kept(finished):
+    _, done = finished
+    by_selection = {result.selection: result for result in done.results}
+    assert list(by_selection) == ["random", "fisher", "both", "direct"]
+    for selection in ("fisher", "both", "direct"):
+        core, candidates = done.store.load_candidates(selection, 3, 16)
+        assert set(core) < set(by_selection[selection].channels) < {*core, *candidates}
+    # The quarter with the lowest scores is out.
+    assert len(done.store.load_candidates("fisher", 3, 16).candidates) == 96
+    core, candidates = done.store.load_candidates("direct", 3, 16)
+    assert math.comb(len(candidates), 16 - len(core)) >= 2**20
+    assert len({result.channels for result in done.results}) == 4
+    assert {result.name for result in done.results} >= {"m03_d016_r00", "m03_d016_direct_r00"}
+
+
+def test_the_search_trains_an_attacker_and_no_cloud_nn(finished):
+    _, done = finished
+    kept = [path.name for path in (done.store.workdir / "networks").iterdir()]
+    assert kept == ["layer_03_attacker"]
+
+
+def test_pruning_is_that_of_the_target_part(finished, vgg_weights, test_data_dir):
+    _, done = finished
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=16, max_images=LIMITS)
+    rows = spread_over_classes(parts.target.labels, 500)
+    images, labels = parts.target.images[rows], parts.target.labels[rows]
+    scores = channel_scores(vgg_weights, images, labels, [3])[3]
+    assert done.store.load_candidates("both", 3, 16) == (
+        (),
+        pruned_candidates("both", scores, 16),
+    )
+
+
+def test_nothing_is_searched_twice(finished, monkeypatch):
+    config, done = finished
+
+    def refuse(*_, **__):
+        raise AssertionError("the candidates were there already")
+
+    monkeypatch.setattr(candidates_room, "channel_scores", refuse)
+    monkeypatch.setattr(candidates_room, "SubsetScorer", refuse)
+    assert characterise(config).results == done.results
+
+
+def test_damaged_candidates_are_named(finished):
+    _, done = finished
+    path = done.store.workdir / "candidates" / "direct_m03_d016.json"
+    content = path.read_text()
+    damages = [
+        {"core": [], "candidates": [1, 1]},
+        {"core": [], "candidates": [128]},
+        {"core": list(range(17)), "candidates": [70]},
+        {"core": [], "candidates": list(range(15))},
+        {"candidates": [1]},
+        {"core": 3, "candidates": [1]},
+    ]
+    for damage in ("{", *map(json.dumps, damages)):
+        path.write_text(damage)
+        with pytest.raises(UserError, match=r"direct_m03_d016.json is missing or damaged"):
+            done.store.load_candidates("direct", 3, 16)
+    path.write_text(content)
+
+
+def test_other_selections_are_other_settings(finished):
+    config, _ = finished
+    with pytest.raises(UserError, match="selections was"):
+        characterise(dataclasses.replace(config, selections=("random",)))
+    with pytest.raises(UserError, match="selections name best; allowed are random, fisher"):
+        dataclasses.replace(config, selections=("best",)).cells()

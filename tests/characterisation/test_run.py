@@ -1,0 +1,461 @@
+"""Tiny characterisations from data to tables, resumed after every kind of interruption."""
+
+import csv
+import dataclasses
+import functools
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio
+
+from privynet_jax import Config, characterise
+from privynet_jax.characterisation import dedicated as grid
+from privynet_jax.characterisation import run as characterisation
+from privynet_jax.errors import UserError
+from privynet_jax.estimates import amortised
+from privynet_jax.images.parts import load_parts
+from privynet_jax.planning.options import options_of
+from privynet_jax.platform.processes import Share
+from privynet_jax.results.cells import grid_cells
+from privynet_jax.training.tasks import Schedule
+
+PROJECT = Path(__file__).parents[2]
+LIMITS = {"target": 60, "auxiliary": 48, "validation": 30, "test": 40}
+LAYERS, DEPTHS, SIZE = (3, 8), (2, 4), 16
+# The same settings as flags, for the runs that are killed.
+FLAGS = [
+    "--layers=3,8",
+    "--depths=2,4",
+    "--draws=1",
+    "--image_size=16",
+    "--max_images=" + ",".join(f"{part}={count}" for part, count in LIMITS.items()),
+    "--cloud_steps=4",
+    "--cloud_batch_size=8",
+    "--cloud_learning_rate=2e-3",
+    "--attacker_steps=3",
+    "--attacker_batch_size=8",
+    "--attacker_learning_rate=2e-3",
+    "--cloud_width=8",
+    "--trained_attackers=residual",
+    "--attacker_width=8",
+    "--attacker_blocks=0",
+    "--examples=3",
+]
+
+
+def config_in(folder, data_dir):
+    """Settings of a run in a folder, which has a feature cache of its own but shared weights."""
+    cache_dir = folder / "cache"
+    if not cache_dir.exists():
+        cache_dir.mkdir(parents=True)
+        for wheel in (data_dir / "weights").iterdir():
+            (cache_dir / wheel.name).symlink_to(wheel.resolve())
+    return Config(
+        workdir=folder / "run",
+        layers=LAYERS,
+        depths=DEPTHS,
+        draws=1,
+        image_size=SIZE,
+        cache_dir=cache_dir,
+        data_dir=data_dir,
+        max_images=LIMITS,
+        cloud=Schedule(steps=4, batch_size=8),
+        attacker=Schedule(steps=3, batch_size=8),
+        cloud_width=8,
+        attackers=("residual",),
+        attacker_width=8,
+        attacker_blocks=0,
+        examples=3,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A run's settings, what it returned, and how long it took."""
+
+    config: Config
+    done: characterisation.Characterisation
+    seconds: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Keeps compiled tasks for the next run: compiling takes most of these tests' time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grid, "_map_tasks", functools.cache(grid._map_tasks))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
+    """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
+    config = config_in(tmp_path_factory.mktemp("undisturbed"), test_data_dir)
+    begun = time.monotonic()
+    done = characterise(config)
+    return Finished(config, done, time.monotonic() - begun)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Makes training anything, and extracting features, an error."""
+
+    def refuse(*_, **__):
+        raise AssertionError("everything was there already")
+
+    monkeypatch.setattr(grid, "characterise", refuse)
+    monkeypatch.setattr(grid, "accuracy_without_split", refuse)
+    monkeypatch.setattr(characterisation, "load_features", refuse)
+
+
+def table(workdir, name):
+    """A table's rows as text, without the one column that is a time."""
+    with (workdir / name).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
+
+
+def all_tables(workdir):
+    return {name: table(workdir, f"{name}.csv") for name in ("results", "attacks", "reference")}
+
+
+def test_tables_have_a_row_per_cell_and_attacker(finished):
+    cells = grid_cells(LAYERS, DEPTHS, draws=1, seed=0)
+    tables = all_tables(finished.config.workdir)
+    identity = [
+        (str(c.topology.num_layers), str(c.topology.depth), " ".join(map(str, c.topology.channels)))
+        for c in cells
+    ]
+
+    def identities(rows):
+        return [(row["num_layers"], row["depth"], row["channels"]) for row in rows]
+
+    assert identities(tables["results"]) == identity
+    assert identities(tables["attacks"]) == [entry for entry in identity for _ in range(2)]
+    assert [row["attacker"] for row in tables["attacks"]] == ["linear", "residual"] * len(cells)
+    for index, row in enumerate(tables["results"]):
+        attacks = tables["attacks"][2 * index : 2 * index + 2]
+        strongest = max(attacks, key=lambda attack: float(attack["psnr_db_mean"]))
+        assert row["attacker"] == strongest["attacker"]
+        assert row["psnr_db_mean"] == strongest["psnr_db_mean"]
+        # Accuracy is a number of the forty test images.
+        assert float(row["accuracy"]) * 40 == pytest.approx(round(float(row["accuracy"]) * 40))
+    assert [result.name for result in finished.done.results] == [cell.name for cell in cells]
+
+
+def test_rows_are_the_means_of_the_arrays_beside_them(finished):
+    for result in finished.done.results:
+        arrays = finished.done.store.load_arrays(result.name)
+        assert result.accuracy == pytest.approx(np.mean(arrays["accuracy"], dtype=np.float64))
+        for attack in result.attacks:
+            values = np.float64(arrays[f"{attack.attacker}_psnr_db"])
+            assert values.shape == (40,)
+            assert attack.psnr_db.mean == pytest.approx(values.mean(), rel=1e-12)
+            assert attack.psnr_db.max == values.max()
+            assert arrays[f"{attack.attacker}_examples"].shape == finished.done.examples.shape
+
+
+def test_the_references_are_no_split_and_the_auxiliary_mean_image(finished, test_data_dir):
+    no_split, mean_image = table(finished.config.workdir, "reference.csv")
+    assert (no_split["reference"], mean_image["reference"]) == ("no_split", "mean_image")
+    assert 0 <= float(no_split["accuracy"]) <= 1
+    assert no_split["psnr_db_mean"] == mean_image["accuracy"] == ""
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    guess = (np.float64(parts.auxiliary.images) / 255).mean(axis=0)
+    for part, column in [("test", "psnr_db_mean"), ("validation", "validation_psnr_db_mean")]:
+        images = np.float64(getattr(parts, part).images) / 255
+        values = [peak_signal_noise_ratio(image, guess, data_range=1.0) for image in images]
+        # The mean image and its errors are float32 there.
+        assert float(mean_image[column]) == pytest.approx(np.mean(values), abs=1e-4)
+        if part == "test":
+            assert float(mean_image["psnr_db_max"]) == pytest.approx(max(values), abs=1e-4)
+
+
+def test_risk_is_told_from_the_values_per_image(finished, test_data_dir):
+    rows = table(finished.config.workdir, "risk.csv")
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    guess = (np.float64(parts.auxiliary.images) / 255).mean(axis=0)
+    truth = np.float64(parts.test.images) / 255
+    baseline = [peak_signal_noise_ratio(image, guess, data_range=1.0) for image in truth]
+    for row, result in zip(rows, finished.done.results, strict=True):
+        arrays = finished.done.store.load_arrays(result.name)
+        values = arrays[f"{result.strongest.attacker}_psnr_db"]
+        assert row["attacker"] == result.strongest.attacker
+        assert float(row["psnr_db_p99"]) == pytest.approx(np.percentile(values, 99), abs=1e-4)
+        assert float(row["gain_db_mean"]) == pytest.approx(np.mean(values - baseline), abs=1e-4)
+        assert float(row["gain_db_max"]) == pytest.approx(np.max(values - baseline), abs=1e-3)
+        # At most 64 of the 40 test images, and more than are kept as examples.
+        assert arrays["perceptual"].shape == (40,)
+        assert float(row["perceptual_mean"]) == pytest.approx(arrays["perceptual"].mean())
+    of_classes = table(finished.config.workdir, "risk_classes.csv")
+    assert sum(int(row["images"]) for row in of_classes) == 40 * len(rows)
+    assert {row["class"] for row in of_classes} <= set(parts.class_names)
+
+
+def test_a_work_directory_of_an_earlier_version_is_completed(finished, tmp_path, monkeypatch):
+    """Three statistics, and nothing known of test images: read and completed, nothing trained."""
+    monkeypatch.setattr(grid, "characterise", None)
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    for name in ("risk.csv", "risk_classes.csv", "test_pictures.npz"):
+        (workdir / name).unlink()
+    for path in (workdir / "cells").glob("*.json"):
+        content = json.loads(path.read_text())
+        for attack in content["attacks"]:
+            for metric in ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim"):
+                del attack[metric]["median"], attack[metric]["p99"]
+        path.write_text(json.dumps(content))
+    done = characterise(dataclasses.replace(finished.config, workdir=workdir))
+    assert table(workdir, "risk.csv") == table(finished.config.workdir, "risk.csv")
+    assert [option.expected.psnr_db.expected for option in options_of(done.results, SIZE, "mean")]
+    with pytest.raises(UserError, match="has nan as psnr_db_median"):
+        options_of(done.results, SIZE, "median")
+
+
+def test_example_images_are_of_different_classes(finished, test_data_dir):
+    parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
+    labels = [
+        int(parts.test.labels[np.all(parts.test.images == example, axis=(1, 2, 3))][0])
+        for example in finished.done.examples
+    ]
+    assert len(set(labels)) == len(labels) == 3
+
+
+@pytest.mark.usefixtures("no_training")
+def test_running_again_does_nothing_new(finished):
+    before = all_tables(finished.config.workdir)
+    again = characterise(finished.config)
+    assert again.results == finished.done.results
+    assert all_tables(finished.config.workdir) == before
+
+
+def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    before, asked = all_tables(workdir), []
+    [lost] = [cell for cell in finished.config.cells() if cell.name == "m08_d004_r00"]
+    (workdir / "cells" / f"{lost.name}.json").unlink()
+    really = grid.characterise
+
+    def recorded(cells, mine, missing, *arguments, **options):
+        asked.extend(missing)
+        return really(cells, mine, missing, *arguments, **options)
+
+    monkeypatch.setattr(grid, "characterise", recorded)
+    monkeypatch.setattr(grid, "accuracy_without_split", None)  # would fail when called
+    characterise(dataclasses.replace(finished.config, workdir=workdir))
+    assert asked == [lost]
+    assert all_tables(workdir) == before
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(("index", "missing"), [(0, "m08_d004_r00"), (1, "m03_d002_r00")])
+def test_the_share_of_another_process_is_left_to_it(finished, tmp_path, index, missing):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "cells" / f"{missing}.json").unlink()
+    share = Share(index, 2)
+    done = characterise(dataclasses.replace(finished.config, workdir=workdir, share=share))
+    assert finished.done.complete
+    assert not done.complete
+    others = [result for result in finished.done.results if result.name != missing]
+    assert done.results == others
+    assert len(table(workdir, "results.csv")) == len(others)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_only_process_0_makes_the_references(finished, tmp_path):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    (workdir / "reference.csv").unlink()
+    config = dataclasses.replace(finished.config, workdir=workdir, share=Share(1, 2))
+    assert not characterise(config).complete
+    with pytest.raises(AssertionError, match="was there already"):
+        characterise(dataclasses.replace(config, share=Share(0, 2)))
+
+
+@pytest.mark.usefixtures("no_training")
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"attacker": Schedule(steps=9, batch_size=8)}, "attacker was .*'steps': 3"),
+        ({"max_images": {**LIMITS, "test": 39}}, "data_fingerprint was"),
+        ({"depths": (2, 5)}, r"depths was \[2, 4\] and is now \[2, 5\]"),
+    ],
+    ids=["seed", "schedule", "data", "depths"],
+)
+def test_a_work_directory_of_other_settings_is_refused(finished, change, named):
+    before = all_tables(finished.config.workdir)
+    with pytest.raises(UserError, match=rf"made with other settings: .*{named}.*a new folder as"):
+        characterise(dataclasses.replace(finished.config, **change))
+    assert all_tables(finished.config.workdir) == before
+
+
+@pytest.mark.usefixtures("no_training")
+def test_settings_that_change_no_number_are_accepted(finished):
+    # In another order; and how the work is spread is no property of the numbers.
+    changed = dataclasses.replace(
+        finished.config,
+        layers=(8, 3),
+        depths=(4, 2),
+        steps_per_dispatch=1,
+        cells_per_device=1,
+        share=Share(1, 2),
+    )
+    assert characterise(changed).results == finished.done.results
+
+
+@pytest.mark.parametrize(
+    ("layers", "image_size", "multiple"), [((3, 10), 36, 8), ((13,), 40, 16), ((2,), 30, 4)]
+)
+def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
+    tmp_path, layers, image_size, multiple
+):
+    config = Config(tmp_path / "run", layers=layers, image_size=image_size, depths=(2,))
+    with pytest.raises(
+        UserError, match=rf"image_size is {image_size}; .* multiples of {multiple} "
+    ):
+        characterise(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("amortised", marks=pytest.mark.slow), "linear"]
+)
+def estimated(request, finished, test_data_dir, tmp_path_factory):
+    """A run of the same cells without training any of them, but with 2 draws instead of 1."""
+    config = dataclasses.replace(
+        config_in(tmp_path_factory.mktemp(request.param), test_data_dir),
+        draws=2,
+        mode=request.param,
+        attackers=(),  # the mode has its own
+        scoring_images=8,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amortised, "POOL", 16)
+        return config, characterise(config)
+
+
+def test_estimates_fill_the_same_tables(estimated, finished):
+    config, done = estimated
+    found, dedicated = all_tables(config.workdir), all_tables(finished.config.workdir)
+    assert [row.keys() for row in found["results"]] == [dedicated["results"][0].keys()] * 8
+    channels = {row["channels"] for row in dedicated["results"]}
+    assert channels < {row["channels"] for row in found["results"]}
+    assert [result.name for result in done.results] == [cell.name for cell in config.cells()]
+    attackers = {"amortised": {"linear", "amortised"}, "linear": {"linear"}}[config.mode]
+    knowledge = {row["attacker"]: row["knowledge"] for row in found["attacks"]}
+    assert set(knowledge) == attackers
+    assert knowledge["linear"] == "pairs"
+    assert knowledge.get("amortised") in (None, "pairs, all channels")
+    networks = config.workdir / "networks"
+    kept = [path.name for path in sorted(networks.iterdir())] if networks.exists() else []
+    both = [f"layer_{layer}_{name}" for layer in ("03", "08") for name in ("attacker", "cloud")]
+    assert kept == (both if config.mode == "amortised" else [])
+
+
+def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeypatch):
+    config, _ = estimated
+    workdir = Path(shutil.copytree(config.workdir, tmp_path / "run"))
+    before = all_tables(workdir)
+    for name in ("m03_d004_r01", "m08_d002_r00"):
+        (workdir / "cells" / f"{name}.json").unlink()
+    monkeypatch.setattr(amortised, "train", None)  # would fail when called
+    characterise(dataclasses.replace(config, workdir=workdir))
+    assert all_tables(workdir) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"image_size": 10**5}, "image_size is 100000; allowed are multiples of 8 from 16 to 1024"),
+        ({"device_memory_gib": float("nan")}, "device_memory_gib is nan; allowed are numbers"),
+        ({"checkpoint_minutes": 1e30}, "checkpoint_minutes is 1e.30; allowed are numbers"),
+        ({"cache_dir": "nowhere://x/y"}, "the cache folder nowhere://x/y cannot be reached"),
+        ({"mode": "quick"}, "mode is 'quick'; allowed are dedicated, amortised, linear"),
+        (
+            {"mode": "linear", "scoring_images": 2, "examples": 3},
+            "scoring_images is 2; allowed are at least as many as examples, 3",
+        ),
+        ({"fine_tuning_steps": 5}, "fine_tuning_steps is 5 in mode dedicated"),
+        ({"mode": "linear", "compute_dtype": "bfloat16"}, "compute_dtype is bfloat16 in mode li"),
+        ({"mode": "amortised", "fine_tuning_steps": -1}, "fine_tuning_steps is -1"),
+        ({"attackers": ("weak", "strong")}, "attackers are weak, strong; allowed are paper, resi"),
+        ({"attackers": ("strong", "strong")}, "attackers are strong, strong; allowed .* each once"),
+        ({"mode": "amortised", "attackers": ("strong",)}, "strong in mode amortised, which has"),
+    ],
+)
+def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
+    with pytest.raises(UserError, match=message):
+        characterise(Config(tmp_path / "run", **changed))
+    assert list(tmp_path.iterdir()) == []
+
+
+def command_of(config, *flags):
+    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
+    return [sys.executable, "-m", "experiments.characterize", *FLAGS, *places, *flags]
+
+
+def run_command(config, *, kill_after=None):
+    """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
+    # A checkpoint at every dispatch, so that one is there whenever the kill comes.
+    command = command_of(config, "--checkpoint_minutes=0")
+    log = config.workdir.parent / "log"
+    try:
+        with log.open("w") as file:
+            run = subprocess.run(
+                command, stdout=file, stderr=file, cwd=PROJECT, timeout=kill_after, check=False
+            )
+    except subprocess.TimeoutExpired:  # raised after a SIGKILL
+        return -signal.SIGKILL, log.read_text()
+    return run.returncode, log.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
+    finished, test_data_dir, tmp_path
+):
+    config = config_in(tmp_path, test_data_dir)
+    # The seed is one whose first moment lies in the first half, so that it never comes too late.
+    moments = np.random.default_rng(33).uniform(0, finished.seconds, 2)
+    assert run_command(config, kill_after=moments[0])[0] == -signal.SIGKILL
+    # By the second moment the rest may be done, if the machine has become faster.
+    status, log = run_command(config, kill_after=moments[1])
+    assert status in (0, -signal.SIGKILL), log
+    status, log = run_command(config)
+    assert status == 0, log
+    # Another process, and what may be fewer devices, gave the same numbers to the last digit.
+    assert all_tables(config.workdir) == all_tables(finished.config.workdir)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
+    data_dir = request.getfixturevalue("test_data_dir")
+    long = ["--layers=3", "--cloud_steps=3000", "--attacker_steps=3000"]
+    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
+    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
+    # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
+    command = command_of(stopped, *long, "--checkpoint_minutes=600")
+    with (tmp_path / "log").open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
+        until = time.monotonic() + 120
+        # Until at least a tenth of a cell is trained.
+        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    log = (tmp_path / "log").read_text()
+    assert log.endswith("stopped; run the same command again to continue\n")
+    assert "Traceback" not in log
+    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
+    assert list((stopped.workdir / "cells").iterdir()) == []
+    again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
+    assert "cannot be used" not in again.stderr
+    assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
+    assert not (stopped.workdir / "training-0").exists()

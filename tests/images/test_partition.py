@@ -1,0 +1,97 @@
+"""Dealing groups out to parts, and samples with classes alike."""
+
+import numpy as np
+import pytest
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
+from privynet_jax.images.parts import TRAIN_FRACTIONS
+
+
+def assignment(labels, groups, seed=0, fractions=TRAIN_FRACTIONS):
+    parts = split_groups(np.asarray(labels), np.asarray(groups), fractions, seed)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(len(labels)))
+    return {name: list(indices) for name, indices in parts.items()}
+
+
+def test_single_images_follow_the_fractions():
+    labels = np.repeat([0, 1], [1000, 100])
+    parts = assignment(labels, np.arange(1100))
+    for name, fraction in TRAIN_FRACTIONS.items():
+        counts = np.bincount(labels[parts[name]])
+        # Dealing one image at a time is off by less than one image.
+        np.testing.assert_allclose(counts, fraction * np.array([1000, 100]), atol=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_three_groups_reach_three_parts_and_stay_whole(seed):
+    groups = np.array([7, 7, 7, 7, 3, 5, 5, 5])
+    parts = assignment(np.zeros(8, int), groups, seed)
+    assert sorted(len(set(groups[indices])) for indices in parts.values()) == [1, 1, 1]
+
+
+def test_fewer_groups_than_parts_go_to_the_largest_shares():
+    parts = assignment([0, 0], [0, 1])
+    assert {name: len(indices) for name, indices in parts.items()} == {
+        "target": 1,
+        "auxiliary": 1,
+        "validation": 0,
+    }
+
+
+def test_the_order_of_fractions_does_not_matter():
+    labels, groups = np.arange(90) % 3, np.arange(90)
+    backwards = dict(reversed(TRAIN_FRACTIONS.items()))
+    assert assignment(labels, groups) == assignment(labels, groups, fractions=backwards)
+    assert assignment(labels, groups, seed=1) != assignment(labels, groups)
+
+
+def test_a_class_is_dealt_without_regard_to_other_classes():
+    both = assignment(np.repeat([4, 9], 30), np.arange(60))
+    alone = assignment(np.repeat([4], 30), np.arange(30))
+    for name in TRAIN_FRACTIONS:
+        assert {index for index in both[name] if index < 30} == set(alone[name])
+
+
+@pytest.mark.parametrize("fractions", [{"a": 0.5, "b": 0.4}, {"a": 1.5, "b": -0.5}])
+def test_fractions_must_be_shares(fractions):
+    with pytest.raises(UserError, match="fractions that sum to 1"):
+        split_groups(np.zeros(3, int), np.arange(3), fractions, 0)
+
+
+def test_every_part_is_shuffled():
+    parts = split_groups(np.arange(200) % 2, np.arange(200), TRAIN_FRACTIONS, 0)
+    for indices in parts.values():
+        assert list(indices) != sorted(indices)
+
+
+@pytest.mark.parametrize(("labels", "groups"), [((3,), (4,)), ((2, 2), (2, 2))])
+def test_labels_and_groups_must_fit(labels, groups):
+    with pytest.raises(UserError, match=r"Expected labels and groups \[N\]"):
+        split_groups(np.zeros(labels, int), np.zeros(groups, int), TRAIN_FRACTIONS, 0)
+
+
+def test_spread_over_classes_worked_by_hand():
+    labels = np.array([5, 5, 5, 2, 5, 2, 9])
+    # The first of 5, of 2 and of 9; the second of 5 and of 2; the third and the fourth of 5.
+    # Within a round the classes come in the order of their examples.
+    found = [list(spread_over_classes(labels, count)) for count in (None, 3, 5, 0, 100)]
+    assert found == [[0, 3, 6, 1, 5, 2, 4], [0, 3, 6], [0, 3, 6, 1, 5], [], [0, 3, 6, 1, 5, 2, 4]]
+
+
+@pytest.mark.parametrize("count", [1, 7, 30, 31])
+def test_a_spread_sample_has_classes_alike(count):
+    labels = np.random.default_rng(0).integers(0, 10, 400)
+    chosen = spread_over_classes(labels, count)
+    assert len(set(chosen)) == count
+    assert np.ptp(np.bincount(labels[chosen], minlength=10)) <= 1
+    # A larger sample holds the smaller one.
+    assert list(spread_over_classes(labels, 50)[:count]) == list(chosen)
+
+
+def test_streams_belong_to_seed_and_name():
+    def numbers(seed, name):
+        return list(stream_of(seed, name).integers(0, 2**60, 4))
+
+    assert numbers(1, "test") == numbers(1, "test")
+    assert len({tuple(numbers(s, n)) for s in (0, 1) for n in ("a", "b", "ab", "ba")}) == 8

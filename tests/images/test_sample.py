@@ -1,0 +1,145 @@
+"""The user's own pictures: which are drawn, and how they are known again."""
+
+import hashlib
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.tiny_dataset import prepare, tiny_builder
+
+from privynet_jax.errors import UserError
+from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.parts import load_parts
+from privynet_jax.images.sample import digest_of, load_sample
+
+
+def fill(folder, classes, *, seed=0):
+    """Writes `classes`: name -> number of pictures, all different."""
+    stream = np.random.default_rng(seed)
+    for name, count in classes.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = stream.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
+    return folder
+
+
+def load(folder, **options):
+    settings = {"data_dir": None, "image_size": 8, "count": 12, **options}
+    return load_sample(f"folder:{folder}", **settings)
+
+
+def test_pictures_and_labels_belong_together(tmp_path):
+    fill(tmp_path, {"ant": 20, "bee": 20})
+    sample = load(tmp_path)
+    assert (sample.images.shape, sample.images.dtype) == ((12, 8, 8, 3), np.uint8)
+    assert (sample.labels.dtype, sample.class_names) == (np.int32, ("ant", "bee"))
+    known = {
+        digest_of(decode_picture(path.read_bytes(), 8)): name
+        for name in ("ant", "bee")
+        for path in (tmp_path / name).iterdir()
+    }
+    assert len(set(sample.digests)) == len(sample) == 12
+    names = [sample.class_names[label] for label in sample.labels]
+    assert [known[digest] for digest in sample.digests] == names
+    for image, digest in zip(sample.images, sample.digests, strict=True):
+        assert digest == hashlib.sha256(image.tobytes()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_classes_are_as_equal_as_possible(tmp_path, seed):
+    fill(tmp_path, {"common": 30, "rare": 4, "usual": 10})
+    sample = load(tmp_path, count=18, seed=seed)
+    assert np.bincount(sample.labels).tolist() == [7, 4, 7]
+
+
+def test_the_draw_depends_on_the_seed_alone(tmp_path):
+    fill(tmp_path, {"a": 30, "b": 30})
+    first, again, other = (load(tmp_path, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.images, again.images)
+    assert first.digests == again.digests
+    shared = set(first.digests) & set(other.digests)
+    # Of 12 out of 60 a fifth of 12 is expected in both.
+    assert len(shared) < 8
+
+
+def test_fewer_pictures_than_asked_for_are_all_used(tmp_path):
+    fill(tmp_path, {"a": 5, "b": 6})
+    assert len(set(load(tmp_path, count=500).digests)) == 11
+
+
+def test_the_usual_number_leaves_two_thirds_of_each_class(tmp_path, monkeypatch):
+    fill(tmp_path, {"a": 30, "b": 7, "c": 4, "d": 5})
+    sample = load(tmp_path, count=None)
+    assert np.bincount(sample.labels).tolist() == [10, 2, 2, 2]
+    assert sample.available == 46
+    monkeypatch.setattr("privynet_jax.images.sample.USUAL", 9)
+    assert np.bincount(load(tmp_path, count=None).labels).tolist() == [3, 2, 2, 2]
+    # Others of the class take the place of what cannot be decoded.
+    for index in range(10):
+        (tmp_path / "a" / f"x{index}.png").write_bytes(b"no picture %d" % index)
+    monkeypatch.setattr("privynet_jax.images.sample.USUAL", 500)
+    skipping = load(tmp_path, count=None, skip_unreadable=True)
+    assert np.bincount(skipping.labels).tolist() == [13, 2, 2, 2]
+
+
+def test_pictures_of_a_test_split_are_left_alone(tmp_path):
+    fill(tmp_path / "train", {"a": 6, "b": 6})
+    fill(tmp_path / "test", {"a": 6, "b": 6}, seed=1)
+    parts = load_parts(f"folder:{tmp_path}", data_dir=None, image_size=8)
+    digests = set(load(tmp_path, count=500).digests)
+    assert len(digests) == 12
+    # As an audit will know them again, decoded by another room.
+    assert not digests & set(map(digest_of, parts.test.images))
+    assert set(map(digest_of, parts.target.images)) <= digests
+
+
+def test_a_tfds_data_set(tmp_path):
+    prepare(tiny_builder("tiny_sample", {"train": 12, "test": 6}), tmp_path)
+    sample = load_sample("tiny_sample", data_dir=tmp_path, image_size=4, count=9)
+    assert sample.class_names == ("dark", "grey", "bright")
+    np.testing.assert_array_equal(sample.images[:, 0, 0, 0], 50 * sample.labels)
+
+
+def test_unreadable_pictures(tmp_path, caplog):
+    fill(tmp_path, {"a": 8, "b": 8})
+    for name in ("a", "b"):
+        (tmp_path / name / "zzz.png").write_bytes(b"no picture of " + name.encode())
+    with pytest.raises(UserError, match=r"cannot use .*zzz\.png.*--skip_unreadable"):
+        load(tmp_path, count=500)
+    with caplog.at_level(logging.WARNING):
+        sample = load(tmp_path, count=500, skip_unreadable=True)
+    assert len(sample) == 16
+    assert "passed over 2 unreadable pictures" in caplog.text
+    # Others are drawn in their place.
+    for seed in range(5):
+        assert len(load(tmp_path, count=14, seed=seed, skip_unreadable=True)) == 14
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"count": 0}, "sample_images is 0; allowed are 1 to"),
+        ({"count": 10**6}, "sample_images is 1000000"),
+        ({"seed": -1}, "seed is -1"),
+        ({"count": 5}, r"has 1 pictures of the class [abc].*--sample_images=6"),
+        ({"count": 2}, r"has 0 pictures of the class [abc]"),
+    ],
+)
+def test_bad_arguments(tmp_path, options, expected):
+    fill(tmp_path, {"a": 5, "b": 5, "c": 5})
+    with pytest.raises(UserError, match=expected):
+        load(tmp_path, **options)
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        load(tmp_path / "missing")
+
+
+def test_only_decoded_pictures_have_digests():
+    with pytest.raises(ValueError, match="uint8"):
+        digest_of(np.zeros((2, 2, 3), np.float32))
+    reversed_view = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)[::-1]
+    assert digest_of(reversed_view) == digest_of(reversed_view.copy())

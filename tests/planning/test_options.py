@@ -1,0 +1,128 @@
+"""What is expected of every (layers, depth), against sums worked by hand and against SciPy."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from support import handmade_results as handmade
+
+from privynet_jax.errors import UserError
+from privynet_jax.planning.options import ASSUMED_SPREAD, options_of, spread_is_assumed
+from privynet_jax.planning.plan import Interval
+from privynet_jax.results.statistics import Distribution
+
+
+def cell(num_layers, depth, draw, accuracy=0.5, psnr_db=20.0, ssim=0.5):
+    """A cell whose strongest attacker reaches such means on test images; see `handmade`."""
+    weaker = handmade.attack("linear", psnr_db - 1, ssim - 0.1)
+    stronger = handmade.attack("residual", psnr_db, ssim)
+    return handmade.cell(num_layers, depth, draw, accuracy, (weaker, stronger))
+
+
+def test_an_interval_by_hand():
+    # Layer 2: draws 19, 21 and 20, 22, 24 around means 20 and 22, so squares 1 + 1 + 4 + 0 + 4 = 10
+    # at 1 + 2 = 3 degrees of freedom, which are too few alone. Layer 4 adds 2 * 0.5 ** 2 = 0.5 at
+    # 1 degree: s ** 2 = 10.5 / 4, and Student's t at 4 degrees is 2.1318.
+    values = {(2, 3): (19, 21), (2, 5): (20, 22, 24), (4, 3): (15.5, 16.5)}
+    results = [
+        cell(*shape, draw, psnr_db=value)
+        for shape, psnrs in values.items()
+        for draw, value in enumerate(psnrs)
+    ]
+    options = options_of(results[::-1], 32, "mean")
+    assert [(o.num_layers, o.depth, o.draws) for o in options] == [(2, 3, 2), (2, 5, 3), (4, 3, 2)]
+    for option, mean in zip(options, (20, 22, 16), strict=True):
+        reach = stats.t.ppf(0.95, 4) * math.sqrt(10.5 / 4) * math.sqrt(1 + 1 / option.draws)
+        # Validation is 0.25 dB below test in these results, and it alone decides.
+        assert option.expected.psnr_db == Interval(
+            *map(pytest.approx, (mean - 0.25, mean - 0.25 - reach, mean - 0.25 + reach))
+        )
+        assert option.tested["psnr_db"] == pytest.approx(mean)
+    assert not spread_is_assumed(options)
+
+
+def test_a_layer_with_enough_draws_has_its_own_spread():
+    # Layer 2 varies by 4 degrees of freedom, layer 4 not at all.
+    results = [cell(2, 3, draw, psnr_db=20.0 + draw) for draw in range(5)]
+    results += [cell(4, 3, draw, psnr_db=15.0) for draw in range(5)]
+    shallow, deep = options_of(results, 32, "mean")
+    assert deep.expected.psnr_db == Interval(*3 * (pytest.approx(14.75),))
+    # Squares 4 + 1 + 0 + 1 + 4 at 4 degrees.
+    reach = stats.t.ppf(0.95, 4) * math.sqrt(10 / 4) * math.sqrt(1.2)
+    assert shallow.expected.psnr_db.high == pytest.approx(21.75 + reach)
+
+
+def test_one_draw_each_gets_an_assumed_spread():
+    options = options_of([cell(2, 3, 0), cell(4, 3, 0)], 32, "mean")
+    assert spread_is_assumed(options)
+    reach = stats.norm.ppf(0.95) * math.sqrt(2)
+    for option in options:
+        psnr, accuracy = option.expected.psnr_db, option.expected.accuracy
+        assert psnr.high == pytest.approx(19.75 + reach * ASSUMED_SPREAD["psnr_db"])
+        assert accuracy.low == pytest.approx(0.51 - reach * ASSUMED_SPREAD["accuracy"])
+
+
+def test_intervals_promise_nothing_impossible():
+    results = [cell(2, 3, d, accuracy=a, ssim=a) for d, a in enumerate((0.1, 0.9))]
+    [option] = options_of(results, 32, "mean")
+    accuracy, ssim = option.expected.accuracy, option.expected.ssim
+    assert (accuracy.low, accuracy.high) == (0, 1)
+    assert ssim.high == 1
+
+
+@pytest.mark.parametrize(
+    ("statistic", "offset"),
+    [("mean", 0.0), ("median", 1.0), ("p95", 5.0), ("p99", 7.0), ("max", 9.0)],
+)
+def test_the_statistic_is_that_over_images(statistic, offset):
+    [option] = options_of([cell(2, 3, 0, psnr_db=20.0)], 32, statistic)
+    assert option.expected.psnr_db.expected == pytest.approx(19.75 + offset)
+    assert option.tested["psnr_db"] == pytest.approx(20 + offset)
+
+
+def test_the_strongest_attacker_counts_column_by_column():
+    attacks = (handmade.attack("linear", 12.0, 0.9), handmade.attack("residual", 20.0, 0.5))
+    [option] = options_of([handmade.cell(attacks=attacks)], 32, "mean")
+    assert option.expected.psnr_db.expected == pytest.approx(19.75)
+    assert option.expected.ssim.expected == pytest.approx(0.89)
+
+
+def test_nine_in_ten_new_draws_fall_inside():
+    stream = np.random.default_rng(0)
+    inside = total = 0
+    for _ in range(150):
+        draws = 20 + 1.5 * stream.standard_normal((4, 3))  # 4 depths of one layer, 2 draws + 1 new
+        results = [
+            cell(2, depth + 1, draw, psnr_db=draws[depth, draw])
+            for depth in range(4)
+            for draw in range(2)
+        ]
+        for option, new in zip(options_of(results, 32, "mean"), draws[:, 2] - 0.25, strict=True):
+            inside += option.expected.psnr_db.low <= new <= option.expected.psnr_db.high
+            total += 1
+    # 600 trials, four at a time with one spread: a standard deviation of at most 2.5 points.
+    assert 0.83 < inside / total < 0.97
+
+
+def test_costs_are_those_of_the_topology():
+    [option] = options_of([cell(1, 4, 0)], 16, "mean")
+    # conv1_1 with 4 channels at 16 x 16: 256 * 9 * 3 * 4 products, 9 * 3 * 4 + 4 parameters.
+    assert option.cost == {
+        "local_mmacs": pytest.approx(0.027648),
+        "storage_mib": 112 * 4 / 2**20,
+        "release_kib": 4.0,
+    }
+    assert option.layer == "conv1_1"
+
+
+def test_what_is_no_number_is_refused_by_name():
+    nothing = Distribution(math.nan, 1.0, 1.0, 1.0, 1.0)
+    broken = dataclasses.replace(handmade.attack("linear", 12.0), validation_psnr_db=nothing)
+    # The largest of a column would hide it: 20 dB of another attacker, and no comparison with NaN.
+    result = handmade.cell(attacks=(handmade.attack("residual", 20.0), broken))
+    with pytest.raises(UserError, match=r"m02_d003_r00 has nan as validation_psnr_db_mean"):
+        options_of([result], 32, "mean")
+    with pytest.raises(UserError, match="no characterised cells"):
+        options_of([], 32, "mean")

@@ -1,0 +1,207 @@
+"""The file of a plan: what it keeps, whom it shows it to, and what is refused."""
+
+import dataclasses
+import hashlib
+import json
+import math
+
+import pytest
+from support import handmade_plan
+from support.handmade_plan import SEED
+
+from privynet_jax.errors import UserError
+from privynet_jax.planning.plan import Plan
+from privynet_jax.planning.plan_file import read_plan, write_plan
+
+
+@pytest.fixture
+def plan():
+    return handmade_plan.plan()
+
+
+@pytest.fixture
+def path(tmp_path, plan):
+    path = tmp_path / "plan.json"
+    write_plan(path, plan)
+    return path
+
+
+def edited(path, change, *, new_checksum):
+    """Writes what `change` makes of the file's content, with the old checksum or a right one."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    if new_checksum:
+        del content["sha256"]
+        text = json.dumps(content, sort_keys=True)
+        content["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def places(value, way=()):
+    """The ways to all numbers, texts and empty places of nested JSON."""
+    if isinstance(value, dict):
+        return [place for key in value for place in places(value[key], (*way, key))]
+    if isinstance(value, list) and value:
+        return [place for i in range(len(value)) for place in places(value[i], (*way, i))]
+    return [way]
+
+
+def put(content, way, value):
+    for key in way[:-1]:
+        content = content[key]
+    content[way[-1]] = value
+
+
+def test_a_plan_comes_back_as_it_was(path, plan):
+    assert read_plan(path) == plan
+    unmeasured = dataclasses.replace(plan, latency_ms=None, latency_on="", sample=())
+    write_plan(path, unmeasured)
+    assert read_plan(path) == unmeasured
+
+
+def test_only_the_user_may_read_it(path, plan):
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    write_plan(path, plan)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == ["plan.json"]
+
+
+def test_a_file_written_differently_but_with_the_same_content_is_read(path, plan):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(dict(reversed(content.items())), indent=7), encoding="utf-8")
+    assert read_plan(path) == plan
+
+
+def test_any_change_of_any_field_is_refused(path):
+    original = path.read_text(encoding="utf-8")
+    content = json.loads(original)
+    ways = places(content)
+    assert {way[0] for way in ways} == {
+        *(field.name for field in dataclasses.fields(Plan)),
+        *("version", "sha256"),
+    }
+    for way in ways:
+        for value in ("edited", 0.125, None, [], {}):
+            path.write_text(original, encoding="utf-8")
+            edited(path, lambda content, w=way, v=value: put(content, w, v), new_checksum=False)
+            if json.loads(path.read_text(encoding="utf-8")) == content:
+                continue  # it was None before
+            with pytest.raises(UserError, match="was changed after it was planned"):
+                read_plan(path)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Plan)])
+def test_fields_may_not_be_missing(path, name):
+    original = path.read_text(encoding="utf-8")
+    edited(path, lambda content: content.pop(name), new_checksum=False)
+    with pytest.raises(UserError, match="was changed"):
+        read_plan(path)
+    path.write_text(original, encoding="utf-8")
+    edited(path, lambda content: content.pop(name), new_checksum=True)
+    with pytest.raises(UserError, match="fields that make no plan"):
+        read_plan(path)
+
+
+def test_a_wrong_type_with_a_right_checksum_is_refused(path):
+    original = path.read_text(encoding="utf-8")
+    content = json.loads(original)
+    free = {"sha256", "version", "characterised"}  # most settings may be anything
+    ways = [way for way in places(content) if way[0] not in free]
+    ways += [(name,) for name in content if name not in free | {"sample", "class_names"}]
+    ways += [("characterised",), ("characterised", "settings")]
+    ways += [("selection", "candidates"), ("topology", "channels")]
+    for way in ways:
+        for value in ([[1]], {"a": 1}, True, math.nan, math.inf):
+            path.write_text(original, encoding="utf-8")
+            edited(path, lambda content, w=way, v=value: put(content, w, v), new_checksum=True)
+            with pytest.raises(UserError, match=r"plan\.json has .*; plan again"):
+                read_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "message"),
+    [
+        (("expected", "psnr_db", "low"), 30.0, "intervals that are none"),
+        (("expected", "ssim", "expected"), "0.4", "intervals"),
+        (("scales",), [1.0], "scales or peaks"),
+        (("scales", 1), 0.0, "scales or peaks"),
+        (("peaks", 1), -3, "scales or peaks"),
+        (("image_size",), 0, "an image size"),
+        (("image_size",), 32.0, "an image size"),
+        (("latency_ms",), -1, "a latency"),
+        (("class_names",), [1, 2], "class names or digests"),
+        (("weights",), None, "texts that are none"),
+        (("selection", "seed"), "", "a seed that is not 64 hexadecimal digits"),
+        (("selection", "seed"), "é" * 64, "a seed"),
+        (("selection", "seed"), SEED[:-1] + "0", "channels that its seed does not draw"),
+        (("selection", "candidates"), [0, 3, 6], "channels that its seed does not draw"),
+        (("selection", "candidates"), [5] * 9, "candidates"),
+        (("selection", "candidates"), [1, 2, 3, 128], "candidates"),
+        (("topology", "channels"), [0, 1, 2, 3], "channels that its seed does not draw"),
+        (("topology", "channels"), [0, 1, 2, 2], "channels repeat 2"),
+        (("topology", "num_layers"), 14, "num_layers is 14"),
+        (("limits", "psnr_db"), -3, "the limit psnr_db is -3"),
+        (("limits", "statistic"), "p90", "statistic is 'p90'"),
+        (("limits", "price"), 3, "fields that make no plan"),
+        (("surprise",), 3, "fields that make no plan"),
+    ],
+)
+def test_nonsense_with_a_right_checksum_is_refused(path, way, value, message):
+    edited(path, lambda content: put(content, way, value), new_checksum=True)
+    with pytest.raises(UserError, match=message):
+        read_plan(path)
+
+
+def test_plans_from_before_the_secret_order_are_refused(path, plan):
+    ascending = sorted(plan.topology.channels)
+    assert ascending != list(plan.topology.channels)
+    edited(
+        path, lambda content: put(content, ("topology", "channels"), ascending), new_checksum=True
+    )
+    with pytest.raises(UserError, match=r"does not draw, or not in this order; plan again$"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_other_versions_are_refused(path, version):
+    edited(path, lambda content: put(content, ("version",), version), new_checksum=True)
+    with pytest.raises(UserError, match="another version of privynet_jax"):
+        read_plan(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"sha256"', b"null", b"{}", b"[" * 100_000],
+    ids=lambda content: repr(content[:8]),
+)
+def test_other_files_are_no_plans(tmp_path, content):
+    path = tmp_path / "plan.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"is no plan; give the plan\.json"):
+        read_plan(path)
+
+
+def test_what_cannot_be_read_is_told(tmp_path):
+    for wrong, why in ((tmp_path, "Is a directory"), (tmp_path / "missing.json", "No such file")):
+        with pytest.raises(UserError, match=rf"cannot be read: {why}.*; give the plan\.json"):
+            read_plan(wrong)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scales": (1.0,)},
+        {"peaks": (1.0, 2.0, 3.0, math.nan)},
+        {"characterised": {"settings": {"seed": 0, "loss": math.inf}}},
+        {"characterised": {"settings": {"seed": 0, "path": object()}}},
+        {"characterised": {"settings": {"seed": "0"}}},
+        {"characterised": {"settings": {}}},
+        {"characterised": {}},
+        {"latency_ms": math.inf},
+    ],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, plan, changes):
+    with pytest.raises(ValueError, match="Expected a plan that can be read again"):
+        write_plan(tmp_path / "plan.json", dataclasses.replace(plan, **changes))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,276 @@
+"""The choice under limits: by hand, against brute force, and with what it says of itself."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+from support.handmade_options import option, table
+
+from privynet_jax.errors import UserError
+from privynet_jax.planning import planner
+from privynet_jax.planning.plan import Limits
+from privynet_jax.planning.planner import choose_measured, notch, with_latency
+
+
+def choose(options, limits, margin_db=1.0, margin_ssim=0.02):
+    """What is worked by hand here is worked for these margins, whatever the usual ones are."""
+    return planner.choose(options, limits, margin_db, margin_ssim)
+
+
+def shape(chosen):
+    return chosen and (chosen.num_layers, chosen.depth)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, (2, 16)),
+        # (2, 16) needs 28 + 2 + 1 dB, (4, 16) needs 25.5.
+        ({"psnr_db": 31.0}, (2, 16)),
+        ({"psnr_db": 30.99}, (4, 16)),
+        ({"psnr_db": 25.5}, (4, 16)),
+        ({"psnr_db": 25.5, "local_mmacs": 60.0}, (4, 8)),
+        ({"psnr_db": 19.0}, (7, 16)),
+        # (4, 16) needs 0.6 + 0.1 + 0.02, (4, 8) 0.67.
+        ({"ssim": 0.73}, (4, 16)),
+        ({"ssim": 0.71}, (7, 16)),
+        ({"ssim": 0.71, "local_mmacs": 149.0}, (4, 8)),
+        ({"release_kib": 32.0}, (2, 8)),
+        ({"storage_mib": 0.5, "release_kib": 32.0}, (2, 8)),
+        ({"psnr_db": 18.9}, None),
+        ({"psnr_db": 22.0, "local_mmacs": 100.0}, None),
+    ],
+)
+def test_choices_by_hand(limits, expected):
+    assert shape(choose(table(), Limits(**limits)).chosen) == expected
+
+
+def test_margins_are_the_callers():
+    usual = planner.choose(table(), Limits()).margins
+    assert usual == {"psnr_db": planner.MARGIN_DB, "ssim": planner.MARGIN_SSIM}
+    limits = Limits(psnr_db=24.9)
+    assert shape(choose(table(), limits).chosen) == (7, 16)
+    assert shape(choose(table(), limits, margin_db=0.4).chosen) == (4, 16)
+    assert shape(choose(table(), limits, margin_db=0.0).chosen) == (4, 16)
+    assert choose(table(), limits, margin_db=7.0).chosen is None
+
+
+@pytest.mark.parametrize("margin", [-1.0, math.nan, math.inf])
+def test_impossible_margins_are_refused(margin):
+    with pytest.raises(UserError, match="margin of psnr_db"):
+        choose(table(), Limits(), margin_db=margin)
+    with pytest.raises(UserError, match="margin of ssim"):
+        choose(table(), Limits(), margin_ssim=margin)
+
+
+def test_ties_go_to_less_privacy_loss_and_then_to_less_computation():
+    leaky = option(2, 8, 0.5, 20.0, mmacs=1.0)
+    private = option(4, 8, 0.5, 15.0, mmacs=60.0)
+    costly = option(4, 9, 0.5, 15.0, mmacs=61.0)
+    for order in itertools.permutations([leaky, private, costly]):
+        assert choose(order, Limits()).feasible == (private, costly, leaky)
+
+
+def brute_force(options, limits, margin_db, margin_ssim):
+    """The best feasible option, written without the planner's own parts."""
+    best = None
+    for one in options:
+        if limits.psnr_db is not None and one.expected.psnr_db.high + margin_db > limits.psnr_db:
+            continue
+        if limits.ssim is not None and one.expected.ssim.high + margin_ssim > limits.ssim:
+            continue
+        costs = ("local_mmacs", "storage_mib", "release_kib", "latency_ms")
+        bounds = {name: getattr(limits, name) for name in costs}
+        if any(b is not None and one.cost[n] > b for n, b in bounds.items()):
+            continue
+        if best is None or one.expected.accuracy.expected > best.expected.accuracy.expected:
+            best = one
+    return best
+
+
+def random_case(stream):
+    options = [
+        option(
+            int(m),
+            int(d),
+            stream.uniform(0.2, 0.9),
+            stream.uniform(10, 30),
+            stream.uniform(0.1, 0.8),
+            mmacs=stream.uniform(1, 200),
+            latency=stream.uniform(1, 20),
+        )
+        for m in range(1, 6)
+        for d in (4, 8, 16)
+        if stream.random() < 0.6
+    ] or [option(latency=1.0)]
+    ranges = {
+        "psnr_db": (12, 34),
+        "ssim": (0.2, 1.0),
+        "local_mmacs": (5, 200),
+        "storage_mib": (0.2, 1.5),
+        "release_kib": (10, 70),
+        "latency_ms": (1, 20),
+    }
+    given = {n: stream.uniform(*r) for n, r in ranges.items() if stream.random() < 0.5}
+    return options, Limits(**given), stream.uniform(0, 3), stream.uniform(0, 0.1)
+
+
+def without(limits, name):
+    return dataclasses.replace(limits, **{name: None})
+
+
+def accuracy_of(chosen):
+    return -math.inf if chosen is None else chosen.expected.accuracy.expected
+
+
+def test_choices_and_what_is_said_of_them_by_brute_force():
+    stream = np.random.default_rng(1)
+    kinds = {"chosen": 0, "single": 0, "joint": 0, "binding": 0, "near": 0, "pair": 0}
+    for _ in range(400):
+        options, limits, *margins = random_case(stream)
+        decision = choose(options, limits, *margins)
+        best = brute_force(options, limits, *margins)
+        assert decision.chosen is best
+
+        free = {
+            n: accuracy_of(brute_force(options, without(limits, n), *margins))
+            for n in limits.given()
+        }
+        assert set(decision.binding) == {n for n, a in free.items() if a > accuracy_of(best)}
+        kinds["binding"] += bool(best and decision.binding)
+
+        for relaxation in decision.relaxations:
+            value = getattr(limits, relaxation.limit)
+            assert relaxation.relaxed == value + notch(relaxation.limit, value)
+            changed = dataclasses.replace(limits, **{relaxation.limit: relaxation.relaxed})
+            assert relaxation.chosen is brute_force(options, changed, *margins)
+            if best and relaxation.chosen:
+                gain = accuracy_of(relaxation.chosen) - accuracy_of(best)
+                assert relaxation.gain == pytest.approx(gain)
+        assert [r.limit for r in decision.relaxations] == list(limits.given())
+
+        kinds["near"] += bool(decision.near_misses)
+        for miss in decision.near_misses:
+            assert accuracy_of(miss.option) > accuracy_of(best)
+            moved = {s.limit: s.needed for s in miss.shortfalls}
+            assert brute_force([miss.option], dataclasses.replace(limits, **moved), *margins)
+        if best:
+            kinds["chosen"] += 1
+            assert not decision.impossible
+            assert not decision.remedies
+        else:
+            check_refusal(decision, options, limits, margins)
+            kinds["joint" if decision.remedy_is_joint else "single"] += 1
+            kinds["pair"] += len(decision.impossible[0]) == 2
+    assert min(kinds.values()) >= 10, kinds  # every kind of answer was seen
+
+
+def check_refusal(decision, options, limits, margins):
+    """Every remedy works, no smaller one does, and what is called impossible is so, minimally."""
+    given = limits.given()
+    none = Limits()
+    for names in decision.impossible:
+        alone = dataclasses.replace(none, **{name: given[name] for name in names})
+        assert brute_force(options, alone, *margins) is None
+        for name in names if len(names) > 1 else ():
+            assert brute_force(options, without(alone, name), *margins)
+    helpful = {n for n in given if brute_force(options, without(limits, n), *margins)}
+    if decision.remedy_is_joint:
+        assert not helpful
+        moved = {s.limit: s.needed for s in decision.remedies}
+        assert brute_force(options, dataclasses.replace(limits, **moved), *margins)
+        return
+    assert {s.limit for s in decision.remedies} == helpful
+    assert [s.notches for s in decision.remedies] == sorted(s.notches for s in decision.remedies)
+    for remedy in decision.remedies:
+        enough = dataclasses.replace(limits, **{remedy.limit: remedy.needed})
+        assert brute_force(options, enough, *margins)
+        # Two units in the last place shown, at most one of which is rounding.
+        less = remedy.needed - (0.002 if remedy.limit == "ssim" else 0.02)
+        if less > remedy.value:
+            short = dataclasses.replace(limits, **{remedy.limit: less})
+            assert brute_force(options, short, *margins) is None
+
+
+def test_what_binds_by_hand():
+    decision = choose(table(), Limits(psnr_db=25.5, local_mmacs=60.0))
+    # Without the limit on PSNR (2, 16) at 70 %, without that on computation (4, 16) at 65 %.
+    assert decision.binding == ("psnr_db", "local_mmacs")
+    # 26.5 dB do not reach (2, 8), which needs 27; 75 MMAC reach (4, 16).
+    psnr, mmacs = decision.relaxations
+    assert (psnr.relaxed, shape(psnr.chosen), psnr.gain) == (26.5, (4, 8), 0.0)
+    assert (mmacs.relaxed, shape(mmacs.chosen)) == (75.0, (4, 16))
+    assert mmacs.gain == pytest.approx(0.1)
+    # (4, 16) misses 60 MMAC by 5 of a notch of 15. (2, 8) misses 25.5 dB by 1.5 notches, too much.
+    [miss] = decision.near_misses
+    assert shape(miss.option) == (4, 16)
+    [shortfall] = miss.shortfalls
+    assert (shortfall.limit, shortfall.value, shortfall.needed) == ("local_mmacs", 60.0, 65.0)
+    assert shortfall.notches == pytest.approx(1 / 3)
+
+
+def test_refusals_by_hand():
+    alone = choose(table(), Limits(psnr_db=18.0, local_mmacs=200.0))
+    assert alone.impossible == (("psnr_db",),)
+    [remedy] = alone.remedies
+    assert (remedy.limit, remedy.needed, remedy.notches) == ("psnr_db", 19.0, 1.0)
+
+    pair = choose(table(), Limits(psnr_db=22.0, local_mmacs=100.0))
+    assert pair.impossible == (("psnr_db", "local_mmacs"),)
+    # (4, 8) needs 23 dB, one notch; (7, 16) needs 150 MMAC, two notches of 25.
+    assert [(s.limit, s.needed, s.notches) for s in pair.remedies] == [
+        ("psnr_db", 23.0, 1.0),
+        ("local_mmacs", 150.0, 2.0),
+    ]
+
+    joint = choose(table(), Limits(psnr_db=18.0, local_mmacs=4.0))
+    assert joint.impossible == (("psnr_db",), ("local_mmacs",))
+    assert joint.remedy_is_joint
+    # (2, 8) needs 27 dB and 5 MMAC: 9 + 1 notches, fewer than any other.
+    assert [(s.limit, s.needed) for s in joint.remedies] == [("psnr_db", 27.0), ("local_mmacs", 5)]
+
+
+def test_a_proposed_limit_is_rounded_towards_more():
+    one = option(psnr_db=17.12341, ssim=0.51234)
+    [psnr] = choose([one], Limits(psnr_db=5.0)).remedies
+    [ssim] = choose([one], Limits(ssim=0.1)).remedies
+    assert (psnr.needed, ssim.needed) == (20.13, 0.633)
+    [small] = choose([option(mmacs=0.0101)], Limits(local_mmacs=0.01)).remedies
+    assert small.needed == 0.02
+
+
+def test_latency_is_measured_only_as_far_as_it_decides():
+    asked = []
+
+    def measure(one):
+        asked.append(shape(one))
+        return {(2, 16): 9.0, (4, 16): 8.0, (2, 8): 3.0}[shape(one)]
+
+    decision = choose_measured(table(), Limits(latency_ms=5.0), measure)
+    assert asked == [(2, 16), (4, 16), (2, 8)]
+    assert shape(decision.chosen) == (2, 8)
+    assert decision.chosen.cost["latency_ms"] == 3.0
+    assert decision.binding == ("latency_ms",)
+
+    asked.clear()
+    choose_measured(table(), Limits(psnr_db=27.0, latency_ms=8.0), measure)
+    assert asked == [(4, 16)]
+    asked.clear()
+    assert choose_measured(table(), Limits(psnr_db=27.0), measure).chosen
+    assert asked == []
+
+
+def test_no_latency_fits():
+    decision = choose_measured(table(), Limits(latency_ms=5.0), lambda one: 6.0 + one.depth)
+    assert decision.chosen is None
+    assert decision.impossible == (("latency_ms",),)
+    assert [s.needed for s in decision.remedies] == [14.0]
+
+
+def test_a_latency_belongs_to_one_option():
+    options = table()
+    changed = with_latency(options, options[1], 2.5)
+    assert [o.cost.get("latency_ms") for o in changed] == [None, 2.5, None, None, None]
+    assert "latency_ms" not in options[1].cost

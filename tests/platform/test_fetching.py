@@ -1,0 +1,132 @@
+"""Fetching members of a tiny wheel made here, with the download replaced."""
+
+import hashlib
+import subprocess
+import zipfile
+
+import pytest
+
+from privynet_jax.errors import UserError
+from privynet_jax.platform import fetching
+from privynet_jax.platform.fetching import PinnedWheel, fetch_members
+from privynet_jax.platform.files import verify_sha256
+
+WHEEL = PinnedWheel("tiny", "1.2")
+CONTENT = {"tiny/a.txt": b"first", "tiny/deep/b.txt": b"second"}
+MEMBERS = {name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()}
+
+
+def write_wheel(folder, content):
+    path = folder / "tiny-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.fixture
+def downloads(monkeypatch):
+    """Replaces the download by writing a small wheel; returns the list of its calls."""
+    calls = []
+
+    def download(wheel, folder):
+        calls.append(wheel)
+        return write_wheel(folder, CONTENT)
+
+    monkeypatch.setattr(fetching, "_download", download)
+    return calls
+
+
+def test_members_are_fetched_once_and_in_order(downloads, tmp_path):
+    cache = tmp_path / "new" / "cache"
+    paths = fetch_members(WHEEL, MEMBERS, cache)
+    assert [path.read_bytes() for path in paths] == [b"first", b"second"]
+    assert fetch_members(WHEEL, dict(reversed(MEMBERS.items())), cache) == paths[::-1]
+    assert downloads == [WHEEL]
+    # Neither the archive nor half-written files stay behind.
+    kept = [path for path in (cache / "tiny-1.2").rglob("*") if path.is_file()]
+    assert sorted(kept) == sorted(paths)
+    assert paths[1] == cache / "tiny-1.2" / "tiny" / "deep" / "b.txt"
+
+
+def test_members_of_one_base_name_are_kept_apart(monkeypatch, tmp_path):
+    content = {"tiny/a.txt": b"one", "tiny/deep/a.txt": b"other"}
+    monkeypatch.setattr(fetching, "_download", lambda wheel, folder: write_wheel(folder, content))
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+    assert [path.read_bytes() for path in fetch_members(WHEEL, sums, tmp_path)] == [
+        b"one",
+        b"other",
+    ]
+
+
+def test_only_missing_members_cause_a_download(downloads, tmp_path):
+    first = dict([next(iter(MEMBERS.items()))])
+    fetch_members(WHEEL, first, tmp_path)
+    fetch_members(WHEEL, MEMBERS, tmp_path)
+    fetch_members(WHEEL, MEMBERS, tmp_path)
+    assert len(downloads) == 2
+
+
+def test_absent_member_is_named(downloads, tmp_path):
+    with pytest.raises(UserError, match=r"tiny==1\.2 holds no file tiny/c\.txt"):
+        fetch_members(WHEEL, {"tiny/c.txt": "0" * 64}, tmp_path)
+
+
+def test_wrong_checksum_names_the_file_and_both_sums(downloads, tmp_path):
+    with pytest.raises(UserError, match=r"a\.txt is damaged") as error:
+        fetch_members(WHEEL, {"tiny/a.txt": "0" * 64}, tmp_path)
+    assert "0" * 64 in str(error.value)
+    assert MEMBERS["tiny/a.txt"] in str(error.value)
+
+
+def test_damaged_cache_is_refused_without_a_download(downloads, tmp_path):
+    [path, _] = fetch_members(WHEEL, MEMBERS, tmp_path)
+    path.write_bytes(b"fir")
+    with pytest.raises(UserError, match="delete the file and run again"):
+        fetch_members(WHEEL, MEMBERS, tmp_path)
+    path.unlink()
+    assert fetch_members(WHEEL, MEMBERS, tmp_path)[0].read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_download_is_a_user_error_and_keeps_nothing(monkeypatch, tmp_path, damage):
+    def download(wheel, folder):
+        path = write_wheel(folder, {"tiny/a.txt": bytes(range(256))})
+        data = bytearray(path.read_bytes())
+        data[100] ^= 0xFF  # inside the compressed member, past its 40 bytes of header
+        path.write_bytes(data[:-30] if damage == "cut" else data)
+        return path
+
+    monkeypatch.setattr(fetching, "_download", download)
+    with pytest.raises(UserError, match=r"the download of tiny==1\.2 is damaged") as error:
+        fetch_members(WHEEL, {"tiny/a.txt": "0" * 64}, tmp_path)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "tiny-1.2").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_no_user_error_of_this_room(downloads, tmp_path):
+    (tmp_path / "tiny-1.2").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match=r"tiny-1\.2"):
+        fetch_members(WHEEL, MEMBERS, tmp_path)
+
+
+def test_the_caller_names_the_remedy(tmp_path):
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"first")
+    verify_sha256(path, MEMBERS["tiny/a.txt"])
+    with pytest.raises(UserError, match=r"photo\.png is damaged.*; reinstall it$"):
+        verify_sha256(path, "0" * 64, remedy="reinstall it")
+
+
+def test_no_network_says_what_to_do_and_keeps_nothing(monkeypatch, tmp_path):
+    def no_network(command, **_):
+        assert command[-1] == "tiny==1.2"
+        assert "--no-deps" in command
+        return subprocess.CompletedProcess(command, 1, "", "Retrying\nERROR: no route to host\n")
+
+    monkeypatch.setattr(fetching.subprocess, "run", no_network)
+    with pytest.raises(UserError, match=r"cannot download tiny==1\.2 .*no route to host") as error:
+        fetch_members(WHEEL, MEMBERS, tmp_path)
+    assert "copy that cache from another machine" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list((tmp_path / "tiny-1.2").iterdir()) == []

@@ -1,0 +1,173 @@
+"""Tables of risk, against numbers worked by hand; and the command that prints them."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+from support import handmade_results as handmade
+
+from experiments import cli
+from experiments import risk as command
+from privynet_jax.results.risk_tables import AttackedPictures, class_rows, risk_row, risk_text
+from privynet_jax.results.work_directory import ResultStore
+
+PICTURES = AttackedPictures(
+    labels=np.array([1, 1, 0, 1]),
+    class_names=("cat", "dog", "cow"),
+    mean_image={"psnr_db": np.array([10.0, 12, 9, 15]), "ssim": np.array([0.1, 0.2, 0.3, 0.4])},
+)
+ARRAYS = {
+    "residual_psnr_db": np.array([20.0, 14, 13, 16], np.float32),
+    "residual_ssim": np.array([0.8, 0.5, 0.4, 0.3]),
+    "linear_psnr_db": np.array([99.0, 0, 0, 0]),  # the strongest by mean alone counts
+    "linear_ssim": np.ones(4),
+    "perceptual": np.array([0.25, 0.75]),
+}
+CONFIG = {
+    "layers": [2],
+    "depths": [3],
+    "selections": ["random"],
+    "draws": 2,
+    "image_size": 32,
+    "seed": 0,
+    "dataset": "photo_patches",
+    "mode": "dedicated",
+    "weights_fingerprint": "abc",
+    "cloud": {},
+    "attacker": {},
+}
+
+
+def cell(draw=0):
+    attacks = (handmade.attack("linear", 12.0), handmade.attack("residual", 20.0))
+    return handmade.cell(2, 3, draw, attacks=attacks)
+
+
+def test_a_row_by_hand():
+    row = risk_row(cell(), ARRAYS, PICTURES, "dedicated")
+    expected = {
+        "num_layers": 2,
+        "layer": "conv1_2",
+        "depth": 3,
+        "draw": 0,
+        "attacker": "residual",
+        "knowledge": "pairs",
+        "images": 4,
+        "psnr_db_mean": 15.75,
+        "psnr_db_median": 15.0,
+        "psnr_db_p95": pytest.approx(19.4),
+        "psnr_db_max": 20.0,
+        "ssim_mean": 0.5,
+        # 20 - 10, 14 - 12, 13 - 9 and 16 - 15, picture by picture.
+        "gain_db_mean": 4.25,
+        "gain_db_p95": pytest.approx(4 + 0.85 * 6),
+        "gain_db_max": 10.0,
+        "ssim_threshold": 0.5,
+        "recognisable": 0.5,  # a value that equals the threshold counts
+        "perceptual_mean": 0.5,
+        "perceptual_min": 0.25,
+        "perceptual_images": 2,
+    }
+    assert row == {**row, **expected}
+    for name in ("psnr_db_mean", "psnr_db_p95", "ssim_mean", "ssim_p95", "recognisable"):
+        assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+        assert row[f"{name}_low"] < row[f"{name}_high"]
+    assert risk_row(cell(), ARRAYS, PICTURES, "dedicated", 0.35)["recognisable"] == 0.75
+
+
+def test_without_perceptual_distances_the_columns_are_empty():
+    arrays = {name: values for name, values in ARRAYS.items() if name != "perceptual"}
+    row = risk_row(cell(), arrays, PICTURES, "dedicated")
+    assert (row["perceptual_mean"], row["perceptual_min"], row["perceptual_images"]) == ("", "", 0)
+    assert "perceptual" in risk_text([row])
+
+
+def test_classes_by_hand():
+    cat, dog = class_rows(cell(), ARRAYS, PICTURES, "dedicated")
+    assert (cat["class"], cat["images"], cat["psnr_db_mean"]) == ("cat", 1, 13.0)
+    assert (dog["class"], dog["images"]) == ("dog", 3)
+    assert dog["psnr_db_mean"] == pytest.approx(50 / 3)
+    assert dog["psnr_db_max"] == 20.0
+    assert (cat["recognisable"], dog["recognisable"]) == (0.0, pytest.approx(2 / 3))
+
+
+def test_estimates_score_a_sample_spread_over_classes():
+    # The first dog is image 0, the first cat image 2.
+    arrays = {"residual_psnr_db": np.array([13.0, 21.0]), "residual_ssim": np.array([0.5, 0.6])}
+    row = risk_row(cell(), arrays, PICTURES, "amortised")
+    assert (row["images"], row["gain_db_mean"], row["gain_db_max"]) == (2, 7.5, 12.0)
+    cat, dog = class_rows(cell(), arrays, PICTURES, "amortised")
+    assert (cat["psnr_db_mean"], dog["psnr_db_mean"]) == (21.0, 13.0)
+
+
+def test_pictures_survive_a_work_directory(tmp_path):
+    store = ResultStore.open(tmp_path / "run", CONFIG)
+    assert not store.has_test_pictures()
+    store.save_test_pictures(PICTURES.arrays())
+    again = AttackedPictures.from_arrays(store.load_test_pictures())
+    assert again.class_names == PICTURES.class_names
+    np.testing.assert_array_equal(again.labels, PICTURES.labels)
+    for name, values in PICTURES.mean_image.items():
+        np.testing.assert_array_equal(again.mean_image[name], values)
+
+
+# The command.
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    store = ResultStore.open(tmp_path / "run", CONFIG)
+    for draw in range(2):
+        store.save(cell(draw), ARRAYS)
+    store.save_test_pictures(PICTURES.arrays())
+    return store.workdir
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Runs the command; returns status, output and error."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["risk", *map(str, arguments)])
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as exited:
+                cli.run(command.main)
+        return exited.value.code, *capfd.readouterr()
+
+    # Whoever first runs a command defines them, and the saver would take them away again.
+    app.define_help_flags()
+    yield run_command
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["tests"])
+
+
+def test_the_command_prints_and_writes_both_tables(workdir, run):
+    status, out, error = run(f"--workdir={workdir}", "--recognisable_ssim=0.35")
+    assert (status, error) == (None, "")
+    assert "SSIM>=0.35 %" in out
+    assert out.count(" conv1_2 ") == 2
+    with (workdir / "risk.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["draw"], row["recognisable"]) for row in rows] == [("0", "0.75"), ("1", "0.75")]
+    with (workdir / "risk_classes.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["cat", "dog"] * 2
+
+
+def test_a_work_directory_of_an_earlier_version(workdir, run):
+    (workdir / "test_pictures.npz").unlink()
+    status, _, error = run(f"--workdir={workdir}")
+    assert status == 1
+    assert "is of an earlier version" in error
+    assert error.count("\n") == 1
+
+
+def test_a_cell_whose_values_are_gone(workdir, run):
+    store, _ = ResultStore.existing(workdir)
+    store.save(cell(1), {"residual_psnr_db": np.ones(4)})
+    status, _, error = run(f"--workdir={workdir}")
+    assert status == 1
+    assert "has no value per test image" in error

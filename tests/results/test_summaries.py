@@ -1,0 +1,108 @@
+"""Summaries over draws, of results made by hand."""
+
+import dataclasses
+
+import pytest
+from support import handmade_results as handmade
+
+from privynet_jax.results.summaries import Spread, convergence_note, over_draws, summary_table
+
+
+def results():
+    """Two draws at (2 layers, 8 channels), and one each at two other shapes; in no order."""
+    attack = handmade.attack
+    return [
+        handmade.cell(10, 4, 0, accuracy=0.875),
+        handmade.cell(2, 8, 1, 0.75, (attack("linear", 12.0, 0.25), attack("residual", 20.0, 0.5))),
+        handmade.cell(2, 16, 0),
+        # Here the linear attacker is the stronger one.
+        handmade.cell(
+            2, 8, 0, 0.25, (attack("linear", 26.0, 0.75), attack("residual", 11.0, 0.25))
+        ),
+    ]
+
+
+def test_means_and_ranges_by_hand():
+    summary = over_draws(results())[0]
+    # In the order given: the second of the list came first.
+    assert [cell.draw for cell in summary.cells] == [1, 0]
+    assert summary.accuracy == Spread(mean=0.5, least=0.25, greatest=0.75)
+    # Each cell's strongest attacker: 20 and 26 dB, never the 12 and 11 of the weaker ones.
+    assert summary.psnr_db == Spread(mean=23.0, least=20.0, greatest=26.0)
+    assert summary.psnr_db_p95 == Spread(mean=28.0, least=25.0, greatest=31.0)
+    assert summary.ssim == Spread(mean=0.625, least=0.5, greatest=0.75)
+
+
+def test_layers_and_depths_ascend():
+    shapes = [(s.cells[0].num_layers, s.cells[0].depth) for s in over_draws(results())]
+    # As numbers: as text, 10 would come before 2, and 16 before 8.
+    assert shapes == [(2, 8), (2, 16), (10, 4)]
+    assert [len(s.cells) for s in over_draws(results())] == [2, 1, 1]
+    assert over_draws([]) == []
+
+
+def test_one_draw_has_no_range():
+    single = over_draws(results())[2]
+    assert single.accuracy == Spread(0.875, 0.875, 0.875)
+
+
+def test_the_text_table():
+    header, rule, *rows = summary_table(results()).splitlines()
+    assert len(rule) == len(header)
+    for part in ("layers", "accuracy %", "PSNR dB", "p95 dB", "SSIM", "attacker"):
+        assert part in header
+    first, second, third = (row.split() for row in rows)
+    # 3.0 million multiply-accumulates and 8 KiB, as the cell made by hand says.
+    assert first == [
+        *("2", "conv1_2", "8", "random", "2", "50.0", "(25.0-75.0)", "23.0", "(20.0-26.0)"),
+        *("28.0", "0.62", "linear/residual", "3.0", "8.0"),
+    ]
+    assert second[:5] == ["2", "conv1_2", "16", "random", "1"]
+    assert third == [
+        *("10", "conv4_3", "4", "random", "1", "87.5", "(87.5-87.5)", "20.0", "(20.0-20.0)"),
+        *("25.0", "0.50", "residual", "15.0", "4.0"),
+    ]
+
+
+@pytest.mark.parametrize("num_layers", [1, 9, 13])
+@pytest.mark.parametrize("depth", [1, 512])
+def test_columns_stand_under_their_headings(num_layers, depth):
+    result = handmade.cell(num_layers, 3, attacks=(handmade.attack("residual", 20.0),))
+    result = dataclasses.replace(result, depth=depth)
+    header, _, row = summary_table([result]).splitlines()
+    assert row.index("residual") == header.index("attacker")
+    assert row.rindex("20.0 (") == header.index("PSNR dB")
+    assert row.index("50.0 (") == header.index("accuracy %")
+    assert len(row) == len(header)
+
+
+def test_the_mean_of_equal_numbers_is_that_number():
+    # 0.1 + 0.1 + 0.1 is rounded up, and a third of it is more than 0.1.
+    summary = over_draws([handmade.cell(draw=draw, accuracy=0.1) for draw in range(3)])[0]
+    assert summary.accuracy.least <= summary.accuracy.mean <= summary.accuracy.greatest
+
+
+def test_references_follow_the_cells():
+    references = [
+        {"reference": "no_split", "accuracy": "0.4955", "psnr_db_mean": "", "ssim_mean": ""},
+        {"reference": "mean_image", "accuracy": "", "psnr_db_mean": "13.26", "ssim_mean": "0.338"},
+    ]
+    lines = summary_table([handmade.cell()], references).splitlines()
+    assert lines[-2:] == [
+        "for comparison, no split: 49.5 % accuracy",
+        "for comparison, mean image: 13.3 dB, SSIM 0.34",
+    ]
+
+
+def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
+    def trained(falling):
+        attack = dataclasses.replace(handmade.attack("strong", 30.0), falling_percent=falling)
+        return handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
+
+    note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])
+    assert note.startswith("In 2 of 4 cells ")
+    assert "8 to 20 %" in note
+    assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
+    assert "not recorded" in convergence_note([trained(None)])
+    linear = handmade.cell(attacks=(handmade.attack("linear", 12.0),))
+    assert "all 2 cells are closed forms" in convergence_note([linear, linear])
