@@ -109,7 +109,8 @@ def test_a_coordinator_that_nobody_reaches(tmp_path):
 JOIN = """
 import json, sys
 from pathlib import Path
-from privynet_jax import UserError, processes
+from privynet_jax import UserError
+from privynet_jax.platform import processes
 
 processes.importlib.util.find_spec = lambda name: True  # as if there were TPUs
 launch, workdir = json.loads(sys.argv[1]), Path(sys.argv[2])

@@ -34,7 +34,7 @@ PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from privynet_jax import cache, cached_layer
+from privynet_jax.backbone.features import cached_layer, feature_cache
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
 from privynet_jax.backbone.weights.sources import load_weights
 
@@ -43,7 +43,7 @@ cached_layer._SHARD_BYTES = 4 * 32 * 32 * 64 * 2
 arrays = np.load(inputs)
 parts = {name: Part(arrays[name], np.zeros(len(arrays[name]), np.int32)) for name in PART_NAMES}
 parts = Parts(**parts, class_names=("any",), name="few", fingerprint="few")
-write, units = cache._write, []
+write, units = feature_cache._write, []
 
 def write_and_tell(results, unit):
     if mark == "kill" and len(units) == 5:
@@ -56,9 +56,9 @@ def write_and_tell(results, unit):
     write(results, unit)
     units.append(unit)
 
-cache._write = write_and_tell
+feature_cache._write = write_and_tell
 weights = load_weights(cache_dir=Path(weights_dir))
-cache.load_features(
+feature_cache.load_features(
     weights, parts, {1: (0, 5, 40), 3: (7, 99)}, folder, share=(int(index), int(count))
 )
 print(len(units))

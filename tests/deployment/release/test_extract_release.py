@@ -408,10 +408,10 @@ import os, signal, sys
 from pathlib import Path
 import jax
 jax.config.update("jax_num_cpu_devices", 2)  # as in conftest.py
-from handmade_package import CLASSES, handmade_package
-from privynet_jax import files, release_manifest, releasing
+from support.handmade_package import CLASSES, handmade_package
+from privynet_jax.deployment.release import extract_release, release_manifest
 from privynet_jax.deployment.release.release_inputs import find_pictures
-release_manifest._MOST_ROWS, releasing._MOST_IMAGES = 5, 3
+release_manifest._MOST_ROWS, extract_release._MOST_IMAGES = 5, 3
 real, calls = os.replace, []
 def replace(source, target):
     calls.append(target)
