@@ -15,7 +15,8 @@ from typing import Any
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.topology import METHODS, RANDOM, ChannelPool, Topology
+from privynet_jax.backbone.features.extraction import normalisation
+from privynet_jax.backbone.topology import DIRECT, METHODS, RANDOM, ChannelPool, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.reopening import matching_weights
@@ -32,7 +33,7 @@ from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
-from privynet_jax.selection.secret_draw import Selection
+from privynet_jax.selection.secret_draw import Selection, select
 
 for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -178,9 +179,9 @@ def planned(
 
 def _method(config: Mapping[str, Any]) -> str:
     """Returns the selection that was asked for, or the best there is."""
-    searched = config["mode"] == DEDICATED and pruning.DIRECT in config["selections"]
-    method = _SELECTION.value or (pruning.DIRECT if searched else "both")
-    if method == pruning.DIRECT and pruning.DIRECT not in config["selections"]:
+    searched = config["mode"] == DEDICATED and DIRECT in config["selections"]
+    method = _SELECTION.value or (DIRECT if searched else "both")
+    if method == DIRECT and DIRECT not in config["selections"]:
         raise UserError(
             "--selection=direct needs a characterisation that searched for channels, and this one "
             f"has the selections {', '.join(config['selections'])}; characterise with "
@@ -210,7 +211,7 @@ def _selected(
 ) -> tuple[Selection, tuple[float, ...], tuple[float, ...]]:
     """The secret draw of channels, and what their values are scaled by and reach up to."""
     layer = option.num_layers
-    if method == pruning.DIRECT:
+    if method == DIRECT:
         pool = store.load_candidates(method, layer, option.depth)
         if pool is None:
             raise UserError(
@@ -220,9 +221,9 @@ def _selected(
     else:
         scores = pruning.channel_scores(weights, sample.images, sample.labels, [layer])[layer]
         pool = ChannelPool((), pruning.pruned_candidates(method, scores, option.depth))
-    chosen = pruning.select(pool.candidates, method, option.depth, pool.core)
+    chosen = select(pool.candidates, method, option.depth, pool.core)
     topology = Topology(layer, chosen.channels(option.depth))
-    scales, peaks = pruning.normalisation(weights, sample.images, topology)
+    scales, peaks = normalisation(weights, sample.images, topology)
     return chosen, tuple(map(float, scales)), tuple(map(float, peaks))
 
 

@@ -46,7 +46,7 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("FIRST", 16), ("ROUNDS", 1), ("PER_ROUND", 16)):
-            patch.setattr(candidates_room.optimisation, name, value)
+            patch.setattr(candidates_room.search, name, value)
         for name in ("POOL", "_LEAST_POOL"):
             patch.setattr(amortised, name, 16)
         return config, characterise(config)

@@ -172,7 +172,7 @@ def test_ridges_are_chosen_on_other_images_than_were_fitted(
         shown = [image for _, images in batches for image in images]
         return [int(np.abs(original - image).sum((1, 2, 3)).argmin()) for image in shown]
 
-    monkeypatch.setattr(linear_sums.linear, "gather_statistics", images_of)
+    monkeypatch.setattr(linear_sums.linear_attack, "gather_statistics", images_of)
     fitted_on, chosen_on = linear_sums.linear_statistics(found, copied, positions, copies=3)
     assert sorted({*fitted_on, *chosen_on}) == list(range(counted))
     assert len(fitted_on) == 3 * len(set(fitted_on))

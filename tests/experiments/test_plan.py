@@ -17,6 +17,7 @@ from support.commands import everything_in, refused
 
 from experiments import plan
 from privynet_jax import Config, characterise
+from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.topology import ChannelPool
 from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning.plan import Limits
@@ -156,7 +157,7 @@ def test_channels_are_scored_on_the_sample(command, pictures, tmp_path, vgg_weig
     # Both criteria prune a quarter of the 64; privacy alone nothing else.
     assert 32 <= len(made.selection.candidates) <= 48
     assert len(again.selection.candidates) == 48
-    scales, peaks = pruning.normalisation(vgg_weights, sample.images, made.topology)
+    scales, peaks = normalisation(vgg_weights, sample.images, made.topology)
     np.testing.assert_array_equal(np.float32(made.scales), scales)
     np.testing.assert_array_equal(np.float32(made.peaks), peaks)
 

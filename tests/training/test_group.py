@@ -200,7 +200,7 @@ def test_a_stopped_group_continues_to_the_same_bits(parts, layer, tmp_path, plan
         GroupCheckpoint(tmp_path / "kept", every_seconds=1e9),
         lambda: next(asked) == min(stopped_after, -(-5 // plan[2])) - 1,
     )
-    with pytest.raises(group.termination.Terminated):
+    with pytest.raises(group.signals.Terminated):
         first.train(task)
     again, shares = group_of_three(
         layer, parts, execution, GroupCheckpoint(tmp_path / "kept", every_seconds=1e9)
@@ -219,7 +219,7 @@ def test_a_finished_network_is_not_trained_again(parts, layer, tmp_path, monkeyp
     expected = first.train(task)
     # The attacker is done, and the signal comes while it is evaluated.
     first._stop_requested = lambda: True
-    with pytest.raises(group.termination.Terminated):
+    with pytest.raises(group.signals.Terminated):
         first.evaluate(task, expected, "test")
     again, shares = group_of_three(layer, parts, execution, GroupCheckpoint(kept, 1e9))
     monkeypatch.setattr(task, "steps", None)
@@ -248,7 +248,7 @@ def test_another_number_of_devices_continues_as_well(parts, layer, tmp_path):
     first, _ = group_of_three(
         layer, parts, one, GroupCheckpoint(tmp_path / "kept", 1e9), lambda: next(asked) == 2
     )
-    with pytest.raises(group.termination.Terminated):
+    with pytest.raises(group.signals.Terminated):
         first.train(mapped(RESIDUAL, one))
     again, _ = group_of_three(layer, parts, other, GroupCheckpoint(tmp_path / "kept", 1e9))
     task = mapped(RESIDUAL, other)

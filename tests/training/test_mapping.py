@@ -41,7 +41,7 @@ def cell_of(index, stride=4):
     rng = np.random.default_rng(index + 1)
     mine = CHANNELS[index % len(CHANNELS)]
     block = 3 * stride**2
-    attack = tasks.linear.LinearAttack(
+    attack = tasks.linear_attack.LinearAttack(
         rng.normal(0, 0.05, (3, 3, WIDTH, block)).astype(np.float32),
         rng.uniform(0.3, 0.6, block).astype(np.float32),
     )

@@ -47,7 +47,7 @@ class Data(NamedTuple):
 
     representations: Any
     labels: np.ndarray
-    tasks: np.ndarray
+    training: np.ndarray
     validation: np.ndarray
 
 

@@ -420,7 +420,7 @@ def replace(source, target):
     real(source, target)
 os.replace = replace
 pictures = find_pictures("folder:" + sys.argv[1], class_names=CLASSES, labelled=True)
-releasing.write_release(handmade_package(), pictures, Path(sys.argv[2]))
+extract_release.write_release(handmade_package(), pictures, Path(sys.argv[2]))
 """
 
 
