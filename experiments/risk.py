@@ -26,7 +26,7 @@ flags.declare_key_flag("workdir")
 _RECOGNISABLE_SSIM = flags.DEFINE_float(
     "recognisable_ssim",
     RECOGNISABLE_SSIM,
-    "SSIM from which a reconstruction counts as recognisable; a convention, see BUILD_NOTES.md.",
+    "SSIM from which a reconstruction counts as recognisable: a convention of this project.",
     -1.0,
     1.0,
 )

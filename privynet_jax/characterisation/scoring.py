@@ -1,9 +1,9 @@
 """Estimates of a grid's cells without training any of them: by amortised networks, or linearly.
 
-The same measurements as `grid` yields, a hundred times as fast and not as good: BUILD_NOTES.md says
-how well they rank and predict dedicated ones. A layer costs the training of two networks
-(`amortised`) or, in linear mode, nothing but sums; a cell costs one evaluation on a sample of
-images, the same for all cells.
+The same measurements as `grid` yields, a hundred times as fast and not as good:
+experiments/RESULTS.md says how well they rank and predict dedicated ones. A layer costs the
+training of two networks (`amortised`) or, in linear mode, nothing but sums; a cell costs one
+evaluation on a sample of images, the same for all cells.
 
     tasks = amortised.layer_tasks(cloud_nn(30), attacker(), cloud_schedule, attacker_schedule)
     for measurement in amortised_measurements(cells, missing, features, parts, tasks, ...):

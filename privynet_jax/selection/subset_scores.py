@@ -1,8 +1,8 @@
 """Accuracy and privacy loss of any subset of a layer's channels, in closed form, in milliseconds.
 
 For choosing channels, not for quoting: a cloud NN and an attacker that are trained do far better,
-but rank subsets of one depth alike (BUILD_NOTES.md has the figures; amortised networks rank them
-less well). Both estimates are linear and come from one Gram matrix per layer each:
+but rank subsets of one depth alike (experiments/RESULTS.md has the figures; amortised networks rank
+them less well). Both estimates are linear and come from one Gram matrix per layer each:
 
 * a linear classifier of means and deviations over a grid of fields of each channel, fitted on
   target images; its log-likelihood on auxiliary images;
