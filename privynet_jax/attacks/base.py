@@ -1,20 +1,22 @@
 """What all attacks have in common: the knowledge they are given, fitting, and reconstructing.
 
-An attack is fitted on what the attacker owns, once per topology, and then rebuilds images of any
-number of representations. It never meets a true image of what it attacks.
+An attack is fitted on what the attacker owns, for several topologies of one layer at once, and then
+rebuilds images of any number of representations. It never meets a true image of what it attacks.
 
-    fitted = attack.fit(pairs, Knowledge(PAIRS), jax.random.key(0))
+    [fitted] = attack.fit([pairs], [Knowledge(PAIRS)], [jax.random.key(0)])
     estimates = fitted.reconstruct(representations)  # float32 [N, H, W, 3] in [0, 1]
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from privynet_jax.errors import UserError
+from privynet_jax.images.partition import hold_out
+from privynet_jax.platform.row_views import ChosenRows
 
 # What an attacker has, beside the representations under attack. The words stand in all tables.
 PAIRS = "pairs"
@@ -27,23 +29,41 @@ KNOWLEDGE = (PAIRS, OTHER_PAIRS, NETWORK, EVERYTHING)
 Representing = Callable[[jax.Array], jax.Array]
 
 
-class Pairs(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
     """Images that an attacker owns, with their representations.
 
     Attributes:
         representations: [N, h, w, D], float32 or as the cache stores them, float16; an array or
             what reads rows as they are asked for (`row_views`). Normalised: of root mean square
-            about 1 per channel. Without rows ([0, h, w, D]) where the attacker has images but
-            nobody to represent them.
+            about 1 per channel. Channels beyond the released ones may fill up D with zeros.
+            Without rows ([0, h, w, D]) where the attacker has images but nobody to represent them.
         images: uint8 [N, H, W, 3].
+        copies: rows that there are of each image, one after the other.
     """
 
     representations: Any
     images: np.ndarray
+    copies: int = 1
 
-    def chosen(self, rows: slice | np.ndarray) -> "Pairs":
-        """Returns some of the pairs, by a slice or row numbers."""
-        return Pairs(self.representations[rows], self.images[rows])
+    def chosen(self, rows: np.ndarray) -> "Pairs":
+        """Returns some of the pairs, by row numbers; representations are read as they are used."""
+        return Pairs(ChosenRows(self.representations, rows), self.images[rows])
+
+    def hold_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows to learn from, and those to judge by, int [n] each, ascending.
+
+        Raises:
+            UserError: there are fewer than two images, or not as many representations.
+        """
+        rows = len(self.images)
+        count = rows // self.copies
+        if count < 2 or len(self.representations) != rows:
+            raise UserError(
+                f"{len(self.representations)} representations and {rows} images are no pairs to "
+                "train on; allowed are 2 or more of both; give the attacker more"
+            )
+        return hold_out(count, self.copies)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,21 +111,28 @@ class FittedAttack(Protocol):
 
 
 class Attack(Protocol):
-    """A way to rebuild images.
+    """A way to rebuild images; `registry` lists those that commands know by name.
 
     Attributes:
         name: what results call it.
+        knowledge: what it needs beside pairs, one of `KNOWLEDGE`.
     """
 
     name: str
+    knowledge: str
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedAttack:
-        """Prepares the attack on one topology.
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedAttack]:
+        """Prepares the attack on several topologies of one layer, side by side.
+
+        What is found for one does not depend on which others are fitted beside it.
 
         Args:
-            pairs: what the attacker owns; what it needs for tuning it holds out of them.
-            knowledge: what else it knows.
-            key: of all that is random.
+            scenes: per topology what the attacker owns, with representations of one shape but for
+                N; what it needs for tuning it holds out of them (`Pairs.hold_out`).
+            knowledge: per topology what else it knows.
+            keys: per topology, of all that is random.
 
         Raises:
             UserError: pairs or knowledge are not enough for this attack, or training diverged.

@@ -1,31 +1,29 @@
 """Attacks that need no training: ridge regression on neighbourhoods, and answering the mean image.
 
-    fitted = LinearInversion().fit(pairs, Knowledge(PAIRS), jax.random.key(0))
+    [fitted] = LinearInversion().fit([pairs], [Knowledge(PAIRS)], [jax.random.key(0)])
     fitted.reconstruct(representations)
 
 The mean image is no attack: it is what an attack must beat to have learnt anything at all.
 """
 
 import dataclasses
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.attacks.base import Knowledge, Pairs
+from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import as_float
+from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training import linear_attack
+from privynet_jax.training.batches import positions_of, stored_of
+from privynet_jax.training.linear_attack import LinearAttack
 
-# Share of the pairs on which the ridge is chosen.
-HELD_OUT = 0.2
-# Neighbourhoods of so many positions are formed at once.
-_POSITIONS_AT_ONCE = 2**16
+LINEAR, MEAN_IMAGE = "linear", "mean image"
 # Of representations that are inverted at once.
 _INVERTED_BYTES = 2**27
 _reconstruct = jax.jit(lambda attack, x: jnp.clip(linear_attack.reconstruct(attack, x), 0.0, 1.0))
@@ -35,7 +33,7 @@ _reconstruct = jax.jit(lambda attack, x: jnp.clip(linear_attack.reconstruct(atta
 class FittedLinear:
     """A fitted closed-form attack."""
 
-    attack: linear_attack.LinearAttack
+    attack: LinearAttack
 
     @property
     def report(self) -> Mapping[str, str | float | int | bool]:
@@ -55,23 +53,50 @@ class FittedLinear:
 
 @dataclasses.dataclass(frozen=True)
 class LinearInversion:
-    """Ridge regression of each block of pixels on the 3 x 3 representation around it (`linear`)."""
+    """Ridge regression of each block of pixels on the 3 x 3 representation around it."""
 
-    name: str = "linear"
+    name: str = LINEAR
+    knowledge: str = PAIRS
     least_pairs: ClassVar[int] = 2  # one to fit, one to choose the ridge on
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedLinear:
-        """Solves the normal equations; see `interface.Attack.fit`."""
-        count = len(pairs.representations)
-        if count < self.least_pairs:
-            raise UserError(
-                f"the attack {self.name} was given {count} pairs; allowed are {self.least_pairs} "
-                "or more"
-            )
-        fitted = max(1, count - max(1, round(HELD_OUT * count)))
-        sums = functools.partial(_sums, pairs)
-        positions = range(pairs.representations.shape[-1])
-        return FittedLinear(linear_attack.fit(sums(0, fitted), sums(fitted, count), positions))
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedLinear]:
+        """Solves the normal equations; see `base.Attack.fit`."""
+        for pairs in scenes:
+            if (count := len(pairs.representations)) < self.least_pairs:
+                raise UserError(
+                    f"the attack {self.name} was given {count} pairs; allowed are "
+                    f"{self.least_pairs} or more"
+                )
+        return [FittedLinear(attack) for attack in linear_attacks(scenes, on_both=True)]
+
+
+def linear_attacks(scenes: Sequence[Pairs], *, on_both: bool) -> list[LinearAttack]:
+    """Returns the closed-form attack on each topology, from sums that they share.
+
+    Args:
+        scenes: of one layer.
+        on_both: solve on held-out pairs too; without, something else is judged by those.
+    """
+    attacks = []
+    for pairs in scenes:
+        sharing = [own for own in scenes if _base(own) == _base(pairs)]
+        union = np.unique(np.concatenate([positions_of(own.representations) for own in sharing]))
+        sums = linear_statistics(
+            stored_of(pairs.representations), pairs.images, *pairs.hold_out(), channels=union
+        )
+        positions = positions_of(pairs.representations)
+        attack = linear_attack.fit(*sums, np.searchsorted(union, positions), on_both=on_both)
+        # Channels that fill up the width are zero, so any weights would do; zeros are neatest.
+        missing = pairs.representations.shape[-1] - len(positions)
+        kernel = np.pad(attack.kernel, ((0, 0), (0, 0), (0, missing), (0, 0)))
+        attacks.append(attack._replace(kernel=kernel))
+    return attacks
+
+
+def _base(pairs: Pairs) -> tuple[int, int]:
+    return id(stored_of(pairs.representations)), id(pairs.images)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,20 +119,14 @@ class FittedMean:
 class MeanImage:
     """Answers the mean of its images: what anybody reaches who has seen no representation."""
 
-    name: str = "mean image"
+    name: str = MEAN_IMAGE
+    knowledge: str = PAIRS
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedMean:
-        """Averages the images; see `interface.Attack.fit`."""
-        return FittedMean(np.float32(pairs.images.mean(axis=0, dtype=np.float64) / 255))
-
-
-def _sums(pairs: Pairs, start: int, stop: int) -> linear_attack.LinearStatistics:
-    per_image = int(np.prod(pairs.representations.shape[1:3]))
-    size = max(1, _POSITIONS_AT_ONCE // per_image)
-    return linear_attack.gather_statistics(
-        (
-            np.float32(pairs.representations[begin : min(begin + size, stop)]),
-            as_float(pairs.images[begin : min(begin + size, stop)]),
-        )
-        for begin in range(start, stop, size)
-    )
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedMean]:
+        """Averages the images; see `base.Attack.fit`."""
+        return [
+            FittedMean(np.float32(pairs.images.mean(axis=0, dtype=np.float64) / 255))
+            for pairs in scenes
+        ]

@@ -5,26 +5,25 @@ on what a linear map cannot do; the baselines of `experiments` do without. Which
 learning rate are chosen by `tuning` within one budget.
 
     attack = inverse_network("strong", Budget(steps=2000))
-    fitted = attack.fit(scene.pairs(), Knowledge(PAIRS), jax.random.key(0))
+    [fitted] = attack.fit([scene.pairs()], [Knowledge(PAIRS)], [jax.random.key(0)])
     fitted.reconstruct(representations), fitted.report["converged"]
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Knowledge, Pairs, Report
-from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.fitting import predicted
-from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
+from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs, Report
+from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
+from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
 from privynet_jax.training.attackers import CAPACITIES, Capacity
 from privynet_jax.training.linear_attack import LinearAttack
-from privynet_jax.training.tasks import Schedule, Task
+from privynet_jax.training.prediction import predicted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +59,8 @@ class InverseNetwork:
         capacities: networks that compete.
         budget: for all of them together.
         rate_factors: multiples of each capacity's learning rate that compete, best guess first.
+        dtype: of the networks' arithmetic.
+        wrapped: what is done to each network; it keeps its call and its `image_size`.
         least_pairs: one is held out, and the linear start needs two.
     """
 
@@ -67,58 +68,57 @@ class InverseNetwork:
     capacities: tuple[Capacity, ...]
     budget: Budget
     rate_factors: tuple[float, ...] = (1.0,)
+    dtype: str = "float32"
+    wrapped: Callable[[nn.Module], nn.Module] = lambda network: network
+    knowledge: str = PAIRS
     least_pairs: ClassVar[int] = LinearInversion.least_pairs + 1
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedInverse:
-        """Chooses and trains; see `interface.Attack.fit`. Needs no knowledge beside pairs."""
-        if len(pairs.images) < self.least_pairs:
-            raise UserError(
-                f"the attack {self.name} was given {len(pairs.images)} pairs; allowed are "
-                f"{self.least_pairs} or more"
-            )
-        fitted_on, held_out = hold_out(pairs, jax.random.fold_in(key, 0))
-        start = LinearInversion().fit(fitted_on, knowledge, key).attack
-        size = pairs.images.shape[1]
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedInverse]:
+        """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
+        for pairs in scenes:
+            if len(pairs.images) < self.least_pairs:
+                raise UserError(
+                    f"the attack {self.name} was given {len(pairs.images)} pairs; allowed are "
+                    f"{self.least_pairs} or more"
+                )
+        size = scenes[0].images.shape[1]
+        tasks = {own.name: own.task(size, self.dtype, self.wrapped) for own in self.capacities}
         candidates = [
-            Candidate(capacity.name, _task(capacity, size), factor * capacity.learning_rate)
+            Candidate(own.name, tasks[own.name], factor * own.learning_rate)
             for factor in self.rate_factors
-            for capacity in self.capacities
+            for own in self.capacities
         ]
-        key = jax.random.fold_in(key, 1)
-        return FittedInverse(tune(candidates, fitted_on, held_out, start, key, self.budget), start)
+        starts = linear_attacks(scenes, on_both=False)
+        problems = [Problem(*each) for each in zip(scenes, starts, keys, strict=True)]
+        found = tune(candidates, problems, self.budget)
+        return [FittedInverse(*each) for each in zip(found, starts, strict=True)]
 
 
 def inverse_network(
     capacity: str | Sequence[str] = "strong",
     budget: Budget | None = None,
     rate_factors: Sequence[float] = (1.0, 2.0, 0.5),
+    known: Mapping[str, Capacity] = CAPACITIES,
 ) -> InverseNetwork:
-    """Returns the attack with one of `CAPACITIES`, or with the best of several.
+    """Returns the attack with one network, or with the best of several.
 
     Args:
         capacity: a name, or names that compete.
         budget: for everything; None means `Budget()`.
         rate_factors: multiples of the usual learning rates that compete.
+        known: networks by name.
 
     Raises:
         UserError: an unknown capacity, or nothing to choose from.
     """
     names = (capacity,) if isinstance(capacity, str) else tuple(capacity)
-    unknown = [name for name in names if name not in CAPACITIES]
+    unknown = [name for name in names if name not in known]
     if unknown or not names or not rate_factors:
         raise UserError(
             f"capacities {', '.join(names) or 'none'} at {len(rate_factors)} learning rates; "
-            f"allowed are {', '.join(CAPACITIES)}, at one rate or more"
+            f"allowed are {', '.join(known)}, at one rate or more"
         )
-    chosen = tuple(CAPACITIES[name] for name in names)
+    chosen = tuple(known[name] for name in names)
     return InverseNetwork("+".join(names), chosen, budget or Budget(), tuple(rate_factors))
-
-
-@functools.cache  # equal tasks share their compiled steps
-def _task(capacity: Capacity, image_size: int) -> Task:
-    network = capacity.network(image_size)
-    # `tuning` gives lengths and rates; what counts of the schedule is the weight decay.
-    task = capacity.task(network, Schedule(steps=1))
-    if capacity.linear_start:
-        return task
-    return dataclasses.replace(task, predict=lambda params, _, x: network.apply(params, x))

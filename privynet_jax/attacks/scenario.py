@@ -4,12 +4,13 @@ The attacker owns auxiliary images; target images are what it is after; validati
 are like them and are there to score by. Representations come from the feature cache.
 
     scene = make_scenario(weights, parts, Topology(4, (3, 17, 90)), cache_dir="cache")
-    fitted = attack.fit(scene.pairs(), scene.knowledge(PAIRS), key)
-    quality = measure(fitted, scene, "test")  # {"psnr_db": [N], "ssim": [N]}
+    [fitted] = fit_attack(attack, [scene], [key])
+    score(fitted, scene, "test")  # {"psnr_db": [N], "ssim": [N]}
 """
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from privynet_jax.attacks.base import (
     EVERYTHING,
     NETWORK,
+    Attack,
     FittedAttack,
     Knowledge,
     Pairs,
@@ -28,15 +30,15 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.devices import at_once, nbytes
-from privynet_jax.platform.row_views import ChosenRows, RowView
+from privynet_jax.platform.devices import at_once
+from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.training.session import current_session
 
 # Representations that an attacker without pairs looks at, of the release under attack.
 OBSERVED_IMAGES = 1024
-# Representations are held in memory if all that are asked for are no larger, as the cache's are.
-_HELD_BYTES = 2**29
 _SCORED_AT_ONCE, _SCORED_BYTES = 256, 2**27
 _quality = jax.jit(image_quality)
 
@@ -48,77 +50,83 @@ class Scenario:
     Attributes:
         topology: what is attacked.
         parts: the images; `features` are theirs.
-        weights: of VGG16.
         features: of the topology's layer, with at least its channels.
+        weights: of the local NN; None where no attack needs it.
+        width: channels to which representations are filled up with zeros, so that topologies of
+            one layer have one shape; None leaves them as they are.
+        copies: rows of the auxiliary part that there are of each image.
     """
 
     topology: Topology
     parts: Parts
-    weights: PretrainedWeights
     features: LayerFeatures
+    weights: PretrainedWeights | None = None
+    width: int | None = None
+    copies: int = 1
 
     @property
     def scales(self) -> np.ndarray:
         """Of the released channels, which they normalise, float32 [depth]; the owner's secret."""
         return self.features.scales[self.features.positions(self.topology.channels)]
 
+    def stored(self, part: str) -> ChosenChannels:
+        """Returns a part's normalised representations [N, h, w, width], in the cache's type."""
+        positions = self.features.positions(self.topology.channels)
+        return ChosenChannels(self.features.parts[part], positions, self.width)
+
     def representations(self, part: str, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Returns normalised representations of a part, float32 [n, h, w, depth].
+        """Returns the same as float32, of some of the images.
 
         Args:
             part: its name.
             rows: which images; all by default.
         """
-        return np.float32(_Released(self.features, part, self.topology)[rows])
-
-    def stored(self, part: str, rows: slice = slice(None)) -> Any:
-        """Returns the same as `representations` in the cache's type, float16 as a rule.
-
-        Where they are large it is no array, but reads rows as they are asked for (`row_views`).
-        """
-        released = _Released(self.features, part, self.topology)
-        chosen = ChosenRows(released, np.arange(len(released))[rows])
-        return chosen[:] if nbytes(chosen) <= _HELD_BYTES else chosen
+        return np.float32(self.stored(part)[rows])
 
     def pairs(self, count: int | None = None) -> Pairs:
         """Returns the attacker's pairs: the first so many auxiliary images, by default all."""
-        rows = slice(count)
-        return Pairs(self.stored("auxiliary", rows), self.parts.auxiliary.images[rows])
+        every = Pairs(self.stored("auxiliary"), self.parts.auxiliary.images, self.copies)
+        return every if count is None else every.chosen(np.arange(min(count, len(every.images))))
 
     def images_alone(self) -> Pairs:
         """Returns auxiliary images whose representations nobody made, for `NETWORK`."""
-        return Pairs(self.stored("auxiliary", slice(0)), self.parts.auxiliary.images)
+        return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images)
+
+    def shown(self, knowledge: str) -> Pairs:
+        """Returns what an attacker of this knowledge owns."""
+        return self.images_alone() if knowledge == NETWORK else self.pairs()
 
     def knowledge(self, name: str) -> Knowledge:
-        """Returns what an attacker of this kind knows; see `interface.KNOWLEDGE`."""
+        """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
         return Knowledge(
             name,
             local=self._local() if name == EVERYTHING else None,
             layer=self._layer() if name in (EVERYTHING, NETWORK) else None,
-            observed=self.stored("target", slice(OBSERVED_IMAGES)) if name == NETWORK else None,
+            observed=self.stored("target")[:OBSERVED_IMAGES] if name == NETWORK else None,
         )
 
     def _local(self) -> Representing:
-        local, scales = local_nn(self.weights.params, self.topology), self.scales
-        return lambda images: local(images) * scales
+        local, scales = local_nn(self._params, self.topology), self.scales
+        unused = (self.width or len(scales)) - len(scales)
+
+        def represent(images: jax.Array) -> jax.Array:
+            return jax.numpy.pad(local(images) * scales, ((0, 0), (0, 0), (0, 0), (0, unused)))
+
+        return represent
 
     def _layer(self) -> Representing:
         num_layers = self.topology.num_layers
         whole = Topology(num_layers, all_channels([num_layers])[num_layers])
-        return local_nn(self.weights.params, whole)
+        return local_nn(self._params, whole)
 
-
-class _Released(RowView):
-    """A part's released channels, in the cache's type, read as they are asked for."""
-
-    def __init__(self, features: LayerFeatures, part: str, topology: Topology) -> None:
-        stored = features.parts[part]
-        super().__init__((*stored.shape[:3], topology.depth), stored.dtype)
-        self._features, self._part = features, part
-        self._positions = features.positions(topology.channels)
-
-    def _read(self, numbers: np.ndarray) -> np.ndarray:
-        return self._features.gather(self._part, numbers, self._positions, self.shape[-1])
+    @property
+    def _params(self) -> Any:
+        if self.weights is None:
+            raise UserError(
+                "this attack needs the local NN itself, which these representations do not come "
+                "from alone; leave the white box and the substitute out"
+            )
+        return self.weights.params
 
 
 def make_scenario(
@@ -133,7 +141,7 @@ def make_scenario(
     """Returns the scenario of a topology.
 
     Args:
-        weights: of VGG16.
+        weights: of the local NN.
         parts: the images.
         topology: what is attacked.
         cache_dir: of features, which are computed where it lacks them.
@@ -147,10 +155,19 @@ def make_scenario(
     if features is None:
         union = {num_layers: tuple(sorted(topology.channels))}
         features = load_features(weights, parts, union, cache_dir, dtype=dtype)[num_layers]
-    return Scenario(topology, parts, weights, features)
+    return Scenario(topology, parts, features, weights)
 
 
-def measure(
+def fit_attack(
+    attack: Attack, scenes: Sequence[Scenario], keys: Sequence[jax.Array]
+) -> list[FittedAttack]:
+    """Fits an attack on topologies of one layer, and shows it no more than it is to know."""
+    shown = [scene.shown(attack.knowledge) for scene in scenes]
+    known = [scene.knowledge(attack.knowledge) for scene in scenes]
+    return attack.fit(shown, known, keys)
+
+
+def score(
     fitted: FittedAttack,
     scenario: Scenario,
     part: str = "test",
@@ -164,14 +181,14 @@ def measure(
         part: whose images are attacked.
         rows: which of them; all by default.
     """
-    images = getattr(scenario.parts, part).images
+    images, stored = getattr(scenario.parts, part).images, scenario.stored(part)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
-    values = np.prod(scenario.features.parts[part].shape[1:3]) * scenario.topology.depth
-    size = at_once(_SCORED_AT_ONCE, 4 * int(values), _SCORED_BYTES)
+    size = at_once(_SCORED_AT_ONCE, 4 * int(np.prod(stored.shape[1:])), _SCORED_BYTES)
     found: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
-        estimates = fitted.reconstruct(scenario.representations(part, chosen))
+        estimates = fitted.reconstruct(np.float32(stored[chosen]))
         truth = as_float(images[chosen])
         found.append(jax.device_get(_quality(np.clip(estimates, 0, 1), truth)))
+        current_session().give_way()
     return {metric: np.concatenate([each[metric] for each in found]) for metric in found[0]}

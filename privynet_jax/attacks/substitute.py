@@ -6,7 +6,7 @@ those pairs, if only it knew which channels the release holds. It guesses them: 
 He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
 
     attack = Substitute(inner=LinearInversion())
-    fitted = attack.fit(scene.images_alone(), scene.knowledge(NETWORK), key)
+    [fitted] = attack.fit([scene.images_alone()], [scene.knowledge(NETWORK)], [key])
     fitted.report["confidence"]
 
 The report has the guess and the attacker's confidence in it. The share that is right is not in it,
@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from privynet_jax.attacks.base import (
+    NETWORK,
     PAIRS,
     Attack,
     FittedAttack,
@@ -174,6 +175,7 @@ class Substitute:
     core: tuple[int, ...] = ()
     ascending: bool = False
     public: PublicLayer | None = None
+    knowledge: str = NETWORK
 
     def __post_init__(self) -> None:
         if self.guessing not in GUESSES:
@@ -186,8 +188,23 @@ class Substitute:
         """Tells the inner attack and how channels are guessed."""
         return f"substitute ({self.inner.name}, {self.guessing} guess)"
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedSubstitute:
-        """Guesses, represents its own images, and fits; see `interface.Attack.fit`."""
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedSubstitute]:
+        """Guesses, represents its own images, and fits; see `base.Attack.fit`."""
+        made, guesses = zip(*map(self._made, scenes, knowledge, keys), strict=True)
+        # With the keys themselves, the inner attack differs from the same attack on real pairs,
+        # fitted with those, by the pairs alone: their comparison tells what the guess costs.
+        fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
+        return [
+            FittedSubstitute(inner, guess, {**inner.report, "confidence": _confidence(guess)})
+            for inner, guess in zip(fitted, guesses, strict=True)
+        ]
+
+    def _made(
+        self, pairs: Pairs, knowledge: Knowledge, key: jax.Array
+    ) -> tuple[Pairs, Guess | None]:
+        """Returns pairs of the attacker's own making, and the guess behind them."""
         if knowledge.layer is None or knowledge.observed is None:
             raise UserError(
                 f"the attack {self.name} was given the knowledge {knowledge.name!r}; it needs the "
@@ -212,11 +229,7 @@ class Substitute:
             made = public.represent(guess.channels)
         # The release's own scale, which it was normalised to on images that nobody else knows.
         made *= _rms(observed)
-        # With the key itself, the inner attack differs from the same attack on real pairs, fitted
-        # with that key, by the pairs alone: their comparison tells what the guess costs.
-        fitted = self.inner.fit(Pairs(made, pairs.images), Knowledge(PAIRS), key)
-        confidence = 0.0 if guess is None else float(np.mean(guess.confidence))
-        return FittedSubstitute(fitted, guess, {**fitted.report, "confidence": confidence})
+        return Pairs(made, pairs.images), guess
 
     def _guess(
         self, observed: np.ndarray, public: PublicLayer, draw: Callable[[], np.ndarray]
@@ -252,6 +265,10 @@ class Substitute:
         drawn = stream.choice(others, needed, replace=False)
         guessed = stream.permutation([*self.core, *drawn]).astype(int)
         return np.sort(guessed) if self.ascending else guessed
+
+
+def _confidence(guess: Guess | None) -> float:
+    return 0.0 if guess is None else float(np.mean(guess.confidence))
 
 
 def _rms(x: np.ndarray) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 Candidates, each a network with a learning rate, are trained for a short while; the better half goes
 on, until one is left, which gets most of the budget. They are judged by a held-out share of the
-attacker's own pairs. Training comes in cycles (`fitting`), because a network is only comparable
-once its learning rate has gone down: with other candidates, and with itself on another budget,
-which is how `Tuned.falling_percent_per_doubling` tells whether it has converged.
+attacker's own pairs. Training comes in cycles (`training.convergence`), because a network is only
+comparable once its learning rate has gone down. Several topologies are tuned side by side.
 
-    fitted_on, held_out = hold_out(pairs, key)
-    tuned = tune(candidates, fitted_on, held_out, linear_attack, key, Budget(steps=2000))
+    problems = [Problem(pairs, linear_attack, key)]
+    [tuned] = tune(candidates, problems, Budget(steps=2000))
     tuned.params, tuned.candidate.capacity, tuned.converged
 """
 
@@ -17,21 +16,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from privynet_jax.attacks.base import Pairs, Report
-from privynet_jax.attacks.fitting import Run, stream_of
 from privynet_jax.errors import UserError
-from privynet_jax.platform.row_views import ChosenRows
-from privynet_jax.results.cell_results import CONVERGED_PERCENT
 from privynet_jax.training.tasks import Task
+from privynet_jax.training.trainer import Course, Member, Trained, train
 
 # Share of the budget that each halving of the candidates costs.
 _HALVING_SHARE = 0.125
 # The last candidate's training is cut into two cycles, of which the first takes this share.
 _FIRST_CYCLE = 0.3
-# Held out of the pairs: this share, but no more pairs than tell candidates apart.
-_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Budget:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        unit = "steps" if self.in_steps else "seconds"
+        unit = "steps" if self.seconds is None else "seconds"
         if not (0 < self.amount < math.inf) or self.batch_size < 1:
             raise UserError(
                 f"a budget of {self.amount:g} {unit} with {self.batch_size} examples per step; "
@@ -61,14 +55,15 @@ class Budget:
             )
 
     @property
-    def in_steps(self) -> bool:
-        """Whether steps count, rather than seconds."""
-        return self.seconds is None
-
-    @property
     def amount(self) -> float:
         """Steps, or seconds."""
         return float(self.steps) if self.seconds is None else self.seconds
+
+    def course(self, amount: float, cycles: tuple[float, ...] = (1.0,)) -> Course:
+        """Returns the training that so much of the budget buys."""
+        if self.seconds is None:
+            return Course(max(len(cycles), round(amount)), self.batch_size, cycles)
+        return Course(self.steps, self.batch_size, cycles, seconds=max(1e-3, amount))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,34 +93,60 @@ class Candidate:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Tuned:
-    """A trained network.
+class Problem:
+    """One topology for which a network is to be found.
 
     Attributes:
-        params: those that did best on the held-out pairs: the last ones, or those after an earlier
-            cycle, or of the start, where more training only learnt the pairs by heart.
-        candidate: which won.
-        steps: that it was trained for.
-        held_out_psnr_db: mean over held-out pairs.
-        epochs: how often it has seen each pair.
-        falling_percent_per_doubling: by how much its squared error (the geometric mean over
-            held-out images) fell per doubling of training, between the ends of its last two cycles.
+        pairs: of which some are held out.
+        constants: what the tasks are given besides: the linear attack.
+        key: of initial values, which all candidates share, and of the order of examples.
     """
 
-    params: Any
+    pairs: Pairs
+    constants: Any
+    key: jax.Array
+
+    def member(self, candidate: Candidate, begun: Trained | None) -> Member:
+        """Returns a candidate's network as the trainer takes it."""
+        rows, held_out = self.pairs.hold_out()
+        return Member(
+            key=self.key,
+            inputs=self.pairs.representations,
+            targets=self.pairs.images,
+            rows=rows,
+            learning_rate=candidate.learning_rate,
+            held_out=held_out,
+            constants=self.constants,
+            begun=begun,
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tuned:
+    """The network that did best.
+
+    Attributes:
+        candidate: which.
+        trained: its training.
+    """
+
     candidate: Candidate
-    steps: int
-    epochs: float
-    held_out_psnr_db: float
-    falling_percent_per_doubling: float
+    trained: Trained
+
+    @property
+    def params(self) -> Any:
+        """Those that did best on the held-out pairs, after any cycle or at the start."""
+        return self.trained.params
+
+    @property
+    def held_out_psnr_db(self) -> float:
+        """Mean over held-out pairs."""
+        return max(moment.means["psnr_db"] for moment in self.trained.history)
 
     @property
     def converged(self) -> bool:
-        """Whether doubling the budget would gain little.
-
-        Never before each pair was seen once: a network that has hardly begun gains little too.
-        """
-        return self.epochs >= 1 and self.falling_percent_per_doubling <= CONVERGED_PERCENT
+        """Whether doubling the budget would gain little; see `training.convergence`."""
+        return self.trained.converged
 
     @property
     def report(self) -> Report:
@@ -133,96 +154,81 @@ class Tuned:
         return {
             "capacity": self.candidate.capacity,
             "learning_rate": self.candidate.learning_rate,
-            "steps": self.steps,
+            "steps": self.trained.steps,
             "held_out_psnr_db": self.held_out_psnr_db,
-            "falling_percent_per_doubling": self.falling_percent_per_doubling,
+            "falling_percent_per_doubling": self.trained.falling_percent,
             "converged": self.converged,
         }
 
 
-def hold_out(pairs: Pairs, key: jax.Array) -> tuple[Pairs, Pairs]:
-    """Returns the pairs to learn from, and those held out, drawn at random.
-
-    The former's representations are read out of all pairs' as they are asked for: a copy would
-    take nearly as much memory again.
-
-    Raises:
-        UserError: there are fewer than two pairs.
-    """
-    count = len(pairs.images)
-    if count < 2 or len(pairs.representations) != count:
-        raise UserError(
-            f"{len(pairs.representations)} representations and {count} images are no pairs to "
-            "train on; allowed are 2 or more of both; give the attacker more"
-        )
-    held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
-    order = stream_of(key).permutation(count)
-    mine = np.sort(order[held:])
-    learnt_from = Pairs(ChosenRows(pairs.representations, mine), pairs.images[mine])
-    return learnt_from, pairs.chosen(np.sort(order[:held]))
-
-
 def tune(
-    candidates: Sequence[Candidate],
-    fitted_on: Pairs,
-    held_out: Pairs,
-    extras: Any,
-    key: jax.Array,
-    budget: Budget,
-) -> Tuned:
-    """Trains candidates: more and more of the budget for fewer and fewer of them.
+    candidates: Sequence[Candidate], problems: Sequence[Problem], budget: Budget
+) -> list[Tuned]:
+    """Trains candidates for every problem: more and more of the budget for fewer of them.
 
     Args:
-        candidates: at least one.
-        fitted_on: pairs to learn from.
-        held_out: pairs to judge by; see `hold_out`.
-        extras: what the tasks are given besides: the linear attack.
-        key: of initial values, which all candidates share, and of the order of examples.
-        budget: for all candidates together.
+        candidates: at least one, all different.
+        problems: at least one, of one layer.
+        budget: for all candidates of a problem together.
 
     Raises:
-        UserError: every candidate diverged.
+        UserError: every candidate of a problem diverged.
     """
-    runs = {
-        candidate: Run(
-            candidate.task,
-            candidate.learning_rate,
-            fitted_on,
-            held_out,
-            extras,
-            key,
-            budget.batch_size,
-        )
-        for candidate in candidates
+    runs: list[dict[Candidate, Trained | None]] = [dict.fromkeys(candidates) for _ in problems]
+    left, count = budget.amount, len(candidates)
+    while count > 1:
+        amount = _HALVING_SHARE * budget.amount / count
+        runs = _advanced(runs, problems, budget.course(amount))
+        left -= amount * count
+        count = -(-count // 2)
+        runs = [_best(of_problem, count) for of_problem in runs]
+    # At least one step is left, whatever rounding did.
+    last = budget.course(left, (_FIRST_CYCLE, 1 - _FIRST_CYCLE))
+    finished = _advanced(runs, problems, last)
+    return [Tuned(*_checked(next(iter(of_problem.items())))) for of_problem in finished]
+
+
+def _advanced(
+    runs: Sequence[dict[Candidate, Trained | None]], problems: Sequence[Problem], course: Course
+) -> list[dict[Candidate, Trained | None]]:
+    """Trains all candidates of all problems further, those of one network side by side."""
+    after: list[dict[Candidate, Trained | None]] = [dict(run) for run in runs]
+    for task in dict.fromkeys(candidate.task for run in runs for candidate in run):
+        places = [
+            (number, candidate)
+            for number, run in enumerate(runs)
+            for candidate in run
+            if candidate.task == task
+        ]
+        members = [
+            problems[number].member(candidate, runs[number][candidate])
+            for number, candidate in places
+        ]
+        # The examples of a single topology are spread, so that all rounds share one compilation.
+        trained = train(task, members, course, alone=len(problems) == 1)
+        for (number, candidate), result in zip(places, trained, strict=True):
+            after[number][candidate] = result
+    return after
+
+
+def _best(run: dict[Candidate, Trained | None], count: int) -> dict[Candidate, Trained | None]:
+    """The candidates that did best at the end of their last cycle; of equals the first ones."""
+
+    def psnr_db(candidate: Candidate) -> float:
+        trained = run[candidate]
+        found = trained.history[-1].means["psnr_db"] if trained else -math.inf
+        return found if math.isfinite(found) else -math.inf
+
+    return {
+        candidate: run[candidate] for candidate in sorted(run, key=psnr_db, reverse=True)[:count]
     }
-    spent = 0.0
-    while len(runs) > 1:
-        for run in runs.values():
-            amount = _HALVING_SHARE * budget.amount / len(runs)
-            spent += run.train(amount, in_steps=budget.in_steps)
-        # The sort is stable: of equals, those named first stay.
-        ranked = sorted(runs, key=lambda candidate: runs[candidate].errors[-1][1])
-        runs = {candidate: runs[candidate] for candidate in ranked[: -(-len(runs) // 2)]}
-    ((winner, run),) = runs.items()
-    for share in (_FIRST_CYCLE, 1.0):
-        left = max(1e-3, budget.amount - spent)
-        spent += run.train(share * left, in_steps=budget.in_steps)
-    return _result(winner, run, budget.batch_size / len(fitted_on.images))
 
 
-def _result(candidate: Candidate, run: Run, epochs_per_step: float) -> Tuned:
-    (earlier, error_then), (later, error_now) = run.errors[-2:]
-    if not math.isfinite(error_now):
+def _checked(item: tuple[Candidate, Trained | None]) -> tuple[Candidate, Trained]:
+    candidate, trained = item
+    if trained is None or trained.diverged:
         raise UserError(
             f"the network {candidate.capacity} diverged at every learning rate that was tried, "
             f"last at {candidate.learning_rate:g}; give lower ones"
         )
-    ratio_per_doubling = (error_now / error_then) ** (1 / math.log2(later / earlier))
-    return Tuned(
-        params=run.best,
-        candidate=candidate,
-        steps=later,
-        epochs=later * epochs_per_step,
-        held_out_psnr_db=-10 * math.log10(run.best_error),
-        falling_percent_per_doubling=100 * (1 - ratio_per_doubling),
-    )
+    return candidate, trained

@@ -5,7 +5,7 @@ says where to start; what to trust how much, the representation, smoothness or t
 per topology on images that the attacker owns. `matching` optimises, `pixel_prior` has the prior.
 
     attack = WhiteBox(warm_start=LinearInversion())
-    fitted = attack.fit(scene.pairs(), scene.knowledge(EVERYTHING), jax.random.key(0))
+    [fitted] = attack.fit([scene.pairs()], [scene.knowledge(EVERYTHING)], [jax.random.key(0)])
     fitted.reconstruct(representations), fitted.report["tv_weight"]
 
 The loss is a sum over an image's normalised representation, and over pixels; weights are relative
@@ -21,16 +21,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Attack, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.base import EVERYTHING, Attack, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
-from privynet_jax.attacks.tuning import hold_out
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenRows
-from privynet_jax.results.cell_results import CONVERGED_PERCENT
+from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 # Weights that compete at first; what wins is refined by the factor below, twice.
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
@@ -56,7 +55,7 @@ class FittedWhiteBox:
         matcher: of the local NN.
         choice: the weights; None where the warm start alone does best.
         steps: per image.
-        report: see `interface.Report`.
+        report: see `base.Report`.
     """
 
     warm_start: FittedAttack
@@ -92,6 +91,7 @@ class WhiteBox:
     steps: int = 150
     tuning_images: int = 24
     name: str = "white box"
+    knowledge: str = EVERYTHING
 
     def __post_init__(self) -> None:
         if self.steps < 2 or self.tuning_images < 1:
@@ -100,24 +100,35 @@ class WhiteBox:
                 "steps and 1 or more images; give more"
             )
 
-    def fit(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> FittedWhiteBox:
-        """Fits the warm start and tunes the weights; see `interface.Attack.fit`."""
-        if knowledge.local is None:
-            raise UserError(
-                f"the attack {self.name} was given the knowledge {knowledge.name!r}, but needs the "
-                "local NN itself; give 'everything'"
-            )
-        holding, fitting = jax.random.split(key)
-        mine, held_out = hold_out(pairs, holding)
-        warm = self.warm_start.fit(mine, knowledge, fitting)
-        estimates = warm.reconstruct(held_out.representations)
+    def fit(
+        self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
+    ) -> list[FittedWhiteBox]:
+        """Fits the warm starts side by side, and tunes the weights; see `base.Attack.fit`."""
+        for known in knowledge:
+            if known.local is None:
+                raise UserError(
+                    f"the attack {self.name} was given the knowledge {known.name!r}, but needs the "
+                    "local NN itself; give 'everything'"
+                )
+        split = [pairs.hold_out() for pairs in scenes]
+        mine = [pairs.chosen(rows) for pairs, (rows, _) in zip(scenes, split, strict=True)]
+        started = self.warm_start.fit(mine, knowledge, keys)
+        return [
+            self._tuned(pairs.chosen(held), known, warm)
+            for pairs, (_, held), known, warm in zip(scenes, split, knowledge, started, strict=True)
+        ]
+
+    def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedWhiteBox:
+        """Weighs the terms of the loss by pairs that the warm start was not fitted on."""
+        representations = np.asarray(held_out.representations[:])
+        estimates = warm.reconstruct(representations)
         truth = as_float(held_out.images)
         count = min(self.tuning_images, len(truth))
         # The spectrum of errors comes from other images than the weights, if there are enough.
         others = slice(count if len(truth) >= 2 * count else 0, None)
         matcher = Matcher(knowledge.local, fit_prior(truth[others] - estimates[others]))
         tuning = _Tuning(
-            matcher, held_out.representations[:count], estimates[:count], truth[:count], self.steps
+            matcher, representations[:count], estimates[:count], truth[:count], self.steps
         )
         choice, found = tuning.best()
         return FittedWhiteBox(warm, matcher, choice, self.steps, self._report(choice, found, warm))

@@ -23,6 +23,7 @@ from privynet_jax.estimates.linear_probe import RIDGES as PROBE_RIDGES
 from privynet_jax.estimates.linear_probe import Probe, ProbeSums, fit_probe, gather_probe_sums
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.depth_and_space import depth_to_space
+from privynet_jax.images.partition import hold_out
 from privynet_jax.images.parts import Parts
 from privynet_jax.training import linear_attack
 from privynet_jax.training.networks import WORKING_STRIDE
@@ -90,7 +91,9 @@ def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerS
     positions = max(_IMAGES * per_image, _POSITIONS_PER_UNKNOWN * unknowns)
     return LayerSums(
         components,
-        *linear_statistics(layer, parts.auxiliary, positions),
+        *linear_statistics(
+            stored, parts.auxiliary.images, *hold_out(len(stored)), positions=positions
+        ),
         gather_probe_sums(layer, parts.target.labels, parts.num_classes),
     )
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 
+# Held out: this share, but no more images than tell candidates apart.
+_HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 256
+
 
 def split_groups(
     labels: np.ndarray, groups: np.ndarray, fractions: Mapping[str, float], seed: int
@@ -85,3 +88,21 @@ def _deal(sizes: np.ndarray, fractions: Sequence[float]) -> list[int]:
         empty.discard(part)
         dealt.append(part)
     return dealt
+
+
+def hold_out(count: int, copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows to learn from, and those to judge by, int [n] each, ascending.
+
+    Evenly spaced, so that whoever holds out of the same rows holds out the same ones: attackers of
+    a layer share sums over them. All copies of an image are on one side, because an image that was
+    learnt from tells nothing.
+
+    Args:
+        count: of images, two at least.
+        copies: rows that there are of each image, one after the other.
+    """
+    held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
+    is_held = np.zeros(count, bool)
+    is_held[(np.arange(held) * count + count // 2) // held] = True
+    is_held = np.repeat(is_held, copies)
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)

@@ -1,13 +1,14 @@
 """How work is spread over devices; the only file that names them.
 
-Cells go over all local devices with `jax.pmap`, one or more per device. On CPU a device (one per
-core) holds one cell and takes one step per dispatch: XLA's CPU backend runs convolutions far slower
-under `vmap` over their weights and inside `scan`. Accelerators are the other way round. `Execution`
-says which; the numbers are the same up to rounding. `mapping` maps with it what `training` does.
+Members of a training go over all local devices with `jax.pmap`, one or more per device. On CPU a
+device (one per core) holds one member and takes one step per dispatch: XLA's CPU backend runs
+convolutions far slower under `vmap` over their weights and inside `scan`. Accelerators are the other
+way round. A single member spreads the examples of each mini-batch instead. `Execution` says which;
+the numbers are the same up to rounding. `training.mapping` maps with it what `training.steps` does.
 
-    execution = default_execution(cells_per_layer=4)
-    steps = map_cells(function_of_one_cell, execution)
-    outputs = steps(first, second, shared)  # leading axes [devices, cells per device]
+    execution = execution_for(members=4, batch_size=16)
+    steps = map_members(function_of_one_member, execution)
+    outputs = steps(first, second, shared)  # leading axes [devices, members per device]
 """
 
 import dataclasses
@@ -31,53 +32,93 @@ _CHUNK_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
-class Execution:
-    """How cells are spread.
+class Spread:
+    """What a user may say about it; zeros let the backend decide.
 
     Attributes:
-        devices: what `jax.pmap` runs on.
-        cells_per_device: cells that one device trains at once, by `vmap` when more than one.
+        cells_per_device: members that a device trains at once; 0 means 1 on CPU, and up to 8
+            elsewhere.
+        steps_per_dispatch: 0 means 1 on CPU and 10 elsewhere.
+        device_memory_gib: memory to use of each device, in GiB; 0 means what it says it has. CPU
+            devices say nothing: there, steps are not limited and the host gathers mini-batches.
+    """
+
+    cells_per_device: int = 0
+    steps_per_dispatch: int = 0
+    device_memory_gib: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How members are spread.
+
+    Attributes:
+        devices: that compute.
+        cells_per_device: members that one device trains at once, by `vmap` when more than one.
         steps_per_dispatch: steps of one `lax.scan`; 1 means none.
         resident_bytes: of a device's memory, for representations that stay there; 0 where mini-
             batches are gathered on the host, as on CPU.
-        step_bytes: of a device's memory, for a training step of all its cells; None is no limit.
+        step_bytes: of a device's memory, for a training step of all its members; None is no limit.
+        shares_examples: one member at a time, whose examples are dealt out to all devices.
     """
 
     devices: tuple[jax.Device, ...]
-    cells_per_device: int
-    steps_per_dispatch: int
+    cells_per_device: int = 1
+    steps_per_dispatch: int = 1
     resident_bytes: int = 0
     step_bytes: int | None = None
+    shares_examples: bool = False
 
     @property
-    def environment(self) -> str:
-        """What computes, for the record: version of JAX and kind of device."""
-        return f"jax {jax.__version__} on {self.devices[0].device_kind}"
+    def places(self) -> tuple[int, int]:
+        """The leading axes of whatever belongs to members: devices, and members of each."""
+        return (1 if self.shares_examples else len(self.devices), self.cells_per_device)
 
     @property
     def group_size(self) -> int:
-        """Cells that train side by side."""
-        return len(self.devices) * self.cells_per_device
+        """Members that train side by side."""
+        return math.prod(self.places)
 
-    def stack(self, per_cell: Sequence[Any]) -> Any:
-        """Stacks one pytree of NumPy arrays per cell to leading axes [devices, cells per device].
+    def reduced(self) -> "Execution | None":
+        """Returns what needs less memory: fewer steps at once, then fewer members; None: nothing."""
+        if self.steps_per_dispatch > 1:
+            return dataclasses.replace(self, steps_per_dispatch=-(-self.steps_per_dispatch // 2))
+        if self.cells_per_device > 1:
+            return dataclasses.replace(self, cells_per_device=-(-self.cells_per_device // 2))
+        return None
 
-        Too few cells are filled up with copies of the last one, so that no number depends on how
+    def stack(self, per_member: Sequence[Any]) -> Any:
+        """Stacks one pytree of NumPy arrays per member to leading axes `places`.
+
+        Too few members are filled up with copies of the last one, so that no number depends on how
         full a group is; `unstack` drops the copies.
         """
-        filled = [*per_cell, *[per_cell[-1]] * (self.group_size - len(per_cell))]
-        shape = (len(self.devices), self.cells_per_device)
-        return jax.tree.map(lambda *x: np.stack(x).reshape(*shape, *np.shape(x[0])), *filled)
+        filled = [*per_member, *[per_member[-1]] * (self.group_size - len(per_member))]
+        return jax.tree.map(lambda *x: np.stack(x).reshape(*self.places, *np.shape(x[0])), *filled)
 
-    def unstack(self, stacked: Any, count: int) -> Any:
-        """[devices, cells per device, ...] -> NumPy [count, ...], without the copies."""
-        return jax.tree.map(
+    def unstack(self, stacked: Any, count: int) -> list[Any]:
+        """Returns one pytree of NumPy arrays per member, without the copies."""
+        flat = jax.tree.map(
             lambda x: np.asarray(x).reshape(self.group_size, *x.shape[2:])[:count], stacked
         )
+        return [jax.tree.map(lambda x, i=i: x[i], flat) for i in range(count)]
 
     def place(self, stacked: Any) -> Any:
-        """Returns a pytree [devices, ...] with each row on its device, to be used many times."""
+        """Returns a pytree [*places, ...] on its devices, to be used many times."""
+        if self.shares_examples:
+            return jax.device_put(stacked, self._sharding())
         return _identity(self.devices)(stacked)
+
+    def place_batches(self, stacked: Any, axis: int) -> Any:
+        """Returns mini-batches [*places, ...] where they are needed.
+
+        Args:
+            stacked: a pytree.
+            axis: of examples.
+        """
+        if not self.shares_examples:
+            return stacked  # pmap's own
+        return jax.device_put(stacked, self._sharding(*[None] * axis, "examples"))
 
     def load(self, stored: Any) -> jax.Array:
         """Returns all rows of an array on every device: [devices, N, ...].
@@ -85,6 +126,8 @@ class Execution:
         Args:
             stored: has a `shape`, a `dtype`, and rows by slice; it is read piece by piece.
         """
+        if self.shares_examples:
+            return jax.device_put(stored[:][None], self._sharding())
         total = stored.shape[0]
         count = max(1, min(total, _CHUNK_BYTES // (nbytes(stored) // total)))
         blank = jax.pmap(lambda _: jnp.zeros(stored.shape, stored.dtype), devices=self.devices)
@@ -98,35 +141,49 @@ class Execution:
             loaded = write(loaded, stored[begin : begin + count], begin)
         return loaded
 
+    def _sharding(self, *spec: str | None) -> jax.sharding.NamedSharding:
+        mesh = jax.sharding.Mesh(np.asarray(self.devices), ("examples",))
+        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
-def default_execution(
-    cells_per_layer: int,
-    cells_per_device: int = 0,
-    steps_per_dispatch: int = 0,
-    device_memory_gib: float = 0,
-) -> Execution:
-    """Returns the execution that suits the backend; positive arguments override.
+
+def execution_for(members: int, batch_size: int, spread: Spread = Spread()) -> Execution:  # noqa: B008
+    """Returns the execution that suits the backend.
 
     Args:
-        cells_per_layer: cells that a full layer of the grid has; no more are put side by side.
-        cells_per_device: 0 means 1 on CPU, and up to 8 elsewhere.
-        steps_per_dispatch: 0 means 1 on CPU and 10 elsewhere.
-        device_memory_gib: memory to use of each device, in GiB; 0 means what it says it has. CPU
-            devices say nothing: there, steps are not limited and the host gathers mini-batches.
+        members: that are to be trained; no more are put side by side. A single one has its
+            examples spread.
+        batch_size: examples of its mini-batches.
+        spread: what the user wants of it.
     """
-    devices = tuple(jax.local_devices())[:cells_per_layer]
-    on_cpu = devices[0].platform == "cpu"
-    fitting = -(-cells_per_layer // len(devices))
-    # Equal groups: 9 cells on one device become 5 and 4, not 8 and 1 with 7 copies.
-    balanced = -(-fitting // -(-fitting // _MOST_CELLS_PER_DEVICE))
-    memory = device_memory_gib * 2**30 or (0 if on_cpu else _memory_of(devices[0]))
+    present = tuple(jax.local_devices())
+    on_cpu = present[0].platform == "cpu"
+    memory = spread.device_memory_gib * 2**30 or (0 if on_cpu else _memory_of(present[0]))
+    devices, cells = present[:members], 1
+    if members == 1:
+        devices = present[: most_dividing(batch_size, len(present))]
+    elif not on_cpu or spread.cells_per_device:
+        fitting = -(-members // len(devices))
+        # Equal groups: 9 members on one device become 5 and 4, not 8 and 1 with 7 copies.
+        balanced = -(-fitting // -(-fitting // _MOST_CELLS_PER_DEVICE))
+        cells = spread.cells_per_device or balanced
     return Execution(
         devices=devices,
-        cells_per_device=cells_per_device or (1 if on_cpu else balanced),
-        steps_per_dispatch=steps_per_dispatch or (1 if on_cpu else 10),
+        cells_per_device=cells,
+        steps_per_dispatch=spread.steps_per_dispatch or (1 if on_cpu else 10),
         resident_bytes=int(_RESIDENT_SHARE * memory),
         step_bytes=int(_STEP_SHARE * memory) or None,
+        shares_examples=members == 1,
     )
+
+
+def environment() -> str:
+    """Returns what computes, for the record: version of JAX and kind of device."""
+    return f"jax {jax.__version__} on {jax.local_devices()[0].device_kind}"
+
+
+def most_dividing(count: int, most: int) -> int:
+    """Returns the largest number up to `most` that divides a count."""
+    return max(n for n in range(1, most + 1) if count % n == 0)
 
 
 def nbytes(array: Any) -> int:
@@ -163,32 +220,39 @@ def data_parallel(
     present = jax.local_devices()[:most_devices]
     count = len(present)
     if dividing is not None:
-        count = max(n for n in range(1, count + 1) if dividing % n == 0)
+        count = most_dividing(dividing, count)
     devices = np.asarray(present[:count])
     mesh, spec = jax.sharding.Mesh(devices, ("images",)), jax.sharding.PartitionSpec
     split = jax.sharding.NamedSharding(mesh, spec("images"))
     return split, jax.sharding.NamedSharding(mesh, spec())
 
 
-def map_cells(
+def map_members(
     function: Callable[..., Any], execution: Execution, donate: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """Maps a function of one cell over the leading [devices, cells per device] axes.
+    """Maps a function of one member over the leading axes `Execution.places`.
 
     Args:
-        function: of arrays of one cell; its third argument is shared by the cells of a device.
+        function: of arrays of one member; its third argument is shared by those of a device.
         execution: the devices, and whether to use `vmap`.
         donate: arguments whose memory the outputs may take.
     """
     per_device = of_one_device(function, execution.cells_per_device)
-    return jax.pmap(per_device, devices=execution.devices, donate_argnums=donate)
+    if not execution.shares_examples:
+        return jax.pmap(per_device, devices=execution.devices, donate_argnums=donate)
+
+    def alone(*arguments: Any) -> Any:
+        outputs = per_device(*jax.tree.map(lambda x: x[0], arguments))
+        return jax.tree.map(lambda x: x[None], outputs)
+
+    return jax.jit(alone, donate_argnums=donate)
 
 
-def of_one_device(function: Callable[..., Any], cells: int) -> Callable[..., Any]:
-    """What `map_cells` gives each device: the function over a leading axis of so many cells."""
+def of_one_device(function: Callable[..., Any], members: int) -> Callable[..., Any]:
+    """What `map_members` gives each device: the function over a leading axis of so many members."""
 
     def per_device(first: Any, second: Any, shared: Any, *rest: Any) -> Any:
-        if cells > 1:
+        if members > 1:
             axes = (0, 0, None, *[0] * len(rest))
             return jax.vmap(function, in_axes=axes)(first, second, shared, *rest)
         first, second, rest = jax.tree.map(lambda x: x[0], (first, second, rest))

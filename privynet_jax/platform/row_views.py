@@ -72,3 +72,32 @@ class JoinedRows(RowView):
             if mine.any():
                 found[mine] = stored[numbers[mine] - (self._ends[index] - len(stored))]
         return found
+
+
+class ChosenChannels(RowView):
+    """Some channels of all rows, then zeros up to a width.
+
+    Attributes:
+        stored: [N, h, w, C], an array or what reads rows and channels (`shards.ShardedRows`).
+        positions: int [depth], which of the C channels, in which order.
+    """
+
+    def __init__(self, stored: Any, positions: np.ndarray, width: int | None = None) -> None:
+        """Keeps which channels; the width is their number where None is given."""
+        self.stored, self.positions = stored, np.asarray(positions)
+        super().__init__((*stored.shape[:-1], width or len(self.positions)), stored.dtype)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        self.read_into(numbers, out)
+        return out
+
+    def read_into(self, numbers: np.ndarray, out: np.ndarray) -> None:
+        """Writes the rows of int [n] to [n, h, w, width]."""
+        depth = len(self.positions)
+        out[..., depth:] = 0
+        if hasattr(self.stored, "select"):
+            for where, values in self.stored.select(numbers, self.positions):
+                out[where, ..., :depth] = values
+        else:
+            out[..., :depth] = self.stored[numbers][..., self.positions]

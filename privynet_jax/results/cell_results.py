@@ -18,8 +18,6 @@ from privynet_jax.results.statistics import Distribution, summarise
 PAIRS = "pairs"
 # The attacker that trains nothing.
 CLOSED_FORM = "linear"
-# A squared error that still falls by more than this, 0.2 dB, belongs to an unfinished training.
-CONVERGED_PERCENT = 5.0
 _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
 
 
@@ -34,9 +32,10 @@ class AttackResult:
         ssim: over test images.
         validation_psnr_db: over validation images, for planning.
         validation_ssim: likewise.
-        falling_percent: by how much its loss still fell at the end of training
-            (`curve.falling_percent`); 0 for closed forms; None where it was not trained for this
-            cell alone.
+        falling_percent_per_doubling: by how much its held-out squared error fell per doubling of
+            training; 0 for closed forms; None where it was not trained for this cell alone.
+        converged: whether twice the training would gain little (`training.convergence`); None
+            where that is not known.
     """
 
     attacker: str
@@ -45,32 +44,32 @@ class AttackResult:
     ssim: Distribution
     validation_psnr_db: Distribution
     validation_ssim: Distribution
-    falling_percent: float | None = None
+    falling_percent_per_doubling: float | None = None
+    converged: bool | None = None
 
     @classmethod
     def of_images(
         cls,
         attacker: str,
         by_part: Mapping[str, Mapping[str, np.ndarray]],
-        knowledge: str = PAIRS,
-        falling_percent: float | None = None,
+        report: Mapping[str, Any],
     ) -> "AttackResult":
         """Summarises an attack.
 
         Args:
             attacker: its name.
-            knowledge: what it has besides the representations under attack.
             by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
-            falling_percent: of its training, if there was one.
+            report: "knowledge", and what is known of its training (`attacks.base.Report`).
         """
         return cls(
             attacker=attacker,
-            knowledge=knowledge,
+            knowledge=report.get("knowledge", PAIRS),
             psnr_db=summarise(by_part["test"]["psnr_db"]),
             ssim=summarise(by_part["test"]["ssim"]),
             validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
             validation_ssim=summarise(by_part["validation"]["ssim"]),
-            falling_percent=falling_percent,
+            falling_percent_per_doubling=_falling_percent(report),
+            converged=report.get("converged"),
         )
 
     @classmethod
@@ -79,19 +78,11 @@ class AttackResult:
         distributions = {metric: Distribution.from_json(entry[metric]) for metric in _METRICS}
         return cls(**{**entry, **distributions})
 
-    @property
-    def converged(self) -> bool | None:
-        """Whether its training had come to an end; None where that is not known.
-
-        Falling learning rates make losses fall too, so this rather says no than yes.
-        """
-        return None if self.falling_percent is None else self.falling_percent <= CONVERGED_PERCENT
-
     def training_columns(self) -> dict[str, float | bool | str]:
         """Returns the columns on how far training had come, empty where that is not known."""
-        known = self.falling_percent is not None
+        known = self.converged is not None
         return {
-            "falling_percent": self.falling_percent if known else "",
+            "falling_percent_per_doubling": self.falling_percent_per_doubling if known else "",
             "converged": self.converged if known else "",
         }
 
@@ -102,6 +93,13 @@ class AttackResult:
             for statistic, value in dataclasses.asdict(getattr(self, metric)).items():
                 columns[f"{metric}_{statistic}"] = value
         return {**columns, "attacker": self.attacker, "knowledge": self.knowledge}
+
+
+def _falling_percent(report: Mapping[str, Any]) -> float | None:
+    """What never trains has nothing that falls."""
+    if report.get("converged") is None:
+        return None
+    return float(report.get("falling_percent_per_doubling", 0.0))
 
 
 @dataclasses.dataclass(frozen=True)

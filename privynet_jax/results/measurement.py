@@ -5,6 +5,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,8 @@ class Measurement:
         accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
         attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
-        falling_percent: trained network -> by how much its loss still fell at the end of training
-            (`convergence.falling_percent`); nothing for what was not trained for this cell alone.
+        reports: attacker -> what it says of itself: "knowledge", whether it had "converged", and so
+            on (`attacks.base.Report`).
         seconds: wall-clock time of the group, divided by its cells.
     """
 
@@ -30,9 +31,4 @@ class Measurement:
     attacks: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
     examples: Mapping[str, np.ndarray]
     seconds: float
-    falling_percent: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def attackers_falling_percent(self) -> dict[str, float]:
-        """Returns `falling_percent` with the closed form, which has nothing to train: 0."""
-        return {"linear": 0.0, **self.falling_percent}
+    reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)

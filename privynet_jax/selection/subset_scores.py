@@ -25,7 +25,7 @@ from scipy import linalg, special
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.estimates.linear_sums import linear_statistics
-from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.training import linear_attack
 
@@ -77,8 +77,12 @@ class SubsetScorer:
         """
         self._attacker = attacker
         unknowns = linear_attack.NEIGHBOURHOOD**2 * most_channels + 1
+        stored = layer.parts["auxiliary"]
         self._fitted_on, self._chosen_on = linear_statistics(
-            layer, parts.auxiliary, _POSITIONS_PER_UNKNOWN * unknowns
+            stored,
+            parts.auxiliary.images,
+            *hold_out(len(stored)),
+            positions=_POSITIONS_PER_UNKNOWN * unknowns,
         )
         self._pixels = self._chosen_on.count * self._chosen_on.cross.shape[1]
         chosen = np.sort(spread_over_classes(parts.auxiliary.labels, _JUDGED))

@@ -1,27 +1,21 @@
-"""The trained attackers' networks by name, and what a grid's cells learn of them.
+"""The inverse networks by name, and how each is trained: its own rate, loss and optimiser.
 
-`grid` trains those that a characterisation names, side by side over cells; `attacks.inverse` puts
-the same ones behind the interface of all attacks, with tuning.
-
-    tasks = attacker_tasks(("strong",), attacker(32), Schedule(steps=500))
-    CAPACITIES["strong"].network(32)
+CAPACITIES["strong"].task(image_size=32)
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
+from jax.typing import DTypeLike
 
-from privynet_jax.errors import UserError
 from privynet_jax.training import networks
-from privynet_jax.training import tasks as training
 from privynet_jax.training.losses import LOGARITHMIC, SQUARED, ImageLoss
-from privynet_jax.training.networks import ResidualAttacker
 from privynet_jax.training.optimisers import Optimiser, adamw, muon
-from privynet_jax.training.tasks import RESIDUAL, Schedule, Task
+from privynet_jax.training.tasks import Task, attacker_task
 
-PAPER, STRONG = "paper", "strong"
+PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +25,7 @@ class Capacity:
     Attributes:
         name: what reports call it.
         network: side of the images in pixels, and dtype -> network, representations -> images.
-        learning_rate: the peak that suits it where it is tuned; `InverseNetwork` tries multiples.
+        learning_rate: the peak that suits it, wherever it is trained; tuning tries multiples.
         optimiser: what makes updates of gradients.
         loss: that it minimises.
         linear_start: whether the network corrects the linear estimate, or answers by itself.
@@ -48,22 +42,34 @@ class Capacity:
     shows_estimate: bool = False
     stream: int = 1
 
-    def task(self, network: nn.Module, schedule: Schedule) -> Task:
-        """Returns what the network, of this kind, learns: images float32 [N, H, W, 3]."""
-        return training.attacker_task(
-            network,
-            schedule,
+    def task(
+        self,
+        image_size: int,
+        dtype: DTypeLike = "float32",
+        wrapped: Callable[[nn.Module], nn.Module] = lambda network: network,
+    ) -> Task:
+        """Returns what the network learns: images float32 [N, H, W, 3].
+
+        Args:
+            image_size: side of the images in pixels.
+            dtype: of the network's arithmetic.
+            wrapped: what is done to the network; it keeps its call and its `image_size`.
+        """
+        plain = {} if dtype == "float32" else {"dtype": dtype}
+        return attacker_task(
+            wrapped(self.network(image_size, **plain)),
             name=self.name,
             stream=self.stream,
             loss=self.loss,
             optimiser=self.optimiser,
+            linear_start=self.linear_start,
             shows_estimate=self.shows_estimate,
         )
 
 
 # PrivyNet's decoder is the generator of SRGAN: residual blocks of 64 channels. Of it, "paper" has
 # blocks and width; "residual" has any; "strong" reaches most per second of training.
-CAPACITIES = {
+CAPACITIES: Mapping[str, Capacity] = {
     capacity.name: capacity
     for capacity in (
         Capacity(
@@ -83,33 +89,8 @@ CAPACITIES = {
 }
 
 
-def check_attackers(names: Sequence[str]) -> None:
-    """Raises UserError where names of trained attackers are unknown, missing or repeated."""
-    if set(names) - set(CAPACITIES) or len(set(names)) != len(names) or not names:
-        raise UserError(
-            f"attackers are {', '.join(names) or 'none'}; allowed are {', '.join(CAPACITIES)}, "
-            "each once; give one or more"
-        )
-
-
-def attacker_tasks(
-    names: Sequence[str],
-    residual: ResidualAttacker,
-    schedule: Schedule,
-    wrapped: Callable[[nn.Module], nn.Module] = lambda network: network,
-) -> tuple[Task, ...]:
-    """Returns what each named attacker learns, all on one schedule.
-
-    Args:
-        names: of `CAPACITIES`; see `check_attackers`.
-        residual: the network of that name; its image size and dtype are those of the others.
-        schedule: of each one's training.
-        wrapped: what is done to each network; it keeps its call and its `image_size`.
-    """
-    tasks = []
-    for capacity in (CAPACITIES[name] for name in names):
-        network: nn.Module = residual
-        if capacity.name != RESIDUAL:
-            network = capacity.network(residual.image_size, dtype=residual.dtype)
-        tasks.append(capacity.task(wrapped(network), schedule))
-    return tuple(tasks)
+def capacities_of_size(width: int, num_blocks: int) -> dict[str, Capacity]:
+    """Returns `CAPACITIES` with another size of the residual network."""
+    network = functools.partial(networks.attacker, width=width, num_blocks=num_blocks)
+    residual = dataclasses.replace(CAPACITIES[RESIDUAL], network=network)
+    return {**CAPACITIES, RESIDUAL: residual}

@@ -1,114 +1,83 @@
-"""Groups of cells in training, kept by Orbax: a lost machine costs minutes, not the run.
+"""Trainings in progress, kept by Orbax: a lost machine costs minutes, not the run.
 
-A group that trains for longer than an interval saves itself now and then, in the background:
-the networks that it has finished, and parameters and optimiser of the one in training. Arrays have
-a leading axis of cells, not of devices, so that another number of devices can continue as well.
-Results are not kept here but by `store`; when a group is done its checkpoints are removed.
+A checkpoint has a section for every training of a piece of work, finished or not; each section is a
+flat dictionary of arrays. All are written together, in the background, now and then. Results are not
+kept here: when the work is done its checkpoint is removed.
 
-    kept = GroupCheckpoint(folder, every_seconds=300)
-    progress = kept.restore()  # None at first
+    kept = Checkpoint(folder, every_seconds=300)
+    arrays = kept.sections.get("0001-cloud")  # of an earlier run, or None
+    kept.sections["0001-cloud"] = arrays
     if kept.is_due():
-        kept.save(progress)
+        kept.save()
+
+`save_tree` and `load_tree` keep finished networks.
 """
 
-import dataclasses
 import hashlib
 import logging
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+
+from privynet_jax.platform.files import damaged_if
 
 _LOG = logging.getLogger(__name__)
+Arrays = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class TrainingProgress:
-    """How far a group has come.
-
-    Attributes:
-        finished: task -> the trained parameters, as leaves [cells, ...] of its pytree.
-        task: the task in training; empty between two.
-        step: how many of its steps are done.
-        state: leaves [cells, ...] of its `training.State`.
-    """
-
-    finished: dict[str, list[np.ndarray]]
-    task: str = ""
-    step: int = 0
-    state: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns all arrays by a name that tells where they belong."""
-        trees = {"state": self.state, **{f"finished/{k}": v for k, v in self.finished.items()}}
-        return {
-            f"{name}/{index:05d}": leaf
-            for name, leaves in trees.items()
-            for index, leaf in enumerate(leaves)
-        }
-
-    @classmethod
-    def of_arrays(cls, arrays: dict[str, np.ndarray], task: str, step: int) -> "TrainingProgress":
-        """The inverse of `arrays`."""
-        trees: dict[str, list[np.ndarray]] = {}
-        for name in sorted(arrays):
-            trees.setdefault(name.rpartition("/")[0], []).append(arrays[name])
-        state = trees.pop("state", [])
-        finished = {name.removeprefix("finished/"): leaves for name, leaves in trees.items()}
-        return cls(finished, task, step, state)
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoints:
-    """Where groups in training are kept, and how often.
+class Checkpoint:
+    """The checkpoint of one piece of work, in a folder of its own.
 
     Attributes:
-        folder: one for all groups of a work directory.
-        every_seconds: between two checkpoints of a group.
+        sections: training -> its arrays, or what makes them when they are to be written.
     """
-
-    folder: Path
-    every_seconds: float
-
-    def of_group(self, cells: Sequence[str]) -> "GroupCheckpoint":
-        """Returns the checkpoint of a group, which belongs to exactly these cells in this order."""
-        name = hashlib.sha256(" ".join(cells).encode()).hexdigest()[:16]
-        return GroupCheckpoint(self.folder / name, self.every_seconds)
-
-
-class GroupCheckpoint:
-    """The checkpoints of one group, in a folder of its own."""
 
     def __init__(self, folder: Path, every_seconds: float) -> None:
-        """Nothing is written before `save`.
+        """Reads what an earlier run left; nothing is written before `save`.
 
         Args:
-            folder: of this group alone; its name must say which cells and which order.
+            folder: of this work alone; its name must say which work.
             every_seconds: how often `is_due` says so.
         """
         self._folder, self._every = folder.absolute(), every_seconds
         self._saved_at = time.monotonic()
         self._manager: ocp.CheckpointManager | None = None
+        self.sections: dict[str, Arrays | Callable[[], Arrays]] = dict(self._restored())
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the start, is an interval ago."""
         return time.monotonic() - self._saved_at >= self._every
 
-    def save(self, progress: TrainingProgress, *, wait: bool = False) -> None:
-        """Writes a checkpoint in the background, or waits until it is on the disk."""
-        manager, arrays = self._opened(), progress.arrays()
-        description = {"task": progress.task, "step": progress.step, "sha256": _digest(arrays)}
+    def arrays(self, section: str) -> Arrays | None:
+        """Returns a section's arrays, or None where there is none."""
+        found = self.sections.get(section)
+        return found() if callable(found) else found
+
+    def save(self, *, wait: bool = False) -> None:
+        """Writes all sections in the background, or waits until they are on the disk."""
+        named = {
+            f"{section}/{name}": np.asarray(array)
+            for section in self.sections
+            for name, array in (self.arrays(section) or {}).items()
+        }
+        manager = self._opened()
         manager.save(
             (manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
                 # Orbax takes no empty tree, and slashes are its own.
-                arrays=ocp.args.PyTreeSave({_escaped(name): x for name, x in arrays.items()}),
-                progress=ocp.args.JsonSave(description),
+                arrays=ocp.args.PyTreeSave(
+                    {"nothing": np.zeros(1)} | {_escaped(name): x for name, x in named.items()}
+                ),
+                sha256=ocp.args.JsonSave({"sha256": _digest(named)}),
             ),
             force=True,
         )
@@ -116,32 +85,31 @@ class GroupCheckpoint:
             manager.wait_until_finished()
         self._saved_at = time.monotonic()
 
-    def restore(self) -> TrainingProgress | None:
-        """Returns the newest checkpoint, or None where there is none that is sound."""
-        if not self._folder.exists():
-            return None
-        try:
-            manager = self._opened()
-            newest = manager.latest_step()
-            if newest is None:
-                return None
-            return self._read(manager, newest)
-        except Exception as error:  # Orbax and TensorStore raise whatever fits
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            _LOG.warning(
-                "the checkpoint %s cannot be used (%s); its cells are trained from the beginning",
-                self._folder,
-                reason,
-            )
-            self.discard()
-            return None
-
     def discard(self) -> None:
-        """Removes the checkpoints: the group is done, or they are of no use."""
+        """Removes everything: the work is done, or what is kept is of no use."""
+        self.sections = {}
         if self._manager is not None:
             self._manager.close()
             self._manager = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _restored(self) -> dict[str, dict[str, np.ndarray]]:
+        """The newest sections that are sound, or none."""
+        if not self._folder.exists():
+            return {}
+        try:
+            manager = self._opened()
+            newest = manager.latest_step()
+            return {} if newest is None else self._read(manager, newest)
+        except Exception as error:  # Orbax and TensorStore raise whatever fits
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            _LOG.warning(
+                "the checkpoint %s cannot be used (%s); its networks are trained from the beginning",
+                self._folder,
+                reason,
+            )
+            self.discard()
+            return {}
 
     def _opened(self) -> ocp.CheckpointManager:
         if self._manager is None:
@@ -151,7 +119,7 @@ class GroupCheckpoint:
                 self._folder,
                 item_handlers={
                     "arrays": ocp.PyTreeCheckpointHandler(),
-                    "progress": ocp.JsonCheckpointHandler(),
+                    "sha256": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
@@ -167,24 +135,71 @@ class GroupCheckpoint:
             )
         return self._manager
 
-    def _read(self, manager: ocp.CheckpointManager, step: int) -> TrainingProgress:
-        stored = manager.item_metadata(step)["arrays"]
-        to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored.tree)
+    def _read(self, manager: ocp.CheckpointManager, step: int) -> dict[str, dict[str, np.ndarray]]:
+        tree = manager.item_metadata(step)["arrays"].tree
         restored = manager.restore(
             step,
             args=ocp.args.Composite(
-                arrays=ocp.args.PyTreeRestore(restore_args=to_numpy),
-                progress=ocp.args.JsonRestore(),
+                arrays=ocp.args.PyTreeRestore(restore_args=_to_numpy(tree)),
+                sha256=ocp.args.JsonRestore(),
             ),
         )
-        arrays = {_unescaped(name): np.asarray(x) for name, x in restored["arrays"].items()}
-        description: dict[str, Any] = restored["progress"]
-        if _digest(arrays) != description["sha256"]:
+        named = {_unescaped(name): np.asarray(x) for name, x in restored["arrays"].items()}
+        named.pop("nothing")
+        if _digest(named) != restored["sha256"]["sha256"]:
             raise ValueError("its arrays are not those that were saved")
-        return TrainingProgress.of_arrays(arrays, description["task"], description["step"])
+        sections: dict[str, dict[str, np.ndarray]] = {}
+        for name, array in named.items():
+            section, _, own = name.partition("/")
+            sections.setdefault(section, {})[own] = array
+        return sections
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
+def save_tree(folder: Path, tree: Any) -> None:
+    """Writes a pytree of nested dictionaries of arrays; the folder appears whole or not at all.
+
+    Args:
+        folder: kept as it is if it exists; folders above it are made.
+        tree: what is kept.
+    """
+    folder = folder.absolute()  # Orbax takes no relative paths
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        partial = Path(scratch) / "checkpoint"
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(partial, args=ocp.args.PyTreeSave(tree))
+        try:
+            os.replace(partial, folder)
+        except OSError:
+            # Another process may have trained the same networks, and been faster.
+            if not folder.exists():
+                raise
+
+
+def load_tree(folder: Path, kind: str) -> Any:
+    """Returns what `save_tree` was given, as NumPy arrays.
+
+    Args:
+        folder: that was written.
+        kind: what it was taken for, in words.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    folder = folder.absolute()
+    with damaged_if(folder, kind, Exception):
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            args = ocp.args.PyTreeRestore(restore_args=_to_numpy(tree))
+            return jax.tree.map(np.asarray, checkpointer.restore(folder, args=args))
+
+
+def _to_numpy(tree: Any) -> Any:
+    """Without this, Orbax would put arrays where they were when they were saved."""
+    return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+
+
+def _digest(arrays: Arrays) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())

@@ -1,58 +1,66 @@
-"""How a training's loss fell, kept in a few numbers, and whether it was still falling at its end.
+"""How a training went, and whether more of it would have gained anything: one definition for all.
 
-`training` adds every step's loss to it; `group` reads it when a network is done.
+A network is only comparable once its learning rate has gone down. So a training that is to be
+judged comes in cycles, each a warm-up and a cosine down to zero, and held-out examples are looked
+at after each. By how much the error fell from the end of the last cycle but one to the end of the
+last, per doubling of training, says whether it has converged.
 
-    curve = Curve.empty().extended(loss, schedule.steps)
-    falling_percent(np.asarray(curve.sums), schedule.steps)
+    falling_percent_per_doubling(history, error)  # 3.1
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-CURVE_POINTS = 10
+# A squared error that falls by so much is 0.2 dB.
+CONVERGED_PERCENT = 5.0
 
 
-class Curve(NamedTuple):
-    """How the loss of mini-batches fell: all steps so far, in `CURVE_POINTS` equal stretches.
+class Validation(NamedTuple):
+    """What held-out examples said at some moment.
 
     Attributes:
-        step: int32, steps done.
-        sums: float32 [CURVE_POINTS], the losses of each stretch, added up.
+        step: how many steps had been taken.
+        means: of each of the task's measures.
+        ends_cycle: whether the learning rate had gone down to zero.
+        training_loss: mean over the steps since the validation before.
     """
 
-    step: jax.Array
-    sums: jax.Array
-
-    @classmethod
-    def empty(cls) -> "Curve":
-        """Returns the curve before the first step."""
-        return cls(jnp.int32(0), jnp.zeros(CURVE_POINTS, jnp.float32))
-
-    def extended(self, loss: jax.Array, steps: int) -> "Curve":
-        """Returns the curve after one more of so many steps."""
-        stretch = self.step * CURVE_POINTS // steps
-        return Curve(self.step + 1, self.sums.at[stretch].add(loss))
+    step: int
+    means: Mapping[str, float]
+    ends_cycle: bool
+    training_loss: float
 
 
-def falling_percent(sums: np.ndarray, steps: int, error: Callable[[float], float] = float) -> float:
-    """Returns by how many percent the error still fell towards the end of a training.
-
-    That is the error behind the mean loss of the last fifth of the steps against that of the fifth
-    before. It is hardly ever zero, because the learning rate goes down to zero in that time.
+def falling_percent_per_doubling(
+    history: Sequence[Validation], error: Callable[[Mapping[str, float]], float]
+) -> float:
+    """Returns by how many percent the held-out error fell per doubling of training at its end.
 
     Args:
-        sums: float32 [CURVE_POINTS], of a finished training's `Curve`.
-        steps: of that training; fewer than points say nothing, and count as 100 percent.
-        error: mean loss -> a number with a zero; see `losses.ImageLoss`.
+        history: of a training; with fewer than two cycles nothing is known, which counts as 100.
+        error: means of measures -> a positive number (`tasks.Task`).
     """
-    if steps < CURVE_POINTS:
+    ends = [(moment.step, error(moment.means)) for moment in history if moment.ends_cycle]
+    if len(ends) < 2:
         return 100.0
-    stretches = np.arange(steps) * CURVE_POINTS // steps
-    counts = np.bincount(stretches, minlength=CURVE_POINTS)
-    by_fifth = np.float64(sums).reshape(5, -1).sum(axis=1) / counts.reshape(5, -1).sum(axis=1)
-    before, last = (error(loss) for loss in by_fifth[-2:])
-    return float(100 * (1 - last / before)) if before > 0 else 0.0
+    (earlier, before), (later, after) = ends[-2:]
+    return 100 * (1 - (after / before) ** (1 / math.log2(later / earlier)))
+
+
+def has_converged(falling_percent: float, epochs: float) -> bool:
+    """Whether doubling a training would gain little.
+
+    Never before each example was seen once: a network that has hardly begun gains little too.
+    """
+    return epochs >= 1 and falling_percent <= CONVERGED_PERCENT
+
+
+def without_progress(scores: Sequence[tuple[float, ...]]) -> int:
+    """Returns how many validations there were since any number of the scores was the best ever."""
+    best = [-math.inf] * (len(scores[0]) if scores else 0)
+    count = 0
+    for score in scores:
+        count = 0 if any(new > old for new, old in zip(score, best, strict=True)) else count + 1
+        best = [max(pair) for pair in zip(score, best, strict=True)]
+    return count

@@ -106,6 +106,8 @@ def fit(
     chosen_on: LinearStatistics,
     positions: Sequence[int],
     ridges: Sequence[float] | None = None,
+    *,
+    on_both: bool = True,
 ) -> LinearAttack:
     """Returns the least-squares attack on a subset of channels.
 
@@ -116,10 +118,12 @@ def fit(
         chosen_on: sums over its other images, held out to choose the ridge.
         positions: the released channels, as indices into the statistics' channels.
         ridges: that compete; None means `RIDGES`.
+        on_both: False solves `fitted_on` alone, where something else is judged by the others.
     """
     rows = subset_rows(positions, fitted_on.num_channels)
     # Sub-blocks first: the sums of a whole layer may be hundreds of times as large.
-    best = best_ridge(fitted_on.restricted(rows), chosen_on.restricted(rows), ridges or RIDGES)
+    sums = fitted_on.restricted(rows), chosen_on.restricted(rows)
+    best = best_ridge(*sums, ridges or RIDGES, on_both=on_both)
     kernel = best[:-1].reshape(NEIGHBOURHOOD, NEIGHBOURHOOD, len(positions), -1)
     return LinearAttack(np.float32(kernel), np.float32(best[-1]))
 
@@ -175,7 +179,11 @@ def subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
 
 
 def best_ridge(
-    fitted_on: LinearStatistics, chosen_on: LinearStatistics, ridges: Sequence[float]
+    fitted_on: LinearStatistics,
+    chosen_on: LinearStatistics,
+    ridges: Sequence[float],
+    *,
+    on_both: bool = True,
 ) -> np.ndarray:
     """Returns float64 [unknowns, B]: the ridge that does best on `chosen_on`, solved on both.
 
@@ -183,13 +191,14 @@ def best_ridge(
         fitted_on: sums over most examples; the last unknown is the constant, never penalised.
         chosen_on: sums over the others.
         ridges: relative to the mean diagonal of the Gram matrix.
+        on_both: False solves `fitted_on` alone.
     """
     ridge = ridges[0]
     if len(ridges) > 1:
         solutions = _solutions(fitted_on, ridges)
         errors = [squared_error(chosen_on, solution) for solution in solutions]
         ridge = ridges[int(np.argmin(errors))]
-    return solve(fitted_on + chosen_on, ridge)
+    return solve(fitted_on + chosen_on if on_both else fitted_on, ridge)
 
 
 def solve(statistics: LinearStatistics, ridge: float) -> np.ndarray:

@@ -1,14 +1,9 @@
-"""What trained attackers minimise, and which squared error a mean of it stands for.
+"""What inverse networks minimise.
 
-`trained_attackers` gives each network its own; `curve` compares stretches of a training by them.
-
-    LOGARITHMIC.of(estimates, images)  # float32 scalar
-    LOGARITHMIC.error(-0.09)  # 0.011
+LOGARITHMIC(estimates, images)  # float32 scalar
 """
 
-import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +12,8 @@ import jax.numpy as jnp
 # serves both; and one that counts as none: 50 dB.
 _USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
 
-
-class ImageLoss(NamedTuple):
-    """A loss of image estimates.
-
-    Attributes:
-        of: (estimates, images), float32 [N, H, W, 3] each -> float32 scalar.
-        error: mean of such scalars -> the mean squared error it stands for. Losses themselves may
-            be negative, and have no ratios.
-    """
-
-    of: Callable[[jax.Array, jax.Array], jax.Array]
-    error: Callable[[float], float]
+# (estimates, images), float32 [N, H, W, 3] each -> float32 scalar.
+ImageLoss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def squared_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
@@ -46,6 +31,4 @@ def log_error(estimates: jax.Array, images: jax.Array) -> jax.Array:
     return _USUAL_ERROR * jnp.mean(jnp.log(errors + _LEAST_ERROR))
 
 
-SQUARED = ImageLoss(squared_error, float)
-# The geometric mean over images, of errors that count as none included.
-LOGARITHMIC = ImageLoss(log_error, lambda loss: math.exp(loss / _USUAL_ERROR))
+SQUARED, LOGARITHMIC = squared_error, log_error

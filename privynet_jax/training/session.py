@@ -1,0 +1,82 @@
+"""What accompanies trainings wherever they are called from: devices, progress, checkpoints, signals.
+
+Whoever starts a long piece of work opens a session around it; `trainer` looks here. So attacks and
+networks need not hand these things through.
+
+    with session(checkpoint=checkpoint, progress=advance):
+        attack.fit(scenes, knowledge, keys)  # trains, is kept, and can be stopped
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from privynet_jax.platform import signals
+from privynet_jax.platform.devices import Spread
+from privynet_jax.training.checkpoints import Checkpoint
+
+
+def _nobody(share: float) -> None:
+    """Is told about progress where nobody else wants to know."""
+
+
+@dataclasses.dataclass
+class Session:
+    """A piece of work that trains networks, one after another, in an order of its own.
+
+    Attributes:
+        spread: how the user wants work spread over devices.
+        checkpoint: where trainings are kept; None keeps nothing.
+        progress: told the number of trainings done since the last call; half of one counts 0.5.
+        stop_requested: whether to save, and give way by `signals.Terminated`.
+        trainings: how many have begun; the same work begins the same ones in the same order, which
+            is how those of an earlier run are found again.
+    """
+
+    spread: Spread = Spread()  # noqa: RUF009 - frozen
+    checkpoint: Checkpoint | None = None
+    progress: Callable[[float], Any] = _nobody
+    stop_requested: Callable[[], bool] = signals.requested
+    trainings: int = 0
+
+    def next_section(self, name: str) -> str:
+        """Returns what the next training is called in the checkpoint."""
+        self.trainings += 1
+        return f"{self.trainings:04d}-{name}"
+
+    def give_way(self) -> None:
+        """Saves and raises where a stop was requested; saves where a checkpoint is due.
+
+        Raises:
+            signals.Terminated: a stop was requested; the checkpoint, if any, has everything so far.
+        """
+        stop = self.stop_requested()
+        if self.checkpoint and (stop or self.checkpoint.is_due()):
+            self.checkpoint.save(wait=stop)
+        if stop:
+            raise signals.Terminated
+
+
+_current = contextvars.ContextVar("session", default=Session())  # noqa: B039 - holds nothing
+
+
+def current_session() -> Session:
+    """Returns the innermost session, or one that keeps nothing and tells nobody."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def session(**fields: Any) -> Iterator[Session]:
+    """Opens a session; what is not given is as in the one around it.
+
+    Args:
+        fields: of `Session`.
+    """
+    opened = dataclasses.replace(_current.get(), **{"trainings": 0, **fields})
+    token = _current.set(opened)
+    try:
+        yield opened
+    finally:
+        _current.reset(token)

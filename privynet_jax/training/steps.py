@@ -1,0 +1,133 @@
+"""Gradient steps on one network, as pure functions: the only place where gradients are taken.
+
+There are no devices, files or loops over data here, so every function can be jitted, vmapped,
+pmapped, scanned and lowered for any backend. The learning rate is an argument: one compilation
+serves every rate and every length of training.
+
+    state = init_state(task, key, representations)
+    state, loss = step(task, state, constants, representations, targets, rate=1e-3)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from privynet_jax.training.optimisers import clipped
+from privynet_jax.training.tasks import WEIGHT_DECAY, Task
+
+
+class State(NamedTuple):
+    """What training changes."""
+
+    params: Any
+    optimiser: Any
+
+
+class Dispatch(NamedTuple):
+    """What several steps are taken with, each array with a leading axis of steps.
+
+    Attributes:
+        batches: a pytree; `fetch` makes representations and targets of each.
+        rates: float32 [steps].
+        numbers: int32 [steps], of each step since the first of the training.
+        live: bool [steps]; steps that are not live only fill up, and change nothing.
+    """
+
+    batches: Any
+    rates: jax.Array
+    numbers: jax.Array
+    live: jax.Array
+
+
+def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
+    """Returns the state before the first step, from a key and one batch of representations."""
+    params = task.init(key, example)
+    return State(params, _update(task).init(params))
+
+
+def step(
+    task: Task, state: State, constants: Any, inputs: Any, targets: jax.Array, rate: jax.Array
+) -> tuple[State, jax.Array]:
+    """Returns the state after one mini-batch, and the loss on it before.
+
+    Args:
+        task: what is learnt.
+        state: from `init_state` or the step before.
+        constants: what the task is given besides.
+        inputs: representations [B, h, w, D] of any floating type, or what `Task.draw` made.
+        targets: labels int [B], or images uint8 [B, H, W, 3].
+        rate: float32 scalar, the learning rate; 0 changes no parameter.
+    """
+    x, y = jax.tree.map(as_float32, inputs), as_targets(targets)
+
+    def loss_of(params: Any) -> jax.Array:
+        return task.loss(task.predict(params, constants, x), y)
+
+    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    # Every optimiser's update, weight decay included, is proportional to its rate.
+    updates, optimiser = _update(task).update(gradients, state.optimiser, state.params)
+    updates = jax.tree.map(lambda update: rate * update, updates)
+    return State(optax.apply_updates(state.params, updates), optimiser), loss
+
+
+def take_steps(
+    task: Task,
+    state: State,
+    constants: Any,
+    dispatch: Dispatch,
+    key: jax.Array,
+    fetch: Callable[[Any], tuple[Any, jax.Array]] = lambda batch: batch,
+) -> tuple[State, jax.Array]:
+    """Takes the steps of one dispatch; returns the state and the losses, float32 [steps].
+
+    Several steps become one `lax.scan`: right for accelerators, where each dispatch costs, and
+    wrong for CPU, where XLA runs convolutions inside a loop some 50 times slower.
+
+    Args:
+        task: what is learnt.
+        state: from `init_state` or the steps before.
+        constants: what the task is given besides.
+        dispatch: the mini-batches and their rates.
+        key: of `Task.draw`, with the number of each step.
+        fetch: one batch -> (representations, targets) as `step` takes them.
+    """
+
+    def one(state: State, this: Dispatch) -> tuple[State, jax.Array]:
+        inputs, targets = fetch(this.batches)
+        if task.draw is not None:
+            drawing = jax.random.fold_in(key, this.numbers)
+            inputs, targets = task.draw(drawing, constants, inputs, targets)
+        return step(task, state, constants, inputs, targets, this.rates)
+
+    def or_nothing(state: State, this: Dispatch) -> tuple[State, jax.Array]:
+        after, loss = one(state, this)
+        return jax.tree.map(lambda new, old: jnp.where(this.live, new, old), after, state), loss
+
+    if dispatch.live.shape[0] == 1:  # always live
+        state, loss = one(state, jax.tree.map(lambda x: x[0], dispatch))
+        return state, loss[None]
+    return jax.lax.scan(or_nothing, state, dispatch)
+
+
+def outputs_of(task: Task, params: Any, constants: Any, representations: jax.Array) -> jax.Array:
+    """Returns the task's outputs for [N, h, w, D] of any floating type; images are clipped."""
+    outputs = task.predict(params, constants, as_float32(representations))
+    # Every attacker knows that images lie in [0, 1]; logits have two axes and are left alone.
+    return jnp.clip(outputs, 0.0, 1.0) if outputs.ndim == 4 else outputs
+
+
+def as_float32(x: jax.Array) -> jax.Array:
+    """Representations are stored as they fit best, and computed with as float32."""
+    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def as_targets(targets: jax.Array) -> jax.Array:
+    """Images travel as uint8, a quarter of the bytes, and become float32 where they are used."""
+    return targets.astype(jnp.float32) / 255.0 if targets.ndim == 4 else targets
+
+
+def _update(task: Task) -> optax.GradientTransformation:
+    return clipped(task.optimiser(1.0, WEIGHT_DECAY))
