@@ -1,27 +1,25 @@
 """One cloud NN and one attacker per layer that work on any subset of its channels.
 
-They are trained like those of a cell (`training`), but each example comes with a subset drawn anew
-from a pool. Every subset is brought to the same inputs in closed form first (`subsets`), and both
-networks only correct what a closed form answers already (`amortised_networks`). After that a
-subset costs an evaluation; `scoring` does that.
+They are trained like those of a cell, but each example comes with a subset drawn anew from a pool.
+Every subset is brought to the same inputs in closed form first (`subsets`), and both networks only
+correct what a closed form answers already (`amortised_networks`). After that a subset costs an
+evaluation; `scoring` does that.
 
     sums = subsets.layer_sums(layer, parts, most_channels=32)
     pool = draw_pool(key, sums, least=5, most=48, channels=128)
-    params = train(task, key, pool, layer, parts, shardings)
+    params = train_on_pool(task, key, pool, examples, schedule)
 
 Networks here are no weights of a split: they only estimate what dedicated ones would reach.
 """
 
-import collections
 import dataclasses
-from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.estimates.amortised_networks import AmortisedAttacker, AmortisedCloudNN
 from privynet_jax.estimates.imputation import imputed
 from privynet_jax.estimates.linear_probe import pooled, probe_scores
@@ -33,18 +31,15 @@ from privynet_jax.estimates.subsets import (
     prepare,
     stacked,
 )
-from privynet_jax.images.parts import Parts
 from privynet_jax.training import linear_attack, tasks
+from privynet_jax.training.batches import stream_of
 from privynet_jax.training.networks import CloudNN, ResidualAttacker
-from privynet_jax.training.tasks import Task
+from privynet_jax.training.tasks import Schedule, Task
+from privynet_jax.training.trainer import Course, Member, Trained, train
 
+AMORTISED = "amortised"
 # Subsets in a layer's pool, which every device holds: at most so many, or so many bytes.
 POOL, _LEAST_POOL, _POOL_BYTES = 512, 64, 2**28
-# Steps that the host may be ahead of the devices.
-_AHEAD = 2
-
-# Of examples and of what every device holds, as `execution.data_parallel` gives them.
-Shardings = tuple[Any, Any]
 
 
 def layer_key(num_layers: int, seed: int) -> jax.Array:
@@ -53,8 +48,9 @@ def layer_key(num_layers: int, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), num_layers), 2**31)
 
 
-def cloud_task(network: AmortisedCloudNN, schedule: tasks.Schedule) -> Task:
-    """Returns the amortised cloud NN's task; its extras are one `Subset`."""
+@functools.cache
+def cloud_task(network: AmortisedCloudNN) -> Task:
+    """Returns the amortised cloud NN's task; its constants are one `Subset`."""
 
     def init(key: jax.Array, z: jax.Array) -> Any:
         return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((1, network.num_classes)))
@@ -64,12 +60,12 @@ def cloud_task(network: AmortisedCloudNN, schedule: tasks.Schedule) -> Task:
         released = jnp.take(x, subset.imputation.positions, axis=-1)
         return network.apply(params, z, share, probe_scores(subset.probe, pooled(released)))
 
-    own = tasks.cloud_task(network, schedule)
-    return dataclasses.replace(own, init=init, predict=predict)
+    return dataclasses.replace(tasks.cloud_task(network), init=init, predict=predict)
 
 
-def attacker_task(network: AmortisedAttacker, schedule: tasks.Schedule) -> Task:
-    """Returns the amortised attacker's task; its extras are one `Subset`."""
+@functools.cache
+def attacker_task(network: AmortisedAttacker) -> Task:
+    """Returns the amortised attacker's task; its constants are one `Subset`."""
 
     def init(key: jax.Array, z: jax.Array) -> Any:
         size = network.image_size
@@ -79,22 +75,15 @@ def attacker_task(network: AmortisedAttacker, schedule: tasks.Schedule) -> Task:
         z = imputed(subset.imputation, x)
         return network.apply(params, z, subset.imputation.share, linear_estimates(subset, x))
 
-    own = tasks.attacker_task(network, schedule)
+    own = tasks.attacker_task(network, name=AMORTISED)
     return dataclasses.replace(own, init=init, predict=predict)
 
 
-def layer_tasks(
-    cloud: CloudNN,
-    attacker: ResidualAttacker,
-    cloud_schedule: tasks.Schedule,
-    attacker_schedule: tasks.Schedule,
-) -> tuple[Task, Task]:
+def layer_tasks(cloud: CloudNN, attacker: ResidualAttacker) -> tuple[Task, Task]:
     """Returns the tasks of a layer's two networks, of the sizes that dedicated ones have."""
     cloud_network = AmortisedCloudNN(cloud.num_classes, cloud.image_size, cloud.width)
     attacker_network = AmortisedAttacker(attacker.image_size, attacker.width, attacker.num_blocks)
-    return cloud_task(cloud_network, cloud_schedule), attacker_task(
-        attacker_network, attacker_schedule
-    )
+    return cloud_task(cloud_network), attacker_task(attacker_network)
 
 
 def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: int) -> Subset:
@@ -102,75 +91,56 @@ def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: 
 
     See `draw_subsets`.
     """
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     # The linear attack's kernel is most of a subset.
     kernel_bytes = 4 * most * linear_attack.NEIGHBOURHOOD**2 * sums.fitted_on.cross.shape[1]
     count = min(POOL, max(_LEAST_POOL, _POOL_BYTES // kernel_bytes))
-    subsets = draw_subsets(draws, count, least, most, channels)
+    subsets = draw_subsets(stream_of(key), count, least, most, channels)
     return stacked([prepare(sums, positions, most, quickly=True) for positions in subsets])
 
 
-def train(
-    task: Task,
-    key: jax.Array,
-    pool: Subset,
-    layer: LayerFeatures,
-    parts: Parts,
-    shardings: Shardings,
-    progress: Callable[[float], None] = lambda share: None,
-) -> Any:
+def train_on_pool(
+    task: Task, key: jax.Array, pool: Subset, inputs: Any, targets: np.ndarray, schedule: Schedule
+) -> Trained:
     """Trains a layer's network; each example comes with a subset drawn from the pool.
 
     Args:
         task: from `cloud_task` or `attacker_task`.
         key: everything random comes from it.
         pool: stacked subsets.
-        layer: the features, all channels.
-        parts: images and labels.
-        shardings: of examples and of what every device holds; `execution.data_parallel`.
-        progress: told the share done since the last call.
-
-    Returns:
-        Its params, NumPy arrays.
+        inputs: representations [N, h, w, C], all channels, an array or what reads rows.
+        targets: labels int [N], or images uint8 [N, H, W, 3].
+        schedule: of the training.
     """
-    schedule = task.schedule
-    if schedule is None:
-        raise ValueError("Expected a task with a schedule, got one that is not trained.")
-    split, everywhere = shardings
-    initial, shuffling, drawing = jax.random.split(jax.random.fold_in(key, task.stream), 3)
-    stored, targets = layer.parts[task.part], getattr(getattr(parts, task.part), task.targets)
-    order = tasks.batch_order(shuffling, len(targets), schedule)
-    draws = np.random.default_rng(np.asarray(jax.random.key_data(drawing)))
-    pool = jax.device_put(pool, everywhere)
-    components = pool.imputation.kernel.shape[-1]
-    example = np.zeros((1, *stored.shape[1:3], components), np.float32)
-    state = jax.device_put(tasks.init_state(task, initial, example), everywhere)
-    step = _step_on_pool(task)
-    losses: collections.deque[jax.Array] = collections.deque()
-    for rows in order:
-        chosen = draws.integers(len(pool.bias), size=len(rows))
-        batch = jax.device_put((chosen, stored[rows], targets[rows]), split)
-        state, loss = step(state, pool, *batch)
-        losses.append(loss)
-        if len(losses) > _AHEAD:
-            losses.popleft().block_until_ready()
-        progress(1 / schedule.steps)
-    return jax.device_get(state.params)
+    member = Member(
+        key=key,
+        inputs=inputs,
+        targets=targets,
+        rows=np.arange(len(targets)),
+        learning_rate=schedule.learning_rate,
+        constants=pool,
+    )
+    [trained] = train(_on_pool(task), [member], Course(schedule.steps, schedule.batch_size))
+    return trained
 
 
-def _step_on_pool(task: Task) -> Callable[..., tuple[tasks.State, jax.Array]]:
-    """Returns a jitted step (state, pool, chosen [B], representations, targets) -> state, loss."""
+@functools.cache
+def _on_pool(task: Task) -> Task:
+    """Returns the task whose examples come with a subset each; its constants are a pool."""
 
-    def predict(params: Any, subsets: Subset, x: jax.Array) -> jax.Array:
+    def draw(
+        key: jax.Array, pool: Subset, x: jax.Array, targets: jax.Array
+    ) -> tuple[tuple[jax.Array, Subset], jax.Array]:
+        chosen = jax.random.randint(key, (len(x),), 0, len(pool.bias))
+        return (x, jax.tree.map(lambda leaf: leaf[chosen], pool)), targets
+
+    def init(key: jax.Array, inputs: tuple[jax.Array, Subset]) -> Any:
+        x, subsets = inputs
+        components = subsets.imputation.kernel.shape[-1]
+        return task.init(key, jnp.zeros((1, *x.shape[1:3], components)))
+
+    def predict(params: Any, _: Subset, inputs: tuple[jax.Array, Subset]) -> jax.Array:
+        x, subsets = inputs
         # Mapping over examples leaves whole convolutions, because they share the weights.
         return jax.vmap(lambda mine, one: task.predict(params, mine, one[None])[0])(subsets, x)
 
-    per_example = dataclasses.replace(task, predict=predict)
-
-    def step(
-        state: tasks.State, pool: Subset, chosen: jax.Array, x: jax.Array, targets: jax.Array
-    ) -> tuple[tasks.State, jax.Array]:
-        subsets = jax.tree.map(lambda leaf: leaf[chosen], pool)
-        return tasks.train_step(per_example, state, subsets, x, targets)
-
-    return jax.jit(step, donate_argnums=0)
+    return dataclasses.replace(task, draw=draw, init=init, predict=predict)

@@ -1,12 +1,13 @@
 """The amortised networks of a layer: from the work directory, or trained now and kept there.
 
-`amortised` trains one network; `scoring`, `fine_tuning` and `candidates` ask here for those that
-they need.
+`amortised` trains one network; `scoring` and `candidates` ask here for those that they need.
 
-    networks = trained(layer, sums, parts, by_name(tasks), depths, workdir / "networks", seed=0)
+    learnt = {CLOUD: (cloud_task, schedule), ATTACKER: (attacker_task, schedule)}
+    networks = trained_networks(LayerData(layer, sums, parts), learnt, depths, folder, seed=0)
     networks[ATTACKER]  # params
 """
 
+import dataclasses
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,9 +22,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
 from privynet_jax.estimates.subsets import LayerSums
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import data_parallel
-from privynet_jax.training.network_folder import load_networks, save_networks
-from privynet_jax.training.tasks import CLOUD, Task
+from privynet_jax.training.checkpoints import load_tree, save_tree
+from privynet_jax.training.tasks import CLOUD, Schedule, Task
 
 _LOG = logging.getLogger(__name__)
 ATTACKER = "attacker"
@@ -31,16 +31,24 @@ ATTACKER = "attacker"
 _MARGIN = 1.5
 
 
-def by_name(tasks: tuple[Task, Task]) -> dict[str, Task]:
-    """Returns "cloud" and "attacker" -> task, of `amortised.layer_tasks`."""
-    return dict(zip((CLOUD, ATTACKER), tasks, strict=True))
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerData:
+    """A layer's features with all of its channels, the sums over them, and their images."""
+
+    layer: LayerFeatures
+    sums: LayerSums
+    parts: Parts
+
+    def examples(self, name: str) -> tuple[Any, np.ndarray]:
+        """Returns representations and targets of what a network learns from."""
+        if name == CLOUD:
+            return self.layer.parts["target"], self.parts.target.labels
+        return self.layer.parts["auxiliary"], self.parts.auxiliary.images
 
 
-def trained(
-    layer: LayerFeatures,
-    sums: LayerSums,
-    parts: Parts,
-    tasks: Mapping[str, Task],
+def trained_networks(
+    data: LayerData,
+    learnt: Mapping[str, tuple[Task, Schedule]],
     depths: Sequence[int],
     folder: Path,
     seed: int,
@@ -48,11 +56,9 @@ def trained(
     """Returns params of a layer's networks by name, from the folder or newly trained.
 
     Args:
-        layer: the features, all channels.
-        sums: of the layer.
-        parts: images and labels.
-        tasks: of the wanted networks, as `by_name` names them; no number of one network depends
-            on whether the other is wanted.
+        data: of the layer.
+        learnt: "cloud" and "attacker", or one of them -> what it learns, and how long; no number
+            of one network depends on whether the other is wanted.
         depths: of the grid; they decide which subsets the networks are trained on.
         folder: where networks are kept.
         seed: of the grid.
@@ -60,37 +66,43 @@ def trained(
     Raises:
         UserError: training diverged.
     """
-    kept = {name: folder / f"layer_{layer.num_layers:02d}_{name}" for name in tasks}
-    found = {name: _kept_network(path) for name, path in kept.items() if path.exists()}
-    missing = [name for name in tasks if found.get(name) is None]
+    number = data.layer.num_layers
+    kept = {name: folder / f"layer_{number:02d}_{name}" for name in learnt}
+    networks = {name: _kept_network(path) for name, path in kept.items() if path.exists()}
+    missing = [name for name in learnt if networks.get(name) is None]
     if not missing:
-        return found
-    key = amortised.layer_key(layer.num_layers, seed)
-    channels = len(layer.channels)
+        return networks
+    key = amortised.layer_key(number, seed)
+    channels = len(data.layer.channels)
     least = max(1, round(min(depths) / _MARGIN))
     most = min(channels, round(max(depths) * _MARGIN))
-    pool = amortised.draw_pool(jax.random.fold_in(key, 0), sums, least, most, channels)
+    pool = amortised.draw_pool(jax.random.fold_in(key, 0), data.sums, least, most, channels)
     for name in missing:
-        shared = data_parallel(dividing=tasks[name].schedule.batch_size)
-        params = amortised.train(
-            tasks[name], jax.random.fold_in(key, 1), pool, layer, parts, shared
+        task, schedule = learnt[name]
+        inputs, targets = data.examples(name)
+        trained = amortised.train_on_pool(
+            task, jax.random.fold_in(key, 1), pool, inputs, targets, schedule
         )
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        if trained.diverged:
             raise UserError(
-                f"the amortised {name} network of layer {layer.num_layers} diverged; "
+                f"the amortised {name} network of layer {number} diverged; "
                 "train it with a lower learning rate"
             )
-        save_networks(kept[name], params)
+        save_tree(kept[name], trained.params)
         # Another process may have been faster; all are to use the same.
-        found[name] = load_networks(kept[name])
-    return found
+        networks[name] = _load(kept[name])
+    return networks
 
 
 def _kept_network(path: Path) -> Any | None:
     """A network's params; None where they are damaged, which are then in nobody's way."""
     try:
-        return load_networks(path)
+        return _load(path)
     except UserError as error:
         _LOG.warning("%s; that network is trained again", error)
         shutil.rmtree(path)
         return None
+
+
+def _load(path: Path) -> Any:
+    return load_tree(path, "checkpoint of amortised networks")

@@ -1,0 +1,119 @@
+"""A characterisation under way, as every mode sees it: what is asked for, and what it is made of."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from privynet_jax.attacks.base import Attack
+from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.measure import Protocol
+from privynet_jax.images.parts import Parts
+from privynet_jax.platform.devices import Spread
+from privynet_jax.results.cells import Cell, by_layer
+from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.networks import CloudNN, cloud_nn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GridRun:
+    """What a mode needs to measure a grid's missing cells.
+
+    Attributes:
+        config: the settings.
+        cells: the whole grid, which fixes the padded depth, and so every number.
+        mine: this process's cells; those of a layer are cut into groups, whatever is missing.
+        missing: which of them to do.
+        parts: images and labels.
+        weights: of the local NN.
+        features: returns layer -> features that hold the cells' channels.
+        examples: int [K], test images whose reconstructions are kept.
+        progress: told the number of cells done since the last call; half of one counts 0.5.
+    """
+
+    config: Config
+    cells: Sequence[Cell]
+    mine: Sequence[Cell]
+    missing: Sequence[Cell]
+    parts: Parts
+    weights: PretrainedWeights
+    features: Callable[[], Mapping[int, LayerFeatures]]
+    examples: np.ndarray
+    progress: Callable[[float], Any]
+
+    @property
+    def width(self) -> int:
+        """Channels to which all representations are filled up, so that a layer compiles once."""
+        return max(cell.topology.depth for cell in self.cells)
+
+    @property
+    def depths(self) -> list[int]:
+        """Of all cells."""
+        return [cell.topology.depth for cell in self.cells]
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where trainings in progress are kept."""
+        return self.config.workdir / f"training-{self.config.share.index}"
+
+    def scene(self, cell: Cell) -> Scenario:
+        """Returns the data of a cell's topology."""
+        features = self.features()[cell.topology.num_layers]
+        return Scenario(cell.topology, self.parts, features, self.weights, self.width)
+
+    def checkpoint(self, *names: str) -> Checkpoint:
+        """Returns the checkpoint of a piece of work, which belongs to exactly these names."""
+        name = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
+        return Checkpoint(self.checkpoint_folder / name, 60 * self.config.checkpoint_minutes)
+
+    def layers(self) -> Iterator[tuple[int, list[Cell]]]:
+        """Yields (layer, its missing cells), layers ascending."""
+        return by_layer(self.missing)
+
+
+def spread_of(config: Config) -> Spread:
+    """Returns how the user wants work spread over devices."""
+    return Spread(config.cells_per_device, config.steps_per_dispatch, config.device_memory_gib)
+
+
+def cloud_of(config: Config, parts: Parts) -> CloudNN:
+    """Returns the cloud NN that a configuration asks for."""
+    dtype = config.compute_dtype
+    return cloud_nn(parts.num_classes, parts.image_size, config.cloud_width, dtype)
+
+
+def attacks_of(config: Config) -> tuple[Attack, ...]:
+    """Returns the attackers that a configuration asks for, the closed form in any case.
+
+    A rate that is given counts for all networks; each has its own otherwise.
+    """
+    capacities = capacities_of_size(config.attacker_width, config.attacker_blocks)
+    if (rate := config.attacker.learning_rate) is not None:
+        capacities = {
+            name: dataclasses.replace(own, learning_rate=rate) for name, own in capacities.items()
+        }
+    budget = Budget(config.attacker.steps, batch_size=config.attacker.batch_size)
+    training = Training(budget, capacities=capacities, dtype=config.compute_dtype)
+    return named_attacks(tuple(dict.fromkeys((LINEAR, *config.chosen_attackers))), training)
+
+
+def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None) -> Protocol:
+    """Returns what a configuration measures of every cell.
+
+    Args:
+        config: the settings.
+        parts: images and labels.
+        examples: int [K], test images whose reconstructions are kept; None keeps none.
+    """
+    rows = np.zeros(0, int) if examples is None else examples
+    return Protocol(cloud_of(config, parts), config.cloud, attacks_of(config), rows)
