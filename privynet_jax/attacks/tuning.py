@@ -10,15 +10,17 @@ comparable once its learning rate has gone down. Several topologies are tuned si
     tuned.params, tuned.candidate.capacity, tuned.converged
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 from privynet_jax.attacks.base import Pairs, Report
 from privynet_jax.errors import UserError
+from privynet_jax.training.session import current_session, session
 from privynet_jax.training.tasks import Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
 
@@ -178,14 +180,24 @@ def tune(
     left, count = budget.amount, len(candidates)
     while count > 1:
         amount = _HALVING_SHARE * budget.amount / count
-        runs = _advanced(runs, problems, budget.course(amount))
+        with _told(amount / budget.amount):
+            runs = _advanced(runs, problems, budget.course(amount))
         left -= amount * count
         count = -(-count // 2)
         runs = [_best(of_problem, count) for of_problem in runs]
     # At least one step is left, whatever rounding did.
     last = budget.course(left, (_FIRST_CYCLE, 1 - _FIRST_CYCLE))
-    finished = _advanced(runs, problems, last)
+    with _told(left / budget.amount):
+        finished = _advanced(runs, problems, last)
     return [Tuned(*_checked(next(iter(of_problem.items())))) for of_problem in finished]
+
+
+@contextlib.contextmanager
+def _told(share: float) -> Iterator[None]:
+    """Counts trainings by what share of a budget each takes, so that an attack counts as one."""
+    progress = current_session().progress
+    with session(progress=lambda done: progress(share * done)):
+        yield
 
 
 def _advanced(

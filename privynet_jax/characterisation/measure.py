@@ -8,9 +8,10 @@ comparisons of attackers, knowledge and defences.
         ...
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.training.prediction import measured
+from privynet_jax.training.session import current_session, session
 from privynet_jax.training.tasks import CLOUD, Schedule, cloud_task
 from privynet_jax.training.trainer import Course, Member, train
 
@@ -48,11 +50,6 @@ class Protocol:
     examples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     attacked: np.ndarray | None = None
 
-    @property
-    def trainings(self) -> int:
-        """How many pieces of work a cell is, as progress counts them."""
-        return (self.cloud is not None) + len(self.attacks)
-
 
 def measure(
     cells: Sequence[Cell], scenes: Sequence[Scenario], protocol: Protocol, seed: int
@@ -70,8 +67,12 @@ def measure(
         signals.Terminated: a stop was requested; what was trained is in the session's checkpoint.
     """
     begun, keys = time.perf_counter(), [training_key(cell, seed) for cell in cells]
-    accuracy = _accuracies(cells, scenes, protocol, keys)
-    attacks = {attack.name: fit_attack(attack, scenes, keys) for attack in protocol.attacks}
+    with _piece(len(cells), protocol):
+        accuracy = _accuracies(cells, scenes, protocol, keys)
+    attacks = {}
+    for attack in protocol.attacks:
+        with _piece(len(cells), protocol):
+            attacks[attack.name] = fit_attack(attack, scenes, keys)
     found = [
         _attacked(cell, scene, protocol, {name: fitted[i] for name, fitted in attacks.items()})
         for i, (cell, scene) in enumerate(zip(cells, scenes, strict=True))
@@ -81,6 +82,23 @@ def measure(
         Measurement(cell=cell, accuracy=right, seconds=seconds, **fields)
         for cell, right, fields in zip(cells, accuracy, found, strict=True)
     ]
+
+
+@contextlib.contextmanager
+def _piece(cells: int, protocol: Protocol) -> Iterator[None]:
+    """Tells of one piece of the work on cells: in the end its whole share, whatever was trained."""
+    progress, left = current_session().progress, float(cells)
+    pieces = 1 + len(protocol.attacks)
+
+    def tell(done: float) -> None:
+        nonlocal left
+        done = min(done, left)
+        left -= done
+        progress(done / pieces)
+
+    with session(progress=tell):
+        yield
+    tell(left)
 
 
 def cloud_members(

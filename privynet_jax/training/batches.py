@@ -1,8 +1,9 @@
 """Mini-batches of several networks: drawn from keys, gathered on the host or kept on the devices.
 
 On accelerators, representations that fit into their memory are loaded once, and a batch is just
-its rows. The others are gathered by the host, one batch ahead of the devices. On CPU that is all of
-them: the devices' memory is the host's own. `trainer` asks for batches, `mapping.fetch` unpacks them.
+its rows. The others are gathered by the host, one batch ahead of the devices. On CPU that is all
+of them: the devices' memory is the host's own. `trainer` asks for batches, `mapping.fetch` unpacks
+them.
 
     rows = shuffled_rows(key, member_rows, batch_size=32)
     next(rows)  # int [32]
@@ -32,7 +33,7 @@ def stream_of(key: jax.Array) -> np.random.Generator:
 
 
 def shuffled_rows(key: jax.Array, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields int [batch_size] without end: shuffled epochs one after another, from the key alone."""
+    """Yields int [batch_size] without end: shuffled epochs, from the key alone."""
     stream = stream_of(key)
     endless = itertools.chain.from_iterable(
         stream.permutation(len(rows)) for _ in itertools.count()

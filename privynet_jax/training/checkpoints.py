@@ -1,7 +1,7 @@
 """Trainings in progress, kept by Orbax: a lost machine costs minutes, not the run.
 
-A checkpoint has a section for every training of a piece of work, finished or not; each section is a
-flat dictionary of arrays. All are written together, in the background, now and then. Results are not
+A checkpoint has a section for every training of a piece of work, finished or not; each is a flat
+dictionary of arrays. All are written together, in the background, now and then. Results are not
 kept here: when the work is done its checkpoint is removed.
 
     kept = Checkpoint(folder, every_seconds=300)
@@ -51,7 +51,17 @@ class Checkpoint:
         self._folder, self._every = folder.absolute(), every_seconds
         self._saved_at = time.monotonic()
         self._manager: ocp.CheckpointManager | None = None
+        self._begun = 0
         self.sections: dict[str, Arrays | Callable[[], Arrays]] = dict(self._restored())
+
+    def next_section(self, name: str) -> str:
+        """Returns what the next training is called.
+
+        The same work begins the same trainings in the same order, which is how those of an earlier
+        run are found again.
+        """
+        self._begun += 1
+        return f"{self._begun:04d}-{name}"
 
     def is_due(self) -> bool:
         """Whether the last checkpoint, or the start, is an interval ago."""
@@ -104,7 +114,7 @@ class Checkpoint:
         except Exception as error:  # Orbax and TensorStore raise whatever fits
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             _LOG.warning(
-                "the checkpoint %s cannot be used (%s); its networks are trained from the beginning",
+                "the checkpoint %s cannot be used (%s); its networks are trained anew",
                 self._folder,
                 reason,
             )

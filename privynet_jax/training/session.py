@@ -1,4 +1,4 @@
-"""What accompanies trainings wherever they are called from: devices, progress, checkpoints, signals.
+"""What accompanies trainings wherever they are called: devices, progress, checkpoints, signals.
 
 Whoever starts a long piece of work opens a session around it; `trainer` looks here. So attacks and
 networks need not hand these things through.
@@ -22,7 +22,7 @@ def _nobody(share: float) -> None:
     """Is told about progress where nobody else wants to know."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Session:
     """A piece of work that trains networks, one after another, in an order of its own.
 
@@ -31,20 +31,12 @@ class Session:
         checkpoint: where trainings are kept; None keeps nothing.
         progress: told the number of trainings done since the last call; half of one counts 0.5.
         stop_requested: whether to save, and give way by `signals.Terminated`.
-        trainings: how many have begun; the same work begins the same ones in the same order, which
-            is how those of an earlier run are found again.
     """
 
     spread: Spread = Spread()  # noqa: RUF009 - frozen
     checkpoint: Checkpoint | None = None
     progress: Callable[[float], Any] = _nobody
     stop_requested: Callable[[], bool] = signals.requested
-    trainings: int = 0
-
-    def next_section(self, name: str) -> str:
-        """Returns what the next training is called in the checkpoint."""
-        self.trainings += 1
-        return f"{self.trainings:04d}-{name}"
 
     def give_way(self) -> None:
         """Saves and raises where a stop was requested; saves where a checkpoint is due.
@@ -59,7 +51,7 @@ class Session:
             raise signals.Terminated
 
 
-_current = contextvars.ContextVar("session", default=Session())  # noqa: B039 - holds nothing
+_current = contextvars.ContextVar("session", default=Session())  # noqa: B039 - frozen
 
 
 def current_session() -> Session:
@@ -74,7 +66,7 @@ def session(**fields: Any) -> Iterator[Session]:
     Args:
         fields: of `Session`.
     """
-    opened = dataclasses.replace(_current.get(), **{"trainings": 0, **fields})
+    opened = dataclasses.replace(_current.get(), **fields)
     token = _current.set(opened)
     try:
         yield opened

@@ -228,8 +228,9 @@ class _Group:
 
     def train(self) -> list[Trained]:
         """Goes through all stretches, from a checkpoint on if there is one."""
-        section, checkpoint = self._session.next_section(self._task.name), self._session.checkpoint
-        if checkpoint and self._course.seconds is None:
+        checkpoint = self._session.checkpoint if self._course.seconds is None else None
+        if checkpoint:
+            section = checkpoint.next_section(self._task.name)
             if kept := checkpoint.arrays(section):
                 self._restore(kept)
             checkpoint.sections[section] = self._arrays
@@ -239,7 +240,7 @@ class _Group:
         trained = [
             own.result(state) for own, state in zip(self._progress, self._states, strict=True)
         ]
-        if checkpoint and self._course.seconds is None:
+        if checkpoint:
             checkpoint.sections[section] = self._arrays()
         return trained
 
