@@ -19,7 +19,6 @@ from privynet_jax.deployment.release.release_folder import Release, open_release
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db, ssim
 from privynet_jax.images.parts import Part, Parts, as_float, load_parts
-from privynet_jax.images.unlabelled import stream_pictures
 from privynet_jax.planning.plan import Limits, Plan
 from privynet_jax.planning.plan_file import read_plan, write_plan
 from privynet_jax.results.cells import draw_channels, grid_cells
@@ -62,7 +61,6 @@ __all__ = [
     "psnr_db",
     "read_plan",
     "ssim",
-    "stream_pictures",
     "write_package",
     "write_plan",
 ]
