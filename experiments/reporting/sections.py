@@ -219,8 +219,8 @@ def audit_table(path: Path) -> tuple[Table, bool]:
 
 
 def _stronger(audit: Mapping[str, Any]) -> str:
-    """Says which attackers beyond the characterisation's took part; earlier audits had none."""
-    names = ", ".join(audit.get("stronger", ()))
+    """Says which attackers beyond the characterisation's took part."""
+    names = ", ".join(audit["stronger"])
     if not names:
         return "No stronger attackers than the characterisation's were tried."
     return f"Stronger attackers than the characterisation's took part: {names}."
@@ -233,8 +233,7 @@ def _audited(finding: Mapping[str, Any]) -> tuple[str, ...]:
         for name in ("found", "expected", "limit")
     )
     kept = "" if finding["limit"] is None else ("yes" if finding["held"] else "BROKEN")
-    # Earlier audits do not say.
-    attacker = finding.get("attacker")
+    attacker = finding["attacker"]
     whose = f"{attacker}, on {finding['images']} images" if attacker else ""
     return (title, *numbers, kept, whose)
 

@@ -30,15 +30,6 @@ _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
 
 
-def attackers_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the trained attackers' names in what `config.json` holds; none in mode linear.
-
-    Before attackers had names in the settings, the residual one was the only one.
-    """
-    before = {**_USUAL_ATTACKERS, DEDICATED: (RESIDUAL,)}
-    return tuple(settings.get("attackers", before.get(settings.get("mode", DEDICATED), ())))
-
-
 def check_side(image_size: int, layers: Sequence[int]) -> None:
     """Raises UserError unless all networks take images of a size.
 
@@ -182,8 +173,7 @@ class Config:
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             known = {name: value for name, value in settings.items() if name in names}
-            known["attackers"] = attackers_of(settings)
-            for name in ("layers", "depths", "selections"):
+            for name in ("layers", "depths", "selections", "attackers"):
                 known[name] = tuple(known[name])
             for name in ("cloud", "attacker"):
                 known[name] = Schedule(**known[name])

@@ -184,7 +184,7 @@ def _near_lines(misses: Sequence[NearMiss], limits: Limits) -> list[str]:
 def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
     mode = config["mode"]
     steps = ", ".join(
-        f"{config[network].get('steps', '?')} {title} steps"
+        f"{config[network]['steps']} {title} steps"
         for network, title in (("attacker", "attacker"), ("cloud", "cloud NN"))
     )
     lines = [

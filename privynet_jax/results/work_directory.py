@@ -41,13 +41,14 @@ from privynet_jax.results.text_tables import as_csv
 # What reading a damaged archive of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _TEST_PICTURES = "test_pictures.npz"
-# What `existing` promises of the settings; an older version may have kept less of them.
-_GRID = ("layers", "depths")
+# What `existing` promises of the settings.
+_GRID, _SCHEDULES = ("layers", "depths"), ("cloud", "attacker")
 _NEEDED = {
-    **dict.fromkeys((*_GRID, "selections"), list),
-    **dict.fromkeys(("draws", "image_size", "seed"), int),
-    **dict.fromkeys(("dataset", "mode", "weights_fingerprint"), str),
-    **dict.fromkeys(("cloud", "attacker"), dict),
+    **dict.fromkeys((*_GRID, "selections", "attackers"), list),
+    **dict.fromkeys(("draws", "image_size", "seed", "examples"), int),
+    **dict.fromkeys(("dataset", "mode", "feature_dtype"), str),
+    **dict.fromkeys(("data_fingerprint", "weights_fingerprint"), str),
+    **dict.fromkeys((*_SCHEDULES, "max_images"), dict),
 }
 
 
@@ -105,6 +106,7 @@ class ResultStore:
         wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
         wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
         wrong += ["selections"] if config.get("selections") == [] else []
+        wrong += [n for n in _SCHEDULES if n not in wrong and "steps" not in config[n]]
         if wrong:
             raise UserError(
                 f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "
@@ -171,7 +173,7 @@ class ResultStore:
         return _read_arrays(self._path(name, "npz"), _MAKE_ANEW)
 
     def has_test_pictures(self) -> bool:
-        """Whether `save_test_pictures` was called; not in a work directory of earlier versions."""
+        """Whether `save_test_pictures` was called."""
         return (self.workdir / _TEST_PICTURES).exists()
 
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -182,7 +184,7 @@ class ResultStore:
         """Returns what `save_test_pictures` kept.
 
         Raises:
-            UserError: it is missing, as in a work directory of an earlier version, or damaged.
+            UserError: it is missing or damaged.
         """
         return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
 

@@ -53,19 +53,9 @@ SEARCHED = {
 
 def handmade_run(folder, fingerprint, selections=("random",), mode="dedicated"):
     """A finished characterisation: more layers, less privacy loss and accuracy."""
-    config = {
-        "layers": [2, 4],
-        "depths": [8, 16],
-        "draws": 2,
-        "selections": list(selections),
-        "image_size": 16,
-        "seed": 0,
-        "dataset": "photo_patches",
-        "mode": mode,
-        "weights_fingerprint": fingerprint,
-        "cloud": {"steps": 300},
-        "attacker": {"steps": 500},
-    }
+    config = handmade.settings(
+        selections=list(selections), image_size=16, mode=mode, weights_fingerprint=fingerprint
+    )
     store = ResultStore.open(folder, config)
     for m, depth, draw, method in itertools.product((2, 4), (8, 16), (0, 1), selections):
         more_accuracy, more_loss = GAINS[method]
