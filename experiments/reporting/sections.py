@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.reporting.pictures import Picture, of_file
 from experiments.reporting.tables import Table, of_csv, place, settings_table
+from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.characterisation.scoring import ALL_CHANNELS
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import FOLDER_PREFIX
@@ -185,11 +186,12 @@ def plan_table(plan: Plan) -> Table:
             continue
         limit = _digits(limits[name], factor) if name in limits else ""
         rows.append((title, found, spread, limit))
+    over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",
         f"What the plan expects on test images. Privacy loss is the {plan.limits.statistic} over "
         "images.",
-        ("", "expected", "over draws of channels", "limit"),
+        ("", "expected", f"over {over}", "limit"),
         tuple(rows),
     )
 

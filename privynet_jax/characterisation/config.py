@@ -55,7 +55,7 @@ class Config:
         weights: as `weights.load_weights` takes it.
         layers: numbers of local convolution layers, each 1 to 13.
         depths: numbers of released channels.
-        draws: random draws of channels per (layers, depth, selection).
+        draws: random draws of channels per (layers, depth, selection); trainings of direct's.
         selections: how the channels are found that draws are made from; `selection.METHODS`.
         image_size: side of the images in pixels; a multiple of the deepest layer's stride and of 4.
         seed: of the parts, the draws and all training.

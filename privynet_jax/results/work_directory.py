@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.backbone.topology import ChannelPool, Topology
+from privynet_jax.backbone.topology import DIRECT, Topology
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import keep_first, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
@@ -189,31 +189,33 @@ class ResultStore:
         return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
 
     def save_candidates(
-        self, selection: str, num_layers: int, depth: int, pool: ChannelPool
+        self, selection: str, num_layers: int, depth: int, channels: Sequence[int]
     ) -> None:
-        """Keeps what a selection draws from."""
+        """Keeps the channels that a selection draws from; of direct, those that it releases."""
         path = self._candidates(selection, num_layers, depth)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(pool._asdict()) + "\n")
+        write_atomically(path, json.dumps({"channels": channels}) + "\n")
 
-    def load_candidates(self, selection: str, num_layers: int, depth: int) -> ChannelPool | None:
-        """Returns what `save_candidates` kept, or None where nothing was.
+    def has_candidates(self, selection: str, num_layers: int, depth: int) -> bool:
+        """Whether `save_candidates` was called."""
+        return self._candidates(selection, num_layers, depth).exists()
+
+    def load_candidates(self, selection: str, num_layers: int, depth: int) -> tuple[int, ...]:
+        """Returns what `save_candidates` kept.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is missing, damaged or of another version.
         """
         path = self._candidates(selection, num_layers, depth)
-        if not path.exists():
-            return None
+        content = _read_json(path, _CONTINUE)
         try:
-            pool = ChannelPool(**{k: tuple(v) for k, v in _read_json(path).items()})
             # A topology knows which channels there are, and that each may be given once.
-            Topology(num_layers, pool.core + pool.candidates)
-            if len(pool.core) > depth or len(pool.core + pool.candidates) < depth:
+            channels = Topology(num_layers, content["channels"]).channels
+            if len(channels) < depth or (selection == DIRECT and len(channels) > depth):
                 raise ValueError("too many channels, or too few")
-            return pool
-        except (TypeError, ValueError, UserError):
-            raise _damaged(path) from None
+            return channels
+        except (KeyError, ValueError):
+            raise _of_another_version(path) from None
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
         """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
@@ -263,10 +265,7 @@ class ResultStore:
         try:
             return self.load(name)
         except UserError:
-            raise UserError(
-                f"{path} lacks figures: it is damaged, or another version of privynet_jax made it; "
-                "characterise again in a new folder"
-            ) from None
+            raise _of_another_version(path) from None
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.workdir / "cells" / f"{name}.{suffix}"
@@ -321,6 +320,13 @@ def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _damaged(path, remedy)
     return content
+
+
+def _of_another_version(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged, or another version of privynet_jax made it; characterise again in a "
+        "new folder"
+    )
 
 
 def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:
