@@ -99,15 +99,10 @@ def main() -> None:
 def _kept_rows(
     results: Sequence[CellResult], budget: Budget, kept: KeptRows
 ) -> dict[str, Row | None]:
-    """All rows of these settings by title, whichever call they are of; None where one is missing.
-
-    Rows of earlier versions, which lack columns or call them otherwise, count as missing.
-    """
+    """All rows of these settings by title, whichever call they are of; None if missing."""
     attacks = project_attackers(budget)
     titles = [_title(result, attack) for result in results for attack in attacks]
-    found = {title: kept.read(title) for title in titles}
-    columns = {"network", "falling_percent_per_doubling"}
-    return {title: row if row and columns <= row.keys() else None for title, row in found.items()}
+    return {title: kept.read(title) for title in titles}
 
 
 def _write_table(found: Reopened, known: Mapping[str, Row | None]) -> None:

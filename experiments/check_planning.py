@@ -168,16 +168,9 @@ def _keeps(result: CellResult, limits: Limits) -> bool:
 
 def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
     """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
-    pool = None
-    if method != RANDOM:
-        pool = store.load_candidates(method, option.num_layers, option.depth)
-        if pool is None:
-            raise UserError(
-                f"{store.workdir} has lost the candidates of layer {option.num_layers}, depth "
-                f"{option.depth}; run its experiments.characterize command again"
-            )
-    draw = _FIRST_DRAW + index
-    return draw_channels(option.num_layers, option.depth, draw, cli.SEED.value, pool)
+    place = option.num_layers, option.depth
+    candidates = None if method == RANDOM else store.load_candidates(method, *place)
+    return draw_channels(*place, _FIRST_DRAW + index, cli.SEED.value, candidates)
 
 
 def _attacked(

@@ -1,57 +1,126 @@
 """What every command needs around its job: the devices, flags in common and errors in one line."""
 
+import collections
+import dataclasses
 import errno
 import math
+import operator
 import os
 import sys
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 from absl import app, flags, logging
 
-from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.processes import Share, join
-from privynet_jax.training.attackers import CAPACITIES
+from privynet_jax.training.tasks import Schedule
+
+
+class _Setting(NamedTuple):
+    """What a flag sets: a field of `Config`, or a part of a field that is a schedule."""
+
+    field: str
+    part: str
+    kind: Any
+    about: Mapping[str, Any]
+
+
+# What a setting is -> how its flag is defined.
+_NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+_LISTS = (tuple[int, ...], tuple[str, ...], Mapping[str, int])
+# Part of a schedule, which is described in some words -> help of its flag, and the least value.
+_SCHEDULE: Mapping[str, tuple[str, float]] = {
+    "steps": ("Mini-batches for {}.", 1),
+    "batch_size": ("Examples per mini-batch for {}.", 1),
+    "learning_rate": ("Peak of the learning rate of {}.", 0.0),
+}
+
+
+def _settings() -> dict[str, _Setting]:
+    """Returns flag -> what it sets, in the order of `Config`'s fields."""
+    found: dict[str, _Setting] = {}
+    kinds, parts = (typing.get_type_hints(kind) for kind in (Config, Schedule))
+    usual = {**dataclasses.asdict(Config(Path())), "workdir": None}
+    for field in (field for field in dataclasses.fields(Config) if "told" in field.metadata):
+        name, default, told = field.name, usual[field.name], field.metadata["told"]
+        if kinds[name] is not Schedule:
+            about = {"default": default, **field.metadata}
+            found[about.get("flag", name)] = _Setting(name, "", kinds[name], about)
+            continue
+        for part, (words, least) in _SCHEDULE.items():
+            about = {"default": default[part], "told": words.format(told), "least": least}
+            found[f"{name}_{part}"] = _Setting(name, part, parts[part], about)
+    return found
+
+
+_SETTINGS = _settings()
+_DEFINED: dict[str, flags.FlagHolder] = {}
+
+
+def _defined(flag: str, **others: Any) -> flags.FlagHolder:
+    """Defines the flag of a setting; `others`, "default" or "told", are not as the field says."""
+    kind, about = _SETTINGS[flag].kind, {**_SETTINGS[flag].about, **others}
+    default, told = about["default"], about["told"]
+    if "choices" in about:
+        holder = flags.DEFINE_enum(flag, default, about["choices"], told)
+    elif kind in _NUMBERS:
+        holder = _NUMBERS[kind](flag, default, told, about.get("least"), about.get("most"))
+    elif kind is bool:
+        holder = flags.DEFINE_boolean(flag, default, told)
+    elif kind in _LISTS:
+        holder = flags.DEFINE_list(flag, list(map(str, default)), told)
+    else:
+        holder = flags.DEFINE_string(flag, None if default is None else str(default), told)
+    _DEFINED[flag] = holder
+    return holder
+
+
+def define_settings() -> list[str]:
+    """Defines a flag for every setting of `Config` that has none yet; returns the names of all."""
+    for flag in _SETTINGS:
+        if flag not in _DEFINED:
+            _defined(flag)
+    return list(_SETTINGS)
+
+
+def config_of_flags() -> Config:
+    """Returns the `Config` that the flags of `define_settings` describe.
+
+    Raises:
+        UserError: no folder is given, or a value cannot be read.
+    """
+    given: dict[str, Any] = {}
+    schedules: dict[str, dict[str, Any]] = collections.defaultdict(dict)
+    for flag, setting in _SETTINGS.items():
+        value = _READERS.get(setting.kind, operator.attrgetter("value"))(_DEFINED[flag])
+        if setting.part:
+            schedules[setting.field][setting.part] = value
+        elif value is not None:
+            given[setting.field] = value
+    return Config(**given, **{name: Schedule(**parts) for name, parts in schedules.items()})
+
 
 # A flag of more than one command is defined here, because two commands may not define it both.
-CACHE_DIR = flags.DEFINE_string(
-    "cache_dir",
-    "~/.cache/privynet_jax",
-    "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
-)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a characterisation's results.")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of TFDS data sets; default: TFDS's own.")
+CACHE_DIR, WORKDIR, DATA_DIR = map(_defined, ("cache_dir", "workdir", "data_dir"))
 RELEASE = flags.DEFINE_string("release", None, "Release directory that experiments.extract wrote.")
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-MOST_SEED = 2**32 - 1
-SEED = flags.DEFINE_integer("seed", 0, "Of everything that is random.", 0, MOST_SEED)
-SKIP_UNREADABLE = flags.DEFINE_boolean(
-    "skip_unreadable", Config.skip_unreadable, "Leave out images that cannot be decoded."
-)
-MAX_IMAGES = flags.DEFINE_list(
-    "max_images", [], "Most images per part, as in target=3000,test=1000; default: all."
-)
-TRAINED_ATTACKERS = flags.DEFINE_list(
-    "trained_attackers",
-    list(Config.attackers),
-    f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
-)
-CHECKPOINT_MINUTES = flags.DEFINE_float(
-    "checkpoint_minutes", 5.0, "Minutes between two checkpoints of what is in training.", 0.0
-)
-WEIGHTS_HELP = (
-    "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, .pth, "
-    ".safetensors) or of a folder that experiments.port_weights wrote."
-)
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
+SEED, SKIP_UNREADABLE = map(_defined, ("seed", "skip_unreadable"))
+MAX_IMAGES, TRAINED_ATTACKERS = map(_defined, ("max_images", "trained_attackers"))
+CHECKPOINT_MINUTES = _defined("checkpoint_minutes")
+WEIGHTS_HELP = _SETTINGS["weights"].about["told"]
+WEIGHTS = _defined(
+    "weights",
+    default=None,
+    told=f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from.",
 )
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
 # The names are those of `jax.distributed.initialize`.
@@ -210,6 +279,15 @@ def limits(values: Sequence[str]) -> dict[str, int]:
         ) from None
 
 
+# What a setting is -> how its flag is read, where not as it is.
+_READERS: Mapping[Any, Callable[[flags.FlagHolder], Any]] = {
+    Path: needed_folder,
+    Path | None: lambda flag: data_folder(),
+    Path | str: lambda flag: cache_folder(),
+    tuple[int, ...]: whole_numbers,
+    tuple[str, ...]: lambda flag: tuple(flag.value),
+    Mapping[str, int]: lambda flag: limits(flag.value),
+}
 _EXPLAINED = {
     errno.ENOSPC: "free some disk space and run the same command again to continue",
     errno.EDQUOT: "free some of your disk quota and run the same command again to continue",

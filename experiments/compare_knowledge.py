@@ -35,7 +35,7 @@ from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import CONV_LAYERS, ChannelPool, Topology, all_channels
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.errors import UserError
@@ -165,8 +165,7 @@ def _drawn(
     if _POOL.value:
         chosen = stream.permutation(CONV_LAYERS[number - 1].out_channels)[: _POOL.value]
         pool = tuple(sorted(map(int, chosen)))
-    drawn_from = ChannelPool((), pool) if pool else None
-    channels = draw_channels(number, depth, draw, cli.SEED.value, drawn_from)
+    channels = draw_channels(number, depth, draw, cli.SEED.value, pool)
     order = channels if _ASCENDING.value else stream.permutation(channels)
     return Topology(number, tuple(order)), pool
 

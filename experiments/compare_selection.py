@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
-from privynet_jax.backbone.topology import METHODS
+from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
@@ -39,7 +39,7 @@ _LIMITS = 6
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """The draws of one selection at one (layers, depth)."""
+    """The draws of one selection at one (layers, depth); of direct, trainings of one subset."""
 
     num_layers: int
     layer: str
@@ -77,8 +77,9 @@ def main() -> None:
     print(aligned(at_equal_limits))
     print(
         f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
-        f"interval; differences are to the selection {_BASELINE.value}. Limits are kept on "
-        "validation images, so test images may exceed them. selection.csv, "
+        f"interval; differences are to the selection {_BASELINE.value}. Draws of {DIRECT} are "
+        "trainings with the same channels, so its intervals are over those alone. Limits are kept "
+        "on validation images, so test images may exceed them. selection.csv, "
         f"selection_limits.csv and selection.png are in {store.workdir}."
     )
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax.backbone.features.extraction import normalisation
-from privynet_jax.backbone.topology import DIRECT, METHODS, RANDOM, ChannelPool, Topology
+from privynet_jax.backbone.topology import DIRECT, METHODS, RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.reopening import matching_weights
@@ -32,7 +32,7 @@ from privynet_jax.planning.planner import Decision
 from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.results.work_directory import ResultStore
-from privynet_jax.selection import pruning
+from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import Selection, select
 
 for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
@@ -71,8 +71,8 @@ _SELECTION = flags.DEFINE_enum(
     "selection",
     None,
     METHODS,
-    "How channels are chosen before the secret draw; default: direct where the characterisation "
-    "searched for it, else both.",
+    "direct releases the best channels that the characterisation's search found, the others draw "
+    "in secret from what is left; default: direct where it was searched for, else both.",
 )
 _MEASURE_LATENCY = flags.DEFINE_boolean(
     "measure_latency", False, "Measure the chosen topology's latency even without a limit on it."
@@ -114,14 +114,23 @@ def main() -> None:
         if (result.num_layers, result.depth, result.selection) == expected_of
     ]
     print(f"Of the cells that expectations are of: {convergence_note(cells)}")
-    drawn = plan.topology.depth - len(plan.selection.core)
     print(
-        f"\nThe plan is in {out}: {plan.topology.depth} secret channels, {drawn} of them drawn at "
-        f"random from {len(plan.selection.candidates)} candidates (selection "
-        f"{plan.selection.method}, {plan.selection.entropy_bits:.0f} bits). It was made with "
+        f"\nThe plan is in {out}: {_chosen(plan.selection, plan.topology.depth)}. It was made with "
         f"{len(sample)} of {sample.available} pictures, which an audit will leave out. Keep the "
         "file as secret as the pictures."
     )
+
+
+def _chosen(selection: Selection, depth: int) -> str:
+    """Says how channels came to be chosen, and how much of a secret they are."""
+    bits = f"selection {selection.method}, {selection.entropy_bits:.0f} bits"
+    if selection.method == DIRECT:
+        return (
+            f"the best {depth} channels that the search found ({bits}: whoever repeats the search "
+            "finds them), in a secret order"
+        )
+    candidates = len(selection.candidates)
+    return f"{depth} secret channels, drawn at random from {candidates} candidates ({bits})"
 
 
 def decide(options: list[Option], limits: Limits, image_size: int) -> tuple[Decision, str]:
@@ -154,7 +163,7 @@ def planned(
     method: str,
     store: ResultStore,
 ) -> Plan:
-    """Returns the plan of what was chosen, with channels newly drawn in secret."""
+    """Returns the plan of what was chosen, with a secret seed of its own."""
     option = decision.chosen
     if option is None:
         raise ValueError("Expected a decision that chose an option")
@@ -209,19 +218,14 @@ def _options(
 def _selected(
     weights: PretrainedWeights, sample: Sample, option: Option, method: str, store: ResultStore
 ) -> tuple[Selection, tuple[float, ...], tuple[float, ...]]:
-    """The secret draw of channels, and what their values are scaled by and reach up to."""
+    """How channels were chosen, and what their values are scaled by and reach up to."""
     layer = option.num_layers
     if method == DIRECT:
-        pool = store.load_candidates(method, layer, option.depth)
-        if pool is None:
-            raise UserError(
-                f"{store.workdir} has lost the candidates of layer {layer}, depth {option.depth}; "
-                "run its experiments.characterize command again"
-            )
+        candidates = store.load_candidates(method, layer, option.depth)
     else:
-        scores = pruning.channel_scores(weights, sample.images, sample.labels, [layer])[layer]
-        pool = ChannelPool((), pruning.pruned_candidates(method, scores, option.depth))
-    chosen = select(pool.candidates, method, option.depth, pool.core)
+        scores = channel_scores(weights, sample.images, sample.labels, [layer])[layer]
+        candidates = pruned_candidates(method, scores, option.depth)
+    chosen = select(candidates, method, option.depth)
     topology = Topology(layer, chosen.channels(option.depth))
     scales, peaks = normalisation(weights, sample.images, topology)
     return chosen, tuple(map(float, scales)), tuple(map(float, peaks))

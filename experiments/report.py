@@ -157,12 +157,6 @@ def _reconstructed(
 
 def _parts(config: Mapping[str, Any]) -> Parts:
     """The very images of the characterisation."""
-    needed = ("max_images", "data_fingerprint", "examples")
-    if lacking := [name for name in needed if name not in config]:
-        raise UserError(
-            f"config.json lacks {', '.join(lacking)}; characterise again in a new folder, or give "
-            "--notest_images"
-        )
     try:
         parts = load_parts(
             config["dataset"],

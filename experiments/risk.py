@@ -11,7 +11,6 @@ risk_classes.csv, in the work directory.
 from absl import flags
 
 from experiments import cli
-from privynet_jax.errors import UserError
 from privynet_jax.results.risk_tables import (
     RECOGNISABLE_SSIM,
     RISK,
@@ -35,11 +34,6 @@ _RECOGNISABLE_SSIM = flags.DEFINE_float(
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     results = store.grid_results(config)
-    if not store.has_test_pictures():
-        raise UserError(
-            f"{store.workdir} is of an earlier version, which kept nothing of its test images; run "
-            "its experiments.characterize command again, which adds that and trains nothing"
-        )
     pictures = AttackedPictures.from_arrays(store.load_test_pictures())
     rows = write_risk_tables(store, results, pictures, config["mode"], _RECOGNISABLE_SSIM.value)
     print(risk_text(rows))

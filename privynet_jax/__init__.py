@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from privynet_jax.errors import UserError
     from privynet_jax.images.metrics import psnr_db, ssim
     from privynet_jax.images.parts import Part, Parts, as_float, load_parts
-    from privynet_jax.images.unlabelled import stream_pictures
     from privynet_jax.planning.plan import Limits, Plan
     from privynet_jax.planning.plan_file import read_plan, write_plan
     from privynet_jax.results.cells import draw_channels, grid_cells
@@ -48,7 +47,6 @@ _HOME = {
     "errors": ("UserError",),
     "images.metrics": ("psnr_db", "ssim"),
     "images.parts": ("Part", "Parts", "as_float", "load_parts"),
-    "images.unlabelled": ("stream_pictures",),
     "planning.plan": ("Limits", "Plan"),
     "planning.plan_file": ("read_plan", "write_plan"),
     "results.cells": ("draw_channels", "grid_cells"),

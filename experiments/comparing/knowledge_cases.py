@@ -126,7 +126,7 @@ def cases(
     everything = len(pairs.images)
 
     def substitute(guessing: str, public: PublicLayer) -> Substitute:
-        return Substitute(inner, guessing, pool, (), ascending, public)
+        return Substitute(inner, guessing, pool, ascending, public)
 
     yield Case(MEAN_IMAGE, MeanImage(), pairs, Knowledge(PAIRS), everything)
     yield Case(PAIRS, inner, pairs, Knowledge(PAIRS), everything)

@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.reporting.pictures import Picture, of_file
 from experiments.reporting.tables import Table, of_csv, place, settings_table
+from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.characterisation.scoring import ALL_CHANNELS
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import FOLDER_PREFIX
@@ -185,11 +186,12 @@ def plan_table(plan: Plan) -> Table:
             continue
         limit = _digits(limits[name], factor) if name in limits else ""
         rows.append((title, found, spread, limit))
+    over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",
         f"What the plan expects on test images. Privacy loss is the {plan.limits.statistic} over "
         "images.",
-        ("", "expected", "over draws of channels", "limit"),
+        ("", "expected", f"over {over}", "limit"),
         tuple(rows),
     )
 
@@ -219,8 +221,8 @@ def audit_table(path: Path) -> tuple[Table, bool]:
 
 
 def _stronger(audit: Mapping[str, Any]) -> str:
-    """Says which attackers beyond the characterisation's took part; earlier audits had none."""
-    names = ", ".join(audit.get("stronger", ()))
+    """Says which attackers beyond the characterisation's took part."""
+    names = ", ".join(audit["stronger"])
     if not names:
         return "No stronger attackers than the characterisation's were tried."
     return f"Stronger attackers than the characterisation's took part: {names}."
@@ -233,8 +235,7 @@ def _audited(finding: Mapping[str, Any]) -> tuple[str, ...]:
         for name in ("found", "expected", "limit")
     )
     kept = "" if finding["limit"] is None else ("yes" if finding["held"] else "BROKEN")
-    # Earlier audits do not say.
-    attacker = finding.get("attacker")
+    attacker = finding["attacker"]
     whose = f"{attacker}, on {finding['images']} images" if attacker else ""
     return (title, *numbers, kept, whose)
 

@@ -64,7 +64,6 @@ def guess_channels(
     layer: ChannelStatistics,
     *,
     candidates: Sequence[int] | None = None,
-    core: Sequence[int] = (),
     ascending: bool = False,
 ) -> Guess:
     """Returns the likeliest assignment of released channels to channels of the layer.
@@ -75,24 +74,22 @@ def guess_channels(
             images as the release's.
         candidates: channels that may have been released, where the attacker knows that (as whoever
             repeats the search behind a direct selection does); None means all.
-        core: channels that are known to be released, wherever in the order.
         ascending: whether the release is known to keep the layer's order of channels.
 
     Raises:
         UserError: there are fewer candidates than released channels, a candidate is no channel of
             the layer, or the two statistics are of maps of different sizes.
     """
-    allowed = _allowed(candidates, core, release, layer)
+    allowed = _allowed(candidates, release, layer)
     if len(allowed) == 1:  # nothing to guess, nor any difference between channels to guess by
         return Guess((int(allowed[0]),), np.ones(1), allowed[None])
     ours = layer.chosen(allowed)
-    bonus = _bonus(np.isin(allowed, np.asarray(core, int)))
     alone = _cost_alone(release, ours)
-    assigned = _assign(alone - bonus, ascending)
+    assigned = _assign(alone, ascending)
     seen = set()
     for _ in range(_ROUNDS):
         cost = alone + _cost_together(release, ours, assigned)
-        better = _assign(cost - bonus, ascending)
+        better = _assign(cost, ascending)
         if tuple(better) in seen:
             break
         seen.add(tuple(better))
@@ -108,10 +105,7 @@ def guess_channels(
 
 
 def _allowed(
-    candidates: Sequence[int] | None,
-    core: Sequence[int],
-    release: ChannelStatistics,
-    layer: ChannelStatistics,
+    candidates: Sequence[int] | None, release: ChannelStatistics, layer: ChannelStatistics
 ) -> np.ndarray:
     channels, depth = len(layer.rms), len(release.rms)
     if release.unary.shape[-1] != layer.unary.shape[-1]:
@@ -119,20 +113,13 @@ def _allowed(
             "the release's maps and the layer's are not of one size; guess with the release's "
             "number of layers and image size"
         )
-    named = range(channels) if candidates is None else (*candidates, *core)
-    allowed = np.unique(np.asarray(named, int))
-    if len(allowed) < depth or allowed[0] < 0 or allowed[-1] >= channels or len(core) > depth:
+    allowed = np.arange(channels) if candidates is None else np.unique(np.asarray(candidates, int))
+    if len(allowed) < depth or allowed[0] < 0 or allowed[-1] >= channels:
         raise UserError(
-            f"{len(allowed)} candidates with a core of {len(core)} for {depth} released channels; "
-            f"allowed are at least {depth} distinct channels from 0 to {channels - 1}, and a core "
-            "of no more than are released"
+            f"{len(allowed)} candidates for {depth} released channels; allowed are at least "
+            f"{depth} distinct channels from 0 to {channels - 1}"
         )
     return allowed
-
-
-def _bonus(is_core: np.ndarray) -> np.ndarray:
-    """What makes channels of the core cheaper than any difference in cost could."""
-    return 1e9 * is_core[None, :]
 
 
 def _cost_alone(release: ChannelStatistics, layer: ChannelStatistics) -> np.ndarray:

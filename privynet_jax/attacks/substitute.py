@@ -162,9 +162,8 @@ class Substitute:
         inner: the attack.
         guessing: "aligned", by statistics; "random", one random guess; "mixed", another random
             guess for each image, which learns what holds whatever the channels are. Random guesses
-            keep to the candidates, and have the core.
+            keep to the candidates.
         candidates: channels that may be released, where that is known; `guess_channels`.
-        core: channels that are released in any case, where that is known.
         ascending: whether channels are known to be released in the layer's order.
         public: the layer on the attacker's images, where it is at hand; else it is computed.
     """
@@ -172,7 +171,6 @@ class Substitute:
     inner: Attack = LinearInversion()  # noqa: RUF009 - frozen
     guessing: str = ALIGNED
     candidates: tuple[int, ...] | None = None
-    core: tuple[int, ...] = ()
     ascending: bool = False
     public: PublicLayer | None = None
     knowledge: str = NETWORK
@@ -244,26 +242,22 @@ class Substitute:
             channel_statistics(chunks_of(observed, size)),
             public.statistics(size),
             candidates=self.candidates,
-            core=self.core,
             ascending=self.ascending,
         )
 
     def _pool(self, channels: int) -> np.ndarray:
-        """All channels that may be released, those that certainly are included."""
-        allowed = range(channels) if self.candidates is None else self.candidates
-        return np.union1d(np.asarray(allowed, int), np.asarray(self.core, int))
+        """All channels that may be released, ascending."""
+        return np.unique(range(channels) if self.candidates is None else self.candidates)
 
     def _drawn(self, depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
         """Channels drawn at random as the release's were, as far as that is known, int [depth]."""
-        others = np.setdiff1d(self._pool(channels), np.asarray(self.core, int))
-        needed = depth - len(self.core)
-        if not 0 <= needed <= len(others):
+        pool = self._pool(channels)
+        if depth > len(pool):
             raise UserError(
-                f"{depth} released channels, with {len(self.core)} in the core and {len(others)} "
-                "other candidates; allowed are as many candidates as are released, or more"
+                f"{depth} released channels and {len(pool)} candidates; allowed are as many "
+                "candidates as are released, or more"
             )
-        drawn = stream.choice(others, needed, replace=False)
-        guessed = stream.permutation([*self.core, *drawn]).astype(int)
+        guessed = stream.permutation(stream.choice(pool, depth, replace=False))
         return np.sort(guessed) if self.ascending else guessed
 
 

@@ -12,7 +12,7 @@ which channels of the last one are released. Every other room reads layer widths
 import dataclasses
 import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from privynet_jax.errors import UserError
 
@@ -104,21 +104,9 @@ class Topology:
 # The selection that draws from all channels of a layer; `selection` has the others.
 RANDOM = "random"
 PRUNING_METHODS = (RANDOM, "fisher", "privacy", "both")
-# By search over whole subsets; see `selection.search`.
+# The best subset that a search finds, so nothing is drawn; see `selection.search`.
 DIRECT = "direct"
 METHODS = (*PRUNING_METHODS, DIRECT)
-
-
-class ChannelPool(NamedTuple):
-    """What a draw of channels is made from.
-
-    Attributes:
-        core: channels that every draw holds.
-        candidates: channels that the rest is drawn from, none of the core among them.
-    """
-
-    core: tuple[int, ...]
-    candidates: tuple[int, ...]
 
 
 def checked_num_layers(num_layers: Any) -> int:

@@ -1,8 +1,8 @@
 """The candidates of a grid: from which channels each selection's draws are made.
 
-`selection` prunes channels by their scores on a labelled sample, `optimisation` searches whole
-subsets. What they find belongs to a work directory and is kept there, in `candidates/`:
-`characterisation` draws a grid's cells from it, and the planner a plan's channels.
+`pruning` prunes channels by their scores on a labelled sample; `search` finds the best subset,
+which is every draw of `direct`. What they find belongs to a work directory and is kept there, in
+`candidates/`: `run` draws a grid's cells from it, and plans of `direct` release it.
 
     candidates = find_candidates(config, parts, weights, features, store)
     cells = config.cells(candidates)
@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM, ChannelPool
+from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.modes import settings_of
@@ -35,7 +35,7 @@ from privynet_jax.selection.subset_scores import SubsetScorer
 # Labelled images on which channels are scored, of the target part.
 _SAMPLE = 500
 
-_Found = dict[tuple[str, int, int], ChannelPool]
+_Found = dict[tuple[str, int, int], tuple[int, ...]]
 
 
 def find_candidates(
@@ -57,13 +57,12 @@ def find_candidates(
     Raises:
         UserError: a kept file is damaged, or training diverged.
     """
-    found: _Found = {}
-    missing: list[tuple[str, int, int]] = []
-    for place in itertools.product(config.selections, sorted(config.layers), sorted(config.depths)):
-        if place[0] != RANDOM:
-            kept = store.load_candidates(*place)
-            missing += [place] * (kept is None)
-            found |= {place: kept} if kept is not None else {}
+    selections = [selection for selection in config.selections if selection != RANDOM]
+    places = list(itertools.product(selections, sorted(config.layers), sorted(config.depths)))
+    found = {
+        place: store.load_candidates(*place) for place in places if store.has_candidates(*place)
+    }
+    missing = [place for place in places if place not in found]
     pruned = [place for place in missing if place[0] != DIRECT]
     if pruned:
         found |= _pruned(pruned, parts, weights, store)
@@ -86,9 +85,9 @@ def _pruned(
     scores = channel_scores(weights, images, labels, layers)
     found: _Found = {}
     for method, num_layers, depth in places:
-        pool = ChannelPool((), pruned_candidates(method, scores[num_layers], depth))
-        store.save_candidates(method, num_layers, depth, pool)
-        found[method, num_layers, depth] = pool
+        candidates = pruned_candidates(method, scores[num_layers], depth)
+        store.save_candidates(method, num_layers, depth, candidates)
+        found[method, num_layers, depth] = candidates
     return found
 
 
@@ -108,16 +107,15 @@ def _optimised(
         with tqdm(
             total=100, desc=f"searching channels of {name}, depth {depth}", bar_format=_BAR_FORMAT
         ) as bar:
-            utilities = search.search(
+            best = search.search(
                 scorer,
                 len(layer.channels),
                 depth,
                 stream,
                 progress=lambda share, bar=bar: bar.update(min(100 * share, bar.total - bar.n)),
             )
-        pool = search.pool_of(utilities, depth)
-        store.save_candidates(DIRECT, layer.num_layers, depth, pool)
-        found[DIRECT, layer.num_layers, depth] = pool
+        store.save_candidates(DIRECT, layer.num_layers, depth, best)
+        found[DIRECT, layer.num_layers, depth] = best
     return found
 
 

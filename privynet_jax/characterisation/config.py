@@ -6,8 +6,10 @@
     config = Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32))
     config.cells()  # raises UserError where a setting makes no sense
 """
+# ruff: noqa: RUF009 - what looks like function calls as defaults are fields
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from privynet_jax.backbone.topology import CONV_LAYERS, METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
+from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
-from privynet_jax.training.attackers import STRONG, check_attackers
+from privynet_jax.training.attackers import CAPACITIES, STRONG, check_attackers
 from privynet_jax.training.networks import WORKING_STRIDE
 from privynet_jax.training.tasks import RESIDUAL, Schedule
 
@@ -27,16 +30,8 @@ DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
 _USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
 # VGG16's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
+MOST_SEED = 2**32 - 1
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
-
-
-def attackers_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the trained attackers' names in what `config.json` holds; none in mode linear.
-
-    Before attackers had names in the settings, the residual one was the only one.
-    """
-    before = {**_USUAL_ATTACKERS, DEDICATED: (RESIDUAL,)}
-    return tuple(settings.get("attackers", before.get(settings.get("mode", DEDICATED), ())))
 
 
 def check_side(image_size: int, layers: Sequence[int]) -> None:
@@ -54,78 +49,110 @@ def check_side(image_size: int, layers: Sequence[int]) -> None:
         )
 
 
+def _setting(default: Any, told: str, **more: Any) -> Any:
+    """Returns a field of `Config`.
+
+    Args:
+        default: its value where none is given, or a type that makes one.
+        told: what it is, for people; the help of its flag. Of a schedule, of what.
+        more: "least", "most" and "choices" of its flag, "flag" where that is called otherwise, and
+            "decides": whether it decides the numbers, as nearly all do.
+    """
+    given = {"default_factory" if isinstance(default, type) else "default": default}
+    return dataclasses.field(**given, metadata={"told": told, **more})
+
+
+# Where things are, and how work is spread: neither decides any number.
+_place = _execution = functools.partial(_setting, decides=False)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is characterised, and how thoroughly.
+    """What is characterised, and how thoroughly; each setting says what it is.
 
-    Attributes:
-        workdir: folder for results; made when missing.
-        dataset: as `data.load_parts` takes it.
-        weights: as `weights.load_weights` takes it.
-        layers: numbers of local convolution layers, each 1 to 13.
-        depths: numbers of released channels.
-        draws: random draws of channels per (layers, depth, selection).
-        selections: how the channels are found that draws are made from; `selection.METHODS`.
-        image_size: side of the images in pixels; a multiple of the deepest layer's stride and of 4.
-        seed: of the parts, the draws and all training.
-        cache_dir: folder for weights and features; or a bucket for features, such as
-            gs://bucket/folder: weights are then kept in the default folder.
-        data_dir: folder of TFDS data sets; None is TFDS's default.
-        max_images: part name -> the most images used of it.
-        skip_unreadable: leave out images that cannot be decoded instead of refusing them.
-        feature_dtype: how representations are cached: float16, float32 or uint8 (`coding`).
-        cloud: schedule of the cloud NN.
-        attackers: names of the trained attackers in mode dedicated, of
-            `trained_attackers.CAPACITIES`; none: the usual one, strong. Other modes have their own.
-        attacker: schedule of each trained attacker.
-        cloud_width: channels of the cloud NN.
-        attacker_width: channels of the residual attacker.
-        attacker_blocks: residual blocks of the residual attacker.
-        compute_dtype: of the trained networks' arithmetic, "float32" or "bfloat16"; VGG16, the
-            linear attack and all metrics are float32 in any case.
-        examples: test images whose reconstructions are kept.
-        mode: "dedicated" trains networks per cell, "amortised" per layer, "linear" none at all.
-        scoring_images: images per part on which the last two score a cell; attackers are scored
-            on half of them, or on all where they are fine-tuned.
-        fine_tuning_steps: in amortised mode, steps by which each cell's copies of the layer's
-            networks are trained further.
-        cells_per_device: cells that a device trains at once; 0 lets the backend decide.
-        steps_per_dispatch: training steps per dispatch; 0 lets the backend decide.
-        device_memory_gib: memory to use of each device; 0 means all that an accelerator has.
-        checkpoint_minutes: between two checkpoints of cells in training.
-        share: which of the cells are this process's; see `processes.join`.
+    The flags of `experiments.characterize` are made of these fields.
     """
 
-    workdir: Path
-    dataset: str = "photo_patches"
-    weights: str = "embedded"
-    layers: tuple[int, ...] = (2, 4, 7, 10)
-    depths: tuple[int, ...] = (8, 32)
-    draws: int = 2
-    selections: tuple[str, ...] = (RANDOM,)
-    image_size: int = 32
-    seed: int = 0
-    cache_dir: Path | str = LOCAL_CACHE
-    data_dir: Path | None = None
-    max_images: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    skip_unreadable: bool = False
-    feature_dtype: str = "float16"
-    cloud: Schedule = Schedule(steps=1000)  # noqa: RUF009 - frozen
-    attackers: tuple[str, ...] = ()
-    attacker: Schedule = Schedule(steps=2000, batch_size=16, learning_rate=3e-3)  # noqa: RUF009
-    cloud_width: int = 64
-    attacker_width: int = 64
-    attacker_blocks: int = 3
-    compute_dtype: str = "float32"
-    examples: int = 10
-    mode: str = DEDICATED
-    scoring_images: int = 64
-    fine_tuning_steps: int = 0
-    cells_per_device: int = 0
-    steps_per_dispatch: int = 0
-    device_memory_gib: float = 0.0
-    checkpoint_minutes: float = 5.0
-    share: Share = Share()  # noqa: RUF009 - frozen
+    workdir: Path = _place(dataclasses.MISSING, "Folder of a characterisation's results.")
+    dataset: str = _setting("photo_patches", "photo_patches, folder:PATH or TFDS name.")
+    # Weights count by their fingerprint: the same ones may come from another file or format.
+    weights: str = _place(
+        "embedded",
+        "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, "
+        ".pth, .safetensors) or of a folder that experiments.port_weights wrote.",
+    )
+    layers: tuple[int, ...] = _setting((2, 4, 7, 10), "Numbers of local convolution layers, 1..13.")
+    depths: tuple[int, ...] = _setting((8, 32), "Numbers of released channels.")
+    draws: int = _setting(
+        2, "Random channel draws per (layers, depth, selection); trainings of direct's."
+    )
+    selections: tuple[str, ...] = _setting(
+        (RANDOM,),
+        f"What draws are made from: {', '.join(METHODS)}; direct searches for the best channels.",
+    )
+    image_size: int = _setting(
+        32, "Side of images in pixels: a multiple of 4 and of the deepest layer's stride."
+    )
+    seed: int = _setting(0, "Of everything that is random.", least=0, most=MOST_SEED)
+    cache_dir: Path | str = _place(
+        LOCAL_CACHE,
+        "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
+    )
+    data_dir: Path | None = _place(None, "Folder of TFDS data sets; default: TFDS's own.")
+    max_images: Mapping[str, int] = _setting(
+        dict, "Most images per part, as in target=3000,test=1000; default: all."
+    )
+    # Like places: the images that are used count by their fingerprint.
+    skip_unreadable: bool = _place(False, "Leave out images that cannot be decoded.")
+    feature_dtype: str = _setting("float16", "How representations are cached.", choices=DTYPES)
+    cloud: Schedule = _setting(Schedule(steps=1000), "the cloud NN")
+    attackers: tuple[str, ...] = _setting(
+        (),
+        f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
+        flag="trained_attackers",
+    )
+    attacker: Schedule = _setting(
+        Schedule(steps=2000, batch_size=16, learning_rate=3e-3), "each trained attacker"
+    )
+    cloud_width: int = _setting(64, "Channels of the cloud NN.", least=1)
+    attacker_width: int = _setting(64, "Channels of the residual attacker.", least=1)
+    attacker_blocks: int = _setting(3, "Residual blocks of the residual attacker.", least=0)
+    compute_dtype: str = _setting(
+        "float32",
+        "Arithmetic of the trained networks; bfloat16 is faster on accelerators. VGG16, the linear "
+        "attack and all metrics are float32 in any case.",
+        choices=("float32", "bfloat16"),
+    )
+    examples: int = _setting(10, "Test images kept with reconstructions.", least=1, most=100)
+    mode: str = _setting(
+        DEDICATED, "Networks trained per cell, per layer, or none at all.", choices=MODES
+    )
+    scoring_images: int = _setting(
+        64,
+        "Images per part that cells are scored on in modes amortised and linear; attackers on half "
+        "of them, or on all where they are fine-tuned.",
+        least=1,
+    )
+    fine_tuning_steps: int = _setting(
+        0,
+        "Steps by which each cell's copies of the layer's networks are trained further, in mode "
+        "amortised.",
+        least=0,
+    )
+    cells_per_device: int = _execution(
+        0, "Cells trained at once by a device; 0: the backend decides.", least=0
+    )
+    steps_per_dispatch: int = _execution(
+        0, "Training steps per dispatch; 0: the backend decides.", least=0
+    )
+    device_memory_gib: float = _execution(
+        0.0, "Memory to use of each device; 0: all that an accelerator says it has.", least=0.0
+    )
+    checkpoint_minutes: float = _execution(
+        5.0, "Minutes between two checkpoints of what is in training.", least=0.0
+    )
+    # Which of the cells are this process's; no flag, because processes find out together.
+    share: Share = dataclasses.field(default=Share(), metadata={"decides": False})
 
     def cells(self, candidates: Candidates | None = None) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense.
@@ -182,8 +209,7 @@ class Config:
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             known = {name: value for name, value in settings.items() if name in names}
-            known["attackers"] = attackers_of(settings)
-            for name in ("layers", "depths", "selections"):
+            for name in ("layers", "depths", "selections", "attackers"):
                 known[name] = tuple(known[name])
             for name in ("cloud", "attacker"):
                 known[name] = Schedule(**known[name])
@@ -196,16 +222,10 @@ class Config:
 
     def deciding(self, parts: Parts, weights: PretrainedWeights) -> dict[str, Any]:
         """Returns the settings that decide the numbers: what `config.json` holds and compares."""
-        # Weights count by their fingerprint: the same ones may come from another file or format.
-        # Data likewise; what was skipped is not among them.
-        places = {"workdir", "cache_dir", "data_dir", "weights", "skip_unreadable"}
-        execution = {
-            *("cells_per_device", "steps_per_dispatch", "share"),
-            *("device_memory_gib", "checkpoint_minutes"),
-        }
         settings = dataclasses.asdict(self)
+        fields = dataclasses.fields(self)
         return {
-            **{key: settings[key] for key in settings if key not in places | execution},
+            **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),
             "attackers": sorted(self.trained_attackers),

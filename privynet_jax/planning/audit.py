@@ -20,7 +20,6 @@ import numpy as np
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation import dedicated
-from privynet_jax.characterisation.config import attackers_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import digest_of
@@ -80,7 +79,7 @@ def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> dedicated.S
             cloud_schedule=cloud,
             attacker_schedule=trained,
             # A linear characterisation trained none.
-            attackers=attackers_of(settings) or (STRONG,),
+            attackers=tuple(settings["attackers"]) or (STRONG,),
         )
     except (KeyError, TypeError):
         raise UserError(

@@ -7,7 +7,7 @@ raise UserError(refusal(decision))  # one line: nothing fits, and the smallest c
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from privynet_jax.backbone.topology import RANDOM
+from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
 from privynet_jax.planning.plan import LIMITS, Interval, Limits
 from privynet_jax.planning.planner import Decision, NearMiss, Relaxation, Shortfall
@@ -98,8 +98,8 @@ def _chosen_lines(option: Option, limits: Limits, latency_on: str) -> list[str]:
     expected, tested = option.expected, option.tested
     lines = [
         f"Chosen: {_named(option)}, the best accuracy of all that keep the limits.",
-        f"  expected of a new draw of channels by the selection {option.selection}, with "
-        f"{100 * COVERAGE:.0f} % intervals, from {_draws(option.draws)} on validation images:",
+        f"  expected of {_expected_of(option)}, with {100 * COVERAGE:.0f} % intervals, from "
+        f"{_draws(option)} on validation images:",
         f"    accuracy  {_interval(expected.accuracy, 100, 1)} %",
         f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {_STATISTICS[limits.statistic]}",
         f"    SSIM      {_interval(expected.ssim, 1, 3)}, {_STATISTICS[limits.statistic]}",
@@ -184,7 +184,7 @@ def _near_lines(misses: Sequence[NearMiss], limits: Limits) -> list[str]:
 def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
     mode = config["mode"]
     steps = ", ".join(
-        f"{config[network].get('steps', '?')} {title} steps"
+        f"{config[network]['steps']} {title} steps"
         for network, title in (("attacker", "attacker"), ("cloud", "cloud NN"))
     )
     lines = [
@@ -205,11 +205,12 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
             "numbers. Characterise with --mode=dedicated before you rely on them."
         )
     if spread_is_assumed(decision.options):
+        what = _unit(decision.options[0])
         lines.append(
-            "WARNING: there is one draw per depth, so how draws differ is not known. Intervals "
-            f"assume standard deviations of {ASSUMED_SPREAD['psnr_db']:.1f} dB, SSIM "
+            f"WARNING: there is one {what} per depth, so how {what}s differ is not known. "
+            f"Intervals assume standard deviations of {ASSUMED_SPREAD['psnr_db']:.1f} dB, SSIM "
             f"{ASSUMED_SPREAD['ssim']:.2f} and {100 * ASSUMED_SPREAD['accuracy']:.0f} points of "
-            "accuracy. Characterise with --draws=2 or more."
+            "accuracy. Characterise with --draws=2 or more, in the mode dedicated."
         )
     return lines
 
@@ -220,8 +221,19 @@ def _named(option: Option) -> str:
     return f"{option.num_layers} {layers} ({option.layer}), {option.depth} {channels}"
 
 
-def _draws(count: int) -> str:
-    return "1 draw" if count == 1 else f"{count} draws"
+def _expected_of(option: Option) -> str:
+    if option.selection == DIRECT:
+        return "a new training with the channels that the search found"
+    return f"a new draw of channels by the selection {option.selection}"
+
+
+def _draws(option: Option) -> str:
+    return f"{option.draws} {_unit(option)}{'' if option.draws == 1 else 's'}"
+
+
+def _unit(option: Option) -> str:
+    """What its cells differ in: draws of direct have the same channels."""
+    return "training" if option.selection == DIRECT else "draw"
 
 
 def _flag(decision: Decision, limit: str) -> str:

@@ -5,13 +5,16 @@ test columns are carried along to be reported. No JAX here.
 
     options = options_of(results, image_size=32, statistic="mean")
     options[0].expected.psnr_db.high  # what a new draw of channels stays under, 19 times out of 20
+
+The cells of the selection `direct` all have the same channels, so its intervals are over trainings:
+they say what a new training stays under.
 """
 
 import collections
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scipy import special
@@ -40,8 +43,8 @@ class Option:
         num_layers: local convolution layers.
         depth: released channels.
         selection: of the cells that the expectations come from.
-        draws: characterised draws of channels that the expectations come from.
-        expected: of a new random draw, on validation images.
+        draws: characterised draws of channels behind the expectations; of direct, trainings.
+        expected: of a new random draw, on validation images; of direct, of a new training.
         cost: limit -> cost, in the units of `plans.Limits`; "latency_ms" only once it is measured.
         tested: "accuracy", "psnr_db", "ssim" -> mean over draws on test images, to be reported.
     """
@@ -84,7 +87,8 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
     where s is the standard deviation of draws around the mean of their option, pooled over the
     options of a layer, and t Student's 95th percentile at the degrees of freedom of s (draws minus
     options). Layers with fewer than `LEAST_FREEDOM` degrees use s pooled over all options; where
-    there are none at all, s is `ASSUMED_SPREAD` and t the normal percentile.
+    there are none at all, s is `ASSUMED_SPREAD` and t the normal percentile. Cells that share
+    channels and numbers count as one draw: an estimate of the same channels is made but once.
 
     Args:
         results: of characterised cells, all of one selection.
@@ -92,7 +96,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
         statistic: of privacy loss over images, one of `plans.STATISTICS`.
 
     Raises:
-        UserError: there are no results, or a figure is not finite.
+        UserError: there are no results.
     """
     if len({result.selection for result in results}) > 1:
         raise ValueError("Expected results of one selection")
@@ -103,9 +107,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
         "psnr_db": f"psnr_db_{statistic}",
         "ssim": f"ssim_{statistic}",
     }
-    groups = collections.defaultdict(list)
-    for result in results:
-        groups[result.num_layers, result.depth].append(_checked_row(result, columns))
+    groups = _groups(results, columns.values())
     shapes = sorted(groups)
     validated = {
         name: _intervals(
@@ -135,18 +137,17 @@ def spread_is_assumed(options: Sequence[Option]) -> bool:
     return all(option.draws == 1 for option in options)
 
 
-def _checked_row(result: CellResult, columns: Mapping[str, str]) -> dict[str, Any]:
-    # A row's largest value hides what is not a number, so every attack is looked at.
-    rows = [result.row(), *result.attack_rows()]
-    names = [f"{prefix}{c}" for prefix in ("", "validation_") for c in columns.values()]
-    for row in rows:
-        for name in names:
-            if name in row and not math.isfinite(row[name]):
-                raise UserError(
-                    f"the cell {result.name} has {row[name]} as {name}; delete its files and "
-                    "characterise it again, with a smaller learning rate if that repeats"
-                )
-    return rows[0]
+def _groups(
+    results: Sequence[CellResult], columns: Iterable[str]
+) -> dict[tuple[int, int], list[dict[str, Any]]]:
+    """Returns (layers, depth) -> rows of `results.csv`, each set of channels and numbers once."""
+    names = [f"{prefix}{column}" for column in columns for prefix in ("", "validation_")]
+    groups: dict[tuple[int, int], dict[Any, dict[str, Any]]] = collections.defaultdict(dict)
+    for result in results:
+        row = result.row()
+        same = (result.channels, *(row[name] for name in names))
+        groups[result.num_layers, result.depth][same] = row
+    return {shape: list(rows.values()) for shape, rows in groups.items()}
 
 
 def _intervals(

@@ -72,7 +72,10 @@ LIMITS = tuple(field.name for field in dataclasses.fields(Limits) if field.name 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A number as expected, and the interval over draws of channels that it should fall in."""
+    """A number as expected, and the interval that a new draw of channels should fall in.
+
+    Of the selection direct, which draws none, it is one that a new training should fall in.
+    """
 
     expected: float
     low: float
@@ -100,7 +103,8 @@ class Plan:
     """A topology with what it promises.
 
     Attributes:
-        topology: layers and released channels; the channels and their order are secret.
+        topology: layers and released channels, in a secret order; unless the selection is direct,
+            the channels themselves are drawn in secret too.
         selection: how the channels came to be chosen.
         limits: what was asked for.
         expected: what may be expected.

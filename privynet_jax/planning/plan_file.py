@@ -79,12 +79,7 @@ def _from_json(content: dict[str, Any]) -> Plan:
             **content,
             **{name: tuple(content[name]) for name in ("class_names", "scales", "peaks", "sample")},
             "topology": Topology(**content["topology"]),
-            "selection": Selection(
-                **{
-                    **selection,
-                    **{name: tuple(selection[name]) for name in ("core", "candidates")},
-                },
-            ),
+            "selection": Selection(**{**selection, "candidates": tuple(selection["candidates"])}),
             "limits": Limits(**content["limits"]),
             "expected": Expectation(**{name: Interval(**expected[name]) for name in expected}),
         }
@@ -97,7 +92,6 @@ def _wrong_fields(plan: Plan) -> str:
     intervals = (expected.accuracy, expected.psnr_db, expected.ssim)
     latency = plan.latency_ms
     texts = (selection.method, plan.weights, plan.weights_fingerprint, plan.latency_on)
-    pool = (*selection.core, *selection.candidates)
     channels = CONV_LAYERS[plan.topology.num_layers - 1].out_channels
     checks = {
         "texts that are none": all(isinstance(text, str) for text in texts),
@@ -117,10 +111,9 @@ def _wrong_fields(plan: Plan) -> str:
         "a seed that is not 64 hexadecimal digits": isinstance(selection.seed, str)
         and bool(re.fullmatch("[0-9a-f]{64}", selection.seed)),
         "candidates that are no distinct channels": all(
-            type(c) is int and 0 <= c < channels for c in pool
+            type(c) is int and 0 <= c < channels for c in selection.candidates
         )
-        and len(set(pool)) == len(pool)
-        and len(selection.core) <= depth,
+        and len(set(selection.candidates)) == len(selection.candidates),
         "an entropy that is no number": is_number(selection.entropy_bits),
     }
     wrong = [words for words, is_right in checks.items() if not is_right]

@@ -75,7 +75,7 @@ class AttackResult:
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AttackResult":
         """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else."""
-        distributions = {metric: Distribution.from_json(entry[metric]) for metric in _METRICS}
+        distributions = {metric: Distribution(**entry[metric]) for metric in _METRICS}
         return cls(**{**entry, **distributions})
 
     def training_columns(self) -> dict[str, float | bool | str]:

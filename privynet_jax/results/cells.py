@@ -17,14 +17,13 @@ import numpy as np
 from privynet_jax.backbone.topology import (
     CONV_LAYERS,
     RANDOM,
-    ChannelPool,
     Topology,
     checked_num_layers,
 )
 from privynet_jax.errors import UserError
 
-# (selection, number of layers, depth) -> what draws are made from.
-Candidates = Mapping[tuple[str, int, int], ChannelPool]
+# (selection, number of layers, depth) -> channels that draws are made from.
+Candidates = Mapping[tuple[str, int, int], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Cell:
 
     Attributes:
         topology: the local NN.
-        draw: which of the random draws of channels at this number of layers and depth, from 0.
+        draw: which of the random draws of channels at this number of layers and depth, from 0; of
+            the selection direct, whose channels are always the same, which training.
         selection: by which method the channels were found that the draw was made from.
     """
 
@@ -60,7 +60,8 @@ def grid_cells(
     """Returns the cells of all combinations, ordered by layers, depth, selection and draw.
 
     Draws of one number differ between selections in their channels alone: everything else that is
-    random in training is the same, so that selections are compared like with like.
+    random in training is the same, so that selections are compared like with like. `DIRECT` has as
+    many candidates as channels are released, so its draws differ in their training alone.
 
     Args:
         layers: numbers of local convolution layers, each 1 to 13.
@@ -99,7 +100,7 @@ def grid_cells(
 
 
 def draw_channels(
-    num_layers: int, depth: int, draw: int, seed: int, pool: ChannelPool | None = None
+    num_layers: int, depth: int, draw: int, seed: int, candidates: Sequence[int] | None = None
 ) -> tuple[int, ...]:
     """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
 
@@ -111,13 +112,12 @@ def draw_channels(
         depth: how many channels.
         draw: which draw, from 0.
         seed: of the grid.
-        pool: what to draw from; None means all channels of the layer.
+        candidates: what to draw from; None means all channels of the layer.
     """
     key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
     width = CONV_LAYERS[num_layers - 1].out_channels
-    core, candidates = pool or ChannelPool((), tuple(range(width)))
-    drawn = jax.random.choice(key, np.asarray(candidates), (depth - len(core),), replace=False)
-    return tuple(sorted((*core, *map(int, drawn))))
+    allowed = np.arange(width) if candidates is None else np.asarray(candidates)
+    return tuple(sorted(map(int, jax.random.choice(key, allowed, (depth,), replace=False))))
 
 
 def training_key(cell: Cell, seed: int) -> jax.Array:

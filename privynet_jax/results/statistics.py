@@ -8,7 +8,6 @@ over values per image, `results` keeps the summaries, `risk_tables` tells how su
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -29,9 +28,9 @@ class Distribution:
 
     Attributes:
         mean: over the images.
-        median: the value that one image in two exceeds; NaN in results of an earlier version.
+        median: the value that one image in two exceeds.
         p95: the value that one image in twenty exceeds (linear interpolation).
-        p99: the value that one image in a hundred exceeds; NaN in results of an earlier version.
+        p99: the value that one image in a hundred exceeds.
         max: of the worst image; for privacy metrics the largest value is the worst.
     """
 
@@ -40,14 +39,6 @@ class Distribution:
     p95: float
     p99: float
     max: float
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, float]) -> "Distribution":
-        """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else.
-
-        Earlier versions kept mean, p95 and max alone.
-        """
-        return cls(**{"median": math.nan, "p99": math.nan, **entry})
 
 
 def summarise(values: np.ndarray) -> Distribution:

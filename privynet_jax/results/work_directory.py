@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.backbone.topology import ChannelPool, Topology
+from privynet_jax.backbone.topology import DIRECT, Topology
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import keep_first, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
@@ -41,13 +41,14 @@ from privynet_jax.results.text_tables import as_csv
 # What reading a damaged archive of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _TEST_PICTURES = "test_pictures.npz"
-# What `existing` promises of the settings; an older version may have kept less of them.
-_GRID = ("layers", "depths")
+# What `existing` promises of the settings.
+_GRID, _SCHEDULES = ("layers", "depths"), ("cloud", "attacker")
 _NEEDED = {
-    **dict.fromkeys((*_GRID, "selections"), list),
-    **dict.fromkeys(("draws", "image_size", "seed"), int),
-    **dict.fromkeys(("dataset", "mode", "weights_fingerprint"), str),
-    **dict.fromkeys(("cloud", "attacker"), dict),
+    **dict.fromkeys((*_GRID, "selections", "attackers"), list),
+    **dict.fromkeys(("draws", "image_size", "seed", "examples"), int),
+    **dict.fromkeys(("dataset", "mode", "feature_dtype"), str),
+    **dict.fromkeys(("data_fingerprint", "weights_fingerprint"), str),
+    **dict.fromkeys((*_SCHEDULES, "max_images"), dict),
 }
 
 
@@ -105,6 +106,7 @@ class ResultStore:
         wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
         wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
         wrong += ["selections"] if config.get("selections") == [] else []
+        wrong += [n for n in _SCHEDULES if n not in wrong and "steps" not in config[n]]
         if wrong:
             raise UserError(
                 f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "
@@ -171,7 +173,7 @@ class ResultStore:
         return _read_arrays(self._path(name, "npz"), _MAKE_ANEW)
 
     def has_test_pictures(self) -> bool:
-        """Whether `save_test_pictures` was called; not in a work directory of earlier versions."""
+        """Whether `save_test_pictures` was called."""
         return (self.workdir / _TEST_PICTURES).exists()
 
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -182,36 +184,38 @@ class ResultStore:
         """Returns what `save_test_pictures` kept.
 
         Raises:
-            UserError: it is missing, as in a work directory of an earlier version, or damaged.
+            UserError: it is missing or damaged.
         """
         return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
 
     def save_candidates(
-        self, selection: str, num_layers: int, depth: int, pool: ChannelPool
+        self, selection: str, num_layers: int, depth: int, channels: Sequence[int]
     ) -> None:
-        """Keeps what a selection draws from."""
+        """Keeps the channels that a selection draws from; of direct, those that it releases."""
         path = self._candidates(selection, num_layers, depth)
         path.parent.mkdir(exist_ok=True)
-        write_atomically(path, json.dumps(pool._asdict()) + "\n")
+        write_atomically(path, json.dumps({"channels": channels}) + "\n")
 
-    def load_candidates(self, selection: str, num_layers: int, depth: int) -> ChannelPool | None:
-        """Returns what `save_candidates` kept, or None where nothing was.
+    def has_candidates(self, selection: str, num_layers: int, depth: int) -> bool:
+        """Whether `save_candidates` was called."""
+        return self._candidates(selection, num_layers, depth).exists()
+
+    def load_candidates(self, selection: str, num_layers: int, depth: int) -> tuple[int, ...]:
+        """Returns what `save_candidates` kept.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is missing, damaged or of another version.
         """
         path = self._candidates(selection, num_layers, depth)
-        if not path.exists():
-            return None
+        content = _read_json(path, _CONTINUE)
         try:
-            pool = ChannelPool(**{k: tuple(v) for k, v in _read_json(path).items()})
             # A topology knows which channels there are, and that each may be given once.
-            Topology(num_layers, pool.core + pool.candidates)
-            if len(pool.core) > depth or len(pool.core + pool.candidates) < depth:
+            channels = Topology(num_layers, content["channels"]).channels
+            if len(channels) < depth or (selection == DIRECT and len(channels) > depth):
                 raise ValueError("too many channels, or too few")
-            return pool
-        except (TypeError, ValueError, UserError):
-            raise _damaged(path) from None
+            return channels
+        except (KeyError, ValueError):
+            raise _of_another_version(path) from None
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
         """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
@@ -261,10 +265,7 @@ class ResultStore:
         try:
             return self.load(name)
         except UserError:
-            raise UserError(
-                f"{path} lacks figures: it is damaged, or another version of privynet_jax made it; "
-                "characterise again in a new folder"
-            ) from None
+            raise _of_another_version(path) from None
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.workdir / "cells" / f"{name}.{suffix}"
@@ -319,6 +320,13 @@ def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _damaged(path, remedy)
     return content
+
+
+def _of_another_version(path: Path) -> UserError:
+    return UserError(
+        f"{path} is damaged, or another version of privynet_jax made it; characterise again in a "
+        "new folder"
+    )
 
 
 def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:

@@ -1,30 +1,25 @@
-"""Direct optimisation of the released channels: the set that a secret draw is made from.
+"""Direct optimisation of the released channels: the best subset of a layer.
 
 Beyond the paper. Its pruning looks at channels one by one; here whole subsets are scored, on
 accuracy and on privacy loss at once (`subset_scores`), and the search moves to where subsets are
-better at both. What comes out is not one subset, which anybody who repeats the search would find as
-well, but a set of candidates so good that any subset of it will do, and so large that drawing from
-it keeps the choice secret.
+better at both. What comes out is no secret: whoever repeats the search finds it as well. A draw
+among good subsets would not be one either, because statistics of a release tell its channels
+(`attacks.guessing`), so it would pay accuracy for nothing.
 
     scorer = SubsetScorer(layer, parts, most_channels=16)
-    utilities = search(scorer, channels=128, depth=16, stream=np.random.default_rng(0))
-    pool_of(utilities, depth=16)  # 8 channels, and 8 out of 25: a million subsets
+    search(scorer, channels=128, depth=16, stream=np.random.default_rng(0))  # (3, 17, 90, ...)
 
 The search is a cross-entropy method (Rubinstein, doi:10.1023/A:1010091220143) whose distribution
 over subsets has one utility per channel, refitted by ridge regression to all subsets scored so far.
 NumPy only.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from privynet_jax.backbone.topology import ChannelPool
 from privynet_jax.selection.subset_scores import Estimates
 
-# A draw among fewer subsets than 2^20 could be tried out one by one.
-LEAST_BITS = 20
 # Of privacy loss against accuracy, each in units of its spread over random subsets.
 PRIVACY_WEIGHT = 0.7
 # Subsets scored at first, at random; then in each round.
@@ -47,8 +42,8 @@ def search(
     *,
     privacy_weight: float = PRIVACY_WEIGHT,
     progress: Progress = lambda share: None,
-) -> np.ndarray:
-    """Returns float64 [channels]: how much each channel is worth in subsets of one depth.
+) -> tuple[int, ...]:
+    """Returns the best subset of a depth, ascending: the channels that are worth most in subsets.
 
     What is maximised is log-likelihood minus weighted PSNR, each in units of its spread over
     random subsets, so that neither depends on the layer's scale; PSNR counts by the mean over
@@ -84,41 +79,8 @@ def search(
         values = np.append(values, objective(score(chosen)))
         weights = np.append(_FADING * weights, np.ones(PER_ROUND))
         progress(share)
-    return _ridge_regression(members, values, weights)
-
-
-def pool_of(utilities: np.ndarray, depth: int, least_bits: float = LEAST_BITS) -> ChannelPool:
-    """Returns what to draw from, so that subsets are worth most and the draw keeps its secret.
-
-    The best channels form a core that every draw holds, and the next best are candidates for the
-    rest. Of all sizes of the core, each with the fewest candidates that leave `least_bits` to the
-    draw, it is the one whose subsets are worth most on average. Where even a draw from all channels
-    leaves less, it is that.
-
-    Args:
-        utilities: float64 [channels], as `search` returns them.
-        depth: how many channels a subset has.
-        least_bits: log2 of the number of subsets that there must be at least.
-    """
-    order = np.argsort(-utilities, kind="stable")
-    best, worth = ChannelPool((), tuple(map(int, np.sort(order)))), -math.inf
-    for core in range(depth):
-        count = next(
-            (
-                n
-                for n in range(depth - core, len(order) - core + 1)
-                if math.comb(n, depth - core) >= 2**least_bits
-            ),
-            None,
-        )
-        if count is None:
-            continue
-        always, others = order[:core], order[core : core + count]
-        mean = utilities[always].sum() + (depth - core) / count * utilities[others].sum()
-        if mean > worth:
-            pool = (tuple(map(int, np.sort(chosen))) for chosen in (always, others))
-            best, worth = ChannelPool(*pool), mean
-    return best
+    utilities = _ridge_regression(members, values, weights)
+    return tuple(sorted(map(int, np.argsort(-utilities, kind="stable")[:depth])))
 
 
 def _drawn(stream: np.random.Generator, scores: np.ndarray, depth: int) -> np.ndarray:

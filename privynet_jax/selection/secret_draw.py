@@ -71,37 +71,28 @@ class Selection:
 
     Attributes:
         method: of `selection.METHODS`.
-        candidates: channels that the others are drawn from, ascending.
+        candidates: channels that the released ones are drawn from, ascending; of direct, these.
         seed: 64 hexadecimal digits, which decide the draw and the order of release.
-        entropy_bits: of the draw, for somebody who knows everything but the seed.
-        core: channels that are released whatever the seed, ascending; empty but for `direct`.
+        entropy_bits: of the draw, for somebody who knows everything but the seed; 0 of direct.
     """
 
     method: str
     candidates: tuple[int, ...]
     seed: str
     entropy_bits: float
-    core: tuple[int, ...] = ()
 
     def channels(self, depth: int) -> tuple[int, ...]:
-        """Returns core and drawn channels together, in the order that they are released in.
-
-        The seed decides both; `secret_draw` has the terms.
-        """
-        drawn = draw_secretly(self.candidates, depth - len(self.core), self.seed)
-        return order_secretly((*self.core, *drawn), self.seed)
+        """Returns the drawn channels in the order that they are released in, both by the seed."""
+        return order_secretly(draw_secretly(self.candidates, depth, self.seed), self.seed)
 
 
-def select(
-    candidates: Sequence[int], method: str, depth: int, core: Sequence[int] = ()
-) -> Selection:
+def select(candidates: Sequence[int], method: str, depth: int) -> Selection:
     """Returns a selection with a fresh secret seed, 256 bits from the system.
 
     Args:
-        candidates: channels that may be drawn.
+        candidates: channels that may be drawn; of direct, those that are released.
         method: one of `METHODS`, how they were found.
         depth: how many to release; `Selection.channels(depth)` gives them.
-        core: channels that are released in any case; the others are drawn.
 
     Raises:
         UserError: the method is unknown, or depth is out of range.
@@ -111,8 +102,7 @@ def select(
             f"the method of selection is {method!r}; allowed are {', '.join(METHODS)}; "
             "both is PrivyNet's"
         )
-    always = tuple(sorted({int(channel) for channel in core}))
-    distinct = tuple(sorted({int(channel) for channel in candidates} - set(always)))
-    check_depth(depth, len(always) + len(distinct))
-    bits = entropy_bits(len(distinct), depth - len(always))
-    return Selection(method, distinct, secrets.token_hex(32), bits, always)
+    distinct = tuple(sorted({int(channel) for channel in candidates}))
+    check_depth(depth, len(distinct))
+    bits = entropy_bits(len(distinct), depth)
+    return Selection(method, distinct, secrets.token_hex(32), bits)

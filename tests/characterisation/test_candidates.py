@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import pytest
 
@@ -30,7 +29,7 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
         workdir=folder / "run",
         layers=(3,),
         depths=(16,),
-        draws=1,
+        draws=2,
         selections=("random", "fisher", "both", "direct"),
         image_size=16,
         cache_dir=folder / "cache",
@@ -54,17 +53,24 @@ def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
 
 def test_cells_draw_from_what_was_kept(finished):
     _, done = finished
-    by_selection = {result.selection: result for result in done.results}
-    assert list(by_selection) == ["random", "fisher", "both", "direct"]
-    for selection in ("fisher", "both", "direct"):
-        core, candidates = done.store.load_candidates(selection, 3, 16)
-        assert set(core) < set(by_selection[selection].channels) < {*core, *candidates}
+    assert [result.selection for result in done.results[::2]] == [
+        *("random", "fisher", "both", "direct")
+    ]
+    for result in done.results[2:6]:
+        assert set(result.channels) < set(done.store.load_candidates(result.selection, 3, 16))
     # The quarter with the lowest scores is out.
-    assert len(done.store.load_candidates("fisher", 3, 16).candidates) == 96
-    core, candidates = done.store.load_candidates("direct", 3, 16)
-    assert math.comb(len(candidates), 16 - len(core)) >= 2**20
-    assert len({result.channels for result in done.results}) == 4
+    assert len(done.store.load_candidates("fisher", 3, 16)) == 96
+    assert len({result.channels for result in done.results}) == 7
     assert {result.name for result in done.results} >= {"m03_d016_r00", "m03_d016_direct_r00"}
+
+
+def test_what_was_searched_for_is_released_and_trained_anew(finished):
+    """Draws of direct have one name and one training each, and the same channels."""
+    _, done = finished
+    one, other = done.results[6:]
+    assert one.channels == other.channels == done.store.load_candidates("direct", 3, 16)
+    assert (one.name, other.name) == ("m03_d016_direct_r00", "m03_d016_direct_r01")
+    assert one.attacks[-1].psnr_db.mean != other.attacks[-1].psnr_db.mean
 
 
 def test_the_search_trains_an_attacker_and_no_cloud_nn(finished):
@@ -79,10 +85,8 @@ def test_pruning_is_that_of_the_target_part(finished, vgg_weights, test_data_dir
     rows = spread_over_classes(parts.target.labels, 500)
     images, labels = parts.target.images[rows], parts.target.labels[rows]
     scores = channel_scores(vgg_weights, images, labels, [3])[3]
-    assert done.store.load_candidates("both", 3, 16) == (
-        (),
-        pruned_candidates("both", scores, 16),
-    )
+    kept = done.store.load_candidates("both", 3, 16)
+    assert kept == pruned_candidates("both", scores, 16)
 
 
 def test_nothing_is_searched_twice(finished, monkeypatch):
@@ -100,18 +104,15 @@ def test_damaged_candidates_are_named(finished):
     _, done = finished
     path = done.store.workdir / "candidates" / "direct_m03_d016.json"
     content = path.read_text()
-    damages = [
-        {"core": [], "candidates": [1, 1]},
-        {"core": [], "candidates": [128]},
-        {"core": list(range(17)), "candidates": [70]},
-        {"core": [], "candidates": list(range(15))},
-        {"candidates": [1]},
-        {"core": 3, "candidates": [1]},
-    ]
-    for damage in ("{", *map(json.dumps, damages)):
+    wrong = ([1, 1], [128], list(range(15)), list(range(17)), 3, None)
+    damages = [*({"channels": channels} for channels in wrong), {"candidates": list(range(16))}]
+    for damage in map(json.dumps, damages):
         path.write_text(damage)
-        with pytest.raises(UserError, match=r"direct_m03_d016.json is missing or damaged"):
+        with pytest.raises(UserError, match=r"direct_m03_d016.json is damaged, or another version"):
             done.store.load_candidates("direct", 3, 16)
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"direct_m03_d016.json is missing or damaged"):
+        done.store.load_candidates("direct", 3, 16)
     path.write_text(content)
 
 

@@ -64,15 +64,6 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
     assert "of 2 cells" in done.output
 
 
-def test_rows_of_an_earlier_version_are_measured_anew(attacked):
-    arguments = ("--attack_with=linear", "--attacked_cells=m02_d003_r00")
-    assert attacked(*arguments).status == 0
-    for path in (attacked.workdir / "strong_attacks" / "rows").iterdir():
-        path.write_text(path.read_text().replace("falling_percent_per_doubling", "falling_percent"))
-    assert attacked(*arguments).status == 0
-    assert table(attacked.workdir)[0]["falling_percent_per_doubling"] == "0.0"
-
-
 def test_another_call_adds_to_the_table(attacked):
     for cell in ("m04_d003_r00", "m02_d003_r01"):
         assert attacked("--attack_with=mean image", f"--attacked_cells={cell}").status == 0

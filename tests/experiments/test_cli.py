@@ -4,6 +4,7 @@ What ends before anything is computed runs in this process; the cases in `test_a
 real ones, which also shows that no library adds lines of its own.
 """
 
+import dataclasses
 import errno
 import json
 import math
@@ -26,8 +27,10 @@ from PIL.PngImagePlugin import PngInfo
 from experiments import characterize, cli
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES
+from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
 # A grid that is characterised within seconds, should it not be refused as expected.
@@ -236,6 +239,50 @@ def test_flags(tmp_path, places, command, arguments, expected):
     assert (status, output) == (1, "")
     assert_one_line(error, *expected)
     assert not list(tmp_path.iterdir())
+
+
+def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
+    seen = []
+    monkeypatch.setattr(characterize, "characterise", lambda config: seen.append(config) or 1 / 0)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ZeroDivisionError):
+        command(f"--workdir={tmp_path / 'run'}")
+    usual = Config(tmp_path / "run", cache_dir=tmp_path / ".cache" / "privynet_jax")
+    assert seen.pop() == usual
+    given = {
+        **{"dataset": "mnist", "weights": "keras", "layers": "1,3", "depths": "5", "draws": "4"},
+        **{"selections": "both,direct", "image_size": "64", "seed": "9"},
+        **{"cache_dir": "gs://some/where", "data_dir": str(tmp_path), "skip_unreadable": "true"},
+        **{"max_images": "target=3,test=2", "feature_dtype": "uint8", "cloud_steps": "7"},
+        **{"cloud_batch_size": "6", "cloud_learning_rate": "0.5", "attacker_steps": "3"},
+        **{"attacker_batch_size": "2", "attacker_learning_rate": "0.25", "cloud_width": "8"},
+        **{"trained_attackers": "paper,strong", "attacker_width": "9", "attacker_blocks": "0"},
+        **{"compute_dtype": "bfloat16", "examples": "3", "mode": "dedicated"},
+        **{"scoring_images": "5", "fine_tuning_steps": "0", "cells_per_device": "1"},
+        **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
+    }
+    with pytest.raises(ZeroDivisionError):
+        command(f"--workdir={tmp_path / 'run'}", *as_arguments(given))
+    assert seen.pop() == Config(
+        **{"workdir": tmp_path / "run", "dataset": "mnist", "weights": "keras", "draws": 4},
+        **{"layers": (1, 3), "depths": (5,), "selections": ("both", "direct"), "image_size": 64},
+        **{"seed": 9, "cache_dir": "gs://some/where", "data_dir": tmp_path},
+        **{"skip_unreadable": True, "max_images": {"target": 3, "test": 2}},
+        **{
+            "feature_dtype": "uint8",
+            "cloud": Schedule(7, 6, 0.5),
+            "attacker": Schedule(3, 2, 0.25),
+        },
+        **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
+        **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
+        **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
+        **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0},
+    )
+    # Nothing of a configuration is without a flag, but for the share, which processes agree upon.
+    own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("experiments.characterize")}
+    assert own > given.keys()
+    fields = len(dataclasses.fields(Config)) - 1
+    assert len(given) + 1 == fields + 2 * 2  # schedules have three flags each
 
 
 def _zero_byte_jpeg(folder):

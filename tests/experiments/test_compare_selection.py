@@ -120,19 +120,7 @@ def workdir(tmp_path):
     """Makes a finished work directory with these selections."""
 
     def made(*selections, draws=2):
-        config = {
-            "layers": [2, 4],
-            "depths": [8, 16],
-            "draws": draws,
-            "selections": list(selections),
-            "image_size": 32,
-            "seed": 0,
-            "dataset": "photo_patches",
-            "mode": "dedicated",
-            "weights_fingerprint": "abc",
-            "cloud": {"steps": 4},
-            "attacker": {"steps": 3},
-        }
+        config = handmade.settings(draws=draws, selections=list(selections))
         store = ResultStore.open(tmp_path / "run", config)
         rng = np.random.default_rng(0)
         for m, depth, draw, method in itertools.product((2, 4), (8, 16), range(draws), selections):

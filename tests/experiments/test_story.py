@@ -218,12 +218,9 @@ def finished(tmp_path_factory, photo_parts, vgg_weights):
     """A characterisation, pictures, a plan and its package; empty places for what is made then."""
     folder = tmp_path_factory.mktemp("story")
     save_pictures(folder / "pictures", photo_parts.test, CLASSES, 8)
-    config = {
-        **{"layers": [2], "depths": [8, 16], "draws": 2, "image_size": SIZE, "seed": 0},
-        **{"dataset": "photo_patches", "mode": "dedicated", "selections": ["random"]},
-        **{"cloud": {"steps": 300}, "attacker": {"steps": 500}},
-        "weights_fingerprint": vgg_weights.fingerprint,
-    }
+    config = handmade.settings(
+        layers=[2], image_size=SIZE, weights_fingerprint=vgg_weights.fingerprint
+    )
     store = ResultStore.open(folder / "run", config)
     for depth in (8, 16):
         for draw in (0, 1):

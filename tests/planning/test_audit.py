@@ -92,14 +92,14 @@ def test_networks_are_the_characterisation_s_and_train_longer(audited_plan):
 
 @pytest.mark.parametrize(
     ("attackers", "expected"),
-    [({"attackers": []}, "strong"), ({}, "residual"), ({"attackers": ["paper"]}, "paper")],
+    [([], "strong"), (["paper"], "paper")],
 )
 def test_some_network_attacks_whatever_the_characterisation_trained(
     audited_plan, attackers, expected
 ):
-    """Linear characterisations train none, and earlier versions did not say which."""
-    others = {name: value for name, value in small_audit.SETTINGS.items() if name != "attackers"}
-    plan = dataclasses.replace(audited_plan, characterised={"settings": others | attackers})
+    """Linear characterisations train none."""
+    settings = {**small_audit.SETTINGS, "attackers": attackers}
+    plan = dataclasses.replace(audited_plan, characterised={"settings": settings})
     assert settings_of_plan(plan, 7, 1.0).attackers == (expected,)
 
 
@@ -111,7 +111,7 @@ def test_some_network_attacks_whatever_the_characterisation_trained(
         *({**small_audit.SETTINGS, name: None} for name in ("cloud", "attacker")),
         *(
             {k: v for k, v in small_audit.SETTINGS.items() if k != name}
-            for name in small_audit.SETTINGS.keys() - {"seed", "attackers"}
+            for name in small_audit.SETTINGS.keys() - {"seed"}
         ),
         {**small_audit.SETTINGS, "cloud": {"steps": 2, "warmth": 3}},
         {**small_audit.SETTINGS, "attacker": {"steps": "many"}},

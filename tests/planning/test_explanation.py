@@ -88,6 +88,15 @@ def test_estimates_are_warned_of(mode):
     assert "real privacy loss is higher" in text
 
 
+def test_of_direct_trainings_differ_and_no_draws():
+    direct = [dataclasses.replace(one, selection="direct", draws=1) for one in table()]
+    text = text_for(direct)
+    assert "expected of a new training with the channels that the search found, with 90 %" in text
+    assert "from 1 training on validation images" in text
+    assert "WARNING: there is one training per depth, so how trainings differ is not known" in text
+    assert "draws" not in text.replace("--draws=2", "")
+
+
 def test_single_draws_are_warned_of():
     single = [dataclasses.replace(one, draws=1) for one in table()]
     text = text_for(single)

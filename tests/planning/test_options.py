@@ -1,6 +1,5 @@
 """What is expected of every (layers, depth), against sums worked by hand and against SciPy."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,7 +10,6 @@ from support import handmade_results as handmade
 from privynet_jax.errors import UserError
 from privynet_jax.planning.options import ASSUMED_SPREAD, options_of, spread_is_assumed
 from privynet_jax.planning.plan import Interval
-from privynet_jax.results.statistics import Distribution
 
 
 def cell(num_layers, depth, draw, accuracy=0.5, psnr_db=20.0, ssim=0.5):
@@ -44,9 +42,9 @@ def test_an_interval_by_hand():
 
 
 def test_a_layer_with_enough_draws_has_its_own_spread():
-    # Layer 2 varies by 4 degrees of freedom, layer 4 not at all.
+    # Layer 2 varies by 4 degrees of freedom; layer 4 in accuracy alone.
     results = [cell(2, 3, draw, psnr_db=20.0 + draw) for draw in range(5)]
-    results += [cell(4, 3, draw, psnr_db=15.0) for draw in range(5)]
+    results += [cell(4, 3, draw, 0.5 + draw / 100, psnr_db=15.0) for draw in range(5)]
     shallow, deep = options_of(results, 32, "mean")
     assert deep.expected.psnr_db == Interval(*3 * (pytest.approx(14.75),))
     # Squares 4 + 1 + 0 + 1 + 4 at 4 degrees.
@@ -117,12 +115,15 @@ def test_costs_are_those_of_the_topology():
     assert option.layer == "conv1_1"
 
 
-def test_what_is_no_number_is_refused_by_name():
-    nothing = Distribution(math.nan, 1.0, 1.0, 1.0, 1.0)
-    broken = dataclasses.replace(handmade.attack("linear", 12.0), validation_psnr_db=nothing)
-    # The largest of a column would hide it: 20 dB of another attacker, and no comparison with NaN.
-    result = handmade.cell(attacks=(handmade.attack("residual", 20.0), broken))
-    with pytest.raises(UserError, match=r"m02_d003_r00 has nan as validation_psnr_db_mean"):
-        options_of([result], 32, "mean")
+def test_nothing_is_expected_of_no_cells():
     with pytest.raises(UserError, match="no characterised cells"):
         options_of([], 32, "mean")
+
+
+def test_estimates_of_the_same_channels_are_one():
+    """As of direct, where nothing is trained per cell: their agreement is no small spread."""
+    [option] = options_of([cell(2, 3, draw) for draw in range(3)], 32, "mean")
+    assert option.draws == 1
+    assert spread_is_assumed([option])
+    [alone] = options_of([cell(2, 3, 0)], 32, "mean")
+    assert option.expected == alone.expected

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privynet_jax.backbone.topology import ChannelPool
 from privynet_jax.errors import UserError
 from privynet_jax.results.cells import draw_channels, grid_cells, reference_key, training_key
 
@@ -143,15 +142,20 @@ def test_what_a_grid_refuses(wrong, message):
 
 
 def test_selections_differ_in_channels_alone():
-    candidates = {("direct", 4, 3): ChannelPool((70,), (5, 9, 101))}
-    cells = grid_cells((4,), (3,), 2, 0, ("random", "direct"), candidates)
+    candidates = {("both", 4, 3): (5, 9, 70, 101), ("direct", 4, 3): (5, 9, 101)}
+    cells = grid_cells((4,), (3,), 2, 0, ("random", "both", "direct"), candidates)
     assert [cell.name for cell in cells] == [
         "m04_d003_r00",
         "m04_d003_r01",
+        "m04_d003_both_r00",
+        "m04_d003_both_r01",
         "m04_d003_direct_r00",
         "m04_d003_direct_r01",
     ]
     assert cells[:2] == grid_cells((4,), (3,), 2, 0)
-    for cell, other in zip(cells[:2], cells[2:], strict=True):
-        assert {70} < set(other.topology.channels) < {5, 9, 70, 101}
-        assert training_key(cell, 0) == training_key(other, 0)
+    for cell, drawn, searched in zip(cells[:2], cells[2:4], cells[4:], strict=True):
+        assert set(drawn.topology.channels) < {5, 9, 70, 101}
+        # What is searched for is released as it is, so its draws differ in training alone.
+        assert searched.topology.channels == (5, 9, 101)
+        assert training_key(cell, 0) == training_key(drawn, 0) == training_key(searched, 0)
+    assert training_key(cells[4], 0) != training_key(cells[5], 0)

@@ -26,19 +26,7 @@ ARRAYS = {
     "linear_ssim": np.ones(4),
     "perceptual": np.array([0.25, 0.75]),
 }
-CONFIG = {
-    "layers": [2],
-    "depths": [3],
-    "selections": ["random"],
-    "draws": 2,
-    "image_size": 32,
-    "seed": 0,
-    "dataset": "photo_patches",
-    "mode": "dedicated",
-    "weights_fingerprint": "abc",
-    "cloud": {},
-    "attacker": {},
-}
+CONFIG = handmade.settings(layers=[2], depths=[3])
 
 
 def cell(draw=0):
@@ -157,11 +145,11 @@ def test_the_command_prints_and_writes_both_tables(workdir, run):
         assert [row["class"] for row in csv.DictReader(file)] == ["cat", "dog"] * 2
 
 
-def test_a_work_directory_of_an_earlier_version(workdir, run):
+def test_lost_test_pictures(workdir, run):
     (workdir / "test_pictures.npz").unlink()
     status, _, error = run(f"--workdir={workdir}")
     assert status == 1
-    assert "is of an earlier version" in error
+    assert "test_pictures.npz is missing or damaged" in error
     assert error.count("\n") == 1
 
 

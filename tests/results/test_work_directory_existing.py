@@ -10,19 +10,7 @@ from support.commands import everything_in
 from privynet_jax.errors import UserError
 from privynet_jax.results.work_directory import ResultStore
 
-CONFIG = {
-    "layers": (4, 2),
-    "depths": (3, 8),
-    "draws": 2,
-    "selections": ["random"],
-    "image_size": 32,
-    "seed": 0,
-    "dataset": "photo_patches",
-    "mode": "dedicated",
-    "weights_fingerprint": "abc",
-    "cloud": {"steps": 4},
-    "attacker": {"steps": 3},
-}
+CONFIG = handmade.settings(layers=(4, 2), depths=(3, 8))
 CELLS = [(m, d, r) for m in (2, 4) for d in (3, 8) for r in (0, 1)]
 
 
@@ -102,6 +90,7 @@ def test_damaged_settings(workdir, content):
         ("selections", "random"),
         ("selections", []),
         ("attacker", 3),
+        ("cloud", {}),
     ],
 )
 def test_settings_of_another_version(workdir, setting, value):
@@ -143,13 +132,14 @@ def test_a_cell_of_another_version(workdir, lacking):
     del content[lacking]
     path.write_text(json.dumps(content))
     message = refused(workdir)
-    assert f"{path} lacks figures" in message
-    assert "another version" in message
+    assert f"{path} is damaged, or another version" in message
 
 
-def test_an_attack_of_another_version(workdir):
+@pytest.mark.parametrize("lacking", ["validation_psnr_db", "p99"])
+def test_an_attack_of_another_version(workdir, lacking):
     path = workdir / "cells" / "m02_d003_r00.json"
     content = json.loads(path.read_text())
-    del content["attacks"][0]["validation_psnr_db"]
+    attack = content["attacks"][0]
+    del (attack if lacking in attack else attack["psnr_db"])[lacking]
     path.write_text(json.dumps(content))
-    assert "lacks figures" in refused(workdir)
+    assert "another version" in refused(workdir)

@@ -6,6 +6,29 @@ from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import Distribution
 
 
+def settings(**others):
+    """What the `config.json` of a finished grid holds: two layers, two depths, two draws."""
+    usual = {
+        "layers": [2, 4],
+        "depths": [8, 16],
+        "draws": 2,
+        "selections": ["random"],
+        "image_size": 32,
+        "seed": 0,
+        "dataset": "photo_patches",
+        "mode": "dedicated",
+        "max_images": {},
+        "examples": 4,
+        "feature_dtype": "float16",
+        "data_fingerprint": "def",
+        "weights_fingerprint": "abc",
+        "cloud": {"steps": 300},
+        "attacker": {"steps": 500},
+        "attackers": ["residual"],
+    }
+    return usual | others
+
+
 def attack(attacker, psnr_db, ssim=0.5):
     """An attacker's result; the statistics differ from one another, so that none passes for one."""
     return AttackResult(

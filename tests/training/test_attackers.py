@@ -67,23 +67,12 @@ def test_each_mode_has_its_usual_attackers(tmp_path, mode, usual):
     assert Config(tmp_path, mode=mode).trained_attackers == usual
 
 
-@pytest.mark.parametrize(
-    ("mode", "meant"),
-    [({}, ("residual",)), ({"mode": "amortised"}, ("residual",)), ({"mode": "linear"}, ())],
-)
-def test_settings_of_before_attackers_had_names_mean_the_residual_one(tmp_path, mode, meant):
-    settings = {
-        **{"layers": [2], "depths": [3], "selections": ["random"]},
-        **{"cloud": {"steps": 3}, "attacker": {"steps": 3}, **mode},
-    }
-    found = Config.of_settings(settings, tmp_path)
-    assert found.trained_attackers == meant
-    found.cells()  # which refuses settings that make no sense
-
-
 def test_named_attackers_are_found_in_the_settings(tmp_path):
     named = {
         **{"layers": [2], "depths": [3], "selections": ["random"]},
         **{"cloud": {"steps": 3}, "attacker": {"steps": 3}, "attackers": ["paper", "strong"]},
     }
     assert Config.of_settings(named, tmp_path).trained_attackers == ("paper", "strong")
+    del named["attackers"]
+    with pytest.raises(UserError, match="damaged or of another version; characterise again"):
+        Config.of_settings(named, tmp_path)
