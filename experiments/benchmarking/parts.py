@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from privynet_jax.training.group import Group, Member
+from privynet_jax.training.inputs import LayerInputs
 
 from experiments.benchmarking import inputs as inputs
 from experiments.benchmarking.inputs import Setup
@@ -28,8 +30,6 @@ from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import Execution, data_parallel
 from privynet_jax.results import cells
 from privynet_jax.training import tasks as training
-from privynet_jax.training.group import Group, Member
-from privynet_jax.training.inputs import LayerInputs
 from privynet_jax.training.mapping import MappedTask
 from privynet_jax.training.tasks import Task
 

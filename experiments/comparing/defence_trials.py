@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import numpy as np
+from privynet_jax.training.group import Member, Progress
+from privynet_jax.training.inputs import LayerInputs
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation import dedicated
@@ -31,8 +33,6 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.training import linear_attack
 from privynet_jax.training import tasks as training
 from privynet_jax.training.attackers import attacker_tasks
-from privynet_jax.training.group import Member, Progress
-from privynet_jax.training.inputs import LayerInputs
 from privynet_jax.training.mapping import MappedTask
 
 

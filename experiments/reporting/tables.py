@@ -157,7 +157,7 @@ def attacks(results: Sequence[CellResult]) -> Table:
 
 def _falling(attacks: Sequence[AttackResult]) -> str:
     """By how much errors still fell at the end of training, at most; nothing where unknown."""
-    known = [a.falling_percent for a in attacks if a.falling_percent is not None]
+    known = [a.falling_percent_per_doubling for a in attacks if a.converged is not None]
     return f"{max(known):.0f}" if known else _NONE
 
 

@@ -12,25 +12,27 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.characterisation.grid_run import spread_of
+from privynet_jax.characterisation.scoring import amortised_checkpoint, layer_training
 from privynet_jax.estimates import amortised, layer_networks
+from privynet_jax.estimates.layer_networks import LayerData, trained_networks
 from privynet_jax.estimates.subsets import layer_sums
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import data_parallel
 from privynet_jax.results.cells import Candidates
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import search
 from privynet_jax.selection.attack_scores import AmortisedPsnr
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.subset_scores import SubsetScorer
+from privynet_jax.training.batches import stream_of
+from privynet_jax.training.session import session
 
 # Labelled images on which channels are scored, of the target part.
 _SAMPLE = 500
@@ -101,9 +103,7 @@ def _optimised(
     found: _Found = {}
     for depth in depths:
         # Beyond what the layer's amortised networks derive from the same key.
-        stream = np.random.default_rng(
-            np.asarray(jax.random.key_data(jax.random.fold_in(key, 2 + depth)))
-        )
+        stream = stream_of(jax.random.fold_in(key, 2 + depth))
         with tqdm(
             total=100, desc=f"searching channels of {name}, depth {depth}", bar_format=_BAR_FORMAT
         ) as bar:
@@ -123,16 +123,14 @@ def _attack(
     config: Config, parts: Parts, layer: LayerFeatures, width: int, store: ResultStore
 ) -> AmortisedPsnr:
     """The attack of the layer's amortised attacker; its cloud NN is not needed here."""
-    settings, name = settings_of(config, parts), layer_networks.ATTACKER
-    tasks = layer_networks.by_name(
-        amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
-    )
-    sums = layer_sums(layer, parts, max(config.depths))
-    folder = store.workdir / "networks"
-    networks = layer_networks.trained(
-        layer, sums, parts, {name: tasks[name]}, config.depths, folder, config.seed
-    )
-    return AmortisedPsnr(layer, sums, parts, tasks[name], networks[name], width, data_parallel())
+    name = layer_networks.ATTACKER
+    learnt = {name: layer_training(config, parts)[name]}
+    data = LayerData(layer, layer_sums(layer, parts, max(config.depths)), parts)
+    with session(spread=spread_of(config), checkpoint=amortised_checkpoint(config, layer)):
+        networks = trained_networks(
+            data, learnt, config.depths, store.workdir / "networks", config.seed
+        )
+    return AmortisedPsnr(data, learnt[name][0], networks[name], width)
 
 
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.backbone.topology import CONV_LAYERS, METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
@@ -22,9 +23,9 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
-from privynet_jax.training.attackers import CAPACITIES, STRONG, check_attackers
+from privynet_jax.training.attackers import RESIDUAL, STRONG
 from privynet_jax.training.networks import WORKING_STRIDE
-from privynet_jax.training.tasks import RESIDUAL, Schedule
+from privynet_jax.training.tasks import Schedule
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
 _USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
@@ -108,11 +109,12 @@ class Config:
     cloud: Schedule = _setting(Schedule(steps=1000), "the cloud NN")
     attackers: tuple[str, ...] = _setting(
         (),
-        f"Of {', '.join(CAPACITIES)}; the strongest counts. Default: strong, or the mode's own.",
-        flag="trained_attackers",
+        "Who attacks every cell besides the closed form; the strongest counts. Default: strong, or "
+        "the mode's own.",
     )
     attacker: Schedule = _setting(
-        Schedule(steps=2000, batch_size=16, learning_rate=3e-3), "each trained attacker"
+        Schedule(steps=2000, batch_size=16, learning_rate=None),
+        "each trained attacker; by default each network has its own learning rate",
     )
     cloud_width: int = _setting(64, "Channels of the cloud NN.", least=1)
     attacker_width: int = _setting(64, "Channels of the residual attacker.", least=1)
@@ -130,14 +132,8 @@ class Config:
     scoring_images: int = _setting(
         64,
         "Images per part that cells are scored on in modes amortised and linear; attackers on half "
-        "of them, or on all where they are fine-tuned.",
+        "of them.",
         least=1,
-    )
-    fine_tuning_steps: int = _setting(
-        0,
-        "Steps by which each cell's copies of the layer's networks are trained further, in mode "
-        "amortised.",
-        least=0,
     )
     cells_per_device: int = _execution(
         0, "Cells trained at once by a device; 0: the backend decides.", least=0
@@ -179,8 +175,8 @@ class Config:
         return cells
 
     @property
-    def trained_attackers(self) -> tuple[str, ...]:
-        """Names of the trained attackers, whether they were given or are usual in this mode."""
+    def chosen_attackers(self) -> tuple[str, ...]:
+        """Names of the attackers, whether they were given or are usual in this mode."""
         return self.attackers or _USUAL_ATTACKERS[self.mode]
 
     @property
@@ -228,7 +224,7 @@ class Config:
             **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),
-            "attackers": sorted(self.trained_attackers),
+            "attackers": sorted(self.chosen_attackers),
             "data_fingerprint": parts.fingerprint,
             "weights_fingerprint": weights.fingerprint,
         }
@@ -238,7 +234,7 @@ class Config:
             raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
         usual = _USUAL_ATTACKERS[self.mode]
         if self.mode == DEDICATED:
-            check_attackers(self.trained_attackers)
+            check_attackers(self.chosen_attackers)
         elif self.attackers and self.attackers != usual:
             raise UserError(
                 f"attackers are {', '.join(self.attackers)} in mode {self.mode}, which has its own;"
@@ -253,9 +249,4 @@ class Config:
             raise UserError(
                 f"compute_dtype is {self.compute_dtype} in mode {self.mode}; allowed is float32 "
                 "there; leave it out or use the mode dedicated"
-            )
-        if self.fine_tuning_steps < 0 or (self.fine_tuning_steps and self.mode != AMORTISED):
-            raise UserError(
-                f"fine_tuning_steps is {self.fine_tuning_steps} in mode {self.mode}; allowed are "
-                "positive numbers in mode amortised, else 0; leave it out or change the mode"
             )

@@ -1,4 +1,4 @@
-"""A characterisation under way, as every mode sees it: what is asked for, and what it is made of."""
+"""A characterisation under way, as every mode sees it: what is asked for, and what there is."""
 
 import dataclasses
 import hashlib
@@ -49,7 +49,7 @@ class GridRun:
     weights: PretrainedWeights
     features: Callable[[], Mapping[int, LayerFeatures]]
     examples: np.ndarray
-    progress: Callable[[float], Any]
+    progress: Callable[[float], Any] = lambda done: None
 
     @property
     def width(self) -> int:
@@ -61,11 +61,6 @@ class GridRun:
         """Of all cells."""
         return [cell.topology.depth for cell in self.cells]
 
-    @property
-    def checkpoint_folder(self) -> Path:
-        """Where trainings in progress are kept."""
-        return self.config.workdir / f"training-{self.config.share.index}"
-
     def scene(self, cell: Cell) -> Scenario:
         """Returns the data of a cell's topology."""
         features = self.features()[cell.topology.num_layers]
@@ -74,11 +69,17 @@ class GridRun:
     def checkpoint(self, *names: str) -> Checkpoint:
         """Returns the checkpoint of a piece of work, which belongs to exactly these names."""
         name = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
-        return Checkpoint(self.checkpoint_folder / name, 60 * self.config.checkpoint_minutes)
+        folder = checkpoint_folder(self.config) / name
+        return Checkpoint(folder, 60 * self.config.checkpoint_minutes)
 
     def layers(self) -> Iterator[tuple[int, list[Cell]]]:
         """Yields (layer, its missing cells), layers ascending."""
         return by_layer(self.missing)
+
+
+def checkpoint_folder(config: Config) -> Path:
+    """Returns where a process keeps trainings in progress."""
+    return config.workdir / f"training-{config.share.index}"
 
 
 def spread_of(config: Config) -> Spread:

@@ -1,42 +1,24 @@
-"""Which room measures a grid's cells, by the mode asked for, and what features that takes.
+"""The modes: how a grid's cells are measured, and which features that takes.
 
-`characterisation` calls; `grid` trains networks per cell, `scoring` per layer or not at all,
-`fine_tuning` is in between.
+for measurement in MEASURES[config.mode](run):
+...
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-import numpy as np
-
-from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.backbone.topology import CONV_LAYERS, RANDOM, Topology
-from privynet_jax.characterisation import dedicated, fine_tuning, scoring
-from privynet_jax.characterisation.config import DEDICATED, LINEAR, Config
-from privynet_jax.estimates import amortised
-from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import Execution, data_parallel
-from privynet_jax.results.cells import Cell
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.topology import RANDOM, Topology, all_channels
+from privynet_jax.characterisation.config import AMORTISED, DEDICATED, LINEAR
+from privynet_jax.characterisation.dedicated import dedicated_measurements
+from privynet_jax.characterisation.grid_run import GridRun
+from privynet_jax.characterisation.scoring import amortised_measurements, linear_measurements
 from privynet_jax.results.measurement import Measurement
-from privynet_jax.results.work_directory import ResultStore
-from privynet_jax.training.attackers import STRONG
-from privynet_jax.training.checkpoints import Checkpoints
-from privynet_jax.training.group import Progress
-from privynet_jax.training.networks import attacker, cloud_nn
 
-
-def settings_of(config: Config, parts: Parts) -> dedicated.Settings:
-    """Returns the networks and schedules that a configuration asks for.
-
-    Mode linear trains no attacker, but what measures further, on its cells, is to train the usual.
-    """
-    size, dtype = parts.image_size, config.compute_dtype
-    return dedicated.Settings(
-        cloud=cloud_nn(parts.num_classes, size, config.cloud_width, dtype),
-        attacker=attacker(size, config.attacker_width, config.attacker_blocks, dtype),
-        cloud_schedule=config.cloud,
-        attacker_schedule=config.attacker,
-        attackers=config.trained_attackers or (STRONG,),
-    )
+MEASURES: Mapping[str, Callable[[GridRun], Iterator[Measurement]]] = {
+    DEDICATED: dedicated_measurements,
+    AMORTISED: amortised_measurements,
+    LINEAR: linear_measurements,
+}
 
 
 def cached_channels(
@@ -53,48 +35,4 @@ def cached_channels(
     """
     if mode == DEDICATED and set(selections) == {RANDOM}:
         return needed_channels(topologies)
-    layers = {topology.num_layers for topology in topologies}
-    return {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(layers)}
-
-
-def measurements(
-    config: Config,
-    cells: Sequence[Cell],
-    mine: Sequence[Cell],
-    missing: Sequence[Cell],
-    store: ResultStore,
-    features: Mapping[int, LayerFeatures],
-    parts: Parts,
-    execution: Execution,
-    shown: np.ndarray,
-    progress: Progress,
-    checkpoints: Checkpoints,
-) -> Iterator[Measurement]:
-    """Returns the measurements of the missing cells; arguments are those of `grid.characterise`."""
-    settings, common = settings_of(config, parts), (cells, missing, features, parts)
-    if config.mode == DEDICATED:
-        return dedicated.characterise(
-            cells,
-            mine,
-            missing,
-            features,
-            parts,
-            settings,
-            execution,
-            seed=config.seed,
-            examples=shown,
-            progress=progress,
-            checkpoints=checkpoints,
-        )
-    shardings = data_parallel()
-    at_once = len(shardings[0].device_set) * execution.cells_per_device
-    how = scoring.Scoring(shardings, at_once, config.scoring_images, config.examples)
-    if config.mode == LINEAR:
-        return scoring.linear_measurements(*common, how, progress)
-    tasks = amortised.layer_tasks(settings.cloud, settings.attacker, config.cloud, config.attacker)
-    common = (*common, tasks, how, store.workdir / "networks")
-    if not config.fine_tuning_steps:
-        return scoring.amortised_measurements(*common, seed=config.seed, progress=progress)
-    return fine_tuning.fine_tuned_measurements(
-        *common, config.fine_tuning_steps, execution, seed=config.seed, progress=progress
-    )
+    return all_channels({topology.num_layers for topology in topologies})

@@ -10,35 +10,47 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from privynet_jax.characterisation import dedicated
+from privynet_jax.attacks.closed_form import MEAN_IMAGE
+from privynet_jax.backbone.features.layer_features import image_features
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import cloud_of, spread_of
+from privynet_jax.characterisation.measure import REPORTED
+from privynet_jax.errors import UserError
+from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
-from privynet_jax.platform.devices import Execution
 from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
 from privynet_jax.results.risk_tables import AttackedPictures
 from privynet_jax.results.statistics import summarise
-from privynet_jax.training import tasks
+from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.prediction import measured
+from privynet_jax.training.session import session
+from privynet_jax.training.tasks import Schedule, cloud_task
+from privynet_jax.training.trainer import Course, Member, train
 
 _BATCH = 256
 
 
-def reference_rows(
-    parts: Parts, settings: dedicated.Settings, execution: Execution, seed: int
-) -> list[dict[str, Any]]:
+def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
     """Returns the rows of `reference.csv`; what a row has no value for is empty.
 
     `no_split` is the accuracy of a cloud NN that a cell's schedule trained on the images
     themselves. `mean_image` is the privacy loss by an attacker who always answers the mean of the
     auxiliary images: what knowing nothing about an image achieves.
+
+    Raises:
+        UserError: training diverged.
     """
-    with tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar:
-        key = reference_key(seed)
-        right = dedicated.accuracy_without_split(
-            parts, settings, execution, key, lambda share: bar.update(min(share, 1 - bar.n))
-        )
+    with (
+        tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar,
+        session(spread=spread_of(config), progress=lambda done: bar.update(min(done, 1 - bar.n))),
+    ):
+        right = accuracy_without_split(cloud_of(config, parts), config.cloud, parts, config.seed)
     guess = _mean_image(parts.auxiliary)
     quality = {part: _quality(guess, getattr(parts, part)) for part in ("validation", "test")}
-    guessing = AttackResult.of_images("mean image", quality, "auxiliary images").columns()
+    guessing = AttackResult.of_images(
+        MEAN_IMAGE, quality, {"knowledge": "auxiliary images"}
+    ).columns()
     accuracy = {
         "accuracy": summarise(right["test"]).mean,
         "validation_accuracy": summarise(right["validation"]).mean,
@@ -50,6 +62,40 @@ def reference_rows(
 
 
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+
+
+def accuracy_without_split(
+    network: CloudNN, schedule: Schedule, parts: Parts, seed: int
+) -> dict[str, np.ndarray]:
+    """Trains the cloud NN on the images themselves.
+
+    Returns:
+        Part name ("validation", "test") -> float32 [N], 1 where it was right.
+
+    Raises:
+        UserError: training diverged.
+    """
+    task, images = cloud_task(network), image_features(parts).parts
+    labels = parts.target.labels
+    member = Member(
+        key=reference_key(seed),
+        inputs=images["target"],
+        targets=labels,
+        rows=np.arange(len(labels)),
+        learning_rate=schedule.learning_rate,
+    )
+    [trained] = train(task, [member], Course(schedule.steps, schedule.batch_size))
+    if trained.diverged:
+        raise UserError(
+            "the cloud NN of the reference without a split diverged; "
+            "train with a lower learning rate"
+        )
+    return {
+        part: measured(task, trained.params, (), images[part], getattr(parts, part).labels)[
+            "accuracy"
+        ]
+        for part in REPORTED
+    }
 
 
 def attacked_pictures(parts: Parts) -> AttackedPictures:
@@ -65,9 +111,7 @@ def _mean_image(part: Part) -> np.ndarray:
 
 
 def _quality(guess: np.ndarray, part: Part) -> dict[str, np.ndarray]:
-    values = [
-        tasks.image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in _batches(part)
-    ]
+    values = [image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in _batches(part)]
     return {metric: np.concatenate([v[metric] for v in values]) for metric in values[0]}
 
 

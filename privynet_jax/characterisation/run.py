@@ -1,17 +1,16 @@
 """A whole characterisation: from a data set's name to a work directory full of results.
 
-This joins the rooms in their order (data, weights, features, a mode's measurements, results) and
-decides nothing itself.
+The main path: data, weights, features and candidates are brought together here; a mode (`modes`)
+measures the missing cells; each result is kept at once, and tables are written of all.
 
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
 
-import collections
 import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -20,27 +19,25 @@ from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.feature_cache import load_features, reached
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
-from privynet_jax.characterisation import fine_tuning, scoring
 from privynet_jax.characterisation.candidates import find_candidates
 from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.modes import cached_channels, measurements, settings_of
+from privynet_jax.characterisation.grid_run import GridRun, checkpoint_folder
+from privynet_jax.characterisation.modes import MEASURES, cached_channels
 from privynet_jax.characterisation.perceptual import PerceptualDistance, images_for
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts, load_parts
-from privynet_jax.platform.devices import Execution, default_execution
+from privynet_jax.platform.devices import environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
-from privynet_jax.results.cell_results import PAIRS, AttackResult, CellResult
+from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.work_directory import ResultStore
-from privynet_jax.training.checkpoints import Checkpoints
 
 _REFERENCE = "reference.csv"
-_KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
 _BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
@@ -85,22 +82,19 @@ def characterise(config: Config) -> Characterisation:
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     features = functools.cache(functools.partial(_features, config, cells, weights, parts))
     cells = config.cells(find_candidates(config, parts, weights, features, store))
-    mine = share_of(cells, config.share)
-    per_layer = collections.Counter(cell.topology.num_layers for cell in mine)
-    execution = default_execution(
-        max(per_layer.values(), default=1),
-        config.cells_per_device,
-        config.steps_per_dispatch,
-        config.device_memory_gib,
-    )
     shown = spread_over_classes(parts.test.labels, config.examples)
-    distances = functools.cache(functools.partial(_Distances, config, weights, parts))
-    _run_missing(config, cells, mine, store, features, parts, execution, distances)
+    mine = share_of(cells, config.share)
+    missing = [cell for cell in mine if not store.has(cell.name)]
+    if missing:
+        distances = _Distances(config, weights, parts)
+        run = GridRun(config, cells, mine, missing, parts, weights, features, distances.rows)
+        _run_missing(run, store, distances)
+    # What is left belongs to groups of another number of devices, or of a run killed at its end.
+    shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
     if not store.has_test_pictures():
         store.save_test_pictures(attacked_pictures(parts).arrays())
     if config.share.index == 0 and not store.has_table(_REFERENCE):
-        settings = settings_of(config, parts)
-        store.write_csv(_REFERENCE, reference_rows(parts, settings, execution, config.seed))
+        store.write_csv(_REFERENCE, reference_rows(config, parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
     pictures = AttackedPictures.from_arrays(store.load_test_pictures())
@@ -122,66 +116,36 @@ def _features(
     )
 
 
-def _run_missing(
-    config: Config,
-    cells: Sequence[Cell],
-    mine: Sequence[Cell],
-    store: ResultStore,
-    features: Callable[[], Mapping[int, LayerFeatures]],
-    parts: Parts,
-    execution: Execution,
-    distances: Callable[[], "_Distances"],
-) -> None:
-    missing = [cell for cell in mine if not store.has(cell.name)]
-    checkpoints = Checkpoints(
-        store.workdir / f"training-{config.share.index}", 60 * config.checkpoint_minutes
-    )
-    if not missing:
-        # A run killed in its last moment leaves its last group's.
-        shutil.rmtree(checkpoints.folder, ignore_errors=True)
-        return
-    loaded = features()
-    whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
-    names, due = [cell.name for cell in cells], 0.0
+def _run_missing(run: GridRun, store: ResultStore, distances: "_Distances") -> None:
+    """Measures cells by the mode asked for, and keeps each as soon as it is there."""
+    config, names, due = run.config, [cell.name for cell in run.cells], 0.0
+    share = config.share
+    whose = f" the share of process {share.index}" if share.count > 1 else ""
     with tqdm(
-        total=len(mine),
-        initial=len(mine) - len(missing),
+        total=len(run.mine),
+        initial=len(run.mine) - len(run.missing),
         desc="characterising" + whose,
         bar_format=_BAR_FORMAT,
     ) as bar:
         # Shares of cells add up to a little more than their number by rounding.
-        def progress(share: float) -> None:
-            bar.update(min(share, bar.total - bar.n))
+        def progress(done: float) -> None:
+            bar.update(min(done, bar.total - bar.n))
 
-        for measurement in measurements(
-            config,
-            cells,
-            mine,
-            missing,
-            store,
-            loaded,
-            parts,
-            execution,
-            distances().rows,
-            progress,
-            checkpoints,
-        ):
-            result = _result(measurement, config.image_size, execution.environment)
+        told = dataclasses.replace(run, progress=progress)
+        for measurement in MEASURES[config.mode](told):
+            result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
-            store.save(result, arrays | distances().of(result, measurement))
+            store.save(result, arrays | distances.of(result, measurement))
             if time.monotonic() > due:
                 begun = time.monotonic()
                 store.write_tables(names)
                 # Tables take longer with every cell; they may never take more than a twentieth.
                 due = time.monotonic() + max(_TABLES_EVERY, 20 * (time.monotonic() - begun))
-    # What is left belongs to groups of another number of devices.
-    shutil.rmtree(checkpoints.folder, ignore_errors=True)
 
 
-def _result(measurement: Measurement, image_size: int, environment: str) -> CellResult:
+def _result(measurement: Measurement, image_size: int) -> CellResult:
     topology = measurement.cell.topology
     cost = local_cost(topology, image_size)
-    falling_percent = measurement.attackers_falling_percent
     return CellResult(
         name=measurement.cell.name,
         num_layers=topology.num_layers,
@@ -193,9 +157,7 @@ def _result(measurement: Measurement, image_size: int, environment: str) -> Cell
         accuracy=summarise(measurement.accuracy["test"]).mean,
         validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
         attacks=tuple(
-            AttackResult.of_images(
-                name, by_part, _KNOWLEDGE.get(name, PAIRS), falling_percent.get(name)
-            )
+            AttackResult.of_images(name, by_part, measurement.reports[name])
             for name, by_part in measurement.attacks.items()
         ),
         cost={
@@ -204,7 +166,7 @@ def _result(measurement: Measurement, image_size: int, environment: str) -> Cell
             "local_activation_bytes": cost.peak_activation_bytes,
             "release_bytes": cost.release_bytes,
         },
-        environment=environment,
+        environment=environment(),
         train_seconds=measurement.seconds,
     )
 

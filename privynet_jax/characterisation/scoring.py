@@ -1,114 +1,76 @@
-"""Estimates of a grid's cells without training any of them: by amortised networks, or linearly.
+"""Modes amortised and linear: estimates of a grid's cells without training any of them.
 
-The same measurements as `grid` yields, a hundred times as fast and not as good:
+The same measurements as the mode dedicated yields, a hundred times as fast and not as good:
 experiments/RESULTS.md says how well they rank and predict dedicated ones. A layer costs the
-training of two networks (`amortised`) or, in linear mode, nothing but sums; a cell costs one
+training of two networks (`amortised`) or, in mode linear, nothing but sums; a cell costs one
 evaluation on a sample of images, the same for all cells.
 
-    tasks = amortised.layer_tasks(cloud_nn(30), attacker(), cloud_schedule, attacker_schedule)
-    for measurement in amortised_measurements(cells, missing, features, parts, tasks, ...):
+    for measurement in amortised_measurements(run):
         ...  # as soon as its group of cells is scored
 """
 
-import dataclasses
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.characterisation.dedicated import REPORTED
-from privynet_jax.estimates import layer_networks
-from privynet_jax.estimates.amortised import Shardings
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import GridRun, checkpoint_folder, cloud_of, spread_of
+from privynet_jax.characterisation.measure import REPORTED
+from privynet_jax.estimates.amortised import AMORTISED, layer_tasks
+from privynet_jax.estimates.layer_networks import ATTACKER, LayerData, trained_networks
 from privynet_jax.estimates.linear_probe import pool_part, probe_scores
-from privynet_jax.estimates.subsets import (
-    LayerSums,
-    Subset,
-    layer_sums,
-    linear_estimates,
-    prepare,
-    stacked,
-)
-from privynet_jax.images.metrics import correct
+from privynet_jax.estimates.subsets import Subset, layer_sums, linear_estimates, prepare, stacked
+from privynet_jax.images.metrics import correct, image_quality
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.results.cells import Cell, by_layer
+from privynet_jax.platform.devices import data_parallel
+from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
-from privynet_jax.training import tasks as training
-from privynet_jax.training.group import Progress
-from privynet_jax.training.tasks import CLOUD, LINEAR, Task
+from privynet_jax.training.attackers import CAPACITIES, RESIDUAL, capacities_of_size
+from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.session import session
+from privynet_jax.training.steps import outputs_of
+from privynet_jax.training.tasks import CLOUD, Schedule, Task
 
-AMORTISED = "amortised"
 # What an attacker has besides the representations under attack: the imputation knows how released
 # channels vary together with the others.
 ALL_CHANNELS = "pairs, all channels"
+_REPORTS = {LINEAR: {"converged": True}, AMORTISED: {"knowledge": ALL_CHANNELS}}
+# Cells that each device scores side by side.
+_AT_ONCE = 4
 
 # Stacked subsets on the devices -> a `Measurement`'s fields with a leading axis.
 _Score = Callable[[Subset], dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Scoring:
-    """How cells are scored.
-
-    Attributes:
-        shardings: of cells and of what every device holds; see `execution.data_parallel`.
-        at_once: cells scored side by side, a multiple of the devices.
-        images: of each of the parts validation and test, spread over classes; attackers, whose
-            numbers vary less from image to image, are scored on the first half of them.
-        examples: test images, the first of those, whose reconstructions are kept.
-    """
-
-    shardings: Shardings
-    at_once: int
-    images: int
-    examples: int
-
-
-def amortised_measurements(
-    cells: Sequence[Cell],
-    missing: Sequence[Cell],
-    features: Mapping[int, LayerFeatures],
-    parts: Parts,
-    tasks: tuple[Task, Task],
-    scoring: Scoring,
-    folder: Path,
-    *,
-    seed: int,
-    progress: Progress = lambda share: None,
-) -> Iterator[Measurement]:
+def amortised_measurements(run: GridRun) -> Iterator[Measurement]:
     """Yields a measurement per missing cell, scored by amortised networks, layers ascending.
 
-    Args:
-        cells: the whole grid, whose depths decide which subsets the networks are trained on.
-        missing: the cells to do.
-        features: layer -> features with all of the layer's channels.
-        parts: the images and labels that the features were computed from.
-        tasks: the networks' tasks; see `amortised.cloud_task` and `attacker_task`.
-        scoring: how cells are scored.
-        folder: where networks are kept; those that it holds are not trained again.
-        seed: of the grid; each layer derives its own key.
-        progress: told about finished cells; training a layer's networks counts as none.
+    Training a layer's networks counts as no progress.
 
     Raises:
-        UserError: training diverged, or stored networks are damaged.
+        UserError: training diverged.
     """
-    depths = [cell.topology.depth for cell in cells]
-    score_labels = jax.jit(_label_scorer(tasks[0]))
-    score_images = jax.jit(_image_scorer(tasks[1], scoring.examples))
-    for num_layers, mine in by_layer(missing):
-        layer = features[num_layers]
-        sums = layer_sums(layer, parts, max(depths))
-        networks = layer_networks.trained(
-            layer, sums, parts, layer_networks.by_name(tasks), depths, folder, seed
-        )
-        networks = jax.device_put(networks, scoring.shardings[1])
-        samples = _samples(layer, parts, scoring)
+    config, everywhere = run.config, data_parallel()[1]
+    learnt = layer_training(config, run.parts)
+    score_labels = jax.jit(_label_scorer(learnt[CLOUD][0]))
+    score_images = jax.jit(_image_scorer(learnt[ATTACKER][0], config.examples))
+    for number, cells in run.layers():
+        data = _layer_data(run, number)
+        # Not open while cells are yielded: whoever takes them has a session of its own.
+        with session(spread=spread_of(config), checkpoint=amortised_checkpoint(config, data.layer)):
+            networks = trained_networks(
+                data, learnt, run.depths, config.workdir / "networks", config.seed
+            )
+        networks = jax.device_put(networks, everywhere)
+        samples = _samples(data.layer, run.parts, config)
 
         def score(
             subsets: Subset, networks: Any = networks, samples: Any = samples
@@ -118,36 +80,28 @@ def amortised_measurements(
                 for part, sample in samples.items()
             }
             attacked = {
-                part: score_images(networks[layer_networks.ATTACKER], subsets, *sample["attacked"])
+                part: score_images(networks[ATTACKER], subsets, *sample["attacked"])
                 for part, sample in samples.items()
             }
             return {"accuracy": right, **_by_attacker(attacked)}
 
-        yield from _measurements(mine, layer, sums, score, scoring, max(depths), progress)
+        yield from _measurements(run, cells, data, score)
 
 
-def linear_measurements(
-    cells: Sequence[Cell],
-    missing: Sequence[Cell],
-    features: Mapping[int, LayerFeatures],
-    parts: Parts,
-    scoring: Scoring,
-    progress: Progress = lambda share: None,
-) -> Iterator[Measurement]:
+def linear_measurements(run: GridRun) -> Iterator[Measurement]:
     """Yields a measurement per missing cell by a linear probe and the linear attack alone.
 
-    Arguments are those of `amortised_measurements`. Accuracy is taken over all images of a part.
+    Accuracy is taken over all images of a part.
     """
-    width = max(cell.topology.depth for cell in cells)
-    score_images = jax.jit(_image_scorer(None, scoring.examples))
+    everywhere = data_parallel()[1]
+    score_images = jax.jit(_image_scorer(None, run.config.examples))
     score_probe = jax.jit(jax.vmap(_probe_correct, in_axes=(0, None, None)))
-    for num_layers, mine in by_layer(missing):
-        layer = features[num_layers]
-        sums = layer_sums(layer, parts, width)
-        samples = _samples(layer, parts, scoring)
+    for number, cells in run.layers():
+        data = _layer_data(run, number)
+        samples = _samples(data.layer, run.parts, run.config)
         numbers = {
             part: jax.device_put(
-                (pool_part(layer, part), getattr(parts, part).labels), scoring.shardings[1]
+                (pool_part(data.layer, part), getattr(run.parts, part).labels), everywhere
             )
             for part in REPORTED
         }
@@ -162,49 +116,68 @@ def linear_measurements(
             right = {part: score_probe(subsets, *numbers[part]) for part in REPORTED}
             return {"accuracy": right, **_by_attacker(attacked)}
 
-        yield from _measurements(mine, layer, sums, score, scoring, width, progress)
+        yield from _measurements(run, cells, data, score)
+
+
+def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedule]]:
+    """Returns what a layer's two amortised networks learn, and how long, by name."""
+    residual = capacities_of_size(config.attacker_width, config.attacker_blocks)[RESIDUAL]
+    tasks = layer_tasks(cloud_of(config, parts), residual.network(parts.image_size))
+    rate = config.attacker.learning_rate or CAPACITIES[RESIDUAL].learning_rate
+    attacker = Schedule(config.attacker.steps, config.attacker.batch_size, rate)
+    return {CLOUD: (tasks[0], config.cloud), ATTACKER: (tasks[1], attacker)}
+
+
+def amortised_checkpoint(config: Config, layer: LayerFeatures) -> Checkpoint:
+    """Returns where a layer's networks are kept while they train."""
+    folder = checkpoint_folder(config) / f"layer_{layer.num_layers:02d}"
+    return Checkpoint(folder, 60 * config.checkpoint_minutes)
+
+
+def _layer_data(run: GridRun, number: int) -> LayerData:
+    layer = run.features()[number]
+    return LayerData(layer, layer_sums(layer, run.parts, run.width), run.parts)
 
 
 def _samples(
-    layer: LayerFeatures, parts: Parts, scoring: Scoring
+    layer: LayerFeatures, parts: Parts, config: Config
 ) -> dict[str, dict[str, tuple[jax.Array, jax.Array]]]:
     """Part -> "labelled" and "attacked" -> representations, and labels or images, on devices."""
-    samples = {}
+    samples, everywhere = {}, data_parallel()[1]
     for name in REPORTED:
         part = getattr(parts, name)
-        rows = spread_over_classes(part.labels, scoring.images)
-        attacked = rows[: max(scoring.examples, scoring.images // 2)]
+        rows = spread_over_classes(part.labels, config.scoring_images)
+        # Attackers, whose numbers vary less from image to image, are scored on the first half.
+        attacked = rows[: max(config.examples, config.scoring_images // 2)]
         samples[name] = jax.device_put(
             {
                 "labelled": (np.float32(layer.parts[name][rows]), part.labels[rows]),
                 "attacked": (np.float32(layer.parts[name][attacked]), part.images[attacked]),
             },
-            scoring.shardings[1],
+            everywhere,
         )
     return samples
 
 
 def _measurements(
-    cells: Sequence[Cell],
-    layer: LayerFeatures,
-    sums: LayerSums,
-    score: _Score,
-    scoring: Scoring,
-    width: int,
-    progress: Progress,
+    run: GridRun, cells: list[Cell], data: LayerData, score: _Score
 ) -> Iterator[Measurement]:
     """Scores the cells of a layer, group by group; a group is filled up with its last cell."""
-    for start in range(0, len(cells), scoring.at_once):
+    split, _ = data_parallel()
+    size, layer = _AT_ONCE * len(split.device_set), data.layer
+    for start in range(0, len(cells), size):
         begun = time.perf_counter()
-        group = cells[start : start + scoring.at_once]
-        subsets = [prepare(sums, layer.positions(cell.topology.channels), width) for cell in group]
-        filled = stacked([*subsets, *subsets[-1:] * (scoring.at_once - len(group))])
-        fields = jax.device_get(score(jax.device_put(filled, scoring.shardings[0])))
+        group = cells[start : start + size]
+        subsets = [
+            prepare(data.sums, layer.positions(cell.topology.channels), run.width) for cell in group
+        ]
+        filled = stacked([*subsets, *subsets[-1:] * (size - len(group))])
+        fields = jax.device_get(score(jax.device_put(filled, split)))
         seconds = (time.perf_counter() - begun) / len(group)
         for index, cell in enumerate(group):
-            mine = jax.tree.map(operator.itemgetter(index), fields)
-            progress(1)
-            yield Measurement(cell=cell, seconds=seconds, **mine)
+            own = jax.tree.map(operator.itemgetter(index), fields)
+            run.progress(1)
+            yield Measurement(cell=cell, seconds=seconds, reports=_REPORTS, **own)
 
 
 def _probe_correct(subset: Subset, numbers: jax.Array, labels: jax.Array) -> jax.Array:
@@ -217,7 +190,7 @@ def _label_scorer(task: Task) -> Callable[..., jax.Array]:
     """(params, stacked subsets, representations, labels) -> float32 [cells, N] of 0 and 1."""
 
     def of_one(params: Any, subset: Subset, x: jax.Array, labels: jax.Array) -> jax.Array:
-        return training.evaluate(task, params, subset, x, labels)["accuracy"]
+        return task.measure(outputs_of(task, params, subset, x), labels)["accuracy"]
 
     return jax.vmap(of_one, in_axes=(None, 0, None, None))
 
@@ -231,11 +204,11 @@ def _image_scorer(task: Task | None, examples: int) -> Callable[..., dict[str, A
     def of_one(params: Any, subset: Subset, x: jax.Array, images: jax.Array) -> dict[str, Any]:
         estimates = {LINEAR: jnp.clip(linear_estimates(subset, x), 0, 1)}
         if task is not None:
-            estimates[AMORTISED] = training.predict(task, params, subset, x)
+            estimates[AMORTISED] = outputs_of(task, params, subset, x)
         truth = images.astype(jnp.float32) / 255
         return {
             name: (
-                training.image_quality(estimate, truth),
+                image_quality(estimate, truth),
                 jnp.round(255 * estimate[:examples]).astype(jnp.uint8),
             )
             for name, estimate in estimates.items()

@@ -2,9 +2,10 @@
 
 Members of a training go over all local devices with `jax.pmap`, one or more per device. On CPU a
 device (one per core) holds one member and takes one step per dispatch: XLA's CPU backend runs
-convolutions far slower under `vmap` over their weights and inside `scan`. Accelerators are the other
-way round. A single member spreads the examples of each mini-batch instead. `Execution` says which;
-the numbers are the same up to rounding. `training.mapping` maps with it what `training.steps` does.
+convolutions far slower under `vmap` over their weights and inside `scan`. Accelerators are the
+other way round. A single member spreads the examples of each mini-batch instead. `Execution` says
+which; the numbers are the same up to rounding. `training.mapping` maps with it what `training.steps`
+does.
 
     execution = execution_for(members=4, batch_size=16)
     steps = map_members(function_of_one_member, execution)
@@ -80,7 +81,7 @@ class Execution:
         return math.prod(self.places)
 
     def reduced(self) -> "Execution | None":
-        """Returns what needs less memory: fewer steps at once, then fewer members; None: nothing."""
+        """Returns what needs less memory: fewer steps at once, then fewer members; else None."""
         if self.steps_per_dispatch > 1:
             return dataclasses.replace(self, steps_per_dispatch=-(-self.steps_per_dispatch // 2))
         if self.cells_per_device > 1:
@@ -146,7 +147,7 @@ class Execution:
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
-def execution_for(members: int, batch_size: int, spread: Spread = Spread()) -> Execution:  # noqa: B008
+def execution_for(members: int, batch_size: int, spread: Spread = Spread()) -> Execution:
     """Returns the execution that suits the backend.
 
     Args:

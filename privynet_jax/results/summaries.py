@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.results.cell_results import CLOSED_FORM, CONVERGED_PERCENT, CellResult
+from privynet_jax.results.cell_results import CLOSED_FORM, CellResult
+from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +105,12 @@ def convergence_note(results: Sequence[CellResult]) -> str:
     known = [attack for attack in trained if attack.converged is not None]
     if not known:
         return "Whether the strongest attackers had converged was not recorded."
-    falling = [attack.falling_percent for attack in known if not attack.converged]
+    falling = [attack.falling_percent_per_doubling for attack in known if not attack.converged]
     if not falling:
         return f"The strongest attackers of all {len(results)} cells had converged."
     return (
         f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
-        f"error still fell by {min(falling):.0f} to {max(falling):.0f} % in the last fifth of its "
+        f"error still fell by {min(falling):.0f} to {max(falling):.0f} % per doubling of its "
         f"training, where {CONVERGED_PERCENT:g} % counts as converged): privacy loss there is a "
         "lower estimate, and more steps find more."
     )

@@ -36,7 +36,7 @@ class Schedule:
     Attributes:
         steps: mini-batches in all.
         batch_size: examples per mini-batch.
-        learning_rate: the peak.
+        learning_rate: the peak; None where each network has its own.
 
     Raises:
         UserError: the learning rate is not a positive number.
@@ -44,10 +44,10 @@ class Schedule:
 
     steps: int
     batch_size: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float | None = 2e-3
 
     def __post_init__(self) -> None:
-        if not (0 < self.learning_rate < math.inf):
+        if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
             raise UserError(
                 f"learning rate {self.learning_rate}; allowed are positive numbers; "
                 "0.003 suits most networks here"

@@ -8,9 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-
-from privynet_jax.attacks import fitting
-from privynet_jax.attacks.base import Pairs
 from privynet_jax.attacks.fitting import (
     Run,
     _cycle,
@@ -19,8 +16,11 @@ from privynet_jax.attacks.fitting import (
     predicted,
     steps_of,
 )
-from privynet_jax.attacks.inverse import _task
 from privynet_jax.attacks.rated import init_state
+
+from privynet_jax.attacks import fitting
+from privynet_jax.attacks.base import Pairs
+from privynet_jax.attacks.inverse import _task
 from privynet_jax.attacks.tuning import Budget, Candidate, Tuned, hold_out, tune
 from privynet_jax.errors import UserError
 from privynet_jax.training.attackers import CAPACITIES

@@ -6,14 +6,14 @@ import functools
 import jax
 import numpy as np
 import pytest
+from privynet_jax.training.group import Group, Member
+from privynet_jax.training.inputs import LayerInputs
 from support.handmade_layers import handmade_features
 from support.noise import noise_parts
 
 from privynet_jax.platform.devices import Execution
 from privynet_jax.training import group, tasks
 from privynet_jax.training.checkpoints import GroupCheckpoint
-from privynet_jax.training.group import Group, Member
-from privynet_jax.training.inputs import LayerInputs
 from privynet_jax.training.linear_attack import LinearAttack
 from privynet_jax.training.mapping import DoesNotFitError, MappedTask
 from privynet_jax.training.networks import attacker

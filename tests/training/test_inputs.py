@@ -6,12 +6,12 @@ import threading
 import jax
 import numpy as np
 import pytest
+from privynet_jax.training.inputs import LayerInputs, one_ahead
 from support.handmade_layers import handmade_features
 
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.platform.devices import Execution
 from privynet_jax.training.batches import fetch
-from privynet_jax.training.inputs import LayerInputs, one_ahead
 
 COUNTS = {"target": 9, "auxiliary": 8, "validation": 3, "test": 5}
 WIDTH, POSITIONS = 3, [np.array([1, 4]), np.array([0]), np.array([2, 3, 1])]

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from privynet_jax.training.network_folder import load_networks, save_networks
 
 from privynet_jax.errors import UserError
-from privynet_jax.training.network_folder import load_networks, save_networks
 
 
 def some_networks(seed):
