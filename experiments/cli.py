@@ -114,7 +114,14 @@ PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
 SEED, SKIP_UNREADABLE = map(_defined, ("seed", "skip_unreadable"))
-MAX_IMAGES, TRAINED_ATTACKERS = map(_defined, ("max_images", "trained_attackers"))
+MAX_IMAGES, ATTACKERS = map(_defined, ("max_images", "attackers"))
+flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files call it
+ATTACKED_IMAGES = flags.DEFINE_integer(
+    "attacked_images", 64, "Test images, spread over classes, of slow attacks; 0: all.", 0
+)
+TRAINING = flags.DEFINE_float(
+    "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0
+)
 CHECKPOINT_MINUTES = _defined("checkpoint_minutes")
 WEIGHTS_HELP = _SETTINGS["weights"].about["told"]
 WEIGHTS = _defined(

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privynet_jax.attacks.registry import check_attackers
+from privynet_jax.attacks.registry import Training, attackers, check_attackers
 from privynet_jax.backbone.topology import CONV_LAYERS, METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
@@ -109,8 +109,8 @@ class Config:
     cloud: Schedule = _setting(Schedule(steps=1000), "the cloud NN")
     attackers: tuple[str, ...] = _setting(
         (),
-        "Who attacks every cell besides the closed form; the strongest counts. Default: strong, or "
-        "the mode's own.",
+        f"Of {', '.join(attackers(Training()))}; the strongest counts, the linear one always "
+        "attacks. Default: strong, or what the command or the mode says.",
     )
     attacker: Schedule = _setting(
         Schedule(steps=2000, batch_size=16, learning_rate=None),
