@@ -22,7 +22,7 @@ from privynet_jax.results.summaries import convergence_note, summary_table
 
 for _name in (
     *cli.define_settings(),
-    *("coordinator_address", "num_processes", "process_id"),
+    *("coordinator_address", "num_processes", "process_id", "trained_attackers"),
 ):
     flags.declare_key_flag(_name)
 _PICTURED = flags.DEFINE_list(

@@ -56,7 +56,8 @@ def _settings() -> dict[str, _Setting]:
             continue
         for part, (words, least) in _SCHEDULE.items():
             about = {"default": default[part], "told": words.format(told), "least": least}
-            found[f"{name}_{part}"] = _Setting(name, part, parts[part], about)
+            kind = float if parts[part] == float | None else parts[part]
+            found[f"{name}_{part}"] = _Setting(name, part, kind, about)
     return found
 
 

@@ -4,8 +4,8 @@ Members of a training go over all local devices with `jax.pmap`, one or more per
 device (one per core) holds one member and takes one step per dispatch: XLA's CPU backend runs
 convolutions far slower under `vmap` over their weights and inside `scan`. Accelerators are the
 other way round. A single member spreads the examples of each mini-batch instead. `Execution` says
-which; the numbers are the same up to rounding. `training.mapping` maps with it what `training.steps`
-does.
+which; the numbers are the same up to rounding. `training.mapping` maps with it what
+`training.steps` does.
 
     execution = execution_for(members=4, batch_size=16)
     steps = map_members(function_of_one_member, execution)

@@ -466,17 +466,20 @@ class _Progress:
             for m in self._history
         ]
         best = [] if self._best is None else jax.tree.leaves(self._best)
-        return {
+        arrays = {
             "losses": self._all_losses,
             "history": np.array(history, np.float64).reshape(len(history), 3 + len(names)),
             "stopped": np.asarray(self.stopped),
             **{f"best/{i:05d}": x for i, x in enumerate(best)},
             **{f"state/{i:05d}": x for i, x in enumerate(jax.tree.leaves(state))},
         }
+        # Orbax takes no empty arrays.
+        return {name: array for name, array in arrays.items() if array.size}
 
     def restore(self, arrays: Arrays) -> State:
         """Goes back to where `arrays` was called; returns the state."""
-        self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
+        self._losses = [arrays["losses"]] if "losses" in arrays else []
+        self.stopped = bool(arrays["stopped"])
         shapes = jax.eval_shape(self._initial_state)
         leaves = {
             kind: [arrays[name] for name in sorted(arrays) if name.startswith(f"{kind}/")]
@@ -484,10 +487,11 @@ class _Progress:
         }
         if leaves["best"]:
             self._best = jax.tree.structure(shapes.params).unflatten(leaves["best"])
-        names = self._measures() if len(arrays["history"]) else []
+        history = arrays["history"].tolist() if "history" in arrays else []
+        names = self._measures() if history else []
         self._history = [
             Validation(int(step), dict(zip(names, means, strict=True)), bool(ends), loss)
-            for step, ends, loss, *means in arrays["history"].tolist()
+            for step, ends, loss, *means in history
         ]
         return jax.tree.structure(shapes).unflatten(leaves["state"])
 
