@@ -2,9 +2,10 @@
 
     python -m experiments.benchmark --json=benchmark.json
 
-Extraction by number of layers and for all in one pass; training steps of cloud NN and attacker; the
-cost of further cells; and, on CPU, how training scales over forced numbers of devices. Every share
-is of the float32 matrix-product rate measured right before and after, in the same process.
+Extraction by number of layers and for all in one pass; training of cloud NN and attacker through the
+trainer; candidates of a tuning beside cells; and, on CPU, how training scales over forced numbers of
+devices. Every share is of the float32 matrix-product rate measured right before and after, in the
+same process.
 """
 
 import dataclasses
@@ -28,17 +29,17 @@ from experiments.benchmarking.inputs import Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
-from privynet_jax.platform.devices import Execution, default_execution
+from privynet_jax.platform.devices import Execution, environment, execution_for
 from privynet_jax.platform.files import checked_file, write_atomically
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _PARTS = flags.DEFINE_list(
-    "parts", ["extraction", "training", "cells", "scaling"], "What is measured."
+    "parts", ["extraction", "training", "tuning", "scaling"], "What is measured."
 )
 _LAYERS = flags.DEFINE_list("layers", list(map(str, Setup.layers)), "Numbers of layers, 1..13.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Setup.image_size, "Side of images in pixels.")
 _DEPTH = flags.DEFINE_integer("depth", Setup.depth, "Released channels.", 1, 64)
-_WIDTH = flags.DEFINE_integer("width", Setup.width, "Channels of both networks.", 1)
+_WIDTH = flags.DEFINE_integer("width", Setup.width, "Channels of the cloud NN.", 1)
 _CLOUD_BATCH = flags.DEFINE_integer("cloud_batch", Setup.cloud_batch, "Examples per step.", 1)
 _ATTACKER_BATCH = flags.DEFINE_integer(
     "attacker_batch", Setup.attacker_batch, "Examples per step.", 1
@@ -57,12 +58,12 @@ _TABLES = {
         benchmark_parts.extraction,
     ),
     "training": (
-        ("layer", "network", "gflops", "gflops_best", "share", "pipeline_share", "step_seconds"),
-        benchmark_parts.training_steps,
+        ("layer", "network", "cells", "gflops", "gflops_best", "share", "step_seconds"),
+        benchmark_parts.training,
     ),
-    "cells": (
-        ("layer", "steps", "cells_per_group", "first_group_seconds", "further_cell_seconds"),
-        benchmark_parts.further_cells,
+    "tuning": (
+        ("layer", "networks", "cells_seconds", "candidates_seconds", "candidates_per_cells"),
+        benchmark_parts.tuning,
     ),
 }
 _SCALING_COLUMNS = ("devices", "network", "cells", "gflops", "share", "product_gflops")
@@ -87,8 +88,8 @@ def main() -> None:
     # Checked only now, because channels are drawn for it, and JAX then starts.
     setup, parts = _setup_from_flags(), _checked_parts(_PARTS.value)
     target = _checked_target(_JSON.value)
-    devices = default_execution(_MANY).devices
-    execution = default_execution(_CELLS_PER_DEVICE * len(devices))
+    devices = execution_for(_MANY, _MANY).devices
+    execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
     report = _run(setup, parts, execution)
     if target:
         write_atomically(target, json.dumps(report, indent=1) + "\n")
@@ -100,7 +101,7 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
     size = (1024 if _QUICK.value else 2048) if on_cpu else 8192
     clock = Clock(execution, size, _repeats(), 0.05 if _QUICK.value else 0.4)
     report: dict[str, Any] = {
-        "environment": execution.environment,
+        "environment": environment(),
         "cores": os.cpu_count(),
         "devices": len(execution.devices),
         "cells_per_device": execution.cells_per_device,
@@ -199,7 +200,7 @@ def _shown(name: str, value: Any) -> str:
 def _rows(parts: Sequence[str], setup: Setup) -> int:
     layers = len(setup.layers)
     extraction = layers + 1 + (layers > 1)
-    counts = {"extraction": extraction, "training": 2 * layers, "cells": layers}
+    counts = {"extraction": extraction, "training": 2 * layers, "tuning": layers}
     return sum(counts.get(part, len(_scaling_devices())) for part in parts)
 
 
@@ -224,7 +225,7 @@ def _setup_from_flags() -> Setup:
         cloud_batch=_CLOUD_BATCH.value,
         attacker_batch=_ATTACKER_BATCH.value,
     )
-    return dataclasses.replace(setup, images=100, dispatches=2, groups=2) if _QUICK.value else setup
+    return dataclasses.replace(setup, images=100, steps=4) if _QUICK.value else setup
 
 
 def _checked_parts(parts: Sequence[str]) -> Sequence[str]:

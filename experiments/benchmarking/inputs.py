@@ -6,20 +6,20 @@ and networks are those of a characterisation.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.characterisation.config import Config
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
-from privynet_jax.platform.devices import Execution
-from privynet_jax.results.cells import Cell
-from privynet_jax.training import tasks as training_tasks
+from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.results.cells import Cell, training_key
+from privynet_jax.training.attackers import CAPACITIES, STRONG
 from privynet_jax.training.linear_attack import LinearAttack
-from privynet_jax.training.networks import attacker, cloud_nn
-from privynet_jax.training.tasks import Task
+from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.tasks import Task, cloud_task
+from privynet_jax.training.trainer import Member
 
 CLASSES = 30
 
@@ -32,45 +32,68 @@ class Setup:
         layers: numbers of local convolution layers.
         image_size: side of images in pixels.
         depth: channels to which representations are padded.
-        width: channels of the networks.
-        blocks: residual blocks of the attacker.
+        width: channels of the cloud NN.
         cloud_batch: the cloud NN's examples per step.
         attacker_batch: the attacker's.
         images: in each part of the random data.
-        dispatches: per timed training.
-        groups: of cells, for the cost of further ones.
+        steps: of a timed training.
     """
 
     layers: tuple[int, ...] = (2, 4, 7, 10)
     image_size: int = 32
     depth: int = 32
     width: int = 64
-    blocks: int = 2
     cloud_batch: int = 32
     attacker_batch: int = 16
     images: int = 1000
-    dispatches: int = 20
-    groups: int = 3
+    steps: int = 20
 
 
-def networks(setup: Setup) -> dict[str, Any]:
-    """Returns the two networks that every cell trains, by name."""
+class Learnt(NamedTuple):
+    """What one of a cell's networks learns, and from what.
+
+    Attributes:
+        task: of the trainer.
+        batch_size: examples of a step.
+        targets: of the random images.
+        constants: the task's.
+    """
+
+    task: Task
+    batch_size: int
+    targets: np.ndarray
+    constants: Any
+
+
+def learnt(setup: Setup, num_layers: int, parts: Parts) -> dict[str, Learnt]:
+    """Returns what the two networks of a cell learn, by name."""
+    network = cloud_nn(CLASSES, setup.image_size, setup.width)
+    strong = CAPACITIES[STRONG].task(setup.image_size)
+    attack = no_attack(num_layers, setup)
     return {
-        "cloud NN": cloud_nn(CLASSES, setup.image_size, setup.width),
-        "attacker": attacker(setup.image_size, setup.width, setup.blocks),
+        "cloud NN": Learnt(cloud_task(network), setup.cloud_batch, parts.target.labels, ()),
+        STRONG: Learnt(strong, setup.attacker_batch, parts.auxiliary.images, attack),
     }
 
 
-def tasks(setup: Setup, execution: Execution) -> dict[str, Task]:
-    """Returns what the two networks learn, by name, for so many dispatches."""
-    trained = networks(setup)
-    steps = setup.dispatches * execution.steps_per_dispatch
-    cloud = dataclasses.replace(Config.cloud, steps=steps, batch_size=setup.cloud_batch)
-    attack = dataclasses.replace(Config.attacker, steps=steps, batch_size=setup.attacker_batch)
-    return {
-        "cloud NN": training_tasks.cloud_task(trained["cloud NN"], cloud),
-        "attacker": training_tasks.attacker_task(trained["attacker"], attack),
-    }
+def members(
+    chosen: Sequence[Cell], layer: LayerFeatures, what: Learnt, factors: Sequence[float] = (1.0,)
+) -> list[Member]:
+    """Returns a member per cell and factor of the learning rate."""
+    stored = layer.parts["target"]
+    width = chosen[0].topology.depth
+    return [
+        Member(
+            key=training_key(cell, 0),
+            inputs=ChosenChannels(stored, layer.positions(cell.topology.channels), width),
+            targets=what.targets,
+            rows=np.arange(len(what.targets)),
+            learning_rate=1e-3 * factor,
+            constants=what.constants,
+        )
+        for cell in chosen
+        for factor in factors
+    ]
 
 
 def no_attack(num_layers: int, setup: Setup) -> LinearAttack:

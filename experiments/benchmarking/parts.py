@@ -6,33 +6,30 @@ devices are those of a characterisation.
 """
 
 import functools
-import itertools
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from privynet_jax.training.group import Group, Member
-from privynet_jax.training.inputs import LayerInputs
 
-from experiments.benchmarking import inputs as inputs
+from experiments.benchmarking import inputs
 from experiments.benchmarking.inputs import Setup
-from experiments.benchmarking.timing import Clock, counted_by_xla, step_flops
+from experiments.benchmarking.timing import Clock, Work, counted_by_xla
 from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.extraction import images_per_batch
-from privynet_jax.backbone.features.layer_features import LayerFeatures, extractor
+from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.backbone.vgg import VGG16Trunk
-from privynet_jax.characterisation import dedicated
-from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import Execution, data_parallel
-from privynet_jax.results import cells
-from privynet_jax.training import tasks as training
-from privynet_jax.training.mapping import MappedTask
-from privynet_jax.training.tasks import Task
+from privynet_jax.results.cells import grid_cells
+from privynet_jax.training.attackers import STRONG
+from privynet_jax.training.steps import init_state, step
+from privynet_jax.training.trainer import Course, Member, train
 
+# Networks of a tuning, and cells beside them.
+CANDIDATES = 6
 # Channels that a cache keeps of a layer: about the union of a few cells' 32.
 KEPT = 64
 Row = dict[str, Any]
@@ -79,137 +76,74 @@ def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row
         }
 
 
-def training_steps(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
-    """Times training steps of all cells of a group, with and without gathering their batches."""
+def training(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times trainings of as many cells as the devices hold, through the trainer."""
     parts = inputs.random_parts(setup)
     for m in setup.layers:
-        chosen = cells.grid_cells((m,), (setup.depth,), execution.group_size, seed=0)
+        chosen = grid_cells((m,), (setup.depth,), execution.group_size, seed=0)
         layer = inputs.random_layer(m, chosen, setup)
-        for name, task in inputs.tasks(setup, execution).items():
-            yield _training_row(name, task, chosen, layer, parts, setup, clock, execution)
+        for name, what in inputs.learnt(setup, m, parts).items():
+            members, course = inputs.members(chosen, layer, what), _course(setup, what)
+            flops = _step_flops(what, members[0])
+            of_all = flops * setup.steps * len(members)
+            work = _repeated(functools.partial(train, what.task, members, course))
+            measured = clock.measure({"training": (of_all, work)})["training"]
+            yield {
+                "layer": m,
+                "network": name,
+                "batch_size": what.batch_size,
+                "cells": len(members),
+                "flops_per_cell_step": flops,
+                "step_seconds": measured["seconds"] / setup.steps,
+                **{key: measured[key] for key in ("gflops", "gflops_best", "share")},
+            }
 
 
-def further_cells(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
-    """Times the grid itself: what a layer's first group costs, and what each further one does."""
+def tuning(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times as many candidates of one topology as cells of a grid, for as many steps each."""
     parts = inputs.random_parts(setup)
-    tasks = inputs.tasks(setup, execution)
-    settings = dedicated.Settings(
-        *inputs.networks(setup).values(),
-        *(task.schedule for task in tasks.values()),
-        attackers=(training.RESIDUAL,),  # whose steps are timed
-    )
     for m in setup.layers:
-        chosen = cells.grid_cells((m,), (setup.depth,), setup.groups * execution.group_size, seed=0)
+        chosen = grid_cells((m,), (setup.depth,), CANDIDATES, seed=0)
         layer = inputs.random_layer(m, chosen, setup)
-        done = [time.perf_counter()]
-        for _ in dedicated.characterise(
-            chosen,
-            chosen,
-            chosen,
-            {m: layer},
-            parts,
-            settings,
-            execution,
-            seed=0,
-            examples=range(10),
-        ):
-            done.append(time.perf_counter())
-        # The cells of a group are finished at the same time: the first one's tells.
-        ends = [done[0], *done[1 :: execution.group_size]]
-        groups = [end - start for start, end in itertools.pairwise(ends)]
+        what = inputs.learnt(setup, m, parts)[STRONG]
+        course, factors = _course(setup, what), np.geomspace(0.25, 4, CANDIDATES)
+        cells = inputs.members(chosen, layer, what)
+        candidates = inputs.members(chosen[:1], layer, what, tuple(factors))
+        works = {
+            "cells": _repeated(functools.partial(train, what.task, cells, course)),
+            "candidates": _repeated(
+                functools.partial(train, what.task, candidates, course, alone=True)
+            ),
+        }
+        measured = clock.measure({name: (1.0, work) for name, work in works.items()})
+        seconds = {name: numbers["seconds"] for name, numbers in measured.items()}
         yield {
             "layer": m,
-            "steps": settings.cloud_schedule.steps,
-            "cells_per_group": execution.group_size,
-            "first_group_seconds": groups[0],
-            "further_cell_seconds": float(np.median(groups[1:])) / execution.group_size,
+            "networks": CANDIDATES,
+            "cells_seconds": seconds["cells"],
+            "candidates_seconds": seconds["candidates"],
+            "candidates_per_cells": seconds["candidates"] / seconds["cells"],
         }
 
 
-def _training_row(
-    name: str,
-    task: Task,
-    chosen: Sequence[cells.Cell],
-    layer: LayerFeatures,
-    parts: Parts,
-    setup: Setup,
-    clock: Clock,
-    execution: Execution,
-) -> Row:
-    attack = inputs.no_attack(layer.num_layers, setup)
-    members = [
-        Member(layer.positions(c.topology.channels), cells.training_key(c, 0), attack)
-        for c in chosen
-    ]
-    mapped, pipeline = (
-        MappedTask(task, execution),
-        LayerInputs(layer, parts, setup.depth, execution),
-    )
-    group = Group(members, pipeline)
-    x = np.zeros((task.schedule.batch_size, *pipeline.representation_shape), np.float16)
-    y = getattr(getattr(parts, task.part), task.targets)[: len(x)]
-    flops = _step_flops(name, x.shape, setup)
-    of_group = flops * execution.group_size
-    measured = clock.measure(
-        {
-            "step": (
-                of_group * execution.steps_per_dispatch,
-                _dispatches(mapped, members, pipeline),
-            ),
-            "pipeline": (
-                of_group * task.schedule.steps,
-                lambda n: jax.block_until_ready([group.train(mapped) for _ in range(n)]),
-            ),
-        }
-    )
-    state = jax.eval_shape(functools.partial(training.init_state, task), jax.random.key(0), x)
-    step = measured["step"]
-    return {
-        "layer": layer.num_layers,
-        "network": name,
-        "batch_size": len(x),
-        "cells": execution.group_size,
-        "flops_per_cell_step": flops,
-        "xla_flops_per_cell_step": counted_by_xla(
-            functools.partial(training.train_step, task), state, attack, x, y
-        ),
-        "step_seconds": step["seconds"] / execution.steps_per_dispatch,
-        **{key: step[key] for key in ("gflops", "gflops_best", "share")},
-        **{f"pipeline_{key}": measured["pipeline"][key] for key in ("gflops", "share")},
-    }
+def _course(setup: Setup, what: inputs.Learnt) -> Course:
+    return Course(setup.steps, what.batch_size)
 
 
-def _dispatches(mapped: MappedTask, members: Sequence[Member], pipeline: LayerInputs) -> Any:
-    """Work of steps on one batch that is already gathered; its transfer from the host counts."""
-    task, execution = mapped.task, mapped.execution
-    positions = [member.positions for member in members]
-    constants = pipeline.constants(positions, [member.extras for member in members])
-    resident = pipeline.resident(task.part, task.targets)
-    rows = np.arange(execution.steps_per_dispatch * task.schedule.batch_size)
-    rows = rows.reshape(execution.steps_per_dispatch, -1) % len(getattr(pipeline.parts, task.part))
-
-    def batch(mine: np.ndarray) -> Any:
-        return pipeline.batch(task.part, task.targets, positions, [mine] * len(members))
-
-    keys = execution.stack([np.asarray(jax.random.key_data(member.key)) for member in members])
-    state = mapped.init(keys, constants, resident, batch(rows[0]))
-    batches, live = batch(rows), execution.stack([np.ones(len(rows), bool)] * len(members))
-
+def _repeated(function: Callable[[], Any]) -> Work:
     def work(count: int) -> None:
-        nonlocal state
         for _ in range(count):
-            # A step's state is donated to the next one, so the last must not be lost.
-            state, loss = mapped.steps(state, constants, resident, batches, live)
-        loss.block_until_ready()
+            function()
 
     return work
 
 
-def _step_flops(name: str, shape: tuple[int, ...], setup: Setup) -> int:
-    flops = step_flops(inputs.networks(setup)[name], shape)
-    if name == "attacker":  # which corrects the linear one: 3 x 3 taps per estimated value
-        flops += 2 * 9 * shape[-1] * shape[0] * setup.image_size**2 * 3
-    return flops
+def _step_flops(what: inputs.Learnt, member: Member) -> float:
+    x = np.zeros((what.batch_size, *member.inputs.shape[1:]), np.float32)
+    state = jax.eval_shape(functools.partial(init_state, what.task), jax.random.key(0), x)
+    step_of_task = functools.partial(step, what.task)
+    y = what.targets[: what.batch_size]
+    return counted_by_xla(step_of_task, state, what.constants, x, y, np.float32(1e-3))
 
 
 def _vgg_flops(num_layers: int, setup: Setup) -> int:
