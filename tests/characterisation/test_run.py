@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import functools
 import json
 import re
 import shutil
@@ -17,7 +16,6 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio
 
 from privynet_jax import Config, characterise
-from privynet_jax.characterisation import dedicated as grid
 from privynet_jax.characterisation import run as characterisation
 from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
@@ -86,14 +84,6 @@ class Finished:
     seconds: float
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Keeps compiled tasks for the next run: compiling takes most of these tests' time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "_map_tasks", functools.cache(grid._map_tasks))
-        yield
-
-
 @pytest.fixture(scope="module")
 def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
     """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
@@ -110,9 +100,8 @@ def no_training(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("everything was there already")
 
-    monkeypatch.setattr(grid, "characterise", refuse)
-    monkeypatch.setattr(grid, "accuracy_without_split", refuse)
-    monkeypatch.setattr(characterisation, "load_features", refuse)
+    for name in ("_run_missing", "reference_rows", "load_features"):
+        monkeypatch.setattr(characterisation, name, refuse)
 
 
 def table(workdir, name):
@@ -240,14 +229,14 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
     before, asked = all_tables(workdir), []
     [lost] = [cell for cell in finished.config.cells() if cell.name == "m08_d004_r00"]
     (workdir / "cells" / f"{lost.name}.json").unlink()
-    really = grid.characterise
+    really = characterisation._run_missing
 
-    def recorded(cells, mine, missing, *arguments, **options):
-        asked.extend(missing)
-        return really(cells, mine, missing, *arguments, **options)
+    def recorded(run, *arguments):
+        asked.extend(run.missing)
+        really(run, *arguments)
 
-    monkeypatch.setattr(grid, "characterise", recorded)
-    monkeypatch.setattr(grid, "accuracy_without_split", None)  # would fail when called
+    monkeypatch.setattr(characterisation, "_run_missing", recorded)
+    monkeypatch.setattr(characterisation, "reference_rows", None)  # would fail when called
     characterise(dataclasses.replace(finished.config, workdir=workdir))
     assert asked == [lost]
     assert all_tables(workdir) == before

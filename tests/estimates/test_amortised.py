@@ -1,7 +1,5 @@
 """Networks for any subset: their closed-form inputs, their training, and what a key decides."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -10,18 +8,17 @@ from support.handmade_layers import handmade_features
 
 from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.parts import Part, Parts
-from privynet_jax.platform.devices import data_parallel
-from privynet_jax.training import linear_attack, tasks
+from privynet_jax.training import linear_attack, steps
 from privynet_jax.training.networks import attacker, cloud_nn
+from privynet_jax.training.prediction import measured
 from privynet_jax.training.tasks import Schedule
 
 CHANNELS, CLASSES, SIZE = 6, 3, 16
 TASKS = amortised.layer_tasks(
     cloud_nn(CLASSES, SIZE, width=8),
     attacker(SIZE, width=8, num_blocks=1),
-    Schedule(steps=6, batch_size=8),
-    Schedule(steps=5, batch_size=4),
 )
+SCHEDULE = Schedule(steps=5, batch_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +59,11 @@ def pool(sums):
         return amortised.draw_pool(jax.random.key(3), sums, 1, 5, CHANNELS)
 
 
-def trained(task, pool, layer, parts, *, devices=2, seed=0):
-    shardings = data_parallel(devices)
-    return amortised.train(task, jax.random.key(seed), pool, layer, parts, shardings)
+def trained(task, pool, layer, parts, *, seed=0, schedule=SCHEDULE):
+    part, targets = ("target", "labels") if task is TASKS[0] else ("auxiliary", "images")
+    answers = getattr(getattr(parts, part), targets)
+    key = jax.random.key(seed)
+    return amortised.train_on_pool(task, key, pool, layer.parts[part], answers, schedule).params
 
 
 @pytest.mark.parametrize("positions", [(1,), (4, 0, 5)])
@@ -97,17 +96,17 @@ def test_outputs_depend_on_nothing_but_the_subset(task, sums, layer):
     narrow, wide = (subsets.prepare(sums, positions, width) for width in (2, 5))
     components = narrow.imputation.kernel.shape[-1]
     example = np.zeros((1, *layer.parts["test"].shape[1:3], components), np.float32)
-    params = tasks.init_state(task, jax.random.key(0), example).params
+    params = task.init(jax.random.key(0), example)
     # Weights that start at zero would hide what follows them.
     params = jax.tree.map(lambda p: p + 0.05, params)
     x = np.float32(layer.parts["test"][:5])
     others = [c for c in range(CHANNELS) if c not in positions]
     changed = x.copy()
     changed[..., others] = 9
-    expected = tasks.predict(task, params, narrow, x)
+    expected = steps.outputs_of(task, params, narrow, x)
     assert np.ptp(expected) > 0
     for subset, given in [(wide, x), (narrow, changed), (wide, changed)]:
-        found = tasks.predict(task, params, subset, given)
+        found = steps.outputs_of(task, params, subset, given)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -123,31 +122,22 @@ def test_a_key_decides_everything(task, pool, layer, parts):
     )
 
 
-@pytest.mark.parametrize("task", TASKS, ids=["cloud", "attacker"])
-def test_devices_share_the_work_and_change_nothing(task, pool, layer, parts):
-    alone, together = (trained(task, pool, layer, parts, devices=count) for count in (1, 2))
-    for one, other in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
-        # Sums over the batch in another order, amplified by Adam's first steps.
-        np.testing.assert_allclose(one, other, atol=2e-3)
-
-
 @pytest.mark.slow
 def test_training_learns(pool, sums, layer, parts):
     subset = subsets.prepare(sums, (0, 2, 5), width=5)
-    x = layer.parts["test"]
-    longer = [dataclasses.replace(t, schedule=Schedule(120, 16, 3e-3)) for t in TASKS]
-    cloud = trained(longer[0], pool, layer, parts)
-    right = tasks.evaluate(longer[0], cloud, subset, x, parts.test.labels)["accuracy"]
+    longer = Schedule(120, 16, 3e-3)
+    cloud = trained(TASKS[0], pool, layer, parts, schedule=longer)
+    labels = parts.test.labels
+    right = measured(TASKS[0], cloud, subset, layer.parts["test"], labels)["accuracy"]
     assert right.mean() > 0.6  # a third by chance
-    start = trained(
-        dataclasses.replace(TASKS[1], schedule=Schedule(1, 16, 1e-9)), pool, layer, parts
-    )
-    end = trained(longer[1], pool, layer, parts)
     # On the images it learns from: noise has nothing in common with other noise.
     x, images = layer.parts["auxiliary"], parts.auxiliary.images
     before, after = (
-        tasks.evaluate(TASKS[1], params, subset, x, images)["psnr_db"].mean()
-        for params in (start, end)
+        measured(TASKS[1], params, subset, x, images)["psnr_db"].mean()
+        for params in (
+            trained(TASKS[1], pool, layer, parts, schedule=Schedule(1, 16, 1e-9)),
+            trained(TASKS[1], pool, layer, parts, schedule=longer),
+        )
     )
     assert after > before + 0.05
 
@@ -155,14 +145,6 @@ def test_training_learns(pool, sums, layer, parts):
 def test_layers_have_keys_of_their_own():
     keys = [amortised.layer_key(num_layers, seed) for num_layers in (2, 4) for seed in (0, 1)]
     assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == 4
-
-
-def test_a_batch_that_devices_cannot_share_out_takes_fewer_of_them(pool, layer, parts):
-    odd = dataclasses.replace(TASKS[0], schedule=Schedule(steps=2, batch_size=3))
-    shardings = data_parallel(dividing=odd.schedule.batch_size)
-    assert len(shardings[0].device_set) == 1
-    amortised.train(odd, jax.random.key(0), pool, layer, parts, shardings)
-    assert len(data_parallel(dividing=4)[0].device_set) == 2
 
 
 def test_a_pool_of_large_subsets_is_smaller(sums, monkeypatch):
@@ -174,11 +156,17 @@ def test_a_pool_of_large_subsets_is_smaller(sums, monkeypatch):
 @pytest.mark.parametrize("task", TASKS, ids=["cloud", "attacker"])
 def test_steps_lower_for_every_backend(task, pool, layer, parts):
     platforms, count = ("cpu", "cuda", "tpu"), 4
-    x = np.zeros((count, *layer.parts[task.part].shape[1:]), np.float16)
-    targets = getattr(getattr(parts, task.part), task.targets)[:count]
-    components = pool.imputation.kernel.shape[-1]
-    z = np.zeros((1, *x.shape[1:3], components), np.float32)
-    state = jax.eval_shape(lambda: tasks.init_state(task, jax.random.key(0), z))
-    chosen = np.zeros(count, np.int32)
-    step = export.export(amortised._step_on_pool(task), platforms=platforms)
-    assert step(state, pool, chosen, x, targets).platforms == platforms
+    on_pool, part = amortised._on_pool(task), parts.auxiliary
+    x = layer.parts["auxiliary"][:count]
+    targets = (part.labels if task is TASKS[0] else part.images)[:count]
+    key = jax.random.key(0)
+
+    def step(key_data, pool, x, targets):
+        key = jax.random.wrap_key_data(key_data)
+        inputs, answers = on_pool.draw(key, pool, np.float32(0) + x, targets)
+        state = steps.init_state(on_pool, key, inputs)
+        return steps.step(on_pool, state, pool, inputs, answers, np.float32(1e-3))[1]
+
+    lowered = export.export(jax.jit(step), platforms=platforms)
+    data = np.asarray(jax.random.key_data(key))
+    assert lowered(data, pool, x, targets).platforms == platforms

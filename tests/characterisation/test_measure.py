@@ -1,0 +1,170 @@
+"""Whole measurements: known answers come out, and what diverged is refused by name."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.handmade_layers import handmade_features
+
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.measure import Protocol, measure
+from privynet_jax.characterisation.references import accuracy_without_split
+from privynet_jax.errors import UserError
+from privynet_jax.images import metrics
+from privynet_jax.images.depth_and_space import space_to_depth
+from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.results.cells import Cell
+from privynet_jax.training import linear_attack
+from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.session import session
+from privynet_jax.training.tasks import Schedule
+
+EXAMPLES = np.array([7, 0, 31])
+TRAINING = Training(Budget(4, batch_size=8), capacities=capacities_of_size(8, 0))
+PROTOCOL = Protocol(
+    cloud_nn(30, 32, width=8),
+    Schedule(steps=4, batch_size=8),
+    named_attacks(("linear", "residual"), TRAINING),
+    EXAMPLES,
+)
+# Two topologies of one layer and width; the first releases three of the pixels' twelve values.
+CELLS = [Cell(Topology(4, channels), 0) for channels in ((1, 5, 10), tuple(range(12)))]
+
+
+def folded_features(parts, change=lambda x: x):
+    """A layer of stride 2 that releases the images' pixels themselves."""
+    stored = {
+        name: np.float16(change(np.asarray(space_to_depth(as_float(part.images), 2))))
+        for name, part in parts.items()
+    }
+    return handmade_features(4, range(12), stored)
+
+
+def measured(features, parts, cells=CELLS, protocol=PROTOCOL):
+    scenes = [Scenario(cell.topology, parts, features, width=12) for cell in cells]
+    return measure(cells, scenes, protocol, seed=5)
+
+
+@pytest.fixture(scope="module")
+def pixels(small_parts):
+    """Both cells at once, and what was told of the progress."""
+    shares = []
+    with session(progress=shares.append):
+        return measured(folded_features(small_parts), small_parts), shares
+
+
+def mean_psnr(measurement, attack):
+    return measurement.attacks[attack]["test"]["psnr_db"].mean()
+
+
+def test_there_is_a_number_per_image_and_attacker(pixels, small_parts):
+    measurements, shares = pixels
+    assert sum(shares) == pytest.approx(len(CELLS))
+    for cell, one in zip(CELLS, measurements, strict=True):
+        assert one.cell == cell
+        assert one.seconds > 0
+        assert set(one.attacks) == set(one.examples) == set(one.reports) == {"linear", "residual"}
+        for part in ("validation", "test"):
+            count = len(getattr(small_parts, part))
+            assert one.accuracy[part].shape == (count,)
+            assert set(np.unique(one.accuracy[part])) <= {0, 1}
+            assert one.attacks["residual"][part]["ssim"].shape == (count,)
+        # Four steps of eight pairs each have not seen all 86 of them.
+        assert [one.reports[name]["converged"] for name in ("linear", "residual")] == [True, False]
+        assert one.reports["residual"]["knowledge"] == "pairs"
+
+
+def test_examples_are_what_was_measured(pixels, small_parts):
+    images = as_float(small_parts.test.images[EXAMPLES])
+    for one in pixels[0]:
+        for name, estimates in one.examples.items():
+            expected = one.attacks[name]["test"]["psnr_db"][EXAMPLES]
+            shown = expected < 40
+            # Rounding to 255 grey levels adds an error of 59 dB.
+            found = np.asarray(metrics.psnr_db(as_float(estimates), images))
+            np.testing.assert_allclose(found[shown], expected[shown], atol=0.1)
+
+
+def test_released_pixels_are_rebuilt(pixels):
+    three, everything = pixels[0]
+    # float16 alone costs some 75 dB, and the least ridge little more.
+    assert mean_psnr(everything, "linear") > 50
+    assert everything.attacks["linear"]["test"]["ssim"].min() > 0.99
+    assert mean_psnr(three, "linear") < 30
+
+
+def test_the_linear_attack_is_that_of_the_cells_own_channels(pixels, small_parts):
+    cell, one = CELLS[0], pixels[0][0]
+    positions, layer = list(cell.topology.channels), folded_features(small_parts)
+
+    def released(part):
+        return np.float32(layer.parts[part])[..., positions]
+
+    pairs = released("auxiliary"), as_float(small_parts.auxiliary.images)
+    # A tenth of the attacker's 96 images, evenly spaced, is held out to choose the ridge.
+    held = (np.arange(10) * 96 + 48) // 10
+    sums = [
+        linear_attack.gather_statistics([tuple(array[rows] for array in pairs)])
+        for rows in (np.setdiff1d(np.arange(96), held), held)
+    ]
+    attack = linear_attack.fit(*sums, range(3))
+    estimates = np.clip(linear_attack.reconstruct(attack, released("test")), 0, 1)
+    expected = metrics.psnr_db(estimates, as_float(small_parts.test.images))
+    # Sums of 22,000 float32 products differ by up to 1e-5 of themselves in another order: an error
+    # at -20 dB moves by thousandths of a dB. Another channel changes whole dB.
+    np.testing.assert_allclose(one.attacks["linear"]["test"]["psnr_db"], expected, atol=5e-3)
+
+
+def test_company_changes_nothing(pixels, small_parts):
+    [alone] = measured(folded_features(small_parts), small_parts, CELLS[:1])
+    together = pixels[0][0]
+    for name in ("linear", "residual"):
+        found, expected = (m.attacks[name]["test"]["psnr_db"] for m in (alone, together))
+        # Alone, its examples are spread over the devices: gradients are summed in another order,
+        # and four steps of at most 3e-3 per parameter can differ by a small part of themselves.
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_nothing_is_found_in_a_constant_representation(small_parts):
+    constant = folded_features(small_parts, change=np.zeros_like)
+    [found] = measured(constant, small_parts, CELLS[1:])
+    auxiliary = np.float64(small_parts.auxiliary.images) / 255
+    test = np.float64(small_parts.test.images) / 255
+    errors = np.square(test - auxiliary.mean(axis=0)).mean(axis=(1, 2, 3))
+    mean_image = (-10 * np.log10(errors)).mean()
+    # All blocks of 2 x 2 pixels look the same, so the best guess is their mean, which is a little
+    # worse than the mean image; four steps cannot find more in nothing.
+    assert mean_psnr(found, "linear") == pytest.approx(mean_image, abs=0.5)
+    assert mean_psnr(found, "residual") == pytest.approx(mean_image, abs=1)
+
+
+def test_what_diverged_is_refused_by_the_name_of_the_cell(small_parts):
+    broken = folded_features(small_parts)
+    broken.parts["auxiliary"][:] = np.nan
+    attacks_alone = dataclasses.replace(PROTOCOL, attacks=PROTOCOL.attacks[:1])
+    with pytest.raises(UserError, match="linear of cell m04_d003_r00 diverged"):
+        measured(broken, small_parts, CELLS[:1], attacks_alone)
+    broken = folded_features(small_parts)
+    broken.parts["target"][:] = np.nan
+    with pytest.raises(UserError, match="cloud of cell m04_d003_r00 diverged"):
+        measured(broken, small_parts, CELLS[:1], attacks_alone)
+
+
+def test_without_a_split_the_images_themselves_are_classified():
+    rng = np.random.default_rng(0)
+    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
+
+    def coloured(count):
+        labels = rng.integers(0, 3, count).astype(np.int32)
+        noise = rng.integers(-50, 51, (count, 16, 16, 3))
+        return Part(np.uint8(colours[labels][:, None, None] + noise), labels)
+
+    parts = Parts(*(coloured(count) for count in (60, 20, 18, 35)), ("r", "g", "b"), "toy", "")
+    schedule = Schedule(steps=40, batch_size=16, learning_rate=1e-2)
+    found = accuracy_without_split(cloud_nn(3, 16, width=8), schedule, parts, seed=0)
+    assert {part: len(values) for part, values in found.items()} == {"validation": 18, "test": 35}
+    assert found["test"].mean() == found["validation"].mean() == 1
