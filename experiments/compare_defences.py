@@ -41,7 +41,7 @@ from privynet_jax.defences.mechanisms import Undefended, parse_defences
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise

@@ -54,7 +54,7 @@ ONLY_IN = {
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints", "training.network_folder"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),
-    "urllib": {"platform.downloads"},
+    "urllib": {"platform.fetching"},
     "matplotlib": set(),
     "absl.flags": set(),
     "absl.app": set(),

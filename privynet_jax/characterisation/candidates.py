@@ -28,9 +28,8 @@ from privynet_jax.platform.devices import data_parallel
 from privynet_jax.results.cells import Candidates
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import search
-from privynet_jax.selection.attack_scores import AmortisedPsnr
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
-from privynet_jax.selection.subset_scores import SubsetScorer
+from privynet_jax.selection.subset_scores import AmortisedPsnr, SubsetScorer
 
 # Labelled images on which channels are scored, of the target part.
 _SAMPLE = 500

@@ -12,11 +12,15 @@ Validation and test images are left to those who judge the choice.
 
     scorer = SubsetScorer(layer, parts)
     scorer([np.array([0, 3, 5])]).psnr_db
+
+Where the linear attack finds nothing left to rebuild, a trained attacker still does:
+`AmortisedPsnr` is one that needs no training per subset.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +28,13 @@ import numpy as np
 from scipy import linalg, special
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.estimates.amortised import Shardings
 from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.estimates.subsets import LayerSums, Subset, prepare, stacked
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.training import linear_attack
+from privynet_jax.training import linear_attack, tasks
+from privynet_jax.training.tasks import Task
 
 # Fields per side at most: finer ones tell no more of a class.
 _SIDE = 4
@@ -42,6 +49,10 @@ _JUDGED = 1024
 # Positions per unknown of a subset that enter the attack's Gram matrix.
 _POSITIONS_PER_UNKNOWN = 512
 _BATCH = 128
+# Target images that are attacked, spread over classes: the attacker learnt from auxiliary ones.
+_ATTACKED = 48
+# Subsets scored at once by each device.
+_AT_ONCE = 8
 
 
 class Estimates(NamedTuple):
@@ -147,3 +158,56 @@ def _over_fields_of(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Arr
 
 
 _over_fields = jax.jit(_over_fields_of, static_argnums=1)
+
+
+class AmortisedPsnr:
+    """Mean PSNR of a layer's amortised attacker over some target images."""
+
+    def __init__(
+        self,
+        layer: LayerFeatures,
+        sums: LayerSums,
+        parts: Parts,
+        task: Task,
+        params: Any,
+        width: int,
+        shardings: Shardings,
+    ) -> None:
+        """Puts on the devices what all subsets share.
+
+        Args:
+            layer: the features, all channels.
+            sums: of the layer.
+            parts: the images.
+            task: the attacker's; see `amortised.attacker_task`.
+            params: its parameters.
+            width: to which subsets are padded; at least the depths that are asked for.
+            shardings: of subsets and of what every device holds; see `execution.data_parallel`.
+        """
+        self._sums, self._width, self._shardings = sums, width, shardings
+        rows = np.sort(spread_over_classes(parts.target.labels, _ATTACKED))
+        shared = (params, np.float32(layer.parts["target"][rows]), parts.target.images[rows])
+        self._shared = jax.device_put(shared, shardings[1])
+        of_one = functools.partial(_psnr_db, task)
+        self._score = jax.jit(jax.vmap(of_one, in_axes=(0, None, None, None)))
+
+    def __call__(self, subsets: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns float64 [N], in dB, for subsets int [depth] of positions among the channels."""
+        size = _AT_ONCE * len(self._shardings[0].device_set)
+        found = []
+        for start in range(0, len(subsets), size):
+            group = [
+                prepare(self._sums, mine, self._width, quickly=True)
+                for mine in subsets[start : start + size]
+            ]
+            # One shape is compiled.
+            filled = stacked([*group, *group[-1:] * (size - len(group))])
+            values = self._score(jax.device_put(filled, self._shardings[0]), *self._shared)
+            found.append(np.asarray(values, np.float64)[: len(group)])
+        return np.concatenate(found)
+
+
+def _psnr_db(
+    task: Task, subset: Subset, params: Any, released: jax.Array, images: jax.Array
+) -> jax.Array:
+    return tasks.evaluate(task, params, subset, released, images)["psnr_db"].mean()

