@@ -19,8 +19,9 @@ from typing import Any
 
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Expectation, Interval, Limits, Plan, is_number
+from privynet_jax.planning.plan import Expectation, Limits, Plan, is_number
 from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection
 
 _VERSION = 1
@@ -123,7 +124,7 @@ def _wrong_fields(plan: Plan) -> str:
 
 
 def _is_interval(interval: Interval) -> bool:
-    numbers = (interval.expected, interval.low, interval.high)
+    numbers = (interval.value, interval.low, interval.high)
     return all(map(is_number, numbers)) and interval.low <= interval.high
 
 
