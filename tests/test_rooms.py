@@ -32,8 +32,8 @@ MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.a
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
     "errors",
-    *("platform.files", "platform.fetching", "platform.resuming", "platform.row_views"),
-    *("platform.shards", "platform.signals"),
+    *("platform.digests", "platform.files", "platform.fetching", "platform.resuming"),
+    *("platform.row_views", "platform.shards", "platform.signals"),
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
     *("backbone.topology", "backbone.cost", "backbone.weights.conversion"),

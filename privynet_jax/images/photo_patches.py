@@ -23,8 +23,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import verify_sha256
 from privynet_jax.platform.fetching import PinnedWheel, fetch_members
-from privynet_jax.platform.files import verify_sha256
 
 PATCH_SIZE = 32
 CELL_SIZE = 170

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import verify_sha256
+from privynet_jax.platform.digests import verify_sha256
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 1 << 20

@@ -8,13 +8,13 @@
 No JAX here.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.files import write_atomically
 
 _SETTINGS = "settings.json"
@@ -87,7 +87,7 @@ class KeptRows:
 
     def _path(self, title: str) -> Path:
         # Titles hold commas, equals signs and more; the file says which row it is.
-        return self._folder / f"{hashlib.sha256(title.encode()).hexdigest()[:16]}.json"
+        return self._folder / f"{sha256_of_json(title)[:16]}.json"
 
 
 def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:

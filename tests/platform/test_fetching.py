@@ -10,8 +10,8 @@ import pytest
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform import fetching
+from privynet_jax.platform.digests import verify_sha256
 from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
-from privynet_jax.platform.files import verify_sha256
 
 WHEEL = PinnedWheel("tiny", "1.2")
 CONTENT = {"tiny/a.txt": b"first", "tiny/deep/b.txt": b"second"}

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import hmac
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
+from privynet_jax.platform.digests import canonical_json
 
 SPLITS = ("all", "train", "test")
 
@@ -140,7 +140,7 @@ def release_secrets(
         description: all else that decides the release's bytes, fit for JSON.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
-    digest = hashlib.sha256(json.dumps([description, sizes], sort_keys=True).encode())
+    digest = hashlib.sha256(canonical_json([description, sizes]))
     for index in tqdm(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
         digest.update(hashlib.sha256(pictures.read(index)).digest())
     if pictures.labels is not None:
