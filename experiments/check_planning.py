@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from privynet_jax.backbone.features.feature_cache import load_features
@@ -30,6 +29,7 @@ from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import Limits
 from privynet_jax.platform.devices import default_execution
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, draw_channels
 from privynet_jax.results.measurement import Measurement
@@ -195,7 +195,7 @@ def _attacked(
     )
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, cache_dir)
-    with tqdm(total=len(cells), desc="attacking anew", unit=" plans") as bar:
+    with progress_bar(len(cells), "attacking anew", "plans") as advance:
         found = {
             each.cell: each
             for each in dedicated.characterise(
@@ -207,7 +207,7 @@ def _attacked(
                 settings_of(config, parts),
                 default_execution(len(cells)),
                 seed=seed,
-                progress=lambda share: bar.update(min(share, bar.total - bar.n)),
+                progress=advance,
             )
         }
     return [found[cell] for cell in cells]

@@ -33,7 +33,7 @@ MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.a
 WITHOUT_JAX = (
     "errors",
     *("platform.digests", "platform.files", "platform.fetching", "platform.resuming"),
-    *("platform.row_views", "platform.shards", "platform.signals"),
+    *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
     *("backbone.topology", "backbone.cost", "backbone.weights.conversion"),

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM
@@ -25,6 +24,7 @@ from privynet_jax.estimates.subsets import layer_sums
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import data_parallel
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Candidates
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import search
@@ -103,15 +103,13 @@ def _optimised(
         stream = np.random.default_rng(
             np.asarray(jax.random.key_data(jax.random.fold_in(key, 2 + depth)))
         )
-        with tqdm(
-            total=100, desc=f"searching channels of {name}, depth {depth}", bar_format=_BAR_FORMAT
-        ) as bar:
+        with progress_bar(1, f"searching channels of {name}, depth {depth}") as advance:
             best = search.search(
                 scorer,
                 len(layer.channels),
                 depth,
                 stream,
-                progress=lambda share, bar=bar: bar.update(min(100 * share, bar.total - bar.n)),
+                progress=advance,
             )
         store.save_candidates(DIRECT, layer.num_layers, depth, best)
         found[DIRECT, layer.num_layers, depth] = best
@@ -132,6 +130,3 @@ def _attack(
         layer, sums, parts, {name: tasks[name]}, config.depths, folder, config.seed
     )
     return AmortisedPsnr(layer, sums, parts, tasks[name], networks[name], width, data_parallel())
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

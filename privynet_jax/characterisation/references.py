@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.characterisation import dedicated
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.devices import Execution
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
 from privynet_jax.results.risk_tables import AttackedPictures
@@ -31,11 +31,9 @@ def reference_rows(
     themselves. `mean_image` is the privacy loss by an attacker who always answers the mean of the
     auxiliary images: what knowing nothing about an image achieves.
     """
-    with tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar:
+    with progress_bar(1, "training without a split") as advance:
         key = reference_key(seed)
-        right = dedicated.accuracy_without_split(
-            parts, settings, execution, key, lambda share: bar.update(min(share, 1 - bar.n))
-        )
+        right = dedicated.accuracy_without_split(parts, settings, execution, key, advance)
     guess = _mean_image(parts.auxiliary)
     quality = {part: _quality(guess, getattr(parts, part)) for part in ("validation", "test")}
     guessing = AttackResult.of_images("mean image", quality, "auxiliary images").columns()
@@ -47,9 +45,6 @@ def reference_rows(
         {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
         {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},
     ]
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def attacked_pictures(parts: Parts) -> AttackedPictures:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.feature_cache import load_features, reached
@@ -31,6 +30,7 @@ from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.devices import Execution, default_execution
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import PAIRS, AttackResult, CellResult
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
@@ -43,7 +43,6 @@ _REFERENCE = "reference.csv"
 _KNOWLEDGE = dict.fromkeys((scoring.AMORTISED, fine_tuning.FINE_TUNED), scoring.ALL_CHANNELS)
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,16 +142,8 @@ def _run_missing(
     loaded = features()
     whose = f" the share of process {config.share.index}" if config.share.count > 1 else ""
     names, due = [cell.name for cell in cells], 0.0
-    with tqdm(
-        total=len(mine),
-        initial=len(mine) - len(missing),
-        desc="characterising" + whose,
-        bar_format=_BAR_FORMAT,
-    ) as bar:
-        # Shares of cells add up to a little more than their number by rounding.
-        def progress(share: float) -> None:
-            bar.update(min(share, bar.total - bar.n))
-
+    done = len(mine) - len(missing)
+    with progress_bar(len(mine), "characterising" + whose, "cells", done) as progress:
         for measurement in measurements(
             config,
             cells,
