@@ -15,7 +15,7 @@ one who owns a single release of his images.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence, defend, folded, image_keys
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
+from privynet_jax.platform.row_views import Blocks, RowView
 from privynet_jax.training.tasks import Schedule
 
 # More copies than these are drawn again from the start.
@@ -171,29 +172,23 @@ def defended_features(
     )
 
 
-class DefendedRows:
+class DefendedRows(RowView):
     """Rows of one part that are defended as they are read; the same row is always the same."""
 
     def __init__(self, release: "_Release", part: str, shape: tuple[int, ...]) -> None:
         """Reads from a release rows of a shape [N, h, w, topologies * depth]."""
+        super().__init__(shape, np.float32)
         self._release, self._part = release, part
-        self.shape, self.dtype = shape, np.dtype(np.float32)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns float32 [n, h, w, C] of all topologies."""
-        chosen = np.arange(len(self))[rows]
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        """The rows of all topologies, side by side."""
         blocks = range(len(self._release.topologies))
-        return np.concatenate([self._release(b, self._part, chosen) for b in blocks], axis=-1)
+        return np.concatenate([self._release(b, self._part, numbers) for b in blocks], axis=-1)
 
-    def select(
-        self, rows: slice | np.ndarray, positions: np.ndarray
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields (where, values) of chosen channels, as `ShardedRows.select` does."""
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """As `RowView.select`; computes nothing but the topology of the channels."""
         depth = self._release.topologies[0].depth
-        chosen = np.arange(len(self))[rows]
+        chosen = self._numbers(which)
         places = np.asarray(positions) // depth
         for block in np.unique(places):
             if not (places == block).all():
