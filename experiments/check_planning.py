@@ -24,7 +24,6 @@ from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.modes import settings_of
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import load_parts
 from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import Limits
@@ -185,13 +184,11 @@ def _attacked(
     weights = matching_weights(
         cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
     )
-    parts = load_parts(
+    parts = cli.load_data(
         config.dataset,
-        data_dir=cli.data_folder(),
         image_size=config.image_size,
         seed=seed,
         max_images=config.max_images,
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, cache_dir)

@@ -37,7 +37,7 @@ from privynet_jax.characterisation.dedicated import Settings
 from privynet_jax.defences.defended import normalised_local_nn
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
@@ -150,14 +150,7 @@ def _measure(missing: Sequence[Row], kept: KeptRows, total: int) -> dict[Row, di
     """Measures rows, keeps each as soon as it is done, and returns them all."""
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    parts = load_parts(
-        _DATA_SET.value,
-        data_dir=cli.data_folder(),
-        image_size=_SIZE,
-        seed=cli.SEED.value,
-        max_images=cli.limits(cli.MAX_IMAGES.value),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    parts = cli.load_data(_DATA_SET.value, image_size=_SIZE)
     union = needed_channels([cell.topology for row in missing for cell in _cells(row)])
     features = load_features(weights, parts, union, cache_dir)
     execution = default_execution(_DRAWS.value)

@@ -40,7 +40,7 @@ from privynet_jax.characterisation.modes import settings_of
 from privynet_jax.characterisation.reopening import reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.platform.progress import progress_bar
@@ -217,13 +217,7 @@ def _of_flags() -> Run:
         raise UserError("neither --workdir nor --topologies is given; one of them is needed")
     if len(set(cells)) < len(cells):
         raise UserError("--topologies names one twice; give each once")
-    parts = load_parts(
-        _PICTURES.value,
-        data_dir=cli.data_folder(),
-        seed=cli.SEED.value,
-        max_images=cli.limits(cli.MAX_IMAGES.value),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    parts = cli.load_data(_PICTURES.value)
     weights = load_weights(
         cli.WEIGHTS.value or "embedded", cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value)
     )

@@ -24,7 +24,7 @@ import numpy as np
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.defences.mechanisms import Defence, defend, folded, image_keys
+from privynet_jax.defences.mechanisms import Defence, defend, image_keys
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
 from privynet_jax.platform.row_views import Blocks, RowView
 from privynet_jax.training.tasks import Schedule
@@ -124,7 +124,6 @@ def defended_features(
     *,
     copies: int = 1,
     local: Sequence[Callable[[jax.Array], jax.Array]] = (),
-    fold: bool = False,
 ) -> DefendedFeatures:
     """Returns what is released of all parts; nothing is computed before it is read.
 
@@ -137,7 +136,6 @@ def defended_features(
         copies: of auxiliary images, each with its own randomness; row r is image r // copies.
         local: per topology images -> normalised representation; needed for defences that change the
             image, whose representations no cache has.
-        fold: make all values larger than -1 by `defences.folded`, for networks that take log1p.
 
     Returns:
         Representations brought to a root mean square of 1 by one public number per topology, taken
@@ -154,9 +152,7 @@ def defended_features(
         )
     if defence.changes_image and len(local) != len(topologies):
         raise ValueError(f"Expected `local` of every topology for {defence}, got {len(local)}.")
-    release = _Release(
-        layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local), fold
-    )
+    release = _Release(layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local))
     arrays: dict[str, Any] = {}
     for name, part in parts.items():
         shape = (
@@ -208,12 +204,10 @@ class _Release:
     keys: tuple[jax.Array, ...]
     copies: int
     local: tuple[Callable[[jax.Array], jax.Array], ...]
-    fold: bool
 
     def __call__(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns float32 [n, h, w, depth] of a topology."""
-        values = self._defended(block, part, rows) / self._root_mean_squares[block]
-        return np.asarray(folded(values)) if self.fold else values
+        return self._defended(block, part, rows) / self._root_mean_squares[block]
 
     def copies_of(self, part: str) -> int:
         """Returns how many rows there are of each image of a part."""

@@ -9,7 +9,6 @@ those of `linear.gather_statistics` between channels would cost hundreds of time
     psnr_db = attack_psnr_db(first, second)  # float64 [C]
 """
 
-import dataclasses
 import math
 
 import jax
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.training.linear_attack import NEIGHBOURHOOD
+from privynet_jax.training.linear_attack import NEIGHBOURHOOD, Sums
 
 # Relative to the mean diagonal of the Gram matrix, as in `linear`. Ten unknowns against thousands
 # of positions need no more than keeps dead channels solvable.
@@ -30,31 +29,12 @@ _PAIRS = np.tril_indices(_UNKNOWNS)
 _MOST_PLACES = 8
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChannelSums:
+class ChannelSums(Sums):
     """Sums over positions of some images, for each channel by itself.
 
-    Attributes:
-        gram: float64 [C, 10, 10], a channel's 3 x 3 neighbourhoods, row by row, and a one, against
-            themselves.
-        cross: float64 [C, 10, B], the same against pixels of the block.
-        energy: sum of squared pixels.
-        count: number of positions.
+    `gram` is [C, 10, 10], of a channel's 3 x 3 neighbourhoods, row by row, and a one; `cross` is
+    [C, 10, B].
     """
-
-    gram: np.ndarray
-    cross: np.ndarray
-    energy: float
-    count: int
-
-    def __add__(self, other: "ChannelSums") -> "ChannelSums":
-        """Returns the sums over both."""
-        return ChannelSums(
-            self.gram + other.gram,
-            self.cross + other.cross,
-            self.energy + other.energy,
-            self.count + other.count,
-        )
 
     @property
     def rms(self) -> np.ndarray:

@@ -275,8 +275,8 @@ REFUSED = [
 REFUSING = """
 import json, sys
 from support import commands
-from experiments import compare_knowledge
-compare_knowledge.load_weights = compare_knowledge.load_parts = None
+from experiments import cli, compare_knowledge
+compare_knowledge.load_weights = cli.load_parts = None
 for arguments in json.loads(sys.argv[1]):
     print(commands.run(compare_knowledge, *arguments))
 """
