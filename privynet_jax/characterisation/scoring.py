@@ -1,6 +1,6 @@
 """Estimates of a grid's cells without training any of them: by amortised networks, or linearly.
 
-The same measurements as `grid` yields, a hundred times as fast and not as good:
+The same measurements as `dedicated` yields, a hundred times as fast and not as good:
 experiments/RESULTS.md says how well they rank and predict dedicated ones. A layer costs the
 training of two networks (`amortised`) or, in linear mode, nothing but sums; a cell costs one
 evaluation on a sample of images, the same for all cells.
@@ -57,7 +57,7 @@ class Scoring:
     """How cells are scored.
 
     Attributes:
-        shardings: of cells and of what every device holds; see `execution.data_parallel`.
+        shardings: of cells and of what every device holds; see `devices.data_parallel`.
         at_once: cells scored side by side, a multiple of the devices.
         images: of each of the parts validation and test, spread over classes; attackers, whose
             numbers vary less from image to image, are scored on the first half of them.

@@ -1,6 +1,7 @@
 """The sums that the linear attack on a layer is fitted to, over the attacker's images.
 
-`linear` makes an attack on any subset of channels out of them; `grid` and `subsets` ask here.
+`linear_attack` makes an attack on any subset of channels out of them; `dedicated` and `subsets` ask
+here.
 
     fitted_on, chosen_on = linear_statistics(layer, parts.auxiliary)
     attack = linear.fit(fitted_on, chosen_on, positions=(0, 3, 5))

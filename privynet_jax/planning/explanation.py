@@ -42,7 +42,7 @@ def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "
 
     Args:
         decision: of `planner.choose`.
-        config: settings of the characterisation, as `store.ResultStore.existing` returns them.
+        config: settings of the characterisation; see `work_directory.ResultStore.existing`.
         latency_on: where latency was measured, in words; empty where it was not.
     """
     sections = [_limits_lines(decision)]

@@ -1,7 +1,7 @@
 """What a characterisation lets one expect of every (layers, depth): the options to choose from.
 
-`store` hands over the results of the cells, `planner` chooses. Only validation columns decide; the
-test columns are carried along to be reported. No JAX here.
+`work_directory` hands over the results of the cells, `planner` chooses. Only validation columns
+decide; the test columns are carried along to be reported. No JAX here.
 
     options = options_of(results, image_size=32, statistic="mean")
     options[0].expected.psnr_db.high  # what a new draw of channels stays under, 19 times out of 20
@@ -45,7 +45,7 @@ class Option:
         selection: of the cells that the expectations come from.
         draws: characterised draws of channels behind the expectations; of direct, trainings.
         expected: of a new random draw, on validation images; of direct, of a new training.
-        cost: limit -> cost, in the units of `plans.Limits`; "latency_ms" only once it is measured.
+        cost: limit -> cost, in the units of `plan.Limits`; "latency_ms" only once it is measured.
         tested: "accuracy", "psnr_db", "ssim" -> mean over draws on test images, to be reported.
     """
 
@@ -89,7 +89,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
     Args:
         results: of characterised cells, all of one selection.
         image_size: of the characterisation, in pixels.
-        statistic: of privacy loss over images, one of `plans.STATISTICS`.
+        statistic: of privacy loss over images, one of `plan.STATISTICS`.
 
     Raises:
         UserError: there are no results.

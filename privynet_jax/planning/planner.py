@@ -36,7 +36,7 @@ class Shortfall:
     """A limit that an option does not keep.
 
     Attributes:
-        limit: of `plans.LIMITS`.
+        limit: of `plan.LIMITS`.
         value: the limit as given.
         needed: the limit under which the option would fit, rounded up to what one would type.
         notches: how many notches that is.
@@ -61,7 +61,7 @@ class Relaxation:
     """What relaxing one limit by one notch buys.
 
     Attributes:
-        limit: of `plans.LIMITS`.
+        limit: of `plan.LIMITS`.
         relaxed: the limit one notch further.
         chosen: what would be chosen then; None where still nothing fits.
         gain: its expected accuracy minus the chosen option's (minus 0 where there is none).

@@ -167,6 +167,6 @@ def _chunks(published: PublishedFile, path: Path) -> Iterator[bytes]:
 def _check_md5(path: Path, shown: Path | str, published: PublishedFile, remedy: str) -> None:
     with open(path, "rb") as file:
         # Some systems forbid MD5 unless told that no secret depends on it.
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != published.md5:
-        raise UserError(f"{shown} has MD5 {found}, but {published.md5} is published; {remedy}")
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != published.md5:
+        raise UserError(f"{shown} has MD5 {digest}, but {published.md5} is published; {remedy}")

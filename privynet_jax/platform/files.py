@@ -137,8 +137,8 @@ def remove_abandoned(folder: Path) -> None:
     Those of processes that run, on this machine or on another one, stay for a day.
     """
     for partial in folder.glob(".*"):
-        found = _TEMPORARY.fullmatch(partial.name)
-        if found and _is_abandoned(partial, **found.groupdict()):
+        match = _TEMPORARY.fullmatch(partial.name)
+        if match and _is_abandoned(partial, **match.groupdict()):
             partial.unlink(missing_ok=True)
 
 

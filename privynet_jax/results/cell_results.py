@@ -1,6 +1,7 @@
 """What characterising one cell gave: one frozen row, and the rows of its attacks.
 
-`characterisation` fills them, `store` keeps them, `tables` and `planner` read them. No JAX here.
+`characterisation` fills them, `work_directory` keeps them, `tables` and `planner` read them. No JAX
+here.
 
     result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
 """
@@ -35,8 +36,8 @@ class AttackResult:
         validation_psnr_db: over validation images, for planning.
         validation_ssim: likewise.
         falling_percent: by how much its loss still fell at the end of training
-            (`curve.falling_percent`); 0 for closed forms; None where it was not trained for this
-            cell alone.
+            (`convergence.falling_percent`); 0 for closed forms; None where it was not trained for
+            this cell alone.
     """
 
     attacker: str

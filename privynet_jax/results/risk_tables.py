@@ -156,20 +156,20 @@ def class_rows(
     labels = pictures.labels[pictures.scored(len(values["psnr_db"]), mode)]
     rows = []
     for label in np.unique(labels):
-        mine = labels == label
+        members = labels == label
         row: dict[str, Any] = {
             **result.identity(),
             "class": pictures.class_names[label],
-            "images": int(mine.sum()),
+            "images": int(members.sum()),
         }
         for metric in _METRICS:
-            found = summarise(values[metric][mine])
+            summary = summarise(values[metric][members])
             row |= {
-                f"{metric}_mean": found.mean,
-                f"{metric}_p95": found.p95,
-                f"{metric}_max": found.max,
+                f"{metric}_mean": summary.mean,
+                f"{metric}_p95": summary.p95,
+                f"{metric}_max": summary.max,
             }
-        rows.append({**row, "recognisable": float((values["ssim"][mine] >= threshold).mean())})
+        rows.append({**row, "recognisable": float((values["ssim"][members] >= threshold).mean())})
     return rows
 
 

@@ -1,9 +1,9 @@
 """What each channel alone gives away: the closed-form attack on one channel at a time.
 
-`selection` prunes the channels that give away most. The attack is `linear`'s, per block of pixels a
-ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are taken:
-those of `linear.gather_statistics` between channels would cost hundreds of times as much. And only
-8 x 8 positions, spread over each image, count.
+`selection` prunes the channels that give away most. The attack is `linear_attack`'s, per block of
+pixels a ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are
+taken: those of `linear_attack.gather_statistics` between channels would cost hundreds of times as
+much. And only 8 x 8 positions, spread over each image, count.
 
     first, second = (sums_of_batch(x, images, counted) for counted in (is_first, ~is_first))
     psnr_db = attack_psnr_db(first, second)  # float64 [C]
@@ -18,8 +18,8 @@ import numpy as np
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.training.linear_attack import NEIGHBOURHOOD, Sums
 
-# Relative to the mean diagonal of the Gram matrix, as in `linear`. Ten unknowns against thousands
-# of positions need no more than keeps dead channels solvable.
+# Relative to the mean diagonal of the Gram matrix, as in `linear_attack`. Ten unknowns against
+# thousands of positions need no more than keeps dead channels solvable.
 _RIDGE = 1e-6
 _MOST_DB = 100.0
 _UNKNOWNS = NEIGHBOURHOOD**2 + 1
@@ -88,7 +88,7 @@ def attack_psnr_db(first: ChannelSums, second: ChannelSums) -> np.ndarray:
 
 
 def _solutions(sums: ChannelSums) -> np.ndarray:
-    """`linear.solve` of every channel, [C, 10, B]."""
+    """`linear_attack.solve` of every channel, [C, 10, B]."""
     penalty = _RIDGE * np.einsum("cii->c", sums.gram) / sums.gram.shape[1]
     diagonal = np.eye(sums.gram.shape[1])
     diagonal[-1, -1] = 0  # the mean colour costs nothing to know

@@ -6,7 +6,7 @@ them less well). Both estimates are linear and come from one Gram matrix per lay
 
 * a linear classifier of means and deviations over a grid of fields of each channel, fitted on
   target images; its log-likelihood on auxiliary images;
-* the linear attack (`linear`), fitted on most auxiliary images; its PSNR on the rest.
+* the linear attack (`linear_attack`), fitted on most auxiliary images; its PSNR on the rest.
 
 Validation and test images are left to those who judge the choice.
 
@@ -110,8 +110,8 @@ class SubsetScorer:
 
     def __call__(self, subsets: Sequence[np.ndarray]) -> Estimates:
         """Returns the estimates of subsets, each int [depth] of positions among the channels."""
-        likelihoods = np.array([self._log_likelihood(mine) for mine in subsets])
-        attacks = [np.array([self._psnr_db(mine) for mine in subsets])]
+        likelihoods = np.array([self._log_likelihood(subset) for subset in subsets])
+        attacks = [np.array([self._psnr_db(subset) for subset in subsets])]
         if self._attacker is not None:
             attacks.append(self._attacker(subsets))
         return Estimates(likelihoods, np.stack(attacks, axis=1))
@@ -182,7 +182,7 @@ class AmortisedPsnr:
             task: the attacker's; see `amortised.attacker_task`.
             params: its parameters.
             width: to which subsets are padded; at least the depths that are asked for.
-            shardings: of subsets and of what every device holds; see `execution.data_parallel`.
+            shardings: of subsets and of what every device holds; see `devices.data_parallel`.
         """
         self._sums, self._width, self._shardings = sums, width, shardings
         rows = np.sort(spread_over_classes(parts.target.labels, _ATTACKED))
@@ -194,17 +194,17 @@ class AmortisedPsnr:
     def __call__(self, subsets: Sequence[np.ndarray]) -> np.ndarray:
         """Returns float64 [N], in dB, for subsets int [depth] of positions among the channels."""
         size = _AT_ONCE * len(self._shardings[0].device_set)
-        found = []
+        scores = []
         for start in range(0, len(subsets), size):
             group = [
-                prepare(self._sums, mine, self._width, quickly=True)
-                for mine in subsets[start : start + size]
+                prepare(self._sums, subset, self._width, quickly=True)
+                for subset in subsets[start : start + size]
             ]
             # One shape is compiled.
             filled = stacked([*group, *group[-1:] * (size - len(group))])
             values = self._score(jax.device_put(filled, self._shardings[0]), *self._shared)
-            found.append(np.asarray(values, np.float64)[: len(group)])
-        return np.concatenate(found)
+            scores.append(np.asarray(values, np.float64)[: len(group)])
+        return np.concatenate(scores)
 
 
 def _psnr_db(

@@ -1,6 +1,6 @@
 """What trained attackers minimise, and which squared error a mean of it stands for.
 
-`trained_attackers` gives each network its own; `curve` compares stretches of a training by them.
+`attackers` gives each network its own; `convergence` compares stretches of a training by them.
 
     LOGARITHMIC.of(estimates, images)  # float32 scalar
     LOGARITHMIC.error(-0.09)  # 0.011

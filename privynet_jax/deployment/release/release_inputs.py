@@ -4,7 +4,7 @@
     secrets = release_secrets(pictures, package.release_seed, description)
     secrets.id, secrets.order  # "3f...", int64 [N]: row -> picture
 
-`releasing` reads the pictures in that order. No JAX here.
+`extract_release` reads the pictures in that order. No JAX here.
 """
 
 import csv
@@ -193,11 +193,11 @@ def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSpl
     return [by_name[name] for name in names if by_name[name] is not None]
 
 
-def _class_numbers(found: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
+def _class_numbers(folders: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
     """int32 [classes found]: the package's number of each."""
-    if unknown := [name for name in found if name not in known]:
+    if unknown := [name for name in folders if name not in known]:
         raise UserError(
             f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
             f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
         )
-    return np.array([list(known).index(name) for name in found], np.int32)
+    return np.array([list(known).index(name) for name in folders], np.int32)

@@ -4,9 +4,9 @@
     for name, rows in read_manifest(folder).shards():
         ...
 
-`releases` puts the shards beside it. The file carries a checksum of itself and is written last, so
-a folder without one is unfinished. All numbers in it are needed to read the shards, and none tells
-where a row came from.
+`release_folder` puts the shards beside it. The file carries a checksum of itself and is written
+last, so a folder without one is unfinished. All numbers in it are needed to read the shards, and
+none tells where a row came from.
 """
 
 import dataclasses
