@@ -31,7 +31,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from privynet_jax.attacks.base import EVERYTHING
@@ -32,6 +31,7 @@ from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import checked_file
+from privynet_jax.platform.progress import progress_bar
 
 for _shared in ("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"):
     flags.declare_key_flag(_shared)
@@ -102,11 +102,11 @@ def main() -> None:
             measured = meter.measure(topology.num_layers, topology.depth, plan.image_size)
             latency = measured.milliseconds
     trainings = _REPEATS.value * (1 + len(stronger))
-    with tqdm(total=trainings, desc="attacking anew", bar_format=_BAR_FORMAT) as bar:
+    with progress_bar(trainings, "attacking anew", "trainings") as advance:
         again = {
             "seed": seed,
             "repeats": _REPEATS.value,
-            "progress": lambda share: bar.update(min(share, bar.total - bar.n)),
+            "progress": advance,
         }
         steps = round(STEPS_FACTOR * settings.attacker_schedule.steps)
         attacks = stronger_attacks(stronger, plan, parts, weights, cache_dir, steps=steps, **again)
@@ -226,7 +226,6 @@ _NO_STRONGER = (
     "No stronger attackers than the characterisation's were tried; "
     '--stronger=strong,"white box" adds them.'
 )
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 if __name__ == "__main__":

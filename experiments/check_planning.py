@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from privynet_jax.backbone.features.feature_cache import load_features
@@ -25,11 +24,11 @@ from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.modes import settings_of
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import load_parts
 from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import Limits
 from privynet_jax.platform.devices import default_execution
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, draw_channels
 from privynet_jax.results.measurement import Measurement
@@ -185,17 +184,15 @@ def _attacked(
     weights = matching_weights(
         cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
     )
-    parts = load_parts(
+    parts = cli.load_data(
         config.dataset,
-        data_dir=cli.data_folder(),
         image_size=config.image_size,
         seed=seed,
         max_images=config.max_images,
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, cache_dir)
-    with tqdm(total=len(cells), desc="attacking anew", unit=" plans") as bar:
+    with progress_bar(len(cells), "attacking anew", "plans") as advance:
         found = {
             each.cell: each
             for each in dedicated.characterise(
@@ -207,7 +204,7 @@ def _attacked(
                 settings_of(config, parts),
                 default_execution(len(cells)),
                 seed=seed,
-                progress=lambda share: bar.update(min(share, bar.total - bar.n)),
+                progress=advance,
             )
         }
     return [found[cell] for cell in cells]
@@ -220,8 +217,8 @@ def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:
         "limit_mmacs": case.limits.local_mmacs or "",
         "num_layers": cell.topology.num_layers,
         "depth": cell.topology.depth,
-        "expected_psnr_db": case.option.expected.psnr_db.expected,
-        "expected_accuracy": case.option.expected.accuracy.expected,
+        "expected_psnr_db": case.option.expected.psnr_db.value,
+        "expected_accuracy": case.option.expected.accuracy.value,
         "psnr_db": psnr_db,
         "kept": psnr_db <= (case.limits.psnr_db or 0.0),
         "accuracy": float(measured.accuracy["test"].mean()),

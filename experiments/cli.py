@@ -17,6 +17,7 @@ from absl import app, flags, logging
 
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.processes import Share, join
@@ -212,6 +213,17 @@ def needed_folder(flag: flags.FlagHolder) -> Path:
 def data_folder() -> Path | None:
     """Returns the folder that --data_dir names; None for TFDS's own."""
     return folder("data_dir", DATA_DIR.value) if DATA_DIR.value else None
+
+
+def load_data(dataset: str, **settings: Any) -> Parts:
+    """Loads a data set as the flags say, but for what `load_parts` is given here."""
+    given = {
+        "data_dir": data_folder(),
+        "seed": SEED.value,
+        "max_images": limits(MAX_IMAGES.value),
+        "skip_unreadable": SKIP_UNREADABLE.value,
+    }
+    return load_parts(dataset, **{**given, **settings})
 
 
 def folder(flag: str, path: str) -> Path:

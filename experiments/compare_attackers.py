@@ -45,7 +45,7 @@ from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
-from privynet_jax.images.parts import as_float, load_parts
+from privynet_jax.images.parts import as_float
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cells import Cell, grid_cells, training_key
 from privynet_jax.results.text_tables import aligned, as_csv
@@ -121,13 +121,7 @@ def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
 
 
 def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:
-    parts = load_parts(
-        _DATASET.value,
-        data_dir=cli.data_folder(),
-        seed=cli.SEED.value,
-        max_images=cli.limits(cli.MAX_IMAGES.value),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    parts = cli.load_data(_DATASET.value)
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
     union = needed_channels([cell.topology for cell in cells])

@@ -25,7 +25,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from experiments.comparing import defence_plot
@@ -38,10 +37,11 @@ from privynet_jax.characterisation.dedicated import Settings
 from privynet_jax.defences.defended import normalised_local_nn
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.progress import progress_bar
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
@@ -150,25 +150,17 @@ def _measure(missing: Sequence[Row], kept: KeptRows, total: int) -> dict[Row, di
     """Measures rows, keeps each as soon as it is done, and returns them all."""
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    parts = load_parts(
-        _DATA_SET.value,
-        data_dir=cli.data_folder(),
-        image_size=_SIZE,
-        seed=cli.SEED.value,
-        max_images=cli.limits(cli.MAX_IMAGES.value),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    parts = cli.load_data(_DATA_SET.value, image_size=_SIZE)
     union = needed_channels([cell.topology for row in missing for cell in _cells(row)])
     features = load_features(weights, parts, union, cache_dir)
     execution = default_execution(_DRAWS.value)
     found: dict[Row, dict[str, Any]] = {}
     trials = Trials(parts, _settings(parts), execution, seed=cli.SEED.value)
-    with tqdm(
-        total=total, initial=total - len(missing), desc="trying defences", bar_format=_BAR_FORMAT
-    ) as bar:
+    done = total - len(missing)
+    with progress_bar(total, "trying defences", "rows", done) as advance:
 
         def progress(share: float) -> None:
-            bar.update(min(share / _DRAWS.value, bar.total - bar.n))
+            advance(share / _DRAWS.value)
 
         # One layer and depth after the other: each shape is compiled once.
         for row in sorted(missing, key=lambda row: (row.num_layers, row.depth)):
@@ -232,9 +224,6 @@ def _summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
 def _strongest(measurement: Measurement) -> str:
     attacks = measurement.attacks
     return max(attacks, key=lambda name: attacks[name]["test"]["psnr_db"].mean())
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} rows [{elapsed}<{remaining}]"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from privynet_jax.backbone.topology import CONV_LAYERS, Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, training_key
 from privynet_jax.results.statistics import summarise
@@ -188,14 +188,7 @@ def _layer(
 
 
 def _load(dataset: str, limits: Mapping[str, int]) -> Parts:
-    return load_parts(
-        dataset,
-        data_dir=cli.data_folder(),
-        image_size=_SIZE.value,
-        seed=cli.SEED.value,
-        max_images=limits,
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    return cli.load_data(dataset, image_size=_SIZE.value, max_images=limits)
 
 
 def _inner_attack(name: str) -> LinearInversion | InverseNetwork:

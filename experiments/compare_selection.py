@@ -23,7 +23,7 @@ from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.intervals import CONFIDENCE, Mean
+from privynet_jax.results.statistics import CONFIDENCE, student_mean, welch_difference
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.results.work_directory import ResultStore
 
@@ -117,11 +117,11 @@ def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | i
         theirs = baselines.get((option.num_layers, option.depth))
         for title, (column, digits) in _COLUMNS.items():
             ours = option.values(column)
-            row[title] = Mean.of(ours).text(digits)
+            row[title] = student_mean(ours).plus_minus(digits)
             row[f"difference, {title}"] = (
                 ""
                 if theirs is None or theirs is option
-                else Mean.of_difference(ours, theirs.values(column)).text(digits)
+                else welch_difference(ours, theirs.values(column)).plus_minus(digits)
             )
         rows.append(row)
     return rows
@@ -151,8 +151,8 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
 
 def _described(options: Sequence[Option]) -> str:
     best = max(options, key=lambda o: float(np.mean(o.values("validation_accuracy"))))
-    accuracy, loss = Mean.of(best.values("accuracy")), Mean.of(best.values("psnr_db_mean"))
-    return f"{accuracy.text()} % at {loss.value:.1f} dB ({best.num_layers}, {best.depth})"
+    accuracy, loss = (student_mean(best.values(c)) for c in ("accuracy", "psnr_db_mean"))
+    return f"{accuracy.plus_minus()} % at {loss.value:.1f} dB ({best.num_layers}, {best.depth})"
 
 
 def _picture(options: Sequence[Option]) -> bytes:
@@ -170,8 +170,8 @@ def _picture(options: Sequence[Option]) -> bytes:
     )
     for axes, (num_layers, layer) in zip(panels[0], layers, strict=True):
         for option in (o for o in options if o.num_layers == num_layers):
-            loss = Mean.of(option.values("psnr_db_mean"))
-            accuracy = Mean.of(option.values("accuracy"))
+            loss = student_mean(option.values("psnr_db_mean"))
+            accuracy = student_mean(option.values("accuracy"))
             axes.errorbar(
                 loss.value,
                 accuracy.value,

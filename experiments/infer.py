@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from privynet_jax.attacks.inference.image_attributes import check_attributes
@@ -41,9 +40,10 @@ from privynet_jax.characterisation.modes import settings_of
 from privynet_jax.characterisation.reopening import reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.tasks import Schedule
@@ -140,12 +140,12 @@ def _attacked(
     suite: Suite,
     chosen: Sequence[str],
 ) -> list[dict[str, Any]]:
-    with tqdm(desc="attacking", bar_format=_BAR_FORMAT) as bar:
-        suite.progress = lambda share: _told(bar, share)
-        shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
-        bar.total = shared + sum(suite.networks(name) for name in chosen) * len(scenes)
-        if REIDENTIFICATION in chosen:
-            bar.total += 2 * len(scenes)
+    networks = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
+    networks += sum(suite.networks(name) for name in chosen) * len(scenes)
+    if REIDENTIFICATION in chosen:
+        networks += 2 * len(scenes)
+    with progress_bar(networks, "attacking", "networks") as advance:
+        suite.progress = advance
         queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
         rebuilt = {}
         if REIDENTIFICATION in chosen:
@@ -156,7 +156,7 @@ def _attacked(
                 run.settings,
                 queries,
                 seed=run.seed,
-                progress=lambda share: _told(bar, 2 * share),
+                progress=lambda share: advance(2 * share),
             )
         rows = []
         for cell, scene in scenes.items():
@@ -217,13 +217,7 @@ def _of_flags() -> Run:
         raise UserError("neither --workdir nor --topologies is given; one of them is needed")
     if len(set(cells)) < len(cells):
         raise UserError("--topologies names one twice; give each once")
-    parts = load_parts(
-        _PICTURES.value,
-        data_dir=cli.data_folder(),
-        seed=cli.SEED.value,
-        max_images=cli.limits(cli.MAX_IMAGES.value),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
+    parts = cli.load_data(_PICTURES.value)
     weights = load_weights(
         cli.WEIGHTS.value or "embedded", cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value)
     )
@@ -313,13 +307,6 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _short(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
-
-
-def _told(bar: tqdm, share: float) -> None:
-    bar.update(min(share, bar.total - bar.n))
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} networks [{elapsed}<{remaining}]"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from experiments.reporting.pictures import Picture, Reconstructions
 from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
@@ -158,13 +158,8 @@ def _reconstructed(
 def _parts(config: Mapping[str, Any]) -> Parts:
     """The very images of the characterisation."""
     try:
-        parts = load_parts(
-            config["dataset"],
-            data_dir=cli.data_folder(),
-            image_size=config["image_size"],
-            seed=config["seed"],
-            max_images=config["max_images"],
-            skip_unreadable=cli.SKIP_UNREADABLE.value,
+        parts = cli.load_data(
+            **{name: config[name] for name in ("dataset", "image_size", "seed", "max_images")}
         )
     except UserError as error:
         raise UserError(f"{error}; or give --notest_images for a report without them") from None

@@ -32,8 +32,8 @@ MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.a
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
     "errors",
-    *("platform.files", "platform.fetching", "platform.resuming", "platform.row_views"),
-    *("platform.shards", "platform.signals"),
+    *("platform.digests", "platform.files", "platform.fetching", "platform.resuming"),
+    *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
     *("backbone.topology", "backbone.cost", "backbone.weights.conversion"),
@@ -54,7 +54,7 @@ ONLY_IN = {
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints", "training.network_folder"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),
-    "urllib": {"platform.downloads"},
+    "urllib": {"platform.fetching"},
     "matplotlib": set(),
     "absl.flags": set(),
     "absl.app": set(),

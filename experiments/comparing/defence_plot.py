@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 
 from experiments.reporting import plots
-from privynet_jax.results.tradeoff import Point, frontier
+from privynet_jax.results.summaries import Point, frontier
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

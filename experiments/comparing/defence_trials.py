@@ -1,8 +1,8 @@
 """What a defence is worth: a cloud NN and attackers that are all trained on defended releases.
 
-The same networks and attacks as a characterisation's (`grid`), on `defended` features: the cloud NN
-learns from the one defended release of the target images; the attackers, who know the defence with
-its parameters, from defended pairs of their own.
+The same networks and attacks as a characterisation's (`dedicated`), on `defended` features: the
+cloud NN learns from the one defended release of the target images; the attackers, who know the
+defence with its parameters, from defended pairs of their own.
 
     trials = Trials(parts, settings, default_execution(2), seed=0)
     measurements = trials.measure(cells, layer, parse_defence("dropout:rate=0.5"))

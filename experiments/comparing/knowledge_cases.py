@@ -7,7 +7,6 @@ for case, attack in fitted(found, key):
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -35,6 +34,7 @@ from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Part, Parts
+from privynet_jax.platform.row_views import ChosenRows
 
 MEAN_IMAGE = "nothing: the mean image"
 
@@ -65,24 +65,6 @@ class Case:
     images: int
 
 
-class _ChosenRows:
-    """Some rows of a part's features, read as they are asked for."""
-
-    def __init__(self, stored: Any, rows: np.ndarray) -> None:
-        self._stored, self._rows = stored, rows
-        self.shape, self.dtype = (len(rows), *stored.shape[1:]), stored.dtype
-
-    def select(
-        self, indices: np.ndarray, positions: np.ndarray
-    ) -> Iterator[tuple[slice | np.ndarray, np.ndarray]]:
-        """Yields (where, values) of chosen rows and channels, as `features.LayerFeatures` asks."""
-        chosen = self._rows[indices]
-        if hasattr(self._stored, "select"):
-            yield from self._stored.select(chosen, positions)
-        else:
-            yield slice(None), self._stored[chosen][..., positions]
-
-
 def halves(parts: Parts) -> list[dict[str, np.ndarray]]:
     """Returns part -> rows of its classes of even number, and the same for odd ones."""
     return [
@@ -98,7 +80,7 @@ def with_rows(
     fewer = {
         name: Part(part.images[rows[name]], part.labels[rows[name]]) for name, part in parts.items()
     }
-    stored = {name: _ChosenRows(features.parts[name], rows[name]) for name in rows}
+    stored = {name: ChosenRows(features.parts[name], rows[name]) for name in rows}
     return dataclasses.replace(parts, **fewer), dataclasses.replace(features, parts=stored)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.reporting import plots
 from privynet_jax.attacks.base import NETWORK, PAIRS
-from privynet_jax.results.intervals import CONFIDENCE, Mean
+from privynet_jax.results.statistics import CONFIDENCE, Interval, student_mean
 from privynet_jax.results.text_tables import aligned
 
 matplotlib.use("Agg")
@@ -37,7 +37,7 @@ def as_text(rows: _Rows) -> str:
     return f"{aligned(table)}\n{note}"
 
 
-def lost_db(rows: _Rows, place: _Place, knowledge: str) -> Mean:
+def lost_db(rows: _Rows, place: _Place, knowledge: str) -> Interval:
     """Returns how much worse an attacker is than one with all pairs, in dB, paired by draw.
 
     Args:
@@ -47,7 +47,7 @@ def lost_db(rows: _Rows, place: _Place, knowledge: str) -> Mean:
     """
     theirs = _values(rows, place, PAIRS)
     ours = _values(rows, place, knowledge)
-    return Mean.of([theirs[draw] - ours[draw] for draw in ours])
+    return student_mean([theirs[draw] - ours[draw] for draw in ours])
 
 
 def picture(rows: _Rows) -> bytes:
@@ -76,7 +76,7 @@ def _draw_bars(axes: plt.Axes, rows: _Rows, titles: Mapping[_Place, str]) -> Non
     width = 0.84 / len(kinds)
     colours = plt.cm.tab10(range(len(kinds)))
     for index, (kind, colour) in enumerate(zip(kinds, colours, strict=True)):
-        means = [Mean.of(list(_values(rows, place, kind).values())) for place in titles]
+        means = [student_mean(list(_values(rows, place, kind).values())) for place in titles]
         axes.bar(
             np.arange(len(titles)) + (index - (len(kinds) - 1) / 2) * width,
             [mean.value for mean in means],
@@ -126,10 +126,10 @@ def _summary(group: _Rows, rows: _Rows) -> dict[str, str | int]:
         "depth": first["depth"],
         "knowledge": _kind(group),
         "images": first["images"],
-        "PSNR dB": _mean(group, "psnr_db_mean").text(),
-        "p95": _mean(group, "psnr_db_p95").text(),
-        "SSIM": _mean(group, "ssim_mean").text(2),
-        "loss dB": "" if _kind(group) == PAIRS else loss.text(2),
+        "PSNR dB": _mean(group, "psnr_db_mean").plus_minus(),
+        "p95": _mean(group, "psnr_db_p95").plus_minus(),
+        "SSIM": _mean(group, "ssim_mean").plus_minus(2),
+        "loss dB": "" if _kind(group) == PAIRS else loss.plus_minus(2),
         "found, in 5, confident %": ", ".join(shares),
     }
 
@@ -152,8 +152,8 @@ def _place(row: Mapping[str, Any]) -> _Place:
     return row["layers"], row["depth"]
 
 
-def _mean(group: _Rows, column: str) -> Mean:
-    return Mean.of([row[column] for row in group])
+def _mean(group: _Rows, column: str) -> Interval:
+    return student_mean([row[column] for row in group])
 
 
 def _kind(group: _Rows) -> str:

@@ -19,8 +19,9 @@ from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.characterisation.scoring import ALL_CHANNELS
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import FOLDER_PREFIX
-from privynet_jax.planning.plan import Interval, Plan
+from privynet_jax.planning.plan import Plan
 from privynet_jax.results.cell_results import PAIRS, CellResult
+from privynet_jax.results.statistics import Interval
 from privynet_jax.results.summaries import DrawSummary, over_draws
 
 # What other commands may leave in a work directory: file -> title, what it is.
@@ -178,7 +179,7 @@ def plan_table(plan: Plan) -> Table:
     for name, (title, factor) in _LIMITS.items():
         if name in expected:
             interval = expected[name]
-            found = _digits(interval.expected, factor)
+            found = _digits(interval.value, factor)
             spread = f"{_digits(interval.low, factor)} to {_digits(interval.high, factor)}"
         elif name in cost:
             found, spread = _digits(cost[name], 1), ""

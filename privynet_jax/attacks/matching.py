@@ -12,7 +12,7 @@ of `pixel_prior`. Nothing here knows a true image: a step is taken if it lowers 
     matched = matcher(representations, starts, Weights(tv, prior_weight), steps=100)
     matched.images, matched.losses
 
-`execution` says how images are spread over the devices.
+`devices` says how images are spread over the devices.
 """
 
 import functools

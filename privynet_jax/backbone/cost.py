@@ -10,7 +10,8 @@ the device's limits, and `results` keeps them beside a cell's accuracy and priva
 import dataclasses
 
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology, check_image_size
-from privynet_jax.errors import UserError
+
+_BYTES = 4  # of a float32, for parameters and activations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,7 @@ class LocalCost:
     release_bytes: int
 
 
-def local_cost(topology: Topology, image_size: int, bytes_per_value: int = 4) -> LocalCost:
+def local_cost(topology: Topology, image_size: int) -> LocalCost:
     """Returns the cost of a topology's local NN, in which only released channels are computed.
 
     For each convolution, with an h x w output (SAME padding, so its input is h x w as well), `cin`
@@ -49,15 +50,10 @@ def local_cost(topology: Topology, image_size: int, bytes_per_value: int = 4) ->
     Args:
         topology: the local NN.
         image_size: height and width of the image in pixels.
-        bytes_per_value: 4 for float32, 2 for bfloat16; applies to parameters and activations.
 
     Raises:
-        UserError: the image is too small for the topology, or `bytes_per_value` is not positive.
+        UserError: the image is too small for the topology.
     """
-    if bytes_per_value < 1:
-        raise UserError(
-            f"bytes_per_value is {bytes_per_value}; allowed: 1 or more; use 4 for float32"
-        )
     check_image_size(topology.num_layers, image_size, image_size)
     macs = parameters = peak_values = 0
     for number, layer in enumerate(CONV_LAYERS[: topology.num_layers], start=1):
@@ -70,7 +66,7 @@ def local_cost(topology: Topology, image_size: int, bytes_per_value: int = 4) ->
     height, width, depth = topology.representation_shape(image_size)
     return LocalCost(
         macs=macs,
-        param_bytes=parameters * bytes_per_value,
-        peak_activation_bytes=peak_values * bytes_per_value,
-        release_bytes=height * width * depth * bytes_per_value,
+        param_bytes=parameters * _BYTES,
+        peak_activation_bytes=peak_values * _BYTES,
+        release_bytes=height * width * depth * _BYTES,
     )

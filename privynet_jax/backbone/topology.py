@@ -150,9 +150,9 @@ def _checked_channels(channels: Iterable[Any], layer: ConvLayer) -> tuple[int, .
     return tuple(int(c) for c in given)
 
 
-def _shortened(values: Sequence[Any], limit: int = 8) -> str:
-    shown = ", ".join(repr(value) for value in values[:limit])
-    return shown if len(values) <= limit else f"{shown} and {len(values) - limit} more"
+def _shortened(values: Sequence[Any]) -> str:
+    shown = ", ".join(repr(value) for value in values[:8])
+    return shown if len(values) <= 8 else f"{shown} and {len(values) - 8} more"
 
 
 def all_channels(layers: Sequence[int]) -> dict[int, tuple[int, ...]]:

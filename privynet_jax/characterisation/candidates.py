@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
-from tqdm import tqdm
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM
@@ -25,12 +24,12 @@ from privynet_jax.estimates.layer_networks import LayerData, trained_networks
 from privynet_jax.estimates.subsets import layer_sums
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Candidates
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import search
-from privynet_jax.selection.attack_scores import AmortisedPsnr
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
-from privynet_jax.selection.subset_scores import SubsetScorer
+from privynet_jax.selection.subset_scores import AmortisedPsnr, SubsetScorer
 from privynet_jax.training.batches import stream_of
 from privynet_jax.training.session import session
 
@@ -104,16 +103,8 @@ def _optimised(
     for depth in depths:
         # Beyond what the layer's amortised networks derive from the same key.
         stream = stream_of(jax.random.fold_in(key, 2 + depth))
-        with tqdm(
-            total=100, desc=f"searching channels of {name}, depth {depth}", bar_format=_BAR_FORMAT
-        ) as bar:
-            best = search.search(
-                scorer,
-                len(layer.channels),
-                depth,
-                stream,
-                progress=lambda share, bar=bar: bar.update(min(100 * share, bar.total - bar.n)),
-            )
+        with progress_bar(1, f"searching channels of {name}, depth {depth}") as advance:
+            best = search.search(scorer, len(layer.channels), depth, stream, progress=advance)
         store.save_candidates(DIRECT, layer.num_layers, depth, best)
         found[DIRECT, layer.num_layers, depth] = best
     return found
@@ -131,6 +122,3 @@ def _attack(
             data, learnt, config.depths, store.workdir / "networks", config.seed
         )
     return AmortisedPsnr(data, learnt[name][0], networks[name], width)
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"

@@ -34,13 +34,13 @@ def images_for(image_size: int) -> int:
     return max(1, min(_MOST_IMAGES, _PIXELS // image_size**2))
 
 
-def directions(layers: Sequence[int] = LAYERS) -> Callable[[Any, jax.Array], list[jax.Array]]:
-    """Returns a pure function (params, images float32 [N, H, W, 3]) -> unit vectors per layer.
+def directions() -> Callable[[Any, jax.Array], list[jax.Array]]:
+    """Returns a pure function (params, images float32 [N, H, W, 3]) -> unit vectors of `LAYERS`.
 
     Each result is float32 [N, h, w, C], of length 1 along the channels, or 0 where none responds.
     """
-    trunk = VGG16Trunk(max(layers))
-    names = [CONV_LAYERS[layer - 1].name.replace("conv", "relu") for layer in layers]
+    trunk = VGG16Trunk(max(LAYERS))
+    names = [CONV_LAYERS[layer - 1].name.replace("conv", "relu") for layer in LAYERS]
 
     def of_images(params: Any, images: jax.Array) -> list[jax.Array]:
         _, intermediates = trunk.apply({"params": params}, images)

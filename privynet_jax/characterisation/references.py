@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.attacks.closed_form import MEAN_IMAGE
 from privynet_jax.backbone.features.layer_features import image_features
@@ -18,6 +17,7 @@ from privynet_jax.characterisation.measure import REPORTED
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
 from privynet_jax.results.risk_tables import AttackedPictures
@@ -42,8 +42,8 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
         UserError: training diverged.
     """
     with (
-        tqdm(total=1, desc="training without a split", bar_format=_BAR_FORMAT) as bar,
-        session(spread=spread_of(config), progress=lambda done: bar.update(min(done, 1 - bar.n))),
+        progress_bar(1, "training without a split") as advance,
+        session(spread=spread_of(config), progress=advance),
     ):
         right = accuracy_without_split(cloud_of(config, parts), config.cloud, parts, config.seed)
     guess = _mean_image(parts.auxiliary)
@@ -59,9 +59,6 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
         {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
         {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},
     ]
-
-
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
 
 def accuracy_without_split(

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.feature_cache import load_features, reached
@@ -30,6 +29,7 @@ from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.devices import environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
@@ -40,7 +40,6 @@ from privynet_jax.results.work_directory import ResultStore
 _REFERENCE = "reference.csv"
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
-_BAR_FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} cells [{elapsed}<{remaining}]"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,18 +120,9 @@ def _run_missing(run: GridRun, store: ResultStore, distances: "_Distances") -> N
     config, names, due = run.config, [cell.name for cell in run.cells], 0.0
     share = config.share
     whose = f" the share of process {share.index}" if share.count > 1 else ""
-    with tqdm(
-        total=len(run.mine),
-        initial=len(run.mine) - len(run.missing),
-        desc="characterising" + whose,
-        bar_format=_BAR_FORMAT,
-    ) as bar:
-        # Shares of cells add up to a little more than their number by rounding.
-        def progress(done: float) -> None:
-            bar.update(min(done, bar.total - bar.n))
-
-        told = dataclasses.replace(run, progress=progress)
-        for measurement in MEASURES[config.mode](told):
+    done = len(run.mine) - len(run.missing)
+    with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
+        for measurement in MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
             store.save(result, arrays | distances.of(result, measurement))

@@ -15,7 +15,7 @@ one who owns a single release of his images.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,8 +24,9 @@ import numpy as np
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.defences.mechanisms import Defence, defend, folded, image_keys
+from privynet_jax.defences.mechanisms import Defence, defend, image_keys
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
+from privynet_jax.platform.row_views import Blocks, RowView
 from privynet_jax.training.tasks import Schedule
 
 # More copies than these are drawn again from the start.
@@ -123,7 +124,6 @@ def defended_features(
     *,
     copies: int = 1,
     local: Sequence[Callable[[jax.Array], jax.Array]] = (),
-    fold: bool = False,
 ) -> DefendedFeatures:
     """Returns what is released of all parts; nothing is computed before it is read.
 
@@ -136,7 +136,6 @@ def defended_features(
         copies: of auxiliary images, each with its own randomness; row r is image r // copies.
         local: per topology images -> normalised representation; needed for defences that change the
             image, whose representations no cache has.
-        fold: make all values larger than -1 by `defences.folded`, for networks that take log1p.
 
     Returns:
         Representations brought to a root mean square of 1 by one public number per topology, taken
@@ -153,9 +152,7 @@ def defended_features(
         )
     if defence.changes_image and len(local) != len(topologies):
         raise ValueError(f"Expected `local` of every topology for {defence}, got {len(local)}.")
-    release = _Release(
-        layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local), fold
-    )
+    release = _Release(layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local))
     arrays: dict[str, Any] = {}
     for name, part in parts.items():
         shape = (
@@ -171,29 +168,23 @@ def defended_features(
     )
 
 
-class DefendedRows:
+class DefendedRows(RowView):
     """Rows of one part that are defended as they are read; the same row is always the same."""
 
     def __init__(self, release: "_Release", part: str, shape: tuple[int, ...]) -> None:
         """Reads from a release rows of a shape [N, h, w, topologies * depth]."""
+        super().__init__(shape, np.float32)
         self._release, self._part = release, part
-        self.shape, self.dtype = shape, np.dtype(np.float32)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns float32 [n, h, w, C] of all topologies."""
-        chosen = np.arange(len(self))[rows]
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        """The rows of all topologies, side by side."""
         blocks = range(len(self._release.topologies))
-        return np.concatenate([self._release(b, self._part, chosen) for b in blocks], axis=-1)
+        return np.concatenate([self._release(b, self._part, numbers) for b in blocks], axis=-1)
 
-    def select(
-        self, rows: slice | np.ndarray, positions: np.ndarray
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields (where, values) of chosen channels, as `ShardedRows.select` does."""
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """As `RowView.select`; computes nothing but the topology of the channels."""
         depth = self._release.topologies[0].depth
-        chosen = np.arange(len(self))[rows]
+        chosen = self._numbers(which)
         places = np.asarray(positions) // depth
         for block in np.unique(places):
             if not (places == block).all():
@@ -213,12 +204,10 @@ class _Release:
     keys: tuple[jax.Array, ...]
     copies: int
     local: tuple[Callable[[jax.Array], jax.Array], ...]
-    fold: bool
 
     def __call__(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns float32 [n, h, w, depth] of a topology."""
-        values = self._defended(block, part, rows) / self._root_mean_squares[block]
-        return np.asarray(folded(values)) if self.fold else values
+        return self._defended(block, part, rows) / self._root_mean_squares[block]
 
     def copies_of(self, part: str) -> int:
         """Returns how many rows there are of each image of a part."""

@@ -80,22 +80,6 @@ def _delta(z: float, ratio: float) -> float:
     return float(special.ndtr(-z) - rest)
 
 
-def one_pixel_epsilon(epsilon: float, nullified: float) -> float:
-    """Returns epsilon for images that differ in one pixel, where pixels are nullified at random.
-
-    With probability `nullified` the release does not depend on that pixel at all: amplification by
-    sampling, which is how Arden's guarantee comes about. It says nothing of whole images: those
-    have the `epsilon` that is put in.
-
-    Args:
-        epsilon: of the noise, for any two images.
-        nullified: probability with which each pixel becomes zero.
-    """
-    if math.isinf(epsilon) or epsilon > 700:  # beyond it exp overflows, and the 1 does not count
-        return epsilon + math.log1p(-nullified) if nullified < 1 else 0.0
-    return math.log1p((1 - nullified) * math.expm1(epsilon))
-
-
 def _ratio(distance: float, noise: float) -> float:
     if distance == 0:
         return 0.0

@@ -145,7 +145,7 @@ class Arden(LaplaceNoise):
     """Arden's way (Wang et al. 2018, arXiv:1809.03428): random pixels to zero, then bounded noise.
 
     The noise alone is what guarantees `epsilon` for two arbitrary images. Nullifying adds a smaller
-    epsilon only for images that differ in one pixel (`guarantees.one_pixel_epsilon`). Here the norm
+    epsilon only for images that differ in one pixel. Here the norm
     is L1 over the whole representation, which is what Laplace noise takes. Arden's training on
     clean copies besides has no place here: nobody but the device ever has them.
 

@@ -1,8 +1,8 @@
 """A linear probe of accuracy: ridge regression of labels on pooled representations, closed form.
 
-Nothing is trained. As in `linear`, one Gram matrix per layer serves every choice of channels: a
-subset's normal equations are a sub-block. Per channel of the compressed representation there are
-six numbers: its mean and spread over the image, and its mean in each quarter.
+Nothing is trained. As in `linear_attack`, one Gram matrix per layer serves every choice of
+channels: a subset's normal equations are a sub-block. Per channel of the compressed representation
+there are six numbers: its mean and spread over the image, and its mean in each quarter.
 
     sums = gather_probe_sums(layer, parts.target.labels, num_classes)
     probe = fit_probe(sums, positions=(0, 3, 5), width=8)

@@ -1,8 +1,8 @@
 """What is known of any subset of a layer's channels in closed form: no network is trained here.
 
 Sums over a layer's images, taken once, give for every subset how to impute the components of all
-channels (`imputation`), the linear attack (`linear`) and the linear probe (`probe`). `amortised`
-trains networks on such subsets, `scoring` evaluates them.
+channels (`imputation`), the linear attack (`linear_attack`) and the linear probe (`linear_probe`).
+`amortised` trains networks on such subsets, `scoring` evaluates them.
 
     sums = layer_sums(layer, parts, most_channels=32)
     subset = prepare(sums, positions=(0, 3, 5), width=32)
@@ -34,7 +34,7 @@ _ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2
 _COMPONENTS, _STEM_INPUTS = 128, 512
 # Auxiliary images whose covariance is taken, and the fewest for the linear attack's sums.
 _IMAGES = 512
-# Positions per unknown of the linear attack; `grid`'s dedicated attacks can afford more.
+# Positions per unknown of the linear attack; `dedicated`'s dedicated attacks can afford more.
 _POSITIONS_PER_UNKNOWN = 128
 _BATCH = 64
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -62,7 +62,7 @@ class LayerSums:
 
     Attributes:
         components: of all channels.
-        fitted_on: for the linear attack; see `linear.fit`.
+        fitted_on: for the linear attack; see `linear_attack.fit`.
         chosen_on: likewise.
         probe: for the linear probe, over target images.
     """
@@ -133,7 +133,7 @@ def draw_subsets(
 
 
 def linear_estimates(subset: Subset, x: jax.Array) -> jax.Array:
-    """Returns `linear.reconstruct`'s estimates float32 [N, H, W, 3] from all channels.
+    """Returns `linear_attack.reconstruct`'s estimates float32 [N, H, W, 3] from all channels.
 
     One matrix product, then sums of shifted results: subsets side by side stay matrix products,
     where XLA would make a grouped convolution of them.

@@ -1,6 +1,6 @@
 """Decodes image files of every kind that people have, to one size and colour space.
 
-`data` hands over bytes as they were stored, and gets uint8 RGB squares. Pillow does the decoding;
+`parts` hands over bytes as they were stored, and gets uint8 RGB squares. Pillow does the decoding;
 here is what it leaves open: orientation, transparency, 16-bit values, sizes that exhaust memory.
 
     pixels = decode_picture(path.read_bytes(), size=32)  # uint8 [32, 32, 3]

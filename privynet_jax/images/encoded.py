@@ -1,6 +1,6 @@
 """Labelled images as a source stores them: encoded, and read one at a time when they are needed.
 
-`tfds_source` and `folder_source` return these; `data` decides which images are used and decodes
+`tfds_source` and `folders` return these; `parts` decides which images are used and decodes
 them. So no source's images are ever in memory all at once, however large they are.
 """
 

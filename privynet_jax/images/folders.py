@@ -3,7 +3,7 @@
     pictures/cats/1.jpg, pictures/cats/2.png, pictures/dogs/...      (a fifth is held out as test)
     pictures/train/cats/..., pictures/test/cats/...                  (with a test split of its own)
 
-`data` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read
+`parts` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read
 again, one at a time, when they are decoded. Copies of one file form a group, so that no picture is
 both in the auxiliary and in the test part.
 """
@@ -58,11 +58,11 @@ def list_pictures(folder: Path) -> list[Path]:
     Raises:
         UserError: there is none, or one is a link to nothing.
     """
-    found = sorted(_walk(folder))
-    if broken := [path for path in found if not path.exists()]:
+    entries = sorted(_walk(folder))
+    if broken := [path for path in entries if not path.exists()]:
         # Passed over, a whole class could go missing unnoticed.
         raise UserError(f"{broken[0]} is a link to nothing; repair or remove it")
-    paths = [path for path in found if path.is_file()]
+    paths = [path for path in entries if path.is_file()]
     if not paths:
         raise UserError(f"{folder} holds no pictures; give a folder that does")
     return paths
@@ -74,9 +74,9 @@ def _read_split(
     loose = [path.name for path in _visible(folder) if not path.is_dir()]
     classes = sorted(path for path in _visible(folder) if path.is_dir())
     if loose or not classes:
-        found = f"the file {sorted(loose)[0]}" if loose else "nothing"
+        instead = f"the file {sorted(loose)[0]}" if loose else "nothing"
         raise UserError(
-            f"{folder} holds {found} where one subfolder per class is expected; "
+            f"{folder} holds {instead} where one subfolder per class is expected; "
             "sort the pictures into subfolders named like their classes"
         )
     names = class_names or tuple(path.name for path in classes)
@@ -84,9 +84,9 @@ def _read_split(
         raise UserError(f"{folder} has classes that {_TRAIN} has not: {', '.join(unknown)}")
     paths, labels = [], []
     for path in classes:
-        found = list_pictures(path)
-        paths += found
-        labels += [names.index(path.name)] * len(found)
+        pictures = list_pictures(path)
+        paths += pictures
+        labels += [names.index(path.name)] * len(pictures)
     groups = _groups_of_copies(paths)
     images = StoredImages(
         read=lambda number: paths[number].read_bytes(),
@@ -129,8 +129,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> list[Path]:
-    found = []
+    paths = []
     for path in _visible(folder):
         # Links to folders are not followed: they may lead round in circles.
-        found += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
-    return found
+        paths += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
+    return paths

@@ -1,6 +1,6 @@
 """Which examples go where: whole groups dealt out to parts, and samples with classes alike.
 
-`data` cuts a data set's examples into parts with it, from labels and groups alone. NumPy only.
+`parts` cuts a data set's examples into parts with it, from labels and groups alone. NumPy only.
 
     parts = split_groups(labels, groups, {"target": 0.7, "validation": 0.3}, seed=0)
     sample = spread_over_classes(labels, 100)
@@ -45,8 +45,8 @@ def split_groups(
     group_ids, firsts, sizes = np.unique(groups, return_index=True, return_counts=True)
     part_of_group = np.empty(len(group_ids), int)
     for label in np.unique(labels[firsts]):
-        mine = np.flatnonzero(labels[firsts] == label)
-        shuffled = np.random.default_rng([seed, label]).permutation(mine)
+        members = np.flatnonzero(labels[firsts] == label)
+        shuffled = np.random.default_rng([seed, label]).permutation(members)
         part_of_group[shuffled] = _deal(sizes[shuffled], [fractions[name] for name in names])
     part_of_example = part_of_group[np.searchsorted(group_ids, groups)]
     return {

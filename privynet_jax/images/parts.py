@@ -103,7 +103,7 @@ def load_parts(
     train split: in each case the same images for every seed.
 
     Args:
-        dataset: `photo_patches`; or `folder:PATH`, one subfolder per class (`folder_source`); or
+        dataset: `photo_patches`; or `folder:PATH`, one subfolder per class (`folders`); or
             what `tfds.builder` accepts, such as `cifar10`, with supervised keys that are an image
             and a class label.
         data_dir: where TFDS keeps prepared data sets; None is TFDS's default.

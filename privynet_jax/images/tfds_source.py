@@ -3,7 +3,7 @@
     dataset = read_dataset("photo_patches", data_dir=folder)
     dataset.train.images[0]  # one image's bytes, still encoded as PNG or JPEG
 
-`data` turns what is read here into parts of equally sized images. TFDS reads without TensorFlow
+`parts` turns what is read here into parts of equally sized images. TFDS reads without TensorFlow
 what is stored as `array_record`, and whatever it raises becomes a line for the user here.
 """
 
@@ -53,8 +53,8 @@ def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
         builder = _prepared_builder(dataset, data_dir)
         _check_features(builder.info, dataset)
         if "train" not in builder.info.splits:
-            found = ", ".join(builder.info.splits)
-            raise UserError(f"{dataset} has no split train; it has {found}; choose another one")
+            splits = ", ".join(builder.info.splits)
+            raise UserError(f"{dataset} has no split train; it has {splits}; choose another one")
         train, test = _read_split(builder, "train"), None
         for name in ("test", "validation"):
             # Published test splits may hide their labels, which leaves nothing here.

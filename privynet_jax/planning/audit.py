@@ -188,8 +188,8 @@ def _findings(
         found["latency_ms"] = latency_ms
     limits = plan.limits.given()
     expected = {
-        "psnr_db": plan.expected.psnr_db.expected,
-        "ssim": plan.expected.ssim.expected,
+        "psnr_db": plan.expected.psnr_db.value,
+        "ssim": plan.expected.ssim.value,
         "latency_ms": plan.latency_ms,
     }
     accuracy = np.mean([summarise(each.accuracy["test"]).mean for each in measured])
@@ -198,7 +198,7 @@ def _findings(
             Finding(name, limits.get(name), expected.get(name), float(x), *_whose(by.get(name)))
             for name, x in found.items()
         ),
-        Finding("accuracy", None, plan.expected.accuracy.expected, float(accuracy)),
+        Finding("accuracy", None, plan.expected.accuracy.value, float(accuracy)),
     )
 
 

@@ -1,6 +1,6 @@
 """What an audit found: every limit, every attacker, and whether the promises held; its JSON file.
 
-`auditing` and `auditing_attackers` measure. No JAX here.
+`audit` and `audit_attackers` measure. No JAX here.
 
     Finding("psnr_db", limit=20.0, expected=18.0, found=21.5).held  # False
     audit.write(Path("audit.json"))
@@ -20,7 +20,7 @@ class Finding:
     """One limit or expectation, and what was found.
 
     Attributes:
-        what: a limit's name of `plans.Limits`, or "accuracy".
+        what: a limit's name of `plan.Limits`, or "accuracy".
         limit: the limit; None where there is only an expectation.
         expected: what the plan expected; None where it was counted, not measured.
         found: the worst over attackers and repeats, or for accuracy the mean over repeats.
@@ -73,7 +73,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        findings: in the order of `plans.LIMITS`, accuracy last.
+        findings: in the order of `plan.LIMITS`, accuracy last.
         data: name of the data set.
         images: part -> how many were used.
         left_out: pictures that the planner had seen.

@@ -9,8 +9,9 @@ from typing import Any
 
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
-from privynet_jax.planning.plan import LIMITS, Interval, Limits
+from privynet_jax.planning.plan import LIMITS, Limits
 from privynet_jax.planning.planner import Decision, NearMiss, Relaxation, Shortfall
+from privynet_jax.results.statistics import Interval
 
 # Limit -> what it is called, its unit, digits after the point, and its flag.
 _WORDS: Mapping[str, tuple[str, str, int, str]] = {
@@ -41,7 +42,7 @@ def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "
 
     Args:
         decision: of `planner.choose`.
-        config: settings of the characterisation, as `store.ResultStore.existing` returns them.
+        config: settings of the characterisation; see `work_directory.ResultStore.existing`.
         latency_on: where latency was measured, in words; empty where it was not.
     """
     sections = [_limits_lines(decision)]
@@ -174,7 +175,7 @@ def _near_lines(misses: Sequence[NearMiss], limits: Limits) -> list[str]:
             "and",
         )
         unknown = _unmeasured(miss.option, limits)
-        accuracy = 100 * miss.option.expected.accuracy.expected
+        accuracy = 100 * miss.option.expected.accuracy.value
         lines.append(f"  {_named(miss.option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
         lines.append(f"  and {len(misses) - _SHOWN} more")
@@ -258,7 +259,7 @@ def _number(limit: str, value: float) -> str:
 
 def _interval(interval: Interval, factor: float, digits: int) -> str:
     expected, low, high = (
-        f"{factor * v:.{digits}f}" for v in (interval.expected, interval.low, interval.high)
+        f"{factor * v:.{digits}f}" for v in (interval.value, interval.low, interval.high)
     )
     return f"{expected} ({low} to {high})"
 

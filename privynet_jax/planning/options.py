@@ -1,7 +1,7 @@
 """What a characterisation lets one expect of every (layers, depth): the options to choose from.
 
-`store` hands over the results of the cells, `planner` chooses. Only validation columns decide; the
-test columns are carried along to be reported. No JAX here.
+`work_directory` hands over the results of the cells, `planner` chooses. Only validation columns
+decide; the test columns are carried along to be reported. No JAX here.
 
     options = options_of(results, image_size=32, statistic="mean")
     options[0].expected.psnr_db.high  # what a new draw of channels stays under, 19 times out of 20
@@ -13,16 +13,16 @@ they say what a new training stays under.
 import collections
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from scipy import special
+import numpy as np
 
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Expectation, Interval, costs_of
+from privynet_jax.planning.plan import Expectation, costs_of
 from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.statistics import Interval, new_draw, pooled_deviation
 
 # Of the interval for one new draw; a limit is an upper one, so 5 % of draws exceed it.
 COVERAGE = 0.9
@@ -45,7 +45,7 @@ class Option:
         selection: of the cells that the expectations come from.
         draws: characterised draws of channels behind the expectations; of direct, trainings.
         expected: of a new random draw, on validation images; of direct, of a new training.
-        cost: limit -> cost, in the units of `plans.Limits`; "latency_ms" only once it is measured.
+        cost: limit -> cost, in the units of `plan.Limits`; "latency_ms" only once it is measured.
         tested: "accuracy", "psnr_db", "ssim" -> mean over draws on test images, to be reported.
     """
 
@@ -67,9 +67,9 @@ class Option:
         """Sorts better options first: more accuracy, then less privacy loss, then computation."""
         expected = self.expected
         return (
-            -expected.accuracy.expected,
-            expected.psnr_db.expected,
-            expected.ssim.expected,
+            -expected.accuracy.value,
+            expected.psnr_db.value,
+            expected.ssim.value,
             self.cost["local_mmacs"],
             self.cost["release_kib"],
             self.num_layers,
@@ -80,20 +80,16 @@ class Option:
 def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -> list[Option]:
     """Returns one option per (layers, depth), ascending.
 
-    With n draws of mean x, the interval for one new draw is
-
-        x +- t s sqrt(1 + 1/n)
-
-    where s is the standard deviation of draws around the mean of their option, pooled over the
-    options of a layer, and t Student's 95th percentile at the degrees of freedom of s (draws minus
-    options). Layers with fewer than `LEAST_FREEDOM` degrees use s pooled over all options; where
-    there are none at all, s is `ASSUMED_SPREAD` and t the normal percentile. Cells that share
-    channels and numbers count as one draw: an estimate of the same channels is made but once.
+    The interval is for one new draw (`statistics.new_draw`), with the standard deviation of draws
+    around the mean of their option, pooled over the options of a layer. Layers with fewer than
+    `LEAST_FREEDOM` degrees of freedom use the one that is pooled over all options; where there are
+    none at all, it is `ASSUMED_SPREAD`. Cells that share channels and numbers count as one draw: an
+    estimate of the same channels is made but once.
 
     Args:
         results: of characterised cells, all of one selection.
         image_size: of the characterisation, in pixels.
-        statistic: of privacy loss over images, one of `plans.STATISTICS`.
+        statistic: of privacy loss over images, one of `plan.STATISTICS`.
 
     Raises:
         UserError: there are no results.
@@ -124,7 +120,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
             expected=Expectation(**{name: validated[name][shape] for name in columns}),
             cost=costs_of(Topology(shape[0], range(shape[1])), image_size),
             tested={
-                name: statistics.fmean(row[column] for row in groups[shape])
+                name: float(np.mean([row[column] for row in groups[shape]]))
                 for name, column in columns.items()
             },
         )
@@ -153,31 +149,15 @@ def _groups(
 def _intervals(
     by_shape: Mapping[tuple[int, int], Sequence[float]], name: str
 ) -> dict[tuple[int, int], Interval]:
-    low, high = _BOUNDS[name]
+    bounds = _BOUNDS[name]
     intervals = {}
     for shape, values in by_shape.items():
         layer = [v for other, v in by_shape.items() if other[0] == shape[0]]
-        spread, freedom = _pooled(layer)
-        if freedom < LEAST_FREEDOM:
-            spread, freedom = _pooled(list(by_shape.values()))
-        if not freedom:
-            spread, freedom = ASSUMED_SPREAD[name], math.inf
-        mean = statistics.fmean(values)
-        reach = _quantile(freedom) * spread * math.sqrt(1 + 1 / len(values))
-        intervals[shape] = Interval(mean, max(mean - reach, low), min(mean + reach, high))
+        spread: tuple[float, float] = pooled_deviation(layer)
+        if spread[1] < LEAST_FREEDOM:
+            spread = pooled_deviation(list(by_shape.values()))
+        if not spread[1]:
+            spread = ASSUMED_SPREAD[name], math.inf
+        draw = new_draw(values, *spread, COVERAGE)
+        intervals[shape] = Interval(draw.value, max(draw.low, bounds[0]), min(draw.high, bounds[1]))
     return intervals
-
-
-def _quantile(freedom: float) -> float:
-    """Of Student's t, the percentile that the upper end of an interval is; of the normal at inf."""
-    upper = (1 + COVERAGE) / 2
-    return float(special.ndtri(upper) if math.isinf(freedom) else special.stdtrit(freedom, upper))
-
-
-def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Standard deviation of values around the mean of their group, and its degrees of freedom."""
-    freedom = sum(len(values) - 1 for values in groups)
-    if not freedom:
-        return math.nan, 0
-    squares = sum((v - statistics.fmean(values)) ** 2 for values in groups for v in values)
-    return math.sqrt(squares / freedom), freedom

@@ -15,6 +15,7 @@ from typing import Any
 from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection
 
 # Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
@@ -71,20 +72,10 @@ LIMITS = tuple(field.name for field in dataclasses.fields(Limits) if field.name 
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
-    """A number as expected, and the interval that a new draw of channels should fall in.
-
-    Of the selection direct, which draws none, it is one that a new training should fall in.
-    """
-
-    expected: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Expectation:
-    """What the characterisation makes of a plan.
+    """What the characterisation makes of a plan: numbers, and intervals for a new draw of channels.
+
+    Of the selection direct, which draws none, they are for a new training.
 
     Attributes:
         accuracy: of the cloud NN on unseen images, in [0, 1].

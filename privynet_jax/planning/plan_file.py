@@ -10,17 +10,17 @@ it. No JAX here.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Expectation, Interval, Limits, Plan, is_number
+from privynet_jax.planning.plan import Expectation, Limits, Plan, is_number
+from privynet_jax.platform.digests import read_sealed, sealed
 from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection
 
 _VERSION = 1
@@ -36,8 +36,7 @@ def write_plan(path: Path, plan: Plan) -> None:
     if wrong := _wrong_fields(plan):
         raise ValueError(f"Expected a plan that can be read again, got one with {wrong}")
     content = {"version": _VERSION, **dataclasses.asdict(plan)}
-    text = json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n"
-    write_atomically(path, text, private=True)
+    write_atomically(path, sealed(content), private=True)
 
 
 def read_plan(path: Path) -> Plan:
@@ -48,11 +47,10 @@ def read_plan(path: Path) -> Plan:
             makes no sense.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        is_unchanged = content.pop("sha256") == _digest(content)
+        content, is_unchanged = read_sealed(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; {_GIVE}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except ValueError:
         raise UserError(f"{path} is no plan; {_GIVE}") from None
     if not is_unchanged:
         raise UserError(
@@ -123,7 +121,7 @@ def _wrong_fields(plan: Plan) -> str:
 
 
 def _is_interval(interval: Interval) -> bool:
-    numbers = (interval.expected, interval.low, interval.high)
+    numbers = (interval.value, interval.low, interval.high)
     return all(map(is_number, numbers)) and interval.low <= interval.high
 
 
@@ -133,9 +131,3 @@ def _has_settings(characterised: Any) -> bool:
         return type(characterised["settings"]["seed"]) is int
     except (TypeError, ValueError, KeyError):
         return False
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    # As read back from JSON, where tuples are lists and keys are text.
-    plain = json.loads(json.dumps(content))
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

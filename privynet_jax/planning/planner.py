@@ -36,7 +36,7 @@ class Shortfall:
     """A limit that an option does not keep.
 
     Attributes:
-        limit: of `plans.LIMITS`.
+        limit: of `plan.LIMITS`.
         value: the limit as given.
         needed: the limit under which the option would fit, rounded up to what one would type.
         notches: how many notches that is.
@@ -61,7 +61,7 @@ class Relaxation:
     """What relaxing one limit by one notch buys.
 
     Attributes:
-        limit: of `plans.LIMITS`.
+        limit: of `plan.LIMITS`.
         relaxed: the limit one notch further.
         chosen: what would be chosen then; None where still nothing fits.
         gain: its expected accuracy minus the chosen option's (minus 0 where there is none).
@@ -136,7 +136,7 @@ def choose(
             )
     case = _Case(tuple(sorted(options, key=lambda option: option.rank)), limits.given(), margins)
     feasible = case.feasible()
-    accuracy = feasible[0].expected.accuracy.expected if feasible else -math.inf
+    accuracy = feasible[0].expected.accuracy.value if feasible else -math.inf
     remedies, is_joint = ((), False) if feasible else case.remedies()
     return Decision(
         options=case.options,
@@ -216,13 +216,13 @@ class _Case:
 
     def best_accuracy(self, without: str) -> float:
         others = {name: value for name, value in self.limits.items() if name != without}
-        return max((o.expected.accuracy.expected for o in self.feasible(others)), default=-math.inf)
+        return max((o.expected.accuracy.value for o in self.feasible(others)), default=-math.inf)
 
     def relaxation(self, limit: str) -> Relaxation:
         relaxed = self.limits[limit] + notch(limit, self.limits[limit])
-        before = [o.expected.accuracy.expected for o in self.feasible()[:1]]
+        before = [o.expected.accuracy.value for o in self.feasible()[:1]]
         after = self.feasible({**self.limits, limit: relaxed})[:1]
-        gain = sum(o.expected.accuracy.expected for o in after) - sum(before)
+        gain = sum(o.expected.accuracy.value for o in after) - sum(before)
         return Relaxation(limit, relaxed, after[0] if after else None, gain)
 
     def shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
@@ -241,7 +241,7 @@ class _Case:
             miss
             for miss in misses
             if miss.shortfalls
-            and miss.option.expected.accuracy.expected > accuracy
+            and miss.option.expected.accuracy.value > accuracy
             and all(shortfall.notches <= NEAR_NOTCHES for shortfall in miss.shortfalls)
         ]
         return tuple(sorted(near, key=lambda miss: _notches(miss.shortfalls)))

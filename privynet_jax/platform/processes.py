@@ -7,7 +7,7 @@ own, because JAX ends every connected process when one dies (see BUILD_NOTES.md)
 `experiments.cli` makes the flags, `characterisation` deals out the cells.
 
     share = join("10.0.0.1:1234", num_processes=3, process_id=1, workdir=Path("runs/first"))
-    mine = share_of(cells, share)
+    own = share_of(cells, share)
 """
 
 import dataclasses
@@ -105,10 +105,10 @@ def join(
     if share.count > 1 and not (met and met.exists()):
         waiting()
         # JAX would look for a cluster manager to learn the devices; none are needed for a meeting.
-        found = _meet({**launch, "local_device_ids": [0]}, timeout)
-        if found != share:
+        agreed = _meet({**launch, "local_device_ids": [0]}, timeout)
+        if agreed != share:
             raise UserError(
-                f"num_processes is {share.count} here, and for process 0 it is {found.count}; "
+                f"num_processes is {share.count} here, and for process 0 it is {agreed.count}; "
                 "start all processes with the same num_processes"
             )
         if met:
@@ -123,9 +123,9 @@ def _share_by_runtime() -> Share:
 
 def _automatic_share(timeout: int) -> Share:
     """The share of a TPU pod's worker; elsewhere all of the work."""
-    found = _meet({}, timeout) if importlib.util.find_spec("libtpu") else None
+    share = _meet({}, timeout) if importlib.util.find_spec("libtpu") else None
     # Where no pod was recognised the TPU runtime may know of one nevertheless.
-    return found or _share_by_runtime()
+    return share or _share_by_runtime()
 
 
 def _checked(launch: Mapping[str, Any]) -> Share:

@@ -1,14 +1,23 @@
-"""Refuses to go on with what was begun with other settings, and says which ones differ.
+"""Going on with what was begun: only with the settings of then, and without measuring rows twice.
 
-check_same_settings("runs/first was made", found, wanted, "or give a new folder as --workdir")
+    check_same_settings("runs/first was made", found, wanted, "or give a new folder as --workdir")
+    kept = KeptRows.opened(Path("runs/defences"), {"seed": 0})
+    if kept.read("layers 4, none") is None:
+        kept.write("layers 4, none", {"accuracy": [0.61, 0.63]})
 
-`store`, `cloud_training` and `kept_rows` ask it. No JAX here.
+No JAX here.
 """
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import sha256_of_json
+from privynet_jax.platform.files import write_atomically
+
+_SETTINGS = "settings.json"
 
 
 def check_same_settings(
@@ -34,3 +43,58 @@ def check_same_settings(
         raise UserError(
             f"{what} with other settings: {'; '.join(changed)}; give the old settings, {otherwise}"
         )
+
+
+class KeptRows:
+    """A folder with one file per row, all measured with the same settings."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        """Takes the folder, made with the first row, and settings as text; `opened` checks both."""
+        self._folder, self._settings = folder, settings
+
+    @classmethod
+    def opened(cls, out: Path, settings: Mapping[str, Any]) -> "KeptRows":
+        """Returns the rows that lie in `out`.
+
+        Args:
+            out: rows go to its folder "rows", which is made with the first of them.
+            settings: whatever decides the numbers, and can be written as JSON.
+
+        Raises:
+            UserError: there are rows of other settings.
+        """
+        folder, content = out / "rows", json.dumps(settings, indent=1, sort_keys=True)
+        path = folder / _SETTINGS
+        if path.exists():
+            _check_same(path, json.loads(content))
+        return cls(folder, content)
+
+    def read(self, title: str) -> dict[str, Any] | None:
+        """Returns what was written of a row; None where it is missing or damaged."""
+        try:
+            found = json.loads(self._path(title).read_text(encoding="utf-8"))
+            return found["measured"] if found["row"] == title else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def write(self, title: str, measured: Mapping[str, Any]) -> None:
+        """Keeps a row under its title."""
+        # Settings come with the first row, so that a run that fails before binds nobody to them.
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / _SETTINGS, self._settings)
+        content = {"row": title, "measured": dict(measured)}
+        write_atomically(self._path(title), json.dumps(content, indent=1))
+
+    def _path(self, title: str) -> Path:
+        # Titles hold commas, equals signs and more; the file says which row it is.
+        return self._folder / f"{sha256_of_json(title)[:16]}.json"
+
+
+def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
+    rows = path.parent
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{path} is damaged; delete the folder {rows} to begin anew") from None
+    otherwise = f"or delete the folder {rows} to begin anew"
+    check_same_settings(f"{rows.parent} was begun", found, wanted, otherwise)

@@ -1,16 +1,19 @@
 """Arrays whose rows are read as they are asked for, so that no copy of all of them is made.
 
-    mine = ChosenRows(representations, order[held:])
+    held_out = ChosenRows(representations, order[held:])
     everybody = JoinedRows(members, others)
-    mine[np.array([[3, 1], [0, 3]])].shape  # (2, 2, h, w, D)
+    held_out[np.array([[3, 1], [0, 3]])].shape  # (2, 2, h, w, D)
 
 What is underneath has a `shape`, a `dtype`, and rows by a slice or by their numbers: an array, what
 reads files (`shards.ShardedRows`), or another view.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+Blocks = Iterator[tuple[slice, np.ndarray]]
 
 
 class RowView:
@@ -30,7 +33,7 @@ class RowView:
 
     def __getitem__(self, which: Any) -> np.ndarray:
         """Returns a fresh array [*numbers.shape, ...]."""
-        numbers = np.arange(len(self))[which]
+        numbers = self._numbers(which)
         return self._read(numbers.ravel()).reshape(*numbers.shape, *self.shape[1:])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -38,8 +41,27 @@ class RowView:
             raise ValueError("rows are read as they are asked for: an array of them is a copy")
         return np.asarray(self[:], dtype)
 
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """Yields (where, values) blocks of chosen entries of the last axis, of chosen rows.
+
+        Put together, the blocks are `self[which][..., positions]`; a view that can reads less.
+        """
+        yield slice(None), self[which][..., positions]
+
+    def _numbers(self, which: Any) -> np.ndarray:
+        """What was asked for as int64, none negative."""
+        if isinstance(which, slice):
+            return np.arange(*which.indices(len(self)))
+        numbers = np.asarray(which)
+        if numbers.size and not np.issubdtype(numbers.dtype, np.integer):
+            raise TypeError(f"Expected a slice or integers, got {which!r}")
+        numbers = np.where(numbers < 0, numbers + len(self), numbers).astype(np.int64)
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"Expected row numbers below {len(self)}, got {which!r}")
+        return numbers
+
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        """The rows of int [n], none negative."""
+        """The rows of int64 [n], none negative."""
         raise NotImplementedError
 
 
@@ -50,6 +72,10 @@ class ChosenRows(RowView):
         """Keeps which ones: int [n], rows of `stored`."""
         super().__init__((len(rows), *stored.shape[1:]), stored.dtype)
         self._stored, self._rows = stored, rows
+
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """As `RowView.select`, in the blocks of what is underneath."""
+        return selected(self._stored, self._rows[which], positions)
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         return self._stored[self._rows[numbers]]
@@ -65,20 +91,27 @@ class JoinedRows(RowView):
         self._stored, self._ends = stored, ends
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        found = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         owners = np.searchsorted(self._ends, numbers, side="right")
         for index, stored in enumerate(self._stored):
-            mine = owners == index
-            if mine.any():
-                found[mine] = stored[numbers[mine] - (self._ends[index] - len(stored))]
-        return found
+            own = owners == index
+            if own.any():
+                rows[own] = stored[numbers[own] - (self._ends[index] - len(stored))]
+        return rows
+
+
+def selected(stored: Any, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+    """Yields (where, values) of chosen rows and channels of a view or of an array."""
+    if isinstance(stored, RowView):
+        return stored.select(which, positions)
+    return iter([(slice(None), stored[which][..., positions])])
 
 
 class ChosenChannels(RowView):
     """Some channels of all rows, then zeros up to a width.
 
     Attributes:
-        stored: [N, h, w, C], an array or what reads rows and channels (`shards.ShardedRows`).
+        stored: [N, h, w, C], an array or another view.
         positions: int [depth], which of the C channels, in which order.
     """
 
@@ -96,8 +129,5 @@ class ChosenChannels(RowView):
         """Writes the rows of int [n] to [n, h, w, width]."""
         depth = len(self.positions)
         out[..., depth:] = 0
-        if hasattr(self.stored, "select"):
-            for where, values in self.stored.select(numbers, self.positions):
-                out[where, ..., :depth] = values
-        else:
-            out[..., :depth] = self.stored[numbers][..., self.positions]
+        for where, values in selected(self.stored, numbers, self.positions):
+            out[where, ..., :depth] = values

@@ -16,7 +16,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 from etils import epath
 
 from privynet_jax.platform.files import is_remote, remove_abandoned, write_shared
+from privynet_jax.platform.row_views import Blocks, RowView
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _CHUNK_BYTES = 2**20
@@ -144,7 +145,7 @@ class ShardFolder:
             raise DamagedShardError("does not match its checksum")
 
 
-class ShardedRows:
+class ShardedRows(RowView):
     """An array [N, ...] read row by row from verified shards; like an array in what it answers.
 
     Attributes:
@@ -171,7 +172,7 @@ class ShardedRows:
             opener: `opener_of_files()`, shared by all arrays that are in use together.
             keep: anything that must live as long, such as the scratch folder.
         """
-        self.shape, self.dtype = tuple(map(int, shape)), np.dtype(dtype)
+        super().__init__(tuple(map(int, shape)), dtype)
         self._shards, self._rows_per_shard, self._keep = shards, rows_per_shard, keep
         self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         self._held: np.ndarray | None = None
@@ -187,27 +188,9 @@ class ShardedRows:
         """Size of one row."""
         return self._row_bytes
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns a fresh array of a slice, or of rows by number (integers, one axis)."""
-        return self._read(self._numbers(rows))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("rows are read from files: an array of them is always a copy")
-        return np.asarray(self[:], dtype)
-
-    def select(
-        self, rows: slice | np.ndarray, positions: np.ndarray
-    ) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yields (where, values) blocks of chosen entries of the last axis, of chosen rows.
-
-        Put together, the blocks are `self[rows][..., positions]`, which would pass much more memory
-        through the processor's caches.
-        """
-        numbers = self._numbers(rows)
+    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
+        """As `RowView.select`, in blocks that the processor's caches hold."""
+        numbers = self._numbers(which)
         step = max(1, _BLOCK_BYTES // max(1, self._row_bytes))
         for start in range(0, len(numbers), step):
             block = self._read(numbers[start : start + step])
@@ -216,17 +199,6 @@ class ShardedRows:
     def hold(self) -> None:
         """Reads everything into memory, once, from which rows are taken from then on."""
         self._held = self[:]
-
-    def _numbers(self, rows: slice | np.ndarray) -> np.ndarray:
-        if isinstance(rows, slice):
-            return np.arange(*rows.indices(len(self)))
-        numbers = np.asarray(rows)
-        if numbers.ndim != 1 or (numbers.size and not np.issubdtype(numbers.dtype, np.integer)):
-            raise TypeError(f"Expected a slice or a vector of integers, got {rows!r}")
-        numbers = np.where(numbers < 0, numbers + len(self), numbers).astype(np.int64)
-        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise IndexError(f"Expected row numbers below {len(self)}, got {rows!r}")
-        return numbers
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         if self._held is not None:

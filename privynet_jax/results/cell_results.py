@@ -1,6 +1,7 @@
 """What characterising one cell gave: one frozen row, and the rows of its attacks.
 
-`characterisation` fills them, `store` keeps them, `tables` and `planner` read them. No JAX here.
+`characterisation` fills them, `work_directory` keeps them, `tables` and `planner` read them. No JAX
+here.
 
     result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
 """

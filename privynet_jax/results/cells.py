@@ -85,10 +85,10 @@ def grid_cells(
         checked_num_layers(num_layers)
         for depth in depths:
             _check_depth(num_layers, depth)
-    found = candidates or {}
+    pools = candidates or {}
     return tuple(
         Cell(
-            Topology(m, draw_channels(m, depth, draw, seed, found.get((selection, m, depth)))),
+            Topology(m, draw_channels(m, depth, draw, seed, pools.get((selection, m, depth)))),
             draw,
             selection,
         )
@@ -168,5 +168,5 @@ def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:
     def num_layers(cell: Cell) -> int:
         return cell.topology.num_layers
 
-    for layer, mine in itertools.groupby(sorted(cells, key=num_layers), key=num_layers):
-        yield layer, list(mine)
+    for layer, group in itertools.groupby(sorted(cells, key=num_layers), key=num_layers):
+        yield layer, list(group)

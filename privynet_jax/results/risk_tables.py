@@ -18,7 +18,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, summarise
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of, summarise
 from privynet_jax.results.work_directory import ResultStore
 
 RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
@@ -112,7 +112,7 @@ def risk_row(
     `gain_db` is, picture by picture, how much better the attack is than answering the auxiliary
     mean image: what the representation gave away. `recognisable` is the share of pictures that are
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
-    bootstrap intervals. `perceptual` is `perceptual.PerceptualDistance`, the smaller the more is
+    intervals. `perceptual` is `perceptual.PerceptualDistance`, the smaller the more is
     lost, on the first so many pictures of a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)
@@ -128,12 +128,12 @@ def risk_row(
     gain = summarise(values["psnr_db"] - pictures.mean_image["psnr_db"][rows])
     row |= {"gain_db_mean": gain.mean, "gain_db_p95": gain.p95, "gain_db_max": gain.max}
     recognisable = values["ssim"] >= threshold
-    low, high = bootstrap(recognisable, {"mean": mean_of})["mean"]
+    share = share_of(recognisable)
     row |= {
         "ssim_threshold": threshold,
-        "recognisable": float(recognisable.mean()),
-        "recognisable_low": low,
-        "recognisable_high": high,
+        "recognisable": share.value,
+        "recognisable_low": share.low,
+        "recognisable_high": share.high,
     }
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
     some = bool(len(distances))
@@ -156,20 +156,20 @@ def class_rows(
     labels = pictures.labels[pictures.scored(len(values["psnr_db"]), mode)]
     rows = []
     for label in np.unique(labels):
-        mine = labels == label
+        members = labels == label
         row: dict[str, Any] = {
             **result.identity(),
             "class": pictures.class_names[label],
-            "images": int(mine.sum()),
+            "images": int(members.sum()),
         }
         for metric in _METRICS:
-            found = summarise(values[metric][mine])
+            summary = summarise(values[metric][members])
             row |= {
-                f"{metric}_mean": found.mean,
-                f"{metric}_p95": found.p95,
-                f"{metric}_max": found.max,
+                f"{metric}_mean": summary.mean,
+                f"{metric}_p95": summary.p95,
+                f"{metric}_max": summary.max,
             }
-        rows.append({**row, "recognisable": float((values["ssim"][mine] >= threshold).mean())})
+        rows.append({**row, "recognisable": float((values["ssim"][members] >= threshold).mean())})
     return rows
 
 
@@ -215,13 +215,13 @@ def _check_arrays(
 
 
 def _with_intervals(metric: str, values: np.ndarray) -> dict[str, float]:
-    intervals = bootstrap(values, {"mean": mean_of, "p95": p95_of})
+    intervals = {"mean": bootstrap(values, mean_of), "p95": bootstrap(values, p95_of)}
     columns: dict[str, float] = {}
     for name, value in dataclasses.asdict(summarise(values)).items():
         columns[f"{metric}_{name}"] = value
         if name in intervals:
-            low, high = intervals[name]
-            columns |= {f"{metric}_{name}_low": low, f"{metric}_{name}_high": high}
+            columns[f"{metric}_{name}_low"] = intervals[name].low
+            columns[f"{metric}_{name}_high"] = intervals[name].high
     return columns
 
 

@@ -1,25 +1,50 @@
-"""Statistics of per-image metrics: most people's case, and that of the worst protected picture.
+"""Statistics of values per image and per draw, and how sure they are: every interval is made here.
 
-NumPy only, so that tables can be read and planned from where JAX is not installed. `grid` hands
-over values per image, `results` keeps the summaries, `risk_tables` tells how sure they are.
+No JAX, so that tables can be read and planned from where it is not installed. Characterisations
+hand over values per image, `cell_results` keeps the summaries, tables and plans the intervals.
 
     summarise(psnr_db_of_images).p99
-    bootstrap(psnr_db_of_images, {"mean": MEAN, "p95": P95})["p95"]  # (low, high)
+    bootstrap(psnr_db_of_images, p95_of).low                        # over images
+    bootstrap(psnr_db_of_images, p95_of, photograph_of_images).low  # over photographs
+    student_mean([14.2, 15.1, 13.9]).plus_minus()                   # '14.4 ±1.6'
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # finds its own parts when they are used: scipy.stats takes half a second
 
-# Of bootstrap intervals.
+# Of all intervals but those for one new draw.
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 # Values drawn at once while resampling, which bounds the memory that it takes.
 _AT_ONCE = 2**21
 
-# A statistic of many samples at once: [resamples, N] -> [resamples].
-Statistic = Callable[[np.ndarray], np.ndarray]
+# A statistic of many resamples at once, each of which takes image n so many times:
+# values float64 [N], counts int [resamples, N] -> float64 [resamples].
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A number, and the ends between which it is to be expected: NaN where nothing tells them."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def margin(self) -> float:
+        """Half the width."""
+        return (self.high - self.low) / 2
+
+    def plus_minus(self, digits: int = 1) -> str:
+        """Returns it for people to read, where the number lies in the middle."""
+        margin = "" if math.isnan(self.margin) else f" ±{self.margin:.{digits}f}"
+        return f"{self.value:.{digits}f}{margin}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,56 +78,169 @@ def summarise(values: np.ndarray) -> Distribution:
     return Distribution(float(values.mean()), median, p95, p99, float(values.max()))
 
 
-def mean_of(samples: np.ndarray) -> np.ndarray:
-    """The statistic "mean": [resamples, N] -> [resamples]."""
-    return samples.mean(axis=1)
+def mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The statistic "mean"."""
+    return counts @ values / counts.sum(axis=1)
 
 
-def p95_of(samples: np.ndarray) -> np.ndarray:
-    """The statistic "95th percentile": [resamples, N] -> [resamples]."""
-    return np.percentile(samples, 95, axis=1)
+def quantile_of(values: np.ndarray, counts: np.ndarray, *, share: float) -> np.ndarray:
+    """The statistic that a share of the images stays under, interpolated as NumPy does."""
+    order = np.argsort(values)
+    ranked, ranks = values[order], np.cumsum(counts[:, order], axis=1)
+    place = share * (ranks[:, -1] - 1)
+    below, above = (
+        ranked[(ranks <= rank[:, None]).sum(axis=1)] for rank in (np.floor(place), np.ceil(place))
+    )
+    return below + (place % 1) * (above - below)
+
+
+median_of = functools.partial(quantile_of, share=0.5)
+p95_of = functools.partial(quantile_of, share=0.95)
 
 
 def bootstrap(
     values: np.ndarray,
-    statistics: Mapping[str, Statistic],
-    *,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> dict[str, tuple[float, float]]:
-    """Returns 95 % intervals of statistics of per-image values, by the percentile bootstrap.
+    statistic: Statistic,
+    groups: np.ndarray | None = None,
+) -> Interval:
+    """Returns a statistic of per-image values and its 95 % interval, by the percentile bootstrap.
 
     Images are drawn with replacement, as many as there are, and the interval leaves out the lowest
     and the highest 2.5 % of what the statistic gives (Efron and Tibshirani, An Introduction to the
     Bootstrap, 1993, chapter 13). It tells how much another sample of images of the same kind would
     change the number; not what another attacker, another draw or another training would. Images
-    are taken as independent: where they come in clusters, such as patches of one photograph, it is
-    too narrow.
+    that come in clusters, such as patches of one photograph, make it too narrow: with `groups`,
+    whole clusters are drawn instead.
 
     Args:
         values: [N].
-        statistics: name -> function.
-        seed: of the resampling; the same for every call unless told otherwise.
-        resamples: how many.
+        statistic: such as `mean_of`.
+        groups: int [N], from which photograph or person each image is; None where each stands
+            alone. One group alone has no interval.
 
     Raises:
         ValueError: as `summarise`.
     """
     values = _checked(values)
-    stream = np.random.default_rng(seed)
-    size = max(1, _AT_ONCE // len(values))
-    found: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
-    for start in range(0, resamples, size):
-        shape = (min(size, resamples - start), len(values))
-        samples = values[stream.integers(len(values), size=shape)]
-        for name, statistic in statistics.items():
-            found[name].append(statistic(samples))
+    groups = np.arange(len(values)) if groups is None else groups
+    whole = statistic(values, np.ones((1, len(values)), np.int64))
+    ends = resampled(functools.partial(statistic, values), groups)
+    return Interval(float(whole[0]), *ends)
+
+
+def resampled(
+    statistic: Callable[..., np.ndarray],
+    *samples: np.ndarray,
+) -> tuple[float, float]:
+    """Returns the ends of the percentile bootstrap's 95 % interval; NaN for a sample of one group.
+
+    Args:
+        statistic: of counts int [R, N] for each sample, how often each image was drawn, to
+            float64 [R].
+        samples: int [N] each, the images' groups; samples are resampled apart from each other.
+    """
+    members = [np.unique(groups, return_inverse=True) for groups in samples]
+    if any(len(names) < 2 for names, _ in members):
+        return math.nan, math.nan
+    # The same in every call, so that a table says the same when it is printed again.
+    streams = [np.random.default_rng(index) for index in range(len(samples))]
+    size = max(1, _AT_ONCE // sum(map(len, samples)))
+    found = []
+    for start in range(0, RESAMPLES, size):
+        rows = min(size, RESAMPLES - start)
+        counts = [
+            _drawn(stream, rows, len(names))[:, member]
+            for stream, (names, member) in zip(streams, members, strict=True)
+        ]
+        found.append(statistic(*counts))
     tail = 50 * (1 - CONFIDENCE)
-    intervals = {}
-    for name, chunks in found.items():
-        low, high = np.percentile(np.concatenate(chunks), (tail, 100 - tail))
-        intervals[name] = (float(low), float(high))
-    return intervals
+    low, high = np.percentile(np.concatenate(found), (tail, 100 - tail))
+    return float(low), float(high)
+
+
+def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
+    """Returns the share of images that are hit, and its 95 % interval.
+
+    Without groups it is Wilson's (1927), with groups `bootstrap`'s. Where all images or none are
+    hit that would be certain: then it is Wilson's for as many cases as there are groups.
+
+    Args:
+        hits: bool [N].
+        groups: as `bootstrap`.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    hits = _checked(hits)
+    share, cases = float(hits.mean()), len(hits) if groups is None else len(np.unique(groups))
+    if groups is not None and 0 < share < 1:
+        return bootstrap(hits, mean_of, groups)
+    test = scipy.stats.binomtest(round(share * cases), cases)
+    ends = test.proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(share, float(ends.low), float(ends.high))
+
+
+def student_mean(values: Sequence[float]) -> Interval:
+    """Returns a mean over draws with its 95 % interval by Student's t; one draw alone has none."""
+    deviation, freedom = pooled_deviation([values])
+    mean, margin = float(np.mean(values)), math.nan
+    if freedom:
+        margin = _t_quantile(freedom, CONFIDENCE) * deviation / math.sqrt(len(values))
+    return Interval(mean, mean - margin, mean + margin)
+
+
+def welch_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
+    """Returns the difference of two means over draws, ours less theirs, with its 95 % interval.
+
+    By Welch's t, which allows for unequal spreads; a draw alone has no interval.
+    """
+    difference = float(np.mean(ours) - np.mean(theirs))
+    if min(len(ours), len(theirs)) < 2:
+        return Interval(difference, math.nan, math.nan)
+    test = scipy.stats.ttest_ind(ours, theirs, equal_var=False)
+    return Interval(difference, *map(float, test.confidence_interval(CONFIDENCE)))
+
+
+def new_draw(
+    values: Sequence[float], deviation: float, freedom: float, coverage: float
+) -> Interval:
+    """Returns the mean of n draws, and the prediction interval that one more draw falls into.
+
+    It is mean +- t s sqrt(1 + 1/n), with Student's t (Hahn and Meeker, Statistical Intervals, 1991,
+    section 4.7).
+
+    Args:
+        values: of the draws, [n].
+        deviation: standard deviation s of draws, from these or from more of them.
+        freedom: degrees of freedom of `deviation`; infinite where it is known.
+        coverage: the chance that the interval covers the draw.
+    """
+    mean = float(np.mean(values))
+    reach = _t_quantile(freedom, coverage) * deviation * math.sqrt(1 + 1 / len(values))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Returns the standard deviation of values around the mean of their group, and its freedom.
+
+    The first is NaN where there are no degrees of freedom, that is, no group has two values.
+    """
+    freedom = sum(len(values) - 1 for values in groups)
+    squares = sum(float(np.var(values)) * len(values) for values in groups)
+    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
+
+
+def _t_quantile(freedom: float, coverage: float) -> float:
+    """How many deviations an interval of this coverage reaches, by Student's t; normal at inf."""
+    upper = (1 + coverage) / 2
+    normal = math.isinf(freedom)
+    return float(scipy.special.ndtri(upper) if normal else scipy.special.stdtrit(freedom, upper))
+
+
+def _drawn(stream: np.random.Generator, rows: int, groups: int) -> np.ndarray:
+    """Draws as many groups as there are, per row; int64 [rows, groups] of how often each came."""
+    drawn = stream.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
 
 
 def _checked(values: np.ndarray) -> np.ndarray:

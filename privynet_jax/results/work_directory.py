@@ -81,8 +81,8 @@ class ResultStore:
             _write_unless_there(path, json.dumps(wanted, indent=2) + "\n")
         # Also when it was not there: another process may have been faster, with other settings.
         remedy = "restore it, or give a new folder as --workdir"
-        found, otherwise = _read_json(path, remedy), "or a new folder as --workdir"
-        check_same_settings(f"{workdir} was made", found, wanted, otherwise)
+        kept, otherwise = _read_json(path, remedy), "or a new folder as --workdir"
+        check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
 
@@ -124,13 +124,13 @@ class ResultStore:
             UserError: cells are missing, damaged or of another version.
         """
         names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
-        found = {}
+        characterised = {}
         for name in filter(self.has, names):
             result = self._of_this_version(name)
-            found[result.num_layers, result.depth, result.selection, result.draw] = result
+            characterised[result.num_layers, result.depth, result.selection, result.draw] = result
         axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
         wanted = list(itertools.product(*axes, range(config["draws"])))
-        if missing := [cell for cell in wanted if cell not in found]:
+        if missing := [cell for cell in wanted if cell not in characterised]:
             layers, depth, selection, draw = missing[0]
             raise UserError(
                 f"{self.workdir} is not finished: {len(missing)} of {len(wanted)} cells are "
@@ -138,7 +138,7 @@ class ResultStore:
                 f"draw {draw}; "
                 "run its experiments.characterize command again, which does what is missing"
             )
-        return [found[cell] for cell in wanted]
+        return [characterised[cell] for cell in wanted]
 
     def save(self, result: CellResult, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes one finished cell: per-image and example arrays first, then the result."""

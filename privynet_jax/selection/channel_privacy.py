@@ -1,15 +1,14 @@
 """What each channel alone gives away: the closed-form attack on one channel at a time.
 
-`selection` prunes the channels that give away most. The attack is `linear`'s, per block of pixels a
-ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are taken:
-those of `linear.gather_statistics` between channels would cost hundreds of times as much. And only
-8 x 8 positions, spread over each image, count.
+`selection` prunes the channels that give away most. The attack is `linear_attack`'s, per block of
+pixels a ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are
+taken: those of `linear_attack.gather_statistics` between channels would cost hundreds of times as
+much. And only 8 x 8 positions, spread over each image, count.
 
     first, second = (sums_of_batch(x, images, counted) for counted in (is_first, ~is_first))
     psnr_db = attack_psnr_db(first, second)  # float64 [C]
 """
 
-import dataclasses
 import math
 
 import jax
@@ -17,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.training.linear_attack import NEIGHBOURHOOD
+from privynet_jax.training.linear_attack import NEIGHBOURHOOD, Sums
 
-# Relative to the mean diagonal of the Gram matrix, as in `linear`. Ten unknowns against thousands
-# of positions need no more than keeps dead channels solvable.
+# Relative to the mean diagonal of the Gram matrix, as in `linear_attack`. Ten unknowns against
+# thousands of positions need no more than keeps dead channels solvable.
 _RIDGE = 1e-6
 _MOST_DB = 100.0
 _UNKNOWNS = NEIGHBOURHOOD**2 + 1
@@ -30,31 +29,12 @@ _PAIRS = np.tril_indices(_UNKNOWNS)
 _MOST_PLACES = 8
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ChannelSums:
+class ChannelSums(Sums):
     """Sums over positions of some images, for each channel by itself.
 
-    Attributes:
-        gram: float64 [C, 10, 10], a channel's 3 x 3 neighbourhoods, row by row, and a one, against
-            themselves.
-        cross: float64 [C, 10, B], the same against pixels of the block.
-        energy: sum of squared pixels.
-        count: number of positions.
+    `gram` is [C, 10, 10], of a channel's 3 x 3 neighbourhoods, row by row, and a one; `cross` is
+    [C, 10, B].
     """
-
-    gram: np.ndarray
-    cross: np.ndarray
-    energy: float
-    count: int
-
-    def __add__(self, other: "ChannelSums") -> "ChannelSums":
-        """Returns the sums over both."""
-        return ChannelSums(
-            self.gram + other.gram,
-            self.cross + other.cross,
-            self.energy + other.energy,
-            self.count + other.count,
-        )
 
     @property
     def rms(self) -> np.ndarray:
@@ -108,7 +88,7 @@ def attack_psnr_db(first: ChannelSums, second: ChannelSums) -> np.ndarray:
 
 
 def _solutions(sums: ChannelSums) -> np.ndarray:
-    """`linear.solve` of every channel, [C, 10, B]."""
+    """`linear_attack.solve` of every channel, [C, 10, B]."""
     penalty = _RIDGE * np.einsum("cii->c", sums.gram) / sums.gram.shape[1]
     diagonal = np.eye(sums.gram.shape[1])
     diagonal[-1, -1] = 0  # the mean colour costs nothing to know

@@ -3,7 +3,7 @@
 PrivyNet (arXiv:1709.06161) scores every channel of the chosen layer on a small labelled sample of
 the user's own pictures, prunes those that tell classes apart least (`fisher`) and those that give
 away most (`channel_privacy`), and draws the released ones at random from the rest. `planner` is
-handed the scores; `plans` keeps what was drawn.
+handed the scores; `plan` keeps what was drawn.
 
     scores = channel_scores(weights, images, labels, layers=[4, 7])
     candidates = pruned_candidates("both", scores[4], depth=16)
@@ -154,9 +154,9 @@ def _one_pass(
             check_finite(np.isfinite(fields[layer][-1]).all(), weights, _NAME)
             for half, counted in enumerate((is_first, ~is_first)):
                 if counted.any():
-                    found = sums_of_batch(representations, batch, counted)
+                    sums_of_half = sums_of_batch(representations, batch, counted)
                     before = sums[layer][half]
-                    sums[layer][half] = found if before is None else before + found
+                    sums[layer][half] = sums_of_half if before is None else before + sums_of_half
     return sums, {layer: np.concatenate(parts) for layer, parts in fields.items()}
 
 

@@ -63,9 +63,9 @@ def search(
     share = 1 / (ROUNDS + FIRST / PER_ROUND)
     progress(share * FIRST / PER_ROUND)
 
-    def objective(found: Estimates) -> np.ndarray:
+    def objective(each: Estimates) -> np.ndarray:
         accuracy, privacy = (
-            (values - mean) / spread for values, (mean, spread) in zip(found, units, strict=True)
+            (values - mean) / spread for values, (mean, spread) in zip(each, units, strict=True)
         )
         return accuracy - privacy_weight * privacy.mean(axis=1)
 

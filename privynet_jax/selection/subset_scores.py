@@ -6,17 +6,21 @@ them less well). Both estimates are linear and come from one Gram matrix per lay
 
 * a linear classifier of means and deviations over a grid of fields of each channel, fitted on
   target images; its log-likelihood on auxiliary images;
-* the linear attack (`linear`), fitted on most auxiliary images; its PSNR on the rest.
+* the linear attack (`linear_attack`), fitted on most auxiliary images; its PSNR on the rest.
 
 Validation and test images are left to those who judge the choice.
 
     scorer = SubsetScorer(layer, parts)
     scorer([np.array([0, 3, 5])]).psnr_db
+
+Where the linear attack finds nothing left to rebuild, a trained attacker still does:
+`AmortisedPsnr` is one that needs no training per subset.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +28,15 @@ import numpy as np
 from scipy import linalg, special
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.estimates.layer_networks import LayerData
 from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.estimates.subsets import Subset, prepare, stacked
 from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import Parts
+from privynet_jax.platform.devices import data_parallel
 from privynet_jax.training import linear_attack
+from privynet_jax.training.steps import as_targets, outputs_of
+from privynet_jax.training.tasks import Task
 
 # Fields per side at most: finer ones tell no more of a class.
 _SIDE = 4
@@ -42,6 +51,10 @@ _JUDGED = 1024
 # Positions per unknown of a subset that enter the attack's Gram matrix.
 _POSITIONS_PER_UNKNOWN = 512
 _BATCH = 128
+# Target images that are attacked, spread over classes: the attacker learnt from auxiliary ones.
+_ATTACKED = 48
+# Subsets scored at once by each device.
+_AT_ONCE = 8
 
 
 class Estimates(NamedTuple):
@@ -103,8 +116,8 @@ class SubsetScorer:
 
     def __call__(self, subsets: Sequence[np.ndarray]) -> Estimates:
         """Returns the estimates of subsets, each int [depth] of positions among the channels."""
-        likelihoods = np.array([self._log_likelihood(mine) for mine in subsets])
-        attacks = [np.array([self._psnr_db(mine) for mine in subsets])]
+        likelihoods = np.array([self._log_likelihood(subset) for subset in subsets])
+        attacks = [np.array([self._psnr_db(subset) for subset in subsets])]
         if self._attacker is not None:
             attacks.append(self._attacker(subsets))
         return Estimates(likelihoods, np.stack(attacks, axis=1))
@@ -151,3 +164,48 @@ def _over_fields_of(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Arr
 
 
 _over_fields = jax.jit(_over_fields_of, static_argnums=1)
+
+
+class AmortisedPsnr:
+    """Mean PSNR of a layer's amortised attacker over some target images."""
+
+    def __init__(self, data: LayerData, task: Task, params: Any, width: int) -> None:
+        """Puts on the devices what all subsets share.
+
+        Args:
+            data: of the layer.
+            task: the attacker's; see `amortised.attacker_task`.
+            params: its parameters.
+            width: to which subsets are padded; at least the depths that are asked for.
+        """
+        self._sums, self._width = data.sums, width
+        self._split, everywhere = data_parallel()
+        target = data.parts.target
+        rows = np.sort(spread_over_classes(target.labels, _ATTACKED))
+        released = np.float32(data.layer.parts["target"][rows])
+        shared = (params, released, target.images[rows])
+        self._shared = jax.device_put(shared, everywhere)
+        of_one = functools.partial(_psnr_db, task)
+        self._score = jax.jit(jax.vmap(of_one, in_axes=(0, None, None, None)))
+
+    def __call__(self, subsets: Sequence[np.ndarray]) -> np.ndarray:
+        """Returns float64 [N], in dB, for subsets int [depth] of positions among the channels."""
+        size = _AT_ONCE * len(self._split.device_set)
+        scores = []
+        for start in range(0, len(subsets), size):
+            group = [
+                prepare(self._sums, subset, self._width, quickly=True)
+                for subset in subsets[start : start + size]
+            ]
+            # One shape is compiled.
+            filled = stacked([*group, *group[-1:] * (size - len(group))])
+            values = self._score(jax.device_put(filled, self._split), *self._shared)
+            scores.append(np.asarray(values, np.float64)[: len(group)])
+        return np.concatenate(scores)
+
+
+def _psnr_db(
+    task: Task, subset: Subset, params: Any, released: jax.Array, images: jax.Array
+) -> jax.Array:
+    outputs = outputs_of(task, params, subset, released)
+    return task.measure(outputs, as_targets(images))["psnr_db"].mean()

@@ -2,7 +2,7 @@
 
 Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
 channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
-held-out error picks the ridge. `features` hands over representations, `grid` asks per cell.
+held-out error picks the ridge. `features` hands over representations, `dedicated` asks per cell.
 
     fitted_on = gather_statistics(most_auxiliary_batches)
     chosen_on = gather_statistics(the_other_auxiliary_batches)
@@ -14,7 +14,7 @@ Representations here are float32 and normalised (`features`), images float32 in 
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,13 +40,12 @@ class LinearAttack(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LinearStatistics:
-    """Sums over all positions of a part, from which any subset's least squares follow.
+class Sums:
+    """Sums over positions of neighbourhoods and pixels; subclasses say how they are arranged.
 
     Attributes:
-        gram: float64 [9 * C + 1, 9 * C + 1], neighbourhoods (with a one appended) against
-            themselves; rows run over (row, column, channel) of the neighbourhood, the one is last.
-        cross: float64 [9 * C + 1, B], neighbourhoods against pixels of the block.
+        gram: float64, neighbourhoods (with a one appended) against themselves.
+        cross: float64, the same against pixels of the block.
         energy: sum of squared pixels.
         count: number of positions.
     """
@@ -56,14 +55,22 @@ class LinearStatistics:
     energy: float
     count: int
 
-    def __add__(self, other: "LinearStatistics") -> "LinearStatistics":
+    def __add__(self, other: Self) -> Self:
         """Returns the sums over both."""
-        return LinearStatistics(
+        return type(self)(
             self.gram + other.gram,
             self.cross + other.cross,
             self.energy + other.energy,
             self.count + other.count,
         )
+
+
+class LinearStatistics(Sums):
+    """Sums over all positions of a part, from which any subset's least squares follow.
+
+    `gram` is [9 * C + 1, 9 * C + 1], whose rows run over (row, column, channel) of the
+    neighbourhood, with the one last; `cross` is [9 * C + 1, B].
+    """
 
     def restricted(self, rows: np.ndarray) -> "LinearStatistics":
         """Returns the sums for some of the unknowns alone, int [n]."""

@@ -47,17 +47,6 @@ def test_param_bytes_are_those_of_the_stored_parameters(num_layers):
     assert local_cost(topology, 32).param_bytes == expected
 
 
-def test_bytes_per_value_scales_bytes_only():
-    topology = Topology(4, (1, 2, 3))
-    single, half = local_cost(topology, 32), local_cost(topology, 32, bytes_per_value=2)
-    assert half.macs == single.macs
-    assert 2 * half.param_bytes == single.param_bytes
-    assert 2 * half.peak_activation_bytes == single.peak_activation_bytes
-    assert 2 * half.release_bytes == single.release_bytes
-
-
 def test_impossible_requests_are_refused():
     with pytest.raises(UserError, match="1x1 pixels; conv2_1 needs at least 2x2"):
         local_cost(Topology(3, (0,)), image_size=1)
-    with pytest.raises(UserError, match="bytes_per_value is 0"):
-        local_cost(Topology(3, (0,)), 32, bytes_per_value=0)

@@ -202,7 +202,7 @@ def test_a_work_directory_of_an_earlier_version_is_completed(finished, tmp_path,
         path.write_text(json.dumps(content))
     done = characterise(dataclasses.replace(finished.config, workdir=workdir))
     assert table(workdir, "risk.csv") == table(finished.config.workdir, "risk.csv")
-    assert [option.expected.psnr_db.expected for option in options_of(done.results, SIZE, "mean")]
+    assert [option.expected.psnr_db.value for option in options_of(done.results, SIZE, "mean")]
     with pytest.raises(UserError, match="has nan as psnr_db_median"):
         options_of(done.results, SIZE, "median")
 

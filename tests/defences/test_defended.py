@@ -24,7 +24,6 @@ from privynet_jax.defences.mechanisms import (
     GaussianNoise,
     Undefended,
     defend,
-    folded,
     image_keys,
 )
 from privynet_jax.estimates import linear_sums
@@ -207,14 +206,6 @@ def test_topologies_of_several_depths_and_missing_keys_are_refused(layer, parts)
         defended_features(layer, parts, [FIRST, Topology(4, (11,))], Undefended(), KEYS)
     with pytest.raises(ValueError, match="a key for each of 2 topologies, got 1"):
         defended_features(layer, parts, [FIRST, SECOND], Undefended(), [KEY])
-
-
-def test_folded_features_are_for_networks_that_take_log1p(layer, parts):
-    noisy = GaussianNoise(1.0, 2.0)
-    plain = defended_features(layer, parts, [FIRST], noisy, [KEY]).parts["test"][:]
-    ready = defended_features(layer, parts, [FIRST], noisy, [KEY], fold=True).parts["test"][:]
-    assert plain.min() < -1 < ready.min()
-    np.testing.assert_allclose(ready, folded(plain), 1e-5)
 
 
 def test_all_zero_releases_stay_zero(layer, parts):

@@ -10,7 +10,6 @@ from privynet_jax.defences.guarantees import (
     gaussian_delta,
     gaussian_epsilon,
     laplace_epsilon,
-    one_pixel_epsilon,
 )
 
 
@@ -107,19 +106,3 @@ def test_much_noise_hides_all_within_delta():
     assert laplace_epsilon(1.0, 1e9) == pytest.approx(1e-9)
     with pytest.raises(ValueError, match="between 0 and 1"):
         gaussian_epsilon(1.0, 1.0, 0.0)
-
-
-def test_a_nullified_pixel_s_epsilon_is_that_of_the_mixture():
-    """Releases that differ in one pixel, dropped with probability 0.3: worst case over all x."""
-    nullified, scale = 0.3, 1.0
-    away, near, dropped = stats.laplace(2, scale), stats.laplace(-2, scale), stats.laplace(0, scale)
-    x = np.linspace(-30, 30, 100_001)
-    mixtures = [(1 - nullified) * p.pdf(x) + nullified * dropped.pdf(x) for p in (away, near)]
-    worst = np.abs(np.log(mixtures[0] / mixtures[1])).max()
-    promised = one_pixel_epsilon(4.0, nullified)
-    assert worst <= promised < 4.0
-    assert promised == pytest.approx(math.log(0.3 + 0.7 * math.exp(4)))
-    # Where exp overflows, only the factor is left.
-    assert one_pixel_epsilon(5000.0, 0.5) == pytest.approx(5000 - math.log(2))
-    assert one_pixel_epsilon(math.inf, 0.5) == math.inf
-    assert one_pixel_epsilon(5.0, 1.0) == 0

@@ -17,7 +17,7 @@ from experiments.comparing.defence_trials import Trials
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
 

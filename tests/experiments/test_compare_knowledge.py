@@ -26,6 +26,7 @@ from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.attacks.substitute import PublicLayer
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
+from privynet_jax.platform.row_views import ChosenRows
 from privynet_jax.results.text_tables import as_csv
 
 PROJECT = Path(__file__).parents[2]
@@ -96,7 +97,7 @@ def part(labels):
     return Part(np.uint8(labels)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels)
 
 
-@pytest.mark.parametrize("stored", [np.asarray, lambda x: knowledge_cases._ChosenRows(x, ROWS)])
+@pytest.mark.parametrize("stored", [np.asarray, lambda x: ChosenRows(x, ROWS)])
 def test_classes_become_two_data_sets(stored):
     parts = {name: part([5, 2, 3, 0, 1, 4]) for name in PART_NAMES}
     numbers = np.arange(6)[:, None, None, None] * np.ones((1, 1, 1, 4), np.float32)
@@ -274,9 +275,9 @@ REFUSED = [
 # All in one process, which takes longer to start than to refuse. Nothing is to be computed.
 REFUSING = """
 import json, sys
-import commands
-from experiments import compare_knowledge
-compare_knowledge.load_weights = compare_knowledge.load_parts = None
+from support import commands
+from experiments import cli, compare_knowledge
+compare_knowledge.load_weights = cli.load_parts = None
 for arguments in json.loads(sys.argv[1]):
     print(commands.run(compare_knowledge, *arguments))
 """

@@ -94,8 +94,8 @@ def test_a_plan_is_written_and_explained(command, workdir, tmp_path, vgg_weights
     assert made.selection.method == "both"
     assert made.selection.entropy_bits == entropy_bits(len(made.selection.candidates), 16)
     assert made.limits == Limits(psnr_db=23.5)
-    assert made.expected.accuracy.expected == pytest.approx(0.5 + 0.16 - 0.04 + 0.005 + 0.01)
-    assert made.expected.psnr_db.expected == pytest.approx(20.8)
+    assert made.expected.accuracy.value == pytest.approx(0.5 + 0.16 - 0.04 + 0.005 + 0.01)
+    assert made.expected.psnr_db.value == pytest.approx(20.8)
     assert made.expected.psnr_db.high < 21.5
     assert (made.image_size, made.class_names) == (16, ("cats", "dogs"))
     assert (made.weights, made.weights_fingerprint) == ("embedded", vgg_weights.fingerprint)
@@ -203,8 +203,8 @@ def test_the_selection_and_where_its_numbers_are_from(
     assert f"(selection {method}, " in output
     assert made.characterised["selection"] == measured
     more_accuracy, more_loss = GAINS[measured]
-    assert made.expected.accuracy.expected == pytest.approx(0.635 + more_accuracy / 100)
-    assert made.expected.psnr_db.expected == pytest.approx(20.8 + more_loss)
+    assert made.expected.accuracy.value == pytest.approx(0.635 + more_accuracy / 100)
+    assert made.expected.psnr_db.value == pytest.approx(20.8 + more_loss)
     if method == "direct":
         assert made.selection.candidates == SEARCHED[2] == tuple(sorted(made.topology.channels))
         assert made.selection.entropy_bits == 0
@@ -255,7 +255,7 @@ def test_margin_statistic_and_limits_are_the_users(command, tmp_path):
     made = read_plan(tmp_path / "plan.json")
     assert (made.topology.num_layers, made.topology.depth) == (2, 8)
     assert made.limits == Limits(27.5, None, None, 0.25, 8.0, None, "p95")
-    assert made.expected.psnr_db.expected == pytest.approx(19.8 + 5)
+    assert made.expected.psnr_db.value == pytest.approx(19.8 + 5)
 
 
 def test_nothing_fits(command, tmp_path, monkeypatch):
@@ -408,7 +408,7 @@ def test_a_real_characterisation(command, characterised, tmp_path):
         for shape in {(r.num_layers, r.depth) for r in results}
     }
     chosen = (made.topology.num_layers, made.topology.depth)
-    assert made.expected.accuracy.expected == pytest.approx(means[chosen])
+    assert made.expected.accuracy.value == pytest.approx(means[chosen])
     assert means[chosen] == max(means.values())
     assert "mode linear, seed 0" in output
     assert "WARNING: the mode linear estimates" in output

@@ -21,7 +21,7 @@ from privynet_jax.backbone.topology import CONV_LAYERS
 from privynet_jax.backbone.weights import sources
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.sources import load_weights
-from privynet_jax.platform.downloads import PublishedFile
+from privynet_jax.platform.fetching import PublishedFile
 
 LAYERS = samples.constant_layers()
 

@@ -450,7 +450,7 @@ BAD = {
     "a folder as a table": (predict, nothing, {"out": "release"}, "--out=release must be a file"),
     "an audited plan by hand": (
         audit,
-        in_json("plan.json", expected={"psnr_db": {"expected": 9.0, "low": 8.0, "high": 10.0}}),
+        in_json("plan.json", expected={"psnr_db": {"value": 9.0, "low": 8.0, "high": 10.0}}),
         {},
         "plan.json was changed after it was planned",
     ),

@@ -123,7 +123,7 @@ def test_a_wrong_type_with_a_right_checksum_is_refused(path):
     ("way", "value", "message"),
     [
         (("expected", "psnr_db", "low"), 30.0, "intervals that are none"),
-        (("expected", "ssim", "expected"), "0.4", "intervals"),
+        (("expected", "ssim", "value"), "0.4", "intervals"),
         (("scales",), [1.0], "scales or peaks"),
         (("scales", 1), 0.0, "scales or peaks"),
         (("peaks", 1), -3, "scales or peaks"),

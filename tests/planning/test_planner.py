@@ -85,7 +85,7 @@ def brute_force(options, limits, margin_db, margin_ssim):
         bounds = {name: getattr(limits, name) for name in costs}
         if any(b is not None and one.cost[n] > b for n, b in bounds.items()):
             continue
-        if best is None or one.expected.accuracy.expected > best.expected.accuracy.expected:
+        if best is None or one.expected.accuracy.value > best.expected.accuracy.value:
             best = one
     return best
 
@@ -122,7 +122,7 @@ def without(limits, name):
 
 
 def accuracy_of(chosen):
-    return -math.inf if chosen is None else chosen.expected.accuracy.expected
+    return -math.inf if chosen is None else chosen.expected.accuracy.value
 
 
 def test_choices_and_what_is_said_of_them_by_brute_force():

@@ -28,6 +28,14 @@ def test_joined_rows():
     check_equal(JoinedRows(STORED[:2], STORED[:0], STORED[3:]), STORED[[0, 1, 3, 4, 5]])
 
 
+def test_chosen_channels_of_chosen_rows():
+    rows, positions = np.array([5, 1, 1, 0]), np.array([1])
+    view = ChosenRows(JoinedRows(STORED[:3], STORED[3:]), rows)
+    [(where, values)] = view.select(np.array([0, 3]), positions)
+    np.testing.assert_array_equal(values, STORED[[5, 0]][..., positions])
+    assert where == slice(None)
+
+
 def test_rows_there_are_not():
     with pytest.raises(IndexError):
         JoinedRows(STORED, STORED)[np.array([12])]

@@ -98,9 +98,9 @@ def test_rows_beyond_the_end_are_refused(rows, choice):
         rows[np.array(choice)]
 
 
-@pytest.mark.parametrize("choice", [3, np.zeros((2, 2), int), np.array([0.5]), np.ones(11, bool)])
+@pytest.mark.parametrize("choice", [2.0, np.array([0.5]), np.ones(11, bool)])
 def test_other_ways_of_choosing_are_refused(rows, choice):
-    with pytest.raises(TypeError, match="a vector of integers"):
+    with pytest.raises(TypeError, match="a slice or integers"):
         rows[choice]
 
 

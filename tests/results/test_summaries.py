@@ -1,11 +1,19 @@
-"""Summaries over draws, of results made by hand."""
+"""Summaries over draws, of results made by hand, and the frontier of a trade-off."""
 
 import dataclasses
 
 import pytest
 from support import handmade_results as handmade
 
-from privynet_jax.results.summaries import Spread, convergence_note, over_draws, summary_table
+from privynet_jax.results.summaries import (
+    Point,
+    Spread,
+    best_accuracy,
+    convergence_note,
+    frontier,
+    over_draws,
+    summary_table,
+)
 
 
 def results():
@@ -106,3 +114,24 @@ def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
     assert "not recorded" in convergence_note([trained(None)])
     linear = handmade.cell(attacks=(handmade.attack("linear", 12.0),))
     assert "all 2 cells are closed forms" in convergence_note([linear, linear])
+
+
+# The third loses more than the second and is less accurate; the fourth repeats the first's loss.
+POINTS = [Point(14, 0.3), Point(18, 0.6), Point(19, 0.5), Point(14, 0.2), Point(22, 0.7)]
+
+
+def test_the_frontier_leaves_out_what_another_point_beats():
+    assert frontier(POINTS) == [(14, 0.3), (18, 0.6), (22, 0.7)]
+    assert frontier([]) == []
+
+
+@pytest.mark.parametrize(
+    ("psnr_db", "expected"), [(14, 0.3), (16, 0.45), (18, 0.6), (19, 0.625), (22, 0.7), (40, 0.7)]
+)
+def test_accuracy_at_a_privacy_loss(psnr_db, expected):
+    assert best_accuracy(POINTS, psnr_db) == pytest.approx(expected)
+
+
+def test_nothing_is_promised_below_the_least_loss():
+    assert best_accuracy(POINTS, 13.9) is None
+    assert best_accuracy([], 20) is None

@@ -1,7 +1,8 @@
 """Options that nobody characterised, for tests of what is chosen among them."""
 
 from privynet_jax.planning.options import Option
-from privynet_jax.planning.plan import Expectation, Interval
+from privynet_jax.planning.plan import Expectation
+from privynet_jax.results.statistics import Interval
 
 
 def option(

@@ -1,7 +1,8 @@
 """A plan out of thin air, for tests of what is kept of plans and read from them."""
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.planning.plan import Expectation, Interval, Limits, Plan
+from privynet_jax.planning.plan import Expectation, Limits, Plan
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
 
 SEED = "0123456789abcdef" * 4

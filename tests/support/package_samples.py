@@ -6,7 +6,8 @@ import sys
 import numpy as np
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.planning.plan import Expectation, Interval, Limits, Plan
+from privynet_jax.planning.plan import Expectation, Limits, Plan
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
 
 # float32 results of the same sums in another order, relative to the largest value; see test_split.

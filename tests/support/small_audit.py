@@ -1,7 +1,8 @@
 """A plan for tiny pictures of noise, and networks that train within seconds: for audits."""
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.planning.plan import Expectation, Interval, Limits
+from privynet_jax.planning.plan import Expectation, Limits
+from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
 from support import package_samples
 from support.handmade_package import fill

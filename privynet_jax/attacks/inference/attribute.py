@@ -7,7 +7,7 @@ most frequent value for everybody, and the same classifier on the pixels themsel
 
     right = infer(x_auxiliary, values["auxiliary"], x_test, values["test"], 3, 32, schedule, key)
     majority = majority_right(values["auxiliary"], values["test"])
-    mean_rate(right), mean_rate(majority)
+    bootstrap(right, mean_of), bootstrap(majority, mean_of)
 """
 
 from collections.abc import Callable

@@ -26,7 +26,7 @@ import numpy as np
 from privynet_jax.attacks.inference import classifiers, roc
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
-from privynet_jax.results.rates import Rate
+from privynet_jax.results.statistics import Interval
 from privynet_jax.training.tasks import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
@@ -50,18 +50,13 @@ class Membership:
         auc: area under the ROC curve; 0.5 by chance.
     """
 
-    tpr: Rate
-    auc: Rate
+    tpr: Interval
+    auc: Interval
 
     @classmethod
     def of_scores(cls, members: np.ndarray, others: np.ndarray) -> "Membership":
         """Summarises scores, [M] and [N]."""
-        curve = roc.roc(members, others)
-        reach = roc.intervals(members, others, FALSE_POSITIVES)
-        return cls(
-            Rate(roc.true_positives(curve, FALSE_POSITIVES), *reach["tpr"]),
-            Rate(roc.area(curve), *reach["auc"]),
-        )
+        return cls(**roc.rates(members, others, FALSE_POSITIVES))
 
 
 def attack(

@@ -1,24 +1,24 @@
-"""How well scores tell members from others: the ROC curve, exactly, ties included. NumPy only.
+"""How well scores tell members from others: the ROC curve, exactly, ties included. No JAX.
 
 curve = roc(scores_of_members, scores_of_others)   # larger: rather a member
 area(curve), true_positives(curve, at=0.01)
-intervals(scores_of_members, scores_of_others, at=0.01)["tpr"]  # (low, high)
+rates(scores_of_members, scores_of_others, at=0.01)["tpr"].low
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-_RESAMPLES = 1000
-_CONFIDENCE = 0.95
+from privynet_jax.results.statistics import Interval, resampled
 
 
 class Curve(NamedTuple):
     """Rates at every threshold that some score sets, from "nobody" to "everybody".
 
     Attributes:
-        false: float64 [T], share of the others that score at least the threshold; ascending.
-        true: float64 [T], share of the members that do.
+        false: float64 [..., T], share of the others that score at least the threshold; ascending.
+        true: float64 [..., T], share of the members that do.
     """
 
     false: np.ndarray
@@ -35,61 +35,67 @@ def roc(members: np.ndarray, others: np.ndarray) -> Curve:
     Raises:
         ValueError: one of them is empty, or a score is NaN.
     """
-    return _curve(*_counts(members, others))
+    return _curves(members, others)(np.ones(len(members), int), np.ones(len(others), int))
 
 
-def area(curve: Curve) -> float:
+def area(curve: Curve) -> np.ndarray:
     """Returns the area under the curve: the chance that a member outscores another, ties half."""
-    return float(np.trapezoid(curve.true, curve.false))
+    return np.trapezoid(curve.true, curve.false, axis=-1)
 
 
-def true_positives(curve: Curve, at: float) -> float:
+def true_positives(curve: Curve, at: float) -> np.ndarray:
     """Returns the largest true positive rate at thresholds with a false positive rate up to `at`.
 
     A threshold has to be one: rates between two thresholds are not interpolated.
     """
     # A rate of 15 in 1500 is within 0.01, however it was rounded.
-    return float(curve.true[curve.false <= at + 1e-12].max())
+    return np.where(curve.false <= at + 1e-12, curve.true, 0).max(axis=-1)
 
 
-def intervals(
-    members: np.ndarray, others: np.ndarray, at: float, *, seed: int = 0
-) -> dict[str, tuple[float, float]]:
-    """Returns 95 % percentile-bootstrap intervals of "auc" and "tpr" (at a false positive rate).
+def rates(
+    members: np.ndarray,
+    others: np.ndarray,
+    at: float,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Interval]:
+    """Returns "auc" and "tpr" (at a false positive rate) with 95 % percentile-bootstrap intervals.
 
     Members and others are resampled apart, and the threshold is found anew each time.
+
+    Args:
+        members: as `roc`.
+        others: as `roc`.
+        at: the false positive rate.
+        groups: int [M] and int [N]; see `statistics.bootstrap`.
     """
-    of_members, of_others = _counts(members, others)
-    stream = np.random.default_rng(seed)
-    found = np.empty((_RESAMPLES, 2))
-    for index in range(_RESAMPLES):
-        drawn = (
-            stream.multinomial(counts.sum(), counts / counts.sum())
-            for counts in (of_members, of_others)
-        )
-        curve = _curve(*drawn)
-        found[index] = area(curve), true_positives(curve, at)
-    tail = 50 * (1 - _CONFIDENCE)
-    low, high = np.percentile(found, (tail, 100 - tail), axis=0)
+    curves, whole = _curves(members, others), roc(members, others)
+    samples = groups or (np.arange(len(members)), np.arange(len(others)))
+    numbers = {"auc": area, "tpr": lambda curve: true_positives(curve, at)}
     return {
-        name: (float(low[column]), float(high[column]))
-        for column, name in enumerate(("auc", "tpr"))
+        name: Interval(
+            float(number(whole)),
+            *resampled(lambda *counts, of=number: of(curves(*counts)), *samples),
+        )
+        for name, number in numbers.items()
     }
 
 
-def _counts(members: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many members, and how many others, have each distinct score, the largest first."""
-    members, others = np.float64(members), np.float64(others)
-    if not len(members) or not len(others) or np.isnan(np.concatenate([members, others])).any():
+def _curves(members: np.ndarray, others: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Curve]:
+    """Makes curves of how often each member, int [..., M], and each other, int [..., N], counts."""
+    scores = np.concatenate([np.float64(members), np.float64(others)])
+    if not len(members) or not len(others) or np.isnan(scores).any():
         raise ValueError("Expected scores of at least one member and one other, none of them NaN")
-    scores = np.unique(np.concatenate([members, others]))
+    # Thresholds descend; one takes in all scores that are equal.
+    distinct, threshold = np.unique(-scores, return_inverse=True)
 
-    def count(values: np.ndarray) -> np.ndarray:
-        return np.bincount(np.searchsorted(scores, values), minlength=len(scores))[::-1]
+    def rates_of(counts: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        order = np.argsort(thresholds)
+        passed = np.searchsorted(thresholds[order], np.arange(len(distinct) + 1))
+        taken = np.cumsum(counts[..., order], axis=-1)
+        taken = np.concatenate([np.zeros_like(taken[..., :1]), taken], axis=-1)
+        return taken[..., passed] / taken[..., -1:]
 
-    return count(members), count(others)
-
-
-def _curve(of_members: np.ndarray, of_others: np.ndarray) -> Curve:
-    true, false = (np.concatenate([[0], np.cumsum(c)]) / c.sum() for c in (of_members, of_others))
-    return Curve(false, true)
+    own, foreign = threshold[: len(members)], threshold[len(members) :]
+    return lambda of_members, of_others: Curve(
+        rates_of(of_others, foreign), rates_of(of_members, own)
+    )

@@ -28,7 +28,7 @@ from privynet_jax.attacks.inference.reidentification import (
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Parts
-from privynet_jax.results.rates import Rate, mean_rate, median_rate
+from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
 from privynet_jax.training.tasks import Schedule
 
 ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (
@@ -93,7 +93,7 @@ class Suite:
         self._values = {
             name: attribute_values(name, parts, data_dir) for name in settings.attributes
         }
-        self._by_pixels: dict[str, dict[str, Rate]] = {}
+        self._by_pixels: dict[str, dict[str, Interval]] = {}
 
     def attribute(self, scene: Scenario) -> list[Row]:
         """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
@@ -187,7 +187,7 @@ class Suite:
 
     def _accuracies(
         self, own: np.ndarray, attacked: np.ndarray, values: Mapping[str, np.ndarray]
-    ) -> dict[str, Rate]:
+    ) -> dict[str, Interval]:
         """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
         data = (own, values["auxiliary"], attacked, values["test"], count_of(values))
         by_network = attribute.infer(
@@ -200,8 +200,8 @@ class Suite:
             progress=self.progress,
         )
         return {
-            "network": mean_rate(by_network),
-            "linear probe": mean_rate(attribute.infer_by_probe(*data)),
+            "network": bootstrap(by_network, mean_of),
+            "linear probe": bootstrap(attribute.infer_by_probe(*data), mean_of),
         }
 
 
@@ -210,14 +210,16 @@ def _rank_rows(variant: str, knowledge: str, found: Found) -> list[Row]:
     return [
         _row(REIDENTIFICATION, variant, knowledge, number, rate, chance)
         for number, rate, chance in (
-            ("top-1 rate", mean_rate(found.top1), top1),
-            ("mean rank", mean_rate(found.ranks), middle),
-            ("median rank", median_rate(found.ranks), middle),
+            ("top-1 rate", bootstrap(found.top1, mean_of), top1),
+            ("mean rank", bootstrap(found.ranks, mean_of), middle),
+            ("median rank", bootstrap(found.ranks, median_of), middle),
         )
     ]
 
 
-def _row(attack: str, variant: str, knowledge: str, number: str, rate: Rate, chance: float) -> Row:
+def _row(
+    attack: str, variant: str, knowledge: str, number: str, rate: Interval, chance: float
+) -> Row:
     """A row of the table; `reference` is what the same attack does to the images themselves."""
     return {
         "attack": attack,

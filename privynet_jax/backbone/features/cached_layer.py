@@ -8,8 +8,6 @@
 `cache` drives several of them through one pass of VGG16.
 """
 
-import hashlib
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -22,6 +20,7 @@ from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import Coding
+from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_json
 from privynet_jax.platform.files import write_shared
 from privynet_jax.platform.shards import Opener, Shard, ShardedRows, ShardFolder
 
@@ -118,7 +117,7 @@ class CachedLayer:
             "channels": list(map(int, channels)),
             "dtype": dtype,
         }
-        self._folder = root / _sha256(self._identity)[:32]
+        self._folder = root / sha256_of_json(self._identity)[:32]
         self.was_complete = (self._folder / _COMPLETE).exists()
         self.shards: dict[Unit, Shard] = {}
 
@@ -126,14 +125,14 @@ class CachedLayer:
         """Takes the coding from the disk; False if there is none, after naming a damaged one."""
         path = self._folder / _MANIFEST
         try:
-            manifest = json.loads(path.read_text())
-            if manifest.pop("sha256") != _sha256(manifest):
+            manifest, is_unchanged = read_sealed(path)
+            if not is_unchanged:
                 raise ValueError("checksum")
         except FileNotFoundError:
             if self.was_complete:
                 _LOG.warning("the feature cache's file %s is missing; it is made again", path)
             return False
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError):
             _LOG.warning("the feature cache's file %s is damaged; it is made again", path)
             path.unlink(missing_ok=True)
             return False
@@ -145,9 +144,8 @@ class CachedLayer:
         """Writes the coding down; if another process was faster, that one's counts."""
         values = {"scales": coding.scales.tolist(), "peaks": coding.peaks.tolist()}
         manifest = {**self._identity, "rows_per_shard": self._rows_per_shard, **values}
-        content = json.dumps({**manifest, "sha256": _sha256(manifest)}, indent=1)
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_shared(self._folder / _MANIFEST, [content.encode()], replace=False)
+        write_shared(self._folder / _MANIFEST, [sealed(manifest).encode()], replace=False)
         if not self.read_manifest():
             raise OSError(f"{self._folder / _MANIFEST} cannot be read back")
 
@@ -158,7 +156,7 @@ class CachedLayer:
             scratch = Path(self._scratch.name) / self._folder.name
             scratch.mkdir(exist_ok=True)
         # The manifest is part of it: features under another calibration are other features.
-        self._shard_folder = ShardFolder(self._folder, _sha256(manifest), scratch)
+        self._shard_folder = ShardFolder(self._folder, sha256_of_json(manifest), scratch)
 
     def path(self, unit: Unit) -> epath.Path:
         """Returns where a unit's shard is, or would be."""
@@ -209,7 +207,3 @@ class CachedLayer:
 
     def _shape(self, unit: Unit) -> tuple[int, ...]:
         return (unit.count, *self._shapes[unit.part][1:])
-
-
-def _sha256(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

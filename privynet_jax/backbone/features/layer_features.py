@@ -1,7 +1,7 @@
 """Features: the representations of all images at the layers and channels that a grid needs.
 
 The local NN is frozen, so one pass of VGG16 per image serves every cell. Here is the pure function
-that makes that pass, and what `cache` returns for `grid` to read mini-batches from.
+that makes that pass, and what `cache` returns for `dedicated` to read mini-batches from.
 
     union = needed_channels([cell.topology for cell in cells])
     features = jax.jit(extractor(union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}
@@ -12,7 +12,7 @@ images. Post-ReLU zeros stay zeros, networks of all layers meet one scale, and V
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ import numpy as np
 from privynet_jax.backbone.topology import CONV_LAYERS, Topology
 from privynet_jax.backbone.vgg import VGG16Trunk
 from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.platform.row_views import RowView, selected
 
 # Auxiliary images over which a channel's root mean square is taken.
 CALIBRATION_IMAGES = 512
@@ -82,18 +83,9 @@ class LayerFeatures:
         if out is None:
             out = np.empty((len(indices), *stored.shape[1:3], width), stored.dtype)
         out[..., len(positions) :] = 0
-        for where, values in _blocks(stored, indices, positions):
+        for where, values in selected(stored, indices, positions):
             out[where, ..., : len(positions)] = values
         return out
-
-
-def _blocks(
-    stored: Any, indices: np.ndarray, positions: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (where, values) of chosen rows and channels."""
-    if hasattr(stored, "select"):
-        return stored.select(indices, positions)
-    return iter([(slice(None), stored[indices][..., positions])])
 
 
 def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
@@ -104,15 +96,15 @@ def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]
     return {num_layers: tuple(sorted(union[num_layers])) for num_layers in sorted(union)}
 
 
-class _NormalisedImages:
+class _NormalisedImages(RowView):
     """Images that become float16 representations, `images * scale`, as they are read."""
 
     def __init__(self, images: np.ndarray, scale: np.ndarray) -> None:
+        super().__init__(images.shape, np.float16)
         self._images, self._scale = images, scale
-        self.shape, self.dtype = images.shape, np.dtype(np.float16)
 
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return np.float16(as_float(self._images[rows]) * self._scale)
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return np.float16(as_float(self._images[numbers]) * self._scale)
 
 
 def image_features(parts: Parts) -> LayerFeatures:

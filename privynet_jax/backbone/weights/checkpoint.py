@@ -26,7 +26,8 @@ from etils import epath
 
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import check_is_new, damaged_if, sha256_of, verify_sha256
+from privynet_jax.platform.digests import sha256_of_files, verify_files
+from privynet_jax.platform.files import check_is_new, damaged_if
 
 _FORMAT = "privynet_jax weights 1"
 _KIND = "checkpoint"
@@ -71,12 +72,11 @@ def save_checkpoint(
         partial = Path(scratch) / "checkpoint"
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(partial, args=ocp.args.PyTreeSave(tree))
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
         manifest = {
             "format": _FORMAT,
             "layout": layout,
             "fingerprint": fingerprint,
-            "files": {path.relative_to(partial).as_posix(): sha256_of(path) for path in files},
+            "files": sha256_of_files(partial),
         }
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         os.replace(partial, folder)
@@ -120,11 +120,8 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
             raise ValueError(f"its format is {manifest['format']!r}, expected {_FORMAT!r}")
-        files = {folder / name: str(expected) for name, expected in manifest["files"].items()}
-    for file, expected in files.items():
-        if not file.is_file():
-            raise UserError(f"{folder} is incomplete: {file.name} is missing; {_CONVERT_ANEW}")
-        verify_sha256(file, expected, _CONVERT_ANEW)
+        files = dict(manifest["files"])
+    verify_files(folder, files, _CONVERT_ANEW)
     return manifest
 
 

@@ -1,6 +1,6 @@
 """Turns a weight file's tensors into the trunk's parameters, or names all that is wrong with them.
 
-`weights` brings the tensors (from `weight_files` or `checkpoint`) and their layout. `vgg` describes
+`weights` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `vgg` describes
 the parameters that result. NumPy only.
 
     params = params_from_tensors(tensors, layout, "vgg16.pth")

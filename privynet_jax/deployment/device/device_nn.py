@@ -109,12 +109,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / SETTINGS
     try:
         settings = json.loads(path.read_bytes())
-        found = settings["format"], settings["version"]
+        stated = settings["format"], settings["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise PackageError(f"{path} is not the settings of a local NN") from None
-    if found != (FORMAT, VERSION):
+    if stated != (FORMAT, VERSION):
         raise PackageError(
-            f"{path} is {found[0]!r} version {found[1]!r}, and this program reads {FORMAT!r} "
+            f"{path} is {stated[0]!r} version {stated[1]!r}, and this program reads {FORMAT!r} "
             f"version {VERSION}; run the package's own local_nn.py"
         )
     if settings.get("sha256") != settings_digest(settings):

@@ -1,8 +1,8 @@
 """The package that is put on a device: one folder with all it takes to run a local NN there.
 
-`plans` says which local NN, `split` cuts its weights, and `device_nn` is the program that runs it,
-here and, as a copy, on the device. `experiments.export_local` writes packages, and `releasing`
-makes releases with them.
+`plan` says which local NN, `split` cuts its weights, and `device_nn` is the program that runs it,
+here and, as a copy, on the device. `experiments.export_local` writes packages, and
+`extract_release` makes releases with them.
 
     write_package(Path("device"), plan, weights.params)
     package = open_package(Path("device"))

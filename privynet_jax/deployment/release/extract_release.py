@@ -4,8 +4,8 @@
     written = write_release(package, pictures, Path("release"), dtype="uint8")
 
 `release_inputs` says which pictures in which secret order, `local_package` gives the local NN,
-`releases` is the format, and `release_journal` knows what is finished. One shard is in memory at a
-time.
+`release_folder` is the format, and `release_journal` knows what is finished. One shard is in memory
+at a time.
 """
 
 import concurrent.futures
@@ -171,14 +171,14 @@ class _Extraction:
         names = [self._pictures.name(index) for index in self.order[places.start : places.stop]]
         data = [self._pictures.read(index) for index in self.order[places.start : places.stop]]
         size = self._package.image_size
-        found = list(
+        decoded = list(
             self._pool.map(
                 lambda x: decode_or_skip(x[0], size, x[1], self._skip),
                 zip(data, names, strict=True),
             )
         )
-        skipped = [place for place, image in zip(places, found, strict=True) if image is None]
-        return np.array([image for image in found if image is not None], np.uint8), skipped
+        skipped = [place for place, image in zip(places, decoded, strict=True) if image is None]
+        return np.array([image for image in decoded if image is not None], np.uint8), skipped
 
     def _dispatch(self, images: np.ndarray) -> jax.Array:
         """Starts the local NN on images, filled up so that one compilation serves."""

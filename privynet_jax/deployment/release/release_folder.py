@@ -7,8 +7,8 @@
     release = open_release(folder)  # verified, all of it
     x, y = release.representations[np.array([3, 0])], release.labels[[3, 0]]
 
-`releasing` fills one on the device; the cloud's rooms read it and need nothing else. A folder holds
-representations-00000.npy and so on, labels.npy if there are labels, and release.json
+`extract_release` fills one on the device; the cloud's rooms read it and need nothing else. A folder
+holds representations-00000.npy and so on, labels.npy if there are labels, and release.json
 (`release_manifest`). Nothing says where a row came from: no image, name, date, channel, layer,
 scale or seed.
 """
@@ -161,9 +161,11 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
             raise UserError(_missing(shards.path(name)))
         wanted.append((name, (count, *manifest.shape)))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(_find, itertools.repeat(shards), wanted, itertools.repeat(manifest.dtype))
+        verified = pool.map(
+            _find, itertools.repeat(shards), wanted, itertools.repeat(manifest.dtype)
+        )
         try:
-            return list(tqdm(found, "verifying release", len(wanted), unit="shard", delay=2))
+            return list(tqdm(verified, "verifying release", len(wanted), unit="shard", delay=2))
         except UserError:
             pool.shutdown(cancel_futures=True)
             raise
@@ -172,15 +174,15 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
 def _find(shards: ShardFolder, wanted: tuple[str, tuple[int, ...]], dtype: str) -> Shard:
     name, shape = wanted
     try:
-        found = shards.find(name, shape, dtype)
+        shard = shards.find(name, shape, dtype)
     except DamagedShardError as error:
         raise UserError(
             f"{shards.path(name)} {error}: it is damaged, or part of another release; copy the "
             "release again, or extract it again"
         ) from None
-    if found is None:
+    if shard is None:
         raise UserError(_missing(shards.path(name)))
-    return found
+    return shard
 
 
 def _missing(path: os.PathLike[str]) -> str:

@@ -4,7 +4,7 @@
     secrets = release_secrets(pictures, package.release_seed, description)
     secrets.id, secrets.order  # "3f...", int64 [N]: row -> picture
 
-`releasing` reads the pictures in that order. No JAX here.
+`extract_release` reads the pictures in that order. No JAX here.
 """
 
 import csv
@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import hmac
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
+from privynet_jax.platform.digests import canonical_json
 
 SPLITS = ("all", "train", "test")
 
@@ -140,7 +140,7 @@ def release_secrets(
         description: all else that decides the release's bytes, fit for JSON.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
-    digest = hashlib.sha256(json.dumps([description, sizes], sort_keys=True).encode())
+    digest = hashlib.sha256(canonical_json([description, sizes]))
     for index in tqdm(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
         digest.update(hashlib.sha256(pictures.read(index)).digest())
     if pictures.labels is not None:
@@ -193,11 +193,11 @@ def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSpl
     return [by_name[name] for name in names if by_name[name] is not None]
 
 
-def _class_numbers(found: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
+def _class_numbers(folders: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
     """int32 [classes found]: the package's number of each."""
-    if unknown := [name for name in found if name not in known]:
+    if unknown := [name for name in folders if name not in known]:
         raise UserError(
             f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
             f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
         )
-    return np.array([list(known).index(name) for name in found], np.int32)
+    return np.array([list(known).index(name) for name in folders], np.int32)

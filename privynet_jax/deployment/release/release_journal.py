@@ -4,9 +4,9 @@
     journal = begin(folder, identity)  # None: the release is complete and sound
     journal.add(0, stop=1024, skipped=[17])
 
-`releasing` keeps one journal, a hidden, private file beside the unfinished release. It never lies
-inside, because it tells which pictures were skipped; and without it nobody knows how many rows a
-shard of an unfinished release has.
+`extract_release` keeps one journal, a hidden, private file beside the unfinished release. It never
+lies inside, because it tells which pictures were skipped; and without it nobody knows how many rows
+a shard of an unfinished release has.
 """
 
 import dataclasses

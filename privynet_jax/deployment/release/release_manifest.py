@@ -4,14 +4,12 @@
     for name, rows in read_manifest(folder).shards():
         ...
 
-`releases` puts the shards beside it. The file carries a checksum of itself and is written last, so
-a folder without one is unfinished. All numbers in it are needed to read the shards, and none tells
-where a row came from.
+`release_folder` puts the shards beside it. The file carries a checksum of itself and is written
+last, so a folder without one is unfinished. All numbers in it are needed to read the shards, and
+none tells where a row came from.
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.coding import DTYPES
+from privynet_jax.platform.digests import read_sealed, sealed
 from privynet_jax.platform.files import write_atomically
 
 MANIFEST, LABELS = "release.json", "labels.npy"
@@ -88,8 +87,7 @@ def refuse_foreign_files(folder: Path) -> None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Writes release.json whole."""
     content = {"version": _VERSION, **dataclasses.asdict(manifest)}
-    text = json.dumps({**content, "sha256": _digest(content)}, indent=1) + "\n"
-    write_atomically(folder / MANIFEST, text)
+    write_atomically(folder / MANIFEST, sealed(content))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -101,19 +99,18 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     again = "copy the release again, or extract it again into a new folder"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content, is_unchanged = read_sealed(path)
         version = content.pop("version")
-        digest = content.pop("sha256")
     except FileNotFoundError:
         raise UserError(_why_none(folder)) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError):
         raise UserError(f"{path} is damaged; {again}") from None
     if version != _VERSION:
         raise UserError(
             f"{path} is of version {version!r} of the format, expected {_VERSION}; read it with "
             "the privynet_jax that wrote it, or extract it again"
         )
-    if digest != _digest({"version": version, **content}):
+    if not is_unchanged:
         raise UserError(f"{path} was changed after it was written; {again}")
     try:
         return _checked(content)
@@ -150,7 +147,3 @@ def _checked(content: Mapping[str, Any]) -> Manifest:
         raise ValueError("the peaks are not one positive number per channel")
     told = None if peaks is None else tuple(peaks)
     return dataclasses.replace(manifest, shape=tuple(shape), peaks=told)
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

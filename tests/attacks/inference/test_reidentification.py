@@ -14,7 +14,6 @@ from privynet_jax.attacks.inference.reidentification import (
     reidentify,
     similarities,
 )
-from privynet_jax.results.rates import mean_rate, median_rate
 
 KEY = jax.random.key(3)
 COUNT = 200
@@ -151,12 +150,3 @@ def test_grids_are_means_of_fields():
     np.testing.assert_array_equal(pooled(x)[..., [2, 0]], pooled(x[..., [2, 0]]))
     assert grids(x[:, :4, :4]).shape == (2, 48)
     assert grids(x[:, :1, :1]).shape == (2, 3)
-
-
-def test_rates():
-    rate = mean_rate(np.array([0.0, 1, 1, 1] * 100))
-    assert rate.value == 0.75
-    # The normal interval of a share of 400.
-    assert rate.low == pytest.approx(0.7076, abs=0.01)
-    assert rate.high == pytest.approx(0.7924, abs=0.01)
-    assert median_rate(np.array([1.0, 2, 30])).value == 2
