@@ -274,7 +274,7 @@ REFUSED = [
 # All in one process, which takes longer to start than to refuse. Nothing is to be computed.
 REFUSING = """
 import json, sys
-import commands
+from support import commands
 from experiments import compare_knowledge
 compare_knowledge.load_weights = compare_knowledge.load_parts = None
 for arguments in json.loads(sys.argv[1]):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privynet_jax.results.statistics import Distribution, bootstrap, mean_of, p95_of, summarise
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, summarise
 
 
 def test_by_hand():
@@ -44,17 +44,6 @@ def test_statistics_are_plain_numbers():
 def test_nothing_and_nan_are_no_statistics(values):
     with pytest.raises(ValueError, match="Expected finite values of at least one image"):
         summarise(np.array(values))
-
-
-def test_results_of_earlier_versions_have_fewer_statistics():
-    found = Distribution.from_json({"mean": 1.0, "p95": 2.0, "max": 3.0})
-    assert (found.mean, found.p95, found.max) == (1.0, 2.0, 3.0)
-    assert math.isnan(found.median)
-    assert math.isnan(found.p99)
-    with pytest.raises(TypeError):
-        Distribution.from_json({"mean": 1.0, "max": 3.0})
-    with pytest.raises(TypeError):
-        Distribution.from_json({**dataclasses.asdict(found), "p90": 1.0})
 
 
 def test_bootstrap_intervals_are_scipy_s():
