@@ -126,7 +126,7 @@ class ResultStore:
         names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
         characterised = {}
         for name in filter(self.has, names):
-            result = self._of_this_version(name)
+            result = self.load(name)
             characterised[result.num_layers, result.depth, result.selection, result.draw] = result
         axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
         wanted = list(itertools.product(*axes, range(config["draws"])))
@@ -155,10 +155,10 @@ class ResultStore:
         """Returns a finished cell.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: the file is damaged, or of another version.
         """
         path = self._path(name, "json")
-        content = _read_json(path)
+        content = _read_json(path, _CONTINUE)
         try:
             attacks = tuple(AttackResult.from_json(entry) for entry in content.pop("attacks"))
             if not attacks:
@@ -166,7 +166,7 @@ class ResultStore:
             channels = tuple(content.pop("channels"))
             return CellResult(**content, channels=channels, attacks=attacks)
         except (KeyError, TypeError, AttributeError):
-            raise _damaged(path) from None
+            raise _of_another_version(path) from None
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Returns the arrays that were saved with a cell."""
@@ -258,14 +258,6 @@ class ResultStore:
 
     def _candidates(self, selection: str, num_layers: int, depth: int) -> Path:
         return self.workdir / "candidates" / f"{selection}_m{num_layers:02d}_d{depth:03d}.json"
-
-    def _of_this_version(self, name: str) -> CellResult:
-        path = self._path(name, "json")
-        _read_json(path, _CONTINUE)
-        try:
-            return self.load(name)
-        except UserError:
-            raise _of_another_version(path) from None
 
     def _path(self, name: str, suffix: str) -> Path:
         return self.workdir / "cells" / f"{name}.{suffix}"
