@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from privynet_jax.training.batches import shuffled_rows
+from privynet_jax.training.batches import positions_of, shuffled_rows
 from privynet_jax.training.checkpoints import Arrays
 from privynet_jax.training.convergence import (
     Validation,
@@ -79,6 +79,10 @@ class Member:
     constants: Any = ()
     begun: "Trained | None" = None
 
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise ValueError("Expected at least one row to learn from, got none.")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
@@ -115,40 +119,44 @@ class Trained:
 
 
 class Progress:
-    """How far one member has come."""
+    """How far a member has come.
+
+    Attributes:
+        initial_key: of its network's initial values.
+        key: of the order of its examples, and of what `Task.draw` draws.
+        before: steps that it took in an earlier training.
+        stopped: whether it has ended before the course: nothing changes it any more.
+    """
 
     def __init__(self, member: Member, task: Task, course: Course) -> None:
+        """Begins, or goes on where an earlier training ended."""
         self._member, self._task, self._course = member, task, course
-        self.initial_key, self._shuffling = jax.random.split(
-            jax.random.fold_in(member.key, task.stream)
-        )
-        self.before = member.begun.steps if member.begun else 0
-        self.stopped = False
-        self._losses: list[np.ndarray] = [member.begun.losses] if member.begun else []
-        self._history = list(member.begun.history) if member.begun else []
-        self._best = member.begun.params if member.begun else None
+        self.initial_key, self.key = jax.random.split(jax.random.fold_in(member.key, task.stream))
+        begun, self.stopped, self._final = member.begun, False, None
+        self.before = begun.steps if begun else 0
+        self._losses: list[np.ndarray] = [begun.losses] if begun else []
+        self._history = list(begun.history) if begun else []
+        # What was never judged is no best: the last params are its result.
+        self._best = begun.params if begun and begun.history else None
 
     def rows(self, step: int) -> Iterator[np.ndarray]:
         """Mini-batches from a step of this course on."""
-        order = shuffled_rows(self._shuffling, self._member.rows, self._course.batch_size)
+        order = shuffled_rows(self.key, self._member.rows, self._course.batch_size)
         return itertools.islice(order, self.before + step, None)
 
     def add_losses(self, values: np.ndarray) -> None:
-        self._losses.append(np.float32(values))
+        """Notes the losses of the next steps."""
+        if not self.stopped:
+            self._losses.append(np.float32(values))
 
     def validate(self, state: State, ends_cycle: bool) -> None:
-        """Looks at the held-out rows, unless patience has ended."""
-        if self.stopped:
-            return
+        """Looks at the held-out rows once per step, unless it has ended."""
         member, losses = self._member, self._all_losses
-        values = measured(
-            self._task,
-            state.params,
-            member.constants,
-            member.inputs,
-            member.targets,
-            member.held_out,
-        )
+        judged = self._history and self._history[-1].step == len(losses)
+        if self.stopped or judged or not len(member.held_out):
+            return
+        data = (member.constants, member.inputs, member.targets, member.held_out)
+        values = measured(self._task, state.params, *data)
         means = {name: float(np.mean(x, dtype=np.float64)) for name, x in values.items()}
         since = self._history[-1].step if self._history else 0
         loss = float(np.mean(losses[since:], dtype=np.float64)) if len(losses) > since else math.nan
@@ -159,68 +167,86 @@ class Progress:
             self._best = state.params
         finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
         stale = without_progress([self._score(moment) for moment in self._history])
-        self.stopped = not finite or 0 < self._course.patience <= stale
+        if not finite or 0 < self._course.patience <= stale:
+            self.stopped, self._final = True, state
 
     def result(self, state: State) -> Trained:
-        """What the trainer returns."""
+        """Returns what the trainer does, from the group's last state of this member."""
+        state, losses = self._final or state, self._all_losses
         return Trained(
             params=state.params if self._best is None else self._best,
             state=state,
-            steps=len(self._all_losses),
-            epochs=len(self._all_losses) * self._course.batch_size / len(self._member.rows),
-            losses=self._all_losses,
+            steps=len(losses),
+            epochs=len(losses) * self._course.batch_size / len(self._member.rows),
+            losses=losses,
             history=tuple(self._history),
             falling_percent=falling_percent_per_doubling(self._history, self._task.error),
         )
 
+    def identity(self) -> bytes:
+        """Returns what tells this training from others of its task: a checkpoint's must be it."""
+        member, course = self._member, dataclasses.astuple(self._course)
+        told = (self._task.name, course, self.before, member.learning_rate, member.inputs.shape)
+        arrays = (positions_of(member.inputs), member.rows, member.held_out)
+        return b" ".join(
+            [
+                repr(told).encode(),
+                np.asarray(jax.random.key_data(member.key)).tobytes(),
+                *(np.int64(array).tobytes() for array in arrays),
+            ]
+        )
+
     def arrays(self, state: State) -> Arrays:
-        """What a checkpoint keeps."""
-        names = sorted(self._history[0].means) if self._history else []
-        history = [
-            [m.step, m.ends_cycle, m.training_loss, *(m.means[n] for n in names)]
-            for m in self._history
-        ]
-        best = [] if self._best is None else jax.tree.leaves(self._best)
+        """Returns what a checkpoint keeps, by name."""
+        history = {
+            "steps": [moment.step for moment in self._history],
+            "ends": [moment.ends_cycle for moment in self._history],
+            "training": [moment.training_loss for moment in self._history],
+        }
+        for name in self._history[0].means if self._history else ():
+            history[f"mean/{name}"] = [moment.means[name] for moment in self._history]
+        trees = {"best": () if self._best is None else self._best, "state": self._final or state}
         return {
             "losses": self._all_losses,
-            "history": np.array(history, np.float64).reshape(len(history), 3 + len(names)),
             "stopped": np.asarray(self.stopped),
-            **{f"best/{i:05d}": x for i, x in enumerate(best)},
-            **{f"state/{i:05d}": x for i, x in enumerate(jax.tree.leaves(state))},
+            **{f"history/{name}": np.float64(values) for name, values in history.items()},
+            **{
+                f"{kind}/{i:05d}": x
+                for kind, tree in trees.items()
+                for i, x in enumerate(jax.tree.leaves(tree))
+            },
         }
 
     def restore(self, arrays: Arrays) -> State:
         """Goes back to where `arrays` was called; returns the state."""
         self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
-        shapes = jax.eval_shape(self._initial_state)
-        leaves = {
-            kind: [arrays[name] for name in sorted(arrays) if name.startswith(f"{kind}/")]
-            for kind in ("best", "state")
-        }
-        if leaves["best"]:
-            self._best = jax.tree.structure(shapes.params).unflatten(leaves["best"])
-        names = self._measures() if len(arrays["history"]) else []
+        columns = below("history/", arrays)
+        means = below("mean/", columns)
         self._history = [
-            Validation(int(step), dict(zip(names, means, strict=True)), bool(ends), loss)
-            for step, ends, loss, *means in arrays["history"].tolist()
+            Validation(
+                int(step),
+                {name: float(values[i]) for name, values in means.items()},
+                bool(columns["ends"][i]),
+                float(columns["training"][i]),
+            )
+            for i, step in enumerate(columns["steps"])
         ]
-        return jax.tree.structure(shapes).unflatten(leaves["state"])
+        shapes = jax.eval_shape(self._initial_state)
+        best, leaves = (
+            [values for _, values in sorted(below(f"{kind}/", arrays).items())]
+            for kind in ("best", "state")
+        )
+        self._best = jax.tree.structure(shapes.params).unflatten(best) if best else None
+        state = jax.tree.structure(shapes).unflatten(leaves)
+        self._final = state if self.stopped else None
+        return state
 
     def _initial_state(self) -> State:
         example = np.zeros((1, *self._member.inputs.shape[1:]), np.float32)
         if self._task.draw is not None:
             targets = np.asarray(self._member.targets[:1])
-            example, _ = self._task.draw(self.initial_key, self._member.constants, example, targets)
+            example, _ = self._task.draw(self.key, self._member.constants, example, targets)
         return init_state(self._task, self.initial_key, example)
-
-    def _measures(self) -> list[str]:
-        def of_one() -> dict[str, jax.Array]:
-            x = np.zeros((1, *self._member.inputs.shape[1:]), np.float32)
-            outputs = self._task.predict(self._initial_state().params, self._member.constants, x)
-            targets = np.zeros((1, *self._member.targets.shape[1:]), self._member.targets.dtype)
-            return self._task.measure(outputs, targets)
-
-        return sorted(jax.eval_shape(of_one))
 
     def _score(self, moment: Validation) -> tuple[float, ...]:
         """Of a validation; what is no number is worse than anything."""
@@ -230,3 +256,12 @@ class Progress:
     @property
     def _all_losses(self) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.float32), *self._losses])
+
+
+def below(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Returns what has a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }

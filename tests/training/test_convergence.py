@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from privynet_jax.training.losses import LOGARITHMIC
 
 from privynet_jax.training.convergence import Curve, falling_percent
-from privynet_jax.training.losses import LOGARITHMIC
 
 
 def curve_of(losses):
