@@ -3,11 +3,11 @@
 import dataclasses
 import itertools
 import math
+import os
 import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.small_training import (
@@ -23,6 +23,7 @@ from support.small_training import (
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
 from privynet_jax.platform.devices import Spread, execution_for
+from privynet_jax.training import trainer
 from privynet_jax.training.batches import shuffled_rows
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.mapping import DoesNotFitError, MappedTask, mapped_task
@@ -129,7 +130,6 @@ def test_the_number_of_devices_does_not_matter(tmp_path, devices):
 
 
 def _environment():
-    import os  # noqa: PLC0415 - what subprocesses need is told here alone
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -167,7 +167,7 @@ def test_validations_come_at_intervals_and_at_ends_of_cycles():
     for earlier, moment in itertools.pairwise(trained.history):
         losses = trained.losses[earlier.step : moment.step]
         assert moment.training_loss == pytest.approx(losses.mean(dtype=np.float64))
-    x, y = examples()
+    _, y = examples()
     held = slice(-4, None)
     last = np.square(seen_by(0).mean(axis=(1, 2)) @ weights(trained) - y)[held].mean()
     # Means of 4 and products of 4 numbers in float32.
@@ -212,7 +212,7 @@ def test_a_training_goes_on_where_it_ended():
 
 def test_the_best_params_are_kept_and_patience_ends():
     # What is held out is told the opposite of what is learnt: any step makes it worse.
-    x, y = examples()
+    _, y = examples()
     lying = y.copy()
     lying[-4:] = seen_by(0)[-4:].mean(axis=(1, 2)) @ first_weights(0)
     course = dataclasses.replace(COURSE, validations=10, patience=3)
@@ -364,17 +364,15 @@ def test_memory_takes_steps_per_dispatch_before_cells_per_device(monkeypatch):
     assert tried == [(4, 4), (4, 2), (4, 1), (2, 1), (1, 1)]
 
 
-def test_what_fits_nowhere_is_refused_in_one_line():
+def test_what_fits_nowhere_is_refused_in_one_line(monkeypatch):
+    execution = dataclasses.replace(execution_for(1, BATCH), step_bytes=1, resident_bytes=10**9)
+    monkeypatch.setattr(trainer, "execution_for", lambda *_: execution)
     # What lies there for good is not counted with a step: ten times as many rows need as much.
     needed = []
     for repeats in (1, 10):
         x, y = (np.repeat(array, repeats, axis=0) for array in examples())
-        own = member(0, inputs=x, targets=y)
-        execution = dataclasses.replace(execution_for(1, BATCH), step_bytes=1, resident_bytes=10**9)
         with pytest.raises(UserError) as raised:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("privynet_jax.training.trainer.execution_for", lambda *_: execution)
-                train(regression(), [own], COURSE)
+            train(regression(), [member(0, inputs=x, targets=y)], COURSE)
         needed.append(str(raised.value))
     assert needed[0] == needed[1]
     assert "\n" not in needed[0]
