@@ -11,8 +11,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 
 from privynet_jax.training import networks
-from privynet_jax.training.losses import LOGARITHMIC, SQUARED, ImageLoss
-from privynet_jax.training.optimisers import Optimiser, adamw, muon
+from privynet_jax.training.optimisers import LOGARITHMIC, SQUARED, ImageLoss, Optimiser, adamw, muon
 from privynet_jax.training.tasks import Task, attacker_task
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"

@@ -79,15 +79,15 @@ class Checkpoint:
             for section in self.sections
             for name, array in (self.arrays(section) or {}).items()
         }
+        # Orbax takes no empty trees or arrays, and slashes are its own.
+        kept = {_escaped(name): array for name, array in named.items() if array.size}
+        empty = {n: [str(x.dtype), *x.shape] for n, x in named.items() if not x.size}
         manager = self._opened()
         manager.save(
             (manager.latest_step() or 0) + 1,
             args=ocp.args.Composite(
-                # Orbax takes no empty tree, and slashes are its own.
-                arrays=ocp.args.PyTreeSave(
-                    {"nothing": np.zeros(1)} | {_escaped(name): x for name, x in named.items()}
-                ),
-                sha256=ocp.args.JsonSave({"sha256": _digest(named)}),
+                arrays=ocp.args.PyTreeSave({"nothing": np.zeros(1), **kept}),
+                about=ocp.args.JsonSave({"sha256": _digest(named), "empty": empty}),
             ),
             force=True,
         )
@@ -129,7 +129,7 @@ class Checkpoint:
                 self._folder,
                 item_handlers={
                     "arrays": ocp.PyTreeCheckpointHandler(),
-                    "sha256": ocp.JsonCheckpointHandler(),
+                    "about": ocp.JsonCheckpointHandler(),
                 },
                 options=ocp.CheckpointManagerOptions(
                     max_to_keep=1,
@@ -151,12 +151,14 @@ class Checkpoint:
             step,
             args=ocp.args.Composite(
                 arrays=ocp.args.PyTreeRestore(restore_args=_to_numpy(tree)),
-                sha256=ocp.args.JsonRestore(),
+                about=ocp.args.JsonRestore(),
             ),
         )
         named = {_unescaped(name): np.asarray(x) for name, x in restored["arrays"].items()}
         named.pop("nothing")
-        if _digest(named) != restored["sha256"]["sha256"]:
+        for name, (dtype, *shape) in restored["about"]["empty"].items():
+            named[name] = np.zeros(shape, dtype)
+        if _digest(named) != restored["about"]["sha256"]:
             raise ValueError("its arrays are not those that were saved")
         sections: dict[str, dict[str, np.ndarray]] = {}
         for name, array in named.items():

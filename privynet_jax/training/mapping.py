@@ -78,7 +78,8 @@ class MappedTask:
         self._task, self._execution = task, execution
         self.init = map_members(functools.partial(_init, task), execution)
         self._steps = map_members(functools.partial(_steps, task), execution, donate=(0,))
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        # By shapes; what does not fit is kept too, so that nobody compiles it again to find out.
+        self._compiled: dict[Any, Callable[..., Any] | DoesNotFitError] = {}
 
     def steps(self, *arguments: Any) -> tuple[State, jax.Array]:
         """(state, constants, resident, dispatch) -> (state, losses [*places, steps])."""
@@ -92,23 +93,30 @@ class MappedTask:
             in_flight: dispatches that wait on the devices at most.
 
         Raises:
-            DoesNotFitError: it was not compiled before, and needs more than `step_bytes`.
+            DoesNotFitError: it needs more than `step_bytes`.
         """
         leaves, structure = jax.tree.flatten(arguments)
         shapes = structure, tuple((np.shape(x), np.dtype(x.dtype)) for x in leaves)
         if shapes not in self._compiled:
             compiled = self._steps.lower(*arguments).compile()
-            self._check_memory(compiled, arguments[2], arguments[3], in_flight)
-            self._compiled[shapes] = compiled
-        return self._compiled[shapes]
+            refused = self._refusal(compiled.memory_analysis(), *arguments[2:], in_flight)
+            self._compiled[shapes] = refused or compiled
+        found = self._compiled[shapes]
+        if isinstance(found, DoesNotFitError):
+            raise found.with_traceback(None)
+        return found
 
-    def _check_memory(self, compiled: Any, resident: Any, dispatch: Any, in_flight: int) -> None:
-        used, limit = compiled.memory_analysis(), self._execution.step_bytes
+    def _refusal(
+        self, used: Any, resident: Any, dispatch: Any, in_flight: int
+    ) -> DoesNotFitError | None:
+        """Why a compiled dispatch does not fit into a device's memory, if it does not."""
+        limit, devices = self._execution.step_bytes, len(self._execution.devices)
         if limit is None or used is None:  # not every backend tells
-            return
-        devices = len(self._execution.devices)
+            return None
+        # [places, ...]: a device's own share, or the one copy that every device has whole.
         shared, waiting = (
-            sum(map(nbytes, jax.tree.leaves(tree))) // devices for tree in (resident, dispatch)
+            sum(map(nbytes, jax.tree.leaves(tree))) // copies
+            for tree, copies in ((resident, self._execution.places[0]), (dispatch, devices))
         )
         needed = (
             used.argument_size_in_bytes
@@ -118,12 +126,13 @@ class MappedTask:
             - shared
             + (in_flight - 1) * waiting
         )
-        if needed > limit:
-            raise DoesNotFitError(
-                f"a training step of {self._execution.cells_per_device} cells of the network "
-                f"{self._task.name} needs {needed / 2**20:.0f} MiB of a device's memory, and "
-                f"{limit / 2**20:.0f} MiB are for it"
-            )
+        if needed <= limit:
+            return None
+        return DoesNotFitError(
+            f"a training step of {self._execution.cells_per_device} cells of the network "
+            f"{self._task.name} needs {needed / 2**20:.1f} MiB of a device's memory, and "
+            f"{limit / 2**20:.1f} MiB are for it"
+        )
 
 
 @functools.lru_cache(maxsize=64)

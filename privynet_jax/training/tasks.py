@@ -21,8 +21,7 @@ import optax
 from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
 from privynet_jax.training import linear_attack
-from privynet_jax.training.losses import SQUARED, ImageLoss
-from privynet_jax.training.optimisers import Optimiser, adamw
+from privynet_jax.training.optimisers import SQUARED, ImageLoss, Optimiser, adamw
 
 CLOUD = "cloud"
 LABEL_SMOOTHING = 0.1

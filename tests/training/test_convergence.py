@@ -1,47 +1,47 @@
-"""Stretches of a training, and how much the loss still fell."""
+"""How much a held-out error falls per doubling of training, by hand."""
 
-import jax.numpy as jnp
-import numpy as np
+import math
+
 import pytest
 
-from privynet_jax.training.convergence import Curve, falling_percent
-from privynet_jax.training.losses import LOGARITHMIC
+from privynet_jax.training.convergence import (
+    Validation,
+    falling_percent_per_doubling,
+    has_converged,
+    without_progress,
+)
 
 
-def curve_of(losses):
-    curve = Curve.empty()
-    for loss in losses:
-        curve = curve.extended(jnp.float32(loss), len(losses))
-    return np.asarray(curve.sums)
+def falling(*moments):
+    history = [Validation(step, {"e": error}, ends, 0.0) for step, error, ends in moments]
+    return falling_percent_per_doubling(history, lambda means: means["e"])
 
 
-def test_ten_stretches_hold_all_losses():
-    losses = np.arange(25.0)
-    sums = curve_of(losses)
-    assert sums.sum() == losses.sum()
-    # 25 steps in ten stretches: 3 and 2 in turn.
-    np.testing.assert_array_equal(sums[:3], [0 + 1 + 2, 3 + 4, 5 + 6 + 7])
+def test_the_fall_is_between_the_last_two_cycles_per_doubling():
+    # Twice the steps; four times, which is two doublings; and what lies between does not count.
+    assert falling((100, 1.0, True), (200, 0.9, True)) == pytest.approx(10)
+    assert falling((50, 1.0, True), (200, 0.81, True)) == pytest.approx(10)
+    moments = [(0, 9.0, False), (9, 5.0, True), (50, 1.0, True), (60, 3.0, False)]
+    assert falling(*moments, (100, 0.5, True)) == pytest.approx(50)
+    assert falling((100, 1.0, True), (200, 1.2, True)) == pytest.approx(-20)
+    assert math.isnan(falling((100, 1.0, True), (200, math.nan, True)))
 
 
-def test_the_last_fifth_against_the_one_before():
-    # Steps 15 to 19, then 20 to 24: means of 4 and 3.
-    losses = [9.0] * 15 + [4.0] * 5 + [3.0] * 5
-    assert falling_percent(curve_of(losses), 25) == pytest.approx(25)
+def test_after_one_cycle_nothing_is_known():
+    assert falling() == falling((0, 1.0, False), (10, 0.1, True)) == 100
 
 
-@pytest.mark.parametrize(("last", "expected"), [(40.0, 0), (20.0, 50), (80.0, -100)])
-def test_how_much_a_loss_still_falls(last, expected):
-    sums = np.array([90.0] * 6 + [40.0] * 2 + [last] * 2)
-    assert falling_percent(sums, 100) == pytest.approx(expected)
+@pytest.mark.parametrize(
+    ("percent", "epochs", "converged"),
+    [(5.0, 1.0, True), (-3.0, 1.0, True), (5.1, 9.0, False), (0.0, 0.9, False)],
+)
+def test_converged_is_at_most_five_percent_once_every_example_was_seen(percent, epochs, converged):
+    assert has_converged(percent, epochs) == converged
+    assert not has_converged(math.nan, epochs)
 
 
-def test_losses_below_zero_are_compared_by_their_errors():
-    # Squared errors of 0.02 and 0.01, ten steps each: the logarithmic loss is below zero at both.
-    losses = 0.02 * np.log([0.02] * 40 + [0.01] * 10)
-    sums = losses.reshape(10, 5).sum(axis=1)
-    assert falling_percent(sums, 50, LOGARITHMIC.error) == pytest.approx(50)
-
-
-def test_too_few_steps_count_as_unfinished():
-    assert falling_percent(np.full(10, 30.0), 9) == 100
-    assert falling_percent(np.zeros(10), 100) == 0
+def test_progress_is_a_record_of_any_number():
+    assert without_progress([]) == 0
+    assert without_progress([(1.0, 5.0), (1.0, 4.0)]) == 1
+    assert without_progress([(1.0, 5.0), (1.0, 4.0), (0.0, 6.0)]) == 0
+    assert without_progress([(1.0, 5.0), (0.9, 4.9), (-math.inf, -math.inf), (1.0, 5.0)]) == 3

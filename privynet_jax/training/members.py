@@ -1,0 +1,267 @@
+"""One network in training: what it brings, how far it has come, and what becomes of it.
+
+`trainer` trains members side by side; nothing here depends on which, or on devices.
+
+    member = Member(key, representations, labels, rows, learning_rate=2e-3)
+    progress = Progress(member, task, Course(steps=300, batch_size=32))
+    next(progress.rows(step=0))  # int [32]
+    progress.validate(state, ends_cycle=True)
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.training.batches import positions_of, shuffled_rows
+from privynet_jax.training.checkpoints import Arrays
+from privynet_jax.training.convergence import (
+    Validation,
+    falling_percent_per_doubling,
+    has_converged,
+    without_progress,
+)
+from privynet_jax.training.prediction import measured
+from privynet_jax.training.steps import State, init_state
+from privynet_jax.training.tasks import Task
+
+_NO_ROWS = np.zeros(0, int)
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """How long members are trained, and when they are looked at.
+
+    Attributes:
+        steps: mini-batches.
+        batch_size: examples of each.
+        cycles: shares of the steps; each is a warm-up and a cosine down to zero.
+        validations: how often held-out examples are looked at besides the ends of cycles.
+        patience: validations in a row without anything better that end a training; 0: none do.
+        seconds: of wall-clock time without compilation, instead of steps; results then depend on
+            the machine and on what else it does.
+    """
+
+    steps: int
+    batch_size: int
+    cycles: tuple[float, ...] = (1.0,)
+    validations: int = 0
+    patience: int = 0
+    seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """One network.
+
+    Attributes:
+        key: from which everything random in its training is derived.
+        inputs: representations [N, h, w, D]: an array, or what reads rows (`row_views`). Of one
+            shape in all members but for N.
+        targets: labels int [N], or images uint8 [N, H, W, 3].
+        rows: int [n], which of them it learns from.
+        learning_rate: the peak of each cycle.
+        held_out: int [m], which of them it is judged by; none: it is not judged.
+        constants: what the task is given besides; of one shape in all members.
+        begun: an earlier training of the same network, which goes on.
+    """
+
+    key: jax.Array
+    inputs: Any
+    targets: Any
+    rows: np.ndarray
+    learning_rate: float
+    held_out: np.ndarray = dataclasses.field(default_factory=lambda: _NO_ROWS)
+    constants: Any = ()
+    begun: "Trained | None" = None
+
+    def __post_init__(self) -> None:
+        if not len(self.rows):
+            raise ValueError("Expected at least one row to learn from, got none.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """What became of a member.
+
+    Attributes:
+        params: NumPy arrays: those of the best validation; of members that are not judged the last.
+        state: with which training goes on.
+        steps: taken so far, earlier trainings included.
+        epochs: how often each row was seen in them.
+        losses: float32 [steps].
+        history: validations.
+        falling_percent: by how much the held-out error fell per doubling of training.
+    """
+
+    params: Any
+    state: State
+    steps: int
+    epochs: float
+    losses: np.ndarray
+    history: tuple[Validation, ...]
+    falling_percent: float
+
+    @property
+    def converged(self) -> bool:
+        """Whether twice the training would gain little; see `convergence`."""
+        return has_converged(self.falling_percent, self.epochs)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its last loss or validation is no number."""
+        last = self.history[-1].means.values() if self.history else ()
+        return not all(map(math.isfinite, (*self.losses[-1:], *last)))
+
+
+class Progress:
+    """How far a member has come.
+
+    Attributes:
+        initial_key: of its network's initial values.
+        key: of the order of its examples, and of what `Task.draw` draws.
+        before: steps that it took in an earlier training.
+        stopped: whether it has ended before the course: nothing changes it any more.
+    """
+
+    def __init__(self, member: Member, task: Task, course: Course) -> None:
+        """Begins, or goes on where an earlier training ended."""
+        self._member, self._task, self._course = member, task, course
+        self.initial_key, self.key = jax.random.split(jax.random.fold_in(member.key, task.stream))
+        begun, self.stopped, self._final = member.begun, False, None
+        self.before = begun.steps if begun else 0
+        self._losses: list[np.ndarray] = [begun.losses] if begun else []
+        self._history = list(begun.history) if begun else []
+        # What was never judged is no best: the last params are its result.
+        self._best = begun.params if begun and begun.history else None
+
+    def rows(self, step: int) -> Iterator[np.ndarray]:
+        """Mini-batches from a step of this course on."""
+        order = shuffled_rows(self.key, self._member.rows, self._course.batch_size)
+        return itertools.islice(order, self.before + step, None)
+
+    def add_losses(self, values: np.ndarray) -> None:
+        """Notes the losses of the next steps."""
+        if not self.stopped:
+            self._losses.append(np.float32(values))
+
+    def validate(self, state: State, ends_cycle: bool) -> None:
+        """Looks at the held-out rows once per step, unless it has ended."""
+        member, losses = self._member, self._all_losses
+        judged = self._history and self._history[-1].step == len(losses)
+        if self.stopped or judged or not len(member.held_out):
+            return
+        data = (member.constants, member.inputs, member.targets, member.held_out)
+        values = measured(self._task, state.params, *data)
+        means = {name: float(np.mean(x, dtype=np.float64)) for name, x in values.items()}
+        since = self._history[-1].step if self._history else 0
+        loss = float(np.mean(losses[since:], dtype=np.float64)) if len(losses) > since else math.nan
+        best = max(map(self._score, self._history), default=None)
+        now = Validation(len(losses), means, ends_cycle, loss)
+        self._history.append(now)
+        if best is None or self._score(now) > best:
+            self._best = state.params
+        finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
+        stale = without_progress([self._score(moment) for moment in self._history])
+        if not finite or 0 < self._course.patience <= stale:
+            self.stopped, self._final = True, state
+
+    def result(self, state: State) -> Trained:
+        """Returns what the trainer does, from the group's last state of this member."""
+        state, losses = self._final or state, self._all_losses
+        return Trained(
+            params=state.params if self._best is None else self._best,
+            state=state,
+            steps=len(losses),
+            epochs=len(losses) * self._course.batch_size / len(self._member.rows),
+            losses=losses,
+            history=tuple(self._history),
+            falling_percent=falling_percent_per_doubling(self._history, self._task.error),
+        )
+
+    def identity(self) -> bytes:
+        """Returns what tells this training from others of its task: a checkpoint's must be it."""
+        member, course = self._member, dataclasses.astuple(self._course)
+        told = (self._task.name, course, self.before, member.learning_rate, member.inputs.shape)
+        arrays = (positions_of(member.inputs), member.rows, member.held_out)
+        return b" ".join(
+            [
+                repr(told).encode(),
+                np.asarray(jax.random.key_data(member.key)).tobytes(),
+                *(np.int64(array).tobytes() for array in arrays),
+            ]
+        )
+
+    def arrays(self, state: State) -> Arrays:
+        """Returns what a checkpoint keeps, by name."""
+        history = {
+            "steps": [moment.step for moment in self._history],
+            "ends": [moment.ends_cycle for moment in self._history],
+            "training": [moment.training_loss for moment in self._history],
+        }
+        for name in self._history[0].means if self._history else ():
+            history[f"mean/{name}"] = [moment.means[name] for moment in self._history]
+        trees = {"best": () if self._best is None else self._best, "state": self._final or state}
+        return {
+            "losses": self._all_losses,
+            "stopped": np.asarray(self.stopped),
+            **{f"history/{name}": np.float64(values) for name, values in history.items()},
+            **{
+                f"{kind}/{i:05d}": x
+                for kind, tree in trees.items()
+                for i, x in enumerate(jax.tree.leaves(tree))
+            },
+        }
+
+    def restore(self, arrays: Arrays) -> State:
+        """Goes back to where `arrays` was called; returns the state."""
+        self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
+        columns = below("history/", arrays)
+        means = below("mean/", columns)
+        self._history = [
+            Validation(
+                int(step),
+                {name: float(values[i]) for name, values in means.items()},
+                bool(columns["ends"][i]),
+                float(columns["training"][i]),
+            )
+            for i, step in enumerate(columns["steps"])
+        ]
+        shapes = jax.eval_shape(self._initial_state)
+        best, leaves = (
+            [values for _, values in sorted(below(f"{kind}/", arrays).items())]
+            for kind in ("best", "state")
+        )
+        self._best = jax.tree.structure(shapes.params).unflatten(best) if best else None
+        state = jax.tree.structure(shapes).unflatten(leaves)
+        self._final = state if self.stopped else None
+        return state
+
+    def _initial_state(self) -> State:
+        example = np.zeros((1, *self._member.inputs.shape[1:]), np.float32)
+        if self._task.draw is not None:
+            targets = np.asarray(self._member.targets[:1])
+            example, _ = self._task.draw(self.key, self._member.constants, example, targets)
+        return init_state(self._task, self.initial_key, example)
+
+    def _score(self, moment: Validation) -> tuple[float, ...]:
+        """Of a validation; what is no number is worse than anything."""
+        score = self._task.score(moment.means)
+        return tuple(x if math.isfinite(x) else -math.inf for x in score)
+
+    @property
+    def _all_losses(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.float32), *self._losses])
+
+
+def below(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
+    """Returns what has a prefix, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
