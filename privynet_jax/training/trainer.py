@@ -235,8 +235,7 @@ class _Group:
                 self._restore(kept)
             checkpoint.sections[section] = self._arrays
         self._tell(self._step)
-        if not self._finished:
-            self._run()
+        self._run()
         trained = [
             own.result(state) for own, state in zip(self._progress, self._states, strict=True)
         ]
@@ -260,7 +259,8 @@ class _Group:
         if self._step == 0:
             self._validate(False)
         for stretch in _stretches(self._course):
-            if self._course.seconds is None and stretch.stop <= self._step:
+            # Where they are equal, a stop may have come just before the validation.
+            if self._course.seconds is None and stretch.stop < self._step:
                 continue
             for dispatch, count in one_ahead(self._dispatches(stretch)):
                 compiled = self._compile((dispatch, count))
@@ -422,10 +422,10 @@ class _Progress:
         self._losses.append(np.float32(values))
 
     def validate(self, state: State, ends_cycle: bool) -> None:
-        """Looks at the held-out rows, unless patience has ended."""
-        if self.stopped:
-            return
+        """Looks at the held-out rows, unless patience has ended or it was done at this step."""
         member, losses = self._member, self._all_losses
+        if self.stopped or (self._history and self._history[-1].step == len(losses)):
+            return
         values = measured(
             self._task,
             state.params,
