@@ -49,7 +49,7 @@ def main() -> None:
     cli.use_cpu_cores(at_most=_MOST_CORES)
     release = open_release(source)
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
-    with progress_bar(1, "training") as advance, session(progress=advance):
+    with progress_bar(1, "training", after=1) as advance, session(progress=advance):
         trained = train_to_folder(release, settings, out, every_seconds)
     print(_summary(out, settings, trained))
 

@@ -87,7 +87,7 @@ class Classifier:
             UserError: they have another shape than those of the training, or are not finite.
         """
         self.check_shape(tuple(representations.shape[1:]), "the representations")
-        if not len(representations):
+        if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
         task = cloud_task(network_for(self.shape, self.num_classes, self.width))
         logits = predicted(task, self.params, (), representations)
