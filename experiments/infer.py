@@ -10,14 +10,12 @@ attributes, beside the same attack on the images themselves. Writes inference.cs
 directory, or to --out.
 """
 
-import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 
 from experiments import cli
@@ -26,31 +24,34 @@ from privynet_jax.attacks.inference.suite import (
     ATTACKS,
     ATTRIBUTE,
     REIDENTIFICATION,
+    Rebuilt,
     Settings,
     Suite,
 )
+from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
-from privynet_jax.characterisation import dedicated
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.characterisation.reopening import reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Cell, grid_cells
+from privynet_jax.results.cells import Cell, by_layer, grid_cells
+from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned, as_csv
+from privynet_jax.training.attackers import STRONG
+from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
 for _shared in (
     *("workdir", "out", "weights", "cache_dir", "data_dir", "seed"),
-    *("max_images", "skip_unreadable"),
+    *("max_images", "skip_unreadable", "attackers"),
 ):
     flags.declare_key_flag(_shared)
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
@@ -76,25 +77,25 @@ _NETWORK_STEPS = flags.DEFINE_integer(
     "network_steps", None, "Of every cloud NN, classifier and shadow; default: as characterised.", 1
 )
 _REBUILDING_STEPS = flags.DEFINE_integer(
-    "rebuilding_steps", None, "Of the attacker whose reconstructions are looked up; likewise.", 1
+    "rebuilding_steps", None, "Of each of --attackers, whose best is looked up; likewise.", 1
 )
 _USUAL_CANDIDATES = 100
 # The quickstart's, of which --topologies are characterised.
 _QUICK = {
     "cloud": Schedule(steps=300),
-    "attacker": Schedule(steps=500, batch_size=16, learning_rate=3e-3),
+    "attacker": Schedule(steps=300, batch_size=16, learning_rate=None),
     "attacker_blocks": 2,
 }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """What is attacked, and the networks of its characterisation."""
+    """What is attacked, and how its topologies were characterised."""
 
     parts: Parts
     weights: PretrainedWeights
     cells: tuple[Cell, ...]
-    settings: dedicated.Settings
+    config: Config
     seed: int
 
 
@@ -124,7 +125,7 @@ def main() -> None:
         )
         for cell in run.cells
     }
-    rows = _attacked(run, scenes, features, suite, chosen)
+    rows = _attacked(run, scenes, suite, chosen)
     write_atomically(out, as_csv(rows))
     print(as_text(rows))
     print(
@@ -134,36 +135,25 @@ def main() -> None:
 
 
 def _attacked(
-    run: Run,
-    scenes: Mapping[Cell, Scenario],
-    features: Mapping[int, Any],
-    suite: Suite,
-    chosen: Sequence[str],
+    run: Run, scenes: Mapping[Cell, Scenario], suite: Suite, chosen: Sequence[str]
 ) -> list[dict[str, Any]]:
-    networks = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
-    networks += sum(suite.networks(name) for name in chosen) * len(scenes)
+    queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
+    protocol = dataclasses.replace(protocol_of(run.config, run.parts, queries), cloud=None)
+    per_scene = sum(suite.networks(name) for name in chosen)
+    shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
     if REIDENTIFICATION in chosen:
-        networks += 2 * len(scenes)
-    with progress_bar(networks, "attacking", "networks") as advance:
-        suite.progress = advance
-        queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
+        per_scene += protocol.trainings
+    total = shared + per_scene * len(scenes)
+    with progress_bar(total, "attacking", "networks") as advance, session(progress=advance):
         rebuilt = {}
         if REIDENTIFICATION in chosen:
-            rebuilt = reconstructions(
-                run.cells,
-                features,
-                run.parts,
-                run.settings,
-                queries,
-                seed=run.seed,
-                progress=lambda share: advance(2 * share),
-            )
+            rebuilt = reconstructions(scenes, protocol, run.seed)
         rows = []
         for cell, scene in scenes.items():
             found = []
             for name in chosen:
                 if name == REIDENTIFICATION:
-                    found += suite.reidentification(scene, *rebuilt[cell], queries)
+                    found += suite.reidentification(scene, rebuilt[cell], queries)
                 else:
                     found += getattr(suite, name)(scene)
             identity = {
@@ -175,6 +165,39 @@ def _attacked(
             }
             rows += [identity | row for row in found]
     return rows
+
+
+def reconstructions(
+    scenes: Mapping[Cell, Scenario], protocol: Protocol, seed: int
+) -> dict[Cell, Rebuilt]:
+    """Attacks topologies as the grid does.
+
+    Args:
+        scenes: topologies; those of a layer are attacked side by side.
+        protocol: whose examples are kept.
+        seed: of all that is random.
+
+    Returns:
+        Cell -> estimates of the examples, by the attacker who is strongest on validation images.
+
+    Raises:
+        UserError: training diverged.
+    """
+    width = max(cell.topology.depth for cell in scenes)
+    found = {}
+    for _, cells in by_layer(scenes):
+        of_layer = [dataclasses.replace(scenes[cell], width=width) for cell in cells]
+        for measurement in measure(cells, of_layer, protocol, seed):
+            found[measurement.cell] = _strongest(measurement)
+    return found
+
+
+def _strongest(measurement: Measurement) -> Rebuilt:
+    quality = {
+        name: attack["validation"]["psnr_db"].mean() for name, attack in measurement.attacks.items()
+    }
+    name = max(quality, key=quality.__getitem__)
+    return Rebuilt(measurement.examples[name], name, measurement.reports[name]["knowledge"])
 
 
 def _suite(run: Run, settings: Settings, chosen: Sequence[str]) -> Suite:
@@ -202,8 +225,8 @@ def _of_workdir() -> Run:
         for r in found.results
         if r.draw == 0
     )
-    networks = _networks(found.parts, Config.of_settings(found.settings, found.store.workdir))
-    return Run(found.parts, found.weights, cells, networks, found.settings["seed"])
+    config = _with_flags(Config.of_settings(found.settings, found.store.workdir))
+    return Run(found.parts, found.weights, cells, config, config.seed)
 
 
 def _of_flags() -> Run:
@@ -221,13 +244,11 @@ def _of_flags() -> Run:
     weights = load_weights(
         cli.WEIGHTS.value or "embedded", cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value)
     )
-    return Run(
-        parts, weights, tuple(cells), _networks(parts, Config(Path(), **_QUICK)), cli.SEED.value
-    )
+    return Run(parts, weights, tuple(cells), _with_flags(Config(Path(), **_QUICK)), cli.SEED.value)
 
 
-def _networks(parts: Parts, config: Config) -> dedicated.Settings:
-    """The networks of a characterisation, with the flags' steps where they are given."""
+def _with_flags(config: Config) -> Config:
+    """Returns a characterisation's settings, with what flags give instead."""
     cloud, trained = (
         schedule if steps is None else dataclasses.replace(schedule, steps=steps)
         for schedule, steps in (
@@ -235,7 +256,9 @@ def _networks(parts: Parts, config: Config) -> dedicated.Settings:
             (config.attacker, _REBUILDING_STEPS.value),
         )
     )
-    return settings_of(dataclasses.replace(config, cloud=cloud, attacker=trained), parts)
+    # A characterisation in mode linear trained none.
+    attackers = tuple(cli.ATTACKERS.value or config.chosen_attackers or (STRONG,))
+    return dataclasses.replace(config, cloud=cloud, attacker=trained, attackers=attackers)
 
 
 def _checked_candidates(given: tuple[int, ...] | None, most: int) -> tuple[int, ...]:
@@ -256,8 +279,8 @@ def _checked_candidates(given: tuple[int, ...] | None, most: int) -> tuple[int, 
 
 def _suite_settings(run: Run) -> Settings:
     return Settings(
-        cloud=run.settings.cloud_schedule,
-        width=run.settings.cloud.width,
+        cloud=run.config.cloud,
+        width=run.config.cloud_width,
         attributes=tuple(_ATTRIBUTES.value),
         shadows=_SHADOWS.value,
     )
@@ -272,6 +295,8 @@ def _checked_attacks() -> list[str]:
     if _SHADOWS.value % 2:
         raise UserError(f"--shadows={_SHADOWS.value}; allowed are even numbers from 2")
     chosen = [name for name in ATTACKS if name in _INFERENCES.value]
+    if cli.ATTACKERS.value:
+        check_attackers(cli.ATTACKERS.value)
     if ATTRIBUTE in chosen:
         check_attributes(_ATTRIBUTES.value)
     return chosen
@@ -311,45 +336,3 @@ def _short(value: float | str) -> str:
 
 if __name__ == "__main__":
     cli.run(main, continues=False)
-
-
-def reconstructions(
-    cells: Sequence[Cell],
-    features: Mapping[int, LayerFeatures],
-    parts: Parts,
-    networks: dedicated.Settings,
-    queries: np.ndarray,
-    *,
-    seed: int,
-    progress: Callable[[float], Any] = lambda share: None,
-) -> dict[Cell, tuple[np.ndarray, str]]:
-    """Attacks topologies as the grid does.
-
-    Returns:
-        Cell -> uint8 [Q, H, W, 3], estimates of the test images `queries`, and whose they are: of
-        the attacker who is strongest on validation images.
-
-    Raises:
-        UserError: training diverged.
-    """
-    per_layer = collections.Counter(cell.topology.num_layers for cell in cells)
-    found = {}
-    for measurement in dedicated.characterise(
-        cells,
-        cells,
-        cells,
-        features,
-        parts,
-        networks,
-        default_execution(max(per_layer.values())),
-        seed=seed,
-        examples=queries,
-        progress=progress,
-    ):
-        losses = {
-            name: attack["validation"]["psnr_db"].mean()
-            for name, attack in measurement.attacks.items()
-        }
-        strongest = max(losses, key=losses.__getitem__)
-        found[measurement.cell] = measurement.examples[strongest], strongest
-    return found

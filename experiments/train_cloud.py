@@ -12,12 +12,13 @@ nothing better. After Ctrl-C, SIGTERM or a kill the same command continues, to t
 from pathlib import Path
 
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
-from privynet_jax.deployment.cloud.classifier import Classifier, Validation
+from privynet_jax.deployment.cloud.classifier import Classifier
 from privynet_jax.deployment.cloud.cloud_training import Settings, train_to_folder
 from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.platform.progress import progress_bar
+from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
 for _shared in ("release", "out", "seed", "checkpoint_minutes"):
@@ -47,22 +48,10 @@ def main() -> None:
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
     release = open_release(source)
-    with tqdm(total=settings.schedule.steps, desc="training", unit="step", delay=1) as bar:
-
-        def show(step: int, loss: float, validation: Validation | None) -> None:
-            bar.set_postfix(_figures(loss, validation), refresh=False)
-            bar.update(step - bar.n)
-
-        every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
-        trained = train_to_folder(release, settings, out, every_seconds, show)
+    every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
+    with progress_bar(1, "training", after=1) as advance, session(progress=advance):
+        trained = train_to_folder(release, settings, out, every_seconds)
     print(_summary(out, settings, trained))
-
-
-def _figures(loss: float, validation: Validation | None) -> dict[str, str]:
-    figures = {"loss": f"{loss:.3f}"}
-    if validation:
-        figures["validation accuracy"] = f"{100 * validation.validation_accuracy:.1f} %"
-    return figures
 
 
 def _summary(out: Path, settings: Settings, trained: Classifier | None) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def progress_bar(
-    total: float, title: str, unit: str = "", done: float = 0
+    total: float, title: str, unit: str = "", done: float = 0, after: float = 0
 ) -> Iterator[Callable[[float], None]]:
     """Shows a bar on standard error; gives the function that moves it on.
 
@@ -23,10 +23,11 @@ def progress_bar(
         title: what is being done.
         unit: plural of what is counted; without one, only the percentage is shown.
         done: what an earlier run did.
+        after: seconds before it is shown, in which bad input may be refused.
     """
     counted = f" {{n:.1f}}/{{total}} {unit}" if unit else ""
     layout = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}|{counted} [{{elapsed}}<{{remaining}}]"
-    with tqdm(total=total, initial=done, desc=title, bar_format=layout) as bar:
+    with tqdm(total=total, initial=done, desc=title, bar_format=layout, delay=after) as bar:
 
         def advance(share: float) -> None:
             # Shares of cells add up to a little more than their number by rounding.

@@ -78,7 +78,7 @@ class _Batches:
         self, representations: Any, rows: np.ndarray | None
     ) -> Iterator[tuple[Any, int, np.ndarray]]:
         """Yields (what the function gives, how much of it counts, its rows)."""
-        rows = np.arange(len(representations)) if rows is None else np.asarray(rows)
+        rows = np.arange(representations.shape[0]) if rows is None else np.asarray(rows)
         each = 4 * math.prod(representations.shape[1:])
         devices = len(self._split.device_set)
         size = -(-at_once(_AT_ONCE, each, _BYTES_AT_ONCE) // devices) * devices

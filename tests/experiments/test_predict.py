@@ -26,7 +26,7 @@ def made_classifier(release="another"):
     params = jax.jit(network.init)(jax.random.key(0), np.ones((1, *SHAPE), np.float32))
     moment = Validation(1, 1.0, 0.5, 1.0)
     params = jax.tree.map(np.asarray, params)
-    return Classifier(params, SHAPE, 3, 4, release, {}, (moment,), moment)
+    return Classifier(params, SHAPE, 3, 4, release, {}, (moment,))
 
 
 def local(images):

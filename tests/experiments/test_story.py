@@ -346,7 +346,7 @@ def a_classifier(shape):
     params = network_for(shape, 3, width=4).init(jax.random.key(0), np.ones((1, *shape)))
     moment = Validation(2, 1.0, 0.5, 1.0)
     params = jax.tree.map(np.asarray, params)
-    return Classifier(params, shape, 3, 4, "a" * 64, {"steps": 2}, (moment,), moment)
+    return Classifier(params, shape, 3, 4, "a" * 64, {"steps": 2}, (moment,))
 
 
 def order_of_fewer_rows(folder):

@@ -32,7 +32,7 @@ def test_a_run_and_the_same_again(train, tmp_path):
     accuracy = f"{100 * trained.best.validation_accuracy:.1f} %"
     assert f"Validation accuracy {accuracy}, of the parameters after {trained.best.step}" in out
     assert trained.settings == {
-        **{"steps": 3, "batch_size": 8, "learning_rate": 0.002, "weight_decay": 0.0001},
+        **{"steps": 3, "batch_size": 8, "learning_rate": 0.002},
         **{"width": 4, "validation_fraction": 0.25, "patience": 6, "seed": 7},
     }
     assert [path.name for path in tmp_path.iterdir()] == ["classifier"]
@@ -46,9 +46,9 @@ def test_a_run_and_the_same_again(train, tmp_path):
 
 def test_stopping_early_is_told(train, monkeypatch):
     monkeypatch.setattr(
-        "privynet_jax.deployment.cloud.cloud_run.stale", lambda history: len(history) - 1
+        "privynet_jax.training.trainer.without_progress", lambda scores: len(scores) - 1
     )
-    _, out, _ = train(*QUICK, "--patience=1")
+    _, out, _ = train(*QUICK, "--patience=2")
     assert "stopped early after 2 steps" in out
 
 

@@ -5,20 +5,21 @@ trains a classifier, and asks it about test images. What that is worth shows bes
 most frequent value for everybody, and the same classifier on the pixels themselves
 (Song and Raghunathan 2020, arXiv:2004.00053, do the same to embeddings of text).
 
-    right = infer(x_auxiliary, values["auxiliary"], x_test, values["test"], 3, 32, schedule, key)
-    majority = majority_right(values["auxiliary"], values["test"])
+    own, attacked = Labelled(x, values["auxiliary"]), Labelled(x_test, values["test"])
+    right = infer(own, attacked, cloud_nn(3, image_size=32), schedule, key)
+    majority = majority_right(own.labels, attacked.labels)
     bootstrap(right, mean_of), bootstrap(majority, mean_of)
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from privynet_jax.attacks.inference import classifiers
+from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.estimates.linear_probe import RIDGES, pooled
 from privynet_jax.training.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.training.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 # Share of the attacker's images that choose the ridge; numbers that vary less say nothing.
@@ -28,33 +29,23 @@ _pooled = jax.jit(pooled)
 
 
 def infer(
-    own: np.ndarray,
-    own_values: np.ndarray,
-    attacked: np.ndarray,
-    attacked_values: np.ndarray,
-    num_values: int,
-    image_size: int,
+    own: Labelled,
+    attacked: Labelled,
+    network: CloudNN,
     schedule: Schedule,
     key: jax.Array,
     *,
     repeats: int = 2,
-    width: int = 64,
-    progress: Callable[[float], Any] = lambda count: None,
 ) -> np.ndarray:
     """Trains classifiers of the attribute, and asks them.
 
     Args:
-        own: representations of the attacker's images, float [M, h, w, D].
-        own_values: int [M], their attribute.
-        attacked: representations of other images, float [N, h, w, D].
-        attacked_values: int [N], the truth.
-        num_values: how many values the attribute may have.
-        image_size: side of the images, in pixels.
+        own: representations of the attacker's M images, with their attribute.
+        attacked: those of N other images, with the truth.
+        network: of as many classes as the attribute may have values.
         schedule: of each classifier.
         key: of all that is random.
         repeats: classifiers, with initial values and orders of their own.
-        width: of their channels.
-        progress: told about finished networks.
 
     Returns:
         float64 [N], the share of the repeats that were right about an image.
@@ -62,42 +53,31 @@ def infer(
     Raises:
         UserError: training diverged.
     """
-    everything = [np.arange(len(own_values))] * repeats
-    trained = classifiers.train(
-        own,
-        own_values,
-        everything,
-        num_values,
-        image_size,
-        schedule,
-        key,
-        width=width,
-        progress=progress,
-    )
-    answers = trained.logits(attacked).argmax(axis=-1)
-    return (answers == attacked_values).mean(axis=0)
+    everything = [np.arange(len(own.labels))] * repeats
+    trained = train_classifiers(own, everything, network, schedule, key)
+    answers = logits_of(trained, network, attacked.representations).argmax(axis=-1)
+    return (answers == attacked.labels).mean(axis=0)
 
 
-def infer_by_probe(
-    own: np.ndarray,
-    own_values: np.ndarray,
-    attacked: np.ndarray,
-    attacked_values: np.ndarray,
-    num_values: int,
-) -> np.ndarray:
-    """Asks a linear classifier of each channel's mean, spread and quarters (`probe.pooled`).
+def infer_by_probe(own: Labelled, attacked: Labelled, num_values: int) -> np.ndarray:
+    """Asks a linear classifier of each channel's mean, spread and quarters (`linear_probe.pooled`).
 
     It finds at once what a network trained for seconds may not have begun to: how strongly
-    channels respond over the whole picture. Arguments are those of `infer`.
+    channels respond over the whole picture.
+
+    Args:
+        own: as of `infer`.
+        attacked: likewise.
+        num_values: how many values the attribute may have.
 
     Returns:
         float64 [N], 1 where it was right.
     """
-    numbers = _numbers(own)
+    numbers = _numbers(own.representations)
     mean, spread = numbers.mean(axis=0), numbers.std(axis=0)
     scale = np.where(spread > _SILENT, 1 / np.maximum(spread, _SILENT), 0)
-    answers = np.eye(num_values)[own_values]
-    fitted = len(own) - max(1, round(_HELD_OUT * len(own)))
+    answers = np.eye(num_values)[own.labels]
+    fitted = len(numbers) - max(1, round(_HELD_OUT * len(numbers)))
 
     def prepared(x: np.ndarray) -> np.ndarray:
         return np.pad((x - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
@@ -107,11 +87,11 @@ def infer_by_probe(
         return LinearStatistics(x.T @ x, x.T @ y, float(np.sum(y * y)), len(x))
 
     weights = best_ridge(sums(slice(fitted)), sums(slice(fitted, None)), RIDGES)
-    found = (prepared(_numbers(attacked)) @ weights).argmax(axis=1)
-    return np.float64(found == attacked_values)
+    found = (prepared(_numbers(attacked.representations)) @ weights).argmax(axis=1)
+    return np.float64(found == attacked.labels)
 
 
-def _numbers(representations: np.ndarray) -> np.ndarray:
+def _numbers(representations: Any) -> np.ndarray:
     """float64 [N, 6 D]."""
     starts = range(0, len(representations), _BATCH)
     batches = [np.asarray(_pooled(representations[start : start + _BATCH])) for start in starts]

@@ -12,33 +12,27 @@ candidate, larger for likelier members:
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
   not; stronger, but it takes shadows trained on the candidates themselves.
 
-    result = attack(members, others, own, num_classes, image_size, schedule, key)
+    result = attack(members, others, own, network, schedule, key)
     result["online LiRA"].tpr.value  # at a false positive rate of 1 %
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from privynet_jax.attacks.inference import classifiers, roc
+from privynet_jax.attacks.inference import roc
+from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
 from privynet_jax.results.statistics import Interval
+from privynet_jax.training.batches import stream_of
+from privynet_jax.training.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
-
-
-class Labelled(NamedTuple):
-    """Representations float [N, h, w, D], or what reads their rows, with labels int [N]."""
-
-    representations: Any
-    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,29 +57,23 @@ def attack(
     members: Labelled,
     others: Labelled,
     own: Labelled,
-    num_classes: int,
-    image_size: int,
+    network: CloudNN,
     schedule: Schedule,
     key: jax.Array,
     *,
     shadows: int = 8,
-    width: int = 64,
-    progress: Callable[[float], Any] = lambda count: None,
 ) -> dict[str, Membership]:
-    """Trains a cloud NN on the members, and attacks it.
+    """Trains a cloud NN on the members, and attacks it; `networks(shadows)` are trained in all.
 
     Args:
         members: what the cloud NN is trained on.
         others: of the same kind, which it is not trained on.
         own: the attacker's, disjoint from both; offline shadows learn from halves of it.
-        num_classes: how many values a label may have.
-        image_size: side of the images, in pixels.
+        network: the cloud NN, and each shadow.
         schedule: of the cloud NN; shadows see their examples as many times, so those that have
             fewer take fewer steps.
         key: of all that is random.
         shadows: networks per kind of LiRA; even.
-        width: channels of the networks.
-        progress: told about finished networks; there are `networks(shadows)`.
 
     Returns:
         Attack -> what it reaches; and `CONTROL` + attack -> the same attack on a network trained
@@ -98,36 +86,28 @@ def attack(
     """
     if shadows < 2 or shadows % 2:
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
-    pool = joined(members, others)
+    everybody = joined(joined(members, others), own)
     count = len(members.labels)
-    keys = jax.random.split(key, 6)
+    candidates, theirs = np.split(np.arange(len(everybody.labels)), [count + len(others.labels)])
+    training, online_half, online_key, offline_half, offline_key = jax.random.split(key, 5)
 
-    def confidences(
-        data: Labelled, subsets: list[np.ndarray], stream: jax.Array, share: float | None = None
-    ) -> np.ndarray:
-        size = sum(map(len, subsets)) / len(subsets)
-        steps = max(1, round(schedule.steps * (share or size / count)))
-        trained = classifiers.train(
-            *data,
-            subsets,
-            num_classes,
-            image_size,
-            dataclasses.replace(schedule, steps=steps),
-            stream,
-            width=width,
-            progress=progress,
-        )
-        return np.stack([confidence(z, pool.labels) for z in trained.logits(pool.representations)])
+    def confidences(subsets: list[np.ndarray], steps: float, stream: jax.Array) -> np.ndarray:
+        trained_for = dataclasses.replace(schedule, steps=max(1, round(steps)))
+        trained = train_classifiers(everybody, subsets, network, trained_for, stream)
+        logits = logits_of(trained, network, everybody.representations, candidates)
+        return np.stack([confidence(z, everybody.labels[candidates]) for z in logits])
 
-    [target] = confidences(members, [np.arange(count)], keys[0])
-    everything = [np.arange(len(own.labels))]
-    [innocent] = confidences(own, everything, keys[5], share=1.0)
-    inside = balanced_halves(shadows, len(pool.labels), keys[1])
-    online = confidences(pool, [np.flatnonzero(row) for row in inside], keys[2])
-    halves = balanced_halves(shadows, len(own.labels), keys[3])
-    offline = confidences(own, [np.flatnonzero(row) for row in halves], keys[4])
+    def of_shadows(halves: np.ndarray, rows: np.ndarray, stream: jax.Array) -> np.ndarray:
+        steps = schedule.steps * len(rows) / 2 / count
+        return confidences([rows[half] for half in halves], steps, stream)
+
+    attacked = confidences([candidates[:count], theirs], schedule.steps, training)
+    inside = balanced_halves(shadows, len(candidates), online_half)
+    online = of_shadows(inside, candidates, online_key)
+    halves = balanced_halves(shadows, len(theirs), offline_half)
+    offline = of_shadows(halves, theirs, offline_key)
     found = {}
-    for title, asked in (("", target), (CONTROL, innocent)):
+    for title, asked in zip(("", CONTROL), attacked, strict=True):
         scores = {
             LOSS: asked,  # ranks as the probability does
             OFFLINE: offline_lira(asked, offline),
@@ -199,8 +179,7 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
 
 def balanced_halves(count: int, size: int, key: jax.Array) -> np.ndarray:
     """Returns bool [count, size]: each column is true in a random half of the rows."""
-    stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    order = stream.permuted(np.tile(np.arange(count)[:, None], (1, size)), axis=0)
+    order = stream_of(key).permuted(np.tile(np.arange(count)[:, None], (1, size)), axis=0)
     return order < count // 2
 
 

@@ -1,22 +1,23 @@
 """All inference attacks on one topology, as rows of one table.
 
 suite = Suite(parts, settings, data_dir=None, key=jax.random.key(0))
-rows = suite.attribute(scene) + suite.reidentification(scene, measurement)
-rows += suite.membership(scene)
+rows = suite.attribute(scene) + suite.membership(scene)
+rows += suite.reidentification(scene, Rebuilt(images, "strong", PAIRS), queries)
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.inference import attribute, membership
+from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.attacks.inference.image_attributes import attribute_values, count_of
-from privynet_jax.attacks.inference.membership import FALSE_POSITIVES, Labelled
+from privynet_jax.attacks.inference.membership import FALSE_POSITIVES
 from privynet_jax.attacks.inference.reidentification import (
     Found,
     grids,
@@ -29,6 +30,7 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
+from privynet_jax.training.networks import CloudNN, cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (
@@ -62,12 +64,22 @@ class Settings:
     repeats: int = 2
 
 
-class Suite:
-    """The attacks on topologies of one data set; what they share is done once.
+class Rebuilt(NamedTuple):
+    """What an attacker made of queries' representations.
 
     Attributes:
-        progress: told about trained networks.
+        images: [Q, H, W, 3], uint8.
+        attacker: whose they are.
+        knowledge: what it knew, of `attacks.base.KNOWLEDGE`.
     """
+
+    images: np.ndarray
+    attacker: str
+    knowledge: str
+
+
+class Suite:
+    """The attacks on topologies of one data set; what they share is done once."""
 
     def __init__(
         self,
@@ -88,7 +100,6 @@ class Suite:
             UserError: an attribute is unknown, or the same for all images.
         """
         self._parts, self._settings = parts, settings
-        self.progress: Callable[[float], Any] = lambda count: None
         self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
         self._values = {
             name: attribute_values(name, parts, data_dir) for name in settings.attributes
@@ -103,9 +114,9 @@ class Suite:
             if name not in self._by_pixels:
                 images = image_features(self._parts).parts
                 whole = [images[part][:] for part in ("auxiliary", "test")]
-                self._by_pixels[name] = self._accuracies(*whole, values)
+                self._by_pixels[name] = self._accuracies(whole, values)
             chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
-            for classifier, rate in self._accuracies(*released, values).items():
+            for classifier, rate in self._accuracies(released, values).items():
                 row = _row(
                     *(ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
                     *("accuracy", rate, float(chance)),
@@ -113,26 +124,24 @@ class Suite:
                 rows.append({**row, "reference": self._by_pixels[name][classifier].value})
         return rows
 
-    def reidentification(
-        self, scene: Scenario, rebuilt: np.ndarray, attacker: str, queries: np.ndarray
-    ) -> list[Row]:
+    def reidentification(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
         """Top-1 rate and ranks: by a reconstruction, with the local NN, without its channels.
 
         Args:
             scene: the topology; its features are of all channels of the layer.
-            rebuilt: [Q, H, W, 3], reconstructions as uint8, or float in [0, 1].
-            attacker: whose.
+            rebuilt: reconstructions.
             queries: int [Q], the test images that they are of.
         """
         images = self._parts.test.images
-        if rebuilt.dtype != np.uint8:
-            rebuilt = np.float32(rebuilt) * 255
         # Few positions are left of each map: all channels of all images fit into memory then.
         everything = pooled(scene.features.parts["test"])
         own = everything[..., scene.features.positions(scene.topology.channels)]
         released = own[queries]
         compared = {
-            (f"reconstruction by {attacker}", PAIRS): (pixels(rebuilt), pixels(images)),
+            (f"reconstruction by {rebuilt.attacker}", rebuilt.knowledge): (
+                pixels(rebuilt.images),
+                pixels(images),
+            ),
             ("representation, local NN known", EVERYTHING): (grids(released), grids(own)),
             ("representation, channels unknown", NETWORK): (
                 similarities(released),
@@ -158,13 +167,10 @@ class Suite:
             of["target"],
             membership.joined(of["validation"], of["test"]),
             of["auxiliary"],
-            parts.num_classes,
-            parts.image_size,
+            self._network(parts.num_classes),
             settings.cloud,
             self._keys[MEMBERSHIP],
             shadows=settings.shadows,
-            width=settings.width,
-            progress=self.progress,
         )
         title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
         return [
@@ -185,23 +191,29 @@ class Suite:
             MEMBERSHIP: membership.networks(settings.shadows),
         }[attack]
 
+    def _network(self, num_classes: int) -> CloudNN:
+        return cloud_nn(num_classes, self._parts.image_size, self._settings.width)
+
     def _accuracies(
-        self, own: np.ndarray, attacked: np.ndarray, values: Mapping[str, np.ndarray]
+        self, representations: Sequence[Any], values: Mapping[str, np.ndarray]
     ) -> dict[str, Interval]:
         """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
-        data = (own, values["auxiliary"], attacked, values["test"], count_of(values))
+        own, attacked = (
+            Labelled(x, values[part])
+            for x, part in zip(representations, ("auxiliary", "test"), strict=True)
+        )
         by_network = attribute.infer(
-            *data,
-            self._parts.image_size,
+            own,
+            attacked,
+            self._network(count_of(values)),
             self._settings.cloud,
             self._keys[ATTRIBUTE],
             repeats=self._settings.repeats,
-            width=self._settings.width,
-            progress=self.progress,
         )
+        by_probe = attribute.infer_by_probe(own, attacked, count_of(values))
         return {
             "network": bootstrap(by_network, mean_of),
-            "linear probe": bootstrap(attribute.infer_by_probe(*data), mean_of),
+            "linear probe": bootstrap(by_probe, mean_of),
         }
 
 

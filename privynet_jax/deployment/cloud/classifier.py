@@ -10,21 +10,22 @@ an image, VGG16 or a plan: the cloud has none of them. A folder holds `params/` 
 """
 
 import dataclasses
-import functools
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from privynet_jax.deployment.cloud.cloud_network import BatchedNetwork, network_for, times
+from privynet_jax.deployment.cloud.cloud_network import network_for, times
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
-from privynet_jax.training.network_folder import load_networks, save_networks
+from privynet_jax.training.checkpoints import load_tree, save_tree
+from privynet_jax.training.prediction import predicted
+from privynet_jax.training.tasks import cloud_task
 
 _FORMAT = "privynet_jax classifier 1"
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params"
@@ -36,7 +37,7 @@ class Validation(NamedTuple):
 
     Attributes:
         step: steps done.
-        loss: mean over the steps since the validation before.
+        loss: mean over the steps since the validation before; NaN before the first step.
         validation_accuracy: on the part held out.
         validation_loss: likewise.
     """
@@ -58,8 +59,7 @@ class Classifier:
         width: the network's.
         release: id of the release that it was trained on.
         settings: of the training, by name.
-        history: all validations.
-        best: the validation at the moment whose parameters were kept.
+        history: all validations, the one before the first step included.
     """
 
     params: Any
@@ -69,23 +69,27 @@ class Classifier:
     release: str
     settings: Mapping[str, Any]
     history: tuple[Validation, ...]
-    best: Validation
 
-    def probabilities(
-        self, representations: Any, progress: Callable[[int], Any] = lambda count: None
-    ) -> np.ndarray:
+    @property
+    def best(self) -> Validation:
+        """The validation whose parameters were kept: of equals the first."""
+        return max(self.history, key=lambda now: (now.validation_accuracy, -now.validation_loss))
+
+    def probabilities(self, representations: Any) -> np.ndarray:
         """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
 
         Args:
             representations: [N, h, w, d] of any floating type, normalised as a release's are; an
-                array, or what reads its rows by slices.
-            progress: told how many more are done.
+                array, or what reads its rows.
 
         Raises:
             UserError: they have another shape than those of the training, or are not finite.
         """
         self.check_shape(tuple(representations.shape[1:]), "the representations")
-        logits = self._network.logits(self.params, representations, progress)
+        if not representations.shape[0]:
+            return np.zeros((0, self.num_classes), np.float32)
+        task = cloud_task(network_for(self.shape, self.num_classes, self.width))
+        logits = predicted(task, self.params, (), representations)
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
             raise UserError(
@@ -110,10 +114,6 @@ class Classifier:
                 "apart; give what belongs together"
             )
 
-    @functools.cached_property
-    def _network(self) -> BatchedNetwork:
-        return BatchedNetwork(network_for(self.shape, self.num_classes, self.width), self.shape)
-
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:
     """Writes a classifier's folder, which appears whole or not at all.
@@ -126,7 +126,7 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         partial = Path(scratch) / "classifier"
-        save_networks(partial / _PARAMS, classifier.params)
+        save_tree(partial / _PARAMS, classifier.params)
         (partial / _HISTORY).write_text(_history_table(classifier.history), encoding="utf-8")
         (partial / _MANIFEST).write_text(sealed(_manifest(partial, classifier)), encoding="utf-8")
         os.replace(partial, folder)
@@ -148,9 +148,8 @@ def open_classifier(folder: Path) -> Classifier:
         what = "a folder without classifier.json" if folder.is_dir() else "no folder"
         raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud")
     content = _verified_manifest(folder)
-    params = load_networks(folder / _PARAMS)
+    params = load_tree(folder / _PARAMS, "classifier")
     with damaged_if(folder, "classifier", ValueError, KeyError, TypeError):
-        history = _read_history(folder / _HISTORY)
         return Classifier(
             params=params,
             shape=tuple(content["shape"]),
@@ -158,8 +157,7 @@ def open_classifier(folder: Path) -> Classifier:
             width=content["width"],
             release=content["release"],
             settings=content["settings"],
-            history=history,
-            best={moment.step: moment for moment in history}[content["steps"]],
+            history=_read_history(folder / _HISTORY),
         )
 
 

@@ -1,8 +1,9 @@
 """Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
 
-A part of the rows, class by class, is held out for validation. Training is `training`'s, with each
-mini-batch spread over the local devices; what it saves now and then lies beside its folder until
-that is complete, so the same command continues a run that was ended, to the same numbers.
+A part of the rows, class by class, is held out for validation. The network is the one member of a
+`trainer.train`, so each mini-batch is spread over the local devices; what is saved now and then
+lies beside the classifier's folder until that is complete, so the same command continues a run that
+was ended, to the same numbers.
 
     settings = Settings(Schedule(steps=2000, batch_size=64), patience=6)
     classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
@@ -20,10 +21,10 @@ the lowest loss), not the last ones.
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from privynet_jax.deployment.cloud.classifier import (
@@ -34,17 +35,19 @@ from privynet_jax.deployment.cloud.classifier import (
     save_classifier,
 )
 from privynet_jax.deployment.cloud.cloud_network import network_for
-from privynet_jax.deployment.cloud.cloud_run import CloudRun, Data, best_of
 from privynet_jax.errors import UserError
 from privynet_jax.images import partition
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
-from privynet_jax.training.checkpoints import GroupCheckpoint
-from privynet_jax.training.tasks import Schedule
+from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.session import session
+from privynet_jax.training.tasks import Schedule, cloud_task
+from privynet_jax.training.trainer import Course, Member, train
 
-# Told the steps done, the last loss known, and the last validation, if there was one.
-Progress = Callable[[int, float, Validation | None], Any]
+# Of a whole training, equally spaced.
+VALIDATIONS = 20
 
 
 class Release(Protocol):
@@ -104,12 +107,24 @@ class Settings:
         return values.pop("schedule") | values
 
 
+class Data(NamedTuple):
+    """A release's rows in two parts, and the network that suits them.
+
+    Attributes:
+        labels: int32 [N].
+        training: int, rows that are learnt from.
+        validation: int, rows that are held out.
+        network: to be trained.
+    """
+
+    labels: np.ndarray
+    training: np.ndarray
+    validation: np.ndarray
+    network: CloudNN
+
+
 def train_to_folder(
-    release: Release,
-    settings: Settings,
-    folder: Path,
-    every_seconds: float = 300.0,
-    progress: Progress = lambda step, loss, validation: None,
+    release: Release, settings: Settings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, which appears whole at the end.
 
@@ -118,15 +133,14 @@ def train_to_folder(
         settings: of the training.
         folder: new, or what an earlier call left.
         every_seconds: between two checkpoints, in a folder beside `folder`.
-        progress: told about steps.
 
     Returns:
         The classifier, or None where an earlier call with the same settings finished it.
 
     Raises:
         Terminated: a stop was requested; the same call continues.
-        UserError: the release cannot be trained on, or the folder is taken, damaged, or of
-            another release or other settings.
+        UserError: the release cannot be trained on, training diverged, or the folder is taken,
+            damaged, or of another release or other settings.
     """
     folder, described = folder.absolute(), {"release": release.id, **settings.by_name()}
     if is_classifier(folder):
@@ -137,19 +151,66 @@ def train_to_folder(
     working = folder.with_name(f"{folder.name}.training")
     data_of(release, settings)  # complains before anything is written
     _claim(working, described)
-    checkpoint = GroupCheckpoint(working / "checkpoints", every_seconds)
+    checkpoint = Checkpoint(working / "checkpoints", every_seconds)
     try:
-        trained = train(release, settings, checkpoint, progress)
-        save_classifier(folder, trained)
+        with session(checkpoint=checkpoint):
+            classifier = train_classifier(release, settings)
+        save_classifier(folder, classifier)
     except UserError:
         _discard(working, checkpoint)  # it diverged, and would again
         raise
     _discard(working, checkpoint)
-    return trained
+    return classifier
+
+
+def train_classifier(release: Release, settings: Settings) -> Classifier:
+    """Trains a cloud NN; the session says where that is kept, and who is told.
+
+    Args:
+        release: with labels.
+        settings: of the training.
+
+    Raises:
+        Terminated: a stop was requested.
+        UserError: the release cannot be trained on, or training diverged.
+    """
+    data, schedule = data_of(release, settings), settings.schedule
+    member = Member(
+        key=jax.random.key(settings.seed),
+        inputs=release.representations,
+        targets=data.labels,
+        rows=data.training,
+        learning_rate=schedule.learning_rate,
+        held_out=data.validation,
+    )
+    course = Course(
+        schedule.steps, schedule.batch_size, validations=VALIDATIONS, patience=settings.patience
+    )
+    # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
+    with signals.deferred():
+        [trained] = train(cloud_task(data.network), [member], course)
+    if trained.diverged:
+        raise UserError(
+            f"training diverged before step {trained.steps}: its loss is no number; give a lower "
+            f"--learning_rate than {schedule.learning_rate:g}, and look whether the release holds "
+            "negative or infinite values"
+        )
+    return Classifier(
+        params=trained.params,
+        shape=tuple(release.representations.shape[1:]),
+        num_classes=data.network.num_classes,
+        width=settings.width,
+        release=release.id,
+        settings=settings.by_name(),
+        history=tuple(
+            Validation(now.step, now.training_loss, now.means["accuracy"], now.means["loss"])
+            for now in trained.history
+        ),
+    )
 
 
 def data_of(release: Release, settings: Settings) -> Data:
-    """Returns a release's rows in two parts, dealt out class by class, by the seed alone.
+    """Returns a release's rows in two parts, dealt out class by class by the seed alone.
 
     Raises:
         UserError: the release cannot be trained on.
@@ -165,7 +226,8 @@ def data_of(release: Release, settings: Settings) -> Data:
             f"the release has rows of {len(present)} class; at least 2 are needed; release "
             "pictures of more classes"
         )
-    network_for(tuple(release.representations.shape[1:]), release.num_classes, settings.width)
+    shape = tuple(release.representations.shape[1:])
+    network = network_for(shape, release.num_classes, settings.width)
     held_out = settings.validation_fraction
     fractions = {"training": 1 - held_out, "validation": held_out}
     rows = partition.split_groups(labels, np.arange(len(labels)), fractions, settings.seed)
@@ -182,53 +244,7 @@ def data_of(release: Release, settings: Settings) -> Data:
             f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "
             f"rows are there to train on; give at most {most} as --batch_size"
         )
-    return Data(release.representations, labels, rows["training"], np.sort(rows["validation"]))
-
-
-def train(
-    release: Release,
-    settings: Settings,
-    checkpoint: GroupCheckpoint | None = None,
-    progress: Progress = lambda step, loss, validation: None,
-    stop_requested: Callable[[], bool] = signals.requested,
-) -> Classifier:
-    """Trains a cloud NN, from a checkpoint on if there is one.
-
-    Args:
-        release: with labels.
-        settings: of the training.
-        checkpoint: of this training alone; None keeps nothing.
-        progress: told about steps.
-        stop_requested: asked after every step; then everything is saved.
-
-    Raises:
-        Terminated: a stop was requested.
-        UserError: the release cannot be trained on, or training diverged.
-    """
-    data, shape = data_of(release, settings), tuple(release.representations.shape[1:])
-    network = network_for(shape, int(release.num_classes or 0), settings.width)
-    schedule, patience = settings.schedule, settings.patience
-    run = CloudRun(data, network, schedule, patience, settings.seed, checkpoint)
-    # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
-    with signals.deferred():
-        while not run.finished:
-            run.advance()
-            progress(run.step, run.last_loss, run.history[-1] if run.history else None)
-            if stop_requested() and not run.finished:
-                run.save(wait=True)
-                raise signals.Terminated
-            if checkpoint and checkpoint.is_due():
-                run.save()
-    return Classifier(
-        params=run.best_params(),
-        shape=shape,
-        num_classes=network.num_classes,
-        width=settings.width,
-        release=release.id,
-        settings=settings.by_name(),
-        history=tuple(run.history),
-        best=best_of(run.history),
-    )
+    return Data(labels, rows["training"], np.sort(rows["validation"]), network)
 
 
 def _claim(working: Path, described: dict[str, Any]) -> None:
@@ -248,6 +264,6 @@ def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> No
     check_same_settings(f"{folder} was made", before, now, otherwise)
 
 
-def _discard(working: Path, checkpoint: GroupCheckpoint) -> None:
+def _discard(working: Path, checkpoint: Checkpoint) -> None:
     checkpoint.discard()
     shutil.rmtree(working, ignore_errors=True)

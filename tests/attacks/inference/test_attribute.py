@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from privynet_jax.attacks.inference.attribute import infer, infer_by_probe, majority_right
+from privynet_jax.attacks.inference.classifiers import Labelled
+from privynet_jax.training.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 KEY = jax.random.key(7)
@@ -23,10 +25,13 @@ def images():
     return x, values
 
 
+def split(x, values):
+    """What the attacker owns, and what it attacks."""
+    return Labelled(x[:OWN], values[:OWN]), Labelled(x[OWN:], values[OWN:])
+
+
 def right(x, values):
-    return infer(
-        x[:OWN], values[:OWN], x[OWN:], values[OWN:], 3, 16, SCHEDULE, KEY, repeats=2, width=16
-    )
+    return infer(*split(x, values), cloud_nn(3, image_size=16, width=16), SCHEDULE, KEY)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +77,7 @@ def test_the_probe_s_known_answers(images):
     x, values = images
 
     def by_probe(x, values):
-        return infer_by_probe(x[:OWN], values[:OWN], x[OWN:], values[OWN:], 3).mean()
+        return infer_by_probe(*split(x, values), 3).mean()
 
     assert by_probe(x, values) > 0.95
     shares = np.bincount(values[OWN:], minlength=3) / ATTACKED

@@ -1,39 +1,35 @@
-"""Cloud NNs side by side: batches and dispatches that shrink with the images change no number."""
+"""Cloud NNs side by side: each learns from rows of its own, wherever they are read from."""
 
 import jax
 import numpy as np
+import pytest
 
-from privynet_jax.attacks.inference import classifiers
-from privynet_jax.platform.devices import Execution
+from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
+from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
+from privynet_jax.training.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
-
-def logits(x, labels):
-    subsets = [np.arange(8), np.arange(4, 12)]
-    data = (x, labels, subsets, 3, 8, Schedule(steps=3, batch_size=4), jax.random.key(0))
-    return classifiers.train(*data, width=4).logits(x)
+NETWORK, KEY = cloud_nn(3, image_size=8, width=4), jax.random.key(0)
 
 
-def test_memory_decides_no_number(monkeypatch):
-    stream = np.random.default_rng(0)
-    x = np.float16(stream.exponential(size=(13, 4, 4, 5)))
-    labels = stream.integers(3, size=13)
-    expected = logits(x, labels)
-    assert expected.shape == (2, 13, 3)
-    # Three images of both networks at once; rows that are read as they are asked for.
-    monkeypatch.setattr(classifiers, "_EVALUATION_BYTES", 3 * 2 * 320)
-    found = logits(JoinedRows(x[:5], x[5:]), labels)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+def noise(count):
+    return np.float16(np.random.default_rng(0).exponential(size=(count, 4, 4, 5)))
 
 
-def test_dispatches_shrink_with_the_images(monkeypatch):
-    execution = Execution((jax.local_devices()[0],), 2, steps_per_dispatch=10)
-    x, labels = np.zeros((6, 4, 4, 5), np.float16), np.zeros(6, int)
-    orders = [np.zeros((12, 3), int)] * 2
-    # A step of both networks has 6 examples of 160 bytes.
-    for limit, expected in ((2**28, [10, 2]), (4 * 960, [4, 4, 4]), (1, [1] * 12)):
-        monkeypatch.setattr(classifiers, "_DISPATCH_BYTES", limit)
-        found = list(classifiers._dispatches(execution, x, labels, orders))
-        assert [steps for steps, *_ in found] == expected
-        assert found[0][1][0].shape == (1, 2, expected[0], 3, 4, 4, 5)
+def test_each_network_learns_from_its_own_rows():
+    x, labels = noise(13), np.repeat([0, 1, 2], [4, 4, 5])
+    subsets = [np.flatnonzero(labels == label) for label in range(3)]
+    schedule = Schedule(steps=40, batch_size=4, learning_rate=2e-2)
+    data = Labelled(JoinedRows(x[:5], x[5:]), labels)
+    trained = train_classifiers(data, subsets, NETWORK, schedule, KEY)
+    logits = logits_of(trained, NETWORK, x, np.arange(2, 13))
+    assert logits.shape == (3, 11, 3)
+    # Who saw one label alone answers with it.
+    np.testing.assert_array_equal(logits.argmax(axis=-1), np.tile([[0], [1], [2]], 11))
+
+
+def test_what_diverges_is_one_line():
+    data = Labelled(np.full((4, 4, 4, 5), np.nan), np.zeros(4, int))
+    with pytest.raises(UserError, match="diverged; train it with a lower learning rate"):
+        train_classifiers(data, [np.arange(4)], NETWORK, Schedule(1, 4), KEY)

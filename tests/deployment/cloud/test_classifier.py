@@ -20,7 +20,12 @@ from privynet_jax.deployment.cloud.cloud_network import network_for
 from privynet_jax.errors import UserError
 
 SHAPE = (6, 6, 3)
-HISTORY = (Validation(10, 0.1 + 0.2, 1 / 3, 1.25), Validation(20, 1e-9, 0.25, 2.0))
+HISTORY = (
+    Validation(0, np.nan, 0.25, 1.5),
+    Validation(10, 0.1 + 0.2, 1 / 3, 1.25),
+    Validation(15, 0.2, 1 / 3, 1.25),
+    Validation(20, 1e-9, 0.25, 2.0),
+)
 
 
 @functools.cache
@@ -29,7 +34,7 @@ def made(seed=0):
     params = jax.jit(network.init)(jax.random.key(seed), np.ones((1, *SHAPE), np.float32))
     params = jax.tree.map(np.asarray, params)
     settings = {"steps": 20, "learning_rate": 0.002}
-    return Classifier(params, SHAPE, 3, 4, "a" * 64, settings, HISTORY, HISTORY[0])
+    return Classifier(params, SHAPE, 3, 4, "a" * 64, settings, HISTORY)
 
 
 @pytest.fixture
@@ -45,8 +50,10 @@ def some_representations(count=7):
 def test_what_is_saved_is_opened(folder):
     saved, found = made(), open_classifier(folder)
     for field in dataclasses.fields(Classifier):
-        if field.name != "params":
+        if field.name not in ("params", "history"):
             assert getattr(found, field.name) == getattr(saved, field.name), field.name
+    np.testing.assert_array_equal(found.history, saved.history)
+    assert found.best == HISTORY[1]  # of equals the first
     assert jax.tree.structure(found.params) == jax.tree.structure(saved.params)
     jax.tree.map(np.testing.assert_array_equal, found.params, saved.params)
     x = some_representations()
@@ -65,7 +72,9 @@ def test_what_lies_in_the_folder(folder):
     assert expected.items() <= content.items()
     assert (folder / "history.csv").read_text() == (
         "step,loss,validation_accuracy,validation_loss\n"
+        "0,nan,0.25,1.5\n"
         "10,0.30000000000000004,0.3333333333333333,1.25\n"
+        "15,0.2,0.3333333333333333,1.25\n"
         "20,1e-09,0.25,2.0\n"
     )
 
