@@ -127,7 +127,7 @@ def _settings() -> Settings:
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     deciding = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    deciding += ("seed", "weights", "max_images", "skip_unreadable")
+    deciding += ("seed", "weights", "max_images")
     given = {name: flags.FLAGS[name].value for name in deciding}
     return Settings(cells, attacks, _DATASET.value, _PICTURED.value, cli.SEED.value, given)
 

@@ -8,7 +8,7 @@ cores. Run again, it does what is missing. Without a defence, PrivyNet offers de
 fewer channels instead; a defence is of use where it is more accurate than those at equal privacy
 loss. Writes defences.csv and defences.png.
 
-Its attackers are those that --attackers names, by default the linear and the strong one. None has
+Its attackers are the linear one and those that --attackers names, by default the strong one. None has
 the local NN (a white box), and none averages the noise out over repeated releases of one image:
 here every image is released once. Against these a defence may be worth less than its row says.
 
@@ -159,13 +159,13 @@ def settings_of_flags() -> Settings:
         "float32",
         OfAnySign,
     )
-    attacks = named_attacks(cli.ATTACKERS.value or (LINEAR, STRONG), training)
+    attacks = named_attacks({LINEAR, *(cli.ATTACKERS.value or [STRONG])}, training)
     if knowing := [attack.name for attack in attacks if attack.knowledge != PAIRS]:
         raise UserError(
             f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
             "because no other knows what to do about a defence; leave them out"
         )
-    names = ("seed", "weights", "max_images", "skip_unreadable")
+    names = ("seed", "weights", "max_images")
     names += (_DRAWS.name, _STEPS.name, _DATA_SET.name)
     given = {name: flags.FLAGS[name].value for name in names}
     deciding = {"attackers": [a.name for a in attacks], "row_version": _ROW_VERSION, **given}

@@ -34,7 +34,7 @@ from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.topology import CONV_LAYERS, ChannelPool, Topology, all_channels
+from privynet_jax.backbone.topology import CONV_LAYERS, Topology, all_channels
 from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.characterisation.measure import Protocol, measure
@@ -135,7 +135,7 @@ def _settings() -> Settings:
     attack = _attack()
     _check_pairs(pairs, attack)
     deciding = ("dataset", "other_dataset", "image_size", "steps", "pool", "ascending", "seed")
-    deciding += ("weights", "max_images", "skip_unreadable")
+    deciding += ("weights", "max_images")
     given = {name: flags.FLAGS[name].value for name in deciding}
     names = [field.name for field in dataclasses.fields(Settings)]
     mine = {name: flags.FLAGS[name].value for name in names if name not in ("attack", "deciding")}
@@ -172,8 +172,7 @@ def _drawn(number: int, depth: int, settings: Settings) -> tuple[list[Cell], Poo
         if settings.pool:
             every = stream.permutation(CONV_LAYERS[number - 1].out_channels)
             pools[draw] = tuple(sorted(map(int, every[: settings.pool])))
-        pool = ChannelPool((), pools[draw]) if settings.pool else None
-        channels = draw_channels(number, depth, draw, settings.seed, pool)
+        channels = draw_channels(number, depth, draw, settings.seed, pools[draw])
         order = channels if settings.ascending else stream.permutation(channels)
         cells.append(Cell(Topology(number, tuple(map(int, order))), draw))
     return cells, pools

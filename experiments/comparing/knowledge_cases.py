@@ -16,7 +16,7 @@ import numpy as np
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, OTHER_PAIRS, PAIRS, Attack
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.attacks.substitute import ALIGNED, GUESSES, PublicLayer, Substitute
+from privynet_jax.attacks.substitute import ALIGNED, MIXED, RANDOM_GUESS, PublicLayer, Substitute
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
@@ -129,7 +129,7 @@ def cases(
     if white_box:
         yield Case(EVERYTHING, WhiteBox(attack), layer)
     public = layer.public
-    for guessing in GUESSES:
+    for guessing in (RANDOM_GUESS, MIXED, ALIGNED):
         substitute = Substitute(attack, guessing, ascending=ascending, public=public)
         yield Case(f"{NETWORK}, {guessing} guess", substitute, layer)
     if other:
