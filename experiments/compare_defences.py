@@ -8,8 +8,8 @@ cores. Run again, it does what is missing. Without a defence, PrivyNet offers de
 fewer channels instead; a defence is of use where it is more accurate than those at equal privacy
 loss. Writes defences.csv and defences.png.
 
-Its attackers are the linear one and those that --attackers names, by default the strong one. None has
-the local NN (a white box), and none averages the noise out over repeated releases of one image:
+Its attackers are the linear one and those that --attackers names, by default the strong one. None
+has the local NN (a white box), and none averages the noise out over repeated releases of one image:
 here every image is released once. Against these a defence may be worth less than its row says.
 
 A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
