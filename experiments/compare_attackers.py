@@ -2,11 +2,12 @@
 
     python -m experiments.compare_attackers --layers=2,4,7,10 --depths=16 --seconds=60 --out=runs
 
-Every attacker of the project that needs pairs alone, and two plain decoders (`baselines`), each
-with the same budget per topology, compilation left out for all; `tuned` spends a part of it on
-choosing among the project's networks and learning rates. Prints a table, and writes it and a
-picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are wall-clock
-seconds. --steps instead of them makes numbers that do not depend on the machine.
+Every attacker of the project that needs pairs alone, and two plain decoders (`other_networks`),
+each with the same budget per topology, compilation left out for all; `tuned` spends a part of it on
+choosing among the project's networks and learning rates. Prints a table, and writes attackers.csv
+and a picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are
+wall-clock seconds. --steps instead of them makes numbers that do not depend on the machine. Run
+again, it measures what is missing.
 
 --attackers=linear,"white box from linear" compares with attackers who know the local NN and its
 channels as well, and optimise each image; they start from an attacker who had the same budget:
@@ -14,12 +15,15 @@ channels as well, and optimise each image; they start from an attacker who had t
     python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
         --attackers=linear,"white box from linear" --max_images=test=100
 
---attackers=strong,unet,transformer sets other architectures (`contenders`) beside the strong one.
+--attackers=strong,unet,transformer sets other architectures beside the strong one.
 """
 
+import base64
+import dataclasses
 import io
-import time
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -28,33 +32,34 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.comparing.attackers import (
-    fitted_on,
-    named,
-    needs_pairs_alone,
-    project_attackers,
-    training_columns,
-)
-from experiments.comparing.baselines import baselines
-from experiments.comparing.contenders import contenders
+from experiments.comparing.other_networks import BASELINES, CONTENDERS
 from privynet_jax.attacks.base import Attack
-from privynet_jax.attacks.scenario import Scenario, make_scenario, measure
+from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
+from privynet_jax.attacks.registry import TUNED, Training, named_attacks
+from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
-from privynet_jax.images.parts import as_float
+from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.results.cells import Cell, grid_cells, training_key
+from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.results.cells import Cell, grid_cells
+from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
+from privynet_jax.training.attackers import CAPACITIES
+from privynet_jax.training.tasks import Schedule
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-for _shared in ("out", "seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+_SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")
+for _name in ("out", "attackers", *_SHARED):
+    flags.declare_key_flag(_name)
 _DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches, folder:PATH or TFDS.")
 _LAYERS = flags.DEFINE_list("layers", ["2", "4", "7", "10"], "Numbers of local layers, 1..13.")
 _DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
@@ -65,40 +70,66 @@ _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
 _RATES = flags.DEFINE_list(
     "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
 )
-_ATTACKERS = flags.DEFINE_list(
-    "attackers", [], "Names of those that are compared; default: all that need pairs alone."
-)
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
+# Attackers that need pairs alone, other architectures apart.
+DEFAULT = (MEAN_IMAGE, LINEAR, *CAPACITIES, *BASELINES, TUNED)
 Row = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared, and on what; each field is the flag of its name, or follows from some."""
+
+    cells: Sequence[Cell]
+    attacks: Sequence[Attack]
+    dataset: str
+    pictured: int
+    seed: int
+    deciding: Mapping[str, Any]
 
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
     # Before anything is computed, which drawing channels already does.
     cli.use_cpu_cores(at_most=_BATCH.value)
-    budget = Budget(_STEPS.value, None if _STEPS.value else _SECONDS.value, _BATCH.value)
-    attacks = _attacks(budget, _rate_factors())
-    layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
-    cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    scenes = _scenarios(cells)
-    out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    shown: dict[str, dict[str, np.ndarray]] = {}
-    with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:
-        for cell, scene in zip(cells, scenes, strict=True):
-            for attack in attacks:
-                bar.set_description(f"{cell.name} {attack.name}")
-                row, estimates = _attacked(attack, cell, scene)
-                rows.append(row)
-                shown.setdefault(cell.name, {})[attack.name] = estimates
-                # After each, so that what is done is kept.
-                write_atomically(out / "attackers.csv", as_csv(rows))
-                bar.update()
-    originals = scenes[0].parts.test.images[: _PICTURED.value]
-    write_atomically(out / "attackers.png", _picture(originals, shown))
+    compare(_settings(), out)
+
+
+def compare(settings: Settings, out: Path) -> None:
+    """Measures what `out` lacks, and writes the table and the picture there."""
+    kept = KeptRows.opened(out, settings.deciding)
+    keys = list(itertools.product(settings.cells, settings.attacks))
+    known = {_title(*key): kept.read(_title(*key)) for key in keys}
+    parts, scenes = _scenes(settings)
+    with tqdm(total=len(keys), unit="attack") as bar:
+        for attack, cells in _companies(settings):
+            bar.set_description(f"{cells[0].name} {attack.name}")
+            missing = [cell for cell in cells if known[_title(cell, attack)] is None]
+            for cell, row in _measured(attack, missing, scenes, settings):
+                known[_title(cell, attack)] = row
+                kept.write(_title(cell, attack), row)
+            bar.update(len(cells))
+    rows = [known[_title(*key)]["columns"] for key in keys]
+    write_atomically(out / "attackers.csv", as_csv(rows))
+    estimates = {title.replace(", ", "\n"): _images(row["images"]) for title, row in known.items()}
+    originals = as_float(parts.test.images[: settings.pictured])
+    write_atomically(out / "attackers.png", _picture(originals, estimates))
     print(aligned(rows))
     print(f"attackers.csv and attackers.png are in {out}.")
+
+
+def _settings() -> Settings:
+    steps, factors = _STEPS.value, _rate_factors()
+    budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
+    training = Training(budget, factors, {**CAPACITIES, **BASELINES, **CONTENDERS})
+    attacks = named_attacks(cli.ATTACKERS.value or DEFAULT, training)
+    layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
+    cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
+    deciding = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
+    deciding += ("seed", "weights", "max_images")
+    given = {name: flags.FLAGS[name].value for name in deciding}
+    return Settings(cells, attacks, _DATASET.value, _PICTURED.value, cli.SEED.value, given)
 
 
 def _rate_factors() -> tuple[float, ...]:
@@ -112,63 +143,82 @@ def _rate_factors() -> tuple[float, ...]:
     return factors
 
 
-def _attacks(budget: Budget, rate_factors: tuple[float, ...]) -> list[Attack]:
-    ours = project_attackers(budget, rate_factors)
-    compared = [ours[0], *baselines(budget, rate_factors), *ours[1:]]
-    usual = [attack.name for attack in compared if needs_pairs_alone(attack)]
-    allowed = [*compared, *contenders(budget, rate_factors)]
-    return named(_ATTACKERS.value or usual, allowed, _ATTACKERS.name)
+def _title(cell: Cell, attack: Attack) -> str:
+    return f"{cell.name}, {attack.name}"
 
 
-def _scenarios(cells: Sequence[Cell]) -> list[Scenario]:
-    parts = cli.load_data(_DATASET.value)
-    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
+def _scenes(settings: Settings) -> tuple[Parts, dict[Cell, Scenario]]:
+    parts, cache_dir = cli.load_data(settings.dataset), cli.cache_folder()
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    union = needed_channels([cell.topology for cell in cells])
-    features = load_features(weights, parts, union, cache_dir)
-    return [
-        make_scenario(
-            weights, parts, cell.topology, cache_dir, features=features[cell.topology.num_layers]
-        )
-        for cell in cells
-    ]
-
-
-def _attacked(attack: Attack, cell: Cell, scene: Scenario) -> tuple[Row, np.ndarray]:
-    """Returns a row of the table, and estimates of the pictured images."""
-    begun = time.perf_counter()
-    key = training_key(cell, cli.SEED.value)
-    fitted, knowledge = fitted_on(scene, attack, key)
-    seconds = time.perf_counter() - begun
-    quality = measure(fitted, scene)
-    row = {
-        "layers": cell.topology.num_layers,
-        "depth": cell.topology.depth,
-        "draw": cell.draw,
-        "attacker": attack.name,
-        "knowledge": knowledge,
-        "psnr_db": float(np.mean(quality["psnr_db"])),
-        "p95_db": float(np.percentile(quality["psnr_db"], 95)),
-        "ssim": float(np.mean(quality["ssim"])),
-        **training_columns(fitted.report),
-        # Compilation and the linear start included, which the budget does not count.
-        "seconds_in_all": seconds,
+    topologies = [cell.topology for cell in settings.cells]
+    features = load_features(weights, parts, needed_channels(topologies), cache_dir)
+    return parts, {
+        cell: Scenario(cell.topology, parts, features[cell.topology.num_layers], weights)
+        for cell in settings.cells
     }
-    return row, fitted.reconstruct(scene.representations("test", slice(_PICTURED.value)))
 
 
-def _picture(originals: np.ndarray, shown: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """Rows of reconstructions per cell and attacker below the originals, each with its PSNR."""
-    truth = as_float(originals)
-    rows = [("original", truth)]
-    for cell, attackers in shown.items():
-        rows += [(f"{cell}\n{attacker}", images) for attacker, images in attackers.items()]
-    count = len(originals)
+def _companies(settings: Settings) -> Iterator[tuple[Attack, list[Cell]]]:
+    """Yields each attack with cells that it is fitted on side by side: draws of one shape."""
+
+    def shape(cell: Cell) -> tuple[int, int]:
+        return cell.topology.num_layers, cell.topology.depth
+
+    for _, draws in itertools.groupby(settings.cells, shape):
+        yield from itertools.product(settings.attacks, [list(draws)])
+
+
+def _measured(
+    attack: Attack, cells: Sequence[Cell], scenes: Mapping[Cell, Scenario], settings: Settings
+) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Yields for each cell its row's columns, and the estimates of the pictured images."""
+    if not cells:
+        return
+    every = np.arange(len(scenes[cells[0]].parts.test))
+    protocol = Protocol(None, Schedule(1), [attack], every[: settings.pictured], attacked=every)
+    for found in measure(cells, [scenes[cell] for cell in cells], protocol, settings.seed):
+        images = found.examples[attack.name]
+        text = base64.b64encode(images.tobytes()).decode()
+        kept = {"columns": _columns(found, attack.name), "images": [list(images.shape), text]}
+        yield found.cell, kept
+
+
+def _columns(found: Measurement, attacker: str) -> Row:
+    quality, report = found.attacks[attacker]["test"], found.reports[attacker]
+    psnr = summarise(quality["psnr_db"])
+    return {
+        "layers": found.cell.topology.num_layers,
+        "depth": found.cell.topology.depth,
+        "draw": found.cell.draw,
+        "attacker": attacker,
+        "knowledge": report["knowledge"],
+        "psnr_db": psnr.mean,
+        "p95_db": psnr.p95,
+        "ssim": summarise(quality["ssim"]).mean,
+        "network": report.get("capacity", ""),
+        "steps": report.get("steps", 0),
+        "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
+        "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),
+        "converged": bool(report["converged"]),
+        # With what the budget does not count: compilation, linear start, reconstruction.
+        "seconds_in_all": found.seconds,
+    }
+
+
+def _images(kept: tuple[Sequence[int], str]) -> np.ndarray:
+    """What `_measured` wrote as text, float32 [K, H, W, 3]."""
+    shape, text = kept
+    return as_float(np.frombuffer(base64.b64decode(text), np.uint8).reshape(shape))
+
+
+def _picture(originals: np.ndarray, estimates: Mapping[str, np.ndarray]) -> bytes:
+    """Rows of reconstructions below the originals, each with its PSNR."""
+    rows, count = {"original": originals, **estimates}, len(originals)
     figure, grid = plt.subplots(
         len(rows), count, figsize=(1.6 + count, 1.25 * len(rows)), squeeze=False
     )
-    for axes, (title, images) in zip(grid, rows, strict=True):
-        quality = np.asarray(psnr_db(np.float32(images), truth))
+    for axes, (title, images) in zip(grid, rows.items(), strict=True):
+        quality = np.asarray(psnr_db(images, originals))
         for panel, image, db in zip(axes, images, quality, strict=True):
             panel.imshow(image)
             panel.set(xticks=[], yticks=[])
@@ -181,4 +231,4 @@ def _picture(originals: np.ndarray, shown: Mapping[str, Mapping[str, np.ndarray]
 
 
 if __name__ == "__main__":
-    cli.run(main, continues=False)
+    cli.run(main)

@@ -8,9 +8,9 @@ cores. Run again, it does what is missing. Without a defence, PrivyNet offers de
 fewer channels instead; a defence is of use where it is more accurate than those at equal privacy
 loss. Writes defences.csv and defences.png.
 
-Its attackers are those that --trained_attackers names and the linear one. None has the local NN (a
-white box), and none averages the noise out over repeated releases of one image: here every image is
-released once. Against these a defence may be worth less than its row says.
+Its attackers are the linear one and those that --attackers names, by default the strong one. None
+has the local NN (a white box), and none averages the noise out over repeated releases of one image:
+here every image is released once. Against these a defence may be worth less than its row says.
 
 A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
 `privynet_jax.defences.mechanisms` has all of them. Epsilon, where there is one, is the local
@@ -18,27 +18,29 @@ differential privacy of one image's release.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
 from experiments import cli
 from experiments.comparing import defence_plot
 from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
-from experiments.comparing.defence_trials import Trials
+from experiments.comparing.defence_trials import Ground, OfAnySign
+from privynet_jax.attacks.base import PAIRS, Attack
+from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
-from privynet_jax.characterisation.dedicated import Settings
-from privynet_jax.defences.defended import normalised_local_nn
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax.characterisation.measure import Protocol
+from privynet_jax.defences.defended import copies_for
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
-from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import default_execution
+from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
@@ -46,15 +48,12 @@ from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.attackers import STRONG, check_attackers
-from privynet_jax.training.networks import attacker, cloud_nn
+from privynet_jax.training.attackers import STRONG, capacities_of_size
+from privynet_jax.training.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
-_SHARED = (
-    *("out", "seed", "cache_dir", "data_dir", "weights", "max_images", "skip_unreadable"),
-    "trained_attackers",
-)
-for _name in _SHARED:
+_SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")
+for _name in ("out", "attackers", *_SHARED):
     flags.declare_key_flag(_name)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
 _DEFENDED_LAYERS = flags.DEFINE_list("defended_layers", ["4"], "Layers that are defended.")
@@ -83,23 +82,53 @@ _DATA_SET = flags.DEFINE_string(
     "defended_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
 )
 
-_SCHEDULES = Schedule(300), Schedule(300, batch_size=16, learning_rate=3e-3)
+_STEPS_EACH, _CLOUD_BATCH, _ATTACKER_BATCH = 300, 32, 16
 _SIZE = 32
-# Goes up with whatever makes kept rows mean something else, so that old ones are refused. 2: each
-# draw has its own strongest attacker, noise of its own, a linear attack tuned on other images, and
-# an epsilon of non-negative values.
-_ROW_VERSION = 2
+# Goes up with whatever makes kept rows mean something else, so that old ones are refused. 3: each
+# attacker has a learning rate of its own, and its error falls per doubling.
+_ROW_VERSION = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is compared, and on what.
+
+    Attributes:
+        rows: PrivyNet's own, then the defended ones.
+        draws: of channels, per row.
+        dataset: labelled pictures.
+        attacks: each draw's strongest counts.
+        steps: of every network.
+        seed: of everything that is random.
+        deciding: what decides a row's numbers, by the names of flags.
+    """
+
+    rows: Sequence[Row]
+    draws: int
+    dataset: str
+    attacks: Sequence[Attack]
+    steps: int
+    seed: int
+    deciding: Mapping[str, Any]
+
+    def cells(self, row: Row) -> tuple[Cell, ...]:
+        """Returns a row's draws."""
+        return grid_cells((row.num_layers,), (row.depth,), self.draws, self.seed)
 
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
     cli.use_cpu_cores(at_most=_DRAWS.value)
-    rows = rows_from_flags()
-    kept = KeptRows.opened(out, _deciding())
-    measured = {row: kept.read(row.title) for row in rows}
-    missing = [row for row in rows if measured[row] is None]
+    compare(settings_of_flags(), out)
+
+
+def compare(settings: Settings, out: Path) -> None:
+    """Measures what `out` lacks, and writes the table and the picture there."""
+    kept = KeptRows.opened(out, settings.deciding)
+    measured = {row: kept.read(row.title) for row in settings.rows}
+    missing = [row for row in settings.rows if measured[row] is None]
     if missing:
-        measured |= _measure(missing, kept, len(rows))
+        _measure(missing, measured, kept, settings)
     table = as_table(measured)
     write_atomically(out / "defences.csv", as_csv(table))
     write_atomically(out / "defences.png", defence_plot.picture(table))
@@ -116,8 +145,40 @@ def main() -> None:
     )
 
 
-def rows_from_flags() -> list[Row]:
-    """Returns PrivyNet's own rows, then the defended ones."""
+def settings_of_flags() -> Settings:
+    """Returns what the flags describe.
+
+    Raises:
+        UserError: something does not exist, or an attacker needs the local NN itself.
+    """
+    steps = max(1, round(_STEPS.value * _STEPS_EACH))
+    training = Training(
+        Budget(steps, batch_size=_ATTACKER_BATCH),
+        (1.0,),
+        capacities_of_size(64, 2),
+        "float32",
+        OfAnySign,
+    )
+    attacks = named_attacks({LINEAR, *(cli.ATTACKERS.value or [STRONG])}, training)
+    if knowing := [attack.name for attack in attacks if attack.knowledge != PAIRS]:
+        raise UserError(
+            f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
+            "because no other knows what to do about a defence; leave them out"
+        )
+    names = ("seed", "weights", "max_images")
+    names += (_DRAWS.name, _STEPS.name, _DATA_SET.name)
+    given = {name: flags.FLAGS[name].value for name in names}
+    deciding = {"attackers": [a.name for a in attacks], "row_version": _ROW_VERSION, **given}
+    settings = Settings(
+        _rows(), _DRAWS.value, _DATA_SET.value, attacks, steps, cli.SEED.value, deciding
+    )
+    for row in settings.rows:
+        settings.cells(row)  # refuses what does not exist, before anything is trained
+    return settings
+
+
+def _rows() -> list[Row]:
+    """PrivyNet's own rows, then the defended ones."""
     own = [
         Row(m, depth, Undefended())
         for m in cli.whole_numbers(_UNDEFENDED_LAYERS)
@@ -129,82 +190,43 @@ def rows_from_flags() -> list[Row]:
         for depth in cli.whole_numbers(_DEFENDED_DEPTHS)
         for defence in (Undefended(), *parse_defences(_DEFENCES.value))
     ]
-    rows = list(dict.fromkeys([*own, *defended]))
-    for row in rows:
-        _cells(row)  # refuses what does not exist, before anything is trained
-    return rows
+    return list(dict.fromkeys([*own, *defended]))
 
 
-def _deciding() -> dict[str, Any]:
-    names = ("weights", "max_images", "seed", _STEPS.name, _DRAWS.name, _DATA_SET.name)
-    given = {name: flags.FLAGS[name].value for name in names}
-    attackers = {cli.TRAINED_ATTACKERS.name: sorted(_attackers())}
-    return {**given, **attackers, "row_version": _ROW_VERSION}
-
-
-def _cells(row: Row) -> tuple[Cell, ...]:
-    return grid_cells((row.num_layers,), (row.depth,), _DRAWS.value, cli.SEED.value)
-
-
-def _measure(missing: Sequence[Row], kept: KeptRows, total: int) -> dict[Row, dict[str, Any]]:
-    """Measures rows, keeps each as soon as it is done, and returns them all."""
-    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
+def _measure(
+    missing: Sequence[Row], measured: dict[Row, Any], kept: KeptRows, settings: Settings
+) -> None:
+    """Measures rows, and keeps each as soon as it is done."""
+    cache_dir = cli.cache_folder()
     weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    parts = cli.load_data(_DATA_SET.value, image_size=_SIZE)
-    union = needed_channels([cell.topology for row in missing for cell in _cells(row)])
+    parts = cli.load_data(settings.dataset, image_size=_SIZE)
+    union = needed_channels([cell.topology for row in missing for cell in settings.cells(row)])
     features = load_features(weights, parts, union, cache_dir)
-    execution = default_execution(_DRAWS.value)
-    found: dict[Row, dict[str, Any]] = {}
-    trials = Trials(parts, _settings(parts), execution, seed=cli.SEED.value)
-    done = total - len(missing)
-    with progress_bar(total, "trying defences", "rows", done) as advance:
-
-        def progress(share: float) -> None:
-            advance(share / _DRAWS.value)
-
+    copies = copies_for(settings.steps * _ATTACKER_BATCH, len(parts.auxiliary))
+    ground = Ground(parts, features, weights, copies, settings.seed)
+    protocol = Protocol(
+        OfAnySign(cloud_nn(parts.num_classes, _SIZE)),
+        Schedule(settings.steps, _CLOUD_BATCH),
+        settings.attacks,
+        attacked=np.arange(len(parts.test)),
+    )
+    done = len(measured) - len(missing)
+    with tqdm(total=len(measured), initial=done, desc="trying defences", unit="row") as bar:
         # One layer and depth after the other: each shape is compiled once.
         for row in sorted(missing, key=lambda row: (row.num_layers, row.depth)):
-            layer = features[row.num_layers]
-            local = functools.partial(_local, weights, layer)
-            measured = trials.measure(_cells(row), layer, row.defence, local, progress)
-            found[row] = _summary(row, measured)
-            kept.write(row.title, found[row])
-    return found
+            measurements = ground.measure(settings.cells(row), row.defence, protocol)
+            measured[row] = summary(row, measurements)
+            kept.write(row.title, measured[row])
+            bar.update()
 
 
-def _local(
-    weights: PretrainedWeights, layer: LayerFeatures, cell: Cell
-) -> Callable[[jax.Array], jax.Array]:
-    scales = layer.scales[layer.positions(cell.topology.channels)]
-    return normalised_local_nn(weights.params, cell.topology, scales)
-
-
-def _settings(parts: Parts) -> Settings:
-    cloud, attack = (
-        dataclasses.replace(schedule, steps=max(1, round(_STEPS.value * schedule.steps)))
-        for schedule in _SCHEDULES
-    )
-    return Settings(
-        cloud=cloud_nn(parts.num_classes, parts.image_size),
-        attacker=attacker(parts.image_size, width=64, num_blocks=2),
-        cloud_schedule=cloud,
-        attacker_schedule=attack,
-        attackers=_attackers(),
-    )
-
-
-def _attackers() -> tuple[str, ...]:
-    names = tuple(cli.TRAINED_ATTACKERS.value) or (STRONG,)
-    check_attackers(names)
-    return names
-
-
-def _summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
+def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
     """Returns a row's numbers, lists with one per draw, each of the draw's strongest attacker."""
     strongest = [_strongest(measurement) for measurement in measured]
     pairs = list(zip(measured, strongest, strict=True))
     attacks = [measurement.attacks[name]["test"] for measurement, name in pairs]
     psnr = [summarise(attack["psnr_db"]) for attack in attacks]
+    falling = [m.reports[name].get("falling_percent_per_doubling", 0.0) for m, name in pairs]
     values = int(np.prod(measured[0].cell.topology.representation_shape(_SIZE)))
     return {
         "accuracy": [summarise(m.accuracy["test"]).mean for m in measured],
@@ -213,9 +235,7 @@ def _summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
         "ssim_mean": [summarise(attack["ssim"]).mean for attack in attacks],
         "attacker": "/".join(sorted(set(strongest))),
         # Of several draws the one that was furthest from its end: the mean rests on all.
-        "falling_percent": float(
-            max(measurement.attackers_falling_percent[name] for measurement, name in pairs)
-        ),
+        "falling_percent_per_doubling": float(max(falling)),
         "epsilon": row.defence.epsilon(values),
         "train_seconds": float(sum(m.seconds for m in measured)),
     }

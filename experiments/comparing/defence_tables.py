@@ -14,9 +14,9 @@ import numpy as np
 
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Defence, Undefended
-from privynet_jax.results.cell_results import CONVERGED_PERCENT
-from privynet_jax.results.summaries import Point, best_accuracy
 from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.tradeoff import Point, best_accuracy
+from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
 
@@ -66,7 +66,7 @@ def as_table(measured: Mapping[Row, Mapping[str, Any]]) -> list[dict[str, str | 
                 "accuracy_half_range": float(np.ptp(values["accuracy"]) / 2),
                 "psnr_db_half_range": margin,
                 "attacker": values["attacker"],
-                "falling_percent": values["falling_percent"],
+                "falling_percent_per_doubling": values["falling_percent_per_doubling"],
                 "gain": gain,
                 "gain_at_the_worst_draw_s_loss": least,
                 "train_seconds": values["train_seconds"],
@@ -101,7 +101,7 @@ def as_text(table: Sequence[Mapping[str, Any]]) -> str:
                 "p95 dB": f"{line['psnr_db_p95']:.1f}",
                 "SSIM": f"{line['ssim_mean']:.2f}",
                 "attacker": line["attacker"],
-                "falling %": f"{line['falling_percent']:.0f}{_flag(line)}",
+                "falling %": f"{line['falling_percent_per_doubling']:.0f}{_flag(line)}",
                 "gain": _points(line["gain"]),
                 "worst": _points(line["gain_at_the_worst_draw_s_loss"]),
             }
@@ -111,19 +111,19 @@ def as_text(table: Sequence[Mapping[str, Any]]) -> str:
 
 def convergence_note(table: Sequence[Mapping[str, Any]]) -> str:
     """Says in how many rows the privacy loss comes from an attacker who was still improving."""
-    falling = [line["falling_percent"] for line in table if _flag(line)]
+    falling = [line["falling_percent_per_doubling"] for line in table if _flag(line)]
     if not falling:
         return f"The strongest attackers of all {len(table)} rows had converged."
     return (
         f"In {len(falling)} of {len(table)} rows, marked *, a draw's strongest attacker had not "
-        f"converged (its error still fell by {min(falling):.0f} to {max(falling):.0f} % in the "
-        "last fifth of its training): privacy loss there is a lower estimate, and more steps find "
+        f"converged (its error still fell by {min(falling):.0f} to {max(falling):.0f} % per "
+        "doubling of its training): privacy loss there is a lower estimate, and more steps find "
         "more."
     )
 
 
 def _flag(line: Mapping[str, Any]) -> str:
-    return "*" if line["falling_percent"] > CONVERGED_PERCENT else ""
+    return "*" if line["falling_percent_per_doubling"] > CONVERGED_PERCENT else ""
 
 
 def _points(gain: float | str) -> str:

@@ -1,163 +1,160 @@
 """The attackers that `compare_knowledge` compares: what each knows and owns, and its attack.
 
-found = cases(layer, scene, LinearInversion(), counts=[10, 100], pool=None, ascending=False)
-for case, attack in fitted(found, key):
-    quality = measure(attack, scene)
+Knowledge is the attack's own (`Attack.knowledge`); what an attacker owns stands in the place of the
+auxiliary images.
+
+    for attack, group in side_by_side(cases(layer, LinearInversion(), [10, 100]), cells, pools):
+        scenes = [case.scene(cell.topology) for case, cell in group]
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 
-from privynet_jax.attacks.base import (
-    EVERYTHING,
-    NETWORK,
-    OTHER_PAIRS,
-    PAIRS,
-    Attack,
-    FittedAttack,
-    Knowledge,
-    Pairs,
-)
+from privynet_jax.attacks.base import EVERYTHING, NETWORK, OTHER_PAIRS, PAIRS, Attack
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.attacks.substitute import (
-    ALIGNED,
-    MIXED,
-    RANDOM_GUESS,
-    PublicLayer,
-    Substitute,
-)
+from privynet_jax.attacks.substitute import ALIGNED, MIXED, RANDOM_GUESS, PublicLayer, Substitute
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.parts import Part, Parts
-from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.platform.row_views import ChosenRows, RowView
+from privynet_jax.results.cells import Cell
 
 MEAN_IMAGE = "nothing: the mean image"
+# Draw -> channels that it is known to be made from; None: all.
+Pools = Mapping[int, tuple[int, ...] | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """What all draws of one layer share.
+    """A data set with all channels of one layer."""
 
-    Attributes:
-        whole: the scenario in which all channels are released.
-        public: the layer on the attacker's auxiliary images.
-        other: the same two for the other data set, where there is one.
-    """
+    parts: Parts
+    features: LayerFeatures
+    weights: PretrainedWeights
 
-    whole: Scenario
-    public: PublicLayer
-    other: tuple[Scenario, PublicLayer] | None
+    @property
+    def public(self) -> PublicLayer:
+        """The layer on the attacker's images, as anybody represents them."""
+        return PublicLayer.of_features(self.features, "auxiliary", None)
+
+    def scene(self, topology: Topology) -> Scenario:
+        """Returns the scenario in which only some channels are released."""
+        return Scenario(topology, self.parts, self.features, self.weights)
+
+    def chosen(self, rows: Mapping[str, np.ndarray]) -> "Layer":
+        """Returns the layer on some rows of some parts, by their names."""
+        parts = {name: getattr(self.parts, name) for name in rows}
+        fewer = {n: Part(part.images[rows[n]], part.labels[rows[n]]) for n, part in parts.items()}
+        stored = {name: ChosenRows(self.features.parts[name], rows[name]) for name in rows}
+        return self._with(fewer, stored)
+
+    def with_pairs_of(self, other: "Layer") -> "Layer":
+        """Returns it with pairs of another data set's images that the attacked device made."""
+        stored, ratio = other.features.parts["auxiliary"], self.features.scales
+        rescaled = _Rescaled(stored, ratio / other.features.scales)
+        return self._with({"auxiliary": other.parts.auxiliary}, {"auxiliary": rescaled})
+
+    def _with(self, parts: Mapping[str, Part], stored: Mapping[str, Any]) -> "Layer":
+        features = dataclasses.replace(self.features, parts={**self.features.parts, **stored})
+        return Layer(dataclasses.replace(self.parts, **parts), features, self.weights)
+
+
+class _Rescaled(RowView):
+    """Rows whose channels are multiplied as they are read."""
+
+    def __init__(self, stored: Any, factors: np.ndarray) -> None:
+        super().__init__(stored.shape, stored.dtype)
+        self._stored, self._factors = stored, factors
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return (self._stored[numbers] * self._factors).astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """One attacker: what it knows and has, and the attack."""
+    """One attacker: its knowledge in words, the attack, and the layer with what it owns."""
 
     words: str
     attack: Attack
-    pairs: Pairs
-    knowledge: Knowledge
-    images: int
+    layer: Layer
+
+    def scene(self, topology: Topology) -> Scenario:
+        """Returns what it attacks."""
+        return self.layer.scene(topology)
+
+    @property
+    def images(self) -> int:
+        """How many it owns."""
+        return len(self.layer.parts.auxiliary)
 
 
-def halves(parts: Parts) -> list[dict[str, np.ndarray]]:
-    """Returns part -> rows of its classes of even number, and the same for odd ones."""
-    return [
-        {name: np.flatnonzero(part.labels % 2 == odd) for name, part in parts.items()}
-        for odd in (0, 1)
-    ]
-
-
-def with_rows(
-    parts: Parts, features: LayerFeatures, rows: Mapping[str, np.ndarray]
-) -> tuple[Parts, LayerFeatures]:
-    """Returns parts and features of some rows alone."""
-    fewer = {
-        name: Part(part.images[rows[name]], part.labels[rows[name]]) for name, part in parts.items()
-    }
-    stored = {name: ChosenRows(features.parts[name], rows[name]) for name in rows}
-    return dataclasses.replace(parts, **fewer), dataclasses.replace(features, parts=stored)
+def halves(layer: Layer) -> tuple[Layer, Layer]:
+    """Returns the layer on classes of even number, and on odd ones."""
+    even, odd = (
+        {name: np.flatnonzero(part.labels % 2 == rest) for name, part in layer.parts.items()}
+        for rest in (0, 1)
+    )
+    return layer.chosen(even), layer.chosen(odd)
 
 
 def cases(
     layer: Layer,
-    scene: Scenario,
-    inner: Attack,
+    attack: Attack,
     counts: Sequence[int],
-    pool: tuple[int, ...] | None,
-    ascending: bool,
+    *,
+    other: Layer | None = None,
+    ascending: bool = False,
     white_box: bool = False,
 ) -> Iterator[Case]:
-    """Yields all attackers of one topology: by knowledge, then by the number of pairs.
+    """Yields all attackers of one layer: by knowledge, then by the number of pairs.
 
     Args:
-        layer: of the topology.
-        scene: the topology's own.
-        inner: the attack that all of them fit.
+        layer: with all channels.
+        attack: that all of them fit; it needs pairs alone.
         counts: numbers of pairs, beside all of them.
-        pool: candidates that the channels are known to be drawn from; None means all.
-        ascending: whether they are known to be in the layer's order.
+        other: the layer on another data set.
+        ascending: whether channels are known to be in the layer's order.
         white_box: whether there is an attacker who knows the channels, and optimises each image.
     """
-    pairs, network, images = scene.pairs(), scene.knowledge(NETWORK), scene.images_alone()
-    everything = len(pairs.images)
-
-    def substitute(guessing: str, public: PublicLayer) -> Substitute:
-        return Substitute(inner, guessing, pool, ascending, public)
-
-    yield Case(MEAN_IMAGE, MeanImage(), pairs, Knowledge(PAIRS), everything)
-    yield Case(PAIRS, inner, pairs, Knowledge(PAIRS), everything)
-    if layer.other:
-        made = other_pairs(layer.other[0], scene)
-        yield Case(OTHER_PAIRS, inner, made, Knowledge(OTHER_PAIRS), len(made.images))
+    yield Case(MEAN_IMAGE, MeanImage(), layer)
+    yield Case(PAIRS, attack, layer)
+    if other:
+        yield Case(OTHER_PAIRS, attack, layer.with_pairs_of(other))
     if white_box:
-        knowing = WhiteBox(inner)
-        yield Case(EVERYTHING, knowing, pairs, scene.knowledge(EVERYTHING), everything)
+        yield Case(EVERYTHING, WhiteBox(attack), layer)
+    public = layer.public
     for guessing in (RANDOM_GUESS, MIXED, ALIGNED):
-        attack = substitute(guessing, layer.public)
-        yield Case(f"{NETWORK}, {guessing} guess", attack, images, network, everything)
-    if layer.other:
-        own = Pairs(images.representations, layer.other[0].parts.auxiliary.images)
+        substitute = Substitute(attack, guessing, ascending=ascending, public=public)
+        yield Case(f"{NETWORK}, {guessing} guess", substitute, layer)
+    if other:
+        substitute = Substitute(attack, ALIGNED, ascending=ascending, public=other.public)
         words = f"{NETWORK}, {ALIGNED} guess, other pictures"
-        attack = substitute(ALIGNED, layer.other[1])
-        yield Case(words, attack, own, network, len(own.images))
+        yield Case(words, substitute, layer.with_pairs_of(other))
     for count in counts:
-        if count < everything:
-            fewer = pairs.chosen(slice(count))
-            yield Case(f"{count} pairs", inner, fewer, Knowledge(PAIRS), count)
+        if count < len(layer.parts.auxiliary):
+            yield Case(f"{count} pairs", attack, layer.chosen({"auxiliary": np.arange(count)}))
 
 
-def fitted(found: Iterable[Case], key: jax.Array) -> Iterator[tuple[Case, FittedAttack]]:
-    """Yields each case with its attack, fitted; all of them with the same key.
-
-    Attackers are compared draw by draw, where initial values and orders of their own would only add
-    noise to the differences; and no one's numbers depend on who else is compared.
+def side_by_side(
+    of_layer: Sequence[Case], cells: Sequence[Cell], pools: Pools
+) -> Iterator[tuple[Attack, list[tuple[Case, Cell]]]]:
+    """Yields each attack with the cases and draws that are fitted together.
 
     Args:
-        found: as `cases` yields them, of one draw.
-        key: of the draw.
+        of_layer: all cases.
+        cells: draws of one depth.
+        pools: what each is known to be drawn from.
     """
-    for case in found:
-        yield case, case.attack.fit(case.pairs, case.knowledge, key)
-
-
-def released(whole: Scenario, topology: Topology) -> Scenario:
-    """Returns the scenario in which only some channels of the layer are released."""
-    return dataclasses.replace(whole, topology=topology)
-
-
-def other_pairs(whole: Scenario, scene: Scenario) -> Pairs:
-    """Returns pairs of another data set's auxiliary images, as the attacked device makes them.
-
-    Args:
-        whole: the other data set's scenario, with all channels of the layer.
-        scene: under attack.
-    """
-    theirs = released(whole, scene.topology)
-    made = theirs.pairs()
-    return Pairs(made.representations[:] * (scene.scales / theirs.scales), made.images)
+    substitutes = [case for case in of_layer if isinstance(case.attack, Substitute)]
+    others = [case for case in of_layer if case not in substitutes]
+    for attack in dict.fromkeys(case.attack for case in others):
+        yield attack, [(case, cell) for case in others if case.attack == attack for cell in cells]
+    for case in substitutes:  # one by one: each has representations of its own making in memory
+        for cell in cells:
+            yield dataclasses.replace(case.attack, candidates=pools[cell.draw]), [(case, cell)]

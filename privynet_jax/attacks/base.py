@@ -93,8 +93,8 @@ class Knowledge:
 
 
 # What fitting chose and found, such as "steps", "learning_rate", "converged" and
-# "falling_percent_per_doubling".
-Report = Mapping[str, str | float | int | bool]
+# "falling_percent_per_doubling"; all but a substitute's "guess" are numbers, truths and words.
+Report = Mapping[str, Any]
 
 
 class FittedAttack(Protocol):

@@ -64,7 +64,7 @@ def attackers(training: Training) -> dict[str, Callable[[], Attack]]:
         MeanImage.name: MeanImage,
         LINEAR: LinearInversion,
         **networks,
-        TUNED: lambda: training.network(*training.capacities),
+        TUNED: lambda: training.network(*CAPACITIES),  # this project's, whatever was added
         SUBSTITUTE: lambda: Substitute(training.network(STRONG)),
         WHITE_BOX: lambda: WhiteBox(training.network(STRONG)),
         **white_boxes,

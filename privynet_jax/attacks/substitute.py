@@ -142,7 +142,8 @@ class FittedSubstitute:
     Attributes:
         inner: what was fitted.
         guess: of the channels; None where each image had another one.
-        report: what the inner attack reports, and "confidence", the mean over channels, in [0, 1].
+        report: what the inner attack reports, the "guess", and "confidence", the mean over
+            channels, in [0, 1].
     """
 
     inner: FittedAttack
@@ -195,7 +196,11 @@ class Substitute:
         # fitted with those, by the pairs alone: their comparison tells what the guess costs.
         fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
         return [
-            FittedSubstitute(inner, guess, {**inner.report, "confidence": _confidence(guess)})
+            FittedSubstitute(
+                inner,
+                guess,
+                {**inner.report, "guess": guess, "confidence": _confidence(guess)},
+            )
             for inner, guess in zip(fitted, guesses, strict=True)
         ]
 

@@ -3,8 +3,8 @@
     local = defended_local_nn(weights.params, topology, scales, defence)
     released = jax.jit(local)(key, images, rows)  # float32 [N, h, w, D], normalised
 
-    features = defended_features(layer, parts, [topology], defence, [key])
-    x = features.gather("target", rows, features.positions(topology.channels), topology.depth)
+    features = defended_features(layer, parts, topology, defence, key)
+    features.parts["target"][rows]  # float32 [n, h, w, D]
 
 A release is made once. Target, validation and test images therefore have one draw of randomness
 each, the same whoever looks. An attacker who can make pairs makes as many as he likes: auxiliary
@@ -15,8 +15,7 @@ one who owns a single release of his images.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -26,8 +25,7 @@ from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence, defend, image_keys
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
-from privynet_jax.platform.row_views import Blocks, RowView
-from privynet_jax.training.tasks import Schedule
+from privynet_jax.platform.row_views import RowView
 
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8
@@ -89,158 +87,119 @@ def several_copies(parts: Parts, copies: int) -> Parts:
     return dataclasses.replace(parts, auxiliary=repeated)
 
 
-def copies_for(schedule: Schedule, images: int) -> int:
-    """Returns how many copies of an attacker's images a training takes, at most `MOST_COPIES`."""
-    return min(MOST_COPIES, max(1, -(-schedule.steps * schedule.batch_size // images)))
+def copies_for(examples: int, images: int) -> int:
+    """Returns how many copies of so many images a training takes, at most `MOST_COPIES`.
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class DefendedFeatures(LayerFeatures):
-    """Defended representations of several topologies of one layer, in the form of a layer.
-
-    A defence sees the released channels together (their norm, for one), so topologies that share
-    channels share nothing here: each has its own block of them.
-
-    Attributes:
-        scales: float32, those of the layer in each block: what the defence was applied to.
-        topologies: of one layer and depth.
+    Args:
+        examples: that the training sees: its steps times its batch size.
+        images: the attacker's.
     """
-
-    topologies: tuple[Topology, ...] = ()
-
-    def positions(self, channels: Sequence[int]) -> np.ndarray:
-        """Returns where a topology's defended channels lie, int [depth]."""
-        block = [topology.channels for topology in self.topologies].index(tuple(channels))
-        depth = self.topologies[block].depth
-        return block * depth + np.arange(depth)
+    return min(MOST_COPIES, max(1, -(-examples // images)))
 
 
 def defended_features(
     layer: LayerFeatures,
     parts: Parts,
-    topologies: Sequence[Topology],
+    topology: Topology,
     defence: Defence,
-    keys: Sequence[jax.Array],
+    key: jax.Array,
     *,
     copies: int = 1,
-    local: Sequence[Callable[[jax.Array], jax.Array]] = (),
-) -> DefendedFeatures:
+    local: Callable[[jax.Array], jax.Array] | None = None,
+) -> LayerFeatures:
     """Returns what is released of all parts; nothing is computed before it is read.
+
+    A defence sees the released channels together (their norm, for one), so topologies that share
+    channels share nothing here.
 
     Args:
         layer: normalised representations without a defence.
         parts: the images that they were made of, each once.
-        topologies: different, of the layer, and of one depth.
+        topology: of the layer.
         defence: which.
-        keys: of the topologies' releases, so that each is the same whatever stands beside it.
+        key: of the release.
         copies: of auxiliary images, each with its own randomness; row r is image r // copies.
-        local: per topology images -> normalised representation; needed for defences that change the
-            image, whose representations no cache has.
+        local: images -> normalised representation; needed for defences that change the image, whose
+            representations no cache has.
 
     Returns:
-        Representations brought to a root mean square of 1 by one public number per topology, taken
-        from auxiliary images, because clipping and noise change it.
+        The topology's channels alone, with the scales that they had before the defence. They are
+        brought to a root mean square of 1 by one public number, taken from auxiliary images,
+        because clipping and noise change it.
 
     Raises:
-        ValueError: topologies of several depths, or not as many keys; or `local` is missing.
+        ValueError: `local` is missing.
     """
-    if len({topology.depth for topology in topologies}) != 1:
-        raise ValueError(f"Expected topologies of one depth, got {topologies}.")
-    if len(keys) != len(topologies):
-        raise ValueError(
-            f"Expected a key for each of {len(topologies)} topologies, got {len(keys)}."
-        )
-    if defence.changes_image and len(local) != len(topologies):
-        raise ValueError(f"Expected `local` of every topology for {defence}, got {len(local)}.")
-    release = _Release(layer, parts, tuple(topologies), defence, tuple(keys), copies, tuple(local))
-    arrays: dict[str, Any] = {}
-    for name, part in parts.items():
-        shape = (
-            len(part) * release.copies_of(name),
-            *layer.parts[name].shape[1:3],
-            len(topologies) * topologies[0].depth,
-        )
-        arrays[name] = DefendedRows(release, name, shape)
-    released = [layer.positions(topology.channels) for topology in topologies]
-    scales = layer.scales[np.concatenate(released)]
-    return DefendedFeatures(
-        layer.num_layers, tuple(range(shape[-1])), arrays, scales, tuple(topologies)
-    )
+    if defence.changes_image and local is None:
+        raise ValueError(f"Expected `local` for {defence}, got none.")
+    release = _Release(layer, parts, topology, defence, key, copies, local)
+    rows = {name: DefendedRows(release, name) for name, _ in parts.items()}
+    scales = layer.scales[layer.positions(topology.channels)]
+    return LayerFeatures(layer.num_layers, topology.channels, rows, scales)
 
 
 class DefendedRows(RowView):
     """Rows of one part that are defended as they are read; the same row is always the same."""
 
-    def __init__(self, release: "_Release", part: str, shape: tuple[int, ...]) -> None:
-        """Reads from a release rows of a shape [N, h, w, topologies * depth]."""
-        super().__init__(shape, np.float32)
+    def __init__(self, release: "_Release", part: str) -> None:
+        """Reads from a release."""
+        rows = len(getattr(release.parts, part)) * release.copies_of(part)
+        super().__init__((rows, *release.shape), np.float32)
         self._release, self._part = release, part
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        """The rows of all topologies, side by side."""
-        blocks = range(len(self._release.topologies))
-        return np.concatenate([self._release(b, self._part, numbers) for b in blocks], axis=-1)
-
-    def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
-        """As `RowView.select`; computes nothing but the topology of the channels."""
-        depth = self._release.topologies[0].depth
-        chosen = self._numbers(which)
-        places = np.asarray(positions) // depth
-        for block in np.unique(places):
-            if not (places == block).all():
-                raise ValueError(f"Expected channels of one topology, got positions {positions}.")
-            values = self._release(int(block), self._part, chosen)
-            yield slice(None), values[..., np.asarray(positions) % depth]
+        return self._release(self._part, numbers)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Release:
-    """Everything that is released of some topologies, computed row by row."""
+    """Everything that is released of a topology, computed row by row."""
 
     layer: LayerFeatures
     parts: Parts
-    topologies: tuple[Topology, ...]
+    topology: Topology
     defence: Defence
-    keys: tuple[jax.Array, ...]
+    key: jax.Array
     copies: int
-    local: tuple[Callable[[jax.Array], jax.Array], ...]
+    local: Callable[[jax.Array], jax.Array] | None
 
-    def __call__(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
-        """Returns float32 [n, h, w, depth] of a topology."""
-        return self._defended(block, part, rows) / self._root_mean_squares[block]
+    def __call__(self, part: str, rows: np.ndarray) -> np.ndarray:
+        """Returns float32 [n, h, w, depth]."""
+        return self._defended(part, rows) / self._root_mean_square
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one representation."""
+        return (*self.layer.parts["auxiliary"].shape[1:3], self.topology.depth)
 
     def copies_of(self, part: str) -> int:
         """Returns how many rows there are of each image of a part."""
         return self.copies if part == "auxiliary" else 1
 
     @functools.cached_property
-    def _root_mean_squares(self) -> list[np.float32]:
-        # The first copy of different images.
+    def _root_mean_square(self) -> np.float32:
+        # The first copy of different images. Where all is zero it stays so.
         rows = self.copies * np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
-        found = [self._defended(b, "auxiliary", rows) for b in range(len(self.topologies))]
-        # Where all is zero it stays so.
-        return [np.float32(np.sqrt(np.mean(np.square(x, dtype=np.float64))) or 1.0) for x in found]
+        squares = np.square(self._defended("auxiliary", rows), dtype=np.float64)
+        return np.float32(np.sqrt(np.mean(squares)) or 1.0)
 
-    def _defended(self, block: int, part: str, rows: np.ndarray) -> np.ndarray:
-        key = jax.random.fold_in(self.keys[block], PART_NAMES.index(part))
+    def _defended(self, part: str, rows: np.ndarray) -> np.ndarray:
+        key = jax.random.fold_in(self.key, PART_NAMES.index(part))
         filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
-        batches = [
-            self._batch(block, part, key, rows[chosen]) for chosen in filled.reshape(-1, _BATCH)
-        ]
-        shape = (0, *self.layer.parts[part].shape[1:3], self.topologies[block].depth)
-        return np.concatenate([np.zeros(shape, np.float32), *batches])[: len(rows)]
+        batches = [self._batch(part, key, rows[chosen]) for chosen in filled.reshape(-1, _BATCH)]
+        return np.concatenate([np.zeros((0, *self.shape), np.float32), *batches])[: len(rows)]
 
-    def _batch(self, block: int, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
+    def _batch(self, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
         images, copy = np.divmod(rows, self.copies_of(part))
         # The first copies come first, so that they do not depend on how many there are.
         numbers = np.int32(copy * len(getattr(self.parts, part)) + images)
         if self.defence.changes_image:
             pictures = as_float(getattr(self.parts, part).images[images])
-            return self._of_images[block](key, pictures, numbers)
-        channels = self.topologies[block].channels
+            return self._of_images(key, pictures, numbers)
+        channels = self.topology.channels
         clean = self.layer.gather(part, images, self.layer.positions(channels), len(channels))
         return _defend(self.defence, key, np.float32(clean), numbers)
 
     @functools.cached_property
-    def _of_images(self) -> list[Callable[..., jax.Array]]:
-        return [jax.jit(_around(local, self.defence)) for local in self.local]
+    def _of_images(self) -> Callable[..., jax.Array]:
+        return jax.jit(_around(self.local, self.defence))

@@ -26,9 +26,7 @@ from privynet_jax.defences.mechanisms import (
     defend,
     image_keys,
 )
-from privynet_jax.estimates import linear_sums
 from privynet_jax.images.parts import as_float
-from privynet_jax.training.tasks import Schedule, batch_order
 
 KEY, SIZE = jax.random.key(1), 16
 COUNTS = {"target": 9, "auxiliary": 7, "validation": 4, "test": 5}
@@ -49,7 +47,6 @@ def layer():
 
 
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
-KEYS = jax.random.split(KEY)
 
 
 @pytest.mark.parametrize("defence", [GaussianNoise(1.0, 0.3), Arden(nullify=0.5)], ids=str)
@@ -79,70 +76,53 @@ def test_it_lowers_for_accelerators(vgg_weights, platform):
 
 
 def test_features_are_one_release_however_they_are_read(layer, parts):
-    defence = GaussianNoise(1.0, 0.5)
-    found = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS, copies=3)
+    found = defended_features(layer, parts, FIRST, GaussianNoise(1.0, 0.5), KEY, copies=3)
     for name, count in COUNTS.items():
         rows = found.parts[name]
-        total = 3 * count if name == "auxiliary" else count
-        assert rows.shape == (total, 8, 8, 6)
-        assert len(rows) == total
+        assert rows.shape == (3 * count if name == "auxiliary" else count, 8, 8, 3)
         whole = rows[:]
         assert whole.dtype == rows.dtype == np.float32
+        assert rows[2:2].shape == (0, 8, 8, 3)
         np.testing.assert_allclose(rows[np.array([3, 1])], whole[[3, 1]], 1e-5)
-        assert rows[2:2].shape == (0, 8, 8, 6)
-        np.testing.assert_allclose(rows[1:3], whole[1:3], 1e-5)
-        for block, topology in enumerate((FIRST, SECOND)):
-            positions = found.positions(topology.channels)
-            mine = found.gather(name, np.array([2, 0]), positions, 4)
-            expected = whole[[2, 0]][..., 3 * block : 3 * block + 3]
-            np.testing.assert_allclose(mine[..., :3], expected, 1e-5)
-            assert (mine[..., 3] == 0).all()
-    with pytest.raises(ValueError, match="one topology"):
-        found.gather("test", np.array([0]), np.array([0, 4]), 2)
+        mine = found.gather(name, np.array([2, 0]), found.positions(FIRST.channels), 4)
+        np.testing.assert_allclose(mine[..., :3], whole[[2, 0]], 1e-5)
+        assert (mine[..., 3] == 0).all()
 
 
-def test_features_are_the_defended_channels_of_each_topology(layer, parts):
-    """Up to one number per topology, which brings the root mean square to 1."""
+def test_features_are_the_defended_channels(layer, parts):
+    """Up to one number, which brings the root mean square to 1."""
     defence = GaussianNoise(0.5, 0.0)
     scaled = dataclasses.replace(layer, scales=np.arange(10, 18, dtype=np.float32))
-    found = defended_features(scaled, parts, [FIRST, SECOND], defence, KEYS)
-    for topology in (FIRST, SECOND):
-        scales = found.scales[found.positions(topology.channels)]
-        np.testing.assert_array_equal(scales, topology.channels)  # each channel's own number
-        clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(topology.channels)]
-        expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
-        x = found.parts["auxiliary"][:][..., found.positions(topology.channels)]
-        assert x == pytest.approx(expected / np.sqrt(np.mean(expected**2)), rel=1e-4)
-        assert np.mean(x**2) == pytest.approx(1, rel=1e-4)
+    found = defended_features(scaled, parts, SECOND, defence, KEY)
+    np.testing.assert_array_equal(found.scales, SECOND.channels)  # each channel's own number
+    clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(SECOND.channels)]
+    expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
+    x = found.parts["auxiliary"][:]
+    assert x == pytest.approx(expected / np.sqrt(np.mean(expected**2)), rel=1e-4)
+    assert np.mean(x**2) == pytest.approx(1, rel=1e-4)
 
 
-def test_randomness_differs_between_parts_topologies_copies_and_rows(layer, parts):
+def test_randomness_differs_between_parts_keys_copies_and_rows(layer, parts):
     dropped = ChannelDropout(2 / 3)
-    found = defended_features(layer, parts, [FIRST, SECOND], dropped, KEYS, copies=20)
+    found, other = (
+        defended_features(layer, parts, FIRST, dropped, key, copies=20)
+        for key in jax.random.split(KEY)
+    )
     kept = {name: (found.parts[name][:].max((1, 2)) > 0) for name in COUNTS}
-    assert all((x[:, :3].sum(1) == 1).all() for x in kept.values())
-    assert (kept["target"][:5, :3] != kept["test"][:, :3]).any()
-    assert (kept["auxiliary"][:, :3] != kept["auxiliary"][:, 3:]).any()
+    assert all((x.sum(1) == 1).all() for x in kept.values())
+    assert (kept["target"][:5] != kept["test"]).any()
+    assert (kept["auxiliary"] != (other.parts["auxiliary"][:].max((1, 2)) > 0)).any()
     # Each of seven images is there 20 times, with each of three channels about as often.
-    copies = kept["auxiliary"][:, :3].reshape(7, 20, 3).sum(1)
+    copies = kept["auxiliary"].reshape(7, 20, 3).sum(1)
     assert copies.sum() == 140
     assert copies.min() > 0
-    again = defended_features(layer, parts, [FIRST, SECOND], dropped, KEYS, copies=2)
+    again = defended_features(layer, parts, FIRST, dropped, jax.random.split(KEY)[0], copies=2)
     rows = [20 * image + copy for image in range(7) for copy in range(2)]
     np.testing.assert_array_equal(again.parts["auxiliary"][:], found.parts["auxiliary"][rows])
 
 
-def test_a_topology_s_release_is_the_same_alone_and_beside_others(layer, parts):
-    defence = GaussianNoise(1.0, 0.5)
-    both = defended_features(layer, parts, [FIRST, SECOND], defence, KEYS, copies=2)
-    alone = defended_features(layer, parts, [SECOND], defence, KEYS[1:], copies=2)
-    for name in COUNTS:
-        beside = both.parts[name][:][..., both.positions(SECOND.channels)]
-        np.testing.assert_array_equal(alone.parts[name][:], beside)
-
-
 def test_copies_belong_to_their_images(layer, parts):
-    found = defended_features(layer, parts, [FIRST], Undefended(), [KEY], copies=3)
+    found = defended_features(layer, parts, FIRST, Undefended(), KEY, copies=3)
     copied = several_copies(parts, 3)
     assert len(copied.auxiliary) == len(found.parts["auxiliary"]) == 21
     for row in (0, 8, 20):
@@ -153,44 +133,16 @@ def test_copies_belong_to_their_images(layer, parts):
         expected = layer.parts["auxiliary"][row // 3][..., layer.positions(FIRST.channels)]
         scaled = found.parts["auxiliary"][row : row + 1][0]
         assert np.corrcoef(scaled.ravel(), np.float32(expected).ravel())[0, 1] > 1 - 1e-6
-    assert copies_for(Schedule(500, 16), 2800) == 3
-    assert copies_for(Schedule(1, 16), 2800) == 1
-    assert copies_for(Schedule(5000, 64), 100) == 8
-
-
-@pytest.mark.parametrize(("positions", "counted"), [(2**19, 7), (5 * 64, 5), (1, 1)])
-def test_ridges_are_chosen_on_other_images_than_were_fitted(
-    layer, parts, positions, counted, monkeypatch
-):
-    """Not on other copies of the same; and all copies of the first images count."""
-    found = defended_features(layer, parts, [FIRST], GaussianNoise(), [KEY], copies=3)
-    copied = several_copies(parts, 3).auxiliary
-    original = as_float(parts.auxiliary.images)
-
-    def images_of(batches):
-        shown = [image for _, images in batches for image in images]
-        return [int(np.abs(original - image).sum((1, 2, 3)).argmin()) for image in shown]
-
-    monkeypatch.setattr(linear_sums.linear_attack, "gather_statistics", images_of)
-    fitted_on, chosen_on = linear_sums.linear_statistics(found, copied, positions, copies=3)
-    assert sorted({*fitted_on, *chosen_on}) == list(range(counted))
-    assert len(fitted_on) == 3 * len(set(fitted_on))
-    assert len(chosen_on) == 3 * len(set(chosen_on)) == 3
-    # One image alone is all there is for both.
-    assert (set(fitted_on) & set(chosen_on)) == (set() if counted > 1 else {0})
-
-
-def test_trained_attackers_meet_every_copy_in_an_epoch(parts):
-    copied = several_copies(parts, 3).auxiliary
-    order = batch_order(KEY, len(copied), Schedule(steps=3, batch_size=7))
-    assert sorted(order.ravel()) == list(range(21))
+    assert copies_for(500 * 16, 2800) == 3
+    assert copies_for(16, 2800) == 1
+    assert copies_for(5000 * 64, 100) == 8
 
 
 def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
     topology, defence = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
     local = normalised_local_nn(vgg_weights.params, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
-    found = defended_features(layer, parts, [topology], defence, [KEY], copies=2, local=[local])
+    found = defended_features(layer, parts, topology, defence, KEY, copies=2, local=local)
     # Seven images: their first copies have the first seven keys.
     before, _ = image_keys(jax.random.fold_in(KEY, 1), np.arange(14).reshape(2, 7).T.ravel())
     images = np.repeat(as_float(parts.auxiliary.images), 2, axis=0)
@@ -198,16 +150,9 @@ def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
     unit = np.sqrt(np.mean(expected[::2] ** 2))
     assert found.parts["auxiliary"][:] == pytest.approx(expected / unit, abs=1e-4)
     with pytest.raises(ValueError, match="local"):
-        defended_features(layer, parts, [topology], defence, [KEY])
-
-
-def test_topologies_of_several_depths_and_missing_keys_are_refused(layer, parts):
-    with pytest.raises(ValueError, match="one depth"):
-        defended_features(layer, parts, [FIRST, Topology(4, (11,))], Undefended(), KEYS)
-    with pytest.raises(ValueError, match="a key for each of 2 topologies, got 1"):
-        defended_features(layer, parts, [FIRST, SECOND], Undefended(), [KEY])
+        defended_features(layer, parts, topology, defence, KEY)
 
 
 def test_all_zero_releases_stay_zero(layer, parts):
-    found = defended_features(layer, parts, [FIRST], ChannelDropout(1.0), [KEY])
+    found = defended_features(layer, parts, FIRST, ChannelDropout(1.0), KEY)
     assert (found.parts["test"][:] == 0).all()

@@ -19,42 +19,36 @@ def compared(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("last", "knows"),
-    [("residual", "pairs"), ("white box from linear", "everything")],
-)
-def test_attackers_are_compared_on_equal_terms(tmp_path, test_data_dir, vgg_weights, last, knows):
+def test_attackers_are_compared_on_equal_terms_and_not_measured_twice(
+    tmp_path, test_data_dir, vgg_weights
+):
     out = tmp_path / "attackers"
-    done = compared(
-        f"--out={out}",
-        "--layers=1",
-        "--depths=4",
-        f"--attackers=mean image,linear,{last}",
-        "--steps=4",
-        "--batch_size=8",
-        "--pictured=2",
-        "--max_images=target=20,auxiliary=60,validation=20,test=8",
-        f"--cache_dir={test_data_dir / 'weights'}",
-        f"--data_dir={test_data_dir}",
+    given = (
+        *(f"--out={out}", "--layers=1", "--depths=4", "--steps=4", "--batch_size=8"),
+        *("--pictured=2", "--max_images=target=20,auxiliary=60,validation=20,test=8"),
+        *(f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"),
     )
+    done = compared(*given, "--attackers=linear,transposed", "--draws=2")
+    assert done.status == 0, done.error
+    kept = {path: path.stat().st_mtime_ns for path in (out / "rows").glob("?*[0-9a-f].json")}
+    assert len(kept) == 2 * 2
+    names = ["mean image", "linear", "transposed", "white box from linear"]
+    done = compared(*given, f"--attackers={','.join(names)}")
     assert done.status == 0, done.error
     rows = list(csv.DictReader((out / "attackers.csv").open(encoding="utf-8")))
-    assert [row["attacker"] for row in rows] == ["mean image", "linear", last]
-    assert [row["knowledge"] for row in rows] == ["pairs", "pairs", knows]
-    assert [row["steps"] for row in rows[:2]] == ["0", "0"]
-    assert rows[2]["steps"] == "4" or last != "residual"
+    assert [row["attacker"] for row in rows] == names
+    assert [row["knowledge"] for row in rows] == ["pairs"] * 3 + ["everything"]
+    assert [row["steps"] for row in rows[:3]] == ["0", "0", "4"]
+    assert rows[2]["learning_rate"] == "0.001"  # its own
     assert all(5 < float(row["psnr_db"]) <= float(row["p95_db"]) < 60 for row in rows)
     assert (out / "attackers.png").read_bytes().startswith(b"\x89PNG")
-    assert last in done.output
+    assert all(name in done.output for name in names)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-@pytest.mark.parametrize("factors", ["0", "1,-1"])
-def test_rates_that_train_nothing_end_in_one_line(tmp_path, factors):
+def test_bad_flags_end_in_one_line(tmp_path):
     # No such data set: nothing is loaded before.
-    done = compared(f"--out={tmp_path}", f"--rate_factors={factors}", "--dataset=none")
-    refused(done, f"--rate_factors={factors}: allowed are ")
-
-
-def test_unknown_attackers_end_in_one_line(tmp_path):
-    done = compared(f"--out={tmp_path}", "--attackers=strong,stronger", "--steps=1")
-    refused(done, "--attackers names stronger; allowed are mean image, srgan, transposed, linear")
+    done = compared(f"--out={tmp_path}", "--rate_factors=1,-1", "--dataset=none")
+    refused(done, "--rate_factors=1,-1: allowed are ")
+    done = compared(f"--out={tmp_path}", "--attackers=strong,stronger", "--dataset=none")
+    refused(done, "--attackers names stronger; allowed are mean image, linear", "srgan", "unet")

@@ -10,14 +10,13 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from experiments import compare_defences
-from experiments.compare_defences import rows_from_flags
+from experiments.compare_defences import settings_of_flags
 from experiments.comparing import defence_plot, defence_tables
 from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
-from experiments.comparing.defence_trials import Trials
+from experiments.comparing.defence_trials import Ground
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
-from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
 
@@ -43,7 +42,7 @@ def measured(accuracy, psnr, epsilon=math.inf, falling=4.0):
         "psnr_db_p95": [x + 5 for x in psnr],
         "ssim_mean": [0.5, 0.7],
         "attacker": "residual",
-        "falling_percent": falling,
+        "falling_percent_per_doubling": falling,
         "epsilon": epsilon,
         "train_seconds": 20.0,
     }
@@ -82,7 +81,7 @@ def test_gains_are_over_the_own_trade_off_at_equal_privacy_loss():
 def test_what_had_not_converged_is_marked():
     late = {Row(4, 16, GaussianNoise(1.0, 2.0)): measured([0.2, 0.3], [17.0, 17.5], 3.0, 12.4)}
     table = as_table(OWN | late)
-    assert [line["falling_percent"] for line in table] == [4.0, 4.0, 12.4]
+    assert [line["falling_percent_per_doubling"] for line in table] == [4.0, 4.0, 12.4]
     *others, last = as_text(table).splitlines()
     assert "12*" in last.split()
     assert not any("*" in line for line in others)
@@ -99,29 +98,19 @@ def test_each_draw_has_its_own_strongest_attacker():
         }
         accuracy = {"test": np.ones(3)}
         cell = Cell(Topology(4, tuple(range(16))), draw)
-        return Measurement(cell, accuracy, attacks, {}, 1.0, {"cloud": 50.0, "strong": falling})
+        reports = {"strong": {"falling_percent_per_doubling": falling}, "linear": {}}
+        return Measurement(cell, accuracy, attacks, {}, 1.0, reports)
 
     row = Row(4, 16, Undefended())
     # On average over draws the strong one is stronger, by 0.5 dB.
     both = [measurement(0, 20.0, 18.0, 30.0), measurement(1, 15.0, 18.0, 7.5)]
-    found = compare_defences._summary(row, both)
+    found = compare_defences.summary(row, both)
     assert found["psnr_db_mean"] == pytest.approx([20.0, 18.0])
     assert found["ssim_mean"] == pytest.approx([0.2, 0.18])
     assert found["attacker"] == "linear/strong"
     # Of who is not the strongest it does not matter.
-    assert found["falling_percent"] == 7.5
-    assert compare_defences._summary(row, both[:1])["falling_percent"] == 0
-
-
-def test_rows_of_before_are_refused(tmp_path, on_these_devices):
-    """Their losses are those of one attacker for all draws, and they say nothing of training."""
-    few = {"undefended_layers": ["4"], "undefended_depths": ["16"], "defences": "dropout"}
-    with flagsaver.flagsaver(out=str(tmp_path), **few):
-        deciding = compare_defences._deciding()
-        del deciding["row_version"]
-        KeptRows.opened(tmp_path, deciding).write("layers 4", {})
-        with pytest.raises(UserError, match=r"row_version was None and is now 2; .* delete the"):
-            compare_defences.main()
+    assert found["falling_percent_per_doubling"] == 7.5
+    assert compare_defences.summary(row, both[:1])["falling_percent_per_doubling"] == 0
 
 
 def test_its_picture_can_be_drawn():
@@ -129,7 +118,7 @@ def test_its_picture_can_be_drawn():
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     # Every kind that there is has a line of its own.
-    kinds = {defence_tables._kind(row.defence) for row in rows_from_flags()}
+    kinds = {defence_tables._kind(row.defence) for row in settings_of_flags().rows}
     assert kinds - {"none"} == set(defence_plot._TITLES)
 
 
@@ -141,7 +130,7 @@ def test_rows_are_the_own_trade_off_and_each_defence_once():
         undefended_depths=["8"],
         defences="none,dropout,gaussian:clip=2,sigma=1",
     ):
-        rows = rows_from_flags()
+        rows = settings_of_flags().rows
     assert [(row.num_layers, row.depth, str(row.defence)) for row in rows] == [
         (4, 8, "none"),
         (7, 8, "none"),
@@ -155,10 +144,10 @@ def test_rows_are_the_own_trade_off_and_each_defence_once():
     ("given", "told"),
     [
         ({"defended_layers": ["x"]}, "whole numbers"),
-        ({"defended_layers": ["14"]}, "1 to 13|1..13"),
         ({"defended_depths": ["1000"]}, "depth 1000"),
         ({"defences": "blur"}, "allowed are none"),
-        ({"trained_attackers": ["weak"]}, "attackers are weak; allowed are paper"),
+        ({"attackers": ["weak"]}, "names weak; allowed are mean image"),
+        ({"attackers": ["white box"]}, "allowed are those that need pairs alone"),
         ({"out": None}, "no --out"),
     ],
 )
@@ -185,19 +174,20 @@ def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):
     out, done = tmp_path / "out", []
-    measure = Trials.measure
+    measure = Ground.measure
 
-    def counted(self, cells, layer, defence, *rest):
+    def counted(self, cells, defence, protocol):
         done.append(str(defence))
-        return measure(self, cells, layer, defence, *rest)
+        return measure(self, cells, defence, protocol)
 
-    monkeypatch.setattr(Trials, "measure", counted)
+    monkeypatch.setattr(Ground, "measure", counted)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),
         "defended_data": folder_of_pictures(tmp_path / "pictures"),
         "steps_factor": 0.01,
         "channel_draws": 1,
+        "attackers": ["residual"],
         "defended_layers": ["7"],
         "defended_depths": ["4"],
         "undefended_layers": ["7"],

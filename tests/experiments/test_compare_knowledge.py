@@ -16,22 +16,18 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from support.handmade_layers import handmade_features
 
-from experiments.comparing import knowledge_cases
+from experiments.comparing.knowledge_cases import Layer, cases, halves, side_by_side
 from experiments.comparing.knowledge_tables import as_text, lost_db, picture
-from privynet_jax.attacks.base import EVERYTHING
+from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.scenario import make_scenario
-from privynet_jax.attacks.substitute import PublicLayer
+from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
-from privynet_jax.platform.row_views import ChosenRows
-from privynet_jax.results.text_tables import as_csv
+from privynet_jax.images.parts import Part, as_float
+from privynet_jax.results.cells import Cell
 
 PROJECT = Path(__file__).parents[2]
 NONE = {"found": "", "found_in_5": "", "confidence": ""}
-ROWS = np.arange(6)
 TOPOLOGY = Topology(1, (40, 3, 17))
 GUESS = {"found": 0.5, "found_in_5": 0.75, "confidence": 0.25}
 
@@ -80,130 +76,70 @@ def test_the_table_says_what_was_lost_and_found(rows):
     assert "5.00 ±2.48" in fewer
 
 
-def test_the_file_has_every_draw(rows):
-    read = list(csv.DictReader(io.StringIO(as_csv(rows))))
-    assert len(read) == len(rows)
-    assert float(read[1]["found_in_5"]) == 0.75
-
-
 def test_the_picture_is_one(rows):
     with Image.open(io.BytesIO(picture(rows))) as image:
         assert image.format == "PNG"
         assert image.width > 2 * image.height > 0
 
 
-def part(labels):
-    labels = np.array(labels)
-    return Part(np.uint8(labels)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8), labels)
-
-
-@pytest.mark.parametrize("stored", [np.asarray, lambda x: ChosenRows(x, ROWS)])
-def test_classes_become_two_data_sets(stored):
-    parts = {name: part([5, 2, 3, 0, 1, 4]) for name in PART_NAMES}
-    numbers = np.arange(6)[:, None, None, None] * np.ones((1, 1, 1, 4), np.float32)
-    features = handmade_features(1, range(4), {name: stored(numbers) for name in PART_NAMES})
-    parts = Parts(**parts, class_names=tuple("abcdef"), name="six", fingerprint="")
-    even, odd = (
-        knowledge_cases.with_rows(parts, features, rows) for rows in knowledge_cases.halves(parts)
-    )
-    assert list(even[0].test.labels) == [2, 0, 4]
-    assert list(odd[0].auxiliary.labels) == [5, 3, 1]
-    gathered = odd[1].gather("auxiliary", np.array([2, 0]), np.array([1]), 1)
-    assert gathered[:, 0, 0, 0].tolist() == [4, 0]
-    assert gathered.shape == (2, 1, 1, 1)
-
-
-def whole_layer(weights, parts, cache, features=None):
-    """Layer 1 with all its channels; its features are made where none are given."""
-    topology = Topology(1, tuple(range(64)))
-    return make_scenario(weights, parts, topology, cache, features=features)
-
-
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def few_parts(small_parts):
+def whole(vgg_weights, small_parts, tmp_path_factory):
+    """Layer 1 with all its channels, on a few images."""
     cut = {name: Part(part.images[:40], part.labels[:40]) for name, part in small_parts.items()}
-    return dataclasses.replace(small_parts, **cut, fingerprint="few")
+    return layer_on(cut, "few", vgg_weights, small_parts, tmp_path_factory.mktemp("cache"))
+
+
+def layer_on(cut, name, weights, parts, cache):
+    parts = dataclasses.replace(parts, **cut, fingerprint=name)
+    union = {1: tuple(range(64))}
+    return Layer(parts, load_features(weights, parts, union, cache, dtype="float32")[1], weights)
 
 
 @pytest.fixture(scope="module")
-def whole(vgg_weights, few_parts, cache):
-    return whole_layer(vgg_weights, few_parts, cache)
+def darker(whole, tmp_path_factory):
+    cut = {name: Part(part.images // 3, part.labels) for name, part in whole.parts.items()}
+    cache = tmp_path_factory.mktemp("darker")
+    return layer_on(cut, "darker", whole.weights, whole.parts, cache)
 
 
-def made_by_the_device(scene, images):
-    return jax.jit(scene.knowledge(EVERYTHING).local)(as_float(images))
-
-
-def test_other_classes_pairs_are_as_the_attacked_device_makes_them(
-    vgg_weights, few_parts, whole, cache
-):
-    attacked, other = (
-        whole_layer(vgg_weights, half, cache, features)
-        for half, features in (
-            knowledge_cases.with_rows(few_parts, whole.features, rows)
-            for rows in knowledge_cases.halves(few_parts)
+def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
+    assert not np.allclose(darker.features.scales, whole.features.scales, rtol=0.1)
+    even, odd = halves(whole)
+    assert set(even.parts.test.labels % 2) == {0}
+    assert set(odd.parts.auxiliary.labels % 2) == {1}
+    for mine, other in ((whole, darker), (even, odd)):
+        scene = mine.with_pairs_of(other).scene(TOPOLOGY)
+        assert scene.pairs().images is other.parts.auxiliary.images
+        made = jax.jit(mine.scene(TOPOLOGY).knowledge(EVERYTHING).local)(
+            as_float(other.parts.auxiliary.images)
         )
-    )
-    scene = knowledge_cases.released(attacked, TOPOLOGY)
-    made = knowledge_cases.other_pairs(other, scene)
+        found = scene.pairs().representations[:]
+        # Float32 sums of 27 products, in another order.
+        np.testing.assert_allclose(found, made, rtol=1e-4, atol=1e-5)
     # One local NN made both halves: nothing is to be converted, to the bit.
-    stored = knowledge_cases.released(other, TOPOLOGY).pairs()
-    np.testing.assert_array_equal(made.representations, stored.representations)
-    expected = made_by_the_device(scene, made.images)
-    np.testing.assert_allclose(made.representations, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_another_data_set_s_pairs_are_as_the_attacked_device_makes_them(
-    vgg_weights, few_parts, whole, cache
-):
-    darker = {name: Part(part.images // 3, part.labels) for name, part in few_parts.items()}
-    other = whole_layer(
-        vgg_weights, dataclasses.replace(few_parts, **darker, fingerprint="darker"), cache
+    np.testing.assert_array_equal(
+        even.with_pairs_of(odd).scene(TOPOLOGY).pairs().representations[:],
+        odd.scene(TOPOLOGY).pairs().representations[:],
     )
-    assert not np.allclose(other.scales, whole.scales, rtol=0.1)
-    scene = knowledge_cases.released(whole, TOPOLOGY)
-    made = knowledge_cases.other_pairs(other, scene)
-    expected = made_by_the_device(scene, made.images)
-    np.testing.assert_allclose(made.representations, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_who_knows_everything_starts_from_the_same_attack(whole):
-    scene = knowledge_cases.released(whole, TOPOLOGY)
-    layer = knowledge_cases.Layer(scene, None, None)
-    inner = LinearInversion()
-    found = list(knowledge_cases.cases(layer, scene, inner, [], None, False, white_box=True))
-    (knowing,) = [case for case in found if case.words == "everything"]
-    assert knowing.knowledge.local is not None
-    assert knowing.attack.warm_start is inner
-    assert all(case.knowledge.local is None for case in found if case is not knowing)
-
-
-def test_all_attackers_of_a_draw_have_one_key(whole):
-    keys = []
-
-    @dataclasses.dataclass(frozen=True)
-    class Noting:
-        name: str = "noting"
-
-        def fit(self, pairs, knowledge, key):
-            keys.append(jax.random.key_data(key).tolist())
-            return LinearInversion().fit(pairs, knowledge, key)
-
-    layer = knowledge_cases.Layer(
-        whole, PublicLayer.of_features(whole.features, "auxiliary", None), None
+def test_each_attacker_has_what_its_words_say(whole, darker):
+    attack = LinearInversion()
+    found = list(cases(whole, attack, [10, 20, 40], other=darker, white_box=True))
+    assert [case.words for case in found][-2:] == ["10 pairs", "20 pairs"]  # 40 are all
+    assert [case.images for case in found][-2:] == [10, 20]
+    by_words = {case.words: case for case in found}
+    assert by_words["everything"].attack.warm_start is attack
+    assert {case.attack.knowledge for case in found if "network" in case.words} == {NETWORK}
+    fewer = by_words["10 pairs"].scene(TOPOLOGY).pairs()
+    np.testing.assert_array_equal(
+        fewer.representations[:], whole.scene(TOPOLOGY).pairs().representations[:10]
     )
-    scene = knowledge_cases.released(whole, TOPOLOGY)
-    found = knowledge_cases.cases(layer, scene, Noting(), [10, 20], None, False)
-    key = jax.random.key(7)
-    cases = [case for case, _ in knowledge_cases.fitted(found, key)]
-    assert len(cases) == 1 + 1 + 3 + 2
-    # All but the mean image: with pairs, with three guesses, and with fewer pairs.
-    assert keys == [jax.random.key_data(key).tolist()] * 6
+    # Attackers of one attack are fitted side by side, and substitutes know their draw's pool.
+    cells = [Cell(TOPOLOGY, 0), Cell(TOPOLOGY, 1)]
+    groups = list(side_by_side(found, cells, {0: (1, 2), 1: None}))
+    assert [len(group) for _, group in groups] == [2, 4 * 2, 2, *[1] * 8]
+    assert [attack.candidates for attack, _ in groups[-2:]] == [(1, 2), None]
 
 
 def run(*arguments):
@@ -254,30 +190,28 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
     assert found["network but not channels, aligned guess", "0"] == 1
     assert found["network but not channels, random guess", "0"] < 1
     assert "loss dB" in done.stdout
+    assert len(list((tmp_path / "out" / "rows").iterdir())) == len(rows) + 1
     assert (tmp_path / "out" / "knowledge.png").stat().st_size > 10_000
 
 
 REFUSED = [
     (["--layers=4,x"], "--layers=4,x"),
-    (["--layers="], "--layers is empty"),
-    (["--layers=2,4,2"], "--layers repeats [2]; give each once"),
-    (["--depths=300"], "--depths=300"),
-    (["--depths="], "--depths is empty"),
-    (["--depths=8,8"], "--depths repeats [8]"),
-    (["--pool=8"], "depths from 1 to 8"),
-    (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --inner=linear"),
-    (["--pairs=2,10", "--inner=strong"], "allowed are 3 pairs and more with --inner=strong"),
+    (["--layers=2,4,2"], "layers repeats [2]; give each once"),
+    (["--depths=300"], "depth 300"),
+    (["--pool=8"], "--pool=8; allowed are 16 candidates"),
+    (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --attackers=linear"),
     (["--pairs=10,30,10"], "--pairs repeats [10]"),
-    (["--inner=guesswork"], "--inner=guesswork"),
+    (["--attackers=linear,strong"], "--attackers=linear,strong; allowed is one"),
+    (["--attackers=white box"], "allowed is one that needs pairs alone"),
+    (["--attackers=guesswork"], "--attackers names guesswork"),
     (["--image_size=30"], "image_size is 30; allowed are multiples of 8 from 16 to 1024"),
-    (["--image_size=8"], "image_size is 8"),
 ]
 # All in one process, which takes longer to start than to refuse. Nothing is to be computed.
 REFUSING = """
 import json, sys
 from support import commands
-from experiments import cli, compare_knowledge
-compare_knowledge.load_weights = cli.load_parts = None
+from experiments import compare_knowledge
+compare_knowledge.load_weights = compare_knowledge.cli.load_data = None
 for arguments in json.loads(sys.argv[1]):
     print(commands.run(compare_knowledge, *arguments))
 """

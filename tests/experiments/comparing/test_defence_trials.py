@@ -5,28 +5,33 @@ import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
 
-from experiments.comparing.defence_trials import OfAnySign, Trials
+from experiments.comparing.defence_trials import Ground, OfAnySign
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.characterisation.dedicated import Settings
+from privynet_jax.characterisation.measure import Protocol
 from privynet_jax.defences.mechanisms import ChannelDropout, GaussianNoise, Undefended
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, Parts, as_float
-from privynet_jax.platform.devices import default_execution
 from privynet_jax.results.cells import Cell
-from privynet_jax.training import tasks
-from privynet_jax.training.networks import attacker, cloud_nn
+from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 SIZE, CLASSES = 16, 4
 COUNTS = {"target": 256, "auxiliary": 192, "validation": 16, "test": 96}
 SOME_NOISE = GaussianNoise(1.0, 0.3)
 CELLS = [Cell(Topology(4, tuple(range(12))), 0), Cell(Topology(4, tuple(range(2, 14))), 1)]
+TRAINING = Training(Budget(20, batch_size=16), capacities=capacities_of_size(8, 1))
 
 
 @pytest.fixture(scope="module")
-def parts():
-    """Images whose class is a strong tint, so that a cloud NN learns it within few steps."""
+def ground():
+    """Images whose class is a strong tint, so that a cloud NN learns it within few steps.
+
+    The layer is invertible: channels are pixels, 2 x 2 of them at each position, and some noise.
+    """
     rng = np.random.default_rng(0)
     tints = rng.uniform(0.2, 0.8, (CLASSES, 3))
 
@@ -36,34 +41,27 @@ def parts():
         return Part(np.uint8(255 * images.clip(0, 1)), labels)
 
     made = {name: part(count) for name, count in COUNTS.items()}
-    return Parts(**made, class_names=tuple("abcd"), name="tints", fingerprint="")
-
-
-@pytest.fixture(scope="module")
-def layer(parts):
-    """An invertible layer: channels are pixels, 2 x 2 of them at each position, and some noise."""
+    parts = Parts(**made, class_names=tuple("abcd"), name="tints", fingerprint="")
     stored = {}
-    for name, part in parts.items():
-        folded = np.asarray(space_to_depth(as_float(part.images), 2))
+    for name, own in parts.items():
+        folded = np.asarray(space_to_depth(as_float(own.images), 2))
         stored[name] = np.concatenate([2 * folded, 0.5 * folded[..., :2]], axis=-1)
-    return handmade_features(4, range(14), stored)
+    features = {4: handmade_features(4, range(14), stored)}
+    return Ground(parts, features, weights=None, copies=2, seed=0)
 
 
-@pytest.fixture(scope="module")
-def trials(parts):
-    settings = Settings(
-        cloud_nn(CLASSES, SIZE, width=8),
-        attacker(SIZE, width=8, num_blocks=1),
-        Schedule(40, 32, 1e-2),
-        Schedule(20, 16, 1e-3),
-        ("residual",),
+def measured(ground, defence, cells=CELLS, wrapped=OfAnySign):
+    attacks = named_attacks(
+        ["linear", "residual"],
+        Training(TRAINING.budget, capacities=TRAINING.capacities, wrapped=wrapped),
     )
-    return Trials(parts, settings, default_execution(len(CELLS)), seed=0)
+    cloud = wrapped(cloud_nn(CLASSES, SIZE, width=8))
+    return ground.measure(cells, defence, Protocol(cloud, Schedule(40, 32, 1e-2), attacks))
 
 
 @pytest.fixture(scope="module")
-def noisy(trials, layer):
-    return trials.measure(CELLS, layer, SOME_NOISE)
+def noisy(ground):
+    return measured(ground, SOME_NOISE)
 
 
 def strongest(measurement):
@@ -75,10 +73,10 @@ def accuracy(measurement):
 
 
 @pytest.mark.slow
-def test_without_strength_all_is_as_without_a_defence(trials, layer):
-    plain = trials.measure(CELLS, layer, Undefended())
+def test_without_strength_all_is_as_without_a_defence(ground):
+    plain = measured(ground, Undefended())
     for defence in (ChannelDropout(0.0), GaussianNoise(1e9, 0.0)):
-        for without, with_it in zip(plain, trials.measure(CELLS, layer, defence), strict=True):
+        for without, with_it in zip(plain, measured(ground, defence), strict=True):
             np.testing.assert_array_equal(with_it.accuracy["test"], without.accuracy["test"])
             for name, attack in without.attacks.items():
                 found = with_it.attacks[name]["test"]["psnr_db"]
@@ -88,35 +86,33 @@ def test_without_strength_all_is_as_without_a_defence(trials, layer):
     assert min(map(accuracy, plain)) > 0.9
 
 
-def test_under_infinite_noise_the_mean_image_and_chance_are_left(trials, layer, parts):
+def test_noise_costs_both_sides_and_infinite_noise_leaves_the_mean_image_and_chance(ground, noisy):
+    parts = ground.parts
     mean = as_float(parts.auxiliary.images).mean(0)
     blind = float(
         np.mean(psnr_db(np.broadcast_to(mean, (96, SIZE, SIZE, 3)), as_float(parts.test.images)))
     )
-    for measurement in trials.measure(CELLS, layer, GaussianNoise(1.0, 1e12)):
-        assert blind - 1.0 < strongest(measurement) < blind + 0.1
+    for some, much in zip(noisy, measured(ground, GaussianNoise(1.0, 1e12)), strict=True):
+        assert 40 > strongest(some) > strongest(much) + 2
+        assert blind - 1.0 < strongest(much) < blind + 0.1
         # Chance is 0.25 of 96 images, with a standard deviation of 0.044.
-        assert accuracy(measurement) < 0.25 + 4 * 0.044
+        assert accuracy(much) < 0.25 + 4 * 0.044 < accuracy(some)
 
 
-def test_a_cell_s_numbers_do_not_depend_on_the_cells_beside_it(trials, layer, noisy):
+def test_a_cell_s_numbers_do_not_depend_on_the_cells_beside_it(ground, noisy):
     """Its noise comes from the cell, as everything else that is random in it does."""
-    (alone,), beside = trials.measure(CELLS[1:], layer, SOME_NOISE), noisy[1]
+    (alone,), beside = measured(ground, SOME_NOISE, CELLS[1:]), noisy[1]
     np.testing.assert_array_equal(alone.accuracy["test"], beside.accuracy["test"])
     for name, attack in beside.attacks.items():
-        # Sums over more channels are added up in another order.
+        # A network that trains alone adds up its gradients over devices: float32 in another order.
         found = alone.attacks[name]["test"]["psnr_db"]
-        assert found == pytest.approx(attack["test"]["psnr_db"], abs=1e-3)
-
-
-def test_noise_in_between_costs_both_sides(trials, layer, noisy):
-    some, much = noisy[0], trials.measure(CELLS, layer, GaussianNoise(1.0, 3.0))[0]
-    assert 40 > strongest(some) > strongest(much) + 2
-    assert accuracy(some) > accuracy(much) + 0.1
+        assert found == pytest.approx(attack["test"]["psnr_db"], abs=1e-2)
 
 
 def test_networks_of_any_sign_agree_with_the_plain_ones_where_nothing_is_negative():
     network = cloud_nn(CLASSES, SIZE, width=8)
+    assert OfAnySign(network) == OfAnySign(cloud_nn(CLASSES, SIZE, width=8))  # compiled once
+    assert len({OfAnySign(network), OfAnySign(network)}) == 1
     x = np.abs(np.random.default_rng(0).standard_normal((3, 8, 8, 5), np.float32))
     key = jax.random.key(0)
     wrapped = OfAnySign(network)
@@ -124,13 +120,3 @@ def test_networks_of_any_sign_agree_with_the_plain_ones_where_nothing_is_negativ
     inner = {"params": variables["params"]["network"]}
     np.testing.assert_allclose(wrapped.apply(variables, x), network.apply(inner, x), 1e-5)
     assert np.isfinite(wrapped.apply(variables, -50 * x)).all()
-
-
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_their_training_step_lowers_for_accelerators(platform):
-    task = tasks.cloud_task(OfAnySign(cloud_nn(CLASSES, SIZE, width=8)), Schedule(5))
-    x, labels = np.zeros((4, 8, 8, 5), np.float32), np.zeros(4, np.int32)
-    state = jax.eval_shape(lambda: tasks.init_state(task, jax.random.key(0), x))
-    step = jax.jit(lambda state, x, y: tasks.train_step(task, state, (), x, y))
-    exported = jax.export.export(step, platforms=[platform])(state, x, labels)
-    assert len(exported.out_avals) > 1

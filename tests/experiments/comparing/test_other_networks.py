@@ -7,10 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.comparing.contenders import Transformer, UNet, contenders
-from privynet_jax.attacks.tuning import Budget
+from experiments.comparing.other_networks import BASELINES, CONTENDERS, Transformer, UNet
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.training.attackers import CAPACITIES
 
 SIZE, DEPTH = 16, 3
+
+
+@pytest.mark.parametrize("side", [16, 2])
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_make_images_of_any_layer(name, side):
+    network = BASELINES[name].network(SIZE)
+    x = jnp.zeros((2, side, side, DEPTH))
+    image, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), x)
+    assert image.shape == (2, SIZE, SIZE, 3)
+
+
+def test_tuned_does_not_choose_among_them():
+    training = Training(capacities={**CAPACITIES, **BASELINES, **CONTENDERS})
+    [tuned] = named_attacks(["tuned"], training)
+    assert [capacity.name for capacity in tuned.capacities] == list(CAPACITIES)
 
 
 def error(network, variables, x, estimate):
@@ -41,7 +57,3 @@ def test_the_correction_is_zero_at_first_and_then_moves(network, side):
     assert correction.dtype == jnp.float32
     np.testing.assert_array_equal(correction, 0)
     assert after < before
-
-
-def test_each_has_a_name_of_its_own():
-    assert [attack.name for attack in contenders(Budget(steps=1))] == ["unet", "transformer"]
