@@ -2,10 +2,10 @@
 
     python -m experiments.benchmark --json=benchmark.json
 
-Extraction by number of layers and for all in one pass; training of cloud NN and attacker through the
-trainer; candidates of a tuning beside cells; and, on CPU, how training scales over forced numbers of
-devices. Every share is of the float32 matrix-product rate measured right before and after, in the
-same process.
+Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
+the trainer; candidates of a tuning beside cells; and, on CPU, how training scales over forced
+numbers of devices. Every share is of the float32 matrix-product rate measured right before and
+after, in the same process.
 """
 
 import dataclasses

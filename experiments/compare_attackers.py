@@ -46,7 +46,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise

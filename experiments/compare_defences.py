@@ -211,13 +211,13 @@ def _measure(
         attacked=np.arange(len(parts.test)),
     )
     done = len(measured) - len(missing)
-    with tqdm(total=len(measured), initial=done, desc="trying defences", unit="row") as bar:
+    with progress_bar(len(measured), "trying defences", "rows", done) as advance:
         # One layer and depth after the other: each shape is compiled once.
         for row in sorted(missing, key=lambda row: (row.num_layers, row.depth)):
             measurements = ground.measure(settings.cells(row), row.defence, protocol)
             measured[row] = summary(row, measurements)
             kept.write(row.title, measured[row])
-            bar.update()
+            advance(1)
 
 
 def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:

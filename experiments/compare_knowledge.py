@@ -40,7 +40,7 @@ from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.kept_rows import KeptRows
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise

@@ -14,8 +14,8 @@ import numpy as np
 
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Defence, Undefended
+from privynet_jax.results.summaries import Point, best_accuracy
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.results.tradeoff import Point, best_accuracy
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
