@@ -25,12 +25,9 @@ def test_a_cell_s_scenario_has_the_features_it_was_measured_on(tiny_run):
     assert sorted((tiny_run.feature_cache / "features").iterdir()) == before
 
 
-def test_results_say_how_much_a_trained_attacker_s_loss_still_fell(tiny_run):
+def test_results_say_whether_attackers_had_converged(tiny_run):
     for result in reopened(tiny_run).results:
-        falling = {attack.attacker: attack.falling_percent for attack in result.attacks}
-        # Two steps say nothing, which counts as all of the loss.
-        assert falling == {"linear": 0.0, "residual": 100.0}
-        assert [row["falling_percent"] for row in result.attack_rows()] == [0.0, 100.0]
+        # Two steps have not seen all pairs, however little the error fell in the second.
         assert [row["converged"] for row in result.attack_rows()] == [True, False]
 
 

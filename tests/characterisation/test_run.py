@@ -366,11 +366,12 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
             {"mode": "linear", "scoring_images": 2, "examples": 3},
             "scoring_images is 2; allowed are at least as many as examples, 3",
         ),
-        ({"fine_tuning_steps": 5}, "fine_tuning_steps is 5 in mode dedicated"),
         ({"mode": "linear", "compute_dtype": "bfloat16"}, "compute_dtype is bfloat16 in mode li"),
-        ({"mode": "amortised", "fine_tuning_steps": -1}, "fine_tuning_steps is -1"),
-        ({"attackers": ("weak", "strong")}, "attackers are weak, strong; allowed are paper, resi"),
-        ({"attackers": ("strong", "strong")}, "attackers are strong, strong; allowed .* each once"),
+        ({"attackers": ("weak", "strong")}, "attackers names weak; allowed are mean image, "),
+        (
+            {"attackers": ("strong", "strong")},
+            "attackers names strong, strong; allowed .* each once",
+        ),
         ({"mode": "amortised", "attackers": ("strong",)}, "strong in mode amortised, which has"),
     ],
 )

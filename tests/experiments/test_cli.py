@@ -227,8 +227,10 @@ def own_flags():
         ({"cloud_steps": "0"}, ["--cloud_steps=0"]),
         ({"mode": "quick"}, ["--mode=quick", "dedicated|amortised|linear"]),
         ({"mode": "linear", "scoring_images": "9"}, ["scoring_images is 9", "examples, 10"]),
-        ({"fine_tuning_steps": "9"}, ["fine_tuning_steps is 9 in mode dedicated"]),
-        ({"trained_attackers": "weak"}, ["attackers are weak", "allowed are paper, residual"]),
+        (
+            {"trained_attackers": "weak"},
+            ["--attackers names weak", "allowed are mean image, linear"],
+        ),
         ({"workdir": ""}, ["no --workdir is given"]),
         ({"workdir": "~nobody-of-this-name/run"}, ["unknown home"]),
         ({"cache_dir": ""}, ["--cache_dir= is not a folder"]),
@@ -256,9 +258,9 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"max_images": "target=3,test=2", "feature_dtype": "uint8", "cloud_steps": "7"},
         **{"cloud_batch_size": "6", "cloud_learning_rate": "0.5", "attacker_steps": "3"},
         **{"attacker_batch_size": "2", "attacker_learning_rate": "0.25", "cloud_width": "8"},
-        **{"trained_attackers": "paper,strong", "attacker_width": "9", "attacker_blocks": "0"},
+        **{"attackers": "paper,strong", "attacker_width": "9", "attacker_blocks": "0"},
         **{"compute_dtype": "bfloat16", "examples": "3", "mode": "dedicated"},
-        **{"scoring_images": "5", "fine_tuning_steps": "0", "cells_per_device": "1"},
+        **{"scoring_images": "5", "cells_per_device": "1"},
         **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
     }
     with pytest.raises(ZeroDivisionError):

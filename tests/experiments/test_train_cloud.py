@@ -46,7 +46,7 @@ def test_a_run_and_the_same_again(train, tmp_path):
 
 def test_stopping_early_is_told(train, monkeypatch):
     monkeypatch.setattr(
-        "privynet_jax.training.trainer.without_progress", lambda scores: len(scores) - 1
+        "privynet_jax.training.members.without_progress", lambda scores: len(scores) - 1
     )
     _, out, _ = train(*QUICK, "--patience=2")
     assert "stopped early after 2 steps" in out

@@ -10,9 +10,10 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform import devices as execution
 from privynet_jax.platform.devices import (
     Execution,
+    Spread,
     data_parallel,
-    default_execution,
-    map_cells,
+    execution_for,
+    map_members,
     nbytes,
     of_one_device,
 )
@@ -31,30 +32,36 @@ def devices(platform, count, memory_gib=16):
 
 
 @pytest.mark.parametrize(
-    ("platform", "count", "cells_per_layer", "given", "expected"),
+    ("platform", "count", "members", "given", "expected"),
     [
-        # One cell and one step on each CPU device, and no more devices than cells.
+        # One member and one step on each CPU device, and no more devices than members.
         ("cpu", 2, 4, {}, (2, 1, 1)),
-        ("cpu", 2, 1, {}, (1, 1, 1)),
         ("cpu", 2, 4, {"cells_per_device": 3, "steps_per_dispatch": 5}, (2, 3, 5)),
-        # Elsewhere a layer's cells share the devices in equal groups, at most 8 on each: 7, 7, 6.
+        # Elsewhere members share the devices in equal groups, at most 8 on each: 7, 7, 6.
         ("gpu", 4, 6, {}, (4, 2, 10)),
-        ("gpu", 4, 3, {}, (3, 1, 10)),
         ("gpu", 1, 20, {}, (1, 7, 10)),
-        ("tpu", 8, 64, {}, (8, 8, 10)),
         ("tpu", 8, 64, {"cells_per_device": 1}, (8, 1, 10)),
         ("gpu", 1, 20, {"steps_per_dispatch": 1}, (1, 7, 1)),
     ],
 )
 def test_the_backend_picks_and_arguments_override(
-    monkeypatch, platform, count, cells_per_layer, given, expected
+    monkeypatch, platform, count, members, given, expected
 ):
     present = devices(platform, count)
     monkeypatch.setattr(jax, "local_devices", lambda: present)
-    found = default_execution(cells_per_layer, **given)
+    found = execution_for(members, 16, Spread(**given))
     assert found.devices == tuple(present[: expected[0]])
     assert (found.cells_per_device, found.steps_per_dispatch) == expected[1:]
     assert found.group_size == expected[0] * expected[1]
+    assert not found.shares_examples
+
+
+@pytest.mark.parametrize(("batch_size", "used"), [(16, 4), (6, 3), (7, 1)])
+def test_a_single_member_s_examples_are_dealt_out(monkeypatch, batch_size, used):
+    present = devices("gpu", 4)
+    monkeypatch.setattr(jax, "local_devices", lambda: present)
+    found = execution_for(1, batch_size)
+    assert (len(found.devices), found.group_size, found.shares_examples) == (used, 1, True)
 
 
 @pytest.mark.parametrize(
@@ -64,20 +71,28 @@ def test_the_backend_picks_and_arguments_override(
         ("gpu", 2, (2**30, int(0.35 * 2**31))),
         # The host's memory is not divided up, unless somebody asks for it.
         ("cpu", 0, (0, None)),
-        ("cpu", 2, (2**30, int(0.35 * 2**31))),
     ],
 )
 def test_device_memory_is_shared_out(monkeypatch, platform, given, expected):
     monkeypatch.setattr(jax, "local_devices", lambda: devices(platform, 1))
-    found = default_execution(1, device_memory_gib=given)
+    found = execution_for(1, 8, Spread(device_memory_gib=given))
     assert (found.resident_bytes, found.step_bytes) == expected
 
 
 def test_a_device_that_hides_its_memory_is_named(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: devices("metal", 1, memory_gib=0))
     with pytest.raises(UserError, match=r"metal does not say .* --device_memory_gib"):
-        default_execution(1)
-    assert default_execution(1, device_memory_gib=2).resident_bytes == 2**30
+        execution_for(1, 8)
+    assert execution_for(1, 8, Spread(device_memory_gib=2)).resident_bytes == 2**30
+
+
+def test_less_memory_costs_steps_first():
+    execution = Execution(tuple(jax.local_devices()), cells_per_device=3, steps_per_dispatch=4)
+    found = []
+    while execution is not None:
+        found.append((execution.steps_per_dispatch, execution.cells_per_device))
+        execution = execution.reduced()
+    assert found == [(4, 3), (2, 3), (1, 3), (1, 2), (1, 1)]
 
 
 def plan(num_devices, cells_per_device):
@@ -100,7 +115,7 @@ def test_stacking_fills_up_with_copies_and_unstacking_drops_them():
     stacked = plan(2, 2).stack(cells)
     assert stacked["a"].shape == (2, 2, 2)
     assert stacked["b"].tolist() == [[0, 1], [2, 2]]
-    assert plan(2, 2).unstack(stacked, 3)["b"].tolist() == [0, 1, 2]
+    assert [one["b"] for one in plan(2, 2).unstack(stacked, 3)] == [0, 1, 2]
     placed = plan(2, 2).place(stacked)
     assert len(placed["a"].sharding.device_set) == 2
     np.testing.assert_array_equal(placed["a"], stacked["a"])
@@ -108,7 +123,7 @@ def test_stacking_fills_up_with_copies_and_unstacking_drops_them():
 
 @pytest.mark.parametrize("cells", [1, 2])
 def test_the_third_argument_is_shared_by_a_devices_cells(cells):
-    mapped = map_cells(lambda x, y, shared, z: x + 10 * y + shared.sum() + z, plan(2, cells))
+    mapped = map_members(lambda x, y, shared, z: x + 10 * y + shared.sum() + z, plan(2, cells))
     x, y, z = np.arange(3 * 2 * cells, dtype=np.float32).reshape(3, 2, cells)
     shared = np.array([[100, 0, 0], [0, 100, 100]], np.float32)
     np.testing.assert_array_equal(

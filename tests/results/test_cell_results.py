@@ -35,13 +35,13 @@ def test_an_attack_survives_json():
     assert AttackResult.from_json(json.loads(json.dumps(dataclasses.asdict(attack)))) == attack
 
 
-@pytest.mark.parametrize(
-    ("falling", "told"), [(None, ""), (-1.0, True), (0.0, True), (5.0, True), (5.1, False)]
-)
-def test_rows_say_whether_the_attack_had_converged(falling, told):
-    attack = dataclasses.replace(handmade.attack("strong", 30.0), falling_percent=falling)
+@pytest.mark.parametrize(("falling", "converged"), [(None, None), (4.0, True), (5.1, False)])
+def test_rows_say_whether_the_attack_had_converged(falling, converged):
+    attack = dataclasses.replace(
+        handmade.attack("strong", 30.0), falling_percent_per_doubling=falling, converged=converged
+    )
     result = handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
     for row in (result.row(), result.attack_rows()[1]):
-        assert row["converged"] == told
-        assert row["falling_percent"] == ("" if falling is None else falling)
+        assert row["converged"] == ("" if converged is None else converged)
+        assert row["falling_percent_per_doubling"] == ("" if falling is None else falling)
     assert result.attack_rows()[0]["converged"] == ""

@@ -104,7 +104,11 @@ def test_references_follow_the_cells():
 
 def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
     def trained(falling):
-        attack = dataclasses.replace(handmade.attack("strong", 30.0), falling_percent=falling)
+        attack = dataclasses.replace(
+            handmade.attack("strong", 30.0),
+            falling_percent_per_doubling=falling,
+            converged=None if falling is None else falling <= 5,
+        )
         return handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
 
     note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])

@@ -9,7 +9,7 @@ from support.handmade_layers import handmade_features
 
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.estimates.linear_sums import linear_statistics
-from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection.subset_scores import SubsetScorer, _field_numbers
 from privynet_jax.training import linear_attack
@@ -72,14 +72,15 @@ def test_log_likelihood_is_that_of_scikit_learn_s_ridge(scorer, layer, small_par
 
 def test_psnr_is_that_of_the_attack_on_images_it_never_saw(scorer, layer, small_parts):
     auxiliary = small_parts.auxiliary
-    fitted_on, _ = linear_statistics(layer, auxiliary)
+    fitted, held_out = hold_out(len(auxiliary))
+    stored = layer.parts["auxiliary"]
+    fitted_on, _ = linear_statistics(stored, auxiliary.images, fitted, held_out)
     rows = linear_attack.subset_rows(SUBSET, 128)
     solution = linear_attack.solve(fitted_on.restricted(rows), 1e-4)
     kernel = np.float32(solution[:-1].reshape(3, 3, len(SUBSET), -1))
     attack = linear_attack.LinearAttack(kernel, np.float32(solution[-1]))
-    fitted = len(auxiliary) - round(0.2 * len(auxiliary))
-    released = np.float32(layer.parts["auxiliary"][fitted:][..., SUBSET])
-    error = linear_attack.reconstruct(attack, released) - as_float(auxiliary.images[fitted:])
+    released = np.float32(stored[held_out][..., SUBSET])
+    error = linear_attack.reconstruct(attack, released) - as_float(auxiliary.images[held_out])
     expected = -10 * np.log10(np.mean(np.square(error)))
     assert scorer([SUBSET]).psnr_db[0, 0] == pytest.approx(expected, abs=0.01)
 
