@@ -2,57 +2,61 @@
 
     python -m experiments.attack --workdir=runs/first
     python -m experiments.attack --workdir=runs/first --attacked_cells=m04_d016_r00 \
-        --attack_with=strong --attacked_images=0
+        --attackers=strong --attacked_images=0
 
 A grid can afford short attacks alone. This trains the strongest network of the project, for
 --strong_steps, on cells of the grid (the first draw of every layers, depth and selection), and
 optimises images for an attacker who has the local NN as well (`white box`, 150 gradients per image,
-so only --attacked_images are attacked). --attack_with=tuned spends the same steps on the network
-and the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
+so only --attacked_images are attacked). --attackers=tuned spends the same steps on the network and
+the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
 table, and writes strong_attacks.csv to the work directory, where `experiments.report` finds it;
 `grid_psnr_db` is of the grid's strongest attacker on the same images. The same command again
 continues where it was stopped.
 """
 
 import collections
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
-from experiments.comparing.attackers import fitted_on, named, project_attackers, training_columns
 from privynet_jax.attacks.base import PAIRS, Attack
-from privynet_jax.attacks.scenario import Scenario, measure
+from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.platform import signals
+from privynet_jax.platform.digests import sha256_of_json
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, training_key
+from privynet_jax.results.cells import Cell
+from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned
+from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.session import session
 
-for _shared in ("workdir", "weights", "cache_dir", "data_dir", "skip_unreadable"):
+for _shared in (
+    *("workdir", "weights", "cache_dir", "data_dir", "skip_unreadable"),
+    *("attackers", "attacked_images", "checkpoint_minutes"),
+):
     flags.declare_key_flag(_shared)
-_ATTACKERS = flags.DEFINE_list(
-    "attack_with", ["linear", "strong", "white box from strong"], "Names of attackers."
-)
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1
 )
 _CELLS = flags.DEFINE_list(
     "attacked_cells", ["first"], "Names of cells, as in cells/; first: the first draws; or all."
 )
-_IMAGES = flags.DEFINE_integer(
-    "attacked_images", 64, "Test images, spread over classes; 0: all that the grid attacked.", 0
-)
 STRONG_ATTACKS = "strong_attacks.csv"
+_USUAL = ("linear", "strong", "white box from strong")
 _TIMES_AS_LONG = 4
 _FIRST, _ALL = "first", "all"
 
@@ -60,64 +64,60 @@ Row = Mapping[str, Any]
 
 
 def main() -> None:
-    workdir = cli.needed_folder(cli.WORKDIR)
+    cli.use_cpu_cores()
     found = reopen(
-        workdir,
+        cli.needed_folder(cli.WORKDIR),
         weights=cli.WEIGHTS.value or "embedded",
         cache_dir=cli.cache_folder(),
         data_dir=cli.data_folder(),
         skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
-    budget = _budget(found.settings)
-    attacks = named(_ATTACKERS.value, project_attackers(budget), _ATTACKERS.name)
+    training = Training(_budget(found.settings))
+    attacks = named_attacks(cli.ATTACKERS.value or _USUAL, training)
     results = _chosen(found.results)
-    kept = KeptRows.opened(
-        workdir / "strong_attacks",
-        {"steps": budget.steps, "images": _IMAGES.value, "grid": dict(found.settings)},
-    )
-    known = _kept_rows(found.results, budget, kept)
-    rows: list[Row] = []
-    with tqdm(total=len(results) * len(attacks), unit="attack") as bar:
-        for result in results:
-            scene: Scenario | None = None
+    known = _Rows(found, training)
+    with progress_bar(len(results) * len(attacks), "attacking", "attacks") as advance:
+        for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
+            cells = list(of_layer)
             for attack in attacks:
-                bar.set_description(f"{result.name} {attack.name}")
-                title = _title(result, attack)
-                if known[title] is None:
-                    scene = scene or found.scenario(result)  # only where something is missing
-                    known[title] = _attacked(attack, result, scene, found)
-                    kept.write(title, known[title])
-                    _write_table(found, known)
-                rows.append(known[title])
-                bar.update()
-    _write_table(found, known)
+                missing = [result for result in cells if not known.of(result, attack)]
+                advance(len(cells) - len(missing))
+                if missing:
+                    with session(progress=advance):
+                        known.add(attack, _attacked(attack, missing, found, training))
+    rows = [known.of(result, attack) for result in results for attack in attacks]
     print(aligned([_shown(row) for row in rows]))
     print(_verdict(rows))
-    print(f"{STRONG_ATTACKS} is in {workdir}.")
+    print(f"{STRONG_ATTACKS} is in {found.store.workdir}.")
 
 
-def _kept_rows(
-    results: Sequence[CellResult], budget: Budget, kept: KeptRows
-) -> dict[str, Row | None]:
-    """All rows of these settings by title, whichever call they are of; None if missing."""
-    attacks = project_attackers(budget)
-    titles = [_title(result, attack) for result in results for attack in attacks]
-    return {title: kept.read(title) for title in titles}
+class _Rows:
+    """All rows of the same settings, whichever call they are of; None where one is missing."""
 
+    def __init__(self, found: Reopened, training: Training) -> None:
+        images, steps = cli.ATTACKED_IMAGES.value, training.budget.steps
+        settings = {"steps": steps, "images": images, "grid": dict(found.settings)}
+        self._store, folder = found.store, found.store.workdir / "strong_attacks"
+        self._kept = KeptRows.opened(folder, settings)
+        names = [result.name for result in found.results]
+        titles = [f"{name}, {attacker}" for name in names for attacker in attackers(training)]
+        self._rows = {title: self._kept.read(title) for title in titles}
 
-def _write_table(found: Reopened, known: Mapping[str, Row | None]) -> None:
-    found.store.write_csv(STRONG_ATTACKS, [row for row in known.values() if row is not None])
+    def of(self, result: CellResult, attack: Attack) -> Row | None:
+        return self._rows[f"{result.name}, {attack.name}"]
 
-
-def _title(result: CellResult, attack: Attack) -> str:
-    return f"{result.name}, {attack.name}"
+    def add(self, attack: Attack, rows: Mapping[str, Row]) -> None:
+        """Keeps rows by name of their cell, and writes the table."""
+        for name, row in rows.items():
+            self._rows[f"{name}, {attack.name}"] = row
+            self._kept.write(f"{name}, {attack.name}", row)
+        self._store.write_csv(STRONG_ATTACKS, [row for row in self._rows.values() if row])
 
 
 def _budget(settings: Mapping[str, Any]) -> Budget:
     trained = settings["attacker"]
-    return Budget(
-        _STEPS.value or _TIMES_AS_LONG * trained["steps"], batch_size=trained["batch_size"]
-    )
+    steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
+    return Budget(steps, batch_size=trained["batch_size"])
 
 
 def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
@@ -138,17 +138,49 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
     return [result for result in results if result.name in _CELLS.value]
 
 
-def _attacked(attack: Attack, result: CellResult, scene: Scenario, found: Reopened) -> Row:
-    """Returns the row of one attacker on one cell."""
+def _attacked(
+    attack: Attack, results: Sequence[CellResult], found: Reopened, training: Training
+) -> dict[str, Row]:
+    """Returns one attacker's row of each cell of one layer; they are measured side by side."""
+    _, images = _grids_own(results[0], found)
+    cells = [
+        Cell(Topology(result.num_layers, result.channels), result.draw, result.selection)
+        for result in results
+    ]
+    work = [attack.name, training.budget.steps, len(images), *(cell.name for cell in cells)]
+    folder = found.store.workdir / "strong_attacks" / f"training-{sha256_of_json(work)[:16]}"
+    checkpoint = Checkpoint(folder, 60 * cli.CHECKPOINT_MINUTES.value)
+    protocol = Protocol(attacks=(attack,), attacked=images)
+    # Signals are deferred meanwhile, so that the checkpoint can be saved.
+    with signals.deferred(), session(checkpoint=checkpoint):
+        scenes = [found.scenario(result) for result in results]
+        measurements = measure(cells, scenes, protocol, found.settings["seed"])
+    checkpoint.discard()
+    return {
+        result.name: _row(result, measurement, found)
+        for result, measurement in zip(results, measurements, strict=True)
+    }
+
+
+def _grids_own(result: CellResult, found: Reopened) -> tuple[np.ndarray, np.ndarray]:
+    """PSNR by the grid's strongest attacker of the images to attack, and which these are."""
+    values = strongest_values(result, found.store.load_arrays(result.name))["psnr_db"]
+    pictures = AttackedPictures.from_arrays(found.store.load_test_pictures())
+    scored = pictures.scored(len(values), found.settings["mode"])
+    count = cli.ATTACKED_IMAGES.value or len(scored)
+    chosen = np.sort(spread_over_classes(pictures.labels[scored], count))
+    return values[chosen], scored[chosen]
+
+
+def _row(result: CellResult, measurement: Measurement, found: Reopened) -> Row:
     by_grid, images = _grids_own(result, found)
-    cell = Cell(Topology(result.num_layers, result.channels), result.draw, result.selection)
-    fitted, knowledge = fitted_on(scene, attack, training_key(cell, found.settings["seed"]))
-    quality = measure(fitted, scene, rows=images)
+    [attacker] = measurement.reports
+    quality = measurement.attacks[attacker]["test"]
     psnr_db, ssim = summarise(quality["psnr_db"]), summarise(quality["ssim"])
     return {
         **{name: value for name, value in result.identity().items() if name != "channels"},
-        "attacker": attack.name,
-        "knowledge": knowledge,
+        "attacker": attacker,
+        "knowledge": measurement.reports[attacker]["knowledge"],
         "images": len(images),
         "psnr_db_mean": psnr_db.mean,
         "psnr_db_median": psnr_db.median,
@@ -160,18 +192,8 @@ def _attacked(attack: Attack, result: CellResult, scene: Scenario, found: Reopen
         "recognisable": float(np.mean(quality["ssim"] >= RECOGNISABLE_SSIM)),
         "grid_attacker": result.strongest.attacker,
         "grid_psnr_db": float(np.mean(by_grid)),
-        **training_columns(fitted.report),
+        **measurement.training_columns(attacker),
     }
-
-
-def _grids_own(result: CellResult, found: Reopened) -> tuple[np.ndarray, np.ndarray]:
-    """PSNR by the grid's strongest attacker of the images to attack, and which these are."""
-    values = strongest_values(result, found.store.load_arrays(result.name))["psnr_db"]
-    pictures = AttackedPictures.from_arrays(found.store.load_test_pictures())
-    scored = pictures.scored(len(values), found.settings["mode"])
-    count = _IMAGES.value or len(scored)
-    chosen = np.sort(spread_over_classes(pictures.labels[scored], count))
-    return values[chosen], scored[chosen]
 
 
 def _shown(row: Row) -> Row:

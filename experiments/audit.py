@@ -4,9 +4,10 @@
 
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
-sample are left out. --stronger=strong,"white box" adds attackers that the characterisation did not
-have: networks tuned with twice those steps, and somebody who has got hold of the plan. Exit status
-0: every limit was kept; 2: one was broken; 1: something was wrong with what was given.
+sample are left out. The attackers are the characterisation's; --attackers=strong,tuned,"white box"
+names others, such as a network that is chosen together with its learning rate, or somebody who has
+got hold of the plan. Exit status 0: every limit was kept; 2: one was broken; 1: something was wrong
+with what was given.
 """
 
 import sys
@@ -18,22 +19,18 @@ from experiments import cli
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import load_parts
-from privynet_jax.planning.audit import audited, settings_of_plan, without
-from privynet_jax.planning.audit_attackers import (
-    NAMES,
-    STEPS_FACTOR,
-    checked_names,
-    stronger_attacks,
-)
+from privynet_jax.planning.audit import AuditSettings, audit_plan
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
-from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.plan import Plan
 from privynet_jax.planning.plan_file import read_plan
-from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.files import checked_file
 from privynet_jax.platform.progress import progress_bar
+from privynet_jax.training.session import session
 
-for _shared in ("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"):
+for _shared in (
+    *("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"),
+    *("attackers", "attacked_images", "training"),
+):
     flags.declare_key_flag(_shared)
 _DATA = flags.DEFINE_string(
     "data", None, "Labelled pictures that are to be protected: folder:PATH or TFDS name."
@@ -46,15 +43,8 @@ _AUDIT_SEED = flags.DEFINE_integer(
     cli.MOST_SEED,
 )
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
-_TRAINING = flags.DEFINE_float(
-    "training", 2.0, "Times the characterisation's steps that networks are trained.", 0.1, 1000.0
-)
-_STRONGER = flags.DEFINE_list(
-    "stronger",
-    [],
-    f"Attackers beyond the characterisation's, of {', '.join(NAMES)}; the last knows the plan.",
-)
 _BROKEN = 2
+_TRANSFERS_WITHIN = 1.5
 _TITLES = {
     "psnr_db": ("PSNR", "dB", 1.0),
     "ssim": ("SSIM", "", 1.0),
@@ -70,64 +60,33 @@ def main() -> None:
     if not cli.PLAN.value or not _DATA.value:
         raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
-    stronger = checked_names(_STRONGER.value)
-    cli.use_cpu_cores(at_most=_REPEATS.value)
     plan = read_plan(cli.needed_file(cli.PLAN))
-    characterised_with = plan.settings["seed"]
-    chosen = _AUDIT_SEED.value
-    seed = cli.next_seed(characterised_with) if chosen is None else chosen
-    if seed == characterised_with:
-        raise UserError(
-            f"--audit_seed={seed} is the characterisation's own; give another, for fresh attackers"
-        )
-    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir)
-    plan.check_weights(weights.fingerprint, weights.source)
-    parts, left_out = without(
-        load_parts(
-            _DATA.value,
-            data_dir=cli.data_folder(),
-            image_size=plan.image_size,
-            seed=seed,
-            max_images=cli.limits(cli.MAX_IMAGES.value),
-            skip_unreadable=cli.SKIP_UNREADABLE.value,
-        ),
-        plan.sample,
-    )
-    settings = settings_of_plan(plan, parts.num_classes, _TRAINING.value)
-    latency = None
-    if plan.limits.latency_ms is not None:
-        with Meter() as meter:
-            topology = plan.topology
-            measured = meter.measure(topology.num_layers, topology.depth, plan.image_size)
-            latency = measured.milliseconds
-    trainings = _REPEATS.value * (1 + len(stronger))
-    with progress_bar(trainings, "attacking anew", "trainings") as advance:
-        again = {
-            "seed": seed,
-            "repeats": _REPEATS.value,
-            "progress": advance,
-        }
-        steps = round(STEPS_FACTOR * settings.attacker_schedule.steps)
-        attacks = stronger_attacks(stronger, plan, parts, weights, cache_dir, steps=steps, **again)
-        audit = audited(
-            plan,
-            parts,
-            weights,
-            cache_dir,
-            settings,
-            default_execution(_REPEATS.value),
-            left_out=left_out,
-            latency_ms=latency,
-            stronger=attacks,
-            **again,
-        )
+    settings = _settings(plan)
+    cli.use_cpu_cores(at_most=settings.repeats)
+    weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=settings.cache_dir)
+    parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
+    # Later than refusals, which are to be one line.
+    bar = progress_bar(settings.repeats, "attacking anew", after=2)
+    with bar as advance, session(progress=advance):
+        audit = audit_plan(plan, parts, weights, settings)
     # First what took all the time, then what may fail.
     print(report(audit, plan.limits.statistic))
     if out:
         audit.write(out)
     if not audit.held:
         sys.exit(_BROKEN)
+
+
+def _settings(plan: Plan) -> AuditSettings:
+    seed = _AUDIT_SEED.value
+    return AuditSettings(
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        seed=cli.next_seed(plan.settings["seed"]) if seed is None else seed,
+        repeats=_REPEATS.value,
+        attackers=tuple(cli.ATTACKERS.value),
+        training=cli.TRAINING.value,
+        attacked_images=cli.ATTACKED_IMAGES.value,
+    )
 
 
 def report(audit: Audit, statistic: str) -> str:
@@ -144,7 +103,7 @@ def report(audit: Audit, statistic: str) -> str:
         "",
         *(_line(finding) for finding in audit.findings),
         "",
-        _transfer(audit, statistic),
+        _transfer(audit.difference_db),
         "Every limit was kept. These are measured attacks: they bound no other attacker."
         if audit.held
         else _broken(audit.findings),
@@ -201,30 +160,27 @@ def _broken(findings: Sequence[Finding]) -> str:
     )
 
 
-def _transfer(audit: Audit, statistic: str) -> str:
-    """Says how far the characterisation's privacy loss carried over to these pictures.
-
-    By attackers of its own kind: that stronger ones reach more is not the pictures' doing.
-    """
-    psnr = next(finding for finding in audit.findings if finding.what == "psnr_db")
-    alike = [attack for attack in audit.attacks if attack.attacker not in audit.stronger]
-    found = max((getattr(attack.psnr_db, statistic) for attack in alike), default=psnr.found)
-    difference = found - (psnr.expected or 0.0)
-    if abs(difference) <= _TRANSFERS_WITHIN:
+def _transfer(difference_db: float | None) -> str:
+    """Says whether the characterisation's privacy loss carried over to these pictures."""
+    if difference_db is None:
         return (
-            f"Privacy loss carried over from the characterisation: {difference:+.1f} dB, within "
+            "Not all of the characterisation's attackers were tried, so nothing is said of how far "
+            "its privacy loss carried over."
+        )
+    if abs(difference_db) <= _TRANSFERS_WITHIN:
+        return (
+            f"Privacy loss carried over from the characterisation: {difference_db:+.1f} dB, within "
             f"{_TRANSFERS_WITHIN} dB."
         )
     return (
-        f"Privacy loss did not carry over from the characterisation: it is {difference:+.1f} dB "
-        f"from what was expected, more than {_TRANSFERS_WITHIN} dB."
+        "Privacy loss did not carry over from the characterisation: it is "
+        f"{difference_db:+.1f} dB from what was expected, more than {_TRANSFERS_WITHIN} dB."
     )
 
 
-_TRANSFERS_WITHIN = 1.5
 _NO_STRONGER = (
-    "No stronger attackers than the characterisation's were tried; "
-    '--stronger=strong,"white box" adds them.'
+    "No other attackers than the characterisation's were tried; "
+    '--attackers=strong,tuned,"white box" tries stronger ones.'
 )
 
 

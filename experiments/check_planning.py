@@ -4,8 +4,9 @@
 
 Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
 cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
---attacked_for times the attacker's steps. Prints and writes planning.csv, one row per limit:
-whether the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
+--training times the attackers' steps. They are the characterisation's unless --attackers names
+others. Prints and writes planning.csv, one row per limit: whether the limit was kept, and the
+accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
@@ -16,26 +17,31 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import METHODS, RANDOM, Topology
-from privynet_jax.characterisation import dedicated
-from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.modes import settings_of
+from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
+from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import Limits
-from privynet_jax.platform.devices import default_execution
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, draw_channels
+from privynet_jax.results.cells import Cell, by_layer, draw_channels
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.session import session
 
-for _shared in ("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"):
+for _shared in (
+    *("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"),
+    *("attackers", "attacked_images", "training"),
+):
     flags.declare_key_flag(_shared)
 _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
@@ -46,13 +52,6 @@ _SELECTION = flags.DEFINE_enum(
 )
 _MARGIN_DB = flags.DEFINE_float(
     "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
-)
-_TRAINING = flags.DEFINE_float(
-    "attacked_for",
-    2.0,
-    "Times the characterisation's steps that attackers are trained.",
-    0.1,
-    1000.0,
 )
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000
@@ -176,10 +175,7 @@ def _attacked(
     cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
 ) -> list[Measurement]:
     """Trains and attacks the planned topologies anew, with another seed and longer."""
-    seed = cli.next_seed(settings["seed"])
-    config = Config.of_settings(settings, store.workdir, seed=seed)
-    steps = max(1, round(_TRAINING.value * config.attacker.steps))
-    config = dataclasses.replace(config, attacker=dataclasses.replace(config.attacker, steps=steps))
+    config = _longer_config(settings, store)
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = matching_weights(
         cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
@@ -187,27 +183,31 @@ def _attacked(
     parts = cli.load_data(
         config.dataset,
         image_size=config.image_size,
-        seed=seed,
+        seed=config.seed,
         max_images=config.max_images,
     )
     union = needed_channels([cell.topology for cell in cells])
-    features = load_features(weights, parts, union, cache_dir)
-    with progress_bar(len(cells), "attacking anew", "plans") as advance:
-        found = {
-            each.cell: each
-            for each in dedicated.characterise(
-                cells,
-                cells,
-                cells,
-                features,
-                parts,
-                settings_of(config, parts),
-                default_execution(len(cells)),
-                seed=seed,
-                progress=advance,
-            )
-        }
+    features = load_features(weights, parts, union, cache_dir, dtype=config.feature_dtype)
+    width = max(cell.topology.depth for cell in cells)
+    few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
+    protocol = dataclasses.replace(protocol_of(config, parts), optimised=few)
+    found: dict[Cell, Measurement] = {}
+    with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
+        for layer, mine in by_layer(cells):
+            scenes = [
+                Scenario(cell.topology, parts, features[layer], weights, width) for cell in mine
+            ]
+            found |= zip(mine, measure(mine, scenes, protocol, config.seed), strict=True)
     return [found[cell] for cell in cells]
+
+
+def _longer_config(settings: Mapping[str, Any], store: ResultStore) -> Config:
+    """The characterisation's, but for the attackers; a linear one had none but the closed form."""
+    seed = cli.next_seed(settings["seed"])
+    config = Config.of_settings(settings, store.workdir, seed=seed, mode=DEDICATED)
+    attackers = tuple(cli.ATTACKERS.value) or config.attackers
+    attacker = config.attacker.longer(cli.TRAINING.value)
+    return dataclasses.replace(config, attacker=attacker, attackers=attackers)
 
 
 def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:

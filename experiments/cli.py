@@ -178,13 +178,14 @@ def fail(message: str) -> NoReturn:
     sys.exit(1)
 
 
-def use_cpu_cores(at_most: int) -> None:
+def use_cpu_cores(at_most: int | None = None) -> None:
     """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
 
     It changes nothing where JAX finds an accelerator.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    jax.config.update("jax_num_cpu_devices", max(1, min(cores or 1, at_most)))
+    cores = cores or 1
+    jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
 
 
 def joined_share(workdir: Path) -> Share:

@@ -52,7 +52,6 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.attackers import CAPACITIES
-from privynet_jax.training.tasks import Schedule
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -175,7 +174,7 @@ def _measured(
     if not cells:
         return
     every = np.arange(len(scenes[cells[0]].parts.test))
-    protocol = Protocol(None, Schedule(1), [attack], every[: settings.pictured], attacked=every)
+    protocol = Protocol(None, None, [attack], every[: settings.pictured], attacked=every)
     for found in measure(cells, [scenes[cell] for cell in cells], protocol, settings.seed):
         images = found.examples[attack.name]
         text = base64.b64encode(images.tobytes()).decode()
@@ -184,22 +183,18 @@ def _measured(
 
 
 def _columns(found: Measurement, attacker: str) -> Row:
-    quality, report = found.attacks[attacker]["test"], found.reports[attacker]
+    quality = found.attacks[attacker]["test"]
     psnr = summarise(quality["psnr_db"])
     return {
         "layers": found.cell.topology.num_layers,
         "depth": found.cell.topology.depth,
         "draw": found.cell.draw,
         "attacker": attacker,
-        "knowledge": report["knowledge"],
+        "knowledge": found.reports[attacker]["knowledge"],
         "psnr_db": psnr.mean,
         "p95_db": psnr.p95,
         "ssim": summarise(quality["ssim"]).mean,
-        "network": report.get("capacity", ""),
-        "steps": report.get("steps", 0),
-        "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
-        "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),
-        "converged": bool(report["converged"]),
+        **found.training_columns(attacker),
         # With what the budget does not count: compilation, linear start, reconstruction.
         "seconds_in_all": found.seconds,
     }

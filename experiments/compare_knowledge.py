@@ -45,7 +45,6 @@ from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_k
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.tasks import Schedule
 
 _SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")
 for _name in ("out", "attackers", *_SHARED):
@@ -192,7 +191,7 @@ def _rows(
     if missing := [pair for pair in group if rows[pair] is None]:
         scenes = [case.scene(cell.topology) for case, cell in missing]
         every = np.arange(len(scenes[0].parts.test))
-        protocol = Protocol(None, Schedule(1), [attack], attacked=every)
+        protocol = Protocol(attacks=[attack], attacked=every)
         found = measure([cell for _, cell in missing], scenes, protocol, seed)
         for pair, measured in zip(missing, found, strict=True):
             rows[pair] = _row(pair[0], attack.name, measured)

@@ -20,6 +20,7 @@ import numpy as np
 
 from privynet_jax.attacks.base import Attack, FittedAttack
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
+from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
@@ -37,18 +38,26 @@ class Protocol:
 
     Attributes:
         cloud: the cloud NN; None where accuracy is not asked for.
-        schedule: of the cloud NN.
+        schedule: of the cloud NN, where there is one.
         attacks: all attackers; may be empty.
         examples: int [K], test images whose reconstructions are kept.
         attacked: int [n], test images that attackers are scored on; None means all. Validation
             images are then left alone.
+        optimised: the same for attackers that optimise each image for itself, about a second each
+            on two CPU cores; None: they are scored as all others.
     """
 
-    cloud: nn.Module | None
-    schedule: Schedule
-    attacks: Sequence[Attack]
+    cloud: nn.Module | None = None
+    schedule: Schedule | None = None
+    attacks: Sequence[Attack] = ()
     examples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     attacked: np.ndarray | None = None
+    optimised: np.ndarray | None = None
+
+    def rows(self, attack: Attack) -> np.ndarray | None:
+        """Returns the test images that an attack is scored on; None: all, and validation images."""
+        few = self.optimised is not None and isinstance(attack, WhiteBox)
+        return self.optimised if few else self.attacked
 
 
 def measure(
@@ -147,7 +156,10 @@ def _attacked(
     cell: Cell, scene: Scenario, protocol: Protocol, attacks: Mapping[str, FittedAttack]
 ) -> dict[str, Any]:
     """A `Measurement`'s fields about attacks."""
-    quality = {name: _quality(fitted, scene, protocol) for name, fitted in attacks.items()}
+    quality = {
+        attack.name: _quality(attacks[attack.name], scene, protocol.rows(attack))
+        for attack in protocol.attacks
+    }
     for name, by_part in quality.items():
         _check(cell, name, np.isfinite(by_part["test"]["psnr_db"]).all())
     return {
@@ -163,10 +175,10 @@ def _attacked(
 
 
 def _quality(
-    fitted: FittedAttack, scene: Scenario, protocol: Protocol
+    fitted: FittedAttack, scene: Scenario, rows: np.ndarray | None
 ) -> dict[str, dict[str, np.ndarray]]:
-    if protocol.attacked is not None:
-        return {"test": score(fitted, scene, "test", protocol.attacked)}
+    if rows is not None:
+        return {"test": score(fitted, scene, "test", rows)}
     return {part: score(fitted, scene, part) for part in REPORTED}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
@@ -46,15 +46,10 @@ class Reopened:
     cache_dir: os.PathLike[str] | str
 
     def scenario(self, result: CellResult) -> Scenario:
-        """Returns the data of a cell's topology."""
+        """Returns the data of a cell's topology, filled up to the width that the grid had."""
         topology = Topology(result.num_layers, result.channels)
-        return make_scenario(
-            self.weights,
-            self.parts,
-            topology,
-            self.cache_dir,
-            features=self._features(result.num_layers),
-        )
+        features = self._features(result.num_layers)
+        return Scenario(topology, self.parts, features, self.weights, self._width)
 
     def _features(self, num_layers: int) -> LayerFeatures:
         """Those of one layer, the very ones that its cells were measured on."""
@@ -68,6 +63,10 @@ class Reopened:
                 dtype=self.settings["feature_dtype"],
             )[num_layers]
         return self._loaded[num_layers]
+
+    @functools.cached_property
+    def _width(self) -> int:
+        return max(result.depth for result in self.results)
 
     @functools.cached_property
     def _loaded(self) -> dict[int, LayerFeatures]:

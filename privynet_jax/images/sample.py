@@ -10,6 +10,7 @@ pictures were seen, so that an audit can leave them out. No JAX here.
 import dataclasses
 import hashlib
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.encoded import EncodedSplit
 from privynet_jax.images.partition import spread_over_classes, stream_of
-from privynet_jax.images.parts import read_labelled
+from privynet_jax.images.parts import Part, Parts, read_labelled
 
 # What Fisher's score needs of a class: a mean and a spread.
 LEAST_PER_CLASS = 2
@@ -111,6 +112,37 @@ def digest_of(image: np.ndarray) -> str:
     if image.dtype != np.uint8:
         raise ValueError(f"Expected a uint8 image, got {image.dtype}")
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:_DIGEST_DIGITS]
+
+
+def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
+    """Removes pictures that the planner saw, so that an audit is independent of them.
+
+    Args:
+        parts: images and labels.
+        digests: `digest_of` each picture of the planner's sample.
+
+    Returns:
+        The parts that are left, and how many pictures were removed.
+
+    Raises:
+        UserError: nothing is left of a part.
+    """
+    seen, removed = frozenset(digests), 0
+    kept: dict[str, Part] = {}
+    for name, part in parts.items():
+        rows = [row for row, image in enumerate(part.images) if digest_of(image) not in seen]
+        if not rows:
+            raise UserError(
+                f"the planner saw all pictures of the part {name} of {parts.name}; audit on more "
+                "pictures, or plan with a smaller sample"
+            )
+        removed += len(part) - len(rows)
+        kept[name] = part if len(rows) == len(part) else Part(part.images[rows], part.labels[rows])
+    if not removed:
+        return parts, 0
+    # Caches are addressed by the fingerprint, so other images need another one.
+    fingerprint = hashlib.sha256(" ".join([parts.fingerprint, *sorted(seen)]).encode()).hexdigest()
+    return dataclasses.replace(parts, **kept, fingerprint=fingerprint), removed
 
 
 def _decode(

@@ -2,180 +2,173 @@
 
 Everything is measured anew for the plan's own topology: cloud NNs and attackers with other seeds
 and more steps than the characterisation's, on parts that hold none of the planner's sample.
-`auditing_attackers` has stronger attackers, `audits` what is found, and `experiments.audit` prints
-the verdict.
+`audit_findings` has what comes of it, and `experiments.audit` prints the verdict.
 
-    parts = without(load_parts("folder:pictures", ...), plan.sample)
-    audit = audited(plan, parts, weights, Path("cache"), settings, execution, seed=1, repeats=2)
+    settings = AuditSettings("cache", seed=1, attackers=("strong", "white box"))
+    audit = audit_plan(plan, load_parts("folder:pictures", seed=1, ...), weights, settings)
     audit.held  # every promise
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.registry import check_attackers
+from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation import dedicated
+from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.characterisation.measure import measure
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Part, Parts
-from privynet_jax.images.sample import digest_of
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.parts import Parts
+from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
+from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
-from privynet_jax.platform.devices import Execution
-from privynet_jax.results.cell_results import CONVERGED_PERCENT, PAIRS
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
-from privynet_jax.training.attackers import STRONG
-from privynet_jax.training.networks import attacker, cloud_nn
-from privynet_jax.training.tasks import LINEAR, Schedule
+
+# Of a characterisation's settings, what says how its networks were trained.
+_TRAINED_BY = {"cloud", "cloud_width", "attacker", "attacker_width", "attacker_blocks"}
 
 
-def without(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
-    """Returns parts without the pictures of these digests (`sample.digest_of`), and their number.
+@dataclasses.dataclass(frozen=True)
+class AuditSettings:
+    """How an audit is done.
 
-    Raises:
-        UserError: nothing is left of a part.
-    """
-    seen, left_out = frozenset(digests), 0
-    kept: dict[str, Part] = {}
-    for name, part in parts.items():
-        rows = [row for row, image in enumerate(part.images) if digest_of(image) not in seen]
-        if not rows:
-            raise UserError(
-                f"the planner saw all pictures of the part {name} of {parts.name}; audit on more "
-                "pictures, or plan with a smaller sample"
-            )
-        left_out += len(part) - len(rows)
-        kept[name] = part if len(rows) == len(part) else Part(part.images[rows], part.labels[rows])
-    if not left_out:
-        return parts, 0
-    # Caches are addressed by the fingerprint, so other images need another one.
-    fingerprint = hashlib.sha256(" ".join([parts.fingerprint, *sorted(seen)]).encode()).hexdigest()
-    return dataclasses.replace(parts, **kept, fingerprint=fingerprint), left_out
-
-
-def settings_of_plan(plan: Plan, num_classes: int, factor: float) -> dedicated.Settings:
-    """Returns the networks of the characterisation behind a plan, trained `factor` times as long.
+    Attributes:
+        cache_dir: of features.
+        seed: of everything random; other than the characterisation's.
+        repeats: trainings of every network, with different initial values and orders.
+        attackers: names of the `attacks.registry`; none: the characterisation's own. The closed
+            form attacks in any case.
+        training: times the characterisation's steps that networks are trained.
+        attacked_images: test images, spread over classes, that attackers are scored on which
+            optimise each image for itself, about a second each on two CPU cores; 0 means all.
 
     Raises:
-        UserError: the plan does not say what they were.
+        UserError: nobody knows such an attacker.
     """
-    try:
-        settings = plan.settings
-        cloud, trained = (
-            Schedule(**{**settings[name], "steps": max(1, round(factor * settings[name]["steps"]))})
-            for name in ("cloud", "attacker")
-        )
-        return dedicated.Settings(
-            cloud=cloud_nn(num_classes, plan.image_size, settings["cloud_width"]),
-            attacker=attacker(
-                plan.image_size, settings["attacker_width"], settings["attacker_blocks"]
-            ),
-            cloud_schedule=cloud,
-            attacker_schedule=trained,
-            # A linear characterisation trained none.
-            attackers=tuple(settings["attackers"]) or (STRONG,),
-        )
-    except (KeyError, TypeError):
-        raise UserError(
-            "the plan does not say how its characterisation trained; plan again"
-        ) from None
+
+    cache_dir: os.PathLike[str] | str
+    seed: int
+    repeats: int = 2
+    attackers: tuple[str, ...] = ()
+    training: float = 2.0
+    attacked_images: int = 64
+
+    def __post_init__(self) -> None:
+        if self.attackers:
+            check_attackers(self.attackers)
 
 
-def audited(
-    plan: Plan,
-    parts: Parts,
-    weights: PretrainedWeights,
-    cache_dir: Path | str,
-    settings: dedicated.Settings,
-    execution: Execution,
-    *,
-    seed: int,
-    repeats: int,
-    left_out: int = 0,
-    latency_ms: float | None = None,
-    stronger: Sequence[Attacked] = (),
-    progress: Callable[[float], None] = lambda share: None,
+def audit_plan(
+    plan: Plan, parts: Parts, weights: PretrainedWeights, settings: AuditSettings
 ) -> Audit:
-    """Trains and attacks the plan's topology anew.
+    """Trains and attacks the plan's topology anew, all repeats side by side.
+
+    The session is told about progress in repeats.
 
     Args:
         plan: what was promised.
-        parts: images and labels, none of which the planner saw; test images are attacked.
+        parts: images and labels; those that the planner saw are left out.
         weights: the pretrained network.
-        cache_dir: for features.
-        settings: networks and schedules; see `settings_of_plan`.
-        execution: how to spread the repeats.
-        seed: other than the characterisation's.
-        repeats: trainings with different initial values and orders.
-        left_out: pictures that were left out, for the record.
-        latency_ms: measured now; needed where the plan limits it, else it may be None.
-        stronger: what other attackers found on the same topology and parts; they count alike.
-        progress: told about finished trainings; one repeat counts 1.
+        settings: how it is done.
 
     Raises:
-        UserError: training diverged.
+        UserError: the plan does not say how its characterisation trained, is one for other weights
+            or has seen all pictures of a part; the seed is the characterisation's; training
+            diverged.
     """
-    if plan.limits.latency_ms is not None and latency_ms is None:
-        raise ValueError("Expected a measured latency, which the plan limits")
-    topology = plan.topology
-    channels = tuple(sorted(topology.channels))
-    features = load_features(weights, parts, {topology.num_layers: channels}, cache_dir)
-    cells = [Cell(topology, draw) for draw in range(repeats)]
-    measured = list(
-        dedicated.characterise(
-            cells,
-            cells,
-            cells,
-            features,
-            parts,
-            settings,
-            execution,
-            seed=seed,
-            progress=progress,
-        )
+    plan.check_weights(weights.fingerprint, weights.source)
+    config = _longer_config(plan, settings)
+    unseen, left_out = drop_seen_pictures(parts, plan.sample)
+    latency_ms = _measured_latency(plan)
+    scene = make_scenario(
+        weights, unseen, plan.topology, settings.cache_dir, dtype=config.feature_dtype
     )
-    attacks = (*_attacks(measured, settings.attacker_schedule.steps), *stronger)
+    cells = [Cell(plan.topology, repeat) for repeat in range(settings.repeats)]
+    protocol = dataclasses.replace(
+        protocol_of(config, unseen),
+        optimised=spread_over_classes(unseen.test.labels, settings.attacked_images or None),
+    )
+    measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
+    attacks = tuple(attacked for each in measurements for attacked in _attacked(each))
+    names = dict.fromkeys(attacked.attacker for attacked in attacks)
+    own = {LINEAR, *plan.settings["attackers"]}
     return Audit(
-        findings=_findings(plan, measured, attacks, latency_ms),
+        findings=_findings(plan, measurements, attacks, latency_ms),
         data=parts.name,
-        images={name: len(part) for name, part in parts.items()},
+        images={name: len(part) for name, part in unseen.items()},
         left_out=left_out,
-        repeats=repeats,
-        attacker_steps=settings.attacker_schedule.steps,
+        repeats=settings.repeats,
+        attacker_steps=config.attacker.steps,
         knowledge=_strongest(attacks, "psnr_db", plan.limits.statistic).knowledge,
         attacks=attacks,
-        stronger=tuple(dict.fromkeys(attack.attacker for attack in stronger)),
+        stronger=tuple(name for name in names if name not in own),
+        difference_db=_difference(plan, attacks, own) if own <= names.keys() else None,
     )
 
 
-def _attacks(measured: Sequence[Measurement], steps: int) -> list[Attacked]:
-    """What the grid's attackers found, repeat by repeat."""
+def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
+    """The characterisation's networks, with more steps; a linear one trained none, so the usual."""
+    given = plan.characterised.get("settings")
+    refusal = UserError("the plan does not say how its characterisation trained; plan again")
+    if not isinstance(given, Mapping) or not given.keys() >= _TRAINED_BY:
+        raise refusal
+    try:
+        config = Config.of_settings(given, Path(), mode=DEDICATED)
+        cloud, attacker = (
+            schedule.longer(settings.training) for schedule in (config.cloud, config.attacker)
+        )
+    except (UserError, TypeError):
+        raise refusal from None
+    if settings.seed == config.seed:
+        raise UserError(
+            f"the audit's seed {settings.seed} is the characterisation's own; give another, for "
+            "fresh attackers"
+        )
+    attackers = settings.attackers or config.attackers
+    return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
+
+
+def _measured_latency(plan: Plan) -> float | None:
+    """In milliseconds, now and here, where the plan limits it."""
+    if plan.limits.latency_ms is None:
+        return None
+    with Meter() as meter:
+        topology = plan.topology
+        return meter.measure(topology.num_layers, topology.depth, plan.image_size).milliseconds
+
+
+def _attacked(measurement: Measurement) -> list[Attacked]:
+    """What the attackers of one repeat found."""
     return [
         Attacked(
             attacker=name,
-            knowledge=PAIRS,
+            knowledge=str(report["knowledge"]),
             repeat=measurement.cell.draw,
-            steps=0 if name == LINEAR else steps,
+            steps=int(report.get("steps", 0)),
             images=len(by_part["test"]["psnr_db"]),
             psnr_db=summarise(by_part["test"]["psnr_db"]),
             ssim=summarise(by_part["test"]["ssim"]),
             # NumPy's own truth values cannot be written as JSON.
-            converged=bool(measurement.attackers_falling_percent[name] <= CONVERGED_PERCENT),
+            converged=bool(report["converged"]),
         )
-        for measurement in measured
         for name, by_part in measurement.attacks.items()
+        for report in (measurement.reports[name],)
     ]
 
 
 def _findings(
     plan: Plan,
-    measured: Sequence[Measurement],
+    measurements: Sequence[Measurement],
     attacks: Sequence[Attacked],
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
@@ -192,14 +185,22 @@ def _findings(
         "ssim": plan.expected.ssim.value,
         "latency_ms": plan.latency_ms,
     }
-    accuracy = np.mean([summarise(each.accuracy["test"]).mean for each in measured])
+    right = [each.accuracy["test"].mean() for each in measurements]
     return (
         *(
             Finding(name, limits.get(name), expected.get(name), float(x), *_whose(by.get(name)))
             for name, x in found.items()
         ),
-        Finding("accuracy", None, plan.expected.accuracy.value, float(accuracy)),
+        Finding("accuracy", None, plan.expected.accuracy.value, float(np.mean(right))),
     )
+
+
+def _difference(plan: Plan, attacks: Sequence[Attacked], own: Collection[str]) -> float:
+    """Of like from like: that other attackers reach more is not the pictures' doing."""
+    statistic = plan.limits.statistic
+    alike = [attack for attack in attacks if attack.attacker in own]
+    strongest = _strongest(alike, "psnr_db", statistic)
+    return getattr(strongest.psnr_db, statistic) - plan.expected.psnr_db.value
 
 
 def _strongest(attacks: Sequence[Attacked], metric: str, statistic: str) -> Attacked:

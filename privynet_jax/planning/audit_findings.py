@@ -1,6 +1,6 @@
 """What an audit found: every limit, every attacker, and whether the promises held; its JSON file.
 
-`audit` and `audit_attackers` measure. No JAX here.
+`audit` measures. No JAX here.
 
     Finding("psnr_db", limit=20.0, expected=18.0, found=21.5).held  # False
     audit.write(Path("audit.json"))
@@ -50,12 +50,11 @@ class Attacked:
         attacker: its name.
         knowledge: what it has besides the representations under attack.
         repeat: which, from 0.
-        steps: that it was given, choice of network and learning rate included; 0 without training.
+        steps: that its network was trained, or an image was optimised; 0 without either.
         images: test images that it was scored on.
         psnr_db: over these, peak 1.0.
         ssim: likewise.
-        converged: whether more training would gain little: of the grid's attackers by
-            `results.CONVERGED_PERCENT`, of the others as they report it themselves.
+        converged: whether more of it would gain little, as the attacker reports of itself.
     """
 
     attacker: str
@@ -78,10 +77,12 @@ class Audit:
         images: part -> how many were used.
         left_out: pictures that the planner had seen.
         repeats: trainings, each with a seed of its own.
-        attacker_steps: of each of the grid's attackers.
+        attacker_steps: of each trained attacker, the choice of network and rate included.
         knowledge: what the strongest attacker had.
         attacks: of every attacker in every repeat.
         stronger: names of the attackers among them that the characterisation did not have.
+        difference_db: by how much the PSNR that the characterisation's own attackers reached here
+            differs from what the plan expected; None where not all of them attacked.
     """
 
     findings: tuple[Finding, ...]
@@ -93,6 +94,7 @@ class Audit:
     knowledge: str
     attacks: tuple[Attacked, ...] = ()
     stronger: tuple[str, ...] = ()
+    difference_db: float | None = None
 
     @property
     def held(self) -> bool:

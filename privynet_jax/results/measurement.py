@@ -32,3 +32,14 @@ class Measurement:
     examples: Mapping[str, np.ndarray]
     seconds: float
     reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def training_columns(self, attacker: str) -> dict[str, Any]:
+        """Returns what tables say of an attacker's training; closed forms are through with it."""
+        report = self.reports[attacker]
+        return {
+            "network": report.get("capacity", ""),
+            "steps": report.get("steps", 0),
+            "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
+            "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),
+            "converged": bool(report["converged"]),
+        }

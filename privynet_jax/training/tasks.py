@@ -52,6 +52,10 @@ class Schedule:
                 "0.003 suits most networks here"
             )
 
+    def longer(self, factor: float) -> "Schedule":
+        """Returns the same with so many times the steps, at least one."""
+        return dataclasses.replace(self, steps=max(1, round(factor * self.steps)))
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:

@@ -4,13 +4,17 @@ import csv
 import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 from support.commands import refused
 
 from experiments import attack
+from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import Reopened
+from privynet_jax.platform import signals
 from privynet_jax.results.risk_tables import strongest_values
 from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.session import current_session
 
 
 @pytest.fixture
@@ -40,9 +44,9 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
         return scenario(self, result)
 
     monkeypatch.setattr(Reopened, "scenario", counted)
-    arguments = ("--attack_with=linear,paper", "--attacked_images=0", "--strong_steps=2")
+    arguments = ("--attackers=linear,paper", "--attacked_images=0", "--strong_steps=2")
     assert attacked(*arguments).status == 0
-    assert opened == ["m02_d003_r00", "m04_d003_r00"]
+    assert opened == ["m02_d003_r00"] * 2 + ["m04_d003_r00"] * 2
     rows = table(attacked.workdir)
     assert [(row["num_layers"], row["draw"], row["attacker"]) for row in rows] == [
         (layers, "0", name) for layers in "24" for name in ("linear", "paper")
@@ -53,26 +57,48 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
         assert float(row["grid_psnr_db"]) == pytest.approx(own.mean())
         assert int(row["images"]) == len(own) == 20
         assert row["grid_attacker"] == result.strongest.attacker
-        # The linear attack has no randomness but the pairs that it holds out.
+        # The linear attack has no randomness: it is the grid's own, written with 6 digits.
         [linear] = [a for a in result.attacks if a.attacker == "linear"]
-        assert float(row["psnr_db_mean"]) == pytest.approx(linear.psnr_db.mean, abs=1.5)
-    monkeypatch.setattr(attack, "fitted_on", None)
+        assert float(row["psnr_db_mean"]) == pytest.approx(linear.psnr_db.mean, abs=1e-3)
+    monkeypatch.setattr(attack, "measure", None)
     done = attacked(*arguments)
     assert done.status == 0
     assert table(attacked.workdir) == rows
-    assert len(opened) == 2
+    assert len(opened) == 4
     assert "of 2 cells" in done.output
+
+
+def test_what_was_stopped_goes_on(attacked, monkeypatch):
+    def stopped(*_):
+        kept = current_session().checkpoint
+        kept.sections["0001-strong"] = {"step": np.arange(3)}
+        kept.save(wait=True)
+        raise signals.Terminated
+
+    arguments = ("--attackers=mean image", "--attacked_cells=m02_d003_r00")
+    with monkeypatch.context() as patch:
+        patch.setattr(attack, "measure", stopped)
+        assert "run the same command again to continue" in attacked(*arguments).error
+
+    def going_on(*given):
+        found = current_session().checkpoint.arrays("0001-strong")
+        np.testing.assert_array_equal(found["step"], np.arange(3))
+        return measure(*given)
+
+    monkeypatch.setattr(attack, "measure", going_on)
+    assert attacked(*arguments).status == 0
+    assert [path.name for path in (attacked.workdir / "strong_attacks").iterdir()] == ["rows"]
 
 
 def test_another_call_adds_to_the_table(attacked):
     for cell in ("m04_d003_r00", "m02_d003_r01"):
-        assert attacked("--attack_with=mean image", f"--attacked_cells={cell}").status == 0
+        assert attacked("--attackers=mean image", f"--attacked_cells={cell}").status == 0
     found = [(row["num_layers"], row["draw"]) for row in table(attacked.workdir)]
     assert found == [("2", "1"), ("4", "0")]
 
 
 def test_named_cells_and_some_images(attacked):
-    done = attacked("--attacked_cells=m04_d003_r01", "--attack_with=mean image")
+    done = attacked("--attacked_cells=m04_d003_r01", "--attackers=mean image")
     assert done.status == 0
     [row] = table(attacked.workdir)
     assert (row["num_layers"], row["depth"], row["draw"], row["images"]) == ("4", "3", "1", "20")
@@ -85,9 +111,8 @@ def test_named_cells_and_some_images(attacked):
     [
         ("--attacked_cells=m99", "--attacked_cells names m99; allowed are first, all"),
         ("--attacked_cells=", "--attacked_cells names nothing"),
-        ("--attack_with=magic", "--attack_with names magic; allowed are mean image, linear"),
-        ("--attack_with=", "--attack_with names nothing"),
-        ("--attack_with=linear,linear", "allowed is each name once"),
+        ("--attackers=magic", "--attackers names magic; allowed are mean image, linear"),
+        ("--attackers=linear,linear", "each once"),
         ("--attacked_cells=m02_d003_r00,m02_d003_r00", "allowed is each cell once"),
     ],
 )
@@ -97,9 +122,9 @@ def test_bad_names_end_in_one_line(attacked, flag, named):
 
 
 def test_other_settings_are_refused(attacked):
-    assert attacked("--attack_with=mean image").status == 0
+    assert attacked("--attackers=mean image").status == 0
     refused(
-        attacked("--attack_with=mean image", "--strong_steps=9"), "other settings", silently=False
+        attacked("--attackers=mean image", "--strong_steps=9"), "other settings", silently=False
     )
 
 

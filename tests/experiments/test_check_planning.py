@@ -79,7 +79,7 @@ def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, run_command
         f"--data_dir={tiny_run.data_dir}",
         "--num_limits=2",
         "--planned_margin_db=5",
-        "--attacked_for=1",
+        "--training=1",
     ]
     status, output, error = run_command(check_planning, *arguments)
     assert status == 0, error

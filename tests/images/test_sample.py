@@ -1,5 +1,6 @@
 """The user's own pictures: which are drawn, and how they are known again."""
 
+import dataclasses
 import hashlib
 import logging
 
@@ -11,7 +12,7 @@ from support.tiny_dataset import prepare, tiny_builder
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.parts import load_parts
-from privynet_jax.images.sample import digest_of, load_sample
+from privynet_jax.images.sample import digest_of, drop_seen_pictures, load_sample
 
 
 def fill(folder, classes, *, seed=0):
@@ -143,3 +144,36 @@ def test_only_decoded_pictures_have_digests():
         digest_of(np.zeros((2, 2, 3), np.float32))
     reversed_view = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)[::-1]
     assert digest_of(reversed_view) == digest_of(reversed_view.copy())
+
+
+def test_exactly_the_sample_is_removed(audited_parts):
+    test = audited_parts.test
+    doubled = type(test)(np.concatenate([test.images, test.images[:1]]), np.append(test.labels, 1))
+    parts = dataclasses.replace(audited_parts, test=doubled)
+    # A picture that is there twice goes twice.
+    rows = {"target": [0, 3], "auxiliary": [1], "validation": [], "test": [0, 2, len(test)]}
+    seen = [digest_of(part.images[row]) for name, part in parts.items() for row in rows[name]]
+    kept, removed = drop_seen_pictures(parts, [*seen, "0" * 16])
+    assert removed == 6
+    for name, part in parts.items():
+        others = np.delete(np.arange(len(part)), rows[name])
+        np.testing.assert_array_equal(getattr(kept, name).images, part.images[others])
+        np.testing.assert_array_equal(getattr(kept, name).labels, part.labels[others])
+    assert (kept.name, kept.class_names) == (parts.name, parts.class_names)
+
+
+def test_caches_tell_apart_what_is_left_of_the_same_parts(audited_parts):
+    first, second = (digest_of(image) for image in audited_parts.test.images[:2])
+    found = [
+        drop_seen_pictures(audited_parts, seen)[0].fingerprint
+        for seen in ([], ["0" * 16], [first], [second], [first, second], [second, first])
+    ]
+    assert found[:2] == [audited_parts.fingerprint] * 2
+    assert found[4] == found[5]  # the order of a sample says nothing about pictures
+    assert len(set(found)) == 4
+
+
+def test_a_part_may_not_lose_everything(audited_parts):
+    seen = [digest_of(image) for image in audited_parts.validation.images]
+    with pytest.raises(UserError, match="saw all pictures of the part validation of folder:"):
+        drop_seen_pictures(audited_parts, seen)

@@ -16,8 +16,11 @@ CANDIDATES = (4, 9, 17, 30, 41, 63)
 # As a work directory's config.json has them.
 SETTINGS = {
     "seed": 0,
-    "cloud": {"steps": 2, "batch_size": 8, "learning_rate": 2e-3, "weight_decay": 1e-4},
-    "attacker": {"steps": 3, "batch_size": 4, "learning_rate": 3e-3, "weight_decay": 1e-4},
+    "layers": [2],
+    "depths": [DEPTH],
+    "selections": ["both"],
+    "cloud": {"steps": 2, "batch_size": 8, "learning_rate": 2e-3},
+    "attacker": {"steps": 3, "batch_size": 4, "learning_rate": None},
     "cloud_width": 8,
     "attackers": ["residual"],
     "attacker_width": 8,
