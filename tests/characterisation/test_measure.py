@@ -168,3 +168,12 @@ def test_without_a_split_the_images_themselves_are_classified():
     found = accuracy_without_split(cloud_nn(3, 16, width=8), schedule, parts, seed=0)
     assert {part: len(values) for part, values in found.items()} == {"validation": 18, "test": 35}
     assert found["test"].mean() == found["validation"].mean() == 1
+
+
+def test_attackers_that_optimise_images_may_be_scored_on_fewer():
+    linear, white_box = named_attacks(("linear", "white box from linear"), TRAINING)
+    few, fewer = np.arange(9), np.arange(3)
+    protocol = Protocol(attacks=(linear, white_box), attacked=few)
+    assert protocol.rows(linear) is protocol.rows(white_box) is few
+    protocol = dataclasses.replace(protocol, attacked=None, optimised=fewer)
+    assert (protocol.rows(linear), protocol.rows(white_box)) == (None, fewer)
