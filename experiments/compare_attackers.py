@@ -20,7 +20,6 @@ channels as well, and optimise each image; they start from an attacker who had t
 
 import base64
 import dataclasses
-import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from tqdm import tqdm
 
 from experiments import cli
 from experiments.comparing.other_networks import BASELINES, CONTENDERS
+from experiments.reporting import plots
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
@@ -102,13 +102,14 @@ def compare(settings: Settings, out: Path) -> None:
     known = {_title(*key): kept.read(_title(*key)) for key in keys}
     parts, scenes = _scenes(settings)
     with tqdm(total=len(keys), unit="attack") as bar:
-        for attack, cells in _companies(settings):
-            bar.set_description(f"{cells[0].name} {attack.name}")
-            missing = [cell for cell in cells if known[_title(cell, attack)] is None]
-            for cell, row in _measured(attack, missing, scenes, settings):
-                known[_title(cell, attack)] = row
-                kept.write(_title(cell, attack), row)
-            bar.update(len(cells))
+        for _, draws in itertools.groupby(settings.cells, _shape):  # these side by side
+            for cells, attack in itertools.product([list(draws)], settings.attacks):
+                bar.set_description(f"{cells[0].name} {attack.name}")
+                missing = [cell for cell in cells if known[_title(cell, attack)] is None]
+                for cell, row in _measured(attack, missing, scenes, settings):
+                    known[_title(cell, attack)] = row
+                    kept.write(_title(cell, attack), row)
+                bar.update(len(cells))
     rows = [known[_title(*key)]["columns"] for key in keys]
     write_atomically(out / "attackers.csv", as_csv(rows))
     estimates = {title.replace(", ", "\n"): _images(row["images"]) for title, row in known.items()}
@@ -142,6 +143,10 @@ def _rate_factors() -> tuple[float, ...]:
     return factors
 
 
+def _shape(cell: Cell) -> tuple[int, int]:
+    return cell.topology.num_layers, cell.topology.depth
+
+
 def _title(cell: Cell, attack: Attack) -> str:
     return f"{cell.name}, {attack.name}"
 
@@ -155,16 +160,6 @@ def _scenes(settings: Settings) -> tuple[Parts, dict[Cell, Scenario]]:
         cell: Scenario(cell.topology, parts, features[cell.topology.num_layers], weights)
         for cell in settings.cells
     }
-
-
-def _companies(settings: Settings) -> Iterator[tuple[Attack, list[Cell]]]:
-    """Yields each attack with cells that it is fitted on side by side: draws of one shape."""
-
-    def shape(cell: Cell) -> tuple[int, int]:
-        return cell.topology.num_layers, cell.topology.depth
-
-    for _, draws in itertools.groupby(settings.cells, shape):
-        yield from itertools.product(settings.attacks, [list(draws)])
 
 
 def _measured(
@@ -219,10 +214,7 @@ def _picture(originals: np.ndarray, estimates: Mapping[str, np.ndarray]) -> byte
             panel.set(xticks=[], yticks=[])
             panel.set_title("" if title == "original" else f"{db:.1f} dB", size=7, pad=2)
         axes[0].set_ylabel(title, rotation=0, ha="right", va="center", size=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    return buffer.getvalue()
+    return plots.as_png(figure)
 
 
 if __name__ == "__main__":

@@ -165,8 +165,7 @@ def settings_of_flags() -> Settings:
             f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
             "because no other knows what to do about a defence; leave them out"
         )
-    names = ("seed", "weights", "max_images")
-    names += (_DRAWS.name, _STEPS.name, _DATA_SET.name)
+    names = ("seed", "weights", "max_images", _DRAWS.name, _STEPS.name, _DATA_SET.name)
     given = {name: flags.FLAGS[name].value for name in names}
     deciding = {"attackers": [a.name for a in attacks], "row_version": _ROW_VERSION, **given}
     settings = Settings(

@@ -1,12 +1,10 @@
 """The picture of `compare_defences`: accuracy over privacy loss, a line per kind of defence."""
 
-import io
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-import numpy as np
 
 from experiments.reporting import plots
 from privynet_jax.results.summaries import Point, frontier
@@ -38,36 +36,37 @@ def picture(table: Sequence[Mapping[str, Any]]) -> bytes:
     markers = dict(zip(places, itertools.cycle("osD^v"), strict=False))
     figure, axes = plt.subplots(figsize=(9.2, 5.6), layout="constrained")
     _draw_own(axes, own)
-    for place in places:
+    for place, marker in markers.items():
         start = [line for line in own if (line["layers"], line["depth"]) == place]
         for kind, colour in zip(_TITLES, plt.cm.tab10(range(len(_TITLES))), strict=True):
             of_kind = (kind, *place)
             chosen = [li for li in defended if (li["kind"], li["layers"], li["depth"]) == of_kind]
-            _draw_line(axes, chosen, start, colour, markers[place])
+            _draw_line(axes, chosen, start, {"color": colour, "marker": marker})
+    for (layers, channels), marker in markers.items() if len(markers) > 1 else ():
+        label = f"{layers} layers, {channels} ch."
+        axes.plot([], [], color="0.2", marker=marker, linestyle="none", label=label)
     axes.set_xlabel("privacy loss: mean PSNR of the strongest attacker, dB (left is more private)")
     axes.set_ylabel("accuracy of the cloud NN on test images, %")
     axes.set_title("Defences against PrivyNet's own trade-off; bars span the draws", size=11)
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        handles=_handles({line["kind"] for line in defended}, markers),
-        loc="outside right center",
-        frameon=False,
-        fontsize=9,
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DPI)
-    plt.close(figure)
-    return buffer.getvalue()
+    # A kind has a line per topology: it is named once.
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    options = {"loc": "outside right center", "frameon": False, "fontsize": 9}
+    figure.legend(named.values(), named.keys(), **options)
+    return plots.as_png(figure)
 
 
 def _draw_own(axes: plt.Axes, own: Sequence[Mapping[str, Any]]) -> None:
     points = [Point(line["psnr_db_mean"], 100 * line["accuracy"]) for line in own]
     if points:
-        axes.plot(*zip(*frontier(points), strict=True), color=_GREY, linewidth=6, alpha=0.3)
+        best = zip(*frontier(points), strict=True)
+        axes.plot(*best, color=_GREY, linewidth=6, alpha=0.3, label="the best of these")
+    style = {"color": _GREY, "marker": "o", "markersize": 4, "elinewidth": 0.8, "linestyle": "none"}
     for point, line in zip(points, own, strict=True):
-        axes.errorbar(*point, **_bars(line), color=_GREY, marker="o", markersize=4, elinewidth=0.8)
+        axes.errorbar(*point, **_bars(line), **style, label="no defence:\nlayers/channels")
         axes.annotate(
             f"{line['layers']}/{line['depth']}",
             point,
@@ -82,58 +81,19 @@ def _draw_line(
     axes: plt.Axes,
     lines: Sequence[Mapping[str, Any]],
     start: Sequence[Mapping[str, Any]],
-    colour: np.ndarray,
-    marker: str,
+    style: Mapping[str, Any],
 ) -> None:
     """Draws a defence from the undefended topology on, the attacker doing worse and worse."""
     if not lines:
         return
     ordered = [*start, *sorted(lines, key=lambda line: -line["psnr_db_mean"])]
     points = [(line["psnr_db_mean"], 100 * line["accuracy"]) for line in ordered]
-    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.6, linewidth=1.3)
+    axes.plot(*zip(*points, strict=True), color=style["color"], alpha=0.6, linewidth=1.3)
+    edges = {"markersize": 6, "markeredgecolor": "white", "elinewidth": 0.8, "linestyle": "none"}
     for line in lines:
-        axes.errorbar(
-            line["psnr_db_mean"],
-            100 * line["accuracy"],
-            **_bars(line),
-            color=colour,
-            marker=marker,
-            markersize=6,
-            markeredgecolor="white",
-            elinewidth=0.8,
-        )
+        point, label = (line["psnr_db_mean"], 100 * line["accuracy"]), _TITLES[line["kind"]]
+        axes.errorbar(*point, **_bars(line), **style, **edges, label=label)
 
 
 def _bars(line: Mapping[str, Any]) -> dict[str, float]:
     return {"xerr": line["psnr_db_half_range"], "yerr": 100 * line["accuracy_half_range"]}
-
-
-def _handles(kinds: set[str], markers: Mapping[tuple[int, int], str]) -> list[plt.Line2D]:
-    colours = zip(_TITLES.items(), plt.cm.tab10(range(len(_TITLES))), strict=True)
-    handles = [
-        plt.Line2D([], [], color=colour, marker="o", label=title)
-        for (kind, title), colour in colours
-        if kind in kinds
-    ]
-    handles += [
-        plt.Line2D(
-            [], [], color="0.2", marker=marker, linestyle="none", label=f"{m} layers, {d} ch."
-        )
-        for (m, d), marker in markers.items()
-        if len(markers) > 1
-    ]
-    handles.append(
-        plt.Line2D(
-            [],
-            [],
-            color=_GREY,
-            marker="o",
-            markersize=4,
-            linestyle="none",
-            label="no defence:\nlayers/channels",
-        )
-    )
-    handles.append(
-        plt.Line2D([], [], color=_GREY, linewidth=6, alpha=0.3, label="the best of these")
-    )
-    return handles

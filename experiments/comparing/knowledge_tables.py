@@ -4,7 +4,6 @@ print(as_text(rows))
 write_atomically(folder / "knowledge.png", picture(rows))
 """
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,10 +64,7 @@ def picture(rows: _Rows) -> bytes:
     lowest = min(mean.value for mean in (_mean(group, "psnr_db_mean") for group in _groups(rows)))
     left.set_ylim(bottom=max(0, np.floor(lowest) - 2))
     left.set_ylabel("privacy loss: mean PSNR on test images, dB")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DPI)
-    plt.close(figure)
-    return buffer.getvalue()
+    return plots.as_png(figure)
 
 
 def _draw_bars(axes: plt.Axes, rows: _Rows, titles: Mapping[_Place, str]) -> None:

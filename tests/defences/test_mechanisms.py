@@ -183,7 +183,7 @@ def test_quantised_values_lie_on_the_levels(bits, stochastic):
         assert y[~ties] == pytest.approx(nearest[~ties], abs=1e-6)
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("bits", [1, 2, 8])
 def test_stochastic_rounding_never_leaves_the_levels(bits, monkeypatch):
     # The greatest that `uniform` gives, once in eight million values.
     greatest = np.float32(1 - 2**-23)
@@ -248,9 +248,8 @@ def test_folding_keeps_all_and_log1p_of_it_is_symmetric():
     assert slopes == pytest.approx(np.where(x < 0, 1 / (1 + np.abs(x)) ** 2, 1), rel=1e-3)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("defence", ALL, ids=str)
-def test_they_lower_for_accelerators(defence, platform):
+def test_they_lower_for_accelerators(defence):
     def release(data, x, rows):
         return folded(defend(defence, jax.random.wrap_key_data(data), x, rows))
 
@@ -259,7 +258,7 @@ def test_they_lower_for_accelerators(defence, platform):
         jax.ShapeDtypeStruct((3, *SHAPE), jnp.float32),
         jax.ShapeDtypeStruct((3,), jnp.int32),
     ]
-    exported = jax.export.export(jax.jit(release), platforms=[platform])(*shapes)
+    exported = jax.export.export(jax.jit(release), platforms=["cuda", "tpu"])(*shapes)
     assert exported.out_avals[0].shape == (3, *SHAPE)
 
 
