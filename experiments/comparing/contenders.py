@@ -20,7 +20,7 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.attackers import Capacity
 from privynet_jax.training.networks import Attention, ResidualBlock, WorkingGrid
-from privynet_jax.training.optimisers import LOGARITHMIC, muon
+from privynet_jax.training.tasks import LOGARITHMIC, muon
 
 _Conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)
 _Dense = functools.partial(nn.Dense, precision=jax.lax.Precision.HIGHEST)
