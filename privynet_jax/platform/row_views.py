@@ -50,6 +50,8 @@ class ChosenRows(RowView):
         """Keeps which ones: int [n], rows of `stored`."""
         super().__init__((len(rows), *stored.shape[1:]), stored.dtype)
         self._stored, self._rows = stored, rows
+        if hasattr(stored, "select"):
+            self.select = lambda numbers, positions: stored.select(rows[numbers], positions)
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         return self._stored[self._rows[numbers]]
