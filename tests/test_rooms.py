@@ -66,6 +66,12 @@ DEVICE_NAMES = {
     *("jax.devices", "jax.local_devices", "jax.device_count", "jax.local_device_count"),
 }
 NAMES_DEVICES = {"platform.devices"}
+# What takes a gradient, or steps along one, trains: networks in one room, images in one file.
+GRADIENTS = {
+    *("jax.grad", "jax.value_and_grad", "jax.vjp", "jax.jvp", "jax.linearize"),
+    *("jax.jacfwd", "jax.jacrev", "jax.jacobian", "jax.hessian", "optax.apply_updates"),
+}
+TAKES_GRADIENTS = {"training.steps", "attacks.matching"}
 OTHER_FRAMEWORKS = ("tensorflow", "torch", "keras")
 FORMATS = ("tensorflow_datasets", "onnx", "h5py", "safetensors", "orbax", "pickle")
 
@@ -136,6 +142,17 @@ def device_names(tree):
     return (attributes | imports(tree)) & DEVICE_NAMES
 
 
+def gradients(tree):
+    """Names of derivatives, and calls of an optimiser's `update`."""
+    attributes = {ast.unparse(node) for node in nodes(tree) if isinstance(node, ast.Attribute)}
+    found = (attributes | imports(tree)) & GRADIENTS
+    for node in nodes(tree):
+        if isinstance(node, ast.Call) and len(node.args) > 1:  # digests and bars take one
+            name = ast.unparse(node.func)
+            found |= {name} if name.endswith(".update") and name != "jax.config.update" else set()
+    return found
+
+
 def modules_in(*places):
     return [module for module in LIBRARY if is_in(module, places)]
 
@@ -152,12 +169,21 @@ def test_the_tests_see_what_they_forbid():
     assert imports(tree, inside_functions=False) == top
     assert imports(tree) == top | {"torch"}
     assert device_names(tree) == {"jax.pmap", "jax.devices"}
+    steps = "optimiser.update(gradients, state)\ndigest.update(b'')\njax.value_and_grad(loss)"
+    assert gradients(ast.parse(steps)) == {"optimiser.update", "jax.value_and_grad"}
     assert uses({"jax.numpy"}, "jax")
     assert not uses({"jaxtyping.Array"}, "jax")
-    assert dependencies("training.optimisers") == set()
+    assert dependencies("platform.row_views") == set()
     assert "errors" in dependencies("backbone.topology")
     # What is renamed must not slip out of the tables above.
-    named = {*DELIVERY, *MEASURING, *WITHOUT_JAX, *NAMES_DEVICES, *set().union(*ONLY_IN.values())}
+    named = {
+        *DELIVERY,
+        *MEASURING,
+        *WITHOUT_JAX,
+        *NAMES_DEVICES,
+        "attacks.matching",
+        *set().union(*ONLY_IN.values()),
+    }
     assert named <= set(LIBRARY)
     assert {module.partition(".")[0] for module in LIBRARY} == set(PACKAGES)
 
@@ -199,6 +225,11 @@ def test_what_only_some_modules_may_import(package):
 
 def test_only_one_module_names_devices():
     assert {module for module in EVERYTHING if device_names(EVERYTHING[module])} == NAMES_DEVICES
+
+
+def test_only_the_trainer_takes_gradients_of_networks():
+    taking = {module for module in EVERYTHING if gradients(EVERYTHING[module])}
+    assert taking == TAKES_GRADIENTS
 
 
 @pytest.mark.parametrize("package", OTHER_FRAMEWORKS)

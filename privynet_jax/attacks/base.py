@@ -16,7 +16,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import hold_out
-from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.platform.row_views import ChosenChannels, ChosenRows
 
 # What an attacker has, beside the representations under attack. The words stand in all tables.
 PAIRS = "pairs"
@@ -47,8 +47,21 @@ class Pairs:
     copies: int = 1
 
     def chosen(self, rows: np.ndarray) -> "Pairs":
-        """Returns some of the pairs, by row numbers; representations are read as they are used."""
-        return Pairs(ChosenRows(self.representations, rows), self.images[rows])
+        """Returns some of the pairs, read as they are used: int [n], whole images with all copies.
+
+        Raises:
+            ValueError: some copies of an image are not among the rows.
+        """
+        firsts = rows[:: self.copies]
+        whole = (firsts[:, None] + np.arange(self.copies)).ravel()
+        if (firsts % self.copies).any() or not np.array_equal(rows, whole):
+            raise ValueError(f"Expected rows of all {self.copies} copies of each image.")
+        own = self.representations
+        if isinstance(own, ChosenChannels):  # keeps telling which channels only fill up
+            chosen = ChosenChannels(ChosenRows(own.stored, rows), own.positions, own.shape[-1])
+        else:
+            chosen = ChosenRows(own, rows)
+        return Pairs(chosen, self.images[rows], self.copies)
 
     def hold_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the rows to learn from, and those to judge by, int [n] each, ascending.

@@ -86,11 +86,12 @@ class Scenario:
     def pairs(self, count: int | None = None) -> Pairs:
         """Returns the attacker's pairs: the first so many auxiliary images, by default all."""
         every = Pairs(self.stored("auxiliary"), self.parts.auxiliary.images, self.copies)
-        return every if count is None else every.chosen(np.arange(min(count, len(every.images))))
+        rows = len(every.images) if count is None else self.copies * count
+        return every if rows >= len(every.images) else every.chosen(np.arange(rows))
 
     def images_alone(self) -> Pairs:
         """Returns auxiliary images whose representations nobody made, for `NETWORK`."""
-        return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images)
+        return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images, self.copies)
 
     def shown(self, knowledge: str) -> Pairs:
         """Returns what an attacker of this knowledge owns."""

@@ -41,6 +41,7 @@ from privynet_jax.attacks.guessing import Guess, guess_channels
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
+from privynet_jax.platform.row_views import ChosenChannels
 
 ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
@@ -223,7 +224,8 @@ class Substitute:
             )
         # Read once: everything is compared with it.
         observed = knowledge.observed[:]
-        depth = observed.shape[-1]
+        width, depth = observed.shape[-1], _released(observed)
+        observed = observed[..., :depth]
         draw = functools.partial(self._drawn, depth, public.shape[-1], stream)
         guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
         if guess is None:
@@ -232,7 +234,8 @@ class Substitute:
             made = public.represent(guess.channels)
         # The release's own scale, which it was normalised to on images that nobody else knows.
         made *= _rms(observed)
-        return Pairs(made, pairs.images), guess
+        filled = ChosenChannels(made, np.arange(depth), width)
+        return Pairs(filled, pairs.images, pairs.copies), guess
 
     def _guess(
         self, observed: np.ndarray, public: PublicLayer, draw: Callable[[], np.ndarray]
@@ -268,6 +271,12 @@ class Substitute:
 
 def _confidence(guess: Guess | None) -> float:
     return 0.0 if guess is None else float(np.mean(guess.confidence))
+
+
+def _released(x: np.ndarray) -> int:
+    """How many channels are released: those behind them, always zero, only fill up the width."""
+    alive = np.flatnonzero(np.any(x, axis=(0, 1, 2)))
+    return int(alive[-1]) + 1 if len(alive) else x.shape[-1]
 
 
 def _rms(x: np.ndarray) -> np.ndarray:

@@ -11,8 +11,16 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 
 from privynet_jax.training import networks
-from privynet_jax.training.optimisers import LOGARITHMIC, SQUARED, ImageLoss, Optimiser, adamw, muon
-from privynet_jax.training.tasks import Task, attacker_task
+from privynet_jax.training.tasks import (
+    LOGARITHMIC,
+    SQUARED,
+    ImageLoss,
+    Optimiser,
+    Task,
+    adamw,
+    attacker_task,
+    muon,
+)
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 

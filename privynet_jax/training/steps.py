@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from privynet_jax.training.optimisers import clipped
-from privynet_jax.training.tasks import WEIGHT_DECAY, Task
+from privynet_jax.training.tasks import WEIGHT_DECAY, Task, clipped
 
 
 class State(NamedTuple):

@@ -12,9 +12,8 @@ from support.small_training import BATCH, RATE, WIDTH, numpy_adamw, regression
 from privynet_jax.images.parts import as_float
 from privynet_jax.training import steps
 from privynet_jax.training.linear_attack import LinearAttack, reconstruct
-from privynet_jax.training.optimisers import muon
 from privynet_jax.training.steps import Dispatch, init_state, outputs_of, step, take_steps
-from privynet_jax.training.tasks import attacker_task
+from privynet_jax.training.tasks import attacker_task, muon
 
 SIZE = 16
 
