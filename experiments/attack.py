@@ -27,7 +27,6 @@ from experiments.comparing.attackers import fitted_on, named, project_attackers,
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.scenario import Scenario, measure
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
@@ -141,7 +140,7 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
 def _attacked(attack: Attack, result: CellResult, scene: Scenario, found: Reopened) -> Row:
     """Returns the row of one attacker on one cell."""
     by_grid, images = _grids_own(result, found)
-    cell = Cell(Topology(result.num_layers, result.channels), result.draw, result.selection)
+    cell = Cell(result.topology, result.draw, result.selection)
     fitted, knowledge = fitted_on(scene, attack, training_key(cell, found.settings["seed"]))
     quality = measure(fitted, scene, rows=images)
     psnr_db, ssim = summarise(quality["psnr_db"]), summarise(quality["ssim"])

@@ -81,7 +81,9 @@ def main() -> None:
             f"--audit_seed={seed} is the characterisation's own; give another, for fresh attackers"
         )
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir)
+    weights = load_weights(
+        cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir, backbone=plan.topology.backbone
+    )
     plan.check_weights(weights.fingerprint, weights.source)
     parts, left_out = without(
         load_parts(
@@ -98,8 +100,7 @@ def main() -> None:
     latency = None
     if plan.limits.latency_ms is not None:
         with Meter() as meter:
-            topology = plan.topology
-            measured = meter.measure(topology.num_layers, topology.depth, plan.image_size)
+            measured = meter.measure(plan.topology, plan.image_size)
             latency = measured.milliseconds
     trainings = _REPEATS.value * (1 + len(stronger))
     with progress_bar(trainings, "attacking anew", "trainings") as advance:

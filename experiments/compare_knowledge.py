@@ -33,9 +33,10 @@ from privynet_jax.attacks.inverse import InverseNetwork, inverse_network
 from privynet_jax.attacks.scenario import make_scenario, measure
 from privynet_jax.attacks.substitute import FittedSubstitute, PublicLayer
 from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology, all_channels
+from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.errors import UserError
@@ -95,7 +96,9 @@ def main() -> None:
     if _OTHER.value not in (None, _CLASSES):
         data.append(_load(_OTHER.value, {}))
     features = [
-        load_features(weights, parts, all_channels(layers), config.feature_cache, dtype="float16")
+        load_features(
+            weights, parts, all_channels(layers, VGG16), config.feature_cache, dtype="float16"
+        )
         for parts in data
     ]
     rows: list[dict[str, Any]] = []
@@ -163,7 +166,7 @@ def _drawn(
     """Returns a topology, and the candidates that the attacker knows of, if any."""
     pool = None
     if _POOL.value:
-        chosen = stream.permutation(CONV_LAYERS[number - 1].out_channels)[: _POOL.value]
+        chosen = stream.permutation(VGG16.cut(number).channels)[: _POOL.value]
         pool = tuple(sorted(map(int, chosen)))
     channels = draw_channels(number, depth, draw, cli.SEED.value, pool)
     order = channels if _ASCENDING.value else stream.permutation(channels)
@@ -206,7 +209,7 @@ def _check_depths(layers: Sequence[int], depths: Sequence[int]) -> None:
     """Refuses what is given twice, and what a layer, or the pool, is too small for."""
     check_values("--layers", layers)
     check_values("--depths", depths)
-    narrowest = min(len(channels) for channels in all_channels(layers).values())
+    narrowest = min(len(channels) for channels in all_channels(layers, VGG16).values())
     most = _POOL.value or narrowest
     if most > narrowest or not 1 <= min(depths) <= max(depths) <= most:
         raise UserError(

@@ -7,9 +7,10 @@ The functional API, re-exported; each name's module has the whole story.
     representations = jax.jit(local)(images)
 """
 
+from privynet_jax.backbone.backbones import BACKBONES, Backbone, Cut
 from privynet_jax.backbone.cost import LocalCost, local_cost
 from privynet_jax.backbone.split import local_nn, local_params
-from privynet_jax.backbone.topology import CONV_LAYERS, ConvLayer, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.run import Characterisation, characterise
@@ -26,12 +27,13 @@ from privynet_jax.selection.pruning import ChannelScores, channel_scores, pruned
 from privynet_jax.training.networks import attacker, cloud_nn
 
 __all__ = [
-    "CONV_LAYERS",
+    "BACKBONES",
+    "Backbone",
     "ChannelScores",
     "Characterisation",
     "Classifier",
     "Config",
-    "ConvLayer",
+    "Cut",
     "Limits",
     "LocalCost",
     "LocalPackage",

@@ -26,7 +26,7 @@ from privynet_jax.attacks.base import (
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import local_nn
-from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Parts, as_float
@@ -48,7 +48,7 @@ class Scenario:
     Attributes:
         topology: what is attacked.
         parts: the images; `features` are theirs.
-        weights: of VGG16.
+        weights: the pretrained network.
         features: of the topology's layer, with at least its channels.
     """
 
@@ -103,9 +103,10 @@ class Scenario:
         return lambda images: local(images) * scales
 
     def _layer(self) -> Representing:
-        num_layers = self.topology.num_layers
-        whole = Topology(num_layers, all_channels([num_layers])[num_layers])
-        return local_nn(self.weights.params, whole)
+        everything = range(self.topology.layer.channels)
+        return local_nn(
+            self.weights.params, dataclasses.replace(self.topology, channels=everything)
+        )
 
 
 class _Released(RowView):
@@ -133,7 +134,7 @@ def make_scenario(
     """Returns the scenario of a topology.
 
     Args:
-        weights: of VGG16.
+        weights: the pretrained network.
         parts: the images.
         topology: what is attacked.
         cache_dir: of features, which are computed where it lacks them.

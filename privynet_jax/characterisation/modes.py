@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.backbone.topology import CONV_LAYERS, RANDOM, Topology
+from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.characterisation import dedicated, fine_tuning, scoring
 from privynet_jax.characterisation.config import DEDICATED, LINEAR, Config
 from privynet_jax.estimates import amortised
@@ -53,8 +53,8 @@ def cached_channels(
     """
     if mode == DEDICATED and set(selections) == {RANDOM}:
         return needed_channels(topologies)
-    layers = {topology.num_layers for topology in topologies}
-    return {m: tuple(range(CONV_LAYERS[m - 1].out_channels)) for m in sorted(layers)}
+    layers = sorted({(topology.num_layers, topology.layer.channels) for topology in topologies})
+    return {m: tuple(range(channels)) for m, channels in layers}
 
 
 def measurements(

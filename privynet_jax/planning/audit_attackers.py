@@ -77,7 +77,7 @@ def stronger_attacks(
         names: of `NAMES`; see `checked_names`.
         plan: whose topology is attacked.
         parts: images, none of which the planner saw.
-        weights: of VGG16.
+        weights: the pretrained network.
         cache_dir: of features.
         steps: of each network, the choice of its learning rate included.
         seed: of everything random, with the number of the repeat.

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.cloud_network import (
     BatchedNetwork,
     network_for,
@@ -30,7 +31,7 @@ def grid_of(side, depth=2):
     return shapes["intermediates"]["WorkingGrid_0"]["__call__"][0].shape[1:3]
 
 
-@pytest.mark.parametrize("layer", range(1, len(CONV_LAYERS) + 1))
+@pytest.mark.parametrize("layer", range(1, len(VGG16.cuts) + 1))
 def test_images_of_32_pixels_meet_the_characterisation_s_grid(layer):
     side = side_of(layer, 32)
     assert nominal_image_size(side) == 32
