@@ -268,11 +268,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"layers": (1, 3), "depths": (5,), "selections": ("both", "direct"), "image_size": 64},
         **{"seed": 9, "cache_dir": "gs://some/where", "data_dir": tmp_path},
         **{"skip_unreadable": True, "max_images": {"target": 3, "test": 2}},
-        **{
-            "feature_dtype": "uint8",
-            "cloud": Schedule(7, 6, 0.5),
-            "attacker": Schedule(3, 2, 0.25),
-        },
+        **{"cloud": Schedule(7, 6, 0.5), "attacker": Schedule(3, 2, 0.25)},
         **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
         **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
         **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
