@@ -26,7 +26,6 @@ from experiments import cli
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.errors import UserError
@@ -143,10 +142,7 @@ def _attacked(
 ) -> dict[str, Row]:
     """Returns one attacker's row of each cell of one layer; they are measured side by side."""
     _, images = _grids_own(results[0], found)
-    cells = [
-        Cell(Topology(result.num_layers, result.channels), result.draw, result.selection)
-        for result in results
-    ]
+    cells = [Cell(result.topology, result.draw, result.selection) for result in results]
     work = [attack.name, training.budget.steps, len(images), *(cell.name for cell in cells)]
     folder = found.store.workdir / "strong_attacks" / f"training-{sha256_of_json(work)[:16]}"
     checkpoint = Checkpoint(folder, 60 * cli.CHECKPOINT_MINUTES.value)

@@ -63,7 +63,11 @@ def main() -> None:
     plan = read_plan(cli.needed_file(cli.PLAN))
     settings = _settings(plan)
     cli.use_cpu_cores(at_most=settings.repeats)
-    weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=settings.cache_dir)
+    weights = load_weights(
+        cli.WEIGHTS.value or plan.weights,
+        cache_dir=settings.cache_dir,
+        backbone=plan.topology.backbone,
+    )
     parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)

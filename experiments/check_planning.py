@@ -20,7 +20,7 @@ from experiments import cli
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
-from privynet_jax.backbone.topology import METHODS, RANDOM, Topology
+from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.characterisation.measure import measure
@@ -89,7 +89,7 @@ def main() -> None:
     options = options_of(planned_with, settings["image_size"], "mean")
     cases = drawn_cases(options, results, _LIMITS.value, _MARGIN_DB.value, cli.SEED.value)
     cells = [
-        Cell(Topology(case.option.num_layers, _channels(store, method, case.option, i)), i, method)
+        Cell(case.option.topology(_channels(store, method, case.option, i)), i, method)
         for i, case in enumerate(cases)
     ]
     measured = _attacked(cells, settings, store)
@@ -167,8 +167,11 @@ def _keeps(result: CellResult, limits: Limits) -> bool:
 def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
     """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
     place = option.num_layers, option.depth
-    candidates = None if method == RANDOM else store.load_candidates(method, *place)
-    return draw_channels(*place, _FIRST_DRAW + index, cli.SEED.value, candidates)
+    candidates = (
+        None if method == RANDOM else store.load_candidates(method, *place, option.backbone)
+    )
+    draw = _FIRST_DRAW + index
+    return draw_channels(*place, draw, cli.SEED.value, candidates, option.backbone)
 
 
 def _attacked(

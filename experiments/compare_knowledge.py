@@ -33,8 +33,9 @@ from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology, all_channels
+from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.characterisation.config import Config, check_side
 from privynet_jax.characterisation.measure import Protocol, measure
@@ -149,7 +150,7 @@ def _layers(settings: Settings) -> dict[int, tuple[Layer, Layer | None]]:
     data = [cli.load_data(settings.dataset, image_size=size)]
     if settings.other_dataset not in (None, _CLASSES):
         data.append(cli.load_data(settings.other_dataset, image_size=size, max_images={}))
-    union = all_channels(settings.layers)
+    union = all_channels(settings.layers, VGG16)
     features = [load_features(weights, d, union, cache_dir, dtype="float16") for d in data]
     loaded = {}
     for number in settings.layers:
@@ -169,7 +170,7 @@ def _drawn(number: int, depth: int, settings: Settings) -> tuple[list[Cell], Poo
         stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         pools[draw] = None
         if settings.pool:
-            every = stream.permutation(CONV_LAYERS[number - 1].out_channels)
+            every = stream.permutation(VGG16.cut(number).channels)
             pools[draw] = tuple(sorted(map(int, every[: settings.pool])))
         channels = draw_channels(number, depth, draw, settings.seed, pools[draw])
         order = channels if settings.ascending else stream.permutation(channels)
@@ -241,7 +242,7 @@ def _attack() -> Attack:
 
 
 def _check_pool(layers: Sequence[int], depths: Sequence[int]) -> None:
-    narrowest = min(len(channels) for channels in all_channels(layers).values())
+    narrowest = min(len(channels) for channels in all_channels(layers, VGG16).values())
     if _POOL.value and not max(depths) <= _POOL.value <= narrowest:
         raise UserError(
             f"--pool={_POOL.value}; allowed are {max(depths)} candidates, the greatest of the "

@@ -31,7 +31,9 @@ def main() -> None:
     check_is_new(folder)  # before anything is fetched or read
     plan = read_plan(cli.needed_file(cli.PLAN))
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = load_weights(cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir)
+    weights = load_weights(
+        cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir, backbone=plan.topology.backbone
+    )
     plan.check_weights(weights.fingerprint, weights.source)
     write_package(folder, plan, weights.params, dtype=_DTYPE.value)
     print("\n".join(report(plan, folder)))
@@ -42,7 +44,8 @@ def report(plan: Plan, folder: Path) -> list[str]:
     shape = "x".join(map(str, plan.topology.representation_shape(plan.image_size)))
     size = sum(path.stat().st_size for path in folder.iterdir())
     return [
-        f"Local NN: {plan.topology.num_layers} layers to {plan.topology.layer.name}, "
+        f"Local NN: {plan.topology.num_layers} layers of {plan.topology.backbone} to "
+        f"{plan.topology.layer.name}, "
         f"images {plan.image_size}x{plan.image_size}x3 to representations {shape}.",
         f"Written to {folder} ({size / 2**20:.2f} MiB), readable by you alone: it is secret.",
         f"Copy the folder to the device, and run python local_nn.py there; see {folder}/README.md.",

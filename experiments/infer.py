@@ -31,7 +31,7 @@ from privynet_jax.attacks.inference.suite import (
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.topology import all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import protocol_of
@@ -114,7 +114,9 @@ def main() -> None:
     layers = sorted({cell.topology.num_layers for cell in run.cells})
     # Before features are extracted: an attribute may be unknown, or the same for all images.
     suite = _suite(run, settings, chosen)
-    features = load_features(run.weights, run.parts, all_channels(layers), cli.cache_folder())
+    features = load_features(
+        run.weights, run.parts, all_channels(layers, run.weights.backbone), cli.cache_folder()
+    )
     scenes = {
         cell: make_scenario(
             run.weights,
@@ -220,11 +222,7 @@ def _of_workdir() -> Run:
         data_dir=cli.data_folder(),
         skip_unreadable=cli.SKIP_UNREADABLE.value,
     )
-    cells = tuple(
-        Cell(Topology(r.num_layers, r.channels), r.draw, r.selection)
-        for r in found.results
-        if r.draw == 0
-    )
+    cells = tuple(Cell(r.topology, r.draw, r.selection) for r in found.results if r.draw == 0)
     config = _with_flags(Config.of_settings(found.settings, found.store.workdir))
     return Run(found.parts, found.weights, cells, config, config.seed)
 

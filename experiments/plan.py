@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax.backbone.features.extraction import normalisation
-from privynet_jax.backbone.topology import DIRECT, METHODS, RANDOM, Topology
+from privynet_jax.backbone.topology import DIRECT, METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.reopening import matching_weights
@@ -84,11 +84,11 @@ def main() -> None:
     if not _SAMPLE.value:
         raise UserError("no --sample is given; give folder:PATH with one subfolder per class")
     source = cli.WEIGHTS.value or Config.weights
-    check_source(source)
     limits = Limits(
         **{name: flag.value for name, flag in _LIMITS.items()}, statistic=_STATISTIC.value
     )
     store, config = _characterisation()
+    check_source(source, config["backbone"])
     method = _method(config)
     options = _options(store, config, limits.statistic, method)
     decision, latency_on = decide(options, limits, config["image_size"])
@@ -144,7 +144,7 @@ def decide(options: list[Option], limits: Limits, image_size: int) -> tuple[Deci
 
         def measure(option: Option) -> float:
             nonlocal where
-            measured = meter.measure(option.num_layers, option.depth, image_size)
+            measured = meter.measure(option.topology(range(option.depth)), image_size)
             where = measured.where
             return measured.milliseconds
 
@@ -169,7 +169,7 @@ def planned(
         raise ValueError("Expected a decision that chose an option")
     drawn, scales, peaks = _selected(weights, sample, option, method, store)
     return Plan(
-        topology=Topology(option.num_layers, drawn.channels(option.depth)),
+        topology=option.topology(drawn.channels(option.depth)),
         selection=drawn,
         limits=decision.limits,
         expected=option.expected,
@@ -221,12 +221,12 @@ def _selected(
     """How channels were chosen, and what their values are scaled by and reach up to."""
     layer = option.num_layers
     if method == DIRECT:
-        candidates = store.load_candidates(method, layer, option.depth)
+        candidates = store.load_candidates(method, layer, option.depth, option.backbone)
     else:
         scores = channel_scores(weights, sample.images, sample.labels, [layer])[layer]
         candidates = pruned_candidates(method, scores, option.depth)
     chosen = select(candidates, method, option.depth)
-    topology = Topology(layer, chosen.channels(option.depth))
+    topology = option.topology(chosen.channels(option.depth))
     scales, peaks = normalisation(weights, sample.images, topology)
     return chosen, tuple(map(float, scales)), tuple(map(float, peaks))
 

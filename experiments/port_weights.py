@@ -1,4 +1,4 @@
-"""Converts pretrained VGG16 weights of any accepted format into a checkpoint of this project.
+"""Converts pretrained weights of any accepted format into a checkpoint of this project.
 
     python -m experiments.port_weights --from=vgg16-397923af.pth --to=weights/torchvision
 
@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.topology import CONV_LAYERS
+from privynet_jax.backbone.backbones import Backbone
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
@@ -29,8 +29,12 @@ def main() -> None:
         raise UserError("--from and --to are both needed: weights, and a new folder for them")
     folder = cli.folder("to", _TO.value)
     check_is_new(folder)  # before anything is fetched or read
-    weights = load_weights(_FROM.value, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value))
-    save_checkpoint(folder, weights.params, weights.layout, weights.fingerprint)
+    weights = load_weights(
+        _FROM.value, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value), backbone=None
+    )
+    save_checkpoint(
+        folder, weights.params, weights.layout, weights.fingerprint, weights.backbone.name
+    )
     print("\n".join(report(weights)))
     print(f"Written to {folder}; use it as --weights={folder}")
 
@@ -43,14 +47,14 @@ def report(weights: PretrainedWeights) -> list[str]:
     return [
         f"Recognised as {weights.layout}.",
         f"Input: RGB in [0, 1] reordered to {order}, times {scale}, plus {shift}.",
-        *_table(weights.params),
+        *_table(weights.backbone, weights.params),
         f"Fingerprint of all parameters: {weights.fingerprint}",
     ]
 
 
-def _table(params: Params) -> list[str]:
+def _table(backbone: Backbone, params: Params) -> list[str]:
     lines = [f"{'name':15}  {'shape':16}  {'mean':>12}  {'std':>11}  sha256"]
-    for layer in CONV_LAYERS:
+    for layer in backbone.convolutions():
         for kind in ("kernel", "bias"):
             array = params[layer.name][kind]
             shape = "x".join(map(str, array.shape))

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.results.cells import Cell, training_key
@@ -98,7 +99,7 @@ def members(
 
 def no_attack(num_layers: int, setup: Setup) -> LinearAttack:
     """Returns a linear attack of the right shape that estimates nothing."""
-    values = CONV_LAYERS[num_layers - 1].stride ** 2 * 3
+    values = VGG16.cut(num_layers).stride ** 2 * 3
     return LinearAttack(
         np.zeros((3, 3, setup.depth, values), np.float32), np.zeros(values, np.float32)
     )

@@ -16,11 +16,12 @@ import numpy as np
 from experiments.benchmarking import inputs
 from experiments.benchmarking.inputs import Setup
 from experiments.benchmarking.timing import Clock, Work, counted_by_xla
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.backbone.features.layer_features import extractor
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.forward import made_up_params
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import Execution, data_parallel
 from privynet_jax.results.cells import grid_cells
@@ -41,16 +42,14 @@ def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row
     batch = images_per_batch(setup.image_size) * len(split.device_set)
     stored = inputs.random_images(batch, setup.image_size)
     images = jax.device_put(as_float(stored), split)
-    deepest = VGG16Trunk(max(setup.layers))
-    variables = deepest.init(jax.random.key(0), images[:1])
-    params = jax.device_put(variables["params"], everywhere)
+    params = jax.device_put(made_up_params(VGG16, max(setup.layers)), everywhere)
     union = {m: _kept(m) for m in setup.layers}
 
     def work(layers: Sequence[int]) -> Any:
-        extract = jax.jit(extractor({m: union[m] for m in layers}))
+        extract = jax.jit(extractor(VGG16, {m: union[m] for m in layers}))
         return lambda n: jax.block_until_ready([extract(params, images) for _ in range(n)])
 
-    extract_all = extractor(union)
+    extract_all = extractor(VGG16, union)
 
     @jax.jit
     def cached(params: Any, images: jax.Array) -> list[jax.Array]:
@@ -147,11 +146,9 @@ def _step_flops(what: inputs.Learnt, member: Member) -> float:
 
 
 def _vgg_flops(num_layers: int, setup: Setup) -> int:
-    everything = tuple(range(CONV_LAYERS[num_layers - 1].out_channels))
+    everything = tuple(range(VGG16.cut(num_layers).channels))
     return 2 * local_cost(Topology(num_layers, everything), setup.image_size).macs
 
 
 def _kept(num_layers: int) -> np.ndarray:
-    return np.sort(
-        np.random.default_rng(0).permutation(CONV_LAYERS[num_layers - 1].out_channels)[:KEPT]
-    )
+    return np.sort(np.random.default_rng(0).permutation(VGG16.cut(num_layers).channels)[:KEPT])

@@ -1,6 +1,6 @@
 """Channel guessing: which channels of a layer a release holds, from statistics alone.
 
-The attacker knows VGG16 and the number of layers, owns images of its own without any
+The attacker knows the network and the number of layers, owns images of its own without any
 representation, and sees a release whose channels are secret, rescaled, and in any order. Each
 released channel is compared with each of the layer by statistics that no scale changes
 (`channel_statistics`): first by itself, then, given the assignment so far, by how it goes with the

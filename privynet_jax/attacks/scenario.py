@@ -28,7 +28,7 @@ from privynet_jax.attacks.base import (
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import local_nn
-from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
@@ -116,9 +116,8 @@ class Scenario:
         return represent
 
     def _layer(self) -> Representing:
-        num_layers = self.topology.num_layers
-        whole = Topology(num_layers, all_channels([num_layers])[num_layers])
-        return local_nn(self._params, whole)
+        everything = range(self.topology.layer.channels)
+        return local_nn(self._params, dataclasses.replace(self.topology, channels=everything))
 
     @property
     def _params(self) -> Any:

@@ -1,6 +1,6 @@
 """The substitute attack: pairs of the attacker's own making, in the place of pairs it never got.
 
-Whoever knows VGG16 and the number of layers can represent images of its own, and fit any attack on
+Whoever knows the network and the layer can represent images of its own, and fit any attack on
 those pairs, if only it knew which channels the release holds. It guesses them: by statistics
 (`guessing`), or at random, which is what a naive attacker would do. Nobody is asked anything (after
 He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
@@ -52,7 +52,7 @@ _GUESS = 2**31 - 1
 
 
 class PublicLayer:
-    """A layer of VGG16 on images that the attacker owns."""
+    """A layer of the network on images that the attacker owns."""
 
     def __init__(
         self, count: int, shape: tuple[int, int, int], rows: Callable[[slice], np.ndarray]

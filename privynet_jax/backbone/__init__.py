@@ -1,1 +1,1 @@
-"""The pretrained network: topologies, VGG16 as a pure function, the split, and what it costs."""
+"""The pretrained network: backbones as values and pure functions, topologies, split and cost."""

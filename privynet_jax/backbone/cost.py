@@ -1,6 +1,6 @@
 """What a local NN costs the device that runs it: arithmetic, storage, memory and released bytes.
 
-Counted from the layer table in `topology`, nothing is run. `planner` compares these numbers with
+Counted from the tables in `backbones`, nothing is run. `planner` compares these numbers with
 the device's limits, and `results` keeps them beside a cell's accuracy and privacy loss.
 
     cost = local_cost(Topology(4, (3, 17, 90)), image_size=32)
@@ -8,8 +8,10 @@ the device's limits, and `results` keeps them beside a cell's accuracy and priva
 """
 
 import dataclasses
+import math
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology, check_image_size
+from privynet_jax.backbone.backbones import backbone_named
+from privynet_jax.backbone.topology import Topology, check_image_size
 
 _BYTES = 4  # of a float32, for parameters and activations
 
@@ -35,10 +37,11 @@ def local_cost(topology: Topology, image_size: int) -> LocalCost:
     """Returns the cost of a topology's local NN, in which only released channels are computed.
 
     For each convolution, with an h x w output (SAME padding, so its input is h x w as well), `cin`
-    input channels, and `cout` output channels (the topology's depth for the last one):
+    input channels, `cout` output channels (the topology's depth for the last one), and a kernel of
+    `k` pixels:
 
-        MACs               h * w * 9 * cin * cout
-        parameters         9 * cin * cout + cout
+        MACs               h * w * k * cin * cout
+        parameters         k * cin * cout + cout
         activations alive  h * w * (cin + cout)
 
     MACs and parameters are summed over the layers; taps that fall on padding count, while biases,
@@ -54,12 +57,15 @@ def local_cost(topology: Topology, image_size: int) -> LocalCost:
     Raises:
         UserError: the image is too small for the topology.
     """
-    check_image_size(topology.num_layers, image_size, image_size)
+    check_image_size(topology.layer, image_size, image_size)
     macs = parameters = peak_values = 0
-    for number, layer in enumerate(CONV_LAYERS[: topology.num_layers], start=1):
+    *before, last = backbone_named(topology.backbone).convolutions(topology.num_layers)
+    for layer, outputs in [
+        *((layer, layer.out_channels) for layer in before),
+        (last, topology.depth),
+    ]:
         pixels = (image_size // layer.stride) ** 2
-        outputs = topology.depth if number == topology.num_layers else layer.out_channels
-        taps = 9 * layer.in_channels * outputs
+        taps = math.prod(layer.kernel[:3]) * outputs
         macs += pixels * taps
         parameters += taps + outputs
         peak_values = max(peak_values, pixels * (layer.in_channels + outputs))

@@ -7,26 +7,24 @@ channels of the last convolution are computed and stored, so what is not release
     representation = jax.jit(local)(images)  # [N, 16, 16, 3] for images [N, 32, 32, 3]
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import backbone_named
+from privynet_jax.backbone.forward import Params, apply
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
-
-# {"conv1_1": {"kernel": array, "bias": array}, ..., "preprocessing": {...}}; see `vgg`.
-Params = Mapping[str, Mapping[str, Any]]
 
 
 def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Array]:
     """Returns the local NN of a topology: a pure function that can be jitted, vmapped and exported.
 
     Args:
-        params: all of VGG16's parameters, as `weights.load_weights` gives them.
+        params: all of the backbone's parameters, as `weights.load_weights` gives them.
         topology: which layers run and which channels are released.
 
     Returns:
@@ -36,16 +34,15 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
         images of another shape or type.
 
     Raises:
-        UserError: a layer of the topology is absent from the parameters or not of VGG16's width.
+        UserError: a layer of the topology is absent from the parameters or not of its width.
     """
-    trunk = VGG16Trunk(topology.num_layers, out_channels=topology.depth)
     # Put on the device once, so that calls outside jit do not copy the parameters each time.
     stored = jax.tree.map(jnp.asarray, local_params(params, topology))
 
     def local(images: jax.Array) -> jax.Array:
         is_single = images.ndim == 3
         batch = images[None] if is_single else images
-        representation, _ = trunk.apply({"params": stored}, batch)
+        representation = apply(topology, stored, batch)
         return representation[0] if is_single else representation
 
     return local
@@ -55,41 +52,40 @@ def local_params(params: Params, topology: Topology) -> dict[str, dict[str, Any]
     """Returns what the device stores: the topology's layers, the last cut to its channels.
 
     Args:
-        params: all of VGG16's parameters, NumPy or JAX arrays.
+        params: all of the backbone's parameters, NumPy or JAX arrays.
         topology: which layers run and which channels are released.
 
     Returns:
-        A pytree for `vgg.VGG16Trunk(num_layers, out_channels=depth)`, the weights' input transform
-        included. Arrays that need no cut are shared with `params`.
+        A pytree for `forward.apply`, the weights' input transform included. Arrays that need no
+        cut are shared with `params`.
 
     Raises:
-        UserError: a layer of the topology is absent from the parameters or not of VGG16's width.
+        UserError: a layer of the topology is absent from the parameters or not of its width.
     """
+    layers = backbone_named(topology.backbone).convolutions(topology.num_layers)
+    names = ["preprocessing", *(layer.name for layer in layers)]
     _check_params(params, topology)
-    names = ["preprocessing", *(layer.name for layer in CONV_LAYERS[: topology.num_layers])]
     stored = {name: dict(params[name]) for name in names}
-    last = stored[topology.layer.name]
     channels = np.asarray(topology.channels)
     # `take` rather than indexing: NumPy's indexing would leave the result in another memory order.
-    stored[topology.layer.name] = {
-        "kernel": last["kernel"].take(channels, axis=-1),
-        "bias": last["bias"].take(channels, axis=-1),
+    stored[names[-1]] = {
+        kind: array.take(channels, axis=-1) for kind, array in stored[names[-1]].items()
     }
     return stored
 
 
 def _check_params(params: Params, topology: Topology) -> None:
     """Refuses parameters that were already cut: their channels would be taken for other ones."""
-    needed = CONV_LAYERS[: topology.num_layers]
+    backbone = backbone_named(topology.backbone)
+    needed = backbone.convolutions(topology.num_layers)
     names = ["preprocessing", *(layer.name for layer in needed)]
     problems = [f"no {name}" for name in names if name not in params]
     for layer in needed:
-        expected = (3, 3, layer.in_channels, layer.out_channels)
-        if layer.name in params and params[layer.name]["kernel"].shape != expected:
+        if layer.name in params and params[layer.name]["kernel"].shape != layer.kernel:
             found = tuple(params[layer.name]["kernel"].shape)
-            problems.append(f"{layer.name} kernel {found} instead of {expected}")
+            problems.append(f"{layer.name} kernel {found} instead of {layer.kernel}")
     if problems:
         raise UserError(
-            f"parameters do not fit the first {topology.num_layers} layers of VGG16: "
+            f"parameters do not fit the first {topology.num_layers} layers of {backbone.title}: "
             f"{'; '.join(problems)}; give the uncut parameters of weights.load_weights"
         )

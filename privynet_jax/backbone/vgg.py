@@ -1,4 +1,4 @@
-"""VGG16's convolutional trunk as a Flax Linen module, used functionally and without files.
+"""A VGG's convolutional trunk as a Flax Linen module, used functionally and without files.
 
 The parameters come from `weights` (or from `split`, cut to one topology) as one plain pytree:
 
@@ -8,8 +8,10 @@ The parameters come from `weights` (or from `split`, cut to one topology) as one
 The input transform is part of that pytree, so weights can never meet another network's transform.
 Entries for deeper layers than those computed are ignored.
 
-    output, intermediates = VGG16Trunk(num_layers=4).apply({"params": params}, images)
-    intermediates["relu1_2"]
+    output, activations = VGGTrunk(VGG16, num_layers=4).apply({"params": params}, images)
+    activations[2]  # of conv1_2
+
+`forward` applies it for all others. `vgg_program` is the same network for devices.
 
 Images are float32 [N, H, W, 3], RGB in [0, 1]; everything is NHWC and HWIO.
 """
@@ -18,7 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from privynet_jax.backbone.topology import CONV_LAYERS, check_image_size, checked_num_layers
+from privynet_jax.backbone.backbones import Backbone
+from privynet_jax.backbone.topology import check_image_size
 from privynet_jax.errors import UserError
 from privynet_jax.images.depth_and_space import same_padded
 
@@ -40,58 +43,59 @@ class Preprocessing(nn.Module):
         return reordered * scale + shift
 
 
-class VGG16Trunk(nn.Module):
-    """The first `num_layers` convolutions of VGG16, each followed by ReLU.
+class VGGTrunk(nn.Module):
+    """The first `num_layers` convolutions of a VGG, each followed by ReLU.
 
     Convolutions are 3x3 with zero padding after preprocessing (SAME); a 2x2 max-pool with stride 2
     that drops odd remainders separates the blocks (Simonyan and Zisserman, arXiv:1409.1556).
 
     Attributes:
-        num_layers: how many convolutions to compute, 1 to 13.
+        backbone: which VGG.
+        num_layers: how many convolutions to compute.
         out_channels: width of the last convolution where the parameters hold only some of its
-            channels (`split.local_params`); None means VGG16's own width.
+            channels (`split.local_params`); None means the VGG's own width.
         dtype: type that the convolutions compute in; the input transform stays float32.
         precision: of the convolutions' products. A TPU multiplies float32 as bfloat16 by default,
             and recent GPUs as TF32; privacy numbers measured on representations rounded that way
             would describe another release than the device's, so the default forbids it.
     """
 
+    backbone: Backbone
     num_layers: int
     out_channels: int | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
     precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the last layer's output and every layer's, by name.
+    def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """Returns the last layer's output and every layer's, by number.
 
         Args:
             images: floating-point [N, H, W, 3], RGB in [0, 1].
 
         Returns:
             The ReLU of convolution `num_layers` before any pooling, [N, h, w, channels], and a
-            dictionary from "relu1_1" and so on to the same for each layer computed. Entries that
-            the caller does not use cost nothing under `jax.jit`, which drops them.
+            dictionary from a layer's number to the same for each layer computed. Entries that the
+            caller does not use cost nothing under `jax.jit`, which drops them.
 
         Raises:
             UserError: `num_layers` is out of range, or the images have another rank, channel count
                 or type, or are too small for the last layer.
         """
-        num_layers = checked_num_layers(self.num_layers)
+        last = self.backbone.cut(self.num_layers)
         check_images(images)
-        check_image_size(num_layers, images.shape[1], images.shape[2])
-        intermediates: dict[str, jax.Array] = {}
+        check_image_size(last, images.shape[1], images.shape[2])
+        activations: dict[int, jax.Array] = {}
         x = Preprocessing(name="preprocessing")(images).astype(self.dtype)
         stride = 1
-        for index, layer in enumerate(CONV_LAYERS[:num_layers]):
-            if layer.stride > stride:
+        for cut in self.backbone.cuts[: last.number]:
+            if cut.stride > stride:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
-                stride = layer.stride
-            is_last = index == num_layers - 1
-            features = self.out_channels if is_last and self.out_channels else layer.out_channels
-            x = nn.relu(self._convolve(x, layer.name, features))
-            intermediates[layer.name.replace("conv", "relu")] = x
-        return x, intermediates
+                stride = cut.stride
+            features = self.out_channels if cut == last and self.out_channels else cut.channels
+            x = nn.relu(self._convolve(x, cut.name, features))
+            activations[cut.number] = x
+        return x, activations
 
     def _convolve(self, x: jax.Array, name: str, features: int) -> jax.Array:
         x, padding = same_padded(x, margin=1)

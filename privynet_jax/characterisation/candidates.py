@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
+from privynet_jax.backbone.backbones import backbone_named
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import CONV_LAYERS, DIRECT, RANDOM
+from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import spread_of
@@ -61,7 +62,9 @@ def find_candidates(
     selections = [selection for selection in config.selections if selection != RANDOM]
     places = list(itertools.product(selections, sorted(config.layers), sorted(config.depths)))
     found = {
-        place: store.load_candidates(*place) for place in places if store.has_candidates(*place)
+        place: store.load_candidates(*place, config.backbone)
+        for place in places
+        if store.has_candidates(*place)
     }
     missing = [place for place in places if place not in found]
     pruned = [place for place in missing if place[0] != DIRECT]
@@ -98,7 +101,7 @@ def _optimised(
     attack = _attack(config, parts, layer, max(depths), store)
     scorer = SubsetScorer(layer, parts, max(depths), attack)
     key = amortised.layer_key(layer.num_layers, config.seed)
-    name = CONV_LAYERS[layer.num_layers - 1].name
+    name = backbone_named(config.backbone).cut(layer.num_layers).name
     found: _Found = {}
     for depth in depths:
         # Beyond what the layer's amortised networks derive from the same key.

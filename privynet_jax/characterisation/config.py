@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from privynet_jax.attacks.registry import Training, attackers, check_attackers
-from privynet_jax.backbone.topology import CONV_LAYERS, METHODS, RANDOM
+from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, backbone_named
+from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
@@ -29,20 +30,21 @@ from privynet_jax.training.tasks import Schedule
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
 _USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
-# VGG16's first layer alone takes 256 MiB of one image of that size.
+# A VGG's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 MOST_SEED = 2**32 - 1
 LOCAL_CACHE = Path("~/.cache/privynet_jax")
 
 
-def check_side(image_size: int, layers: Sequence[int]) -> None:
+def check_side(image_size: int, layers: Sequence[int], backbone: str = DEFAULT) -> None:
     """Raises UserError unless all networks take images of a size.
 
     Args:
         image_size: side of the images in pixels.
-        layers: numbers of local convolution layers, at least one, each 1 to 13.
+        layers: numbers of local layers, at least one.
+        backbone: name of the network that has them.
     """
-    unit = max(WORKING_STRIDE, CONV_LAYERS[max(layers) - 1].stride)
+    unit = max(WORKING_STRIDE, backbone_named(backbone).cut(max(layers)).stride)
     if not 16 <= image_size <= _LARGEST_IMAGE or image_size % unit:
         raise UserError(
             f"image_size is {image_size}; allowed are multiples of {unit} from 16 to "
@@ -76,13 +78,14 @@ class Config:
 
     workdir: Path = _place(dataclasses.MISSING, "Folder of a characterisation's results.")
     dataset: str = _setting("photo_patches", "photo_patches, folder:PATH or TFDS name.")
+    backbone: str = _setting(DEFAULT, "Pretrained network that is split.", choices=tuple(BACKBONES))
     # Weights count by their fingerprint: the same ones may come from another file or format.
     weights: str = _place(
         "embedded",
-        "Pretrained VGG16 weights: embedded, keras, or the path of a weight file (.h5, .keras, "
-        ".pth, .safetensors) or of a folder that experiments.port_weights wrote.",
+        "Pretrained weights: embedded or keras, both of VGG16, or the path of a weight file (.h5, "
+        ".keras, .pth, .safetensors) or of a folder that experiments.port_weights wrote.",
     )
-    layers: tuple[int, ...] = _setting((2, 4, 7, 10), "Numbers of local convolution layers, 1..13.")
+    layers: tuple[int, ...] = _setting((2, 4, 7, 10), "Numbers of local layers; 1..13 of VGG16.")
     depths: tuple[int, ...] = _setting((8, 32), "Numbers of released channels.")
     draws: int = _setting(
         2, "Random channel draws per (layers, depth, selection); trainings of direct's."
@@ -121,8 +124,8 @@ class Config:
     attacker_blocks: int = _setting(3, "Residual blocks of the residual attacker.", least=0)
     compute_dtype: str = _setting(
         "float32",
-        "Arithmetic of the trained networks; bfloat16 is faster on accelerators. VGG16, the linear "
-        "attack and all metrics are float32 in any case.",
+        "Arithmetic of the trained networks; bfloat16 is faster on accelerators. The backbone, the "
+        "linear attack and all metrics are float32 in any case.",
         choices=("float32", "bfloat16"),
     )
     examples: int = _setting(10, "Test images kept with reconstructions.", least=1, most=100)
@@ -162,8 +165,8 @@ class Config:
                 f"selections name {', '.join(sorted(unknown))}; allowed are {', '.join(METHODS)}"
             )
         axes = (self.layers, self.depths, self.draws, self.seed)
-        cells = grid_cells(*axes, self.selections, candidates)
-        check_side(self.image_size, self.layers)
+        cells = grid_cells(*axes, self.selections, candidates, self.backbone)
+        check_side(self.image_size, self.layers, self.backbone)
         for name in ("device_memory_gib", "checkpoint_minutes"):
             value = getattr(self, name)
             if not 0 <= value <= _LARGEST_AMOUNT:

@@ -7,7 +7,7 @@ for measurement in MEASURES[config.mode](run):
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from privynet_jax.backbone.features.layer_features import needed_channels
-from privynet_jax.backbone.topology import RANDOM, Topology, all_channels
+from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.characterisation.config import AMORTISED, DEDICATED, LINEAR
 from privynet_jax.characterisation.dedicated import dedicated_measurements
 from privynet_jax.characterisation.grid_run import GridRun
@@ -35,4 +35,5 @@ def cached_channels(
     """
     if mode == DEDICATED and set(selections) == {RANDOM}:
         return needed_channels(topologies)
-    return all_channels({topology.num_layers for topology in topologies})
+    layers = sorted({(topology.num_layers, topology.layer.channels) for topology in topologies})
+    return {number: tuple(range(channels)) for number, channels in layers}

@@ -1,11 +1,11 @@
-"""A perceptual distance between images, by VGG16 itself: what PSNR and SSIM do not see.
+"""A perceptual distance between images, by the backbone: what PSNR and SSIM do not see.
 
-Two images are alike where VGG16's activations point in the same direction at every position, in
+Two images are alike where its activations point in the same direction at every position, in
 shallow layers (edges, colours) and deeper ones (textures, parts). It is the learned perceptual
 distance of Zhang et al. 2018 (arXiv:1801.03924, equation 1) with all weights equal, which they call
 a cosine distance, over the layers below. `characterisation` computes it for the strongest attacker.
 
-    distance = PerceptualDistance(weights.params, originals)
+    distance = PerceptualDistance(weights, originals)
     distance(reconstructions)  # float32 [N]: 0 for equal images, 1 for nothing in common
 """
 
@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import Backbone
+from privynet_jax.backbone.forward import activations
+from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.parts import as_float
 
-# The last layer of each of the first three blocks.
-LAYERS = (2, 4, 7)
+# Of a backbone's strides, the finest so many, each at its last layer: a VGG's first three blocks.
+_STRIDES = 3
 # Pixels of the images that are compared at once, and the most images that a cell is judged by: at
 # 32 x 32, 64 of them take 2 cores a fifth of a second.
 _PIXELS, _MOST_IMAGES = 2**18, 64
@@ -34,17 +35,21 @@ def images_for(image_size: int) -> int:
     return max(1, min(_MOST_IMAGES, _PIXELS // image_size**2))
 
 
-def directions() -> Callable[[Any, jax.Array], list[jax.Array]]:
-    """Returns a pure function (params, images float32 [N, H, W, 3]) -> unit vectors of `LAYERS`.
+def compared_layers(backbone: Backbone) -> list[int]:
+    """Returns the layers whose activations are compared: 2, 4 and 7 of VGG16."""
+    last = {cut.stride: cut.number for cut in backbone.cuts}
+    return [last[stride] for stride in sorted(last)[:_STRIDES]]
+
+
+def directions(backbone: Backbone) -> Callable[[Any, jax.Array], list[jax.Array]]:
+    """Returns a pure function (params, images float32 [N, H, W, 3]) -> unit vectors per layer.
 
     Each result is float32 [N, h, w, C], of length 1 along the channels, or 0 where none responds.
     """
-    trunk = VGG16Trunk(max(LAYERS))
-    names = [CONV_LAYERS[layer - 1].name.replace("conv", "relu") for layer in LAYERS]
+    layers = compared_layers(backbone)
 
     def of_images(params: Any, images: jax.Array) -> list[jax.Array]:
-        _, intermediates = trunk.apply({"params": params}, images)
-        found = (intermediates[name] for name in names)
+        found = activations(backbone, params, images, layers).values()
         return [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + _EPSILON) for x in found]
 
     return of_images
@@ -69,14 +74,14 @@ def perceptual_distance(ours: Sequence[jax.Array], theirs: Sequence[jax.Array]) 
 class PerceptualDistance:
     """Compares reconstructions with the same originals, cell after cell."""
 
-    def __init__(self, params: Any, originals: np.ndarray) -> None:
+    def __init__(self, weights: PretrainedWeights, originals: np.ndarray) -> None:
         """Prepares originals.
 
         Args:
-            params: of VGG16, as `weights.load_weights` gives them.
+            weights: of the backbone whose activations are compared.
             originals: uint8 [N, H, W, 3]; all are in memory at once with their activations.
         """
-        find = directions()
+        find, params = directions(weights.backbone), weights.params
         self._params = params
         self._originals = jax.jit(find)(params, as_float(originals))
         self._compare = jax.jit(

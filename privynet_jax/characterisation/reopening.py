@@ -14,7 +14,6 @@ from typing import Any
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import LOCAL_CACHE
 from privynet_jax.characterisation.modes import cached_channels
@@ -47,9 +46,8 @@ class Reopened:
 
     def scenario(self, result: CellResult) -> Scenario:
         """Returns the data of a cell's topology, filled up to the width that the grid had."""
-        topology = Topology(result.num_layers, result.channels)
         features = self._features(result.num_layers)
-        return Scenario(topology, self.parts, features, self.weights, self._width)
+        return Scenario(result.topology, self.parts, features, self.weights, self._width)
 
     def _features(self, num_layers: int) -> LayerFeatures:
         """Those of one layer, the very ones that its cells were measured on."""
@@ -74,7 +72,7 @@ class Reopened:
 
     @functools.cached_property
     def _channels(self) -> dict[int, tuple[int, ...]]:
-        topologies = [Topology(result.num_layers, result.channels) for result in self.results]
+        topologies = [result.topology for result in self.results]
         return cached_channels(self.settings["mode"], self.settings["selections"], topologies)
 
 
@@ -126,7 +124,7 @@ def matching_weights(
     Raises:
         UserError: they are others, or cannot be had.
     """
-    weights = load_weights(source, cache_dir=cache_dir)
+    weights = load_weights(source, cache_dir=cache_dir, backbone=settings["backbone"])
     if weights.fingerprint != settings["weights_fingerprint"]:
         raise UserError(
             f"{workdir} was characterised with other weights than {source}; give --weights the "

@@ -66,7 +66,7 @@ def characterise(config: Config) -> Characterisation:
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
     """
     cells = config.cells()  # before anything is fetched or written
-    check_source(config.weights)
+    check_source(config.weights, config.backbone)
     if is_remote(config.feature_cache):
         reached(config.feature_cache)
     parts = load_parts(
@@ -77,7 +77,7 @@ def characterise(config: Config) -> Characterisation:
         max_images=config.max_images,
         skip_unreadable=config.skip_unreadable,
     )
-    weights = load_weights(config.weights, cache_dir=config.local_cache)
+    weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     features = functools.cache(functools.partial(_features, config, cells, weights, parts))
     cells = config.cells(find_candidates(config, parts, weights, features, store))
@@ -158,6 +158,7 @@ def _result(measurement: Measurement, image_size: int) -> CellResult:
         },
         environment=environment(),
         train_seconds=measurement.seconds,
+        backbone=topology.backbone,
     )
 
 
@@ -165,13 +166,13 @@ class _Distances:
     """The perceptual distance of each cell's strongest attacker, on a sample of test images."""
 
     def __init__(self, config: Config, weights: PretrainedWeights, parts: Parts) -> None:
-        # An estimated cell takes a fraction of a second: VGG16 would double that.
+        # An estimated cell takes a fraction of a second: the backbone would double that.
         self._count = images_for(parts.image_size) if config.mode == DEDICATED else 0
         # The examples are the first of them.
         count = max(self._count, config.examples)
         self.rows = spread_over_classes(parts.test.labels, count)
         originals = parts.test.images[self.rows[: self._count]]
-        self._distance = PerceptualDistance(weights.params, originals) if self._count else None
+        self._distance = PerceptualDistance(weights, originals) if self._count else None
 
     def of(self, result: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
         """Returns the array to be kept with the cell, if any."""

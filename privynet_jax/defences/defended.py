@@ -42,7 +42,7 @@ def defended_local_nn(
     """Returns what a device would run: a pure function that can be jitted and exported.
 
     Args:
-        params: all of VGG16's parameters, as `weights.load_weights` gives them.
+        params: all of the backbone's parameters, as `weights.load_weights` gives them.
         topology: which layers run and which channels are released.
         scales: float32 [depth], which normalise the channels.
         defence: what is done to images and representations.

@@ -143,8 +143,7 @@ def _measured_latency(plan: Plan) -> float | None:
     if plan.limits.latency_ms is None:
         return None
     with Meter() as meter:
-        topology = plan.topology
-        return meter.measure(topology.num_layers, topology.depth, plan.image_size).milliseconds
+        return meter.measure(plan.topology, plan.image_size).milliseconds
 
 
 def _attacked(measurement: Measurement) -> list[Attacked]:

@@ -1,7 +1,7 @@
 """How long the local NN takes on one image, on one core of the machine at hand.
 
     with Meter() as meter:
-        meter.measure(num_layers=4, depth=16, image_size=32)  # Latency(milliseconds=..., where=...)
+        meter.measure(topology, image_size=32)  # Latency(milliseconds=..., where=...)
 
 A device rarely has this machine's cores to itself, so one core is the cautious figure. XLA decides
 how many threads to use when it first computes, by the cores that the process may run on
@@ -25,8 +25,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from privynet_jax.backbone.backbones import backbone_named
+from privynet_jax.backbone.forward import made_up_params
 from privynet_jax.backbone.split import local_nn
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 
 _WARM_UP = 3
@@ -83,31 +85,36 @@ class Meter:
         self._child.kill()
         self._child.communicate()
 
-    def measure(self, num_layers: int, depth: int, image_size: int) -> Latency:
+    def measure(self, topology: Topology, image_size: int) -> Latency:
         """Returns the latency of `split.local_nn` on one image.
 
-        The parameters are made up: a convolution takes as long whatever it multiplies, and
-        whichever channels are released.
+        The parameters are made up: a network takes as long whatever it multiplies, and whichever
+        channels are released. The measuring process is not told them.
 
         Args:
-            num_layers: local convolution layers.
-            depth: released channels.
+            topology: the local NN.
             image_size: side of the image in pixels.
 
         Raises:
             UserError: the child process failed or did not answer in time.
         """
-        question = {"num_layers": num_layers, "depth": depth, "image_size": image_size}
+        question = {
+            "backbone": topology.backbone,
+            "num_layers": topology.num_layers,
+            "depth": topology.depth,
+            "image_size": image_size,
+        }
         answer = self._ask(question)
         if "milliseconds" not in answer:
             raise UserError(
-                f"the latency of {num_layers} layers with {depth} channels could not be measured: "
+                f"the latency of {topology.num_layers} layers with {topology.depth} channels "
+                "could not be measured: "
                 f"{answer.get('error', 'the measuring process ended or did not answer')}; plan "
                 "without a limit on latency"
             )
         return Latency(**answer)
 
-    def _ask(self, question: Mapping[str, int]) -> dict[str, Any]:
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         alarm = threading.Timer(self._timeout, self._child.kill)
         alarm.start()
         try:
@@ -153,8 +160,9 @@ def _machine() -> str:
     return " ".join(f"{name} ({platform.system()})".split())
 
 
-def _median_milliseconds(num_layers: int, depth: int, image_size: int) -> float:
-    compute = jax.jit(local_nn(_made_up_params(num_layers), Topology(num_layers, range(depth))))
+def _median_milliseconds(backbone: str, num_layers: int, depth: int, image_size: int) -> float:
+    params = made_up_params(backbone_named(backbone), num_layers)
+    compute = jax.jit(local_nn(params, Topology(num_layers, range(depth), backbone)))
     image = np.random.default_rng(0).random((1, image_size, image_size, 3), np.float32)
     seconds: list[float] = []
     for _ in range(_WARM_UP):
@@ -167,23 +175,3 @@ def _median_milliseconds(num_layers: int, depth: int, image_size: int) -> float:
         np.asarray(compute(image))
         seconds.append(time.perf_counter() - start)
     return 1000 * statistics.median(seconds)
-
-
-def _made_up_params(num_layers: int) -> dict[str, dict[str, np.ndarray]]:
-    """Parameters of VGG16's shapes that keep activations at about 1, so far from denormal."""
-    stream = np.random.default_rng(0)
-    params: dict[str, dict[str, np.ndarray]] = {
-        "preprocessing": {
-            "channel_order": np.arange(3, dtype=np.int32),
-            "scale": np.ones(3, np.float32),
-            "shift": np.zeros(3, np.float32),
-        }
-    }
-    for layer in CONV_LAYERS[:num_layers]:
-        shape = (3, 3, layer.in_channels, layer.out_channels)
-        deviation = np.float32(np.sqrt(2 / (9 * layer.in_channels)))
-        params[layer.name] = {
-            "kernel": deviation * stream.standard_normal(shape, np.float32),
-            "bias": np.zeros(layer.out_channels, np.float32),
-        }
-    return params

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.backbones import DEFAULT
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Expectation, costs_of
 from privynet_jax.results.cell_results import CellResult
@@ -40,13 +41,14 @@ class Option:
     """One (layers, depth) that could be planned, with channels of one selection.
 
     Attributes:
-        num_layers: local convolution layers.
+        num_layers: local layers.
         depth: released channels.
         selection: of the cells that the expectations come from.
         draws: characterised draws of channels behind the expectations; of direct, trainings.
         expected: of a new random draw, on validation images; of direct, of a new training.
         cost: limit -> cost, in the units of `plan.Limits`; "latency_ms" only once it is measured.
         tested: "accuracy", "psnr_db", "ssim" -> mean over draws on test images, to be reported.
+        backbone: name of the network that is split.
     """
 
     num_layers: int
@@ -56,11 +58,16 @@ class Option:
     expected: Expectation
     cost: Mapping[str, float]
     tested: Mapping[str, float]
+    backbone: str = DEFAULT
 
     @property
     def layer(self) -> str:
-        """VGG16's name of the last local convolution."""
-        return CONV_LAYERS[self.num_layers - 1].name
+        """The backbone's name of the last local layer."""
+        return self.topology(range(self.depth)).layer.name
+
+    def topology(self, channels: Sequence[int]) -> Topology:
+        """Returns the option with channels that were drawn for it."""
+        return Topology(self.num_layers, channels, self.backbone)
 
     @property
     def rank(self) -> tuple[float, ...]:
@@ -103,7 +110,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
         "psnr_db": f"psnr_db_{statistic}",
         "ssim": f"ssim_{statistic}",
     }
-    groups = _groups(results, columns.values())
+    groups, backbone = _groups(results, columns.values()), results[0].backbone
     shapes = sorted(groups)
     validated = {
         name: _intervals(
@@ -118,11 +125,12 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
             selection=results[0].selection,
             draws=len(groups[shape]),
             expected=Expectation(**{name: validated[name][shape] for name in columns}),
-            cost=costs_of(Topology(shape[0], range(shape[1])), image_size),
+            cost=costs_of(Topology(shape[0], range(shape[1]), backbone), image_size),
             tested={
                 name: float(np.mean([row[column] for row in groups[shape]]))
                 for name, column in columns.items()
             },
+            backbone=backbone,
         )
         for shape in shapes
     ]

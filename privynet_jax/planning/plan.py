@@ -94,8 +94,8 @@ class Plan:
     """A topology with what it promises.
 
     Attributes:
-        topology: layers and released channels, in a secret order; unless the selection is direct,
-            the channels themselves are drawn in secret too.
+        topology: backbone, layers and released channels, in a secret order; unless the selection is
+            direct, the channels themselves are drawn in secret too.
         selection: how the channels came to be chosen.
         limits: what was asked for.
         expected: what may be expected.

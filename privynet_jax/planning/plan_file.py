@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Expectation, Limits, Plan, is_number
 from privynet_jax.platform.digests import read_sealed, sealed
@@ -90,7 +90,7 @@ def _wrong_fields(plan: Plan) -> str:
     intervals = (expected.accuracy, expected.psnr_db, expected.ssim)
     latency = plan.latency_ms
     texts = (selection.method, plan.weights, plan.weights_fingerprint, plan.latency_on)
-    channels = CONV_LAYERS[plan.topology.num_layers - 1].out_channels
+    channels = plan.topology.layer.channels
     checks = {
         "texts that are none": all(isinstance(text, str) for text in texts),
         "class names or digests that are no texts": all(

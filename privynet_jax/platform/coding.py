@@ -3,7 +3,7 @@
 `extraction` encodes on the device, `features` reads rows that are decoded on the host.
 
     coding = Coding("uint8", scales, peaks)
-    codes = coding.encode(x)  # x: float32 [..., C] as VGG16 gives it; codes: uint8 [..., C]
+    codes = coding.encode(x)  # x: float32 [..., C] as a network gives it; codes: uint8 [..., C]
     rows = coding.decoded(stored)  # an array of float16, like `stored` in all other respects
 
 A byte holds log(1 + x) in 254 steps up to the channel's peak. Post-ReLU values have heavy tails:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from privynet_jax.backbone.backbones import DEFAULT
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.results.statistics import Distribution, summarise
 
 # The attacker owns pairs of auxiliary images and their representations, channel by channel, and
@@ -109,8 +111,8 @@ class CellResult:
 
     Attributes:
         name: the cell's name.
-        num_layers: local convolution layers.
-        layer: VGG16's name of the last one.
+        num_layers: local layers.
+        layer: the backbone's name of the last one.
         depth: released channels.
         selection: how the channels were found that the draw was made from.
         draw: which random draw of channels.
@@ -123,6 +125,7 @@ class CellResult:
         environment: version of JAX and kind of device that computed it.
         train_seconds: wall-clock seconds of the cell's group (compilation, training, evaluation),
             shared equally among its cells.
+        backbone: name of the network that is split.
     """
 
     name: str
@@ -138,6 +141,12 @@ class CellResult:
     cost: Mapping[str, int]
     environment: str
     train_seconds: float
+    backbone: str = DEFAULT
+
+    @property
+    def topology(self) -> Topology:
+        """What was characterised."""
+        return Topology(self.num_layers, self.channels, self.backbone)
 
     @property
     def strongest(self) -> AttackResult:

@@ -14,12 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 import numpy as np
 
-from privynet_jax.backbone.topology import (
-    CONV_LAYERS,
-    RANDOM,
-    Topology,
-    checked_num_layers,
-)
+from privynet_jax.backbone.backbones import DEFAULT, Cut, backbone_named
+from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.errors import UserError
 
 # (selection, number of layers, depth) -> channels that draws are made from.
@@ -56,6 +52,7 @@ def grid_cells(
     seed: int,
     selections: Sequence[str] = (RANDOM,),
     candidates: Candidates | None = None,
+    backbone: str = DEFAULT,
 ) -> tuple[Cell, ...]:
     """Returns the cells of all combinations, ordered by layers, depth, selection and draw.
 
@@ -64,7 +61,7 @@ def grid_cells(
     many candidates as channels are released, so its draws differ in their training alone.
 
     Args:
-        layers: numbers of local convolution layers, each 1 to 13.
+        layers: numbers of local layers, cuts of the backbone.
         depths: numbers of released channels, each at most the layer's width.
         draws: random draws of channels per (layers, depth), at least 1.
         seed: a cell's channels depend on this, on its own (layers, depth, draw) and on the
@@ -72,6 +69,7 @@ def grid_cells(
         selections: methods whose candidates are drawn from.
         candidates: of every selection but `RANDOM`. Where one has none, its draws are made from all
             channels: names and numbers of cells are right then, channels are not.
+        backbone: name of the network that is split.
 
     Raises:
         UserError: an argument is empty, out of range or given twice.
@@ -82,16 +80,17 @@ def grid_cells(
     if draws < 1:
         raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
     for num_layers in layers:
-        checked_num_layers(num_layers)
+        cut = backbone_named(backbone).cut(num_layers)
         for depth in depths:
-            _check_depth(num_layers, depth)
+            _check_depth(cut, depth)
     pools = candidates or {}
+
+    def topology(m: int, depth: int, selection: str, draw: int) -> Topology:
+        pool = pools.get((selection, m, depth))
+        return Topology(m, draw_channels(m, depth, draw, seed, pool, backbone), backbone)
+
     return tuple(
-        Cell(
-            Topology(m, draw_channels(m, depth, draw, seed, pools.get((selection, m, depth)))),
-            draw,
-            selection,
-        )
+        Cell(topology(m, depth, selection, draw), draw, selection)
         for m in sorted(layers)
         for depth in sorted(depths)
         for selection in selections
@@ -100,7 +99,12 @@ def grid_cells(
 
 
 def draw_channels(
-    num_layers: int, depth: int, draw: int, seed: int, candidates: Sequence[int] | None = None
+    num_layers: int,
+    depth: int,
+    draw: int,
+    seed: int,
+    candidates: Sequence[int] | None = None,
+    backbone: str = DEFAULT,
 ) -> tuple[int, ...]:
     """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
 
@@ -113,9 +117,10 @@ def draw_channels(
         draw: which draw, from 0.
         seed: of the grid.
         candidates: what to draw from; None means all channels of the layer.
+        backbone: name of the network.
     """
     key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
-    width = CONV_LAYERS[num_layers - 1].out_channels
+    width = backbone_named(backbone).cut(num_layers).channels
     allowed = np.arange(width) if candidates is None else np.asarray(candidates)
     return tuple(sorted(map(int, jax.random.choice(key, allowed, (depth,), replace=False))))
 
@@ -153,12 +158,11 @@ def draw_key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
     return key
 
 
-def _check_depth(num_layers: int, depth: int) -> None:
-    layer = CONV_LAYERS[num_layers - 1]
-    if not 1 <= depth <= layer.out_channels:
+def _check_depth(cut: Cut, depth: int) -> None:
+    if not 1 <= depth <= cut.channels:
         raise UserError(
-            f"depth {depth} at layer {num_layers} ({layer.name}); allowed are 1 to "
-            f"{layer.out_channels} channels there; use smaller depths or deeper layers"
+            f"depth {depth} at layer {cut.number} ({cut.name}); allowed are 1 to "
+            f"{cut.channels} channels there; use smaller depths or deeper layers"
         )
 
 

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import DIRECT, Topology
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import keep_first, write_atomically
@@ -46,7 +47,7 @@ _GRID, _SCHEDULES = ("layers", "depths"), ("cloud", "attacker")
 _NEEDED = {
     **dict.fromkeys((*_GRID, "selections", "attackers"), list),
     **dict.fromkeys(("draws", "image_size", "seed", "examples"), int),
-    **dict.fromkeys(("dataset", "mode", "feature_dtype"), str),
+    **dict.fromkeys(("backbone", "dataset", "mode", "feature_dtype"), str),
     **dict.fromkeys(("data_fingerprint", "weights_fingerprint"), str),
     **dict.fromkeys((*_SCHEDULES, "max_images"), dict),
 }
@@ -200,8 +201,16 @@ class ResultStore:
         """Whether `save_candidates` was called."""
         return self._candidates(selection, num_layers, depth).exists()
 
-    def load_candidates(self, selection: str, num_layers: int, depth: int) -> tuple[int, ...]:
+    def load_candidates(
+        self, selection: str, num_layers: int, depth: int, backbone: str = DEFAULT
+    ) -> tuple[int, ...]:
         """Returns what `save_candidates` kept.
+
+        Args:
+            selection: the method that found them.
+            num_layers: local layers.
+            depth: released channels.
+            backbone: name of the network that is split.
 
         Raises:
             UserError: the file is missing, damaged or of another version.
@@ -210,7 +219,7 @@ class ResultStore:
         content = _read_json(path, _CONTINUE)
         try:
             # A topology knows which channels there are, and that each may be given once.
-            channels = Topology(num_layers, content["channels"]).channels
+            channels = Topology(num_layers, content["channels"], backbone).channels
             if len(channels) < depth or (selection == DIRECT and len(channels) > depth):
                 raise ValueError("too many channels, or too few")
             return channels

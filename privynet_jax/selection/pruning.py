@@ -64,10 +64,10 @@ class ChannelScores:
 def channel_scores(
     weights: PretrainedWeights, images: np.ndarray, labels: np.ndarray, layers: Sequence[int]
 ) -> dict[int, ChannelScores]:
-    """Returns layer -> scores of all its channels, from one pass of VGG16 over a sample.
+    """Returns layer -> scores of all its channels, from one pass over a sample.
 
     Args:
-        weights: of VGG16.
+        weights: the pretrained network.
         images: uint8 [N, H, W, 3].
         labels: int [N].
         layers: numbers of layers; the deepest decides what the pass costs.
@@ -76,8 +76,8 @@ def channel_scores(
         UserError: fewer than two classes have two images, the images are too small for a layer, a
             layer is out of range, or the network gives values that are not finite.
     """
-    union = all_channels(layers)
-    check_image_size(max(union), *images.shape[1:3])
+    union = all_channels(layers, weights.backbone)
+    check_image_size(weights.backbone.cut(max(union)), *images.shape[1:3])
     halves = _halves(labels)
     order = np.concatenate(halves)
     # One half after the other, so that all batches but one belong to either.
@@ -146,7 +146,9 @@ def _one_pass(
     """Returns layer -> sums before and after the middle, and layer -> fields for Fisher's score."""
     sums: dict[int, list[Any]] = {layer: [None, None] for layer in union}
     fields: dict[int, list[np.ndarray]] = {layer: [] for layer in union}
-    for rows, features in in_batches(weights, images, _with_fields(extractor(union))):
+    for rows, features in in_batches(
+        weights, images, _with_fields(extractor(weights.backbone, union))
+    ):
         batch = as_float(images[rows])
         is_first = np.arange(rows.start, rows.stop) < middle
         for layer, (representations, pooled) in features.items():

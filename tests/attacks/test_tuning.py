@@ -26,8 +26,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.training.attackers import CAPACITIES
 from privynet_jax.training.linear_attack import LinearAttack
 from privynet_jax.training.networks import attacker
-from privynet_jax.training.tasks import muon
-from privynet_jax.training.tasks import Schedule, attacker_task
+from privynet_jax.training.tasks import Schedule, attacker_task, muon
 
 NO_ATTACK = LinearAttack(np.zeros((3, 3, 1, 3), np.float32), np.zeros(3, np.float32))
 

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.cost import LocalCost, local_cost
 from privynet_jax.backbone.split import local_params
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 
 
@@ -36,10 +37,10 @@ def test_whole_trunk_at_224_has_vgg16s_known_totals():
 def test_param_bytes_are_those_of_the_stored_parameters(num_layers):
     shapes = {
         layer.name: {
-            "kernel": np.zeros((3, 3, layer.in_channels, layer.out_channels), np.float32),
+            "kernel": np.zeros(layer.kernel, np.float32),
             "bias": np.zeros(layer.out_channels, np.float32),
         }
-        for layer in CONV_LAYERS
+        for layer in VGG16.convolutions()
     }
     topology = Topology(num_layers, (1, 0, 3))
     stored = local_params({"preprocessing": {}, **shapes}, topology)

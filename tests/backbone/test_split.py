@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from jax import export
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.split import local_nn, local_params
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.errors import UserError
 
 # float32 results of the same sums in another order: relative to the largest value, 1e-5 is about
@@ -37,7 +38,7 @@ def _assert_close(found, expected):
 )
 def test_local_nn_releases_the_trunks_channels(vgg_weights, topology):
     images = _images(2)
-    full, _ = VGG16Trunk(topology.num_layers).apply({"params": vgg_weights.params}, images)
+    full, _ = VGGTrunk(VGG16, topology.num_layers).apply({"params": vgg_weights.params}, images)
     expected = np.asarray(full)[..., topology.channels]
     local = local_nn(vgg_weights.params, topology)
     assert expected.shape[1:] == topology.representation_shape(32)

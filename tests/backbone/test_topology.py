@@ -5,22 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 
 
 def test_layer_table_is_vgg16():
-    assert [layer.name for layer in CONV_LAYERS] == [
+    assert [layer.name for layer in VGG16.cuts] == [
         *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
         *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),
     ]
-    assert [layer.out_channels for layer in CONV_LAYERS] == (
-        [64] * 2 + [128] * 2 + [256] * 3 + [512] * 6
-    )
-    assert [layer.in_channels for layer in CONV_LAYERS] == (
+    assert [cut.channels for cut in VGG16.cuts] == ([64] * 2 + [128] * 2 + [256] * 3 + [512] * 6)
+    assert [layer.in_channels for layer in VGG16.convolutions()] == (
         [3, 64, 64, 128, 128, 256, 256, 256] + [512] * 5
     )
-    assert [layer.stride for layer in CONV_LAYERS] == [1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 16, 16, 16]
+    assert [layer.stride for layer in VGG16.cuts] == [1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 16, 16, 16]
 
 
 def test_topology_keeps_release_order_and_normalises_types():

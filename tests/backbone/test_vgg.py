@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from support.reference_vgg import keras_input, reference_trunk
 
-from privynet_jax.backbone.topology import CONV_LAYERS
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.errors import UserError
 
-_LAYER_NAMES = [layer.name for layer in CONV_LAYERS]
+_LAYER_NAMES = [layer.name for layer in VGG16.cuts]
 
 
 def _smooth_images(count, size):
@@ -26,7 +26,7 @@ def _smooth_images(count, size):
 
 @pytest.fixture(scope="module")
 def random_params():
-    variables = jax.jit(VGG16Trunk(13).init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = jax.jit(VGGTrunk(VGG16, 13).init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
     return variables["params"]
 
 
@@ -35,12 +35,12 @@ def test_trunk_matches_numpy_at_every_layer(vgg_weights, size):
     # 36 pixels: the fourth block gets an odd side (9 -> 4), so flooring is tested too. The last
     # block is smaller than its kernels in both cases (1x1 and 2x2), which takes a path of its own.
     images = _smooth_images(2, size)
-    _, found = VGG16Trunk(13).apply({"params": vgg_weights.params}, images)
+    _, found = VGGTrunk(VGG16, 13).apply({"params": vgg_weights.params}, images)
     layers = [(p["kernel"], p["bias"]) for p in map(vgg_weights.params.get, _LAYER_NAMES)]
     expected = reference_trunk(layers, keras_input(images))
     assert len(found) == 13
-    for layer, reference in zip(CONV_LAYERS, expected, strict=True):
-        output = np.asarray(found[layer.name.replace("conv", "relu")])
+    for layer, reference in zip(VGG16.cuts, expected, strict=True):
+        output = np.asarray(found[layer.number])
         assert output.shape == reference.shape
         # float32 sums of up to 4608 products, 13 layers deep: about 1e-6; 1e-4 leaves room for
         # other instruction sets, and a wrong padding or channel order would give about 1.
@@ -50,19 +50,19 @@ def test_trunk_matches_numpy_at_every_layer(vgg_weights, size):
 @pytest.mark.parametrize("num_layers", [2, 7])
 def test_output_is_the_last_layer_before_pooling(random_params, num_layers):
     images = _smooth_images(1, 16)
-    output, intermediates = VGG16Trunk(num_layers).apply({"params": random_params}, images)
-    layer = CONV_LAYERS[num_layers - 1]
-    assert output.shape == (1, 16 // layer.stride, 16 // layer.stride, layer.out_channels)
+    output, intermediates = VGGTrunk(VGG16, num_layers).apply({"params": random_params}, images)
+    layer = VGG16.cuts[num_layers - 1]
+    assert output.shape == (1, 16 // layer.stride, 16 // layer.stride, layer.channels)
     assert output.dtype == jnp.float32
     assert len(intermediates) == num_layers
-    np.testing.assert_array_equal(output, intermediates[layer.name.replace("conv", "relu")])
+    np.testing.assert_array_equal(output, intermediates[layer.number])
 
 
 def test_parameter_count_is_vgg16s(random_params):
     convolutions = {name: p for name, p in random_params.items() if name != "preprocessing"}
     assert sum(leaf.size for leaf in jax.tree.leaves(convolutions)) == 14_714_688
     assert {name: p["kernel"].shape for name, p in convolutions.items()} == {
-        layer.name: (3, 3, layer.in_channels, layer.out_channels) for layer in CONV_LAYERS
+        layer.name: layer.kernel for layer in VGG16.convolutions()
     }
 
 
@@ -79,7 +79,7 @@ def test_preprocessing_comes_from_the_params(random_params):
         "conv1_1": {"kernel": kernel, "bias": np.zeros(64, np.float32)},
     }
     image = np.array([0.5, 0.25, 0.125], np.float32).reshape(1, 1, 1, 3)
-    output, _ = VGG16Trunk(1).apply({"params": params}, image)
+    output, _ = VGGTrunk(VGG16, 1).apply({"params": params}, image)
     # 0.25 * 2 + 10, 0.125 * 3 + 20, 0.5 * 4 - 1: exact in float32.
     np.testing.assert_array_equal(np.ravel(output)[:3], [10.5, 20.375, 1.0])
 
@@ -89,7 +89,7 @@ def test_unused_intermediates_cost_nothing_under_jit(random_params):
 
     def flops(num_layers):
         def first_layer(x):
-            return VGG16Trunk(num_layers).apply({"params": random_params}, x)[1]["relu1_1"]
+            return VGGTrunk(VGG16, num_layers).apply({"params": random_params}, x)[1][1]
 
         return jax.jit(first_layer).lower(images).compile().cost_analysis()["flops"]
 
@@ -104,20 +104,20 @@ def test_convolutions_ask_for_full_precision_unless_told_otherwise(random_params
         apply = lambda x: trunk.apply({"params": random_params}, x)[0]  # noqa: E731
         return jax.jit(apply).lower(images).as_text()
 
-    assert text(VGG16Trunk(2)).count("HIGHEST") >= 2
-    assert "HIGHEST" not in text(VGG16Trunk(2, precision=None))
+    assert text(VGGTrunk(VGG16, 2)).count("HIGHEST") >= 2
+    assert "HIGHEST" not in text(VGGTrunk(VGG16, 2, precision=None))
 
 
 def test_dtype_sets_the_type_of_the_convolutions(random_params):
     images = _smooth_images(1, 16)
-    output, _ = VGG16Trunk(2, dtype=jnp.bfloat16).apply({"params": random_params}, images)
+    output, _ = VGGTrunk(VGG16, 2, dtype=jnp.bfloat16).apply({"params": random_params}, images)
     assert output.dtype == jnp.bfloat16
 
 
 def test_gradients_reach_the_images_through_every_layer(random_params):
     # A white-box attacker descends on images, so all of the trunk must be differentiable.
     def energy(images):
-        return jnp.sum(VGG16Trunk(13).apply({"params": random_params}, images)[0])
+        return jnp.sum(VGGTrunk(VGG16, 13).apply({"params": random_params}, images)[0])
 
     images, direction = _smooth_images(2, 32)[:, None]
     _, slope = jax.jvp(energy, (images,), (direction,))
@@ -138,4 +138,4 @@ def test_gradients_reach_the_images_through_every_layer(random_params):
 )
 def test_bad_images_are_refused(random_params, shape, dtype, message):
     with pytest.raises(UserError, match=message):
-        VGG16Trunk(4).apply({"params": random_params}, jnp.zeros(shape, dtype))
+        VGGTrunk(VGG16, 4).apply({"params": random_params}, jnp.zeros(shape, dtype))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax import export
 
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.characterisation.perceptual import (
     PerceptualDistance,
     directions,
@@ -22,11 +23,11 @@ def images(photo_parts):
 
 def test_it_is_the_cosine_distance_of_activations(vgg_weights, images):
     noisy = np.clip(images + np.random.default_rng(0).normal(0, 20, images.shape), 0, 255)
-    found = PerceptualDistance(vgg_weights.params, images)(np.uint8(noisy))
-    apply = jax.jit(lambda x: VGG16Trunk(7).apply({"params": vgg_weights.params}, x)[1])
+    found = PerceptualDistance(vgg_weights, images)(np.uint8(noisy))
+    apply = jax.jit(lambda x: VGGTrunk(VGG16, 7).apply({"params": vgg_weights.params}, x)[1])
     ours, theirs = apply(as_float(images)), apply(as_float(np.uint8(noisy)))
     expected = []
-    for name in ("relu1_2", "relu2_2", "relu3_3"):
+    for name in (2, 4, 7):
         a, b = np.float64(ours[name]), np.float64(theirs[name])
         lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
         expected.append((1 - (a * b).sum(-1) / lengths).mean(axis=(1, 2)))
@@ -35,7 +36,7 @@ def test_it_is_the_cosine_distance_of_activations(vgg_weights, images):
 
 
 def test_equal_images_have_no_distance_and_worse_ones_more(vgg_weights, images):
-    distance = PerceptualDistance(vgg_weights.params, images)
+    distance = PerceptualDistance(vgg_weights, images)
     assert distance(images).max() < 1e-6
     mean = np.broadcast_to(np.uint8(images.mean(axis=(1, 2), keepdims=True)), images.shape)
     blended = np.uint8(0.7 * images + 0.3 * mean)
@@ -57,7 +58,7 @@ def test_the_work_is_bounded():
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_it_lowers_for_accelerators(vgg_weights, platform):
-    find = directions()
+    find = directions(VGG16)
     images = jax.ShapeDtypeStruct((3, 32, 32, 3), np.float32)
     exported = export.export(
         jax.jit(lambda params, a, b: perceptual_distance(find(params, a), find(params, b))),

@@ -253,7 +253,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
     assert seen.pop() == usual
     given = {
         **{"dataset": "mnist", "weights": "keras", "layers": "1,3", "depths": "5", "draws": "4"},
-        **{"selections": "both,direct", "image_size": "64", "seed": "9"},
+        **{"selections": "both,direct", "image_size": "64", "seed": "9", "backbone": "vgg13"},
         **{"cache_dir": "gs://some/where", "data_dir": str(tmp_path), "skip_unreadable": "true"},
         **{"max_images": "target=3,test=2", "feature_dtype": "uint8", "cloud_steps": "7"},
         **{"cloud_batch_size": "6", "cloud_learning_rate": "0.5", "attacker_steps": "3"},
@@ -270,15 +270,11 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"layers": (1, 3), "depths": (5,), "selections": ("both", "direct"), "image_size": 64},
         **{"seed": 9, "cache_dir": "gs://some/where", "data_dir": tmp_path},
         **{"skip_unreadable": True, "max_images": {"target": 3, "test": 2}},
-        **{
-            "feature_dtype": "uint8",
-            "cloud": Schedule(7, 6, 0.5),
-            "attacker": Schedule(3, 2, 0.25),
-        },
+        **{"cloud": Schedule(7, 6, 0.5), "attacker": Schedule(3, 2, 0.25), "backbone": "vgg13"},
         **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
         **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
         **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
-        **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0},
+        **{"checkpoint_minutes": 2.0},
     )
     # Nothing of a configuration is without a flag, but for the share, which processes agree upon.
     own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("experiments.characterize")}

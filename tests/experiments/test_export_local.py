@@ -54,7 +54,7 @@ def test_a_plan_becomes_a_package(apart, export_local, vgg_weights, tmp_path):
     assert (status, err) == (0, "")
     package = open_package(out)
     assert package.shape == (32, 32, 3)
-    assert "2 layers to conv1_2, images 32x32x3 to representations 32x32x3." in text
+    assert "2 layers of vgg16 to conv1_2, images 32x32x3 to representations 32x32x3." in text
     secret = json.loads((out / "local_nn.json").read_text(encoding="utf-8"))["release_seed"]
     assert secret not in text
     assert plan.selection.seed not in text

@@ -17,7 +17,7 @@ import pytest
 from support import weight_samples as samples
 
 from experiments import port_weights
-from privynet_jax.backbone.topology import CONV_LAYERS
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.weights import sources
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.sources import load_weights
@@ -53,7 +53,7 @@ def test_the_table_has_every_tensor_of_every_layer(port, tmp_path):
     _, out, _ = port(f"--from={path}", f"--to={tmp_path / 'port'}")
     rows = [line.split() for line in out.splitlines() if re.match(r"conv\d_\d/", line)]
     assert [row[0] for row in rows] == [
-        f"{layer.name}/{kind}" for layer in CONV_LAYERS for kind in ("kernel", "bias")
+        f"{layer.name}/{kind}" for layer in VGG16.cuts for kind in ("kernel", "bias")
     ]
     name, shape, mean, std, digest = rows[0]
     assert (name, shape) == ("conv1_1/kernel", "3x3x3x64")

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 from support.handmade_package import HandmadePackage, noise
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.split import local_nn
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.release import release_manifest
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
@@ -93,7 +94,7 @@ def encodings(values, dtypes):
 def patterns(package, photos, release_dtype):
     """Secret -> what no file and no name may contain."""
     integers = ("u1", "i2", "i4", "i8", "f4", "f8")
-    mask = np.isin(np.arange(CONV_LAYERS[LAYERS - 1].out_channels), CHANNELS)
+    mask = np.isin(np.arange(VGG16.cuts[LAYERS - 1].channels), CHANNELS)
     found = {
         "channels": [
             *encodings(CHANNELS, integers),

@@ -6,13 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning import latency
 from privynet_jax.planning.latency import Meter
 
 PROJECT = Path(__file__).parents[2]
@@ -27,7 +24,7 @@ def meter():
 
 def test_a_latency_is_plausible_and_says_where(meter):
     begun = time.perf_counter()
-    measured = meter.measure(num_layers=4, depth=8, image_size=32)
+    measured = meter.measure(Topology(4, range(8)), image_size=32)
     took = time.perf_counter() - begun
     # 60.8 million multiply-accumulates: no core does 10 ** 13 of them per second.
     assert 1000 * 60.8e6 / 1e13 < measured.milliseconds < 1000 * took
@@ -36,14 +33,14 @@ def test_a_latency_is_plausible_and_says_where(meter):
 
 
 def test_more_layers_take_longer(meter):
-    shallow, deep = (meter.measure(m, 8, 32).milliseconds for m in (2, 10))
+    shallow, deep = (meter.measure(Topology(m, range(8)), 32).milliseconds for m in (2, 10))
     # 6.5 against 248 million multiply-accumulates: a busy machine does not turn that round.
     assert deep > 2 * shallow
 
 
 @pytest.mark.skipif(not TASKS.parent.parent.exists(), reason="only Linux tells of threads")
 def test_every_thread_of_the_child_is_bound_to_the_same_core(meter):
-    meter.measure(1, 1, 16)  # all threads that computing needs have started
+    meter.measure(Topology(1, (0,)), 16)  # all threads that computing needs have started
     threads = os.listdir(str(TASKS).format(meter._child.pid))
     cores = {frozenset(os.sched_getaffinity(int(thread))) for thread in threads}
     [core] = cores
@@ -53,10 +50,10 @@ def test_every_thread_of_the_child_is_bound_to_the_same_core(meter):
 
 
 def test_wrong_questions_are_answered_in_one_line_and_the_next_ones_too(meter):
-    with pytest.raises(UserError, match="num_layers is 14") as raised:
-        meter.measure(14, 8, 32)
+    with pytest.raises(UserError, match="1x1 pixels; conv2_2 needs") as raised:
+        meter.measure(Topology(4, (0,)), 1)
     assert "\n" not in str(raised.value)
-    assert meter.measure(1, 1, 16).milliseconds > 0
+    assert meter.measure(Topology(1, (0,)), 16).milliseconds > 0
 
 
 def test_a_child_that_ended_or_hangs_is_told():
@@ -64,9 +61,9 @@ def test_a_child_that_ended_or_hangs_is_told():
         meter._child.kill()
         meter._child.wait()
         with pytest.raises(UserError, match="ended or did not answer"):
-            meter.measure(1, 1, 16)
+            meter.measure(Topology(1, (0,)), 16)
     with Meter(timeout=0.01) as meter, pytest.raises(UserError, match="did not answer"):
-        meter.measure(1, 1, 16)
+        meter.measure(Topology(1, (0,)), 16)
 
 
 def test_closing_ends_the_child():
@@ -79,7 +76,8 @@ def test_closing_ends_the_child():
 def test_the_child_ends_when_its_parent_is_killed():
     program = (
         "import os, signal; from privynet_jax.planning.latency import Meter; meter = Meter(); "
-        "meter.measure(1, 1, 16); print(meter._child.pid, flush=True); "
+        "from privynet_jax.backbone.topology import Topology; "
+        "meter.measure(Topology(1, (0,)), 16); print(meter._child.pid, flush=True); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
@@ -102,12 +100,3 @@ def is_running(number):
     except ProcessLookupError:
         return False
     return True
-
-
-def test_made_up_parameters_are_a_vgg16s_and_keep_values_alive():
-    topology = Topology(13, range(64))
-    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
-    values = np.asarray(local_nn(latency._made_up_params(13), topology)(images))
-    assert values.shape == (2, 2, 2, 64)
-    # Neither zeros nor denormal numbers, which some processors multiply more slowly.
-    assert 1e-3 < np.sqrt(np.mean(values**2)) < 1e3

@@ -45,7 +45,7 @@ def test_channels_are_distinct_ascending_and_of_the_layer():
         channels, topology = cell.topology.channels, cell.topology
         assert len(set(channels)) == topology.depth
         assert list(channels) == sorted(channels)
-        assert 0 <= channels[0] <= channels[-1] < topology.layer.out_channels
+        assert 0 <= channels[0] <= channels[-1] < topology.layer.channels
     assert draw_channels(1, 64, 0, 0) == tuple(range(64))  # all there are
 
 

@@ -7,6 +7,7 @@ from scipy import special
 from sklearn.linear_model import Ridge
 from support.handmade_layers import handmade_features
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.partition import hold_out, spread_over_classes
@@ -21,7 +22,7 @@ SUBSET = np.array([3, 17, 40, 90])
 @pytest.fixture(scope="module")
 def layer(small_parts, vgg_weights):
     """All channels of a real layer, normalised."""
-    extract = jax.jit(extractor({NUM_LAYERS: range(128)}))
+    extract = jax.jit(extractor(VGG16, {NUM_LAYERS: range(128)}))
     arrays = {}
     for name, part in small_parts.items():
         raw = np.asarray(extract(vgg_weights.params, as_float(part.images))[NUM_LAYERS])

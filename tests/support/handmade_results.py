@@ -1,6 +1,7 @@
 """Results of cells that nobody trained, for tests of what is made from results."""
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import Distribution
@@ -9,6 +10,7 @@ from privynet_jax.results.statistics import Distribution
 def settings(**others):
     """What the `config.json` of a finished grid holds: two layers, two depths, two draws."""
     usual = {
+        "backbone": "vgg16",
         "layers": [2, 4],
         "depths": [8, 16],
         "draws": 2,
@@ -50,7 +52,7 @@ def cell(num_layers=2, depth=3, draw=0, accuracy=0.5, attacks=None, selection="r
     return CellResult(
         name=Cell(Topology(num_layers, range(depth)), draw, selection).name,
         num_layers=num_layers,
-        layer=CONV_LAYERS[num_layers - 1].name,
+        layer=VGG16.cuts[num_layers - 1].name,
         depth=depth,
         selection=selection,
         draw=draw,

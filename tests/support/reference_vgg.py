@@ -1,22 +1,23 @@
-"""VGG16 in float64 by sliding windows, sharing no code with JAX or Flax."""
+"""VGGs in float64 by sliding windows, sharing no code with JAX or Flax."""
 
 import numpy as np
 
 POOLED_BEFORE = (2, 4, 7, 10)
 
 
-def reference_trunk(layers, network_input, num_layers=13):
+def reference_trunk(layers, network_input, num_layers=None, pooled_before=POOLED_BEFORE):
     """Every layer's output before pooling.
 
     Args:
         layers: (HWIO kernel, bias) of each convolution in order.
         network_input: [N, H, W, 3], preprocessed already.
-        num_layers: how many convolutions to compute.
+        num_layers: how many convolutions to compute; all by default.
+        pooled_before: indices of the convolutions that a max-pooling precedes; VGG16's by default.
     """
     x = network_input.astype(np.float64)
     outputs = []
     for index, (kernel, bias) in enumerate(layers[:num_layers]):
-        if index in POOLED_BEFORE:
+        if index in pooled_before:
             n, h, w, c = x.shape
             x = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
         padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))

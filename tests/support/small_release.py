@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.images.parts import as_float
 
@@ -23,7 +24,7 @@ class SmallRelease:
 
 def representations_of(images, weights, layer, depth):
     """float32 [N, h, w, depth], the first channels of a layer of VGG16."""
-    run = jax.jit(extractor({layer: tuple(range(depth))}))
+    run = jax.jit(extractor(VGG16, {layer: tuple(range(depth))}))
     return np.asarray(run(weights.params, as_float(images))[layer])
 
 

@@ -1,4 +1,4 @@
-"""Random VGG16 weights, and writers of every accepted format that need no other framework.
+"""Random weights of VGGs, and writers of every accepted format that need no other framework.
 
 The writers share no code with the readers: PyTorch's pickles are put together instruction by
 instruction, as PyTorch's own files show them (`python -m pickletools`).
@@ -31,12 +31,42 @@ CONVOLUTIONS = {
 }
 WIDTHS = (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 
+# Of the other VGGs, block by block: positions in torchvision's Sequential, without and with norms.
+BLOCKS = {
+    "vgg11": (
+        ((0,), (3,), (6, 8), (11, 13), (16, 18)),
+        ((0,), (4,), (8, 11), (15, 18), (22, 25)),
+    ),
+    "vgg13": (
+        ((0, 2), (5, 7), (10, 12), (15, 17), (20, 22)),
+        ((0, 3), (7, 10), (14, 17), (21, 24), (28, 31)),
+    ),
+    "vgg19": (
+        ((0, 2), (5, 7), (10, 12, 14, 16), (19, 21, 23, 25), (28, 30, 32, 34)),
+        ((0, 3), (7, 10), (14, 17, 20, 23), (27, 30, 33, 36), (40, 43, 46, 49)),
+    ),
+}
+BLOCK_WIDTHS = (64, 128, 256, 512, 512)
 
-def random_layers(seed=0):
+
+def positions(vgg):
+    """Layer name -> its position in torchvision's Sequential, and that with norms."""
+    if vgg == "vgg16":
+        return {name: found[:2] for name, found in CONVOLUTIONS.items()}
+    plain, normed = BLOCKS[vgg]
+    return {
+        f"conv{block + 1}_{index + 1}": (plain[block][index], normed[block][index])
+        for block in range(5)
+        for index in range(len(plain[block]))
+    }
+
+
+def random_layers(seed=0, vgg="vgg16"):
     """Layer name -> (HWIO kernel, bias), scaled so that activations keep their size."""
     rng = np.random.default_rng(seed)
     layers = {}
-    for name, fan_in, width in zip(CONVOLUTIONS, WIDTHS[:-1], WIDTHS[1:], strict=True):
+    widths = [3, *(BLOCK_WIDTHS[int(name[4]) - 1] for name in positions(vgg))]
+    for name, fan_in, width in zip(positions(vgg), widths[:-1], widths[1:], strict=True):
         kernel = rng.standard_normal((3, 3, fan_in, width), np.float32)
         bias = rng.standard_normal(width, np.float32)
         layers[name] = (kernel * np.float32(np.sqrt(2 / 9 / fan_in)), bias * np.float32(0.1))
@@ -53,20 +83,20 @@ def constant_layers(value=0.01):
     }
 
 
-def torchvision_tensors(layers):
+def torchvision_tensors(layers, vgg="vgg16"):
     tensors = {}
     for name, (kernel, bias) in layers.items():
-        prefix = f"features.{CONVOLUTIONS[name][0]}"
+        prefix = f"features.{positions(vgg)[name][0]}"
         tensors[f"{prefix}.weight"] = kernel.transpose(3, 2, 0, 1)
         tensors[f"{prefix}.bias"] = bias
     return tensors
 
 
-def torchvision_bn_tensors(layers, seed=1):
+def torchvision_bn_tensors(layers, seed=1, vgg="vgg16"):
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, (kernel, bias) in layers.items():
-        position, width = CONVOLUTIONS[name][1], len(bias)
+        position, width = positions(vgg)[name][1], len(bias)
         tensors[f"features.{position}.weight"] = kernel.transpose(3, 2, 0, 1)
         tensors[f"features.{position}.bias"] = bias
         norm = {

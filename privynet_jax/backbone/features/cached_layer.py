@@ -5,7 +5,7 @@
     for unit in units_of(parts):
         layer.find(unit) or layer.write(unit, stored)
 
-`cache` drives several of them through one pass of VGG16.
+`cache` drives several of them through one pass of the network.
 """
 
 import logging
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import Coding
@@ -25,9 +25,9 @@ from privynet_jax.platform.files import write_shared
 from privynet_jax.platform.shards import Opener, Shard, ShardedRows, ShardFolder
 
 # Raised whenever another version would give other bytes for the same address.
-_VERSION = 2
+_VERSION = 3
 _MANIFEST, _COMPLETE = "manifest.json", "complete"
-# Of one shard of VGG16's largest output, 64 channels of float16 as large as the image.
+# Of one shard of a VGG's largest output, 64 channels of float16 as large as the image.
 _SHARD_BYTES = 2**27
 _LOG = logging.getLogger(__name__)
 
@@ -103,17 +103,19 @@ class CachedLayer:
             scratch: where shards of a bucket are kept for reading; lives as long as the rows.
         """
         self.channels, self.dtype, self._scratch = channels, dtype, scratch
-        shape = Topology(num_layers, channels).representation_shape(parts.image_size)
+        topology = Topology(num_layers, channels, weights.backbone.name)
+        shape = topology.representation_shape(parts.image_size)
         self._shapes = {name: (len(part), *shape) for name, part in parts.items()}
         self._rows_per_shard = rows_per_shard(parts.image_size)
         self._identity: dict[str, Any] = {
             "version": _VERSION,
+            "backbone": topology.backbone,
             "weights": weights.fingerprint,
             "data": parts.fingerprint,
             "data_name": parts.name,
             "image_size": parts.image_size,
             "layer": num_layers,
-            "layer_name": CONV_LAYERS[num_layers - 1].name,
+            "layer_name": topology.layer.name,
             "channels": list(map(int, channels)),
             "dtype": dtype,
         }

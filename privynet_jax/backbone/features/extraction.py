@@ -1,4 +1,4 @@
-"""The pass of VGG16 over images: how strong each channel is, then features in their stored form.
+"""A backbone's pass over images: how strong each channel is, then features in their stored form.
 
 `cache` says which images and layers; here they go through the network in batches of one shape, so
 that one compilation serves and no number depends on what was computed before.
@@ -33,7 +33,7 @@ Told = Callable[[int], Any]
 
 
 def images_per_batch(image_size: int) -> int:
-    """Returns how many images go through VGG16 at once on each device, a power of two."""
+    """Returns how many images go through a backbone at once on each device, a power of two."""
     most, room = (_CPU_BATCH, _CPU_BYTES) if on_cpu() else (_ACCELERATOR_BATCH, _ACCELERATOR_BYTES)
     fitting = max(1, room // (image_size**2 * 64 * 4))
     return min(most, 2 ** (fitting.bit_length() - 1))
@@ -57,7 +57,7 @@ def codings_of(
     """Returns layer -> coding: one over the root mean square of each channel kept, and its peak.
 
     Args:
-        weights: of VGG16.
+        weights: the pretrained network.
         images: uint8 [N, H, W, 3], over which both are taken.
         union: layer -> channels.
         dtype: one of `coding.DTYPES`.
@@ -68,7 +68,7 @@ def codings_of(
     """
     squares: dict[int, Any] = dict.fromkeys(union, 0.0)
     largest: dict[int, Any] = dict.fromkeys(union, 0.0)
-    for rows, features in in_batches(weights, images, extractor(union)):
+    for rows, features in in_batches(weights, images, extractor(weights.backbone, union)):
         for layer, values in features.items():
             real = np.asarray(values)[: rows.stop - rows.start]
             squares[layer] = squares[layer] + np.square(real, dtype=np.float64).sum(axis=0)
@@ -94,7 +94,7 @@ def in_batches(
     """Yields (rows, result of a function of params and float32 images), batch by batch.
 
     Args:
-        weights: of VGG16.
+        weights: the pretrained network.
         images: uint8 [N, H, W, 3].
         function: such as `features.extractor` returns; jitted here. Its results have one row per
             image, and the last one has rows beyond those of the images.
@@ -103,7 +103,7 @@ def in_batches(
 
 
 class FeaturePass:
-    """VGG16 up to the deepest of some layers, giving all of them in their stored form."""
+    """A backbone up to the deepest of some layers, giving all of them in their stored form."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class FeaturePass:
         codings: Mapping[int, Coding],
     ) -> None:
         """Prepares a pass for images of `parts` and the layers and channels of `union`."""
-        extract = extractor(union)
+        extract = extractor(weights.backbone, union)
 
         def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
             return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
@@ -174,7 +174,8 @@ def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
     if not finite:
         raise UserError(
             f"the weights {weights.source} give values that are not finite on {name}; "
-            "check that the weights belong to VGG16 and that the images are in [0, 1]"
+            f"check that the weights belong to {weights.backbone.title} and that the images are in "
+            "[0, 1]"
         )
 
 
@@ -196,7 +197,7 @@ def normalisation(
     after scaling (`coding.peaks_of`).
 
     Args:
-        weights: of VGG16.
+        weights: the pretrained network.
         images: uint8 [N, H, W, 3].
         topology: what is released.
 
@@ -206,7 +207,7 @@ def normalisation(
     if not len(images):
         raise UserError("the sample is empty; give at least one image to normalise channels by")
     # Of the whole layer: released channels that all happen to be silent have no scale of their own.
-    union = all_channels([topology.num_layers])
+    union = all_channels([topology.num_layers], weights.backbone)
     coding = codings_of(weights, images, union, "float32", "the sample")[topology.num_layers]
     chosen = list(topology.channels)
     return coding.scales[chosen], coding.peaks[chosen]

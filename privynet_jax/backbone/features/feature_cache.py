@@ -1,4 +1,4 @@
-"""The feature cache: every image goes through VGG16 once, and what is missing on disk is repaired.
+"""The feature cache: every image is extracted once, and what is missing on disk is repaired.
 
 Each layer has a folder addressed by what decides its content: weights, data and image size, layer,
 channels and storage type. In it lie a manifest with the calibration, and shards of rows (`shards`)

@@ -1,13 +1,13 @@
 """Features: the representations of all images at the layers and channels that a grid needs.
 
-The local NN is frozen, so one pass of VGG16 per image serves every cell. Here is the pure function
-that makes that pass, and what `cache` returns for `dedicated` to read mini-batches from.
+The local NN is frozen, so one pass per image serves every cell. Here is the pure function that
+makes that pass, and what `cache` returns for `dedicated` to read mini-batches from.
 
     union = needed_channels([cell.topology for cell in cells])
-    features = jax.jit(extractor(union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}
+    features = jax.jit(extractor(backbone, union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}
 
 Values are normalised: each channel is divided by its root mean square over the first auxiliary
-images. Post-ReLU zeros stay zeros, networks of all layers meet one scale, and VGG16's activations
+images. Post-ReLU zeros stay zeros, networks of all layers meet one scale, and a VGG's activations
 (near the largest float16 in middle layers) fit into float16.
 """
 
@@ -18,8 +18,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import Backbone
+from privynet_jax.backbone.forward import activations
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.row_views import RowView, selected
 
@@ -116,6 +117,7 @@ def image_features(parts: Parts) -> LayerFeatures:
 
 
 def extractor(
+    backbone: Backbone,
     union: Mapping[int, Sequence[int]],
 ) -> Callable[[Any, jax.Array], dict[int, jax.Array]]:
     """Returns a pure function (params, images float32 [N, H, W, 3]) -> layer -> float32 features.
@@ -123,20 +125,12 @@ def extractor(
     Features are [N, h, w, channels kept], not normalised; layers that are not asked for cost
     nothing beyond what deeper ones need.
     """
-    trunk = VGG16Trunk(max(union))
 
     def of_one_image(params: Any, image: jax.Array) -> dict[int, jax.Array]:
-        _, intermediates = trunk.apply({"params": params}, image[None])
-        return {
-            layer: _chosen(intermediates[_activation_name(layer)][0], channels)
-            for layer, channels in union.items()
-        }
+        found = activations(backbone, params, image[None], union)
+        return {layer: _chosen(found[layer][0], channels) for layer, channels in union.items()}
 
     return jax.vmap(of_one_image, in_axes=(None, 0))
-
-
-def _activation_name(layer: int) -> str:
-    return CONV_LAYERS[layer - 1].name.replace("conv", "relu")
 
 
 def _chosen(x: jax.Array, channels: Sequence[int]) -> jax.Array:

@@ -1,9 +1,9 @@
 """The project's own checkpoints of weights: one Orbax directory, input transform included.
 
-`experiments.port_weights` writes them, `weights` reads them. The parameters are stored as the trunk
-applies them (see `vgg`), with "preprocessing" among them, so that converted weights can never meet
-another network's input transform. Beside Orbax' files lies `weights.json`: what the weights were
-converted from, their fingerprint, and the sha256 of every file.
+`experiments.port_weights` writes them, `weights` reads them. The parameters are stored as
+`forward` applies them, with "preprocessing" among them, so that converted weights can never meet
+another network's input transform. Beside Orbax' files lies `weights.json`: their backbone, what
+they were converted from, their fingerprint, and the sha256 of every file.
 
     save_checkpoint(Path("vgg16"), weights.params, weights.layout, weights.fingerprint)
     checkpoint = open_checkpoint(Path("vgg16"))
@@ -24,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, Backbone
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
@@ -43,15 +44,21 @@ class Checkpoint:
         tensors: every stored array by its path in the pytree, such as "conv1_1/kernel".
         layout: title of the layout that the weights were converted from.
         fingerprint: of the parameters when they were saved.
+        backbone: whose parameters they are.
     """
 
     tensors: dict[str, StoredTensor]
     layout: str
     fingerprint: str
+    backbone: Backbone
 
 
 def save_checkpoint(
-    folder: Path, params: Mapping[str, Mapping[str, np.ndarray]], layout: str, fingerprint: str
+    folder: Path,
+    params: Mapping[str, Mapping[str, np.ndarray]],
+    layout: str,
+    fingerprint: str,
+    backbone: str = DEFAULT,
 ) -> None:
     """Writes parameters to a new folder, which appears whole or not at all.
 
@@ -60,6 +67,7 @@ def save_checkpoint(
         params: NumPy arrays, as `weights.load_weights` gives them.
         layout: title of the layout that they were converted from.
         fingerprint: `weights.fingerprint_of(params)`.
+        backbone: name of what they are the parameters of.
 
     Raises:
         UserError: the folder holds something.
@@ -74,6 +82,7 @@ def save_checkpoint(
             checkpointer.save(partial, args=ocp.args.PyTreeSave(tree))
         manifest = {
             "format": _FORMAT,
+            "backbone": backbone,
             "layout": layout,
             "fingerprint": fingerprint,
             "files": sha256_of_files(partial),
@@ -99,7 +108,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     read = functools.cache(lambda: _restored(folder, tree))
     tensors = {_name(path): _stored(_name(path), leaf, read) for path, leaf in leaves}
-    return Checkpoint(tensors, str(manifest.get("layout")), str(manifest.get("fingerprint")))
+    layout, fingerprint = (str(manifest.get(name)) for name in ("layout", "fingerprint"))
+    return Checkpoint(tensors, layout, fingerprint, BACKBONES[manifest["backbone"]])
 
 
 def _verified_manifest(folder: Path) -> dict[str, Any]:
@@ -120,6 +130,8 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT:
             raise ValueError(f"its format is {manifest['format']!r}, expected {_FORMAT!r}")
+        if manifest["backbone"] not in BACKBONES:
+            raise ValueError(f"its backbone is {manifest['backbone']!r}")
         files = dict(manifest["files"])
     verify_files(folder, files, _CONVERT_ANEW)
     return manifest

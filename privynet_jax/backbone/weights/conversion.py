@@ -1,7 +1,7 @@
 """Turns a weight file's tensors into the trunk's parameters, or names all that is wrong with them.
 
-`weights` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `vgg` describes
-the parameters that result. NumPy only.
+`weights` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `forward`
+describes the parameters that result. NumPy only.
 
     params = params_from_tensors(tensors, layout, "vgg16.pth")
     params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS
 from privynet_jax.backbone.weights.families import BATCH_NORM_EPSILON, TensorLayout
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
@@ -22,7 +21,7 @@ Params = dict[str, dict[str, np.ndarray]]
 def params_from_tensors(
     tensors: Mapping[str, StoredTensor], layout: TensorLayout, origin: str = "the weights"
 ) -> Params:
-    """Converts a file's tensors to the parameters of all 13 layers, with their input transform.
+    """Converts a file's tensors to the parameters of all layers, with their input transform.
 
     Batch normalisation is folded into the convolution before it.
 
@@ -40,13 +39,13 @@ def params_from_tensors(
     """
     arrays = _checked_arrays(tensors, layout, origin)
     params: Params = {"preprocessing": layout.input.arrays()}
-    for layer in CONV_LAYERS:
+    for layer in layout.backbone.convolutions():
         kernel, bias = (arrays[name] for name in layout.names[layer.name])
         kernel = kernel.transpose(layout.kernel_to_hwio)
         if layer.name in layout.norms:
             norm = [arrays[name] for name in layout.norms[layer.name]]
             kernel, bias = _folded(kernel, bias, *norm)
-            _check_folded(kernel, bias, layer.name, origin)
+            _check_folded(kernel, bias, layer.name, f"{origin} do not fit {layout.backbone.title}")
         params[layer.name] = {
             "kernel": np.array(kernel, np.float32, order="C"),
             "bias": np.array(bias, np.float32),
@@ -79,8 +78,8 @@ def _checked_arrays(
             problems += _problems_of_values(name, arrays[name], layout)
     if problems:
         raise UserError(
-            f"{origin} do not fit VGG16: {'; '.join(problems)}; needed are the {len(shapes)} "
-            "tensors of its convolutions, complete and unchanged"
+            f"{origin} do not fit {layout.backbone.title}: {'; '.join(problems)}; needed are the "
+            f"{len(shapes)} tensors of its convolutions, complete and unchanged"
         )
     return arrays
 
@@ -109,10 +108,10 @@ def _folded(
     return kernel * factor, (bias.astype(np.float64) - mean) * factor + offset
 
 
-def _check_folded(kernel: np.ndarray, bias: np.ndarray, layer: str, origin: str) -> None:
+def _check_folded(kernel: np.ndarray, bias: np.ndarray, layer: str, misfit: str) -> None:
     largest = max(np.abs(kernel).max(), np.abs(bias).max())
     if not largest <= np.finfo(np.float32).max:
         raise UserError(
-            f"{origin} do not fit VGG16: {layer} with its batch normalisation folded in reaches "
+            f"{misfit}: {layer} with its batch normalisation folded in reaches "
             f"{largest:.3g}, more than float32 holds; use undamaged weights"
         )

@@ -1,4 +1,4 @@
-"""How families of weight files name, order and normalise VGG16's tensors, as plain tables.
+"""How families of weight files name, order and normalise a backbone's tensors, as plain tables.
 
 `weights` recognises a file by its tensors' names here and converts it accordingly. A layout also
 says which input transform its family's weights were trained with, so nobody has to remember it.
@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from privynet_jax.backbone.topology import CONV_LAYERS, ConvLayer
+from privynet_jax.backbone.backbones import BACKBONES, VGG16, Backbone, Convolution
 
-BATCH_NORM_EPSILON = 1e-5  # PyTorch's default, which torchvision's VGG16 keeps
+BATCH_NORM_EPSILON = 1e-5  # PyTorch's default, which torchvision's VGGs keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +55,10 @@ TORCHVISION_INPUT = InputTransform(
 
 @dataclasses.dataclass(frozen=True)
 class TensorLayout:
-    """How one family of weight files stores VGG16, and what input it expects.
+    """How one family of weight files stores a backbone, and what input it expects.
 
     Attributes:
+        backbone: whose tensors they are.
         title: what the family is called in messages.
         names: layer name -> (kernel's tensor name, bias's tensor name).
         kernel_to_hwio: axes that `np.transpose` needs to make a stored kernel HWIO.
@@ -68,6 +69,7 @@ class TensorLayout:
             stands for all names that begin with it.
     """
 
+    backbone: Backbone
     title: str
     names: Mapping[str, tuple[str, str]]
     kernel_to_hwio: tuple[int, int, int, int]
@@ -78,17 +80,16 @@ class TensorLayout:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape that each needed tensor must have in the file, by its name there."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer in CONV_LAYERS:
+        for layer in self.backbone.convolutions():
             kernel, bias = self.names[layer.name]
-            hwio = (3, 3, layer.in_channels, layer.out_channels)
             stored_axes = np.argsort(self.kernel_to_hwio)
-            shapes[kernel] = tuple(hwio[axis] for axis in stored_axes)
+            shapes[kernel] = tuple(layer.kernel[axis] for axis in stored_axes)
             for vector in (bias, *self.norms.get(layer.name, ())):
                 shapes[vector] = (layer.out_channels,)
         return shapes
 
     def unknown(self, names: Iterable[str]) -> list[str]:
-        """Returns those names that no VGG16 of this family has."""
+        """Returns those names that no backbone of this family has."""
         needed = self.shapes()
         groups = tuple(name for name in self.ignored if name.endswith("/"))
         return [
@@ -98,11 +99,12 @@ class TensorLayout:
         ]
 
 
-def recognise(names: Collection[str]) -> TensorLayout | None:
+def recognise(names: Collection[str], backbone: Backbone | None = None) -> TensorLayout | None:
     """Returns the layout that fits a file's tensor names best; None where no name is known.
 
     The best fit has the fewest missing and unknown names, so that a file with a few faults is still
-    told apart from one of another family.
+    told apart from one of another family. Where a backbone is expected, a layout of another one has
+    to fit without any fault.
     """
     given = set(names)
 
@@ -110,16 +112,22 @@ def recognise(names: Collection[str]) -> TensorLayout | None:
         return len(layout.shapes().keys() - given) + len(layout.unknown(given))
 
     candidates = [layout for layout in LAYOUTS if layout.shapes().keys() & given]
-    return min(candidates, key=misfits, default=None)
+    best = min(candidates, key=misfits, default=None)
+    if best and backbone not in (None, best.backbone) and misfits(best):
+        expected = [layout for layout in candidates if layout.backbone == backbone]
+        return min(expected, key=misfits, default=None)
+    return best
 
 
-def _keras_name(layer: ConvLayer) -> str:
+def _keras_name(layer: Convolution) -> str:
     """The layer's name in Keras: block1_conv2 for conv1_2."""
     return layer.name.replace("conv", "block").replace("_", "_conv")
 
 
 def _keras_onnx() -> TensorLayout:
-    prefixes = {layer.name: f"functional_1/{_keras_name(layer)}_1" for layer in CONV_LAYERS}
+    prefixes = {
+        layer.name: f"functional_1/{_keras_name(layer)}_1" for layer in VGG16.convolutions()
+    }
     # The classifier that the embedded file has on its unchanged ImageNet trunk.
     head = [
         f"functional_1/{dense}/" for dense in ("dense_1", "dense_1_2", "dense_2_1", "dense_3_1")
@@ -127,6 +135,7 @@ def _keras_onnx() -> TensorLayout:
     norms = ["functional_1/batch_normalization_1/", "functional_1/batch_normalization_1_2/"]
     constants = ["const_fold_opt__98", "const_starts__79", "const_ends__80", "Const__96"]
     return TensorLayout(
+        backbone=VGG16,
         title="the embedded ONNX conversion of Keras' VGG16",
         names={
             name: (f"{prefix}/convolution/ReadVariableOp:0", f"{prefix}/Squeeze:0")
@@ -146,8 +155,9 @@ def _keras_h5(group: str, kernel: str, bias: str, writer: str) -> TensorLayout:
 
     top = {name for dense in ("fc1", "fc2", "predictions") for name in pair(dense)}
     return TensorLayout(
+        backbone=VGG16,
         title=f"Keras' VGG16 in HDF5, as {writer}",
-        names={layer.name: pair(_keras_name(layer)) for layer in CONV_LAYERS},
+        names={layer.name: pair(_keras_name(layer)) for layer in VGG16.convolutions()},
         kernel_to_hwio=(0, 1, 2, 3),
         input=KERAS_INPUT,
         ignored=frozenset({*top, "optimizer_weights/"}),
@@ -174,19 +184,22 @@ def _keras_3() -> TensorLayout:
 
     top = {name for index in range(3) for name in pair("dense", index)}
     return TensorLayout(
+        backbone=VGG16,
         title="Keras 3's VGG16 (.keras or .weights.h5)",
-        names={layer.name: pair("conv2d", index) for index, layer in enumerate(CONV_LAYERS)},
+        names={
+            layer.name: pair("conv2d", index) for index, layer in enumerate(VGG16.convolutions())
+        },
         kernel_to_hwio=(0, 1, 2, 3),
         input=KERAS_INPUT,
         ignored=frozenset({*top, "optimizer/"}),
     )
 
 
-def _torchvision(with_norms: bool) -> TensorLayout:
-    """Numbers layers as torchvision does: ReLUs, norms and pooling have positions too."""
+def _torchvision(backbone: Backbone, with_norms: bool) -> TensorLayout:
+    """Numbers a VGG's layers as torchvision does: ReLUs, norms and pooling have positions too."""
     names, norms, counters = {}, {}, set()
     position, stride = 0, 1
-    for layer in CONV_LAYERS:
+    for layer in backbone.convolutions():
         position += layer.stride > stride  # the pooling between two blocks
         stride = layer.stride
         names[layer.name] = (f"features.{position}.weight", f"features.{position}.bias")
@@ -201,7 +214,9 @@ def _torchvision(with_norms: bool) -> TensorLayout:
     dense += ["pre_logits.fc1", "pre_logits.fc2", "head.fc"]
     top = {f"{layer}.{kind}" for layer in dense for kind in ("weight", "bias")}
     return TensorLayout(
-        title="torchvision's VGG16" + (" with batch normalisation" if with_norms else ""),
+        backbone=backbone,
+        title=f"torchvision's {backbone.title}"
+        + (" with batch normalisation" if with_norms else ""),
         names=names,
         kernel_to_hwio=(2, 3, 1, 0),
         input=TORCHVISION_INPUT,
@@ -213,16 +228,28 @@ def _torchvision(with_norms: bool) -> TensorLayout:
 KERAS_ONNX = _keras_onnx()
 KERAS_H5, *_OTHER_KERAS_H5 = _keras_h5_family()
 KERAS_3 = _keras_3()
-TORCHVISION = _torchvision(with_norms=False)
-TORCHVISION_BN = _torchvision(with_norms=True)
-LAYOUTS = (KERAS_ONNX, KERAS_H5, *_OTHER_KERAS_H5, KERAS_3, TORCHVISION, TORCHVISION_BN)
-
-# The project's own checkpoints store the parameters as they are. Their input transform is stored
-# too and takes the place of this one, which leaves images alone.
-OWN = TensorLayout(
-    title="privynet_jax's own checkpoint",
-    names={layer.name: (f"{layer.name}/kernel", f"{layer.name}/bias") for layer in CONV_LAYERS},
-    kernel_to_hwio=(0, 1, 2, 3),
-    input=InputTransform((0, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)),
-    ignored=frozenset(f"preprocessing/{name}" for name in ("channel_order", "scale", "shift")),
+# By the backbone's name; each of torchvision's VGGs exists with and without normalisation.
+TORCHVISION = {name: _torchvision(vgg, with_norms=False) for name, vgg in BACKBONES.items()}
+TORCHVISION_BN = {name: _torchvision(vgg, with_norms=True) for name, vgg in BACKBONES.items()}
+LAYOUTS = (
+    *(KERAS_ONNX, KERAS_H5, *_OTHER_KERAS_H5, KERAS_3),
+    *(*TORCHVISION.values(), *TORCHVISION_BN.values()),
 )
+
+
+def own_layout(backbone: Backbone) -> TensorLayout:
+    """Returns the layout of the project's own checkpoints, which store parameters as they are.
+
+    Their input transform is stored too and takes the place of this one, which leaves images alone.
+    """
+    return TensorLayout(
+        backbone=backbone,
+        title="privynet_jax's own checkpoint",
+        names={
+            layer.name: (f"{layer.name}/kernel", f"{layer.name}/bias")
+            for layer in backbone.convolutions()
+        },
+        kernel_to_hwio=(0, 1, 2, 3),
+        input=InputTransform((0, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)),
+        ignored=frozenset(f"preprocessing/{name}" for name in ("channel_order", "scale", "shift")),
+    )

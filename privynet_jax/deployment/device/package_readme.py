@@ -83,6 +83,7 @@ with this folder.
 | `local_nn.json` | settings, and the sha256 of every file, its own included |
 | `local_nn.safetensors` | weights of the layers and channels that are needed, and of no others |
 | `local_nn.py` | the program |
+| `local_network.py` | the network that it runs |
 | `local_nn.stablehlo` | the same network as StableHLO, input transform included |
 | `README.md` | this text |
 

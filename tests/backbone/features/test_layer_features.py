@@ -6,6 +6,7 @@ import pytest
 from jax import export
 from support.handmade_layers import handmade_features
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features import layer_features
 from privynet_jax.backbone.features.layer_features import extractor, image_features, needed_channels
 from privynet_jax.backbone.split import local_nn
@@ -24,7 +25,7 @@ def assert_close(found, expected):
 
 
 def flops(union, params, images):
-    return jax.jit(extractor(union)).lower(params, images).compile().cost_analysis()["flops"]
+    return jax.jit(extractor(VGG16, union)).lower(params, images).compile().cost_analysis()["flops"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def images(small_parts):
 
 @pytest.fixture(scope="module")
 def extracted(vgg_weights, images):
-    return jax.jit(extractor(UNION))(vgg_weights.params, images)
+    return jax.jit(extractor(VGG16, UNION))(vgg_weights.params, images)
 
 
 def test_needed_channels_are_the_union_of_each_layer_in_order():
@@ -58,7 +59,7 @@ def test_one_pass_gives_every_layer_what_its_local_nn_releases(
 
 
 def test_a_layer_does_not_depend_on_the_layers_asked_for_with_it(vgg_weights, images, extracted):
-    alone = jax.jit(extractor({4: (90, 3)}))(vgg_weights.params, images)
+    alone = jax.jit(extractor(VGG16, {4: (90, 3)}))(vgg_weights.params, images)
     assert_close(alone[4], np.asarray(extracted[4])[..., [2, 0]])
 
 
@@ -117,7 +118,7 @@ def test_only_the_first_auxiliary_images_set_the_scale(monkeypatch):
 
 def test_the_pass_lowers_for_every_backend(vgg_weights, images):
     platforms = ("cpu", "cuda", "tpu")
-    run = jax.jit(extractor({2: (0, 3, 60), 7: tuple(range(256))}))
+    run = jax.jit(extractor(VGG16, {2: (0, 3, 60), 7: tuple(range(256))}))
     lowered = export.export(run, platforms=platforms)(vgg_weights.params, images[:2])
     assert lowered.platforms == platforms
     assert [x.shape[1:] for x in lowered.out_avals] == [(32, 32, 3), (8, 8, 256)]

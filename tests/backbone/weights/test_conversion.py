@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from support import weight_samples as samples
 
+from privynet_jax.backbone.weights import families
 from privynet_jax.backbone.weights.conversion import params_from_tensors
-from privynet_jax.backbone.weights.families import KERAS_ONNX, TORCHVISION, TORCHVISION_BN
+from privynet_jax.backbone.weights.families import KERAS_ONNX
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
+
+TORCHVISION, TORCHVISION_BN = (
+    tables["vgg16"] for tables in (families.TORCHVISION, families.TORCHVISION_BN)
+)
 
 
 def stored(tensors):

@@ -11,10 +11,14 @@ from support.weight_samples import (
     torchvision_tensors,
 )
 
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.weights import families
-from privynet_jax.backbone.weights.families import LAYOUTS, TORCHVISION, TORCHVISION_BN, recognise
+from privynet_jax.backbone.weights.families import LAYOUTS, recognise
 
 LAYERS = constant_layers()
+TORCHVISION, TORCHVISION_BN = (
+    tables["vgg16"] for tables in (families.TORCHVISION, families.TORCHVISION_BN)
+)
 FAMILIES = {
     "published by Keras": keras_tensors(LAYERS),
     "by Keras 2": keras_tensors(LAYERS, "{0}/{0}/kernel:0", "{0}/{0}/bias:0"),
@@ -42,7 +46,8 @@ def test_layouts_differ_by_name_only():
     assert len({layout.title for layout in LAYOUTS}) == len(LAYOUTS)
     for layout in LAYOUTS:
         assert recognise(layout.shapes().keys()) is layout
-        assert list(layout.names) == list(CONVOLUTIONS)
+        assert list(layout.names) == [layer.name for layer in layout.backbone.convolutions()]
+        assert layout.backbone != VGG16 or list(layout.names) == list(CONVOLUTIONS)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.title)

@@ -8,8 +8,8 @@ import pytest
 from support import weight_samples as samples
 from support.reference_vgg import POOLED_BEFORE, keras_input, reference_trunk, torchvision_input
 
-from privynet_jax.backbone.topology import CONV_LAYERS
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.backbone.weights import sources
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.sources import fingerprint_of, load_weights
@@ -62,8 +62,8 @@ def images(size=32):
 
 
 def trunk_outputs(params, x):
-    _, outputs = jax.jit(VGG16Trunk(13).apply)({"params": params}, x)
-    return [np.asarray(outputs[layer.name.replace("conv", "relu")]) for layer in CONV_LAYERS]
+    _, outputs = jax.jit(VGGTrunk(VGG16, 13).apply)({"params": params}, x)
+    return [np.asarray(outputs[layer.number]) for layer in VGG16.cuts]
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +201,9 @@ def test_embedded_weights_have_vgg16s_shapes_and_types(vgg_weights):
         "shift": ((3,), "float32"),
     }
     assert sum(p["kernel"].size + p["bias"].size for p in params.values()) == 14_714_688
-    for layer in CONV_LAYERS:
+    for layer in VGG16.convolutions():
         kernel, bias = params[layer.name]["kernel"], params[layer.name]["bias"]
-        assert kernel.shape == (3, 3, layer.in_channels, layer.out_channels)
+        assert kernel.shape == layer.kernel
         assert bias.shape == (layer.out_channels,)
         assert kernel.dtype == bias.dtype == np.float32
         assert kernel.flags.c_contiguous

@@ -9,16 +9,18 @@ import pytest
 import safetensors.numpy
 from support import package_samples as samples
 
+from privynet_jax.backbone import vgg_program
+from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.split import local_params
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.deployment.device import device_nn
 
 
-def layers(topology):
-    return [
-        {"name": layer.name, "stride": layer.stride} for layer in CONV_LAYERS[: topology.num_layers]
-    ]
+def program(topology):
+    layers = VGG16.cuts[: topology.num_layers]
+    described = [{"name": layer.name, "stride": layer.stride} for layer in layers]
+    return vgg_program.network({"layers": described})
 
 
 @pytest.mark.parametrize(
@@ -33,17 +35,17 @@ def layers(topology):
 )
 def test_network_equals_the_trunk(vgg_weights, topology, size):
     images = samples.images(2, size)
-    full, _ = VGG16Trunk(topology.num_layers).apply({"params": vgg_weights.params}, images)
+    full, _ = VGGTrunk(VGG16, topology.num_layers).apply({"params": vgg_weights.params}, images)
     expected = np.asarray(full)[..., topology.channels]
     assert (expected.max(axis=(0, 1, 2)) > 0).sum() >= 2
-    network = device_nn.network(layers(topology))
+    network = program(topology)
     samples.assert_close(network(local_params(vgg_weights.params, topology), images), expected)
 
 
 def test_products_are_not_rounded_on_accelerators(vgg_weights):
     topology = Topology(13, (0,))
     spec = jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
-    network = jax.jit(device_nn.network(layers(topology)))
+    network = jax.jit(program(topology))
     text = network.lower(local_params(vgg_weights.params, topology), spec).as_text()
     convolutions = [line for line in text.splitlines() if "stablehlo.convolution" in line]
     assert len(convolutions) == 13
@@ -87,8 +89,8 @@ def test_the_digest_leaves_out_itself_and_nothing_else():
 def test_trial_images_tell_channels_apart(vgg_weights):
     """Each layer's channels respond to the made-up image, so wrong weights do not go unnoticed."""
     for num_layers, size in ((1, 32), (4, 32), (13, 32), (13, 64)):
-        topology = Topology(num_layers, tuple(range(CONV_LAYERS[num_layers - 1].out_channels)))
-        network = jax.jit(device_nn.network(layers(topology)))
+        topology = Topology(num_layers, tuple(range(VGG16.cuts[num_layers - 1].channels)))
+        network = jax.jit(program(topology))
         params = local_params(vgg_weights.params, topology)
         means = device_nn.trial(lambda images, n=network, p=params: n(p, images), size)
         assert means.shape == (topology.depth,)

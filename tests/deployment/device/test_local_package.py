@@ -15,8 +15,10 @@ import safetensors.numpy
 from jax import export
 from support import package_samples as samples
 
-from privynet_jax.backbone.topology import CONV_LAYERS, Topology
-from privynet_jax.backbone.vgg import VGG16Trunk
+from privynet_jax.backbone import vgg_program
+from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.deployment.device import device_nn, local_package
 from privynet_jax.deployment.device.local_package import open_package, write_package
 from privynet_jax.errors import UserError
@@ -49,7 +51,7 @@ def expected(vgg_weights, plans):
     for size, plan in plans.items():
         topology = plan.topology
         assert list(topology.channels) != sorted(topology.channels)
-        trunk, images = VGG16Trunk(topology.num_layers), samples.images(5, size)
+        trunk, images = VGGTrunk(VGG16, topology.num_layers), samples.images(5, size)
         full, _ = jax.jit(trunk.apply)({"params": vgg_weights.params}, images)
         outputs[size] = np.asarray(full)[..., topology.channels]
         assert (outputs[size].max(axis=(0, 1, 2)) > 0).all()
@@ -165,7 +167,7 @@ def test_the_readme_s_code_runs_as_it_stands(folders, expected, dtype, monkeypat
 def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_weights, size):
     topology, folder = TOPOLOGIES[size], folders[size, "float32"]
     arrays = safetensors.numpy.load_file(folder / WEIGHTS)
-    used = CONV_LAYERS[: topology.num_layers]
+    used = VGG16.cuts[: topology.num_layers]
     transform = {f"preprocessing/{kind}" for kind in ("channel_order", "scale", "shift")}
     names = {f"{layer.name}/{kind}" for layer in used for kind in ("kernel", "bias")}
     assert arrays.keys() == names | transform
@@ -173,7 +175,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_
     last = arrays[f"{topology.layer.name}/kernel"]
     columns = {last[..., i].tobytes() for i in range(last.shape[-1])}
     released = {full["kernel"][..., c].tobytes() for c in topology.channels}
-    hidden = set(range(topology.layer.out_channels)) - set(topology.channels)
+    hidden = set(range(topology.layer.channels)) - set(topology.channels)
     assert columns == released
     assert not columns & {full["kernel"][..., c].tobytes() for c in hidden}
     biases = {float(full["bias"][c]) for c in hidden}
@@ -184,7 +186,9 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_
         array.nbytes for array in arrays.values()
     )
     files = {path.name for path in folder.iterdir()}
-    assert files == {WEIGHTS, SETTINGS, "local_nn.stablehlo", "local_nn.py", "README.md"}
+    assert files == {
+        *(WEIGHTS, SETTINGS, "local_nn.stablehlo", "local_nn.py", "local_network.py", "README.md"),
+    }
     constants = export.deserialize(
         bytearray((folder / "local_nn.stablehlo").read_bytes())
     ).mlir_module()
@@ -193,7 +197,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
         *("format", "version", "image_size", "shape", "layers", "class_names", "scales", "peaks"),
-        *("release_seed", "trial", "files", "sha256"),
+        *("release_seed", "trial", "files", "sha256", "backbone"),
     }
 
 
@@ -210,10 +214,10 @@ def test_what_a_package_says(folders, plans):
     assert len({open_package(folder).release_seed for folder in folders.values()}) == len(folders)
 
 
-def test_the_program_is_a_copy_of_the_library_s(folders):
+def test_the_programs_are_copies_of_the_library_s(folders):
     for folder in folders.values():
-        text = (folder / "local_nn.py").read_text(encoding="utf-8")
-        assert text == inspect.getsource(device_nn)
+        for name, module in (("local_nn.py", device_nn), ("local_network.py", vgg_program)):
+            assert (folder / name).read_text(encoding="utf-8") == inspect.getsource(module)
 
 
 def test_nobody_else_may_read_a_package(folders):
@@ -310,8 +314,8 @@ REFUSED = {
     "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
     "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
     "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
-    "other version": (lambda f: changed_settings(f, version=2), "version 2, .* version 1; run"),
-    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 1"),
+    "other version": (lambda f: changed_settings(f, version=1), "version 1, .* version 2; run"),
+    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 2"),
     "no scales": (lambda f: changed_settings(f, scales=None), "no package for a device: .*scales"),
     "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: TypeError"),
 }
