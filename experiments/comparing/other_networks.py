@@ -21,7 +21,7 @@ import optax
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.attackers import Capacity
 from privynet_jax.training.networks import Attention, ResidualBlock, WorkingGrid
-from privynet_jax.training.optimisers import LOGARITHMIC, muon
+from privynet_jax.training.tasks import LOGARITHMIC, muon
 
 _BLOCKS, _WIDTH, _LAYERS = 8, 64, 5
 _RESIDUAL_SCALE = 0.1
