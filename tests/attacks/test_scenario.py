@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privynet_jax.attacks import scenario
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.scenario import OBSERVED_IMAGES, make_scenario, measure
+from privynet_jax.attacks.scenario import OBSERVED_IMAGES, fit_attack, make_scenario, score
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, as_float
@@ -71,36 +70,41 @@ def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
-def test_pairs_are_as_the_cache_stores_them(
-    scene, vgg_weights, small_parts, tmp_path, monkeypatch, dtype
-):
+def test_pairs_are_read_as_the_cache_stores_them(scene, vgg_weights, small_parts, tmp_path, dtype):
     coded = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path, dtype=dtype)
-    pairs = coded.pairs()
-    assert isinstance(pairs.representations, np.ndarray)
-    assert pairs.representations.dtype == (np.float32 if dtype == "float32" else np.float16)
     whole = coded.representations("auxiliary")
     assert whole.dtype == np.float32
-    np.testing.assert_array_equal(pairs.representations, whole)
-    # Too large to be held, they are read as they are asked for.
-    monkeypatch.setattr(scenario, "_HELD_BYTES", 10_000)
-    asked, rows = coded.pairs(90), np.array([[3, 89], [0, 3]])
-    assert not isinstance(asked.representations, np.ndarray)
-    assert asked.representations.shape == (90, 32, 32, 3)
-    np.testing.assert_array_equal(asked.chosen(rows).representations, whole[rows])
+    pairs, rows = coded.pairs(90), np.array([3, 89, 0, 3])
+    assert pairs.representations.dtype == (np.float32 if dtype == "float32" else np.float16)
+    assert pairs.representations.shape == (90, 32, 32, 3)
+    np.testing.assert_array_equal(pairs.chosen(rows).representations[:], whole[rows])
     # Half a step of a byte's logarithm is 3 % of 1 + x at most.
     np.testing.assert_allclose(1 + whole, 1 + scene.representations("auxiliary"), rtol=0.03)
 
 
+def test_topologies_of_one_layer_have_one_width(scene, small_parts):
+    wide = dataclasses.replace(scene, width=5)
+    found = wide.representations("test")
+    np.testing.assert_array_equal(found[..., :3], scene.representations("test"))
+    assert not found[..., 3:].any()
+    computed = np.asarray(wide.knowledge(EVERYTHING).local(as_float(small_parts.test.images[:2])))
+    # Convolutions over 576 products in float32.
+    np.testing.assert_allclose(computed, found[:2], rtol=1e-4, atol=1e-4)
+    several = dataclasses.replace(scene, copies=4)
+    assert (several.pairs(6).images.shape[0], several.pairs(6).copies) == (24, 4)
+    assert several.images_alone().copies == 4
+
+
 def test_representations_have_a_root_mean_square_of_about_one(scene):
-    rms = np.sqrt(np.mean(np.square(scene.pairs().representations), axis=(0, 1, 2)))
+    rms = np.sqrt(np.mean(np.square(np.float32(scene.pairs().representations)), axis=(0, 1, 2)))
     np.testing.assert_allclose(rms, 1, rtol=0.01)
 
 
 def test_an_attack_is_scored_image_by_image(scene, small_parts):
-    fitted = LinearInversion().fit(scene.pairs(), scene.knowledge(PAIRS), jax.random.key(0))
+    [fitted] = fit_attack(LinearInversion(), [scene], [jax.random.key(0)])
     rows = np.array([11, 4, 30])
-    found = measure(fitted, scene, "test", rows)
+    found = score(fitted, scene, "test", rows)
     estimates = fitted.reconstruct(scene.representations("test", rows))
     truth = jnp.asarray(as_float(small_parts.test.images[rows]))
     np.testing.assert_allclose(found["psnr_db"], psnr_db(estimates, truth), rtol=1e-5)
-    assert measure(fitted, scene)["ssim"].shape == (len(small_parts.test),)
+    assert score(fitted, scene)["ssim"].shape == (len(small_parts.test),)

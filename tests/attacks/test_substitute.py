@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from support.attack_checks import fit_one
 from support.handmade_layers import distinct_layer, handmade_features, pictures, represented
 
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
@@ -33,15 +34,15 @@ def knowing(layer=LAYER, observed=RELEASED):
 
 
 def mean_image():
-    return quality(MeanImage().fit(ALONE, Knowledge(PAIRS), KEY))
+    return quality(fit_one(MeanImage(), ALONE, Knowledge(PAIRS), KEY))
 
 
 def test_the_right_channels_are_worth_pairs():
-    fitted = Substitute().fit(ALONE, knowing(), KEY)
+    fitted = fit_one(Substitute(), ALONE, knowing(), KEY)
     assert fitted.guess.channels == TRUTH
     assert fitted.report["confidence"] > 0.9
     pairs = Pairs(represented(LAYER, OWN, TRUTH, SCALES), OWN)
-    by_pairs = quality(LinearInversion().fit(pairs, Knowledge(PAIRS), KEY))
+    by_pairs = quality(fit_one(LinearInversion(), pairs, Knowledge(PAIRS), KEY))
     assert by_pairs > 40
     # Scales are estimated on 96 and 256 pictures, to about 1 %: errors of 0.005 are 46 dB.
     assert quality(fitted) > 40
@@ -49,7 +50,7 @@ def test_the_right_channels_are_worth_pairs():
 
 def test_a_random_guess_is_worth_little():
     for guessing in ("random", "mixed"):
-        fitted = Substitute(guessing=guessing).fit(ALONE, knowing(), KEY)
+        fitted = fit_one(Substitute(guessing=guessing), ALONE, knowing(), KEY)
         assert quality(fitted) < mean_image() + 3
         assert fitted.report["confidence"] < 0.1
 
@@ -59,8 +60,8 @@ def test_a_constant_layer_gives_the_mean_image(guessing):
     def constant(images):
         return jnp.ones((*images.shape[:3], 24))
 
-    fitted = Substitute(guessing=guessing).fit(
-        ALONE, knowing(constant, np.ones_like(RELEASED)), KEY
+    fitted = fit_one(
+        Substitute(guessing=guessing), ALONE, knowing(constant, np.ones_like(RELEASED)), KEY
     )
     assert quality(fitted, np.ones_like(RELEASED)) == pytest.approx(mean_image(), abs=0.2)
 
@@ -70,14 +71,14 @@ def test_shuffled_pairs_give_no_more_than_the_mean_image(guessing):
     def of_another_image(images):
         return LAYER(jnp.roll(images, 1, axis=0))
 
-    fitted = Substitute(guessing=guessing).fit(ALONE, knowing(of_another_image), KEY)
+    fitted = fit_one(Substitute(guessing=guessing), ALONE, knowing(of_another_image), KEY)
     assert quality(fitted) < mean_image() + 0.2
 
 
 def test_channels_of_a_candidate_set_are_drawn_from_it():
     candidates = (1, 2, 3, 4, 5, 6, 7)
     attack = Substitute(guessing="random", candidates=candidates, ascending=True)
-    channels = attack.fit(ALONE, knowing(), KEY).guess.channels
+    channels = fit_one(attack, ALONE, knowing(), KEY).guess.channels
     assert set(channels) <= set(candidates)
     assert list(channels) == sorted(set(channels))
 
@@ -86,12 +87,12 @@ def test_every_image_of_a_mixed_guess_keeps_to_the_candidates():
     seen = []
 
     class Spy(LinearInversion):
-        def fit(self, pairs, knowledge, key):
-            seen.append(pairs.representations)
-            return super().fit(pairs, knowledge, key)
+        def fit(self, scenes, knowledge, keys):
+            seen.extend(pairs.representations[:] for pairs in scenes)
+            return super().fit(scenes, knowledge, keys)
 
     candidates = (1, 2, 3, 4, 5, 6, 7, 11)
-    Substitute(Spy(), guessing="mixed", candidates=candidates).fit(ALONE, knowing(), KEY)
+    fit_one(Substitute(Spy(), guessing="mixed", candidates=candidates), ALONE, knowing(), KEY)
     public = PublicLayer.of_network(LAYER, OWN)
     scale = seen[0] / np.maximum(np.abs(seen[0]).max(axis=(1, 2), keepdims=True), 1e-6)
     allowed = public.represent(candidates)
@@ -107,25 +108,33 @@ def test_cached_features_are_what_the_network_gives():
     cached = PublicLayer.of_features(features, "auxiliary", None)
     run = PublicLayer.of_network(LAYER, OWN)
     np.testing.assert_allclose(cached.represent(TRUTH), run.represent(TRUTH), atol=1e-4)
-    fitted = Substitute(public=cached).fit(ALONE, knowing(), KEY)
+    fitted = fit_one(Substitute(public=cached), ALONE, knowing(), KEY)
     assert fitted.guess.channels == TRUTH
 
 
+def test_what_fills_up_the_width_is_no_channel():
+    filled = np.pad(RELEASED, [(0, 0)] * 3 + [(0, 3)])
+    alone = Pairs(np.empty((0, *filled.shape[1:]), np.float32), OWN)
+    together = Substitute().fit([alone] * 2, [knowing(), knowing(observed=filled)], [KEY] * 2)
+    assert [fitted.guess.channels for fitted in together] == [TRUTH, TRUTH]
+    assert quality(together[1], filled) == pytest.approx(quality(together[0]), abs=0.1)
+
+
 def test_the_same_key_guesses_the_same():
-    fitted = [Substitute(guessing="random").fit(ALONE, knowing(), KEY) for _ in range(2)]
+    fitted = [fit_one(Substitute(guessing="random"), ALONE, knowing(), KEY) for _ in range(2)]
     assert fitted[0].guess.channels == fitted[1].guess.channels
-    other = Substitute(guessing="random").fit(ALONE, knowing(), jax.random.key(1))
+    other = fit_one(Substitute(guessing="random"), ALONE, knowing(), jax.random.key(1))
     assert other.guess.channels != fitted[0].guess.channels
 
 
 def test_too_little_knowledge_is_refused():
     with pytest.raises(UserError, match="network but not channels"):
-        Substitute().fit(ALONE, Knowledge(PAIRS), KEY)
+        fit_one(Substitute(), ALONE, Knowledge(PAIRS), KEY)
     with pytest.raises(UserError, match="aligned, random, mixed"):
         Substitute(guessing="clever")
     few = Substitute(guessing="random", candidates=(1, 2, 11))
     with pytest.raises(UserError, match="released channels and 3 candidates"):
-        few.fit(ALONE, knowing(), KEY)
+        fit_one(few, ALONE, knowing(), KEY)
     public = PublicLayer.of_network(LAYER, OWN[:10])
     with pytest.raises(UserError, match="as many"):
-        Substitute(public=public).fit(ALONE, knowing(), KEY)
+        fit_one(Substitute(public=public), ALONE, knowing(), KEY)

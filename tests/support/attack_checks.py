@@ -33,9 +33,16 @@ def invertible(images, seed=0):
     return np.float32(mixed / 5)
 
 
+def fit_one(attack, pairs, knowledge=None, key=None):
+    """Fits an attack on one topology alone; key 0 by default."""
+    key = jax.random.key(0) if key is None else key
+    [fitted] = attack.fit([pairs], [knowledge or Knowledge()], [key])
+    return fitted
+
+
 def mean_psnr_db(attack, pairs, representations, images, knowledge=None):
     """Mean PSNR of an attack, in dB."""
-    fitted = attack.fit(pairs, knowledge or Knowledge(), jax.random.key(0))
+    fitted = fit_one(attack, pairs, knowledge)
     estimates = fitted.reconstruct(representations)
     assert estimates.shape == images.shape
     assert estimates.min() >= 0

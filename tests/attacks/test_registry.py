@@ -1,0 +1,65 @@
+"""Every attacker that commands know by name gives the known answers."""
+
+import functools
+
+import pytest
+from support.attack_checks import (
+    check_inverts,
+    check_learns_nothing_from_constants,
+    check_learns_nothing_from_shuffled_pairs,
+)
+
+from privynet_jax.attacks.base import EVERYTHING, NETWORK
+from privynet_jax.attacks.registry import Training, attackers, named_attacks
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.errors import UserError
+from privynet_jax.training.attackers import capacities_of_size
+
+# Six steps, because all of them start at the linear attack, whose answers are known.
+TRAINING = Training(Budget(steps=6, batch_size=8), capacities=capacities_of_size(8, 0))
+
+# By pairs alone, and that differ: `tuned` is one of the networks, and white boxes differ in where
+# they start; test_white_box.py and test_substitute.py have what those two know besides.
+BY_PAIRS = ("linear", "residual", "paper", "strong")
+
+
+@functools.cache
+def attack_of(name):
+    [attack] = named_attacks([name], TRAINING)
+    return attack
+
+
+@pytest.mark.parametrize("name", BY_PAIRS)
+def test_pairs_invert_what_is_invertible_and_nothing_else(name):
+    check_inverts(attack_of(name))
+    check_learns_nothing_from_constants(attack_of(name))
+    check_learns_nothing_from_shuffled_pairs(attack_of(name))
+
+
+def test_names_are_the_attackers_own_and_in_one_order():
+    known = attackers(TRAINING)
+    pairs = ("mean image", "linear", "paper", "residual", "strong", "tuned")
+    starts = ("linear", "paper", "residual", "strong")
+    knowing = ("substitute", "white box", *(f"white box from {start}" for start in starts))
+    assert tuple(known) == (*pairs, *knowing)
+    attacks = named_attacks(list(known)[::-1], TRAINING)
+    told = [attack.name for attack in attacks]
+    assert told == [
+        "substitute (strong, aligned guess)" if name == "substitute" else name for name in known
+    ]
+    needs = {attack.name: attack.knowledge for attack in attacks}
+    assert [needs[name] for name in told[6:]] == [NETWORK, *[EVERYTHING] * 5]
+    assert named_attacks(["tuned"], TRAINING)[0].rate_factors == (1.0, 2.0, 0.5)
+    assert len(named_attacks(["tuned"], TRAINING)[0].capacities) == 3
+    assert named_attacks(["strong"])[0].budget == Budget()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [([], "nothing"), (["weak"], "weak"), (["strong"] * 2, "strong, strong")]
+)
+def test_other_names_are_refused(names, told):
+    with pytest.raises(UserError) as raised:
+        named_attacks(names, flag="attackers_2")
+    start = f"--attackers_2 names {told}; allowed are mean image, linear, paper, residual, strong"
+    assert str(raised.value).startswith(start)
+    assert str(raised.value).endswith("each once; give one or more")
