@@ -144,12 +144,14 @@ def _attacked(
     per_scene = sum(suite.networks(name) for name in chosen)
     shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
     if REIDENTIFICATION in chosen:
-        per_scene += protocol.trainings
+        per_scene += len(protocol.attacks)
     total = shared + per_scene * len(scenes)
     with progress_bar(total, "attacking", "networks") as advance, session(progress=advance):
         rebuilt = {}
         if REIDENTIFICATION in chosen:
-            rebuilt = reconstructions(scenes, protocol, run.seed)
+            # `measure` tells of cells.
+            with session(progress=lambda cells: advance(cells * len(protocol.attacks))):
+                rebuilt = reconstructions(scenes, protocol, run.seed)
         rows = []
         for cell, scene in scenes.items():
             found = []
