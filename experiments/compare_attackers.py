@@ -51,7 +51,7 @@ from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
-from privynet_jax.training.attackers import CAPACITIES
+from privynet_jax.training.models.attackers import CAPACITIES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

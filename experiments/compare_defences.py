@@ -48,8 +48,8 @@ from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.attackers import STRONG, capacities_of_size
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.attackers import STRONG, capacities_of_size
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 _SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")

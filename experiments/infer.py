@@ -45,7 +45,7 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Cell, by_layer, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned, as_csv
-from privynet_jax.training.attackers import STRONG
+from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 

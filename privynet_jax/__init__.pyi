@@ -36,5 +36,5 @@ from .results.cells import grid_cells as grid_cells
 from .selection.pruning import ChannelScores as ChannelScores
 from .selection.pruning import channel_scores as channel_scores
 from .selection.pruning import pruned_candidates as pruned_candidates
-from .training.networks import attacker as attacker
-from .training.networks import cloud_nn as cloud_nn
+from .training.models.networks import attacker as attacker
+from .training.models.networks import cloud_nn as cloud_nn

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[1]
-MOST_MODULES = 13
+MOST_MODULES = 12
 
 # Lowest first: a package imports those before it, and none behind it.
 PACKAGES = (

@@ -16,9 +16,9 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.training.attackers import CAPACITIES, STRONG
-from privynet_jax.training.linear_attack import LinearAttack
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG
+from privynet_jax.training.models.linear_attack import LinearAttack
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Task, cloud_task
 from privynet_jax.training.trainer import Member
 

@@ -25,7 +25,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import Execution, data_parallel
 from privynet_jax.results.cells import grid_cells
-from privynet_jax.training.attackers import STRONG
+from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.steps import init_state, step
 from privynet_jax.training.trainer import Course, Member, train
 

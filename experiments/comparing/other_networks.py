@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import optax
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
-from privynet_jax.training.attackers import Capacity
-from privynet_jax.training.networks import Attention, ResidualBlock, WorkingGrid
+from privynet_jax.training.models.attackers import Capacity
+from privynet_jax.training.models.networks import Attention, ResidualBlock, WorkingGrid
 from privynet_jax.training.tasks import LOGARITHMIC, muon
 
 _BLOCKS, _WIDTH, _LAYERS = 8, 64, 5

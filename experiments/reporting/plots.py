@@ -16,7 +16,7 @@ from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
 from privynet_jax.results.work_directory import ResultStore
-from privynet_jax.training.attackers import CAPACITIES
+from privynet_jax.training.models.attackers import CAPACITIES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

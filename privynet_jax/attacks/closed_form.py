@@ -19,9 +19,9 @@ from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs
 from privynet_jax.errors import UserError
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.platform.devices import at_once
-from privynet_jax.training import linear_attack
 from privynet_jax.training.batches import positions_of, stored_of
-from privynet_jax.training.linear_attack import LinearAttack
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.linear_attack import LinearAttack
 
 LINEAR, MEAN_IMAGE = "linear", "mean image"
 # Of representations that are inverted at once.

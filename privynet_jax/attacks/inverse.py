@@ -21,8 +21,8 @@ from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs, Report
 from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
-from privynet_jax.training.attackers import CAPACITIES, Capacity
-from privynet_jax.training.linear_attack import LinearAttack
+from privynet_jax.training.models.attackers import CAPACITIES, Capacity
+from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.prediction import predicted
 
 

@@ -16,7 +16,7 @@ from privynet_jax.attacks.substitute import Substitute
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
-from privynet_jax.training.attackers import CAPACITIES, STRONG, Capacity
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG, Capacity
 
 TUNED, SUBSTITUTE, WHITE_BOX = "tuned", "substitute", "white box"
 # Multiples of a network's usual learning rate among which `tuned` chooses, best guess first.

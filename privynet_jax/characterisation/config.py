@@ -24,8 +24,8 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
-from privynet_jax.training.attackers import RESIDUAL, STRONG
-from privynet_jax.training.networks import WORKING_STRIDE
+from privynet_jax.training.models.attackers import RESIDUAL, STRONG
+from privynet_jax.training.models.networks import WORKING_STRIDE
 from privynet_jax.training.tasks import Schedule
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")

@@ -20,9 +20,9 @@ from privynet_jax.characterisation.measure import Protocol
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import Spread
 from privynet_jax.results.cells import Cell, by_layer
-from privynet_jax.training.attackers import capacities_of_size
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.networks import CloudNN, cloud_nn
+from privynet_jax.training.models.attackers import capacities_of_size
+from privynet_jax.training.models.networks import CloudNN, cloud_nn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

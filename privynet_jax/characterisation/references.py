@@ -22,7 +22,7 @@ from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
 from privynet_jax.results.risk_tables import AttackedPictures
 from privynet_jax.results.statistics import summarise
-from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule, cloud_task

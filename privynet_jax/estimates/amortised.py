@@ -31,9 +31,10 @@ from privynet_jax.estimates.subsets import (
     prepare,
     stacked,
 )
-from privynet_jax.training import linear_attack, tasks
+from privynet_jax.training import tasks
 from privynet_jax.training.batches import stream_of
-from privynet_jax.training.networks import CloudNN, ResidualAttacker
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.networks import CloudNN, ResidualAttacker
 from privynet_jax.training.tasks import Schedule, Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
-from privynet_jax.training.networks import WORKING_STRIDE, ResidualBlock
+from privynet_jax.training.models.networks import WORKING_STRIDE, ResidualBlock
 
 # Of a probe's score of 1, as a logit, at first.
 _WORTH = 8.0

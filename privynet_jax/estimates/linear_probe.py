@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.training.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge
 
 # Relative to the mean diagonal of the Gram matrix; held-out error picks one.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

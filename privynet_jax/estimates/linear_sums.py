@@ -15,7 +15,7 @@ import numpy as np
 
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenChannels
-from privynet_jax.training.linear_attack import LinearStatistics, gather_statistics
+from privynet_jax.training.models.linear_attack import LinearStatistics, gather_statistics
 
 # Positions of representations that enter a Gram matrix: over 100 per unknown at 512 channels.
 POSITIONS = 2**19

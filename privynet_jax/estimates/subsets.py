@@ -25,8 +25,8 @@ from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.depth_and_space import depth_to_space
 from privynet_jax.images.partition import hold_out
 from privynet_jax.images.parts import Parts
-from privynet_jax.training import linear_attack
-from privynet_jax.training.networks import WORKING_STRIDE
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.networks import WORKING_STRIDE
 
 # Ridges of subsets that are only trained on, fixed to save time; others choose theirs.
 _ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.training.linear_attack import NEIGHBOURHOOD, Sums
+from privynet_jax.training.models.linear_attack import NEIGHBOURHOOD, Sums
 
 # Relative to the mean diagonal of the Gram matrix, as in `linear_attack`. Ten unknowns against
 # thousands of positions need no more than keeps dead channels solvable.

@@ -34,7 +34,7 @@ from privynet_jax.estimates.subsets import Subset, prepare, stacked
 from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import data_parallel
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 from privynet_jax.training.steps import as_targets, outputs_of
 from privynet_jax.training.tasks import Task
 

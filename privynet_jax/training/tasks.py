@@ -20,7 +20,7 @@ import optax
 
 from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 
 CLOUD = "cloud"
 LABEL_SMOOTHING = 0.1

@@ -17,7 +17,7 @@ from privynet_jax.attacks.closed_form import LinearInversion, MeanImage, linear_
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenChannels
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 
 
 def test_an_invertible_local_nn_is_inverted():

@@ -24,7 +24,7 @@ from privynet_jax.attacks.inverse import inverse_network
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import ChosenChannels
-from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.models.attackers import capacities_of_size
 
 SHORT = Budget(steps=6, batch_size=8)
 

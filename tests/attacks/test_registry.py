@@ -13,7 +13,7 @@ from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
-from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.models.attackers import capacities_of_size
 
 # Six steps, because all of them start at the linear attack, whose answers are known.
 TRAINING = Training(Budget(steps=6, batch_size=8), capacities=capacities_of_size(8, 0))

@@ -13,7 +13,7 @@ from privynet_jax.attacks.base import Pairs
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, tune
 from privynet_jax.errors import UserError
 from privynet_jax.training import mapping
-from privynet_jax.training.linear_attack import LinearAttack
+from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import attacker_task
 

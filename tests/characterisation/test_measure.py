@@ -17,9 +17,9 @@ from privynet_jax.images import metrics
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.results.cells import Cell
-from privynet_jax.training import linear_attack
-from privynet_jax.training.attackers import capacities_of_size
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.attackers import capacities_of_size
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 

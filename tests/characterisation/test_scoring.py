@@ -15,7 +15,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import as_float
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 from privynet_jax.training.tasks import Schedule
 
 LAYER = 4

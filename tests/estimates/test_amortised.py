@@ -8,8 +8,9 @@ from support.handmade_layers import handmade_features
 
 from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.parts import Part, Parts
-from privynet_jax.training import linear_attack, steps
-from privynet_jax.training.networks import attacker, cloud_nn
+from privynet_jax.training import steps
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.networks import attacker, cloud_nn
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.tasks import Schedule
 

@@ -5,7 +5,7 @@ import numpy as np
 from privynet_jax.estimates import linear_sums
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.parts import as_float
-from privynet_jax.training.linear_attack import gather_statistics
+from privynet_jax.training.models.linear_attack import gather_statistics
 
 RNG = np.random.default_rng(0)
 STORED = np.float16(RNG.exponential(size=(70, 4, 4, 5)))

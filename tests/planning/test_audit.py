@@ -20,7 +20,7 @@ from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import Distribution, summarise
-from privynet_jax.training.attackers import capacities_of_size
+from privynet_jax.training.models.attackers import capacities_of_size
 
 SEED, REPEATS = small_audit.PARTS_SEED, 2
 

@@ -8,7 +8,7 @@ from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection import channel_privacy
 from privynet_jax.selection.channel_privacy import attack_psnr_db, sums_of_batch
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 
 
 def sums_of(representations, images, counted=None):

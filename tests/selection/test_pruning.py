@@ -21,7 +21,12 @@ from privynet_jax.platform.coding import peaks_of
 from privynet_jax.selection.fisher import fisher_scores
 from privynet_jax.selection.pruning import ChannelScores, channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import select
-from privynet_jax.training.linear_attack import LinearAttack, gather_statistics, reconstruct, solve
+from privynet_jax.training.models.linear_attack import (
+    LinearAttack,
+    gather_statistics,
+    reconstruct,
+    solve,
+)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection.subset_scores import SubsetScorer, _field_numbers
-from privynet_jax.training import linear_attack
+from privynet_jax.training.models import linear_attack
 
 NUM_LAYERS = 4
 SUBSET = np.array([3, 17, 40, 90])

@@ -9,10 +9,10 @@ from jax import export
 
 from privynet_jax.platform.devices import of_one_device
 from privynet_jax.training import mapping
-from privynet_jax.training.attackers import CAPACITIES, capacities_of_size
-from privynet_jax.training.linear_attack import LinearAttack
 from privynet_jax.training.mapping import Constants, Resident, fetch
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.attackers import CAPACITIES, capacities_of_size
+from privynet_jax.training.models.linear_attack import LinearAttack
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.steps import Dispatch
 from privynet_jax.training.tasks import cloud_task
 

@@ -11,7 +11,7 @@ from support.small_training import BATCH, RATE, WIDTH, numpy_adamw, regression
 
 from privynet_jax.images.parts import as_float
 from privynet_jax.training import steps
-from privynet_jax.training.linear_attack import LinearAttack, reconstruct
+from privynet_jax.training.models.linear_attack import LinearAttack, reconstruct
 from privynet_jax.training.steps import Dispatch, init_state, outputs_of, step, take_steps
 from privynet_jax.training.tasks import attacker_task, muon
 

@@ -8,7 +8,7 @@ import pytest
 from support.small_training import ChannelMeans
 
 from privynet_jax.errors import UserError
-from privynet_jax.training.networks import attacker
+from privynet_jax.training.models.networks import attacker
 from privynet_jax.training.tasks import (
     LOGARITHMIC,
     SQUARED,

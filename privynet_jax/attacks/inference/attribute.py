@@ -18,8 +18,8 @@ import numpy as np
 
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.estimates.linear_probe import RIDGES, pooled
-from privynet_jax.training.linear_attack import LinearStatistics, best_ridge
-from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 # Share of the attacker's images that choose the ridge; numbers that vary less say nothing.

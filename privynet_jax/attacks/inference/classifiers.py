@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import Schedule, cloud_task
 from privynet_jax.training.trainer import Course, Member, Trained, train

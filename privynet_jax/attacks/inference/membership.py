@@ -27,7 +27,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
 from privynet_jax.results.statistics import Interval
 from privynet_jax.training.batches import stream_of
-from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")

@@ -30,7 +30,7 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
-from privynet_jax.training.networks import CloudNN, cloud_nn
+from privynet_jax.training.models.networks import CloudNN, cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (

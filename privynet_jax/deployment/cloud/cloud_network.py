@@ -6,7 +6,7 @@
 """
 
 from privynet_jax.errors import UserError
-from privynet_jax.training.networks import WORKING_STRIDE, CloudNN, cloud_nn
+from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
 
 # A working grid has at least so many positions along a side, where folding allows.
 _LEAST_SIDE = 8

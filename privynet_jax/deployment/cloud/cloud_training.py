@@ -41,7 +41,7 @@ from privynet_jax.platform import signals
 from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.networks import CloudNN
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule, cloud_task
 from privynet_jax.training.trainer import Course, Member, train

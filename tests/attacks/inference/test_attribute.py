@@ -6,7 +6,7 @@ import pytest
 
 from privynet_jax.attacks.inference.attribute import infer, infer_by_probe, majority_right
 from privynet_jax.attacks.inference.classifiers import Labelled
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 KEY = jax.random.key(7)

@@ -21,7 +21,7 @@ from privynet_jax.attacks.inference.membership import (
     online_lira,
 )
 from privynet_jax.errors import UserError
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 

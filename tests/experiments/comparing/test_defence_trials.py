@@ -15,8 +15,8 @@ from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.results.cells import Cell
-from privynet_jax.training.attackers import capacities_of_size
-from privynet_jax.training.networks import cloud_nn
+from privynet_jax.training.models.attackers import capacities_of_size
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
 SIZE, CLASSES = 16, 4

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.comparing.other_networks import BASELINES, CONTENDERS, Transformer, UNet
 from privynet_jax.attacks.registry import Training, named_attacks
-from privynet_jax.training.attackers import CAPACITIES
+from privynet_jax.training.models.attackers import CAPACITIES
 
 SIZE, DEPTH = 16, 3
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import export
 
-from privynet_jax.training.networks import (
+from privynet_jax.training.models.networks import (
     Attention,
     ResidualBlock,
     attacker,

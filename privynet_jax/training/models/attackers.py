@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 from jax.typing import DTypeLike
 
-from privynet_jax.training import networks
+from privynet_jax.training.models import networks
 from privynet_jax.training.tasks import (
     LOGARITHMIC,
     SQUARED,

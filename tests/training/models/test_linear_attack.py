@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.parts import as_float
-from privynet_jax.training import linear_attack
-from privynet_jax.training.linear_attack import RIDGES, fit, gather_statistics, reconstruct
+from privynet_jax.training.models import linear_attack
+from privynet_jax.training.models.linear_attack import RIDGES, fit, gather_statistics, reconstruct
 
 
 def windows_of(representations):

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
-from privynet_jax.training.attackers import CAPACITIES, RESIDUAL, capacities_of_size
-from privynet_jax.training.linear_attack import LinearAttack, reconstruct
-from privynet_jax.training.networks import attacker
+from privynet_jax.training.models.attackers import CAPACITIES, RESIDUAL, capacities_of_size
+from privynet_jax.training.models.linear_attack import LinearAttack, reconstruct
+from privynet_jax.training.models.networks import attacker
 
 SIZE, DEPTH = 16, 3
 
