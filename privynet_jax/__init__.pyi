@@ -1,5 +1,6 @@
 """The names that `import privynet_jax` offers, and where each is imported from when it is used."""
 
+from .attacks.registry import named_attacks as named_attacks
 from .backbone.backbones import BACKBONES as BACKBONES
 from .backbone.backbones import Backbone as Backbone
 from .backbone.backbones import Cut as Cut
@@ -11,15 +12,21 @@ from .backbone.topology import Topology as Topology
 from .backbone.weights.sources import PretrainedWeights as PretrainedWeights
 from .backbone.weights.sources import load_weights as load_weights
 from .characterisation.config import Config as Config
+from .characterisation.measure import Protocol as Protocol
+from .characterisation.measure import measure as measure
 from .characterisation.run import Characterisation as Characterisation
 from .characterisation.run import characterise as characterise
 from .deployment.cloud.classifier import Classifier as Classifier
 from .deployment.cloud.classifier import open_classifier as open_classifier
+from .deployment.cloud.classifier import save_classifier as save_classifier
+from .deployment.cloud.cloud_training import train_classifier as train_classifier
 from .deployment.device.local_package import LocalPackage as LocalPackage
 from .deployment.device.local_package import open_package as open_package
 from .deployment.device.local_package import write_package as write_package
+from .deployment.release.extract_release import write_release as write_release
 from .deployment.release.release_folder import Release as Release
 from .deployment.release.release_folder import open_release as open_release
+from .deployment.release.release_inputs import find_pictures as find_pictures
 from .errors import UserError as UserError
 from .images.metrics import psnr_db as psnr_db
 from .images.metrics import ssim as ssim
@@ -27,6 +34,8 @@ from .images.parts import Part as Part
 from .images.parts import Parts as Parts
 from .images.parts import as_float as as_float
 from .images.parts import load_parts as load_parts
+from .planning.audit import AuditSettings as AuditSettings
+from .planning.audit import audit_plan as audit_plan
 from .planning.plan import Limits as Limits
 from .planning.plan import Plan as Plan
 from .planning.plan_file import read_plan as read_plan
@@ -38,3 +47,7 @@ from .selection.pruning import channel_scores as channel_scores
 from .selection.pruning import pruned_candidates as pruned_candidates
 from .training.models.networks import attacker as attacker
 from .training.models.networks import cloud_nn as cloud_nn
+from .training.session import session as session
+from .training.trainer import Course as Course
+from .training.trainer import Member as Member
+from .training.trainer import train as train

@@ -7,7 +7,7 @@ evaluation; `scoring` does that.
 
     sums = subsets.layer_sums(layer, parts, most_channels=32)
     pool = draw_pool(key, sums, least=5, most=48, channels=128)
-    params = train_on_pool(task, key, pool, examples, schedule)
+    trained = train_on_pool(task, key, pool, inputs, targets, schedule)
 
 Networks here are no weights of a split: they only estimate what dedicated ones would reach.
 """
