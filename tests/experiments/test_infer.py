@@ -1,35 +1,19 @@
 """The command that runs all inference attacks, on as little as can be."""
 
 import csv
-import sys
+import functools
 
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
+from support.commands import refused
 
-from experiments import cli, infer
+from experiments import infer
 from privynet_jax.errors import UserError
 
 
 @pytest.fixture
-def command(monkeypatch, capfd):
+def command(run_command):
     """Runs the command; returns status, output and error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["infer", *map(str, arguments)])
-        # Tests have chosen the devices long ago.
-        monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as exited:
-                cli.run(infer.main)
-        return exited.value.code, *capfd.readouterr()
-
-    # Whoever first runs a command defines them, and the saver would take them away again.
-    app.define_help_flags()
-    yield run
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["tests"])
+    return functools.partial(run_command, infer)
 
 
 def places(config):
@@ -55,8 +39,9 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
         "--shadows=2",
         "--network_steps=1",
         "--rebuilding_steps=1",
+        "--attackers=mean image",
     )
-    assert status is None
+    assert not status
     rows = table(out)
     # One attribute by two classifiers; three ways, two numbers of candidates and three numbers
     # each; six scores of membership with two numbers each.
@@ -84,7 +69,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         f"--out={out}",
         *places(tiny_run),
     )
-    assert status is None
+    assert not status
     assert "attribute" not in output
     # Of 20 test images, the usual 100 candidates are as many as there are.
     assert all(row["variant"].endswith("among 20") for row in table(out))
@@ -100,18 +85,9 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--topologies=4-16", "--out={folder}/x.csv"], "expected layers:depth"),
         (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "names one twice"),
         (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),
-        (["--workdir={run}", "--inferences=theft"], "allowed are attribute, reidentification"),
-        (["--workdir={run}", "--shadows=3"], "allowed are even numbers"),
-        (["--workdir={run}", "--candidates="], "--candidates=; allowed are whole numbers"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
         (["--workdir={run}", "--candidates=9,9"], "--candidates=9,9; allowed is each number once"),
-        (["--workdir={run}", "--candidates=few"], "--candidates=few: expected whole numbers"),
-        (["--workdir={run}", "--attributes=smell", "--candidates=9"], "attribute 'smell'"),
-        (
-            ["--workdir={run}", "--attributes=feature:NOPE", "--candidates=9"],
-            "no whole number 'NOPE'",
-        ),
-        (["--workdir={run}", "--attributes=class,class"], "give one or more, each once"),
+        (["--workdir={run}", "--attributes=feature:NOPE"], "no whole number 'NOPE'"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
 )
@@ -120,11 +96,9 @@ def test_what_makes_no_sense_is_one_line(
 ):
     monkeypatch.setattr(infer, "load_features", None)  # nothing is computed
     given = [text.format(run=tiny_run.workdir, folder=tmp_path) for text in arguments]
-    status, output, error = command(*given, *places(tiny_run))
-    assert (status, output) == (1, "")
-    assert message in error
-    assert error.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in error
+    done = command(*given, *places(tiny_run))
+    refused((done.status, done.output, done.error.splitlines()[-1] + "\n"), message)
+    assert "Traceback" not in done.error
 
 
 @pytest.mark.parametrize(
@@ -150,13 +124,18 @@ def test_candidates_are_those_asked_for_or_as_many_as_there_are(
 
 
 @pytest.mark.parametrize(
-    "wrong", ["attributes=smell", "attributes=", "candidates=few", "inferences=theft", "shadows=3"]
+    ("wrong", "message"),
+    [
+        ("attributes=smell", "attribute 'smell'"),
+        ("attributes=class,class", "give one or more, each once"),
+        ("candidates=few", "--candidates=few: expected whole numbers"),
+        ("inferences=theft", "allowed are attribute, reidentification"),
+        ("attackers=theft", "--attackers names theft; allowed are mean image, linear"),
+        ("shadows=3", "allowed are even numbers"),
+    ],
 )
 def test_names_and_numbers_are_checked_before_anything_is_read(
-    tiny_run, command, monkeypatch, wrong
+    tiny_run, command, monkeypatch, wrong, message
 ):
     monkeypatch.setattr(infer, "reopen", None)
-    status, output, error = command(f"--workdir={tiny_run.workdir}", f"--{wrong}")
-    assert (status, output) == (1, "")
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    refused(command(f"--workdir={tiny_run.workdir}", f"--{wrong}"), message)

@@ -56,12 +56,10 @@ def test_stopping_early_is_told(train, monkeypatch):
     ("arguments", "message"),
     [
         (("--steps=0",), "--steps=0"),
-        (("--batch_size=0",), "--batch_size=0"),
         (("--learning_rate=0",), "learning rate 0.0"),
         (("--learning_rate=nan",), "--learning_rate=nan: allowed are finite numbers"),
         (("--checkpoint_minutes=inf",), "--checkpoint_minutes=inf"),
         (("--validation_fraction=1",), "validation_fraction is 1.0"),
-        (("--patience=0",), "--patience=0"),
         (("--seed=-1",), "--seed=-1"),
     ],
 )
