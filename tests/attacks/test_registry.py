@@ -1,5 +1,6 @@
 """Every attacker that commands know by name gives the known answers."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -13,10 +14,16 @@ from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
-from privynet_jax.training.models.attackers import capacities_of_size
+from privynet_jax.training.models.attackers import PAPER, capacities_of_size
+from privynet_jax.training.models.networks import attacker
 
-# Six steps, because all of them start at the linear attack, whose answers are known.
-TRAINING = Training(Budget(steps=6, batch_size=8), capacities=capacities_of_size(8, 0))
+# Small, for few steps, because all of them start at the linear attack, whose answers are known.
+SMALL = functools.partial(attacker, width=8, num_blocks=0)
+CAPACITIES = {
+    **capacities_of_size(8, 0),
+    PAPER: dataclasses.replace(capacities_of_size(8, 0)[PAPER], network=SMALL),
+}
+TRAINING = Training(Budget(steps=3, batch_size=8), capacities=CAPACITIES)
 
 # By pairs alone, and that differ: `tuned` is one of the networks, and white boxes differ in where
 # they start; test_white_box.py and test_substitute.py have what those two know besides.

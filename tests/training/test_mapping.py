@@ -10,7 +10,7 @@ from jax import export
 from privynet_jax.platform.devices import of_one_device
 from privynet_jax.training import mapping
 from privynet_jax.training.mapping import Constants, Resident, fetch
-from privynet_jax.training.models.attackers import CAPACITIES, capacities_of_size
+from privynet_jax.training.models.attackers import RESIDUAL, STRONG, capacities_of_size
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.steps import Dispatch
@@ -59,7 +59,8 @@ def task_of(name, dtype):
     ("stride", "members", "steps", "resident", "dtype"),
     [(2, 1, 1, False, "bfloat16"), (2, 2, 3, True, "float32"), (16, 2, 3, True, "bfloat16")],
 )
-@pytest.mark.parametrize("name", ["cloud", *CAPACITIES])
+# "paper" is "residual" of another size.
+@pytest.mark.parametrize("name", ["cloud", RESIDUAL, STRONG])
 def test_every_step_lowers_for_every_backend(name, stride, members, steps, resident, dtype):
     task, (x, images) = task_of(name, dtype), data(stride)
     targets = np.zeros(IMAGES, np.int32) if name == "cloud" else images

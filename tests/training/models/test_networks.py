@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
 from privynet_jax.training.models.networks import (
     Attention,
@@ -87,9 +86,7 @@ def test_parameters_of_the_attacker_by_hand():
     assert count_of(deep) == deep_stem + blocks + head == 565_872
 
 
-@pytest.mark.parametrize(
-    ("stride", "row", "column"), [(1, 25, 38), (2, 12, 19), (4, 6, 9), (8, 3, 5), (16, 1, 2)]
-)
+@pytest.mark.parametrize(("stride", "row", "column"), [(1, 25, 38), (4, 6, 9), (16, 1, 2)])
 def test_a_representation_pixel_changes_the_image_around_its_own_place(stride, row, column):
     network = attacker(image_size=64, width=16, num_blocks=1)
     x = representations(64, stride, count=1)
@@ -125,21 +122,7 @@ def test_gradients_are_finite_and_reach_every_parameter(stride):
         assert all(np.abs(leaf).max() > 0 for leaf in gradients)
 
 
-@pytest.mark.parametrize("stride", [1, 16])
-@pytest.mark.parametrize("network", [cloud_nn(7, 32, width=8), attacker(32, width=8)])
-def test_networks_and_their_gradients_lower_for_accelerators(network, stride):
-    x = representations(32, stride)
-    variables = jax.eval_shape(network.init, jax.random.key(0), x)
-
-    def energy(variables, x):
-        return jnp.sum(jnp.square(network.apply(variables, x)))
-
-    step = jax.jit(jax.value_and_grad(energy))
-    exported = export.export(step, platforms=("cuda", "tpu"))(variables, x)
-    assert exported.platforms == ("cuda", "tpu")
-
-
-@pytest.mark.parametrize("stride", [1, 2, 8, 16])
+@pytest.mark.parametrize("stride", [2, 16])
 def test_the_strong_attacker_starts_at_no_correction_and_uses_the_estimate(stride):
     network, x = strong_attacker(32), representations(32, stride)
     estimate = jnp.full((len(x), 32, 32, 3), 0.3)
