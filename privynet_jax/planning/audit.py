@@ -120,7 +120,14 @@ def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
     """The characterisation's networks, with more steps; a linear one trained none, so the usual."""
     given = plan.characterised.get("settings")
     refusal = UserError("the plan does not say how its characterisation trained; plan again")
-    if not isinstance(given, Mapping) or not given.keys() >= _TRAINED_BY:
+    if not isinstance(given, Mapping):
+        raise refusal
+    if settings.seed == given.get("seed"):
+        raise UserError(
+            f"the audit's seed {settings.seed} is the characterisation's own; give another, for "
+            "fresh attackers"
+        )
+    if not given.keys() >= _TRAINED_BY:
         raise refusal
     try:
         config = Config.of_settings(given, Path(), mode=DEDICATED)
@@ -129,11 +136,6 @@ def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
         )
     except (UserError, TypeError):
         raise refusal from None
-    if settings.seed == config.seed:
-        raise UserError(
-            f"the audit's seed {settings.seed} is the characterisation's own; give another, for "
-            "fresh attackers"
-        )
     attackers = settings.attackers or config.attackers
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 

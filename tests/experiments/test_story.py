@@ -454,7 +454,7 @@ BAD = {
         {},
         "plan.json was changed after it was planned",
     ),
-    "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "--audit_seed=0 is"),
+    "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "the audit's seed 0 is"),
 }
 
 # What the same command goes on with, once the picture is repaired or to be skipped.
