@@ -1,6 +1,6 @@
 """What every cell is to be compared with: no split at all, and no attack at all.
 
-`grid` trains the one, NumPy is enough for the other, `characterisation` writes both to a table, and
+The trainer makes the one, NumPy is enough for the other, `run` writes both to a table, and
 `attacked_pictures` tells what the second does to each test image.
 """
 

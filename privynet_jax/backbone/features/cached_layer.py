@@ -5,7 +5,7 @@
     for unit in units_of(parts):
         layer.find(unit) or layer.write(unit, stored)
 
-`cache` drives several of them through one pass of the network.
+`feature_cache` drives several of them through one pass of the network.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """A backbone's pass over images: how strong each channel is, then features in their stored form.
 
-`cache` says which images and layers; here they go through the network in batches of one shape, so
+`feature_cache` says which images and layers; here they go through the network in batches of one shape, so
 that one compilation serves and no number depends on what was computed before.
 
     codings = calibrate(weights, parts, union, "float16")

@@ -51,7 +51,7 @@ VALIDATIONS = 20
 
 
 class Release(Protocol):
-    """What training needs of a release; `releases.open_release` returns one.
+    """What training needs of a release; `release_folder.open_release` returns one.
 
     Attributes:
         id: names its content.
