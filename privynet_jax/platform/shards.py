@@ -1,9 +1,9 @@
 """One array on disk as shards: files of consecutive rows, each of which proves its own content.
 
 A shard is a .npy file followed by a sha256 over whose array it belongs to, its name, and all its
-bytes: a damaged file, or a sound one in another's place, is noticed. `feature_cache` decides which shards
-there are and computes them. Rows are read into fresh arrays, not mapped, because mapped pages count
-as resident memory; what is resident is what was asked for. NumPy only.
+bytes: a damaged file, or a sound one in another's place, is noticed. `feature_cache` decides which
+shards there are and computes them. Rows are read into fresh arrays, not mapped, because mapped
+pages count as resident memory; what is resident is what was asked for. NumPy only.
 
     folder = ShardFolder(epath.Path("cache/abc"), identity="...")
     shard = folder.write("test-00000.npy", array)

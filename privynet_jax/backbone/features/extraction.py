@@ -1,7 +1,7 @@
 """A backbone's pass over images: how strong each channel is, then features in their stored form.
 
-`feature_cache` says which images and layers; here they go through the network in batches of one shape, so
-that one compilation serves and no number depends on what was computed before.
+`feature_cache` says which images and layers; here they go through the network in batches of one
+shape, so that one compilation serves and no number depends on what was computed before.
 
     codings = calibrate(weights, parts, union, "float16")
     stored = FeaturePass(weights, parts, union, codings).run(part.images[:1024])  # {2: [...], ...}
