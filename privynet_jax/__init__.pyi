@@ -40,6 +40,10 @@ from .planning.plan import Limits as Limits
 from .planning.plan import Plan as Plan
 from .planning.plan_file import read_plan as read_plan
 from .planning.plan_file import write_plan as write_plan
+from .planning.topology_plan import NothingFitsError as NothingFitsError
+from .planning.topology_plan import Planned as Planned
+from .planning.topology_plan import PlanSettings as PlanSettings
+from .planning.topology_plan import plan_topology as plan_topology
 from .results.cells import draw_channels as draw_channels
 from .results.cells import grid_cells as grid_cells
 from .selection.pruning import ChannelScores as ChannelScores

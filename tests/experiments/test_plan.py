@@ -19,6 +19,8 @@ from experiments import plan
 from privynet_jax import Config, characterise
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.images.sample import digest_of, load_sample
+from privynet_jax.planning import planner, topology_plan
+from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import Limits
 from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.results.work_directory import ResultStore
@@ -263,7 +265,7 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
         raise AssertionError("nothing more is needed")
 
     for name in ("matching_weights", "load_sample", "Meter"):
-        monkeypatch.setattr(plan, name, refuse)
+        monkeypatch.setattr(topology_plan, name, refuse)
     done = command("--max_psnr_db=12", "--max_latency_ms=5")
     explained = ("no characterised topology keeps --max_psnr_db=12; the smallest change", "was 12")
     refused(done, *explained, silently=False)
@@ -273,8 +275,8 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
     proposed = done[2].partition("--max_psnr_db=12;")[2].partition("--max_psnr_db=")[2].split()[0]
     limits = Limits(psnr_db=float(proposed))
     store, config = ResultStore.existing(tmp_path / "run")
-    options = plan.options_of(store.grid_results(config), 16, "mean")
-    assert plan.planner.choose(options, limits).chosen
+    options = options_of(store.grid_results(config), 16, "mean")
+    assert planner.choose(options, limits).chosen
 
 
 def test_latency_is_measured_where_it_is_limited_or_asked_for(command, tmp_path):
