@@ -2,15 +2,17 @@
 
 import ast
 import builtins
+import contextlib
 import importlib
 import inspect
 import pathlib
 import subprocess
 import sys
 import textwrap
+import typing
 
 import pytest
-from test_rooms import LIBRARY, WITHOUT_JAX, modules_in
+from test_rooms import EVERYTHING, LIBRARY, PACKAGES, WITHOUT_JAX, is_in, modules_in
 
 import privynet_jax
 
@@ -64,15 +66,11 @@ print(p.local_cost(topology, image_size=32).macs, p.Limits().statistic)
     assert statistic == "mean"
 
 
-def examples(docstring):
-    """The indented blocks of a docstring that are Python."""
-    for block in (docstring or "").split("\n\n"):
-        lines = block.strip("\n").splitlines()
-        if lines and all(line.startswith("    ") or not line for line in lines):
-            try:
-                yield ast.parse(textwrap.dedent(block.strip("\n")))
-            except SyntaxError:
-                continue  # a command, or a table
+def examples(tree):
+    """The blocks of a module's docstring that are Python, but for commands, tables and prose."""
+    for block in (ast.get_docstring(tree) or "").split("\n\n")[1:]:
+        with contextlib.suppress(SyntaxError):
+            yield ast.parse(textwrap.dedent(block))
 
 
 def defined_anywhere():
@@ -88,52 +86,137 @@ def defined_anywhere():
 DEFINED = defined_anywhere()
 
 
-def called(name, module):
-    """What a name in an example of a module stands for; None where it is a made-up object."""
-    if hasattr(module, name):
-        return getattr(module, name)
-    if name in DEFINED:
-        return getattr(importlib.import_module(f"privynet_jax.{DEFINED[name][0]}"), name)
-    return getattr(builtins, name, None) or getattr(pathlib, name, None)
+NOTHING = object()  # what a made-up name stands for
 
 
-def problems(example, module):
-    """Calls of an example that name no function, or parameters that it has not."""
-    nodes = list(ast.walk(example))
-    own = {node.id for node in nodes if isinstance(node, ast.Name) and not _is_read(node)}
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        if not isinstance(call.func, ast.Name) or call.func.id in own:
-            continue
-        function = called(call.func.id, module)
-        if function is None:
+class Instance(typing.NamedTuple):
+    """What stands for a value of a class."""
+
+    kind: type
+
+    def has(self, name):
+        fields = set().union(*map(inspect.get_annotations, self.kind.__mro__))
+        is_there = hasattr(self.kind, name) or name in fields
+        return is_there or f"self.{name} = " in inspect.getsource(self.kind)
+
+
+class Example:
+    """An example of a module: what its names stand for, and which of them are not there."""
+
+    def __init__(self, tree, module):
+        self.module, self.problems = module, []
+        self.made = {n.id: NOTHING for n in ast.walk(tree) if _is_made(n)}
+        self.made |= {n.name: NOTHING for n in ast.walk(tree) if isinstance(n, ast.alias)}
+        for node in (node for statement in tree.body for node in _in_order(statement)):
+            if isinstance(node, ast.Call):
+                self.check_call(node)
+            elif isinstance(node, ast.Attribute):
+                self.meaning(node, check=True)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self.made[node.targets[0].id] = self.meaning(node.value)
+
+    def meaning(self, node, *, check=False, is_called=False):
+        """What an expression stands for: an object of the library, an `Instance` or `NOTHING`."""
+        if isinstance(node, ast.Name):
+            return self.named(node.id, is_called)
+        if isinstance(node, ast.Call):
+            return _result_of(self.meaning(node.func, is_called=True))
+        if not isinstance(node, ast.Attribute):
+            return NOTHING
+        owner, name = self.meaning(node.value), node.attr
+        kind = owner.kind if isinstance(owner, Instance) else owner
+        if owner is not NOTHING and not _has(owner, name):
+            if check:
+                self.problems.append(f"{ast.unparse(node)} is nowhere")
+            return NOTHING
+        value = getattr(kind, name, NOTHING)
+        is_known = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
+        return value if is_known else NOTHING
+
+    def named(self, name, is_called):
+        if name in self.made:
+            return self.made[name]
+        if hasattr(self.module, name):
+            return getattr(self.module, name)
+        if name in DEFINED and (is_called or name[0].isupper()):
+            return getattr(importlib.import_module(f"privynet_jax.{DEFINED[name][0]}"), name)
+        return getattr(builtins, name, None) or getattr(pathlib, name, NOTHING)
+
+    def check_call(self, call):
+        """Notes a call of nothing, or one that lacks parameters or gives others."""
+        function, name = self.meaning(call.func, is_called=True), ast.unparse(call.func)
+        if function is NOTHING:
             # Made up, as `attack` or `local` are: but nothing that looks like a name of ours.
-            if "_" in call.func.id or call.func.id[0].isupper():
-                yield f"{call.func.id} is nowhere"
-            continue
-        try:
-            parameters = inspect.signature(function).parameters
-        except (TypeError, ValueError):
-            continue
-        free = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-        given = {keyword.arg for keyword in call.keywords} - {None}
-        if given - set(parameters) and not free:
-            yield f"{call.func.id} takes no {sorted(given - set(parameters))}"
-        needed = [p for p in parameters.values() if p.default is p.empty and p.kind < 2]
-        starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+            is_ours = isinstance(call.func, ast.Name) and ("_" in name or name[0].isupper())
+            if is_ours and name not in self.made:
+                self.problems.append(f"{name} is nowhere")
+            return
+        given = {keyword.arg: ... for keyword in call.keywords}
         shortened = any(isinstance(a, ast.Constant) and a.value is ... for a in call.args)
-        if len(call.args) + len(given) < len(needed) and not (starred or shortened or free):
-            yield f"{call.func.id} needs {[p.name for p in needed]}"
+        if shortened or None in given or any(isinstance(a, ast.Starred) for a in call.args):
+            return
+        is_called_itself = isinstance(function, Instance)
+        function = getattr(function.kind, "__call__", None) if is_called_itself else function  # noqa: B004
+        hidden = is_called_itself or self.is_method(call.func, function)
+        with contextlib.suppress(ValueError):  # a function that is written in C
+            signature = inspect.signature(function)
+            try:
+                signature.bind(*[...] * (len(call.args) + hidden), **given)
+            except TypeError as error:
+                self.problems.append(f"{name}: {error}")
+
+    def is_method(self, node, function):
+        is_of_value = isinstance(node, ast.Attribute) and inspect.isfunction(function)
+        return is_of_value and isinstance(self.meaning(node.value), Instance)
 
 
-def _is_read(name):
-    return isinstance(name.ctx, ast.Load)
+def _is_made(node):
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
-@pytest.mark.parametrize("package", sorted({name.partition(".")[0] for name in LIBRARY}))
+def _in_order(statement):
+    """The nodes of a statement, what is inside before what it is inside of."""
+    for child in ast.iter_child_nodes(statement):
+        yield from _in_order(child)
+    yield statement
+
+
+def _has(owner, name):
+    return owner.has(name) if isinstance(owner, Instance) else hasattr(owner, name)
+
+
+def _result_of(function):
+    if inspect.isclass(function):
+        return Instance(function)
+    try:
+        kind = typing.get_type_hints(function).get("return")
+    except (NameError, TypeError):
+        return NOTHING
+    ours = inspect.isclass(kind) and kind.__module__.startswith("privynet_jax")
+    return Instance(kind) if ours else NOTHING
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "experiments"])
 def test_examples_name_what_there_is(package):
     stale = []
-    for name in modules_in(package):
-        module = importlib.import_module(f"privynet_jax.{name}")
-        for example in examples(module.__doc__):
-            stale += [f"{name}: {problem}" for problem in problems(example, module)]
+    for name, tree in EVERYTHING.items():
+        inside = is_in(name, [package])
+        for example in examples(tree) if inside else ():
+            prefix = "" if package == "experiments" else "privynet_jax."
+            module = importlib.import_module(prefix + name)
+            stale += [f"{name}: {problem}" for problem in Example(example, module).problems]
     assert not stale, "\n".join(stale)
+
+
+def test_stale_examples_are_seen():
+    text = (
+        "plan = read_plan(Path('p'))\nplan.topology\nplan.topologies\nResultStore.opened('a')\n"
+        "made_up_name(1)\nlocal_cost(topology)\nLimits(psnr_db=2, most=1)\nlocal_nn(*both)\n"
+    )
+    assert Example(ast.parse(text), importlib.import_module("privynet_jax")).problems == [
+        "plan.topologies is nowhere",
+        "ResultStore.opened is nowhere",
+        "made_up_name is nowhere",
+        "local_cost: missing a required argument: 'image_size'",
+        "Limits: got an unexpected keyword argument 'most'",
+    ]

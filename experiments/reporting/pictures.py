@@ -3,7 +3,7 @@
 Everything ends as the content of PNG files: `experiments.report` writes them, and its template
 shows them as data URIs.
 
-    for picture in heat_maps(over_draws(results)):
+    for picture in heat_maps(over_draws(results), "random"):
         write_atomically(folder / picture.name, picture.png)
 """
 
