@@ -15,7 +15,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax.deployment.cloud.classifier import Classifier
-from privynet_jax.deployment.cloud.cloud_training import Settings, train_to_folder
+from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.training.session import session
@@ -23,15 +23,22 @@ from privynet_jax.training.tasks import Schedule
 
 for _shared in ("release", "out", "seed", "checkpoint_minutes"):
     flags.declare_key_flag(_shared)
-_STEPS = flags.DEFINE_integer("steps", Settings.schedule.steps, "Mini-batches in all.", 1)
-_BATCH = flags.DEFINE_integer("batch_size", Settings.schedule.batch_size, "Rows per step.", 1)
-_RATE = flags.DEFINE_float("learning_rate", Settings.schedule.learning_rate, "Its peak.", 0.0)
-_WIDTH = flags.DEFINE_integer("width", Settings.width, "Channels of the cloud NN.", 1)
+_STEPS = flags.DEFINE_integer("steps", ClassifierSettings.schedule.steps, "Mini-batches in all.", 1)
+_BATCH = flags.DEFINE_integer(
+    "batch_size", ClassifierSettings.schedule.batch_size, "Rows per step.", 1
+)
+_RATE = flags.DEFINE_float(
+    "learning_rate", ClassifierSettings.schedule.learning_rate, "Its peak.", 0.0
+)
+_WIDTH = flags.DEFINE_integer("width", ClassifierSettings.width, "Channels of the cloud NN.", 1)
 _VALIDATION = flags.DEFINE_float(
-    "validation_fraction", Settings.validation_fraction, "Of each class, held out."
+    "validation_fraction", ClassifierSettings.validation_fraction, "Of each class, held out."
 )
 _PATIENCE = flags.DEFINE_integer(
-    "patience", Settings.patience, "Validations without anything better that end training.", 1
+    "patience",
+    ClassifierSettings.patience,
+    "Validations without anything better that end training.",
+    1,
 )
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8
@@ -39,7 +46,7 @@ _MOST_CORES = 8
 
 def main() -> None:
     source, out = cli.needed_folder(cli.RELEASE), cli.needed_folder(cli.OUT)
-    settings = Settings(
+    settings = ClassifierSettings(
         schedule=Schedule(_STEPS.value, _BATCH.value, _RATE.value),
         width=_WIDTH.value,
         validation_fraction=_VALIDATION.value,
@@ -54,7 +61,7 @@ def main() -> None:
     print(_summary(out, settings, trained))
 
 
-def _summary(out: Path, settings: Settings, trained: Classifier | None) -> str:
+def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None) -> str:
     if trained is None:
         return f"{out} is finished already, with these settings; there is nothing to do."
     done = trained.history[-1].step

@@ -1,6 +1,9 @@
 """The names that `import privynet_jax` offers, and where each is imported from when it is used."""
 
+from .attacks.registry import Training as Training
 from .attacks.registry import named_attacks as named_attacks
+from .attacks.scenario import make_scenario as make_scenario
+from .attacks.tuning import Budget as Budget
 from .backbone.backbones import BACKBONES as BACKBONES
 from .backbone.backbones import Backbone as Backbone
 from .backbone.backbones import Cut as Cut
@@ -19,6 +22,7 @@ from .characterisation.run import characterise as characterise
 from .deployment.cloud.classifier import Classifier as Classifier
 from .deployment.cloud.classifier import open_classifier as open_classifier
 from .deployment.cloud.classifier import save_classifier as save_classifier
+from .deployment.cloud.cloud_training import ClassifierSettings as ClassifierSettings
 from .deployment.cloud.cloud_training import train_classifier as train_classifier
 from .deployment.device.local_package import LocalPackage as LocalPackage
 from .deployment.device.local_package import open_package as open_package
@@ -46,12 +50,15 @@ from .planning.topology_plan import PlanSettings as PlanSettings
 from .planning.topology_plan import plan_topology as plan_topology
 from .results.cells import draw_channels as draw_channels
 from .results.cells import grid_cells as grid_cells
+from .results.work_directory import ResultStore as ResultStore
 from .selection.pruning import ChannelScores as ChannelScores
 from .selection.pruning import channel_scores as channel_scores
 from .selection.pruning import pruned_candidates as pruned_candidates
 from .training.models.networks import attacker as attacker
 from .training.models.networks import cloud_nn as cloud_nn
 from .training.session import session as session
+from .training.tasks import Schedule as Schedule
+from .training.tasks import cloud_task as cloud_task
 from .training.trainer import Course as Course
 from .training.trainer import Member as Member
 from .training.trainer import train as train

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -44,6 +45,29 @@ def test_names_are_there_and_documented():
         assert inspect.getdoc(value), name
     with pytest.raises(AttributeError, match="stream_pictures"):
         _ = privynet_jax.stream_pictures
+
+
+def test_what_exported_functions_need_can_be_had():
+    """What must be given is of classes that are exported too, or that exported functions give."""
+    values = [getattr(privynet_jax, name) for name in privynet_jax.__all__]
+    functions = [value for value in values if callable(value) and not inspect.isclass(value)]
+    hints = [typing.get_type_hints(function) for function in functions]
+    given = {kind for hint in hints for kind in classes_in(hint.get("return"))} | set(
+        filter(inspect.isclass, values)
+    )
+    for function, hint in zip(functions, hints, strict=True):
+        for name, parameter in inspect.signature(function).parameters.items():
+            must_be_given = parameter.default is parameter.empty
+            needed = classes_in(hint[name]) if must_be_given else set()
+            needed = {kind for kind in needed if not getattr(kind, "_is_protocol", False)}
+            assert needed <= given, f"{function.__name__}({name})"
+
+
+def classes_in(hint):
+    """The library's own classes that a type names."""
+    if inspect.isclass(hint) and hint.__module__.startswith("privynet_jax"):
+        return {hint}
+    return set().union(*map(classes_in, typing.get_args(hint)))
 
 
 def test_importing_the_library_imports_nothing_large():
@@ -106,7 +130,7 @@ class Example:
     def __init__(self, tree, module):
         self.module, self.problems = module, []
         self.made = {n.id: NOTHING for n in ast.walk(tree) if _is_made(n)}
-        self.made |= {n.name: NOTHING for n in ast.walk(tree) if isinstance(n, ast.alias)}
+        self.made |= {"pj": privynet_jax}  # as README.md calls it
         for node in (node for statement in tree.body for node in _in_order(statement)):
             if isinstance(node, ast.Call):
                 self.check_call(node)
@@ -206,6 +230,13 @@ def test_examples_name_what_there_is(package):
             module = importlib.import_module(prefix + name)
             stale += [f"{name}: {problem}" for problem in Example(example, module).problems]
     assert not stale, "\n".join(stale)
+
+
+def test_the_readme_names_what_there_is():
+    blocks = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) > 2
+    for block in blocks:
+        assert not Example(ast.parse(block), privynet_jax).problems
 
 
 def test_stale_examples_are_seen():

@@ -1,6 +1,6 @@
 """The attackers that every command knows by name; whoever adds one adds it here.
 
-attacks = named_attacks(["linear", "strong", "white box"], Budget(steps=2000))
+attacks = named_attacks(["linear", "strong", "white box"], Training(Budget(steps=2000)))
 [fitted] = attacks[1].fit([pairs], [knowledge], [key])
 """
 

@@ -10,7 +10,6 @@ transform of the weights among them.
 
 from collections.abc import Collection, Mapping
 from types import ModuleType
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,7 +19,7 @@ from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.vgg import VGGTrunk
 
-Params = Mapping[str, Mapping[str, Any]]
+Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 # Kind of network -> Flax module (backbone, number of the last cut, channels computed there).
 _TRUNKS = {"vgg": VGGTrunk}
 # Kind of network -> its program for devices, of which packages hold a copy.

@@ -8,7 +8,6 @@ channels of the last convolution are computed and stored, so what is not release
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +47,7 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
     return local
 
 
-def local_params(params: Params, topology: Topology) -> dict[str, dict[str, Any]]:
+def local_params(params: Params, topology: Topology) -> Params:
     """Returns what the device stores: the topology's layers, the last cut to its channels.
 
     Args:

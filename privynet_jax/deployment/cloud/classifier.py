@@ -23,6 +23,7 @@ from privynet_jax.deployment.cloud.cloud_network import network_for, times
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
+from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import load_tree, save_tree
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import cloud_task
@@ -62,7 +63,7 @@ class Classifier:
         history: all validations, the one before the first step included.
     """
 
-    params: Any
+    params: Mapping[str, Any]
     shape: tuple[int, int, int]
     num_classes: int
     width: int
@@ -75,7 +76,7 @@ class Classifier:
         """The validation whose parameters were kept: of equals the first."""
         return max(self.history, key=lambda now: (now.validation_accuracy, -now.validation_loss))
 
-    def probabilities(self, representations: Any) -> np.ndarray:
+    def probabilities(self, representations: np.ndarray | jax.Array | RowView) -> np.ndarray:
         """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
 
         Args:

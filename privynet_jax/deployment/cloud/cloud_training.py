@@ -5,7 +5,7 @@ A part of the rows, class by class, is held out for validation. The network is t
 lies beside the classifier's folder until that is complete, so the same command continues a run that
 was ended, to the same numbers.
 
-    settings = Settings(Schedule(steps=2000, batch_size=64), patience=6)
+    settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
     classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
 
 **How the cosine and early stopping go together.** The learning rate falls along a cosine that ends
@@ -40,6 +40,7 @@ from privynet_jax.images import partition
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
+from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.session import session
@@ -63,11 +64,11 @@ class Release(Protocol):
     id: str
     num_classes: int | None
     labels: np.ndarray | None
-    representations: Any
+    representations: np.ndarray | RowView
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class ClassifierSettings:
     """What decides a training, besides the release.
 
     Attributes:
@@ -124,7 +125,7 @@ class Data(NamedTuple):
 
 
 def train_to_folder(
-    release: Release, settings: Settings, folder: Path, every_seconds: float = 300.0
+    release: Release, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, which appears whole at the end.
 
@@ -163,7 +164,7 @@ def train_to_folder(
     return classifier
 
 
-def train_classifier(release: Release, settings: Settings) -> Classifier:
+def train_classifier(release: Release, settings: ClassifierSettings) -> Classifier:
     """Trains a cloud NN; the session says where that is kept, and who is told.
 
     Args:
@@ -209,7 +210,7 @@ def train_classifier(release: Release, settings: Settings) -> Classifier:
     )
 
 
-def data_of(release: Release, settings: Settings) -> Data:
+def data_of(release: Release, settings: ClassifierSettings) -> Data:
     """Returns a release's rows in two parts, dealt out class by class by the seed alone.
 
     Raises:
@@ -238,7 +239,7 @@ def data_of(release: Release, settings: Settings) -> Data:
         )
     batch = settings.schedule.batch_size
     # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
-    most = max(len(rows["training"]), Settings.schedule.batch_size)
+    most = max(len(rows["training"]), ClassifierSettings.schedule.batch_size)
     if batch > most:
         raise UserError(
             f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "

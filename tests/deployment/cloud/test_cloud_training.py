@@ -12,7 +12,7 @@ from support.small_release import random_release, real_releases
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
 from privynet_jax.deployment.cloud.cloud_training import (
-    Settings,
+    ClassifierSettings,
     data_of,
     train_classifier,
     train_to_folder,
@@ -24,7 +24,9 @@ from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
-QUICK = Settings(Schedule(steps=30, batch_size=8), width=4, validation_fraction=0.25, patience=30)
+QUICK = ClassifierSettings(
+    Schedule(steps=30, batch_size=8), width=4, validation_fraction=0.25, patience=30
+)
 
 
 def assert_same(one, other):
@@ -47,7 +49,9 @@ def steps(classifier):
 @pytest.mark.slow
 def test_real_photographs_are_learnt(small_parts, vgg_weights):
     releases = real_releases(small_parts, vgg_weights)
-    settings = Settings(Schedule(steps=150, batch_size=32), validation_fraction=0.25, patience=20)
+    settings = ClassifierSettings(
+        Schedule(steps=150, batch_size=32), validation_fraction=0.25, patience=20
+    )
     trained = train_classifier(releases["target"], settings)
     found = trained.probabilities(releases["test"].representations).argmax(axis=1)
     accuracy = (found == releases["test"].labels).mean()
@@ -282,7 +286,7 @@ def test_releases_that_are_refused_leave_nothing(tmp_path, case):
 )
 def test_settings_that_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
-        Settings(**wrong)
+        ClassifierSettings(**wrong)
 
 
 def test_every_class_is_held_out_alike():
