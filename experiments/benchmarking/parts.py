@@ -111,7 +111,7 @@ def tuning(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
         works = {
             "cells": _repeated(functools.partial(train, what.task, cells, course)),
             "candidates": _repeated(
-                functools.partial(train, what.task, candidates, course, alone=True)
+                functools.partial(train, what.task, candidates, course, one_per_device=True)
             ),
         }
         measured = clock.measure({name: (1.0, work) for name, work in works.items()})

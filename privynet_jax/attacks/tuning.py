@@ -216,8 +216,8 @@ def _advanced(
             problems[number].member(candidate, runs[number][candidate])
             for number, candidate in places
         ]
-        # The examples of a single topology are spread, so that all rounds share one compilation.
-        trained = train(task, members, course, alone=len(problems) == 1)
+        # Rounds of a single topology shrink to one network: they must not compile each its own.
+        trained = train(task, members, course, one_per_device=len(problems) == 1)
         for (number, candidate), result in zip(places, trained, strict=True):
             after[number][candidate] = result
     return after

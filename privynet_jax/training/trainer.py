@@ -40,7 +40,7 @@ _AHEAD = 2
 
 
 def train(
-    task: Task, members: Sequence[Member], course: Course, *, alone: bool = False
+    task: Task, members: Sequence[Member], course: Course, *, one_per_device: bool = False
 ) -> list[Trained]:
     """Trains members, in groups that fill the devices.
 
@@ -48,15 +48,19 @@ def train(
         task: what they learn.
         members: at least one.
         course: how long.
-        alone: one after the other, each with its examples spread over the devices, as a single one
-            always is.
+        one_per_device: whatever their number, so that rounds of fewer and fewer share a program;
+            too few for the devices go one after the other, as a single one does: with its examples
+            spread.
 
     Raises:
         UserError: a single member does not fit into a device's memory.
         signals.Terminated: a stop was requested; the session's checkpoint has everything so far.
     """
-    session, count = current_session(), 1 if alone else len(members)
-    execution = execution_for(count, course.batch_size, session.spread)
+    session, count, spread = current_session(), len(members), current_session().spread
+    if one_per_device:
+        spread = dataclasses.replace(spread, cells_per_device=1)
+        count = count if count >= jax.local_device_count() else 1
+    execution = execution_for(count, course.batch_size, spread)
     execution = _fitting(task, members[: execution.group_size], course, execution)
     size, trained = execution.group_size, []
     for start in range(0, len(members), size):

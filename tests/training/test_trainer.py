@@ -103,8 +103,15 @@ def test_a_single_member_spreads_its_examples():
     for index in (0, 1):
         [alone] = train(regression(), [member(index)], COURSE)
         np.testing.assert_allclose(weights(alone), by_numpy(index)[0], atol=CLOSE)
-    one_by_one = train(regression(), [member(0), member(1)], COURSE, alone=True)
-    assert_same_bits(one_by_one[1:], [alone])
+
+
+def test_one_per_device_until_there_are_fewer_than_devices():
+    three = [member(index) for index in range(3)]
+    with session(spread=SPREADS["vmap"]):
+        together = train(regression(), three, COURSE, one_per_device=True)
+        [last] = train(regression(), three[:1], COURSE, one_per_device=True)
+    assert_same_bits(together, train(regression(), three, COURSE))
+    assert_same_bits([last], train(regression(), three[:1], COURSE))
 
 
 _ELSEWHERE = """
