@@ -37,7 +37,7 @@ WITHOUT_JAX = (
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.cost", "backbone.weights.conversion"),
-    *("backbone.weights.families", "backbone.weights.keras_files", "backbone.weights.torch_files"),
+    *("backbone.weights.families", "backbone.weights.torch_files"),
     *("backbone.weights.stored_tensor", "backbone.weights.tensor_files"),
     *("results.cell_results", "results.risk_tables", "results.statistics"),
     *("results.summaries", "results.text_tables", "results.work_directory"),
@@ -50,7 +50,7 @@ ONLY_IN = {
     "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
     "onnx": {"backbone.weights.tensor_files"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.device.local_package"},
-    "h5py": {"backbone.weights.keras_files"},
+    "h5py": {"backbone.weights.tensor_files"},
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),

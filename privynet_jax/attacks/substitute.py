@@ -93,13 +93,8 @@ class PublicLayer:
             count: how many of them; None means all.
         """
         stored = features.parts[part]
-        channels = np.arange(len(features.channels))
-
-        def rows(wanted: slice) -> np.ndarray:
-            chosen = np.arange(stored.shape[0])[wanted]
-            return features.gather(part, chosen, channels, len(channels))
-
-        return cls(stored.shape[0] if count is None else count, stored.shape[1:], rows)
+        count = stored.shape[0] if count is None else count
+        return cls(count, stored.shape[1:], lambda wanted: stored[wanted])
 
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""

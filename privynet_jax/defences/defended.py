@@ -25,7 +25,7 @@ from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence, defend, image_keys
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.row_views import ChosenChannels, RowView
 
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8
@@ -196,8 +196,8 @@ class _Release:
         if self.defence.changes_image:
             pictures = as_float(getattr(self.parts, part).images[images])
             return self._of_images(key, pictures, numbers)
-        channels = self.topology.channels
-        clean = self.layer.gather(part, images, self.layer.positions(channels), len(channels))
+        positions = self.layer.positions(self.topology.channels)
+        clean = ChosenChannels(self.layer.parts[part], positions)[images]
         return _defend(self.defence, key, np.float32(clean), numbers)
 
     @functools.cached_property

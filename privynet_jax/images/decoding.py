@@ -35,7 +35,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
         size: side of the result in pixels.
 
     Raises:
-        UnreadablePictureError: not an image, truncated, damaged, larger than `MAX_PIXELS`, or with
+        UnreadablePictureError: not an image, damaged, larger than `MAX_PIXELS`, or with
             floating-point values, whose range nobody can know.
     """
     if not data:
@@ -44,7 +44,9 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of what we check
             with Image.open(io.BytesIO(data)) as stored:
-                _check_size(stored)
+                # The header alone is known here; nothing has been decoded.
+                if stored.width * stored.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
                 return np.asarray(_resized(_as_rgb(ImageOps.exif_transpose(stored)), size))
     except UnreadablePictureError:
         raise
@@ -74,12 +76,6 @@ def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray 
         ) from None
 
 
-def _check_size(image: Image.Image) -> None:
-    # The header alone is known here; nothing has been decoded.
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it")
-
-
 def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
@@ -89,17 +85,15 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(np.uint8(scaled))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
     if image.size == (size, size):
         return image
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = (left, top, left + side, top + side)
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
     # Pillow's `box` argument of resize would let the filter see pixels beyond the square.
-    return image.crop(square).resize((size, size), Image.Resampling.LANCZOS)
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.LANCZOS)

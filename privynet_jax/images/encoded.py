@@ -5,43 +5,18 @@ them. So no source's images are ever in memory all at once, however large they a
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 
-class StoredImages(Sequence[bytes]):
-    """A sequence of encoded images that reads each one when asked for it."""
+class StoredImage(Protocol):
+    """An image that is read when asked for, such as a path; `str` is what a person calls it."""
 
-    def __init__(
-        self, read: Callable[[int], bytes], name: Callable[[int], str], numbers: np.ndarray
-    ) -> None:
-        """Describes images without reading any.
-
-        Args:
-            read: an image's number in its source -> its bytes as PNG, JPEG, ...
-            name: its number -> what a person would call it, for messages.
-            numbers: int [N], the images of this sequence.
-        """
-        self._read, self._name, self._numbers = read, name, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: int) -> bytes:
-        return self._read(int(self._numbers[index]))
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self[index] for index in range(len(self)))
-
-    def name(self, index: int) -> str:
-        """Returns what a person would call an image."""
-        return self._name(int(self._numbers[index]))
-
-    def take(self, indices: np.ndarray) -> "StoredImages":
-        """Returns the images at the given indices, in their order."""
-        return StoredImages(self._read, self._name, self._numbers[indices])
+    def read_bytes(self) -> bytes:
+        """Returns it as PNG, JPEG, ..."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,12 +24,12 @@ class EncodedSplit:
     """Labelled examples of one split.
 
     Attributes:
-        images: [N], encoded.
+        images: [N].
         labels: int32 [N].
         groups: int64 [N]; images of one group overlap, or are copies of each other.
     """
 
-    images: StoredImages
+    images: Sequence[StoredImage]
     labels: np.ndarray
     groups: np.ndarray
 
@@ -63,7 +38,8 @@ class EncodedSplit:
 
     def take(self, indices: np.ndarray) -> "EncodedSplit":
         """Returns the examples at the given indices, in their order."""
-        return EncodedSplit(self.images.take(indices), self.labels[indices], self.groups[indices])
+        images = [self.images[index] for index in indices]
+        return EncodedSplit(images, self.labels[indices], self.groups[indices])
 
 
 class EncodedDataset(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
 
 # Below this a class cannot reach all four parts.
 LEAST_IMAGES_PER_CLASS = 4
@@ -28,9 +28,9 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
     Hidden files are passed over; every other file counts as a picture.
 
     Args:
-        folder: as described at the top of this file.
-        in_parts: whether the pictures are to be dealt out to the four parts of the data, for which
-            there must be enough of at least two classes; a release needs none of that.
+        folder: as above.
+        in_parts: whether there must be enough pictures, of at least two classes, to be dealt out to
+            the four parts of the data; a release needs none of that.
 
     Raises:
         UserError: there is no such folder, it holds no class folders, or, for four parts, there is
@@ -39,16 +39,13 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
     names = {path.name for path in _visible(folder) if path.is_dir()}
-    tests = [name for name in _TEST if name in names]
-    if _TRAIN not in names or not names <= {_TRAIN, *_TEST}:
-        train, class_names = _read_split(folder, None)
-        if in_parts:
-            _check_class_sizes(folder, train, class_names)
-        return EncodedDataset(train, None, class_names)
-    train, class_names = _read_split(folder / _TRAIN, None)
+    has_splits = _TRAIN in names and names <= {_TRAIN, *_TEST}
+    place = folder / _TRAIN if has_splits else folder
+    train, class_names = _read_split(place, None)
     if in_parts:
-        _check_class_sizes(folder / _TRAIN, train, class_names)
-    test = _read_split(folder / tests[0], class_names)[0] if tests else None
+        _check_class_sizes(place, train, class_names)
+    tests = [folder / name for name in _TEST if has_splits and name in names]
+    test = _read_split(tests[0], class_names)[0] if tests else None
     return EncodedDataset(train, test, class_names)
 
 
@@ -87,13 +84,7 @@ def _read_split(
         pictures = list_pictures(path)
         paths += pictures
         labels += [names.index(path.name)] * len(pictures)
-    groups = _groups_of_copies(paths)
-    images = StoredImages(
-        read=lambda number: paths[number].read_bytes(),
-        name=lambda number: str(paths[number]),
-        numbers=np.arange(len(paths)),
-    )
-    return EncodedSplit(images, np.array(labels, np.int32), groups), names
+    return EncodedSplit(paths, np.array(labels, np.int32), _groups_of_copies(paths)), names
 
 
 def _groups_of_copies(paths: list[Path]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Accuracy, PSNR and SSIM of each image.
 
 Images are `float32 [N, H, W, 3]` in `[0, 1]` and are compared with peak 1.0; the two arguments of a
-metric have the same shape. `training` hands over logits and reconstructions. Metrics are JAX
-functions, so that they run where the reconstructions are; `risk` has the statistics over images.
+metric, reconstructions and the truth, have the same shape, else ValueError is raised. Metrics are
+JAX functions, so that they run where the reconstructions are.
 """
 
 import math
@@ -20,12 +20,7 @@ _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 def psnr_db(estimates: jax.Array, images: jax.Array) -> jax.Array:
     """Peak signal-to-noise ratio of each image, in dB, with peak 1.0.
 
-    Args:
-        estimates: `float32 [N, H, W, 3]`, reconstructions in `[0, 1]`.
-        images: `float32 [N, H, W, 3]`, the truth.
-
-    Returns:
-        `float32 [N]`. A perfect image counts as `MAX_PSNR_DB`, so that means stay finite.
+    Returns `float32 [N]`. A perfect image counts as `MAX_PSNR_DB`, so that means stay finite.
     """
     _check_same_images(estimates, images)
     mse = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
@@ -40,12 +35,7 @@ def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
     K1 = 0.01, K2 = 0.03, data range 1.0, the mean over channels and all whole windows. That is
     scikit-image's `structural_similarity(..., gaussian_weights=True, use_sample_covariance=False)`.
 
-    Args:
-        estimates: `float32 [N, H, W, 3]`, reconstructions in `[0, 1]`.
-        images: `float32 [N, H, W, 3]`, the truth; H and W at least `SSIM_WINDOW`.
-
-    Returns:
-        `float32 [N]`, at most 1.
+    Returns `float32 [N]`, at most 1. H and W are at least `SSIM_WINDOW`.
     """
     _check_same_images(estimates, images)
     height, width = images.shape[1:3]
@@ -68,6 +58,11 @@ def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
+def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
+    """Returns the privacy metrics of each image."""
+    return {"psnr_db": psnr_db(estimates, images), "ssim": ssim(estimates, images)}
+
+
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy.
 
@@ -82,10 +77,8 @@ def _window_matrix(size: int) -> jax.Array:
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     weights = np.exp(-0.5 * (offsets / _SSIM_SIGMA) ** 2)
     weights /= math.fsum(weights)
-    matrix = np.zeros((size - SSIM_WINDOW + 1, size), np.float32)
-    for i in range(matrix.shape[0]):
-        matrix[i, i : i + SSIM_WINDOW] = weights
-    return jnp.asarray(matrix)
+    rows = [np.pad(weights, (i, size - SSIM_WINDOW - i)) for i in range(size - SSIM_WINDOW + 1)]
+    return jnp.asarray(np.stack(rows), jnp.float32)
 
 
 def _check_same_images(estimates: jax.Array, images: jax.Array) -> None:
@@ -93,8 +86,3 @@ def _check_same_images(estimates: jax.Array, images: jax.Array) -> None:
         raise ValueError(
             f"Expected two arrays [N, H, W, 3], got {estimates.shape} and {images.shape}."
         )
-
-
-def image_quality(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array]:
-    """Returns the privacy metrics of each image."""
-    return {"psnr_db": psnr_db(estimates, images), "ssim": ssim(estimates, images)}

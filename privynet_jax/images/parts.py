@@ -113,22 +113,23 @@ def load_parts(
         skip_unreadable: leave out images that cannot be decoded instead of refusing them.
 
     Raises:
-        UserError: unknown or unsuitable data set, bad argument, an image that cannot be decoded
-            (named), or the data set is not prepared and cannot be (no network; TensorFlow needed
-            but absent).
+        UserError: a bad argument, a data set that cannot be had (see `read_dataset`), or an image
+            that cannot be decoded (named).
     """
     limits = _checked_limits(max_images, image_size, seed)
     train, test, class_names = read_labelled(dataset, data_dir)
     if test is None:
-        train, test = _held_out(train)
+        fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
+        # A fixed seed: the test part must not change with the seed of an experiment.
+        halves = split_groups(train.labels, train.groups, fractions, seed=0)
+        train, test = train.take(halves["train"]), train.take(halves["test"])
     chosen = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
     splits = {name: train.take(chosen[name]) for name in TRAIN_FRACTIONS}
     splits["test"] = test.take(stream_of(seed, "test").permutation(len(test)))
     parts = {}
     for name in PART_NAMES:
-        chosen_rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
-        kept = splits[name].take(chosen_rows)
-        parts[name] = _decode(kept, image_size, skip_unreadable, name)
+        rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
+        parts[name] = _decode(splits[name].take(rows), image_size, skip_unreadable, name)
         if not len(parts[name]):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)
@@ -138,15 +139,9 @@ def load_parts(
 def read_labelled(
     dataset: str, data_dir: Path | str | None, *, in_parts: bool = True
 ) -> EncodedDataset:
-    """Returns a data set's labelled examples as they are stored; see `load_parts`.
+    """Returns a data set's labelled examples as they are stored.
 
-    Args:
-        dataset: as `load_parts` takes it.
-        data_dir: likewise.
-        in_parts: whether a folder must have enough pictures for all parts; see `read_folder`.
-
-    Raises:
-        UserError: there is no such data set, or a folder is none of labelled pictures.
+    Arguments and errors are those of `load_parts`, and `in_parts` is that of `read_folder`.
     """
     if dataset.startswith(FOLDER_PREFIX):
         folder = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser()
@@ -154,17 +149,10 @@ def read_labelled(
     return read_dataset(dataset, data_dir)
 
 
-def _held_out(train: EncodedSplit) -> tuple[EncodedSplit, EncodedSplit]:
-    fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
-    # A fixed seed: the test part must not change with the seed of an experiment.
-    halves = split_groups(train.labels, train.groups, fractions, seed=0)
-    return train.take(halves["train"]), train.take(halves["test"])
-
-
 def _checked_limits(
     max_images: Mapping[str, int] | None, image_size: int, seed: int
 ) -> Mapping[str, int]:
-    limits = dict(max_images or {})
+    limits = max_images or {}
     if unknown := set(limits) - set(PART_NAMES):
         raise UserError(f"max_images names {sorted(unknown)}; allowed are {', '.join(PART_NAMES)}")
     for what, value, least in [
@@ -183,11 +171,9 @@ def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: s
     """Decodes one image at a time, into a file where the result is large."""
     images = _allocate((len(split), image_size, image_size, 3))
     kept = []
-    for index, data in enumerate(
-        tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
-    ):
-        name = split.images.name(index)
-        picture = decode_or_skip(data, image_size, name, skip_unreadable)
+    bar = tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
+    for index, stored in enumerate(bar):
+        picture = decode_or_skip(stored.read_bytes(), image_size, str(stored), skip_unreadable)
         if picture is not None:
             images[len(kept)] = picture
             kept.append(index)

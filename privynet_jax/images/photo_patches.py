@@ -1,8 +1,7 @@
 """`photo_patches`: an image classification data set cut from 30 photographs shipped in wheels.
 
 The label of a patch is the photograph that it comes from. Nothing is asked of a data set's own
-host, so the data set can be prepared wherever pip works, and it needs no TensorFlow. `parts` hands
-on what is prepared here; by hand:
+host, so the data set can be prepared wherever pip works, and it needs no TensorFlow.
 
     builder = PhotoPatches(data_dir=folder, file_format="array_record")
     builder.download_and_prepare()
@@ -125,8 +124,10 @@ class PhotoPatches(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[int, dict]]]:
-        paths = photograph_paths(Path(dl_manager.download_dir))
-        photographs = [cut_photograph(read_photograph(path)) for path in paths]
+        photographs = []
+        for path in photograph_paths(Path(dl_manager.download_dir)):
+            with Image.open(path) as image:
+                photographs.append(cut_photograph(np.asarray(image.convert("RGB"))))
         return {
             split: self._generate_examples([parts[split] for parts in photographs])
             for split in MAX_PATCHES
@@ -135,19 +136,12 @@ class PhotoPatches(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, patches_of_class: Sequence[Sequence[Patch]]
     ) -> Iterator[tuple[int, dict]]:
-        keys = itertools.count()
-        for label, patches in enumerate(patches_of_class):
-            for patch in patches:
-                yield (
-                    next(keys),
-                    {
-                        # TFDS encodes an array with TensorFlow, but a PIL image without.
-                        "image": Image.fromarray(patch.image),
-                        "label": label,
-                        "cell": (label * 100 + patch.row) * 100 + patch.column,
-                        "scale": patch.scale,
-                    },
-                )
+        labelled = [(label, x) for label, patches in enumerate(patches_of_class) for x in patches]
+        for key, (label, patch) in enumerate(labelled):
+            # TFDS encodes an array with TensorFlow, but a PIL image without.
+            image = Image.fromarray(patch.image)
+            cell = (label * 100 + patch.row) * 100 + patch.column
+            yield key, {"image": image, "label": label, "cell": cell, "scale": patch.scale}
 
 
 def photograph_paths(cache_dir: Path) -> list[Path]:
@@ -167,18 +161,8 @@ def photograph_paths(cache_dir: Path) -> list[Path]:
     return installed + fetch_members(_FOOLBOX, _DOWNLOADED, cache_dir)
 
 
-def read_photograph(path: Path) -> np.ndarray:
-    """Returns a photograph as uint8 [H, W, 3], RGB."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def cut_photograph(photograph: np.ndarray) -> dict[str, list[Patch]]:
-    """Returns the train and test patches of one photograph, flat ones dropped, at most the caps.
-
-    Args:
-        photograph: uint8 [H, W, 3].
-    """
+    """Returns the train and test patches of uint8 [H, W, 3], without flat ones, up to the caps."""
     parts: dict[str, list[Patch]] = {split: [] for split in MAX_PATCHES}
     for row, column, cell in _cells(photograph):
         # Diagonal stripes: every fifth cell, spread over rows and columns alike.
@@ -207,13 +191,14 @@ def is_flat(patch: np.ndarray) -> bool:
 
 
 def _cells(photograph: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    edges = []
-    for side in photograph.shape[:2]:
-        count = max(1, round(side / CELL_SIZE))
-        edges.append([index * side // count for index in range(count + 1)])
-    for row, (top, bottom) in enumerate(itertools.pairwise(edges[0])):
-        for column, (left, right) in enumerate(itertools.pairwise(edges[1])):
-            yield row, column, photograph[top:bottom, left:right]
+    rows, columns = (_cells_along(side) for side in photograph.shape[:2])
+    for (row, height), (column, width) in itertools.product(enumerate(rows), enumerate(columns)):
+        yield row, column, photograph[height, width]
+
+
+def _cells_along(side: int) -> list[slice]:
+    count = max(1, round(side / CELL_SIZE))
+    return [slice(i * side // count, (i + 1) * side // count) for i in range(count)]
 
 
 def _patches(cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -227,9 +212,8 @@ def _patches(cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _evenly(patches: list[Patch], limit: int) -> list[Patch]:
-    if len(patches) <= limit:
-        return patches
-    return [patches[index * len(patches) // limit] for index in range(limit)]
+    count = min(limit, len(patches))
+    return [patches[index * len(patches) // count] for index in range(count)]
 
 
 def _installed_file(folder: str, file: str, sha256: str) -> Path:

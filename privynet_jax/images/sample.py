@@ -35,21 +35,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
-    """Labelled pictures.
+    """Labelled pictures."""
 
-    Attributes:
-        images: uint8 [N, H, W, 3] RGB.
-        labels: int32 [N], indices into `class_names`.
-        class_names: of the whole data set.
-        digests: [N], `digest_of` each image.
-        available: how many pictures they were drawn from.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    digests: tuple[str, ...]
-    available: int
+    images: np.ndarray  # uint8 [N, H, W, 3] RGB
+    labels: np.ndarray  # int32 [N], indices into `class_names`
+    class_names: tuple[str, ...]  # of the whole data set
+    digests: tuple[str, ...]  # [N], `digest_of` each image
+    available: int  # how many pictures they were drawn from
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,17 +61,17 @@ def load_sample(
     They come from all pictures of the data set, or from its train split where it has splits.
 
     Args:
-        dataset: `folder:PATH` with one subfolder per class, or what `parts.load_parts` takes.
-        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
-        image_size: pictures are cropped to their central square and resized to this, in pixels.
+        dataset: as for `parts.load_parts`, like `data_dir` and `image_size`.
+        data_dir: likewise.
+        image_size: likewise.
         count: how many; all of them where there are fewer. None: 500, but at most a third of each
             class.
         seed: of the draw.
         skip_unreadable: draw others in place of pictures that cannot be decoded.
 
     Raises:
-        UserError: a bad argument, a data set that cannot be had, a picture that cannot be decoded
-            (named), or classes with less than `LEAST_PER_CLASS` pictures in the sample.
+        UserError: as for `load_parts`, or a class has less than `LEAST_PER_CLASS` pictures in the
+            sample.
     """
     if count is not None and not 1 <= count <= _MOST:
         raise UserError(
@@ -101,14 +93,7 @@ def load_sample(
 
 
 def digest_of(image: np.ndarray) -> str:
-    """Returns 16 hexadecimal digits of the sha256 of a decoded picture.
-
-    Args:
-        image: uint8 [H, W, 3], decoded at the image size of the plan.
-
-    Raises:
-        ValueError: it is of another type.
-    """
+    """Returns 16 hexadecimal digits of the sha256 of uint8 [H, W, 3]; ValueError for others."""
     if image.dtype != np.uint8:
         raise ValueError(f"Expected a uint8 image, got {image.dtype}")
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:_DIGEST_DIGITS]
@@ -137,7 +122,7 @@ def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, i
                 "pictures, or plan with a smaller sample"
             )
         removed += len(part) - len(rows)
-        kept[name] = part if len(rows) == len(part) else Part(part.images[rows], part.labels[rows])
+        kept[name] = Part(part.images[rows], part.labels[rows])
     if not removed:
         return parts, 0
     # Caches are addressed by the fingerprint, so other images need another one.
@@ -152,19 +137,16 @@ def _decode(
     pictures, labels, skipped = [], [], 0
     left = most.copy()
     with tqdm(total=count, desc="reading the sample", unit="picture", delay=2) as bar:
-        for index in range(len(split)):
-            if len(pictures) == count:
-                break
-            if not left[split.labels[index]]:
+        for stored, label in zip(split.images, split.labels, strict=True):
+            if len(pictures) == count or not left[label]:
                 continue
-            name = split.images.name(index)
-            picture = decode_or_skip(split.images[index], image_size, name, skip_unreadable)
+            picture = decode_or_skip(stored.read_bytes(), image_size, str(stored), skip_unreadable)
             if picture is None:
                 skipped += 1
                 continue
             pictures.append(picture)
-            labels.append(split.labels[index])
-            left[split.labels[index]] -= 1
+            labels.append(label)
+            left[label] -= 1
             bar.update()
     if skipped:
         _LOG.warning("passed over %d unreadable pictures of the sample", skipped)

@@ -14,9 +14,9 @@ import importlib.util
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from privynet_jax.errors import UserError
 from privynet_jax.images import photo_patches
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
@@ -45,13 +45,12 @@ def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
         data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
 
     Raises:
-        UserError: unknown or unsuitable data set, or it is not prepared and cannot be (no network;
-            TensorFlow needed but absent), or its files are damaged.
+        UserError: unknown or unsuitable data set, it cannot be prepared (no network; TensorFlow
+            needed but absent), or its files are damaged.
         OSError: the disk is full, or data_dir may not be written to, while it is prepared.
     """
     with _quiet():
         builder = _prepared_builder(dataset, data_dir)
-        _check_features(builder.info, dataset)
         if "train" not in builder.info.splits:
             splits = ", ".join(builder.info.splits)
             raise UserError(f"{dataset} has no split train; it has {splits}; choose another one")
@@ -69,40 +68,20 @@ def read_feature(
 ) -> Iterator[tuple[bytes, int]]:
     """Yields (encoded image, value) of a whole-number feature, of every example of every split.
 
-    Args:
-        dataset: as for `read_dataset`.
-        data_dir: likewise.
-        feature: its name, such as "scale" of `photo_patches`.
-
-    Raises:
-        UserError: as for `read_dataset`, or the data set has no such feature.
+    The feature is one like "scale" of `photo_patches`; arguments and errors are those of
+    `read_dataset` otherwise, and a feature that the data set has not is a UserError too.
     """
     with _quiet():
         builder = _prepared_builder(dataset, data_dir)
-        _check_features(builder.info, dataset)
-        features = builder.info.features
-        whole = [
-            name
-            for name, kind in features.items()
-            if kind.shape == () and np.issubdtype(kind.np_dtype, np.integer)
-        ]
-        if feature not in whole:
+        known = _whole_numbers(builder.info)
+        if feature not in known:
             raise UserError(
-                f"{dataset} has no whole number {feature!r} per image; it has {', '.join(whole)}"
+                f"{dataset} has no whole number {feature!r} per image; it has {', '.join(known)}"
             )
-        image_key, _ = builder.info.supervised_keys
-        decoders = {image_key: tfds.decode.SkipDecoding()}
-        sources = [builder.as_data_source(name, decoders=decoders) for name in builder.info.splits]
-    for source in sources:
-        for index in range(len(source)):
-            try:
-                example = source[index]
-            except Exception as error:  # array_record raises bare RuntimeErrors
-                raise UserError(
-                    f"cannot read {builder.data_dir}: {_first_line(error)}; delete that folder to "
-                    "have it prepared anew"
-                ) from None
-            yield example[image_key], int(example[feature])
+        splits = [_Examples(builder, name) for name in builder.info.splits]
+    for examples in splits:
+        for example in examples:
+            yield example[examples.image_key], int(example[feature])
 
 
 def _prepared_builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuilder:
@@ -116,6 +95,7 @@ def _prepared_builder(dataset: str, data_dir: Path | str | None) -> tfds.core.Da
             f"{dataset} is prepared in {builder.data_dir} as {', '.join(stored)}; expected "
             f"{_FILE_FORMAT}: give another data_dir, or delete that folder"
         )
+    _check_features(builder.info, dataset)
     return builder
 
 
@@ -167,7 +147,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _raise_if_of_the_disk(error: Exception, where: Path) -> None:
-    """Raises an OSError, which commands explain, where that is what was wrong."""
+    """Raises an OSError, which commands explain."""
     for number in _FULL_DISK:
         # array_record raises a bare RuntimeError and TFDS an OSError without a number.
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
@@ -192,45 +172,67 @@ def _check_features(info: tfds.core.DatasetInfo, dataset: str) -> None:
         )
 
 
+class _Examples:
+    """The examples of one split, their images still encoded."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
+        self.split, self._folder = split, builder.data_dir
+        self.image_key, self.label_key = builder.info.supervised_keys
+        decoders = {self.image_key: tfds.decode.SkipDecoding()}
+        self._source = self._read(lambda: builder.as_data_source(split, decoders=decoders))
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._read(lambda: self._source[index])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def _read(self, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except Exception as error:  # array_record raises bare RuntimeErrors
+            raise UserError(
+                f"cannot read the split {self.split} in {self._folder}: {_first_line(error)}; "
+                "delete that folder to have it prepared anew"
+            ) from None
+
+
+class _Image(NamedTuple):
+    examples: _Examples
+    index: int
+
+    def read_bytes(self) -> bytes:
+        return self.examples[self.index][self.examples.image_key]
+
+    def __str__(self) -> str:
+        return f"{self.examples.split} example {self.index}"
+
+
 def _read_split(builder: tfds.core.DatasetBuilder, name: str) -> EncodedSplit:
     """Reads labels and groups now, and each image when it is asked for."""
-    image_key, label_key = builder.info.supervised_keys
-    decoders = {image_key: tfds.decode.SkipDecoding()}
-    damaged = f"cannot read the split {name} in {builder.data_dir}: "
-    remedy = "; delete that folder to have it prepared anew"
-    try:
-        source = builder.as_data_source(name, decoders=decoders)
-        keys = [label_key, _GROUP_FEATURE] if _has_groups(builder.info.features) else [label_key]
-        examples = [_values(source[index], keys) for index in range(len(source))]
-    except Exception as error:  # array_record raises bare RuntimeErrors
-        raise UserError(damaged + _first_line(error) + remedy) from None
-
-    def read(number: int) -> bytes:
-        try:
-            return source[number][image_key]
-        except Exception as error:
-            raise UserError(damaged + _first_line(error) + remedy) from None
-
-    values = np.array(examples, np.int64).reshape(len(examples), len(keys))
-    labels = values[:, 0].astype(np.int32)
+    examples = _Examples(builder, name)
+    keys = [examples.label_key]
+    if _GROUP_FEATURE in _whole_numbers(builder.info):
+        keys.append(_GROUP_FEATURE)
+    images = [_Image(examples, index) for index in range(len(examples))]
+    values = [[int(example[key]) for key in keys] for example in examples]
+    labels, *groups = np.array(values, np.int64).reshape(-1, len(keys)).T
     # Without a group feature every image stands alone.
-    groups = values[:, 1] if len(keys) == 2 else np.arange(len(values))
-    images = StoredImages(read, lambda number: f"{name} example {number}", np.arange(len(values)))
-    split = EncodedSplit(images, labels, groups)
+    groups = groups[0] if groups else np.arange(len(images))
+    split = EncodedSplit(images, labels.astype(np.int32), groups)
     return split.take(np.flatnonzero(labels >= 0))  # TFDS marks an unknown label by -1
 
 
-def _values(example: dict[str, Any], keys: list[str]) -> list[int]:
-    return [int(example[key]) for key in keys]
-
-
-def _has_groups(features: tfds.features.FeaturesDict) -> bool:
-    """Whether the group feature is there and a number: elsewhere the name may mean anything."""
-    if _GROUP_FEATURE not in features:
-        return False
-    feature = features[_GROUP_FEATURE]
-    is_scalar = isinstance(feature, tfds.features.Tensor) and feature.shape == ()
-    return is_scalar and np.issubdtype(feature.np_dtype, np.integer)
+def _whole_numbers(info: tfds.core.DatasetInfo) -> list[str]:
+    """Names of the features that are one whole number per image."""
+    return [
+        name
+        for name, kind in info.features.items()
+        if kind.shape == () and np.issubdtype(kind.np_dtype, np.integer)
+    ]
 
 
 def _first_line(error: Exception) -> str:

@@ -23,11 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.features.extraction import (
-    check_finite,
-    in_batches,
-    scales_of,
-)
+from privynet_jax.backbone.features.extraction import BatchedPass, check_finite, scales_of
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.topology import (
     PRUNING_METHODS,
@@ -146,9 +142,8 @@ def _one_pass(
     """Returns layer -> sums before and after the middle, and layer -> fields for Fisher's score."""
     sums: dict[int, list[Any]] = {layer: [None, None] for layer in union}
     fields: dict[int, list[np.ndarray]] = {layer: [] for layer in union}
-    for rows, features in in_batches(
-        weights, images, _with_fields(extractor(weights.backbone, union))
-    ):
+    function = _with_fields(extractor(weights.backbone, union))
+    for rows, features in BatchedPass(weights, images.shape[1], function)(images):
         batch = as_float(images[rows])
         is_first = np.arange(rows.start, rows.stop) < middle
         for layer, (representations, pooled) in features.items():

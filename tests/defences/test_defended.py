@@ -27,6 +27,7 @@ from privynet_jax.defences.mechanisms import (
     image_keys,
 )
 from privynet_jax.images.parts import as_float
+from privynet_jax.platform.row_views import ChosenChannels
 
 KEY, SIZE = jax.random.key(1), 16
 COUNTS = {"target": 9, "auxiliary": 7, "validation": 4, "test": 5}
@@ -83,7 +84,7 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
         assert whole.dtype == rows.dtype == np.float32
         assert rows[2:2].shape == (0, 8, 8, 3)
         np.testing.assert_allclose(rows[np.array([3, 1])], whole[[3, 1]], 1e-5)
-        mine = found.gather(name, np.array([2, 0]), found.positions(FIRST.channels), 4)
+        mine = ChosenChannels(found.parts[name], found.positions(FIRST.channels), 4)[[2, 0]]
         np.testing.assert_allclose(mine[..., :3], whole[[2, 0]], 1e-5)
         assert (mine[..., 3] == 0).all()
 

@@ -24,7 +24,8 @@ def test_splits_are_read_as_stored(tmp_path):
     assert (len(train), len(test)) == (6, 3)
     assert class_names == ("dark", "grey", "bright")
     assert (train.labels.dtype, sorted(train.labels)) == (np.int32, [0, 0, 1, 1, 2, 2])
-    for data, label in zip(train.images, train.labels, strict=True):
+    for image, label in zip(train.images, train.labels, strict=True):
+        data = image.read_bytes()
         pixels = np.asarray(Image.open(io.BytesIO(data)))
         np.testing.assert_array_equal(pixels, np.full((12, 20), 50 * label))
 

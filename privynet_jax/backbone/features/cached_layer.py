@@ -3,7 +3,8 @@
     layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
     layer.read_manifest() or layer.write_manifest(coding)
     for unit in units_of(parts):
-        layer.find(unit) or layer.write(unit, stored)
+        if layer.find(unit):
+            layer.write(unit, stored)
 
 `feature_cache` drives several of them through one pass of the network.
 """
@@ -22,11 +23,12 @@ from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import Coding
 from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_json
 from privynet_jax.platform.files import write_shared
-from privynet_jax.platform.shards import Opener, Shard, ShardedRows, ShardFolder
+from privynet_jax.platform.shards import DamagedShardError, Opener, Shard, ShardedRows, ShardFolder
 
 # Raised whenever another version would give other bytes for the same address.
 _VERSION = 3
 _MANIFEST, _COMPLETE = "manifest.json", "complete"
+MISSING = "is missing"
 # Of one shard of a VGG's largest output, 64 channels of float16 as large as the image.
 _SHARD_BYTES = 2**27
 _LOG = logging.getLogger(__name__)
@@ -51,23 +53,20 @@ class Unit(NamedTuple):
         return f"{self.part}-{self.index:05d}.npy"
 
 
-def rows_per_shard(image_size: int) -> int:
-    """Returns a power of two that depends on the image size alone.
-
-    So all layers have shards of the same rows, whichever layers a grid asks for.
-    """
-    fitting = max(1, _SHARD_BYTES // (image_size**2 * 64 * 2))
-    return 2 ** (fitting.bit_length() - 1)
-
-
 def units_of(parts: Parts) -> list[Unit]:
     """Returns all rows of all parts, in order."""
-    step = rows_per_shard(parts.image_size)
+    step = _rows_per_shard(parts.image_size)
     return [
         Unit(name, index, start, min(start + step, len(part)))
         for name, part in parts.items()
         for index, start in enumerate(range(0, len(part), step))
     ]
+
+
+def _rows_per_shard(image_size: int) -> int:
+    """A power of two by the image size alone, so that all layers have shards of the same rows."""
+    fitting = max(1, _SHARD_BYTES // (image_size**2 * 64 * 2))
+    return 2 ** (fitting.bit_length() - 1)
 
 
 class CachedLayer:
@@ -91,22 +90,15 @@ class CachedLayer:
         dtype: str,
         scratch: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        """Derives the address; reads nothing yet.
+        """Derives the address, a folder in `root`; reads nothing yet.
 
-        Args:
-            root: folder of all layers.
-            weights: the pretrained network.
-            parts: the images.
-            num_layers: which layer.
-            channels: which of its channels, ascending.
-            dtype: how to store them.
-            scratch: where shards of a bucket are kept for reading; lives as long as the rows.
+        Shards of a bucket are kept for reading in `scratch`, which lives as long as the rows.
         """
         self.channels, self.dtype, self._scratch = channels, dtype, scratch
         topology = Topology(num_layers, channels, weights.backbone.name)
         shape = topology.representation_shape(parts.image_size)
         self._shapes = {name: (len(part), *shape) for name, part in parts.items()}
-        self._rows_per_shard = rows_per_shard(parts.image_size)
+        self._rows_per_shard = _rows_per_shard(parts.image_size)
         self._identity: dict[str, Any] = {
             "version": _VERSION,
             "backbone": topology.backbone,
@@ -139,7 +131,13 @@ class CachedLayer:
             path.unlink(missing_ok=True)
             return False
         arrays = (np.float32(manifest[name]) for name in ("scales", "peaks"))
-        self._take(manifest, Coding(self.dtype, *arrays))
+        self.coding = Coding(self.dtype, *arrays)
+        scratch = None
+        if self._scratch is not None:
+            scratch = Path(self._scratch.name) / self._folder.name
+            scratch.mkdir(exist_ok=True)
+        # The manifest is part of it: features under another calibration are other features.
+        self._shard_folder = ShardFolder(self._folder, sha256_of_json(manifest), scratch)
         return True
 
     def write_manifest(self, coding: Coding) -> None:
@@ -151,15 +149,6 @@ class CachedLayer:
         if not self.read_manifest():
             raise OSError(f"{self._folder / _MANIFEST} cannot be read back")
 
-    def _take(self, manifest: dict[str, Any], coding: Coding) -> None:
-        self.coding = coding
-        scratch = None
-        if self._scratch is not None:
-            scratch = Path(self._scratch.name) / self._folder.name
-            scratch.mkdir(exist_ok=True)
-        # The manifest is part of it: features under another calibration are other features.
-        self._shard_folder = ShardFolder(self._folder, sha256_of_json(manifest), scratch)
-
     def path(self, unit: Unit) -> epath.Path:
         """Returns where a unit's shard is, or would be."""
         return self._shard_folder.path(unit.file_name)
@@ -168,21 +157,19 @@ class CachedLayer:
         """Returns the size of a unit's rows."""
         return int(np.prod(self._shape(unit))) * np.dtype(self.dtype).itemsize
 
-    def find(self, unit: Unit) -> bool:
-        """Verifies a unit's shard; False if there is none.
-
-        Raises:
-            DamagedShardError: it is damaged.
-        """
-        shard = self._shard_folder.find(unit.file_name, self._shape(unit), self.dtype)
-        if shard is not None:
-            self.shards[unit] = shard
-        return shard is not None
+    def find(self, unit: Unit) -> str:
+        """Verifies a unit's shard, and returns what is wrong with it: "" if nothing is."""
+        try:
+            shard = self._shard_folder.find(unit.file_name, self._shape(unit), self.dtype)
+        except DamagedShardError as error:
+            return str(error)
+        if shard is None:
+            return MISSING
+        self.shards[unit] = shard
+        return ""
 
     def write(self, unit: Unit, stored: np.ndarray) -> None:
         """Writes a unit's shard."""
-        if stored.shape != self._shape(unit) or stored.dtype != self.dtype:
-            raise ValueError(f"Expected {self._shape(unit)} {self.dtype}, got {stored.shape}")
         self.shards[unit] = self._shard_folder.write(unit.file_name, stored)
 
     def mark_complete(self) -> None:
@@ -195,15 +182,9 @@ class CachedLayer:
         by_part: dict[str, list[Shard]] = {name: [] for name in self._shapes}
         for unit in sorted(self.shards):
             by_part[unit.part].append(self.shards[unit])
+        step, kept = self._rows_per_shard, self._scratch
         return {
-            name: ShardedRows(
-                shards,
-                self._rows_per_shard,
-                self._shapes[name],
-                self.dtype,
-                opener,
-                keep=self._scratch,
-            )
+            name: ShardedRows(shards, step, self._shapes[name], self.dtype, opener, keep=kept)
             for name, shards in by_part.items()
         }
 

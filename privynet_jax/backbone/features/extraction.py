@@ -29,8 +29,6 @@ LEAST_RELATIVE_RMS = 0.01
 _CPU_BATCH, _CPU_BYTES = 32, 2**23
 _ACCELERATOR_BATCH, _ACCELERATOR_BYTES = 256, 2**28
 
-Told = Callable[[int], Any]
-
 
 def images_per_batch(image_size: int) -> int:
     """Returns how many images go through a backbone at once on each device, a power of two."""
@@ -42,33 +40,23 @@ def images_per_batch(image_size: int) -> int:
 def calibrate(
     weights: PretrainedWeights, parts: Parts, union: Mapping[int, Sequence[int]], dtype: str
 ) -> dict[int, Coding]:
-    """Returns `codings_of` the first auxiliary images."""
+    """Returns layer -> coding of its channels in `union`, by the first auxiliary images."""
     images = parts.auxiliary.images[:CALIBRATION_IMAGES]
-    return codings_of(weights, images, union, dtype, parts.name)
+    return _codings_of(weights, images, union, dtype, parts.name)
 
 
-def codings_of(
+def _codings_of(
     weights: PretrainedWeights,
     images: np.ndarray,
     union: Mapping[int, Sequence[int]],
     dtype: str,
     name: str,
 ) -> dict[int, Coding]:
-    """Returns layer -> coding: one over the root mean square of each channel kept, and its peak.
-
-    Args:
-        weights: the pretrained network.
-        images: uint8 [N, H, W, 3], over which both are taken.
-        union: layer -> channels.
-        dtype: one of `coding.DTYPES`.
-        name: of the images, for the error.
-
-    Raises:
-        UserError: the network gives values that are not finite.
-    """
+    """One over the root mean square of each channel over the images, and its peak."""
     squares: dict[int, Any] = dict.fromkeys(union, 0.0)
     largest: dict[int, Any] = dict.fromkeys(union, 0.0)
-    for rows, features in in_batches(weights, images, extractor(weights.backbone, union)):
+    run = BatchedPass(weights, images.shape[1], extractor(weights.backbone, union))
+    for rows, features in run(images):
         for layer, values in features.items():
             real = np.asarray(values)[: rows.stop - rows.start]
             squares[layer] = squares[layer] + np.square(real, dtype=np.float64).sum(axis=0)
@@ -88,18 +76,35 @@ def scales_of(rms: np.ndarray) -> np.ndarray:
     return np.float32(1 / np.maximum(rms, floor))
 
 
-def in_batches(
-    weights: PretrainedWeights, images: np.ndarray, function: Callable[[Any, jax.Array], Any]
-) -> Iterator[tuple[slice, Any]]:
-    """Yields (rows, result of a function of params and float32 images), batch by batch.
+class BatchedPass:
+    """A function of (params, float32 images), applied batch by batch on all devices."""
 
-    Args:
-        weights: the pretrained network.
-        images: uint8 [N, H, W, 3].
-        function: such as `features.extractor` returns; jitted here. Its results have one row per
-            image, and the last one has rows beyond those of the images.
-    """
-    return _BatchedPass(weights, images.shape[1], function)(images)
+    def __init__(
+        self, weights: PretrainedWeights, image_size: int, function: Callable[[Any, jax.Array], Any]
+    ) -> None:
+        """Prepares it; the function, such as `extractor` returns, is jitted here."""
+        self._split, everywhere = data_parallel()
+        self._params = jax.device_put(weights.params, everywhere)
+        self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
+        self._function = jax.jit(function)
+
+    def __call__(self, images: np.ndarray) -> Iterator[tuple[slice, Any]]:
+        """Yields (rows, result) for images uint8 [N, H, W, 3].
+
+        The last batch is filled up, so that one compilation serves: its result has more rows. The
+        devices are one batch ahead of what is yielded.
+        """
+        waiting = None
+        for start in range(0, len(images), self._batch_size):
+            batch = as_float(images[start : start + self._batch_size])
+            rows, missing = slice(start, start + len(batch)), self._batch_size - len(batch)
+            batch = np.pad(batch, ((0, missing), *[(0, 0)] * 3))
+            result = self._function(self._params, jax.device_put(batch, self._split))
+            if waiting is not None:
+                yield waiting
+            waiting = rows, result
+        if waiting is not None:
+            yield waiting
 
 
 class FeaturePass:
@@ -112,16 +117,18 @@ class FeaturePass:
         union: Mapping[int, Sequence[int]],
         codings: Mapping[int, Coding],
     ) -> None:
-        """Prepares a pass for images of `parts` and the layers and channels of `union`."""
+        """Prepares it for images of `parts` and the layers and channels of `union`."""
         extract = extractor(weights.backbone, union)
 
         def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
             return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
 
         self._weights, self._name = weights, parts.name
-        self._run = _BatchedPass(weights, parts.image_size, encoded)
+        self._run = BatchedPass(weights, parts.image_size, encoded)
 
-    def run(self, images: np.ndarray, told: Told = lambda count: None) -> dict[int, np.ndarray]:
+    def run(
+        self, images: np.ndarray, told: Callable[[int], Any] = lambda count: None
+    ) -> dict[int, np.ndarray]:
         """Returns layer -> stored features [N, h, w, C] of images uint8 [N, H, W, 3].
 
         Args:
@@ -143,32 +150,6 @@ class FeaturePass:
         return results
 
 
-class _BatchedPass:
-    """A function of (params, float32 images), applied batch by batch on all devices."""
-
-    def __init__(
-        self, weights: PretrainedWeights, image_size: int, function: Callable[[Any, jax.Array], Any]
-    ) -> None:
-        self._split, everywhere = data_parallel()
-        self._params = jax.device_put(weights.params, everywhere)
-        self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
-        self._function = jax.jit(function)
-
-    def __call__(self, images: np.ndarray) -> Iterator[tuple[slice, Any]]:
-        """Yields (rows, result); the last batch is filled up, and results have rows beyond it.
-
-        The devices are one batch ahead of what is yielded.
-        """
-        waiting = None
-        for rows, batch in _batches(images, self._batch_size):
-            result = self._function(self._params, jax.device_put(batch, self._split))
-            if waiting is not None:
-                yield waiting
-            waiting = rows, result
-        if waiting is not None:
-            yield waiting
-
-
 def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
     """Raises UserError unless what the network gave was finite."""
     if not finite:
@@ -177,14 +158,6 @@ def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
             f"check that the weights belong to {weights.backbone.title} and that the images are in "
             "[0, 1]"
         )
-
-
-def _batches(images: np.ndarray, batch_size: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields (rows, float32 images), the last batch filled up so that one compilation serves."""
-    for start in range(0, len(images), batch_size):
-        batch = as_float(images[start : start + batch_size])
-        missing = batch_size - len(batch)
-        yield slice(start, start + len(batch)), np.pad(batch, ((0, missing), *[(0, 0)] * 3))
 
 
 def normalisation(
@@ -208,6 +181,6 @@ def normalisation(
         raise UserError("the sample is empty; give at least one image to normalise channels by")
     # Of the whole layer: released channels that all happen to be silent have no scale of their own.
     union = all_channels([topology.num_layers], weights.backbone)
-    coding = codings_of(weights, images, union, "float32", "the sample")[topology.num_layers]
+    coding = _codings_of(weights, images, union, "float32", "the sample")[topology.num_layers]
     chosen = list(topology.channels)
     return coding.scales[chosen], coding.peaks[chosen]

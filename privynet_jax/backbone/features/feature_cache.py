@@ -7,7 +7,7 @@ after a kill or from the start, is computed by one pass (`extraction`) over just
 also how a cache is first written, and how processes that run at once share the work.
 
     features = load_features(weights, parts, union, cache_dir="cache")
-    x = features[4].gather("target", indices, positions, width=32)
+    features[4].parts["target"][np.array([3, 0])]  # float16 [2, h, w, C]
 """
 
 import concurrent.futures
@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from privynet_jax.backbone.features.cached_layer import CachedLayer, Unit, units_of
+from privynet_jax.backbone.features.cached_layer import MISSING, CachedLayer, Unit, units_of
 from privynet_jax.backbone.features.extraction import FeaturePass, calibrate
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights
@@ -30,7 +30,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import checked_dtype
 from privynet_jax.platform.files import is_remote
-from privynet_jax.platform.shards import DamagedShardError, opener_of_files
+from privynet_jax.platform.shards import opener_of_files
 
 # Arrays that fit into this together, those with the smallest rows first, are held in memory: the
 # smaller a row, the more does asking the system for it cost.
@@ -125,22 +125,14 @@ def _calibrate(layers: Mapping[int, CachedLayer], weights: PretrainedWeights, pa
 def _verify(layers: Mapping[int, CachedLayer], units: Sequence[Unit]) -> None:
     """Finds all shards, naming those that are damaged and those that a finished cache lacks."""
     pairs = [(layer, unit) for layer in layers.values() for unit in units]
-
-    def look(pair: tuple[CachedLayer, Unit]) -> str | None:
-        layer, unit = pair
-        try:
-            found = layer.find(unit)
-        except DamagedShardError as error:
-            return str(error)
-        return "is missing" if not found and layer.was_complete else None
-
     total = sum(layer.nbytes(unit) for layer, unit in pairs)
     with (
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=total, desc="verifying features", unit="B", unit_scale=True, delay=2) as bar,
     ):
-        for (layer, unit), complaint in zip(pairs, pool.map(look, pairs), strict=True):
-            if complaint:
+        complaints = pool.map(lambda pair: pair[0].find(pair[1]), pairs)
+        for (layer, unit), complaint in zip(pairs, complaints, strict=True):
+            if complaint and (complaint != MISSING or layer.was_complete):
                 _LOG.warning(
                     "the feature cache's file %s %s; its features are computed again",
                     layer.path(unit),
@@ -167,7 +159,8 @@ def _repair(
         tqdm(total=images, desc="extracting features", unit="image") as progress,
     ):
         for unit in todo:
-            lacking = [m for m, layer in layers.items() if not _has(layer, unit)]
+            # Another process may have written some by now.
+            lacking = [m for m, x in layers.items() if unit not in x.shards and x.find(unit)]
             if not lacking:
                 progress.update(unit.count)
                 continue
@@ -179,14 +172,6 @@ def _repair(
             writing = writer.submit(_write, results, unit)
         if writing is not None:
             writing.result()
-
-
-def _has(layer: CachedLayer, unit: Unit) -> bool:
-    """Whether a layer has a sound shard by now, maybe because another process wrote it."""
-    try:
-        return unit in layer.shards or layer.find(unit)
-    except DamagedShardError:
-        return False
 
 
 def _write(results: Mapping[CachedLayer, np.ndarray], unit: Unit) -> None:

@@ -22,7 +22,7 @@ from privynet_jax.backbone.backbones import Backbone
 from privynet_jax.backbone.forward import activations
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.row_views import RowView, selected
+from privynet_jax.platform.row_views import RowView
 
 # Auxiliary images over which a channel's root mean square is taken.
 CALIBRATION_IMAGES = 512
@@ -60,34 +60,6 @@ class LayerFeatures:
             raise ValueError(f"Expected channels out of {self.channels}, got {tuple(channels)}")
         return found
 
-    def gather(
-        self,
-        part: str,
-        indices: np.ndarray,
-        positions: np.ndarray,
-        width: int,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Returns chosen channels of chosen images, then zeros up to a width.
-
-        Args:
-            part: which part.
-            indices: int [n], rows of the part.
-            positions: int [depth], where the channels lie among the cached ones.
-            width: channels of the result.
-            out: where to put the result; None makes an array.
-
-        Returns:
-            [n, h, w, width] of the part's type.
-        """
-        stored = self.parts[part]
-        if out is None:
-            out = np.empty((len(indices), *stored.shape[1:3], width), stored.dtype)
-        out[..., len(positions) :] = 0
-        for where, values in selected(stored, indices, positions):
-            out[where, ..., : len(positions)] = values
-        return out
-
 
 def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
     """Returns layer -> the union of the channels that the topologies release there, ascending."""
@@ -117,8 +89,7 @@ def image_features(parts: Parts) -> LayerFeatures:
 
 
 def extractor(
-    backbone: Backbone,
-    union: Mapping[int, Sequence[int]],
+    backbone: Backbone, union: Mapping[int, Sequence[int]]
 ) -> Callable[[Any, jax.Array], dict[int, jax.Array]]:
     """Returns a pure function (params, images float32 [N, H, W, 3]) -> layer -> float32 features.
 

@@ -10,14 +10,13 @@ they were converted from, their fingerprint, and the sha256 of every file.
     checkpoint.tensors["conv1_1/kernel"].load()
 """
 
-import dataclasses
 import functools
 import json
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,25 +30,15 @@ from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
 
 _FORMAT = "privynet_jax weights 1"
-_KIND = "checkpoint"
 _MANIFEST = "weights.json"
-_CONVERT_ANEW = "delete the folder and convert the weights again"
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint that has been opened; no tensor was read yet.
+class Checkpoint(NamedTuple):
+    """A checkpoint that has been opened; no tensor was read yet."""
 
-    Attributes:
-        tensors: every stored array by its path in the pytree, such as "conv1_1/kernel".
-        layout: title of the layout that the weights were converted from.
-        fingerprint: of the parameters when they were saved.
-        backbone: whose parameters they are.
-    """
-
-    tensors: dict[str, StoredTensor]
-    layout: str
-    fingerprint: str
+    tensors: dict[str, StoredTensor]  # by path in the pytree, such as "conv1_1/kernel"
+    layout: str  # title of the layout that the weights were converted from
+    fingerprint: str  # of the parameters when they were saved
     backbone: Backbone
 
 
@@ -64,9 +53,9 @@ def save_checkpoint(
 
     Args:
         folder: must be new or empty; folders above it are made.
-        params: NumPy arrays, as `weights.load_weights` gives them.
+        params: NumPy arrays, as `sources.load_weights` gives them.
         layout: title of the layout that they were converted from.
-        fingerprint: `weights.fingerprint_of(params)`.
+        fingerprint: `sources.fingerprint_of(params)`.
         backbone: name of what they are the parameters of.
 
     Raises:
@@ -98,18 +87,34 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         Its description; `StoredTensor.load` reads all arrays at the first call.
 
     Raises:
-        UserError: the folder is no checkpoint, another program's, or damaged.
+        UserError: the folder is no checkpoint, or a file is damaged.
+        Exception: Orbax and TensorStore raise whatever seems to fit.
     """
     folder = folder.absolute()
     manifest = _verified_manifest(folder)
-    # Orbax and TensorStore raise whatever fits, from KeyError to ValueError.
-    with damaged_if(folder, _KIND, Exception):
-        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    read = functools.cache(lambda: _restored(folder, tree))
-    tensors = {_name(path): _stored(_name(path), leaf, read) for path, leaf in leaves}
+    tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+
+    @functools.cache
+    def arrays() -> dict[str, np.ndarray]:
+        # Without this, Orbax would put the arrays where they were when they were saved.
+        to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            args = ocp.args.PyTreeRestore(restore_args=to_numpy)
+            return _by_name(checkpointer.restore(folder, args=args))
+
+    tensors = {
+        name: StoredTensor(
+            tuple(leaf.shape), np.dtype(leaf.dtype).name, lambda name=name: arrays()[name]
+        )
+        for name, leaf in _by_name(tree).items()
+    }
     layout, fingerprint = (str(manifest.get(name)) for name in ("layout", "fingerprint"))
     return Checkpoint(tensors, layout, fingerprint, BACKBONES[manifest["backbone"]])
+
+
+def _by_name(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _verified_manifest(folder: Path) -> dict[str, Any]:
@@ -124,35 +129,9 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is a {what}, it has no {_MANIFEST}; give a folder that "
             "experiments.port_weights wrote, or a weight file"
         )
-    with damaged_if(
-        path, "description of weights", ValueError, KeyError, TypeError, AttributeError
-    ):
+    with damaged_if(path, "description of weights", Exception):
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != _FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}, expected {_FORMAT!r}")
-        if manifest["backbone"] not in BACKBONES:
-            raise ValueError(f"its backbone is {manifest['backbone']!r}")
-        files = dict(manifest["files"])
-    verify_files(folder, files, _CONVERT_ANEW)
+        if manifest["format"] != _FORMAT or manifest["backbone"] not in BACKBONES:
+            raise ValueError(f"expected the format {_FORMAT!r} and a known backbone")
+        verify_files(folder, manifest["files"], "delete the folder and convert the weights again")
     return manifest
-
-
-def _restored(folder: Path, tree: Any) -> dict[str, np.ndarray]:
-    with damaged_if(folder, _KIND, Exception):
-        # Without this, Orbax would put the arrays where they were when they were saved.
-        to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            args = ocp.args.PyTreeRestore(restore_args=to_numpy)
-            restored = checkpointer.restore(folder, args=args)
-    leaves = jax.tree_util.tree_flatten_with_path(restored)[0]
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _stored(name: str, leaf: Any, read: Any) -> StoredTensor:
-    shape = getattr(leaf, "shape", None)
-    dtype = np.dtype(leaf.dtype).name if getattr(leaf, "dtype", None) is not None else "object"
-    return StoredTensor((-1,) if shape is None else tuple(shape), dtype, lambda: read()[name])

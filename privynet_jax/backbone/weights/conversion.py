@@ -1,6 +1,6 @@
 """Turns a weight file's tensors into the trunk's parameters, or names all that is wrong with them.
 
-`weights` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `forward`
+`sources` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `forward`
 describes the parameters that result. NumPy only.
 
     params = params_from_tensors(tensors, layout, "vgg16.pth")
@@ -37,15 +37,21 @@ def params_from_tensors(
         UserError: names every missing, every unknown, every wrongly shaped and every non-finite
             tensor at once.
     """
-    arrays = _checked_arrays(tensors, layout, origin)
-    params: Params = {"preprocessing": layout.input.arrays()}
+    misfit = f"{origin} do not fit {layout.backbone.title}"
+    arrays = _checked_arrays(tensors, layout, misfit)
+    params: Params = {"preprocessing": {name: np.array(a) for name, a in layout.input.items()}}
     for layer in layout.backbone.convolutions():
         kernel, bias = (arrays[name] for name in layout.names[layer.name])
         kernel = kernel.transpose(layout.kernel_to_hwio)
         if layer.name in layout.norms:
             norm = [arrays[name] for name in layout.norms[layer.name]]
             kernel, bias = _folded(kernel, bias, *norm)
-            _check_folded(kernel, bias, layer.name, f"{origin} do not fit {layout.backbone.title}")
+            largest = max(np.abs(kernel).max(), np.abs(bias).max())
+            if not largest <= np.finfo(np.float32).max:
+                raise UserError(
+                    f"{misfit}: {layer.name} with its batch normalisation folded in reaches "
+                    f"{largest:.3g}, more than float32 holds; use undamaged weights"
+                )
         params[layer.name] = {
             "kernel": np.array(kernel, np.float32, order="C"),
             "bias": np.array(bias, np.float32),
@@ -59,10 +65,11 @@ def shown_name(name: str) -> str:
 
 
 def _checked_arrays(
-    tensors: Mapping[str, StoredTensor], layout: TensorLayout, origin: str
+    tensors: Mapping[str, StoredTensor], layout: TensorLayout, misfit: str
 ) -> dict[str, np.ndarray]:
     """Reads the needed tensors as float32, or names everything that is wrong with the file."""
     shapes = layout.shapes()
+    variances = {variance for *_, variance in layout.norms.values()}
     problems = [f"missing {name}" for name in shapes if name not in tensors]
     problems += [f"unknown {shown_name(name)}" for name in layout.unknown(tensors)]
     arrays = {}
@@ -70,25 +77,22 @@ def _checked_arrays(
         tensor = tensors[name]
         if tensor.shape != shapes[name]:
             problems.append(f"{name} has shape {tensor.shape}, expected {shapes[name]}")
-        elif tensor.dtype not in {"float16", "float32", "float64"}:
+            continue
+        if tensor.dtype not in {"float16", "float32", "float64"}:
             problems.append(f"{name} has type {tensor.dtype}, expected float32, 16 or 64")
-        else:
-            with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named
-                arrays[name] = np.asarray(tensor.load()).astype(np.float32)
-            problems += _problems_of_values(name, arrays[name], layout)
+            continue
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is named
+            arrays[name] = np.asarray(tensor.load()).astype(np.float32)
+        if not np.isfinite(arrays[name]).all():
+            problems.append(f"{name} holds NaN or infinite values")
+        elif name in variances and (arrays[name] < 0).any():
+            problems.append(f"{name} holds negative variances")
     if problems:
         raise UserError(
-            f"{origin} do not fit {layout.backbone.title}: {'; '.join(problems)}; needed are the "
-            f"{len(shapes)} tensors of its convolutions, complete and unchanged"
+            f"{misfit}: {'; '.join(problems)}; needed are the {len(shapes)} tensors of its "
+            "convolutions, complete and unchanged"
         )
     return arrays
-
-
-def _problems_of_values(name: str, array: np.ndarray, layout: TensorLayout) -> list[str]:
-    if not np.isfinite(array).all():
-        return [f"{name} holds NaN or infinite values"]
-    is_variance = any(name == variance for *_, variance in layout.norms.values())
-    return [f"{name} holds negative variances"] if is_variance and (array < 0).any() else []
 
 
 def _folded(
@@ -106,12 +110,3 @@ def _folded(
     """
     factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
     return kernel * factor, (bias.astype(np.float64) - mean) * factor + offset
-
-
-def _check_folded(kernel: np.ndarray, bias: np.ndarray, layer: str, misfit: str) -> None:
-    largest = max(np.abs(kernel).max(), np.abs(bias).max())
-    if not largest <= np.finfo(np.float32).max:
-        raise UserError(
-            f"{misfit}: {layer} with its batch normalisation folded in reaches "
-            f"{largest:.3g}, more than float32 holds; use undamaged weights"
-        )

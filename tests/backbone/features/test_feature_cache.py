@@ -22,6 +22,7 @@ from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.weights.sources import fingerprint_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES, Part
+from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.platform.shards import ShardFolder
 
 CHANNELS = (0, 5, 40)
@@ -106,13 +107,13 @@ def bucket(tmp_path):
 def passes(monkeypatch):
     """The number of images of each pass of VGG16, calibration included."""
     counts = []
-    call = extraction._BatchedPass.__call__
+    call = extraction.BatchedPass.__call__
 
     def spy(self, images):
         counts.append(len(images))
         return call(self, images)
 
-    monkeypatch.setattr(extraction._BatchedPass, "__call__", spy)
+    monkeypatch.setattr(extraction.BatchedPass, "__call__", spy)
     return counts
 
 
@@ -151,7 +152,7 @@ def test_a_second_call_reads_what_the_first_wrote(vgg_weights, few_parts, cached
         assert (stored.shape, stored.dtype) == ((COUNT, 32, 32, 3), np.float16)
         pieces = [np.load(folder / f"{name}-{index:05d}.npy") for index in range(3)]
         np.testing.assert_array_equal(np.concatenate(pieces), stored)
-        batch = features[1].gather(name, np.array([9, 3, 4]), np.array([2, 0]), width=4)
+        batch = ChosenChannels(stored, [2, 0], 4)[[9, 3, 4]]
         np.testing.assert_array_equal(batch[..., :2], stored[[9, 3, 4]][..., [2, 0]])
         assert not batch[..., 2:].any()
 

@@ -12,6 +12,7 @@ from privynet_jax.backbone.features.layer_features import extractor, image_featu
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.platform.row_views import ChosenChannels
 
 # float32 sums of up to 4608 products in another order; one hundred roundings of the largest value.
 TOLERANCE = 1e-5
@@ -71,7 +72,7 @@ def test_layers_not_asked_for_cost_nothing(vgg_weights, images):
     assert four / two == pytest.approx((39.5 + 56.6) / 39.5, rel=0.1)
 
 
-def test_gathering_picks_images_and_channels_and_pads_with_zeros():
+def test_positions_pick_channels_in_the_order_asked_for():
     # The value tells its place: 100 * image + 10 * row + column + channel / 8, exact in float16.
     image, row, column, channel = np.indices((4, 3, 2, 5))
     stored = np.float16(100 * image + 10 * row + column + channel / 8)
@@ -84,7 +85,7 @@ def test_gathering_picks_images_and_channels_and_pads_with_zeros():
     for missing in ((40, 5), (15,), (60,)):
         with pytest.raises(ValueError, match="Expected channels out of"):
             layer.positions(missing)
-    batch = layer.gather("test", np.array([2, 0, 2]), positions, width=4)
+    batch = ChosenChannels(layer.parts["test"], positions, 4)[[2, 0, 2]]
     assert (batch.shape, batch.dtype) == ((3, 3, 2, 4), np.float16)
     assert batch[0, 1, 1].tolist() == [211 + 3 / 8, 211, 0, 0]
     assert batch[1, 2, 0].tolist() == [20 + 3 / 8, 20, 0, 0]

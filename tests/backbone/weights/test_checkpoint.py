@@ -18,7 +18,7 @@ TITLE = "a layout"
 
 def constant_params(value=0.01):
     """All of VGG16 in a few kilobytes of disk: compression takes one number everywhere."""
-    params = {"preprocessing": TORCHVISION_INPUT.arrays()}
+    params = {"preprocessing": dict(TORCHVISION_INPUT)}
     for name, (kernel, bias) in samples.constant_layers(value).items():
         params[name] = {"kernel": np.array(kernel), "bias": np.array(bias)}
     return params

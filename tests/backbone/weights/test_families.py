@@ -77,11 +77,11 @@ def test_a_complete_vgg16s_classifier_is_known_and_anything_else_is_not():
 
 def test_input_transforms_are_the_published_ones():
     image = np.array([0.2, 0.5, 0.9])  # RGB
-    keras = families.KERAS_INPUT.arrays()
+    keras = families.KERAS_INPUT
     found = image[keras["channel_order"]] * keras["scale"] + keras["shift"]
     # 255 * 0.9 - 103.939, 255 * 0.5 - 116.779, 255 * 0.2 - 123.68
     np.testing.assert_allclose(found, [125.561, 10.721, -72.68], rtol=1e-5)
-    torchvision = families.TORCHVISION_INPUT.arrays()
+    torchvision = families.TORCHVISION_INPUT
     found = image[torchvision["channel_order"]] * torchvision["scale"] + torchvision["shift"]
     # (0.2 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0.9 - 0.406) / 0.225; float32 constants
     np.testing.assert_allclose(found, [-1.2445415, 0.19642857, 2.1955556], rtol=1e-5)
