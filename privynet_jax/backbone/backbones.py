@@ -19,17 +19,11 @@ from privynet_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """One convolution with a bias; weight layouts, cost and cut parameters are read off it.
+    """One convolution with a bias; weight layouts, cost and cut parameters are read off it."""
 
-    Attributes:
-        name: of its parameters.
-        kernel: HWIO shape of its kernel.
-        stride: image pixels per output pixel along one axis, all that came before included.
-    """
-
-    name: str
-    kernel: tuple[int, int, int, int]
-    stride: int
+    name: str  # of its parameters
+    kernel: tuple[int, int, int, int]  # HWIO
+    stride: int  # image pixels per output pixel along one axis, all that came before included
 
     @property
     def in_channels(self) -> int:
@@ -44,38 +38,23 @@ class Convolution:
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """A point where the network can be split: what it puts out there may be released.
+    """A point where the network can be split: what it puts out there may be released."""
 
-    Attributes:
-        number: counted from 1, in the order of computation.
-        name: as the network's authors or users call it, `conv2_2`.
-        channels: of the output there.
-        stride: image pixels per output pixel along one axis.
-        convolutions: what is computed since the cut before; the last one writes the output.
-    """
-
-    number: int
-    name: str
-    channels: int
-    stride: int
-    convolutions: tuple[Convolution, ...]
+    number: int  # from 1, in the order of computation
+    name: str  # as the network's authors or users call it, `conv2_2`
+    channels: int  # of the output there
+    stride: int  # image pixels per output pixel along one axis
+    convolutions: tuple[Convolution, ...]  # since the cut before; the last one writes the output
 
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A pretrained network that can be split.
+    """A pretrained network that can be split."""
 
-    Attributes:
-        name: in flags and files, `vgg16`.
-        title: in texts, `VGG16`.
-        network: the kind of network, by which `forward` finds what computes it.
-        cuts: all cut points, from the image on.
-    """
-
-    name: str
-    title: str
-    network: str
-    cuts: tuple[Cut, ...]
+    name: str  # in flags and files, `vgg16`
+    title: str  # in texts, `VGG16`
+    network: str  # the kind of network, by which `forward` finds what computes it
+    cuts: tuple[Cut, ...]  # from the image on
 
     def cut(self, number: Any) -> Cut:
         """Returns a cut by its number, or raises UserError where there is none."""

@@ -11,26 +11,19 @@ import dataclasses
 import math
 
 from privynet_jax.backbone.backbones import backbone_named
-from privynet_jax.backbone.topology import Topology, check_image_size
+from privynet_jax.backbone.topology import Topology
 
 _BYTES = 4  # of a float32, for parameters and activations
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalCost:
-    """The cost of one local NN on one image.
+    """The cost of one local NN on one image."""
 
-    Attributes:
-        macs: multiply-accumulates per image.
-        param_bytes: kernels and biases that the device stores.
-        peak_activation_bytes: the most activation memory alive at once for one image.
-        release_bytes: size of one image's representation.
-    """
-
-    macs: int
-    param_bytes: int
-    peak_activation_bytes: int
-    release_bytes: int
+    macs: int  # multiply-accumulates
+    param_bytes: int  # of the kernels and biases that the device stores
+    peak_activation_bytes: int  # the most activation memory alive at once
+    release_bytes: int  # of the representation
 
 
 def local_cost(topology: Topology, image_size: int) -> LocalCost:
@@ -50,26 +43,18 @@ def local_cost(topology: Topology, image_size: int) -> LocalCost:
     never sets the maximum, because the convolution before it reads at least a quarter of what it
     writes, which is all that pooling writes. Workspace of a convolution algorithm is not counted.
 
-    Args:
-        topology: the local NN.
-        image_size: height and width of the image in pixels.
-
-    Raises:
-        UserError: the image is too small for the topology.
+    Images are `image_size` pixels high and wide; UserError is raised where they are too small.
     """
-    check_image_size(topology.layer, image_size, image_size)
+    height, width, depth = topology.representation_shape(image_size)
     macs = parameters = peak_values = 0
-    *before, last = backbone_named(topology.backbone).convolutions(topology.num_layers)
-    for layer, outputs in [
-        *((layer, layer.out_channels) for layer in before),
-        (last, topology.depth),
-    ]:
+    layers = backbone_named(topology.backbone).convolutions(topology.num_layers)
+    for layer in layers:
+        outputs = depth if layer is layers[-1] else layer.out_channels
         pixels = (image_size // layer.stride) ** 2
         taps = math.prod(layer.kernel[:3]) * outputs
         macs += pixels * taps
         parameters += taps + outputs
         peak_values = max(peak_values, pixels * (layer.in_channels + outputs))
-    height, width, depth = topology.representation_shape(image_size)
     return LocalCost(
         macs=macs,
         param_bytes=parameters * _BYTES,

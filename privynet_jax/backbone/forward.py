@@ -27,20 +27,14 @@ _PROGRAMS = {"vgg": vgg_program}
 
 
 def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
-    """Returns the representations of images, float32 [N, h, w, depth].
-
-    Args:
-        topology: the local NN.
-        params: as `split.local_params` cuts them.
-        images: float32 [N, H, W, 3].
+    """Returns representations, float32 [N, h, w, depth], by `split.local_params`.
 
     Raises:
         UserError: the images have another rank, channel count or type, or are too small.
     """
     backbone = backbone_named(topology.backbone)
     trunk = _TRUNKS[backbone.network](backbone, topology.num_layers, topology.depth)
-    representations, _ = trunk.apply({"params": params}, images)
-    return representations
+    return trunk.apply({"params": params}, images)[0]
 
 
 def activations(

@@ -61,25 +61,12 @@ def local_params(params: Params, topology: Topology) -> Params:
     Raises:
         UserError: a layer of the topology is absent from the parameters or not of its width.
     """
-    layers = backbone_named(topology.backbone).convolutions(topology.num_layers)
-    names = ["preprocessing", *(layer.name for layer in layers)]
-    _check_params(params, topology)
-    stored = {name: dict(params[name]) for name in names}
-    channels = np.asarray(topology.channels)
-    # `take` rather than indexing: NumPy's indexing would leave the result in another memory order.
-    stored[names[-1]] = {
-        kind: array.take(channels, axis=-1) for kind, array in stored[names[-1]].items()
-    }
-    return stored
-
-
-def _check_params(params: Params, topology: Topology) -> None:
-    """Refuses parameters that were already cut: their channels would be taken for other ones."""
     backbone = backbone_named(topology.backbone)
-    needed = backbone.convolutions(topology.num_layers)
-    names = ["preprocessing", *(layer.name for layer in needed)]
+    layers = backbone.convolutions(topology.num_layers)
+    names = ["preprocessing", *(layer.name for layer in layers)]
     problems = [f"no {name}" for name in names if name not in params]
-    for layer in needed:
+    # Parameters that were already cut: their channels would be taken for other ones.
+    for layer in layers:
         if layer.name in params and params[layer.name]["kernel"].shape != layer.kernel:
             found = tuple(params[layer.name]["kernel"].shape)
             problems.append(f"{layer.name} kernel {found} instead of {layer.kernel}")
@@ -88,3 +75,10 @@ def _check_params(params: Params, topology: Topology) -> None:
             f"parameters do not fit the first {topology.num_layers} layers of {backbone.title}: "
             f"{'; '.join(problems)}; give the uncut parameters of weights.load_weights"
         )
+    stored = {name: dict(params[name]) for name in names}
+    channels = np.asarray(topology.channels)
+    # `take` rather than indexing: NumPy's indexing would leave the result in another memory order.
+    stored[names[-1]] = {
+        kind: array.take(channels, axis=-1) for kind, array in stored[names[-1]].items()
+    }
+    return stored

@@ -9,17 +9,12 @@ channels of the last one are released. Layers are counted by the backbone's cut 
     topology.representation_shape(32)  # (16, 16, 3)
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from privynet_jax.backbone.backbones import (
-    DEFAULT,
-    Backbone,
-    Cut,
-    backbone_named,
-    is_integer,
-)
+from privynet_jax.backbone.backbones import DEFAULT, Backbone, Cut, backbone_named, is_integer
 from privynet_jax.errors import UserError
 
 
@@ -29,14 +24,14 @@ class Topology:
 
     Attributes:
         num_layers: layers that run locally, the number of a cut: 1 to 13 of VGG16.
-        channels: indices into the last layer's output, each once. The order is kept, because it is
-            the order in which channels are released. Any sequence of integers is accepted and
-            stored as a tuple of `int`, so that topologies compare, hash and serialise.
+        channels: indices into the last layer's output, each once, in the order in which they are
+            released. Any sequence of integers is accepted and stored as a tuple of `int`, so that
+            topologies compare, hash and serialise.
         backbone: name of the network, one of `backbones.BACKBONES`.
 
     Raises:
-        UserError: there is no such backbone, `num_layers` or a channel is out of range or not an
-            integer, there is no channel at all, or one is given twice.
+        UserError: there is no such backbone, or a number is out of range, no integer, or given
+            twice.
     """
 
     num_layers: int
@@ -44,7 +39,7 @@ class Topology:
     backbone: str = DEFAULT
 
     def __post_init__(self) -> None:
-        # The fields are normalised once here; frozen dataclasses offer no other way to do that.
+        # Frozen dataclasses offer no other way to normalise a field.
         cut = backbone_named(self.backbone).cut(self.num_layers)
         object.__setattr__(self, "num_layers", cut.number)
         object.__setattr__(self, "channels", _checked_channels(self.channels, cut))
@@ -62,11 +57,8 @@ class Topology:
     def representation_shape(self, image_size: int) -> tuple[int, int, int]:
         """Returns the representation's shape `(height, width, depth)` for one square image.
 
-        Args:
-            image_size: height and width of the image in pixels.
-
         Raises:
-            UserError: the image is so small that pooling leaves nothing at this layer.
+            UserError: it has so few pixels that pooling leaves nothing at this layer.
         """
         check_image_size(self.layer, image_size, image_size)
         # Halving with floor, repeated, equals one floor division by the product.
@@ -98,11 +90,9 @@ def _checked_channels(channels: Iterable[Any], cut: Cut) -> tuple[int, ...]:
     given = tuple(channels)
     if not given:
         raise UserError(f"channels is empty; {allowed}; release at least one channel")
-    wrong = [c for c in given if not is_integer(c) or not 0 <= c < cut.channels]
-    if wrong:
+    if wrong := [c for c in given if not is_integer(c) or not 0 <= c < cut.channels]:
         raise UserError(f"channels contain {_shortened(wrong)}; {allowed}; remove or replace them")
-    twice = sorted({c for c in given if given.count(c) > 1}) if len(set(given)) < len(given) else []
-    if twice:
+    if twice := sorted(c for c, count in collections.Counter(given).items() if count > 1):
         raise UserError(f"channels repeat {_shortened(twice)}; {allowed}; give each channel once")
     return tuple(int(c) for c in given)
 

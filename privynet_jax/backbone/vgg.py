@@ -1,18 +1,15 @@
 """A VGG's convolutional trunk as a Flax Linen module, used functionally and without files.
 
-The parameters come from `weights` (or from `split`, cut to one topology) as one plain pytree:
+The parameters come from `weights` (or from `split`, cut to one topology) as one plain pytree, the
+input transform among them, so that weights can never meet another network's:
 
     {"preprocessing": {"channel_order": int32[3], "scale": float32[3], "shift": float32[3]},
      "conv1_1": {"kernel": float32[3, 3, in, out], "bias": float32[out]}, "conv1_2": ...}
-
-The input transform is part of that pytree, so weights can never meet another network's transform.
-Entries for deeper layers than those computed are ignored.
 
     output, activations = VGGTrunk(VGG16, num_layers=4).apply({"params": params}, images)
     activations[2]  # of conv1_2
 
 `forward` applies it for all others. `vgg_program` is the same network for devices.
-
 Images are float32 [N, H, W, 3], RGB in [0, 1]; everything is NHWC and HWIO.
 """
 
@@ -27,10 +24,7 @@ from privynet_jax.images.depth_and_space import same_padded
 
 
 class Preprocessing(nn.Module):
-    """Maps images to what the weights expect: `images[..., channel_order] * scale + shift`.
-
-    The defaults of `init` leave images as they are; real values come with the weights.
-    """
+    """Maps images to what the weights expect: `images[..., channel_order] * scale + shift`."""
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -70,13 +64,8 @@ class VGGTrunk(nn.Module):
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         """Returns the last layer's output and every layer's, by number.
 
-        Args:
-            images: floating-point [N, H, W, 3], RGB in [0, 1].
-
-        Returns:
-            The ReLU of convolution `num_layers` before any pooling, [N, h, w, channels], and a
-            dictionary from a layer's number to the same for each layer computed. Entries that the
-            caller does not use cost nothing under `jax.jit`, which drops them.
+        That is the ReLU of a convolution before any pooling, [N, h, w, channels]. Entries that the
+        caller does not use cost nothing under `jax.jit`, which drops them.
 
         Raises:
             UserError: `num_layers` is out of range, or the images have another rank, channel count
@@ -93,21 +82,18 @@ class VGGTrunk(nn.Module):
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 stride = cut.stride
             features = self.out_channels if cut == last and self.out_channels else cut.channels
-            x = nn.relu(self._convolve(x, cut.name, features))
+            x, padding = same_padded(x, margin=1)
+            convolve = nn.Conv(
+                features,
+                kernel_size=(3, 3),
+                padding=padding,
+                dtype=self.dtype,
+                precision=self.precision,
+                name=cut.name,
+            )
+            x = nn.relu(convolve(x))
             activations[cut.number] = x
         return x, activations
-
-    def _convolve(self, x: jax.Array, name: str, features: int) -> jax.Array:
-        x, padding = same_padded(x, margin=1)
-        convolution = nn.Conv(
-            features,
-            kernel_size=(3, 3),
-            padding=padding,
-            dtype=self.dtype,
-            precision=self.precision,
-            name=name,
-        )
-        return convolution(x)
 
 
 def check_images(images: jax.Array) -> None:

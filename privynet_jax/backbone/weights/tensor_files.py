@@ -1,6 +1,6 @@
 """Weight files of every accepted format, opened as named tensors that are read only when asked for.
 
-A file's first bytes decide what it is; its suffix only helps to say what is wrong with it. Nothing
+A file's first bytes decide what it is, whatever its suffix says. Nothing
 that a file contains is ever run or followed: HDF5 can point to other files (external links and
 storage, virtual data sets), Keras' archives hold a description of the model that may carry code,
 and PyTorch's hold pickles. Only numbers stored in the file itself are read.
@@ -33,14 +33,6 @@ _Tensors = dict[str, StoredTensor]
 _Reader = Callable[[Path, contextlib.ExitStack], _Tensors]
 
 _KERAS_MEMBER = "model.weights.h5"
-_SUFFIXES = {
-    ".h5": "HDF5 file",
-    ".hdf5": "HDF5 file",
-    ".keras": "Keras archive",
-    ".pth": "PyTorch file",
-    ".pt": "PyTorch file",
-    ".safetensors": "safetensors file",
-}
 # safetensors' names of the types that it shares with NumPy.
 _SAFETENSORS_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 
@@ -69,15 +61,14 @@ def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:
         return "HDF5 file", lambda path, stack: _hdf5(stack.enter_context(h5py.File(path, "r")))
     if start.startswith(b"PK\x03\x04"):
         return "zip archive", _archive
-    # A pickle of protocol 2 or later; older ones have no signature.
-    if start.startswith(b"\x80") or path.suffix in {".pth", ".pt"}:
+    if start.startswith(b"\x80"):  # a pickle of protocol 2 or later
         return "PyTorch file", _torch_legacy
-    # Eight bytes of length, then JSON.
-    if start[8:9] == b"{" or path.suffix == ".safetensors":
+    if start[8:9] == b"{":  # eight bytes of length, then JSON
         return "safetensors file", _safetensors
-    if kind := _SUFFIXES.get(path.suffix):
-        raise UserError(f"{path} is no {kind}: it begins with {start[:8]!r}; fetch it again")
-    raise UserError(f"{path} is no weight file of a known kind; allowed: {ALLOWED}")
+    raise UserError(
+        f"{path} is no weight file of a known kind, or damaged: it begins with {start[:8]!r}; "
+        f"allowed: {ALLOWED}"
+    )
 
 
 def _archive(path: Path, stack: contextlib.ExitStack) -> _Tensors:

@@ -86,34 +86,59 @@ def read_pickle(file: BinaryIO) -> Any:
         for opcode, argument, _ in itertools.islice(pickletools.genops(file), _MOST_INSTRUCTIONS):
             if opcode.name == "STOP":
                 return stack.pop()
-            if opcode.name in _LITERALS:
-                stack.append(argument)
-            elif opcode.name in _STRUCTURES:
-                _STRUCTURES[opcode.name](stack)
-            else:
-                _follow(opcode.name, argument, stack, memo)
+            _follow(opcode.name, argument, stack, memo)
     except (LookupError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"broken pickle, {type(error).__name__}: {error}") from None
     raise ValueError(f"broken pickle, which does not end within {_MOST_INSTRUCTIONS} instructions")
 
 
 def _follow(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    """Follows an instruction that has an argument, or does nothing."""
+    """Follows one instruction; their meaning is told by `python -m pickletools`."""
     match name:
         case "PROTO" | "FRAME":
             pass
-        case "NONE" | "NEWTRUE" | "NEWFALSE":
-            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
-        case "BINPUT" | "LONG_BINPUT":
-            memo[argument] = stack[-1]
-        case "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+        case "NONE":
+            stack.append(None)
+        case "NEWTRUE" | "NEWFALSE":
+            stack.append(name == "NEWTRUE")
+        case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
+            stack.append({"EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict}[name]())
+        case "MARK":
+            stack.append(_MARK)
+        case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+            memo[len(memo) if argument is None else argument] = stack[-1]
         case "BINGET" | "LONG_BINGET":
             stack.append(memo[argument])
         case "GLOBAL":
             stack.append(_symbol(argument))
+        case "STACK_GLOBAL":
+            stack.append(_symbol(" ".join(_of_type(part, str) for part in _pop(stack, 2))))
+        case "REDUCE":
+            stack.append(_called(*_pop(stack, 2)))
+        case "BUILD":  # a state dict's `_metadata`: versions of modules do not matter
+            stack.pop()
+            _of_type(stack[-1], dict)
+        case "BINPERSID":
+            stack.append(_storage(stack.pop()))
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            stack.append(tuple(_pop(stack, int(name[-1]))))
+        case "TUPLE":
+            stack.append(tuple(_pop_to_mark(stack)))
+        case "APPEND" | "APPENDS":
+            items = _pop(stack, 1) if name == "APPEND" else _pop_to_mark(stack)
+            _of_type(stack[-1], list).extend(items)
+        case "SETITEM" | "SETITEMS":
+            items = _pop(stack, 2) if name == "SETITEM" else _pop_to_mark(stack)
+            pairs = zip(items[::2], items[1::2], strict=True)
+            _of_type(stack[-1], dict).update(_ordered_dict(pairs))
+        case _ if name in _LITERALS:
+            stack.append(argument)
         case _:
             raise UnsafePickleError(f"uses the instruction {name}")
+
+
+def _pop(stack: list[Any], count: int) -> list[Any]:
+    return [stack.pop() for _ in range(count)][::-1]
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
@@ -123,10 +148,6 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
     return items[::-1]
 
 
-def _pop(stack: list[Any], count: int) -> list[Any]:
-    return [stack.pop() for _ in range(count)][::-1]
-
-
 def _symbol(name: str) -> _Symbol:
     module, _, attribute = name.partition(" ")
     if name in _FUNCTIONS or (module in {"torch", "torch.cuda"} and attribute in _STORAGE_TYPES):
@@ -134,32 +155,11 @@ def _symbol(name: str) -> _Symbol:
     raise UnsafePickleError(f"asks for {name!r}")
 
 
-def _symbol_from_stack(stack: list[Any]) -> None:
-    module, name = (_of_type(item, str) for item in _pop(stack, 2))
-    stack.append(_symbol(f"{module} {name}"))
-
-
-def _call(stack: list[Any]) -> None:
-    function, arguments = _pop(stack, 2)
+def _called(function: Any, arguments: Any) -> Any:
     name = _of_type(function, _Symbol).name
     if name not in _FUNCTIONS:
         raise UnsafePickleError(f"calls {name!r}")
-    stack.append(_FUNCTIONS[name](*_of_type(arguments, tuple)))
-
-
-def _build(stack: list[Any]) -> None:
-    # A state dict's `_metadata` arrives as an attribute; versions of modules do not matter.
-    stack.pop()
-    _of_type(stack[-1], dict)
-
-
-def _extend(stack: list[Any], items: list[Any]) -> None:
-    _of_type(stack[-1], list).extend(items)
-
-
-def _set_items(stack: list[Any], items: list[Any]) -> None:
-    pairs = zip(items[::2], items[1::2], strict=True)
-    _of_type(stack[-1], dict).update(_ordered_dict(pairs))
+    return _FUNCTIONS[name](*_of_type(arguments, tuple))
 
 
 def _storage(parts: Any) -> StorageRecord:
@@ -208,21 +208,3 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
 _LITERALS |= {"BINUNICODE", "SHORT_BINUNICODE", "BINSTRING", "SHORT_BINSTRING"}
-_STRUCTURES: dict[str, Callable[[list[Any]], None]] = {
-    "EMPTY_TUPLE": lambda stack: stack.append(()),
-    "EMPTY_LIST": lambda stack: stack.append([]),
-    "EMPTY_DICT": lambda stack: stack.append({}),
-    "MARK": lambda stack: stack.append(_MARK),
-    "STACK_GLOBAL": _symbol_from_stack,
-    "REDUCE": _call,
-    "BUILD": _build,
-    "BINPERSID": lambda stack: stack.append(_storage(stack.pop())),
-    "TUPLE": lambda stack: stack.append(tuple(_pop_to_mark(stack))),
-    "TUPLE1": lambda stack: stack.append(tuple(_pop(stack, 1))),
-    "TUPLE2": lambda stack: stack.append(tuple(_pop(stack, 2))),
-    "TUPLE3": lambda stack: stack.append(tuple(_pop(stack, 3))),
-    "APPEND": lambda stack: _extend(stack, _pop(stack, 1)),
-    "APPENDS": lambda stack: _extend(stack, _pop_to_mark(stack)),
-    "SETITEM": lambda stack: _set_items(stack, _pop(stack, 2)),
-    "SETITEMS": lambda stack: _set_items(stack, _pop_to_mark(stack)),
-}

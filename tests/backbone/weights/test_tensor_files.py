@@ -131,22 +131,13 @@ def test_changed_numbers_in_an_archive_are_noticed(name, tmp_path):
     assert "CRC" in refusal(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("a.h5", "HDF5 file"),
-        ("a.weights.h5", "HDF5 file"),
-        ("a.keras", "Keras archive"),
-        ("a.pth", "PyTorch file"),
-        ("a.safetensors", "safetensors file"),
-        ("a.npz", "weight file of a known kind; allowed: Keras' .h5"),
-        ("a", "weight file of a known kind"),
-    ],
-)
-def test_other_files_are_refused_as_what_they_claim_to_be(name, kind, tmp_path):
+@pytest.mark.parametrize("name", ["a.h5", "a.keras", "a.pth", "a.safetensors", "a.npz", "a"])
+def test_other_files_are_refused_with_what_is_allowed(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"<html>404 Not Found</html>")
-    assert f"no {kind}" in refusal(path) or f"no readable {kind}" in refusal(path)
+    message = refusal(path)
+    assert "no weight file of a known kind" in message
+    assert "begins with b'<html>40'; allowed: Keras' .h5" in message
 
 
 def test_other_zip_archives_are_refused(tmp_path):
