@@ -60,11 +60,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
 
 
 def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray | None:
-    """Returns `decode_picture` of a named file; None where it is unreadable and may be skipped.
-
-    Raises:
-        UserError: it is unreadable and may not be skipped.
-    """
+    """Returns `decode_picture` of a named file; where it is unreadable, None or a UserError."""
     try:
         return decode_picture(data, size)
     except UnreadablePictureError as error:

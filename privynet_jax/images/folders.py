@@ -8,7 +8,6 @@ again, one at a time, when they are decoded. Copies of one file form a group, so
 both in the auxiliary and in the test part.
 """
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.platform.digests import sha256_of
 
 # Below this a class cannot reach all four parts.
 LEAST_IMAGES_PER_CLASS = 4
@@ -79,22 +79,18 @@ def _read_split(
     names = class_names or tuple(path.name for path in classes)
     if unknown := [path.name for path in classes if path.name not in names]:
         raise UserError(f"{folder} has classes that {_TRAIN} has not: {', '.join(unknown)}")
-    paths, labels = [], []
-    for path in classes:
-        pictures = list_pictures(path)
-        paths += pictures
-        labels += [names.index(path.name)] * len(pictures)
+    pictures = {names.index(path.name): list_pictures(path) for path in classes}
+    labels = [label for label, found in pictures.items() for _ in found]
+    paths = [path for found in pictures.values() for path in found]
     return EncodedSplit(paths, np.array(labels, np.int32), _groups_of_copies(paths)), names
 
 
 def _groups_of_copies(paths: list[Path]) -> np.ndarray:
     """int64 [N]: equal for files of equal content."""
-    seen: dict[bytes, int] = {}
+    seen: dict[str, int] = {}
     groups = np.empty(len(paths), np.int64)
     for number, path in enumerate(tqdm(paths, desc="reading folder", unit="picture", delay=2)):
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
-        groups[number] = seen.setdefault(digest, number)
+        groups[number] = seen.setdefault(sha256_of(path), number)
     return groups
 
 
@@ -103,12 +99,9 @@ def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str
         raise UserError(
             f"{folder} has the one class {class_names[0]}; at least 2 are needed, each a subfolder"
         )
-    small = []
-    for label, name in enumerate(class_names):
-        different = len(np.unique(split.groups[split.labels == label]))
-        if different < LEAST_IMAGES_PER_CLASS:
-            small.append(f"{name} has {different}")
-    if small:
+    different = [len(np.unique(split.groups[split.labels == n])) for n in range(len(class_names))]
+    pairs = zip(class_names, different, strict=True)
+    if small := [f"{name} has {count}" for name, count in pairs if count < LEAST_IMAGES_PER_CLASS]:
         raise UserError(
             f"{folder} has classes with too few different pictures: {', '.join(small)}; "
             f"each needs at least {LEAST_IMAGES_PER_CLASS}, one per part of the data"

@@ -28,14 +28,11 @@ def split_groups(
     Args:
         labels: int [N]. A group belongs to the class of its first example.
         groups: int [N]; examples with one value stay together.
-        fractions: part name -> share of a class's examples; the shares sum to 1.
+        fractions: part name -> share of a class's examples; the shares sum to 1, else UserError.
         seed: a non-negative integer.
 
     Returns:
         Part name -> indices into `labels`, shuffled; each example is in exactly one part.
-
-    Raises:
-        UserError: the shapes differ or the fractions are no shares of 1.
     """
     if labels.shape != groups.shape or labels.ndim != 1:
         raise UserError(f"Expected labels and groups [N], got {labels.shape} and {groups.shape}")

@@ -53,8 +53,7 @@ class Part:
 class Parts:
     """The four disjoint parts of one data set.
 
-    `fingerprint` is the sha256 of the name, the image size and all that the parts hold: equal
-    fingerprints mean equal arrays, so caches may be addressed by it.
+    `fingerprint` is the sha256 of name, image size and all arrays, so it may address caches.
     """
 
     target: Part

@@ -59,15 +59,9 @@ def load_sample(
     """Returns pictures drawn at random, with classes as equal as possible.
 
     They come from all pictures of the data set, or from its train split where it has splits.
-
-    Args:
-        dataset: as for `parts.load_parts`, like `data_dir` and `image_size`.
-        data_dir: likewise.
-        image_size: likewise.
-        count: how many; all of them where there are fewer. None: 500, but at most a third of each
-            class.
-        seed: of the draw.
-        skip_unreadable: draw others in place of pictures that cannot be decoded.
+    `count` of them, all where there are fewer; None means 500, but at most a third of each class.
+    `seed` is of the draw, and others are drawn in place of pictures that are unreadable and may be
+    skipped. Other arguments are those of `parts.load_parts`.
 
     Raises:
         UserError: as for `load_parts`, or a class has less than `LEAST_PER_CLASS` pictures in the

@@ -3,8 +3,8 @@
     dataset = read_dataset("photo_patches", data_dir=folder)
     dataset.train.images[0]  # one image's bytes, still encoded as PNG or JPEG
 
-`parts` turns what is read here into parts of equally sized images. TFDS reads without TensorFlow
-what is stored as `array_record`, and whatever it raises becomes a line for the user here.
+TFDS reads without TensorFlow what is stored as `array_record`, and whatever it raises becomes a
+line for the user here.
 """
 
 import contextlib
@@ -158,17 +158,15 @@ def _raise_if_of_the_disk(error: Exception, where: Path) -> None:
 
 
 def _check_features(info: tfds.core.DatasetInfo, dataset: str) -> None:
-    keys, features = info.supervised_keys, info.features
-    if not (
-        isinstance(keys, tuple)
-        and len(keys) == 2
-        and all(isinstance(key, str) for key in keys)
-        and isinstance(features[keys[0]], tfds.features.Image)
-        and features[keys[0]].np_dtype == np.uint8
-        and isinstance(features[keys[1]], tfds.features.ClassLabel)
-    ):
+    try:
+        image, label = (info.features[key] for key in info.supervised_keys)
+    except (TypeError, ValueError, KeyError):  # none, three, or nested ones
+        image = label = None
+    is_image = isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
+    if not (is_image and isinstance(label, tfds.features.ClassLabel)):
         raise UserError(
-            f"{dataset} has the supervised keys {keys}; expected an 8-bit image and a class label"
+            f"{dataset} has the supervised keys {info.supervised_keys}; expected an 8-bit image "
+            "and a class label"
         )
 
 

@@ -73,8 +73,6 @@ class CachedLayer:
     """The stored features of one layer and its channels.
 
     Attributes:
-        channels: which channels, ascending.
-        dtype: how they are stored.
         was_complete: whether a process once had all shards: if one is missing, it was lost.
         shards: unit -> shard, of those that were verified or written.
         coding: known after `read_manifest` or `write_manifest`.
@@ -118,20 +116,21 @@ class CachedLayer:
     def read_manifest(self) -> bool:
         """Takes the coding from the disk; False if there is none, after naming a damaged one."""
         path = self._folder / _MANIFEST
+        problem = "missing" if self.was_complete else None
         try:
             manifest, is_unchanged = read_sealed(path)
-            if not is_unchanged:
-                raise ValueError("checksum")
+            problem = None if is_unchanged else "damaged"
         except FileNotFoundError:
-            if self.was_complete:
-                _LOG.warning("the feature cache's file %s is missing; it is made again", path)
-            return False
+            is_unchanged = False
         except (OSError, ValueError):
-            _LOG.warning("the feature cache's file %s is damaged; it is made again", path)
+            is_unchanged, problem = False, "damaged"
+        if problem:
+            _LOG.warning("the feature cache's file %s is %s; it is made again", path, problem)
             path.unlink(missing_ok=True)
+        if not is_unchanged:
             return False
-        arrays = (np.float32(manifest[name]) for name in ("scales", "peaks"))
-        self.coding = Coding(self.dtype, *arrays)
+        scales, peaks = np.float32(manifest["scales"]), np.float32(manifest["peaks"])
+        self.coding = Coding(self.dtype, scales, peaks)
         scratch = None
         if self._scratch is not None:
             scratch = Path(self._scratch.name) / self._folder.name
@@ -179,14 +178,11 @@ class CachedLayer:
 
     def rows(self, opener: Opener) -> dict[str, ShardedRows]:
         """Returns part name -> stored rows; all shards must be known."""
-        by_part: dict[str, list[Shard]] = {name: [] for name in self._shapes}
-        for unit in sorted(self.shards):
-            by_part[unit.part].append(self.shards[unit])
-        step, kept = self._rows_per_shard, self._scratch
-        return {
-            name: ShardedRows(shards, step, self._shapes[name], self.dtype, opener, keep=kept)
-            for name, shards in by_part.items()
-        }
+        step, kept, rows = self._rows_per_shard, self._scratch, {}
+        for name, shape in self._shapes.items():
+            shards = [self.shards[unit] for unit in sorted(self.shards) if unit.part == name]
+            rows[name] = ShardedRows(shards, step, shape, self.dtype, opener, keep=kept)
+        return rows
 
     def _shape(self, unit: Unit) -> tuple[int, ...]:
         return (unit.count, *self._shapes[unit.part][1:])

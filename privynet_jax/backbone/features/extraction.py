@@ -163,16 +163,11 @@ def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
 def normalisation(
     weights: PretrainedWeights, images: np.ndarray, topology: Topology
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scales and peaks of the released channels, each float32 [depth].
+    """Returns scales and peaks of the released channels over uint8 [N, H, W, 3], float32 [depth].
 
     A scale is one over the root mean square of its channel over the images; channels that hardly
     respond, against all channels of the layer, are not blown up. A peak is what a byte reaches to,
     after scaling (`coding.peaks_of`).
-
-    Args:
-        weights: the pretrained network.
-        images: uint8 [N, H, W, 3].
-        topology: what is released.
 
     Raises:
         UserError: there is no image, or the network gives values that are not finite.

@@ -49,9 +49,9 @@ def load_features(
 ) -> dict[int, LayerFeatures]:
     """Returns the features of each layer, computing what the cache lacks.
 
-    Every shard is verified before it is used. One that is damaged, or that a finished cache lacks,
-    is named in a warning and computed again. Processes may do this at once: each asks before every
-    shard whether somebody else has written it meanwhile.
+    A shard that is damaged, or that a finished cache lacks, is named in a warning and computed
+    again. Processes may do this at once: each asks before every shard whether somebody else has
+    written it meanwhile.
 
     Args:
         weights: the pretrained network.
@@ -68,14 +68,12 @@ def load_features(
             values that are not finite.
     """
     root = reached(cache_dir) / "features"
-    scratch = None
-    if is_remote(root):
-        scratch = tempfile.TemporaryDirectory(prefix="privynet-features-")
+    prefix = "privynet-features-"
+    scratch = tempfile.TemporaryDirectory(prefix=prefix) if is_remote(root) else None
+    dtype = checked_dtype(dtype)
     layers = {
-        num_layers: CachedLayer(
-            root, weights, parts, num_layers, tuple(channels), checked_dtype(dtype), scratch
-        )
-        for num_layers, channels in union.items()
+        m: CachedLayer(root, weights, parts, m, tuple(channels), dtype, scratch)
+        for m, channels in union.items()
     }
     _calibrate(layers, weights, parts)
     units = units_of(parts)
@@ -133,11 +131,8 @@ def _verify(layers: Mapping[int, CachedLayer], units: Sequence[Unit]) -> None:
         complaints = pool.map(lambda pair: pair[0].find(pair[1]), pairs)
         for (layer, unit), complaint in zip(pairs, complaints, strict=True):
             if complaint and (complaint != MISSING or layer.was_complete):
-                _LOG.warning(
-                    "the feature cache's file %s %s; its features are computed again",
-                    layer.path(unit),
-                    complaint,
-                )
+                what = f"{layer.path(unit)} {complaint}"
+                _LOG.warning("the feature cache's file %s; its features are computed again", what)
             bar.update(layer.nbytes(unit))
 
 
@@ -153,7 +148,8 @@ def _repair(
     feature_pass = FeaturePass(weights, parts, union, codings)
     todo = [unit for unit in units if any(unit not in x.shards for x in layers.values())]
     images = sum(unit.count for unit in todo)
-    writing: concurrent.futures.Future[None] | None = None
+    writing = concurrent.futures.Future[None]()
+    writing.set_result(None)
     with (
         concurrent.futures.ThreadPoolExecutor(1) as writer,
         tqdm(total=images, desc="extracting features", unit="image") as progress,
@@ -166,12 +162,9 @@ def _repair(
                 continue
             rows = getattr(parts, unit.part).images[unit.start : unit.stop]
             stored = feature_pass.run(rows, progress.update)
-            if writing is not None:
-                writing.result()  # so that no more than two shards per layer are in memory
-            results = {layers[m]: stored[m] for m in lacking}
-            writing = writer.submit(_write, results, unit)
-        if writing is not None:
-            writing.result()
+            writing.result()  # so that no more than two shards per layer are in memory
+            writing = writer.submit(_write, {layers[m]: stored[m] for m in lacking}, unit)
+        writing.result()
 
 
 def _write(results: Mapping[CachedLayer, np.ndarray], unit: Unit) -> None:
@@ -190,12 +183,8 @@ def _rotated(units: Sequence[Unit], share: tuple[int, int]) -> list[Unit]:
 def _check_disk_space(
     root: epath.Path, layers: Mapping[int, CachedLayer], units: Sequence[Unit]
 ) -> None:
-    needed = sum(
-        layer.nbytes(unit)
-        for layer in layers.values()
-        for unit in units
-        if unit not in layer.shards
-    )
+    pairs = [(layer, unit) for layer in layers.values() for unit in units]
+    needed = sum(layer.nbytes(unit) for layer, unit in pairs if unit not in layer.shards)
     local = Path(tempfile.gettempdir()) if is_remote(root) else Path(root)
     free = shutil.disk_usage(local).free
     if free < needed:
@@ -208,20 +197,16 @@ def _check_disk_space(
 
 def _opened(layers: Mapping[int, CachedLayer]) -> dict[int, LayerFeatures]:
     opener = opener_of_files()
-    stored = {m: layer.rows(opener) for m, layer in layers.items()}
-    arrays = [rows for of_layer in stored.values() for rows in of_layer.values()]
+    features, arrays = {}, []
+    for m, layer in layers.items():
+        stored, coding = layer.rows(opener), layer.coding
+        arrays += stored.values()
+        parts = {name: coding.decoded(rows) for name, rows in stored.items()}
+        features[m] = LayerFeatures(m, layer.channels, parts, coding.scales)
     room = _HELD_BYTES
     for rows in sorted(arrays, key=lambda rows: rows.row_bytes):
         room -= rows.nbytes
         if room < 0:
             break
         rows.hold()
-    return {
-        m: LayerFeatures(
-            m,
-            layer.channels,
-            {name: layer.coding.decoded(rows) for name, rows in stored[m].items()},
-            layer.coding.scales,
-        )
-        for m, layer in layers.items()
-    }
+    return features

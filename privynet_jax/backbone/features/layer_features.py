@@ -1,7 +1,7 @@
 """Features: the representations of all images at the layers and channels that a grid needs.
 
 The local NN is frozen, so one pass per image serves every cell. Here is the pure function that
-makes that pass, and what `feature_cache` returns to read mini-batches from.
+makes that pass, and what `feature_cache` returns.
 
     union = needed_channels([cell.topology for cell in cells])
     features = jax.jit(extractor(backbone, union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}

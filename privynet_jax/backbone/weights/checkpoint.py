@@ -52,14 +52,11 @@ def save_checkpoint(
     """Writes parameters to a new folder, which appears whole or not at all.
 
     Args:
-        folder: must be new or empty; folders above it are made.
+        folder: must be new or empty, else UserError; folders above it are made.
         params: NumPy arrays, as `sources.load_weights` gives them.
         layout: title of the layout that they were converted from.
         fingerprint: `sources.fingerprint_of(params)`.
         backbone: name of what they are the parameters of.
-
-    Raises:
-        UserError: the folder holds something.
     """
     check_is_new(folder)
     folder = folder.absolute()  # Orbax takes no relative paths

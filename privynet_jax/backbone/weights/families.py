@@ -10,6 +10,7 @@ says which input transform its family's weights were trained with, so nobody has
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -23,10 +24,7 @@ def _input_transform(
 ) -> dict[str, np.ndarray]:
     """What happens to RGB images in [0, 1] before the first convolution, as parameters.
 
-    Args:
-        order: the network's input channels as indices into RGB.
-        scale: factor per input channel, applied after reordering.
-        shift: added per input channel after scaling.
+    Channels are reordered, by indices into RGB, then scaled, then shifted.
     """
     return {
         "channel_order": np.asarray(order, np.int32),
@@ -52,7 +50,6 @@ class TensorLayout:
     """How one family of weight files stores a backbone, and what input it expects.
 
     Attributes:
-        backbone: whose tensors they are.
         title: what the family is called in messages.
         names: layer name -> (kernel's tensor name, bias's tensor name).
         kernel_to_hwio: axes that `np.transpose` needs to make a stored kernel HWIO.
@@ -113,18 +110,27 @@ def recognise(names: Collection[str], backbone: Backbone | None = None) -> Tenso
     return best
 
 
-def _keras_onnx() -> TensorLayout:
-    # The classifier that the embedded file has on its unchanged ImageNet trunk.
-    head = ("dense_1", "dense_1_2", "dense_2_1", "dense_3_1")
-    head += ("batch_normalization_1", "batch_normalization_1_2")
-    constants = ("const_fold_opt__98", "const_starts__79", "const_ends__80", "Const__96")
-    return _keras(
-        "the embedded ONNX conversion of Keras' VGG16",
-        "functional_1/{layer}_1/convolution/ReadVariableOp:0",
-        "functional_1/{layer}_1/Squeeze:0",
-        [*(f"functional_1/{layer}/" for layer in head), *constants],
-        kernel_to_hwio=(2, 3, 1, 0),
-    )
+def _patterned(
+    title: str,
+    kernel: str,
+    bias: str,
+    ignored: Iterable[str],
+    **others: Any,
+) -> TensorLayout:
+    """A layout of Keras' VGG16, or of what `others` say, from patterns of names.
+
+    They hold {name}, such as conv1_2, {layer}, such as block1_conv2, or {numbered}, conv2d_1.
+    """
+    given = {"backbone": VGG16, "input": KERAS_INPUT, "kernel_to_hwio": (0, 1, 2, 3), **others}
+    names = {}
+    for index, convolution in enumerate(given["backbone"].convolutions()):
+        spelt = {
+            "name": convolution.name,
+            "layer": convolution.name.replace("conv", "block").replace("_", "_conv"),
+            "numbered": f"conv2d_{index}" if index else "conv2d",
+        }
+        names[convolution.name] = (kernel.format(**spelt), bias.format(**spelt))
+    return TensorLayout(title=title, names=names, ignored=frozenset(ignored), **given)
 
 
 def _keras_h5_family() -> Iterator[TensorLayout]:
@@ -134,45 +140,12 @@ def _keras_h5_family() -> Iterator[TensorLayout]:
         ("{layer}/{layer}/kernel:0", "{layer}/{layer}/bias:0", "written by Keras 2"),
         ("{layer}/{layer}/kernel", "{layer}/{layer}/bias", "written by Keras 3"),
     )
-    top = ("fc1", "fc2", "predictions")
     for *pair, writer in spellings:
         for group, note in (("", ""), ("model_weights/", " (whole model)")):
             kernel, bias = (group + name for name in pair)
-            ignored = [name.format(layer=layer) for layer in top for name in (kernel, bias)]
+            top = [x.format(layer=y) for y in ("fc1", "fc2", "predictions") for x in (kernel, bias)]
             title = f"Keras' VGG16 in HDF5, as {writer}{note}"
-            yield _keras(title, kernel, bias, [*ignored, "optimizer_weights/"])
-
-
-def _keras_3() -> TensorLayout:
-    """Keras 3's own format numbers layers by class, in the order of the model."""
-    dense = ("dense", "dense_1", "dense_2")
-    ignored = [f"layers/{layer}/vars/{index}" for layer in dense for index in (0, 1)]
-    return _keras(
-        "Keras 3's VGG16 (.keras or .weights.h5)",
-        "layers/{numbered}/vars/0",
-        "layers/{numbered}/vars/1",
-        [*ignored, "optimizer/"],
-    )
-
-
-def _keras(
-    title: str,
-    kernel: str,
-    bias: str,
-    ignored: Iterable[str],
-    kernel_to_hwio: tuple[int, int, int, int] = (0, 1, 2, 3),
-) -> TensorLayout:
-    """A layout whose names hold {layer}, such as block1_conv2, or {numbered}, such as conv2d_1."""
-    names = {}
-    for index, convolution in enumerate(VGG16.convolutions()):
-        layer = convolution.name.replace("conv", "block").replace("_", "_conv")
-        numbered = f"conv2d_{index}" if index else "conv2d"
-        names[convolution.name] = tuple(
-            name.format(layer=layer, numbered=numbered) for name in (kernel, bias)
-        )
-    return TensorLayout(
-        VGG16, title, names, kernel_to_hwio, input=KERAS_INPUT, ignored=frozenset(ignored)
-    )
+            yield _patterned(title, kernel, bias, [*top, "optimizer_weights/"])
 
 
 def _torchvision(backbone: Backbone, with_norms: bool) -> TensorLayout:
@@ -193,10 +166,10 @@ def _torchvision(backbone: Backbone, with_norms: bool) -> TensorLayout:
     dense = [f"classifier.{index}" for index in (0, 3, 6)]
     dense += ["pre_logits.fc1", "pre_logits.fc2", "head.fc"]
     top = {f"{layer}.{kind}" for layer in dense for kind in ("weight", "bias")}
+    note = " with batch normalisation" if with_norms else ""
     return TensorLayout(
         backbone=backbone,
-        title=f"torchvision's {backbone.title}"
-        + (" with batch normalisation" if with_norms else ""),
+        title=f"torchvision's {backbone.title}{note}",
         names=names,
         kernel_to_hwio=(2, 3, 1, 0),
         input=TORCHVISION_INPUT,
@@ -205,7 +178,27 @@ def _torchvision(backbone: Backbone, with_norms: bool) -> TensorLayout:
     )
 
 
-KERAS_ONNX, KERAS_3 = _keras_onnx(), _keras_3()
+# The classifier that the embedded file has on its unchanged ImageNet trunk.
+_EMBEDDED_HEAD = [
+    *(f"functional_1/dense_{layer}/" for layer in ("1", "1_2", "2_1", "3_1")),
+    *(f"functional_1/batch_normalization_{layer}/" for layer in ("1", "1_2")),
+    *("const_fold_opt__98", "const_starts__79", "const_ends__80", "Const__96"),
+]
+KERAS_ONNX = _patterned(
+    "the embedded ONNX conversion of Keras' VGG16",
+    "functional_1/{layer}_1/convolution/ReadVariableOp:0",
+    "functional_1/{layer}_1/Squeeze:0",
+    _EMBEDDED_HEAD,
+    kernel_to_hwio=(2, 3, 1, 0),
+)
+# Keras 3's own format numbers layers by class, in the order of the model.
+_TOP = [f"layers/{layer}/vars/{x}" for layer in ("dense", "dense_1", "dense_2") for x in (0, 1)]
+KERAS_3 = _patterned(
+    "Keras 3's VGG16 (.keras or .weights.h5)",
+    "layers/{numbered}/vars/0",
+    "layers/{numbered}/vars/1",
+    [*_TOP, "optimizer/"],
+)
 # By the backbone's name; each of torchvision's VGGs exists with and without normalisation.
 TORCHVISION = {name: _torchvision(vgg, with_norms=False) for name, vgg in BACKBONES.items()}
 TORCHVISION_BN = {name: _torchvision(vgg, with_norms=True) for name, vgg in BACKBONES.items()}
@@ -221,14 +214,6 @@ def own_layout(backbone: Backbone) -> TensorLayout:
     Their input transform is stored too and takes the place of this one, which leaves images alone.
     """
     identity = _input_transform((0, 1, 2), (1.0,) * 3, (0.0,) * 3)
-    return TensorLayout(
-        backbone=backbone,
-        title="privynet_jax's own checkpoint",
-        names={
-            layer.name: (f"{layer.name}/kernel", f"{layer.name}/bias")
-            for layer in backbone.convolutions()
-        },
-        kernel_to_hwio=(0, 1, 2, 3),
-        input=identity,
-        ignored=frozenset(f"preprocessing/{name}" for name in identity),
-    )
+    title, ignored = "privynet_jax's own checkpoint", [f"preprocessing/{name}" for name in identity]
+    kernel, bias = "{name}/kernel", "{name}/bias"
+    return _patterned(title, kernel, bias, ignored, backbone=backbone, input=identity)

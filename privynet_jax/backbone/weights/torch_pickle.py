@@ -3,7 +3,7 @@
 A pickle is a small program, and unpickling runs it. This room walks through that program itself and
 knows only the instructions that a state dict needs: strings, numbers, tuples, lists, dictionaries,
 and four functions that stand for "a tensor" or "an ordered dictionary". Anything else ends the
-reading. `torch_files` gives it the bytes and turns the `TensorRecord`s into arrays.
+reading.
 
     state_dict = read_pickle(io.BytesIO(data))  # {"features.0.weight": TensorRecord(...), ...}
 """
