@@ -22,18 +22,11 @@ from privynet_jax.errors import UserError
 def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Array]:
     """Returns the local NN of a topology: a pure function that can be jitted, vmapped and exported.
 
-    Args:
-        params: all of the backbone's parameters, as `weights.load_weights` gives them.
-        topology: which layers run and which channels are released.
+    It takes images, float32 [N, H, W, 3] or [H, W, 3] RGB in [0, 1], to their representation,
+    float32 [N, h, w, depth] or [h, w, depth]: the ReLU of the last local convolution before
+    pooling, channels in the topology's order. Images of another shape or type are a UserError.
 
-    Returns:
-        A function from images, float32 [N, H, W, 3] or [H, W, 3] RGB in [0, 1], to their
-        representation, float32 [N, h, w, depth] or [h, w, depth]: the ReLU of the last local
-        convolution before pooling, channels in the topology's order. It raises UserError for
-        images of another shape or type.
-
-    Raises:
-        UserError: a layer of the topology is absent from the parameters or not of its width.
+    Arguments and errors are those of `local_params`.
     """
     # Put on the device once, so that calls outside jit do not copy the parameters each time.
     stored = jax.tree.map(jnp.asarray, local_params(params, topology))
@@ -51,7 +44,7 @@ def local_params(params: Params, topology: Topology) -> Params:
     """Returns what the device stores: the topology's layers, the last cut to its channels.
 
     Args:
-        params: all of the backbone's parameters, NumPy or JAX arrays.
+        params: all of the backbone's parameters, as `sources.load_weights` gives them.
         topology: which layers run and which channels are released.
 
     Returns:

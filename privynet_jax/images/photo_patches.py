@@ -153,11 +153,19 @@ def photograph_paths(cache_dir: Path) -> list[Path]:
     Raises:
         UserError: a file is missing, damaged, or neither cached nor to be downloaded.
     """
-    installed = [
-        _installed_file(folder, file, sha256)
-        for folder, files in _INSTALLED.items()
-        for file, sha256 in files.items()
-    ]
+    installed = []
+    for folder, files in _INSTALLED.items():
+        package, *inside = folder.split("/")
+        spec = importlib.util.find_spec(package)  # finds the package without importing it
+        for file, sha256 in files.items():
+            path = Path((spec and spec.origin) or "").parent.joinpath(*inside, file)
+            if not path.is_file():
+                raise UserError(
+                    f"photo_patches needs {folder}/{file} of an installed dependency, which is "
+                    f"missing; {_REINSTALL}"
+                )
+            verify_sha256(path, sha256, remedy=_REINSTALL)
+            installed.append(path)
     return installed + fetch_members(_FOOLBOX, _DOWNLOADED, cache_dir)
 
 
@@ -191,14 +199,13 @@ def is_flat(patch: np.ndarray) -> bool:
 
 
 def _cells(photograph: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
-    rows, columns = (_cells_along(side) for side in photograph.shape[:2])
-    for (row, height), (column, width) in itertools.product(enumerate(rows), enumerate(columns)):
-        yield row, column, photograph[height, width]
-
-
-def _cells_along(side: int) -> list[slice]:
-    count = max(1, round(side / CELL_SIZE))
-    return [slice(i * side // count, (i + 1) * side // count) for i in range(count)]
+    counts = [max(1, round(side / CELL_SIZE)) for side in photograph.shape[:2]]
+    for place in np.ndindex(*counts):
+        height, width = (
+            slice(i * side // count, (i + 1) * side // count)
+            for i, side, count in zip(place, photograph.shape[:2], counts, strict=True)
+        )
+        yield *place, photograph[height, width]
 
 
 def _patches(cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -214,16 +221,3 @@ def _patches(cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 def _evenly(patches: list[Patch], limit: int) -> list[Patch]:
     count = min(limit, len(patches))
     return [patches[index * len(patches) // count] for index in range(count)]
-
-
-def _installed_file(folder: str, file: str, sha256: str) -> Path:
-    package, *inside = folder.split("/")
-    spec = importlib.util.find_spec(package)  # finds the package without importing it
-    path = Path(spec.origin).parent.joinpath(*inside, file) if spec and spec.origin else None
-    if path is None or not path.is_file():
-        raise UserError(
-            f"photo_patches needs {folder}/{file} of an installed dependency, which is missing; "
-            f"{_REINSTALL}"
-        )
-    verify_sha256(path, sha256, remedy=_REINSTALL)
-    return path

@@ -99,7 +99,7 @@ def reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
         folder.exists()  # buckets have no folders: this is what asks them first
     # Every kind of bucket has exceptions of its own for "not installed", "no network", "no right".
     except Exception as error:
-        if "://" not in os.fspath(cache_dir):
+        if not is_remote(cache_dir):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(

@@ -53,12 +53,10 @@ class LayerFeatures:
         Raises:
             ValueError: one of them is not cached.
         """
-        order = np.argsort(self.channels)
-        ranks = np.searchsorted(self.channels, channels, sorter=order)
-        found = order[np.minimum(ranks, len(order) - 1)]
-        if not np.array_equal(np.asarray(self.channels)[found], channels):
+        places = {channel: place for place, channel in enumerate(self.channels)}
+        if not places.keys() >= set(channels):
             raise ValueError(f"Expected channels out of {self.channels}, got {tuple(channels)}")
-        return found
+        return np.array([places[channel] for channel in channels])
 
 
 def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

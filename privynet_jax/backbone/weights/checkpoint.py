@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, Backbone
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if

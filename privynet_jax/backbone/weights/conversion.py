@@ -1,21 +1,35 @@
 """Turns a weight file's tensors into the trunk's parameters, or names all that is wrong with them.
 
-`sources` brings the tensors (from `tensor_files` or `checkpoint`) and their layout. `forward`
-describes the parameters that result. NumPy only.
+Tensors (from `tensor_files` or `checkpoint`) are read on demand, and shapes are compared before any
+number is read. So a file of the wrong kind is refused without being read, and the classifier of a
+complete VGG16, nine tenths of the file, never is. NumPy only.
 
     params = params_from_tensors(tensors, layout, "vgg16.pth")
     params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
 from privynet_jax.backbone.weights.families import BATCH_NORM_EPSILON, TensorLayout
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
 
 Params = dict[str, dict[str, np.ndarray]]
+
+
+class StoredTensor(NamedTuple):
+    """A tensor inside a weight file: its shape and type at once, its numbers on demand."""
+
+    shape: tuple[int, ...]
+    dtype: str  # NumPy's name of it, or the format's own where NumPy has none
+    load: Callable[[], np.ndarray]
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "StoredTensor":
+        """Wraps an array that is in memory already."""
+        return cls(array.shape, array.dtype.name, lambda: array)
 
 
 def params_from_tensors(

@@ -20,9 +20,13 @@ import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT, VGG16, Backbone, backbone_named
 from privynet_jax.backbone.weights.checkpoint import open_checkpoint
-from privynet_jax.backbone.weights.conversion import Params, params_from_tensors, shown_name
+from privynet_jax.backbone.weights.conversion import (
+    Params,
+    StoredTensor,
+    params_from_tensors,
+    shown_name,
+)
 from privynet_jax.backbone.weights.families import own_layout, recognise
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
 from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members

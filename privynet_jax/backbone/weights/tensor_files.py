@@ -22,7 +22,7 @@ import onnx
 import safetensors
 from google.protobuf.message import DecodeError
 
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.backbone.weights.torch_files import read_archive, read_legacy
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import damaged_if

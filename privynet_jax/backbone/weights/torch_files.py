@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
+from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.backbone.weights.torch_pickle import StorageRecord, TensorRecord, read_pickle
 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001

@@ -5,9 +5,8 @@ import pytest
 from support import weight_samples as samples
 
 from privynet_jax.backbone.weights import families
-from privynet_jax.backbone.weights.conversion import params_from_tensors
+from privynet_jax.backbone.weights.conversion import StoredTensor, params_from_tensors
 from privynet_jax.backbone.weights.families import KERAS_ONNX
-from privynet_jax.backbone.weights.stored_tensor import StoredTensor
 from privynet_jax.errors import UserError
 
 TORCHVISION, TORCHVISION_BN = (
