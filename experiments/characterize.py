@@ -14,9 +14,8 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
+from privynet_jax import UserError, characterise
 from privynet_jax.characterisation.config import DEDICATED
-from privynet_jax.characterisation.run import characterise
-from privynet_jax.errors import UserError
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
 

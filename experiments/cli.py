@@ -15,13 +15,11 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 from absl import app, flags, logging
 
+from privynet_jax import Parts, Schedule, UserError, load_parts
 from privynet_jax.characterisation.config import MOST_SEED, Config
-from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.processes import Share, join
-from privynet_jax.training.tasks import Schedule
 
 
 class _Setting(NamedTuple):

@@ -15,10 +15,9 @@ The release's order of channels is shuffled, and the attacker knows nothing of i
 --ascending says that it is the layer's own, which the attacker then knows as well.
 """
 
-import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,18 +27,14 @@ from tqdm import tqdm
 
 from experiments import cli
 from experiments.comparing import knowledge_tables
+from experiments.comparing.ground import SHARED, deciding, filled, load_ground
 from experiments.comparing.knowledge_cases import Case, Layer, Pools, cases, halves, side_by_side
+from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
-from privynet_jax.attacks.registry import Training, named_attacks
-from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import Topology, all_channels
-from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.characterisation.config import Config, check_side
-from privynet_jax.characterisation.measure import Protocol, measure
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, grid_cells
@@ -47,8 +42,7 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 
-_SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")
-for _name in ("out", "attackers", *_SHARED):
+for _name in SHARED:
     flags.declare_key_flag(_name)
 _DATASET = flags.DEFINE_string(
     "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
@@ -81,42 +75,30 @@ _WHITE_BOX = flags.DEFINE_boolean(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What is compared, and on what; most fields are the flag of their name."""
-
-    dataset: str
-    other_dataset: str | None
-    image_size: int
-    layers: Sequence[int]
-    depths: Sequence[int]
-    draws: int
-    attack: Attack
-    pairs: Sequence[int]
-    pool: int
-    ascending: bool
-    white_box: bool
-    seed: int
-    deciding: Mapping[str, Any]
-
-
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
     cli.use_cpu_cores(at_most=_DRAWS.value)
-    compare(_settings(), out)
-
-
-def compare(settings: Settings, out: Path) -> None:
-    """Measures what `out` lacks, and writes the table and the picture there."""
-    kept, rows = KeptRows.opened(out, settings.deciding), []
-    compared = {number: list(_cases(*of, settings)) for number, of in _layers(settings).items()}
-    places = list(itertools.product(settings.layers, settings.depths))
-    total = settings.draws * sum(len(compared[number]) for number, _ in places)
+    layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
+    # Refuses what is given twice, and what a layer is too small for.
+    grid_cells(layers, depths, 1, cli.SEED.value)
+    check_side(_SIZE.value, layers)
+    _check_pool(layers, depths)
+    attack = _attack()
+    _check_pairs(pairs, attack)
+    names = ("dataset", "other_dataset", "image_size", "steps", "pool", "ascending")
+    kept, rows = KeptRows.opened(out, {**deciding(*names), "attacker": attack.name}), []
+    told = {"ascending": _ASCENDING.value, "white_box": _WHITE_BOX.value}
+    compared = {
+        number: list(cases(layer, attack, pairs, other=other, **told))
+        for number, (layer, other) in _layers(layers).items()
+    }
+    places = list(itertools.product(layers, depths))
+    total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
         for number, depth in places:
-            drawn = _drawn(number, depth, settings)
-            for attack, group in side_by_side(compared[number], *drawn):
-                rows += _rows(attack, group, settings.seed, kept)
+            for attack, group in side_by_side(compared[number], *_drawn(number, depth)):
+                titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}
+                rows += filled(kept, titled, functools.partial(_measured, attack))
                 bar.update(len(group))
     order = {case.words: i for i, case in enumerate(next(iter(compared.values())))}
     rows.sort(key=lambda row: (row["layers"], row["depth"], row["draw"], order[row["knowledge"]]))
@@ -126,78 +108,42 @@ def compare(settings: Settings, out: Path) -> None:
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
-def _settings() -> Settings:
-    layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
-    # Refuses what is given twice, and what a layer is too small for.
-    grid_cells(layers, depths, 1, cli.SEED.value)
-    check_side(_SIZE.value, layers)
-    _check_pool(layers, depths)
-    attack = _attack()
-    _check_pairs(pairs, attack)
-    deciding = ("dataset", "other_dataset", "image_size", "steps", "pool", "ascending", "seed")
-    deciding += ("weights", "max_images")
-    given = {name: flags.FLAGS[name].value for name in deciding}
-    names = [field.name for field in dataclasses.fields(Settings)]
-    mine = {name: flags.FLAGS[name].value for name in names if name not in ("attack", "deciding")}
-    lists = {"layers": layers, "depths": depths, "pairs": pairs, "attack": attack}
-    return Settings(**mine | lists, deciding={**given, "attacker": attack.name})
-
-
-def _layers(settings: Settings) -> dict[int, tuple[Layer, Layer | None]]:
-    """Returns number of layers -> the layer, and the same on the other data set, if any."""
-    size, cache_dir = settings.image_size, cli.cache_folder()
-    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    data = [cli.load_data(settings.dataset, image_size=size)]
-    if settings.other_dataset not in (None, _CLASSES):
-        data.append(cli.load_data(settings.other_dataset, image_size=size, max_images={}))
-    union = all_channels(settings.layers, VGG16)
-    features = [load_features(weights, d, union, cache_dir, dtype="float16") for d in data]
+def _layers(numbers: Sequence[int]) -> dict[int, tuple[Layer, Layer | None]]:
+    """Number of layers -> the layer, and the same on the other data set, if any."""
+    size, union = _SIZE.value, all_channels(numbers, VGG16)
+    grounds = [load_ground(_DATASET.value, union, image_size=size)]
+    if _OTHER.value not in (None, _CLASSES):
+        grounds.append(load_ground(_OTHER.value, union, image_size=size, max_images={}))
     loaded = {}
-    for number in settings.layers:
-        of_layer = [stored[number] for stored in features]
-        found = [Layer(*each, weights) for each in zip(data, of_layer, strict=True)]
-        if settings.other_dataset == _CLASSES:
+    for number in numbers:
+        found = [Layer(g.parts, g.features[number], g.weights) for g in grounds]
+        if _OTHER.value == _CLASSES:
             found = halves(found[0])
         loaded[number] = (found[0], found[1] if len(found) > 1 else None)
     return loaded
 
 
-def _drawn(number: int, depth: int, settings: Settings) -> tuple[list[Cell], Pools]:
-    """Returns draws of channels, and what each was made from, as far as the attacker knows."""
+def _drawn(number: int, depth: int) -> tuple[list[Cell], Pools]:
+    """Draws of channels, and what each was made from, as far as the attacker knows."""
     cells, pools = [], {}
-    for draw in range(settings.draws):
-        key = draw_key(number, depth, draw, settings.seed)
+    for draw in range(_DRAWS.value):
+        key = draw_key(number, depth, draw, cli.SEED.value)
         stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         pools[draw] = None
-        if settings.pool:
+        if _POOL.value:
             every = stream.permutation(VGG16.cut(number).channels)
-            pools[draw] = tuple(sorted(map(int, every[: settings.pool])))
-        channels = draw_channels(number, depth, draw, settings.seed, pools[draw])
-        order = channels if settings.ascending else stream.permutation(channels)
+            pools[draw] = tuple(sorted(map(int, every[: _POOL.value])))
+        channels = draw_channels(number, depth, draw, cli.SEED.value, pools[draw])
+        order = channels if _ASCENDING.value else stream.permutation(channels)
         cells.append(Cell(Topology(number, tuple(map(int, order))), draw))
     return cells, pools
 
 
-def _cases(layer: Layer, other: Layer | None, settings: Settings) -> Iterator[Case]:
-    told = {"ascending": settings.ascending, "white_box": settings.white_box}
-    return cases(layer, settings.attack, settings.pairs, other=other, **told)
-
-
-def _rows(
-    attack: Attack, group: Sequence[tuple[Case, Cell]], seed: int, kept: KeptRows
-) -> list[dict[str, Any]]:
-    """Returns a row per case and draw of one attack; measures those that are not kept."""
-    titles = {pair: f"{pair[1].name}, {pair[0].words}" for pair in group}
-    rows = {pair: kept.read(title) for pair, title in titles.items()}
-    if missing := [pair for pair in group if rows[pair] is None]:
-        scenes = [case.scene(cell.topology) for case, cell in missing]
-        every = np.arange(len(scenes[0].parts.test))
-        protocol = Protocol(attacks=[attack], attacked=every)
-        found = measure([cell for _, cell in missing], scenes, protocol, seed)
-        for pair, measured in zip(missing, found, strict=True):
-            rows[pair] = _row(pair[0], attack.name, measured)
-            kept.write(titles[pair], rows[pair])
-    return list(rows.values())
+def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
+    scenes = [case.scene(cell.topology) for case, cell in missing]
+    protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
+    found = measure([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
+    return [_row(case, attack.name, each) for (case, _), each in zip(missing, found, strict=True)]
 
 
 def _row(case: Case, attack: str, measured: Measurement) -> dict[str, Any]:

@@ -10,25 +10,21 @@ selection_limits.csv and selection.png there.
 """
 
 import dataclasses
-import io
+import itertools
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
+from experiments.reporting.plots import plt
+from privynet_jax import ResultStore, UserError
 from privynet_jax.backbone.topology import DIRECT, METHODS
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import CONFIDENCE, student_mean, welch_difference
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.results.work_directory import ResultStore
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 flags.declare_key_flag("workdir")
 _BASELINE = flags.DEFINE_enum(
@@ -86,20 +82,15 @@ def main() -> None:
 
 def options_of(results: Sequence[CellResult]) -> list[Option]:
     """Returns the draws of every (layers, depth, selection), selections in the methods' order."""
-    places = sorted({(r.num_layers, r.layer, r.depth, METHODS.index(r.selection)) for r in results})
+
+    def place(r: CellResult) -> tuple[int, str, int, int]:
+        return r.num_layers, r.layer, r.depth, METHODS.index(r.selection)
+
     return [
-        Option(
-            num_layers,
-            layer,
-            depth,
-            METHODS[method],
-            tuple(
-                r
-                for r in results
-                if (r.num_layers, r.depth, r.selection) == (num_layers, depth, METHODS[method])
-            ),
+        Option(num_layers, layer, depth, METHODS[method], tuple(cells))
+        for (num_layers, layer, depth, method), cells in itertools.groupby(
+            sorted(results, key=place), key=place
         )
-        for num_layers, layer, depth, method in places
     ]
 
 
@@ -117,12 +108,10 @@ def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | i
         theirs = baselines.get((option.num_layers, option.depth))
         for title, (column, digits) in _COLUMNS.items():
             ours = option.values(column)
-            row[title] = student_mean(ours).plus_minus(digits)
-            row[f"difference, {title}"] = (
-                ""
-                if theirs is None or theirs is option
-                else welch_difference(ours, theirs.values(column)).plus_minus(digits)
-            )
+            row[title], row[f"difference, {title}"] = student_mean(ours).plus_minus(digits), ""
+            if theirs not in (None, option):
+                difference = welch_difference(ours, theirs.values(column))
+                row[f"difference, {title}"] = difference.plus_minus(digits)
         rows.append(row)
     return rows
 
@@ -158,20 +147,12 @@ def _described(options: Sequence[Option]) -> str:
 def _picture(options: Sequence[Option]) -> bytes:
     """A panel per number of layers: colour tells the selection, size the depth, bars intervals."""
     layers = sorted({(o.num_layers, o.layer) for o in options})
-    methods = [method for method in METHODS if any(o.selection == method for o in options)]
-    colours = dict(zip(METHODS, plt.cm.tab10(range(len(METHODS))), strict=True))
-    figure, panels = plt.subplots(
-        1,
-        len(layers),
-        figsize=(1.6 + 3.4 * len(layers), 3.9),
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
+    colours = {m: f"C{i}" for i, m in enumerate(METHODS) if any(o.selection == m for o in options)}
+    size = {"figsize": (1.6 + 3.4 * len(layers), 3.9), "layout": "constrained"}
+    figure, panels = plt.subplots(1, len(layers), squeeze=False, sharey=True, **size)
     for axes, (num_layers, layer) in zip(panels[0], layers, strict=True):
         for option in (o for o in options if o.num_layers == num_layers):
-            loss = student_mean(option.values("psnr_db_mean"))
-            accuracy = student_mean(option.values("accuracy"))
+            loss, accuracy = (student_mean(option.values(c)) for c in ("psnr_db_mean", "accuracy"))
             axes.errorbar(
                 loss.value,
                 accuracy.value,
@@ -186,22 +167,13 @@ def _picture(options: Sequence[Option]) -> bytes:
             )
         axes.set_title(f"{num_layers}: {layer}", size=10)
         axes.set_xlabel("privacy loss: mean PSNR, dB")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plots.tidy(axes)
     panels[0, 0].set_ylabel("accuracy on test images, %")
     dot = {"marker": "o", "linestyle": "none"}
-    handles = [plt.Line2D([], [], color=colours[m], label=m, **dot) for m in methods]
-    handles += [
-        plt.Line2D(
-            [], [], color="0.45", markersize=plots.marker_size(d), label=f"{d} channels", **dot
-        )
-        for d in sorted({o.depth for o in options})
-    ]
+    handles = [plots.handle(method, color=colour, **dot) for method, colour in colours.items()]
+    handles += plots.depth_handles(sorted({o.depth for o in options}))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DPI)
-    plt.close(figure)
-    return buffer.getvalue()
+    return plots.as_png(figure)
 
 
 # Title -> column of results.csv, digits shown.

@@ -12,11 +12,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax import Plan, UserError, load_weights, read_plan
 from privynet_jax.deployment.device.local_package import DTYPES, write_package
-from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Plan
-from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.files import check_is_new
 
 for _shared in ("plan", "out", "weights", "cache_dir"):

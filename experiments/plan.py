@@ -13,12 +13,10 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
-from privynet_jax.characterisation.config import Config
-from privynet_jax.errors import UserError
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import STATISTICS, Limits
-from privynet_jax.planning.plan_file import write_plan
 from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
 from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note

@@ -12,11 +12,9 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.backbones import Backbone
+from privynet_jax import Backbone, PretrainedWeights, UserError, load_weights
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
-from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import check_is_new
 
 flags.declare_key_flag("cache_dir")

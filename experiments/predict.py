@@ -23,14 +23,11 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
+from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
-from privynet_jax.deployment.device.local_package import LocalPackage, open_package
-from privynet_jax.deployment.release.release_folder import Release, open_release
-from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
-from privynet_jax.images.parts import as_float
 from privynet_jax.platform.files import checked_file, write_shared
 
 for _shared in ("release", "package", "images", "out", "skip_unreadable"):

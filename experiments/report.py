@@ -19,17 +19,14 @@ import jinja2
 from absl import flags
 
 from experiments import cli
-from experiments.reporting import pictures, plots, sections, tables
+from experiments.reporting import pictures, plots, promises, sections, tables
 from experiments.reporting.pictures import Picture, Reconstructions
+from privynet_jax import Parts, ResultStore, UserError, read_plan
 from privynet_jax.characterisation.config import DEDICATED
-from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts
-from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
-from privynet_jax.results.work_directory import ResultStore
 
 for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
     flags.declare_key_flag(_shared)
@@ -77,7 +74,7 @@ def contents(
     }
     best = sections.best_settings(results)
     return {
-        "data": sections.data_name(config["dataset"]),
+        "data": promises.data_name(config["dataset"]),
         "config": config,
         "results": results,
         "test_count": len(store.load_arrays(results[0].name)["accuracy"]),
@@ -94,7 +91,6 @@ def contents(
         "attacks": tables.attacks(results),
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
-        "risk": tables.risks(results, store),
         "cost": tables.costs(results, config["image_size"]),
         "all_settings": tables.settings_table(
             "settings", "All settings: means over draws of channels, and their range.", summaries
@@ -125,9 +121,9 @@ def _planned() -> dict[str, Any]:
     content: dict[str, Any] = {"plan": None, "plan_table": None, "audit_table": None, "held": None}
     if cli.PLAN.value:
         content["plan"] = read_plan(cli.needed_file(cli.PLAN))
-        content["plan_table"] = sections.plan_table(content["plan"])
+        content["plan_table"] = promises.plan_table(content["plan"])
     if _AUDIT.value:
-        found = sections.audit_table(cli.needed_file(_AUDIT))
+        found = promises.audit_table(cli.needed_file(_AUDIT))
         content["audit_table"], content["held"] = found
     return content
 

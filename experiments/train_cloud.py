@@ -14,12 +14,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax.deployment.cloud.classifier import Classifier
+from privynet_jax import Classifier, Schedule, open_release, session
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
-from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule
 
 for _shared in ("release", "out", "seed", "checkpoint_minutes"):
     flags.declare_key_flag(_shared)

@@ -10,17 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from privynet_jax import Member, Topology, cloud_nn
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 from privynet_jax.training.models.linear_attack import LinearAttack
-from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Task, cloud_task
-from privynet_jax.training.trainer import Member
 
 CLASSES = 30
 
@@ -51,14 +49,7 @@ class Setup:
 
 
 class Learnt(NamedTuple):
-    """What one of a cell's networks learns, and from what.
-
-    Attributes:
-        task: of the trainer.
-        batch_size: examples of a step.
-        targets: of the random images.
-        constants: the task's.
-    """
+    """What one of a cell's networks learns: a task, and what it needs with random images."""
 
     task: Task
     batch_size: int
@@ -70,7 +61,9 @@ def learnt(setup: Setup, num_layers: int, parts: Parts) -> dict[str, Learnt]:
     """Returns what the two networks of a cell learn, by name."""
     network = cloud_nn(CLASSES, setup.image_size, setup.width)
     strong = CAPACITIES[STRONG].task(setup.image_size)
-    attack = no_attack(num_layers, setup)
+    values = VGG16.cut(num_layers).stride ** 2 * 3
+    kernel = np.zeros((3, 3, setup.depth, values), np.float32)
+    attack = LinearAttack(kernel, np.zeros(values, np.float32))  # of the right shape
     return {
         "cloud NN": Learnt(cloud_task(network), setup.cloud_batch, parts.target.labels, ()),
         STRONG: Learnt(strong, setup.attacker_batch, parts.auxiliary.images, attack),
@@ -95,14 +88,6 @@ def members(
         for cell in chosen
         for factor in factors
     ]
-
-
-def no_attack(num_layers: int, setup: Setup) -> LinearAttack:
-    """Returns a linear attack of the right shape that estimates nothing."""
-    values = VGG16.cut(num_layers).stride ** 2 * 3
-    return LinearAttack(
-        np.zeros((3, 3, setup.depth, values), np.float32), np.zeros(values, np.float32)
-    )
 
 
 def random_images(count: int, size: int) -> np.ndarray:

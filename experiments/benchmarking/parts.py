@@ -6,7 +6,7 @@ devices are those of a characterisation.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,20 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarking import inputs
-from experiments.benchmarking.inputs import Setup
+from experiments.benchmarking.inputs import Learnt, Setup
 from experiments.benchmarking.timing import Clock, Work, counted_by_xla
+from privynet_jax import Course, Member, Topology, as_float, grid_cells, local_cost, train
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.forward import made_up_params
-from privynet_jax.backbone.topology import Topology
-from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import Execution, data_parallel
-from privynet_jax.results.cells import grid_cells
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.steps import init_state, step
-from privynet_jax.training.trainer import Course, Member, train
 
 # Networks of a tuning, and cells beside them.
 CANDIDATES = 6
@@ -43,7 +39,7 @@ def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row
     stored = inputs.random_images(batch, setup.image_size)
     images = jax.device_put(as_float(stored), split)
     params = jax.device_put(made_up_params(VGG16, max(setup.layers)), everywhere)
-    union = {m: _kept(m) for m in setup.layers}
+    union = {m: np.arange(min(KEPT, VGG16.cut(m).channels)) for m in setup.layers}
 
     def work(layers: Sequence[int]) -> Any:
         extract = jax.jit(extractor(VGG16, {m: union[m] for m in layers}))
@@ -82,10 +78,10 @@ def training(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
         chosen = grid_cells((m,), (setup.depth,), execution.group_size, seed=0)
         layer = inputs.random_layer(m, chosen, setup)
         for name, what in inputs.learnt(setup, m, parts).items():
-            members, course = inputs.members(chosen, layer, what), _course(setup, what)
+            members = inputs.members(chosen, layer, what)
             flops = _step_flops(what, members[0])
             of_all = flops * setup.steps * len(members)
-            work = _repeated(functools.partial(train, what.task, members, course))
+            work = _training(setup, what, members)
             measured = clock.measure({"training": (of_all, work)})["training"]
             yield {
                 "layer": m,
@@ -105,14 +101,12 @@ def tuning(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
         chosen = grid_cells((m,), (setup.depth,), CANDIDATES, seed=0)
         layer = inputs.random_layer(m, chosen, setup)
         what = inputs.learnt(setup, m, parts)[STRONG]
-        course, factors = _course(setup, what), np.geomspace(0.25, 4, CANDIDATES)
         cells = inputs.members(chosen, layer, what)
-        candidates = inputs.members(chosen[:1], layer, what, tuple(factors))
+        factors = tuple(np.geomspace(0.25, 4, CANDIDATES))
+        candidates = inputs.members(chosen[:1], layer, what, factors)
         works = {
-            "cells": _repeated(functools.partial(train, what.task, cells, course)),
-            "candidates": _repeated(
-                functools.partial(train, what.task, candidates, course, one_per_device=True)
-            ),
+            "cells": _training(setup, what, cells),
+            "candidates": _training(setup, what, candidates, one_per_device=True),
         }
         measured = clock.measure({name: (1.0, work) for name, work in works.items()})
         seconds = {name: numbers["seconds"] for name, numbers in measured.items()}
@@ -125,30 +119,23 @@ def tuning(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
         }
 
 
-def _course(setup: Setup, what: inputs.Learnt) -> Course:
-    return Course(setup.steps, what.batch_size)
+def _training(setup: Setup, what: Learnt, members: Sequence[Member], **settings: Any) -> Work:
+    course = Course(setup.steps, what.batch_size)
 
-
-def _repeated(function: Callable[[], Any]) -> Work:
     def work(count: int) -> None:
         for _ in range(count):
-            function()
+            train(what.task, members, course, **settings)
 
     return work
 
 
-def _step_flops(what: inputs.Learnt, member: Member) -> float:
+def _step_flops(what: Learnt, member: Member) -> float:
     x = np.zeros((what.batch_size, *member.inputs.shape[1:]), np.float32)
     state = jax.eval_shape(functools.partial(init_state, what.task), jax.random.key(0), x)
-    step_of_task = functools.partial(step, what.task)
-    y = what.targets[: what.batch_size]
-    return counted_by_xla(step_of_task, state, what.constants, x, y, np.float32(1e-3))
+    arguments = (state, what.constants, x, what.targets[: what.batch_size], np.float32(1e-3))
+    return counted_by_xla(functools.partial(step, what.task), *arguments)
 
 
 def _vgg_flops(num_layers: int, setup: Setup) -> int:
     everything = tuple(range(VGG16.cut(num_layers).channels))
     return 2 * local_cost(Topology(num_layers, everything), setup.image_size).macs
-
-
-def _kept(num_layers: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(0).permutation(VGG16.cut(num_layers).channels)[:KEPT])

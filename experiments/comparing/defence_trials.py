@@ -14,17 +14,15 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax
 
+from privynet_jax import Parts, PretrainedWeights, Protocol, measure
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.defences.defended import (
     defended_features,
     normalised_local_nn,
     several_copies,
 )
 from privynet_jax.defences.mechanisms import Defence, folded
-from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 

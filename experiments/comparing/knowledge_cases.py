@@ -13,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from privynet_jax import Part, Parts, PretrainedWeights, Topology
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, OTHER_PAIRS, PAIRS, Attack
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.substitute import ALIGNED, MIXED, RANDOM_GUESS, PublicLayer, Substitute
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.topology import Topology
-from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.images.parts import Part, Parts
 from privynet_jax.platform.row_views import ChosenRows, RowView
 from privynet_jax.results.cells import Cell
 

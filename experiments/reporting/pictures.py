@@ -18,12 +18,9 @@ import numpy as np
 from PIL import Image
 
 from experiments.reporting import plots
-from privynet_jax.errors import UserError
-from privynet_jax.images.metrics import psnr_db
-from privynet_jax.images.parts import as_float
+from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary
-from privynet_jax.results.work_directory import ResultStore
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -211,7 +211,7 @@ REFUSING = """
 import json, sys
 from support import commands
 from experiments import compare_knowledge
-compare_knowledge.load_weights = compare_knowledge.cli.load_data = None
+compare_knowledge.load_ground = None
 for arguments in json.loads(sys.argv[1]):
     print(commands.run(compare_knowledge, *arguments))
 """

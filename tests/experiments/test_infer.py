@@ -83,10 +83,10 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--out={folder}/x.csv"], "neither --workdir nor --topologies is given"),
         (["--topologies=4:16"], "--topologies is given without --out; give --out=FILE"),
         (["--topologies=4-16", "--out={folder}/x.csv"], "expected layers:depth"),
-        (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "names one twice"),
+        (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "--topologies repeats"),
         (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
-        (["--workdir={run}", "--candidates=9,9"], "--candidates=9,9; allowed is each number once"),
+        (["--workdir={run}", "--candidates=9,9"], "--candidates repeats [9]"),
         (["--workdir={run}", "--attributes=feature:NOPE"], "no whole number 'NOPE'"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
@@ -114,7 +114,7 @@ def test_candidates_are_those_asked_for_or_as_many_as_there_are(
 ):
     seen = []
 
-    def stop(run, settings, chosen):
+    def stop(run, settings):
         seen.append(settings.candidates)
         raise UserError("enough")
 
@@ -137,5 +137,5 @@ def test_candidates_are_those_asked_for_or_as_many_as_there_are(
 def test_names_and_numbers_are_checked_before_anything_is_read(
     tiny_run, command, monkeypatch, wrong, message
 ):
-    monkeypatch.setattr(infer, "reopen", None)
+    monkeypatch.setattr(infer, "reopened", None)
     refused(command(f"--workdir={tiny_run.workdir}", f"--{wrong}"), message)
