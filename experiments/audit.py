@@ -18,18 +18,15 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting.promises import audited
-from privynet_jax import AuditSettings, UserError, audit_plan, load_weights, read_plan, session
+from privynet_jax import AuditSettings, UserError, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.planning.audit_findings import Attacked, Audit
 from privynet_jax.platform.files import checked_file
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
-for _shared in (
-    *("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"),
-    *("attackers", "attacked_images", "training"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("plan out weights cache_dir data_dir")
+cli.key_flags("skip_unreadable max_images attackers attacked_images training")
 _DATA = flags.DEFINE_string(
     "data", None, "Labelled pictures that are to be protected: folder:PATH or TFDS name."
 )
@@ -64,11 +61,7 @@ def main() -> None:
         attacked_images=cli.ATTACKED_IMAGES.value,
     )
     cli.use_cpu_cores(at_most=settings.repeats)
-    weights = load_weights(
-        cli.WEIGHTS.value or plan.weights,
-        cache_dir=settings.cache_dir,
-        backbone=plan.topology.backbone,
-    )
+    weights = cli.weights_of(plan)
     parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)

@@ -3,8 +3,8 @@
     python -m experiments.benchmark --json=benchmark.json
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
-the trainer; candidates of a tuning beside cells; and, on CPU, how training scales over forced
-numbers of devices. Every share is of the float32 matrix-product rate measured right before and
+the trainer; and candidates of a tuning beside cells. --devices forces a number of CPU devices.
+Every share is of the float32 matrix-product rate measured right before and
 after, in the same process.
 """
 
@@ -12,10 +12,7 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +30,7 @@ from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.text_tables import aligned
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
-_PARTS = flags.DEFINE_list(
-    "parts", ["extraction", "training", "tuning", "scaling"], "What is measured."
-)
+_PARTS = flags.DEFINE_list("parts", ["extraction", "training", "tuning"], "What is measured.")
 _LAYERS = flags.DEFINE_list("layers", list(map(str, Setup.layers)), "Numbers of layers, 1..13.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Setup.image_size, "Side of images in pixels.")
 _DEPTH = flags.DEFINE_integer("depth", Setup.depth, "Released channels.", 1, 64)
@@ -47,7 +42,6 @@ _QUICK = flags.DEFINE_boolean("quick", False, "Rough numbers within a minute.")
 # More than any machine has; on accelerators each device holds as many cells as it may.
 _MANY = 2**16
 _CELLS_PER_DEVICE = 8
-_SCALING_DEVICES = (1, 2, 4, 8)
 _TABLES = {
     "extraction": (
         ("layers", "images_per_second", "gflops", "gflops_best", "share", "time_of_deepest"),
@@ -62,7 +56,6 @@ _TABLES = {
         benchmark_parts.tuning,
     ),
 }
-_SCALING_COLUMNS = ("devices", "network", "cells", "gflops", "share", "product_gflops")
 
 
 def main() -> None:
@@ -94,9 +87,6 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
     }
     with tqdm(desc="measuring", unit="row") as bar:
         for part in parts:
-            if part == "scaling":
-                report[part] = _scaling(setup, bar.update)
-                continue
             report[part] = []
             for row in _TABLES[part][1](setup, clock, execution):
                 report[part].append(row)
@@ -111,39 +101,6 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
     return report
 
 
-def _scaling(setup: Setup, progress: Callable[[], Any]) -> list[dict[str, Any]]:
-    """Rows of training at the middle layer, from one child process per number of CPU devices.
-
-    JAX takes the number of CPU devices only before it starts, and a core may carry several.
-    """
-    layer = sorted(setup.layers)[len(setup.layers) // 2]
-    rows = []
-    for count in _SCALING_DEVICES[:2] if _QUICK.value else _SCALING_DEVICES:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "child.json"
-            changed = {"parts": "training", "layers": layer, "devices": count, "json": path}
-            # JAX_PLATFORMS: the children of a process on an accelerator run on CPU as well.
-            subprocess.run(
-                [sys.executable, "-m", "experiments.benchmark", *_arguments(changed)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=True,
-            )
-            report = json.loads(path.read_text())
-        product = report["matrix_product"]["gflops"]
-        rows += [{"devices": count, "product_gflops": product, **r} for r in report["training"]]
-        progress()
-    return rows
-
-
-def _arguments(changed: dict[str, Any]) -> list[str]:
-    """This command's own flags for a child, with some of them changed."""
-    kept = (_IMAGE_SIZE, _DEPTH, _WIDTH, _REPEATS, _QUICK)
-    values = {flag.name: flag.value for flag in kept} | changed
-    return [f"--{name}={value}" for name, value in values.items()]
-
-
 def _as_text(report: dict[str, Any]) -> str:
     product = report["matrix_product"]
     lines = [
@@ -151,8 +108,7 @@ def _as_text(report: dict[str, Any]) -> str:
         f"float32 matrix product: {product['gflops']:.0f} GFLOP/s"
         f" (best {product['gflops_best']:.0f})",
     ]
-    columns_of = {name: table[0] for name, table in _TABLES.items()}
-    for part, columns in {**columns_of, "scaling": _SCALING_COLUMNS}.items():
+    for part, (columns, _) in _TABLES.items():
         if part in report:
             shown = [{name: _shown(name, row[name]) for name in columns} for row in report[part]]
             lines += ["", part, aligned(shown)]
@@ -182,9 +138,8 @@ def _setup_from_flags() -> Setup:
 
 
 def _checked_parts(parts: Sequence[str]) -> Sequence[str]:
-    allowed = [*_TABLES, "scaling"]
-    if not parts or set(parts) - set(allowed) or len(set(parts)) < len(parts):
-        raise UserError(f"--parts={','.join(parts)}; allowed are, once each: {', '.join(allowed)}")
+    if not parts or set(parts) - set(_TABLES) or len(set(parts)) < len(parts):
+        raise UserError(f"--parts={','.join(parts)}; allowed are, once each: {', '.join(_TABLES)}")
     return parts
 
 

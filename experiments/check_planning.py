@@ -36,11 +36,8 @@ from privynet_jax.results.cells import Cell, by_layer, draw_channels
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned
 
-for _shared in (
-    *("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"),
-    *("attackers", "attacked_images", "training"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir weights data_dir cache_dir seed")
+cli.key_flags("skip_unreadable attackers attacked_images training")
 _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
     "planned_selection",

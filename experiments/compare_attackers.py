@@ -45,8 +45,7 @@ from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
 
-for _name in SHARED:
-    flags.declare_key_flag(_name)
+cli.key_flags(SHARED)
 _DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches, folder:PATH or TFDS.")
 _LAYERS = flags.DEFINE_list("layers", ["2", "4", "7", "10"], "Numbers of local layers, 1..13.")
 _DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")

@@ -44,8 +44,7 @@ from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size
 
-for _name in SHARED:
-    flags.declare_key_flag(_name)
+cli.key_flags(SHARED)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
 _DEFENDED_LAYERS = flags.DEFINE_list("defended_layers", ["4"], "Layers that are defended.")
 _DEFENDED_DEPTHS = flags.DEFINE_list("defended_depths", ["16"], "Their numbers of channels.")

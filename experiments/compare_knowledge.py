@@ -8,11 +8,9 @@ VGG16 and the number of layers, and guesses the channels: at random, another at 
 by statistics of the release. Then again on 10 pairs and more. All attackers of a draw have the same
 random key: they differ by what they know, and not by luck as well. All are scored on test images.
 Prints a table, and writes knowledge.csv (a row per draw) and knowledge.png. Run again, it measures
-what is missing. --white_box adds an attacker who knows everything; it costs 150 gradients per test
-image, so give --max_images=test=100 or so.
+what is missing.
 
-The release's order of channels is shuffled, and the attacker knows nothing of it, unless
---ascending says that it is the layer's own, which the attacker then knows as well.
+The release's order of channels is shuffled, and the attacker knows nothing of it.
 """
 
 import functools
@@ -28,7 +26,7 @@ from tqdm import tqdm
 from experiments import cli
 from experiments.comparing import knowledge_tables
 from experiments.comparing.ground import SHARED, deciding, filled, load_ground
-from experiments.comparing.knowledge_cases import Case, Layer, Pools, cases, halves, side_by_side
+from experiments.comparing.knowledge_cases import Case, Layer, cases, side_by_side
 from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
@@ -42,18 +40,13 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 
-for _name in SHARED:
-    flags.declare_key_flag(_name)
+cli.key_flags(SHARED)
 _DATASET = flags.DEFINE_string(
     "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
 )
 _OTHER = flags.DEFINE_string(
-    "other_dataset",
-    None,
-    "Another one: folder:PATH or a TFDS name; or classes: every second class of the same, which is "
-    "then not attacked; default: not compared with.",
+    "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
 )
-_CLASSES = "classes"
 _LAYERS = flags.DEFINE_list(
     "layers", list(map(str, Config.layers)), "Numbers of local convolution layers, 1..13."
 )
@@ -64,15 +57,6 @@ _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is
 _PAIRS = flags.DEFINE_list(
     "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
 )
-_POOL = flags.DEFINE_integer(
-    "pool", 0, "Draw from so many candidates, which the attacker knows; 0: from the layer.", 0
-)
-_ASCENDING = flags.DEFINE_boolean(
-    "ascending", False, "Release channels in the layer's order, which the attacker knows."
-)
-_WHITE_BOX = flags.DEFINE_boolean(
-    "white_box", False, "Also attack with everything known, by optimisation of each test image."
-)
 
 
 def main() -> None:
@@ -82,21 +66,19 @@ def main() -> None:
     # Refuses what is given twice, and what a layer is too small for.
     grid_cells(layers, depths, 1, cli.SEED.value)
     check_side(_SIZE.value, layers)
-    _check_pool(layers, depths)
     attack = _attack()
     _check_pairs(pairs, attack)
-    names = ("dataset", "other_dataset", "image_size", "steps", "pool", "ascending")
+    names = ("dataset", "other_dataset", "image_size", "steps")
     kept, rows = KeptRows.opened(out, {**deciding(*names), "attacker": attack.name}), []
-    told = {"ascending": _ASCENDING.value, "white_box": _WHITE_BOX.value}
     compared = {
-        number: list(cases(layer, attack, pairs, other=other, **told))
+        number: list(cases(layer, attack, pairs, other))
         for number, (layer, other) in _layers(layers).items()
     }
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
         for number, depth in places:
-            for attack, group in side_by_side(compared[number], *_drawn(number, depth)):
+            for attack, group in side_by_side(compared[number], _drawn(number, depth)):
                 titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}
                 rows += filled(kept, titled, functools.partial(_measured, attack))
                 bar.update(len(group))
@@ -112,31 +94,24 @@ def _layers(numbers: Sequence[int]) -> dict[int, tuple[Layer, Layer | None]]:
     """Number of layers -> the layer, and the same on the other data set, if any."""
     size, union = _SIZE.value, all_channels(numbers, VGG16)
     grounds = [load_ground(_DATASET.value, union, image_size=size)]
-    if _OTHER.value not in (None, _CLASSES):
+    if _OTHER.value:
         grounds.append(load_ground(_OTHER.value, union, image_size=size, max_images={}))
     loaded = {}
     for number in numbers:
         found = [Layer(g.parts, g.features[number], g.weights) for g in grounds]
-        if _OTHER.value == _CLASSES:
-            found = halves(found[0])
         loaded[number] = (found[0], found[1] if len(found) > 1 else None)
     return loaded
 
 
-def _drawn(number: int, depth: int) -> tuple[list[Cell], Pools]:
-    """Draws of channels, and what each was made from, as far as the attacker knows."""
-    cells, pools = [], {}
+def _drawn(number: int, depth: int) -> list[Cell]:
+    """Draws of channels, released in another order than the layer's."""
+    cells = []
     for draw in range(_DRAWS.value):
-        key = draw_key(number, depth, draw, cli.SEED.value)
-        stream = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        pools[draw] = None
-        if _POOL.value:
-            every = stream.permutation(VGG16.cut(number).channels)
-            pools[draw] = tuple(sorted(map(int, every[: _POOL.value])))
-        channels = draw_channels(number, depth, draw, cli.SEED.value, pools[draw])
-        order = channels if _ASCENDING.value else stream.permutation(channels)
+        place = (number, depth, draw, cli.SEED.value)
+        stream = np.random.default_rng(np.asarray(jax.random.key_data(draw_key(*place))))
+        order = stream.permutation(draw_channels(*place))
         cells.append(Cell(Topology(number, tuple(map(int, order))), draw))
-    return cells, pools
+    return cells
 
 
 def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
@@ -185,15 +160,6 @@ def _attack() -> Attack:
             "for it is tried with all kinds of knowledge; give linear or a network's name"
         )
     return attacks[0]
-
-
-def _check_pool(layers: Sequence[int], depths: Sequence[int]) -> None:
-    narrowest = min(len(channels) for channels in all_channels(layers, VGG16).values())
-    if _POOL.value and not max(depths) <= _POOL.value <= narrowest:
-        raise UserError(
-            f"--pool={_POOL.value}; allowed are {max(depths)} candidates, the greatest of the "
-            f"depths, to {narrowest}, the channels of the narrowest layer"
-        )
 
 
 def _check_pairs(counts: Sequence[int], attack: Attack) -> None:

@@ -26,7 +26,7 @@ from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import CONFIDENCE, student_mean, welch_difference
 from privynet_jax.results.text_tables import aligned
 
-flags.declare_key_flag("workdir")
+cli.key_flags("workdir")
 _BASELINE = flags.DEFINE_enum(
     "baseline", "both", METHODS, "What the others are compared with; both is PrivyNet's."
 )

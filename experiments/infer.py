@@ -43,11 +43,7 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import STRONG
 
-for _shared in (
-    *("workdir", "out", "weights", "cache_dir", "data_dir", "seed"),
-    *("max_images", "skip_unreadable", "attackers"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir out weights cache_dir data_dir seed max_images skip_unreadable attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
 _TOPOLOGIES = flags.DEFINE_list(
     "topologies", [], "Without --workdir: layers:depth, such as 4:16; channels are drawn by --seed."

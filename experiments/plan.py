@@ -18,12 +18,10 @@ from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import STATISTICS, Limits
 from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
-from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
-for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(
     "sample_images",
@@ -116,9 +114,7 @@ def _chosen(selection: Selection, depth: int) -> str:
 
 
 def _checked_out() -> Path:
-    if not cli.OUT.value:
-        raise UserError("no --out is given; name a file for the plan, such as plan.json")
-    out = checked_file("out", cli.OUT.value)
+    out = cli.new_file(cli.OUT)
     if out.exists() and not _OVERWRITE.value:
         raise UserError(
             f"--out={out} exists, and local packages may have been made of it: their channels "

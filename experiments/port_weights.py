@@ -17,7 +17,7 @@ from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
 from privynet_jax.platform.files import check_is_new
 
-flags.declare_key_flag("cache_dir")
+cli.key_flags("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)
 _TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
 

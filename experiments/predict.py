@@ -28,10 +28,9 @@ from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
-from privynet_jax.platform.files import checked_file, write_shared
+from privynet_jax.platform.files import write_shared
 
-for _shared in ("release", "package", "images", "out", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("release package images out skip_unreadable")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
 _ORDER = flags.DEFINE_string("order", None, "CSV that experiments.extract wrote as --order_out.")
 _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")}
@@ -51,9 +50,7 @@ def main() -> None:
             "give --release, or --package and --images, or --release, --package and --order; "
             "see --help for what each of the three predicts"
         )
-    if not cli.OUT.value:
-        raise UserError("no --out is given; name a file, such as predictions.csv")
-    out = checked_file("out", cli.OUT.value)  # before anything is computed for it
+    out = cli.new_file(cli.OUT)  # before anything is computed for it
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None

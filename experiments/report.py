@@ -28,8 +28,7 @@ from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
 
-for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir out plan data_dir skip_unreadable")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
 _IMAGES = flags.DEFINE_boolean(
     "test_images", True, "Show test images and what attackers rebuild; needs the data set."
@@ -47,7 +46,7 @@ def main() -> None:
     folder = out.with_name(f"{out.stem}_pictures")
     folder.mkdir(exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
-    files += map(pictures.sheet, content["shown"] + content["folded"])
+    files += [cell.sheet for cell in content["shown"] + content["folded"]]
     for picture in files:
         write_atomically(folder / picture.name, picture.png)
     write_atomically(out, page)
@@ -88,7 +87,9 @@ def contents(
         "tradeoff": tradeoff,
         "heat_maps": heat_maps,
         "attackers": tables.attackers(results),
-        "attacks": tables.attacks(results),
+        "attacks": tables.of_csv(
+            store.workdir / "attacks.csv", "Each attacker on each cell, over test images."
+        ),
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
         "cost": tables.costs(results, config["image_size"]),

@@ -21,7 +21,7 @@ from privynet_jax.results.risk_tables import (
 )
 from privynet_jax.results.work_directory import ResultStore
 
-flags.declare_key_flag("workdir")
+cli.key_flags("workdir")
 _RECOGNISABLE_SSIM = flags.DEFINE_float(
     "recognisable_ssim",
     RECOGNISABLE_SSIM,

@@ -18,8 +18,7 @@ from privynet_jax import Classifier, Schedule, open_release, session
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.platform.progress import progress_bar
 
-for _shared in ("release", "out", "seed", "checkpoint_minutes"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("release out seed checkpoint_minutes")
 _STEPS = flags.DEFINE_integer("steps", ClassifierSettings.schedule.steps, "Mini-batches in all.", 1)
 _BATCH = flags.DEFINE_integer(
     "batch_size", ClassifierSettings.schedule.batch_size, "Rows per step.", 1

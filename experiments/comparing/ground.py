@@ -19,8 +19,7 @@ from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.platform.resuming import KeptRows
 
 # Flags of every comparison, and those of them that decide its numbers.
-SHARED = ("out", "attackers", "seed", "weights", "max_images")
-SHARED += ("cache_dir", "data_dir", "skip_unreadable")
+SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable"
 DECIDING = ("seed", "weights", "max_images")
 
 

@@ -13,17 +13,14 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from experiments.reporting import plots
+from experiments.reporting.plots import plt
 from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 # Images are shown with at most so many pixels per side: a report with hundreds of them must load.
 _MOST_PIXELS = 96
@@ -37,13 +34,7 @@ _METRICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG and what it shows.
-
-    Attributes:
-        name: of the file.
-        png: its content.
-        alt: what it shows, for those who do not see it.
-    """
+    """A file's name, its content, a PNG, and what it shows, for those who do not see it."""
 
     name: str
     png: bytes
@@ -67,18 +58,20 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Reconstructions:
-    """A cell's best, median and worst protected image of those whose reconstructions were kept."""
+    """A cell's best, median and worst protected image of those whose reconstructions were kept.
+
+    The sheet is all pairs in one picture: originals above what was rebuilt.
+    """
 
     cell: CellResult
     pairs: tuple[Pair, ...]
+    sheet: Picture
 
 
 def heat_maps(summaries: Sequence[DrawSummary], selection: str) -> list[Picture]:
     """Returns a heat map over layers x depth per metric, of one selection.
 
-    Args:
-        summaries: of all selections: their colours mean the same numbers.
-        selection: the one to draw.
+    Colours mean the same numbers for all selections, those of all summaries.
     """
     return [_heat_map(summaries, selection, metric) for metric in _METRICS]
 
@@ -137,37 +130,19 @@ def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray)
         )
     quality = np.asarray(psnr_db(as_float(rebuilt), as_float(originals)))
     order = np.argsort(quality, kind="stable")
-    chosen = {
-        "best": order[0],
-        "median": order[(len(order) - 1) // 2],
-        "worst": order[-1],
-    }
-    pairs = tuple(
-        Pair(
-            title,
-            float(quality[row]),
-            _small(originals[row], f"Test image {row + 1}: the original."),
-            _small(rebuilt[row], f"Test image {row + 1} as rebuilt, {quality[row]:.1f} dB."),
-        )
-        for title, row in chosen.items()
-    )
-    return Reconstructions(cell, pairs)
-
-
-def sheet(shown: Reconstructions) -> Picture:
-    """Returns a cell's pairs as one picture: originals above what was rebuilt."""
-    rows = [
-        np.concatenate([np.asarray(Image.open(io.BytesIO(p.png))) for p in row], axis=1)
-        for row in (
-            [pair.original for pair in shown.pairs],
-            [pair.rebuilt for pair in shown.pairs],
-        )
-    ]
-    pixels = np.concatenate(rows, axis=0)
+    chosen = (order[0], order[(len(order) - 1) // 2], order[-1])
+    shown = [[_small(images[row]) for row in chosen] for images in (originals, rebuilt)]
+    pairs = []
+    for title, row, original, made in zip(("best", "median", "worst"), chosen, *shown, strict=True):
+        db, name = float(quality[row]), f"Test image {row + 1}"
+        before = Picture("", _png(original), f"{name}: the original.")
+        after = Picture("", _png(made), f"{name} as rebuilt, {db:.1f} dB.")
+        pairs.append(Pair(title, db, before, after))
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in shown])
     factor = max(1, 3 * _MOST_PIXELS // pixels.shape[1])
     enlarged = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     alt = "Above, originals; below, as rebuilt: best protected, median, worst protected."
-    return Picture(f"{shown.cell.name}.png", _png(enlarged), alt)
+    return Reconstructions(cell, tuple(pairs), Picture(f"{cell.name}.png", _png(enlarged), alt))
 
 
 def of_file(path: Path, alt: str) -> Picture:
@@ -188,11 +163,11 @@ def of_file(path: Path, alt: str) -> Picture:
     return Picture(path.name, content, alt)
 
 
-def _small(pixels: np.ndarray, alt: str) -> Picture:
+def _small(pixels: np.ndarray) -> np.ndarray:
     """A test image, made smaller where it is larger than a report needs."""
     image = Image.fromarray(pixels)
     image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
-    return Picture("", _png(np.asarray(image)), alt)
+    return np.asarray(image)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.summaries import DrawSummary, Spread
 
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
@@ -42,7 +42,6 @@ class Table:
         columns: their headings.
         rows: as many texts each; the first `heads` of them say which row it is.
         heads: leading columns that are headings of their rows.
-        marked: rows that stand out.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heads: int = 1
-    marked: frozenset[int] = frozenset()
 
     @property
     def is_long(self) -> bool:
@@ -105,54 +103,6 @@ def attackers(results: Sequence[CellResult]) -> Table:
         ("attacker", "knows", "strongest in", *(f"{m}: {layer}" for m, layer in layers)),
         tuple(rows),
     )
-
-
-def attacks(results: Sequence[CellResult]) -> Table:
-    """Returns a row per (layers, depth, selection) and attacker; the strongest are marked."""
-    rows, marked = [], set()
-    for summary in over_draws(results):
-        by_attacker = collections.defaultdict(list)
-        for cell in summary.cells:
-            for attack in cell.attacks:
-                by_attacker[attack.attacker].append(attack)
-        means = {
-            name: float(np.mean([a.psnr_db.mean for a in made]))
-            for name, made in by_attacker.items()
-        }
-        for name, made in by_attacker.items():
-            if means[name] == max(means.values()):
-                marked.add(len(rows))
-            told = f"{name}, strongest" if len(rows) in marked else name
-            rows.append(
-                (
-                    *(*place(summary), told, made[0].knowledge, f"{means[name]:.1f}"),
-                    f"{np.mean([a.psnr_db.p95 for a in made]):.1f}",
-                    f"{max(a.psnr_db.max for a in made):.1f}",
-                    f"{np.mean([a.ssim.mean for a in made]):.2f}",
-                    _falling(made),
-                )
-            )
-    columns = (
-        *("attacker", "knows", "PSNR, dB", "95 % of images below", "best rebuilt", "SSIM"),
-        "error still fell by, %",
-    )
-    return Table(
-        "attacks",
-        "Each attacker on each setting, averaged over the draws of channels, but for the best "
-        "rebuilt image of all draws and the last column: by how much the error still fell, in the "
-        "worst draw, per doubling of the training. The strongest is marked; attacks.csv has every "
-        "cell.",
-        (*_PLACE, *columns),
-        tuple(rows),
-        heads=4,
-        marked=frozenset(marked),
-    )
-
-
-def _falling(attacks: Sequence[AttackResult]) -> str:
-    """By how much errors still fell at the end of training, at most; nothing where unknown."""
-    known = [a.falling_percent_per_doubling for a in attacks if a.converged is not None]
-    return f"{max(known):.0f}" if known else _NONE
 
 
 def costs(results: Sequence[CellResult], image_size: int) -> Table:
