@@ -62,10 +62,12 @@ Row = Mapping[str, Any]
 def main() -> None:
     cli.use_cpu_cores()
     found = reopened()
-    training = Training(_budget(found.settings))
+    trained = found.settings["attacker"]
+    steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
+    training = Training(Budget(steps, batch_size=trained["batch_size"]))
     attacks = named_attacks(cli.ATTACKERS.value or _USUAL, training)
     results = _chosen(found.results)
-    settings = {"steps": training.budget.steps, "images": cli.ATTACKED_IMAGES.value}
+    settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value}
     folder = found.store.workdir / "strong_attacks"
     kept = KeptRows.opened(folder, {**settings, "grid": dict(found.settings)})
     titles = [_title(result, attack.name) for result in results for attack in attacks]
@@ -87,12 +89,6 @@ def main() -> None:
 
 def _title(result: CellResult, attacker: str) -> str:
     return f"{result.name}, {attacker}"
-
-
-def _budget(settings: Mapping[str, Any]) -> Budget:
-    trained = settings["attacker"]
-    steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
-    return Budget(steps, batch_size=trained["batch_size"])
 
 
 def _chosen(results: Sequence[CellResult]) -> list[CellResult]:

@@ -4,8 +4,8 @@
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
 the trainer; and candidates of a tuning beside cells. --devices forces a number of CPU devices.
-Every share is of the float32 matrix-product rate measured right before and
-after, in the same process.
+Every share is of the float32 matrix-product rate measured right before and after, in the same
+process.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from experiments import cli
 from experiments.benchmarking import parts as benchmark_parts
-from experiments.benchmarking.inputs import Setup
+from experiments.benchmarking.parts import Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
 from privynet_jax.platform.devices import Execution, environment, execution_for
@@ -42,19 +42,10 @@ _QUICK = flags.DEFINE_boolean("quick", False, "Rough numbers within a minute.")
 # More than any machine has; on accelerators each device holds as many cells as it may.
 _MANY = 2**16
 _CELLS_PER_DEVICE = 8
-_TABLES = {
-    "extraction": (
-        ("layers", "images_per_second", "gflops", "gflops_best", "share", "time_of_deepest"),
-        benchmark_parts.extraction,
-    ),
-    "training": (
-        ("layer", "network", "cells", "gflops", "gflops_best", "share", "step_seconds"),
-        benchmark_parts.training,
-    ),
-    "tuning": (
-        ("layer", "networks", "cells_seconds", "candidates_seconds", "candidates_per_cells"),
-        benchmark_parts.tuning,
-    ),
+_MEASURED = {
+    "extraction": benchmark_parts.extraction,
+    "training": benchmark_parts.training,
+    "tuning": benchmark_parts.tuning,
 }
 
 
@@ -88,7 +79,7 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
     with tqdm(desc="measuring", unit="row") as bar:
         for part in parts:
             report[part] = []
-            for row in _TABLES[part][1](setup, clock, execution):
+            for row in _MEASURED[part](setup, clock, execution):
                 report[part].append(row)
                 bar.update()
     clock.product_rate()
@@ -108,10 +99,9 @@ def _as_text(report: dict[str, Any]) -> str:
         f"float32 matrix product: {product['gflops']:.0f} GFLOP/s"
         f" (best {product['gflops_best']:.0f})",
     ]
-    for part, (columns, _) in _TABLES.items():
-        if part in report:
-            shown = [{name: _shown(name, row[name]) for name in columns} for row in report[part]]
-            lines += ["", part, aligned(shown)]
+    for part in filter(report.get, _MEASURED):
+        shown = [{name: _shown(name, row[name]) for name in row} for row in report[part]]
+        lines += ["", part, aligned(shown)]
     return "\n".join(lines)
 
 
@@ -128,18 +118,15 @@ def _setup_from_flags() -> Setup:
     layers = (4,) if _QUICK.value and not _LAYERS.present else cli.whole_numbers(_LAYERS)
     # Refuses layers, depths and sizes that no characterisation could have.
     Config(Path(), layers=layers, depths=(_DEPTH.value,), image_size=_IMAGE_SIZE.value).cells()
-    setup = Setup(
-        layers=tuple(sorted(layers)),
-        image_size=_IMAGE_SIZE.value,
-        depth=_DEPTH.value,
-        width=_WIDTH.value,
-    )
+    setup = Setup(tuple(sorted(layers)), _IMAGE_SIZE.value, _DEPTH.value, _WIDTH.value)
     return dataclasses.replace(setup, images=100, steps=4) if _QUICK.value else setup
 
 
 def _checked_parts(parts: Sequence[str]) -> Sequence[str]:
-    if not parts or set(parts) - set(_TABLES) or len(set(parts)) < len(parts):
-        raise UserError(f"--parts={','.join(parts)}; allowed are, once each: {', '.join(_TABLES)}")
+    if not parts or set(parts) - set(_MEASURED) or len(set(parts)) < len(parts):
+        raise UserError(
+            f"--parts={','.join(parts)}; allowed are, once each: {', '.join(_MEASURED)}"
+        )
     return parts
 
 

@@ -101,9 +101,6 @@ def drawn_cases(
 
     PSNR limits are uniform between the least and the greatest that any option can promise; every
     second one, by chance, comes with a limit of computation, uniform over the grid's.
-
-    Raises:
-        UserError: no limit can be planned for.
     """
     stream, accuracy = np.random.default_rng(seed), operator.attrgetter("accuracy")
     promised = [option.expected.psnr_db.high + margin_db for option in options]

@@ -63,7 +63,7 @@ _SETTINGS = _settings()
 _DEFINED: dict[str, flags.FlagHolder] = {}
 
 
-def _defined(flag: str, **others: Any) -> flags.FlagHolder:
+def setting(flag: str, **others: Any) -> flags.FlagHolder:
     """Defines the flag of a setting; `others`, "default" or "told", are not as the field says."""
     kind, about = _SETTINGS[flag].kind, {**_SETTINGS[flag].about, **others}
     default, told = about["default"], about["told"]
@@ -85,7 +85,7 @@ def define_settings() -> list[str]:
     """Defines a flag for every setting of `Config` that has none yet; returns the names of all."""
     for flag in _SETTINGS:
         if flag not in _DEFINED:
-            _defined(flag)
+            setting(flag)
     return list(_SETTINGS)
 
 
@@ -103,13 +103,13 @@ def config_of_flags() -> Config:
 
 
 # A flag of more than one command is defined here, because two commands may not define it both.
-CACHE_DIR, WORKDIR, DATA_DIR = map(_defined, ("cache_dir", "workdir", "data_dir"))
+CACHE_DIR, WORKDIR, DATA_DIR = map(setting, ("cache_dir", "workdir", "data_dir"))
 RELEASE = flags.DEFINE_string("release", None, "Release directory that experiments.extract wrote.")
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-SEED, SKIP_UNREADABLE = map(_defined, ("seed", "skip_unreadable"))
-MAX_IMAGES, ATTACKERS = map(_defined, ("max_images", "attackers"))
+SEED, SKIP_UNREADABLE = map(setting, ("seed", "skip_unreadable"))
+MAX_IMAGES, ATTACKERS = map(setting, ("max_images", "attackers"))
 flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files call it
 ATTACKED_IMAGES = flags.DEFINE_integer(
     "attacked_images", 64, "Test images, spread over classes, of slow attacks; 0: all.", 0
@@ -117,10 +117,10 @@ ATTACKED_IMAGES = flags.DEFINE_integer(
 TRAINING = flags.DEFINE_float(
     "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0
 )
-CHECKPOINT_MINUTES = _defined("checkpoint_minutes")
+CHECKPOINT_MINUTES = setting("checkpoint_minutes")
 WEIGHTS_HELP = _SETTINGS["weights"].about["told"]
 _TOLD = f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
-WEIGHTS = _defined("weights", default=None, told=_TOLD)
+WEIGHTS = setting("weights", default=None, told=_TOLD)
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
 # The names are those of `jax.distributed.initialize`.
 COORDINATOR_ADDRESS = flags.DEFINE_string(

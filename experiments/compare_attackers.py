@@ -46,10 +46,8 @@ from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
 
 cli.key_flags(SHARED)
-_DATASET = flags.DEFINE_string("dataset", "photo_patches", "photo_patches, folder:PATH or TFDS.")
-_LAYERS = flags.DEFINE_list("layers", ["2", "4", "7", "10"], "Numbers of local layers, 1..13.")
-_DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
-_DRAWS = flags.DEFINE_integer("draws", 1, "Random draws of channels per (layers, depth).", 1)
+_DATASET, _LAYERS = map(cli.setting, ("dataset", "layers"))
+_DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=1)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "That each attacker may train, all included.", 0.0)
 _STEPS = flags.DEFINE_integer("steps", 0, "Mini-batches instead of --seconds; 0: seconds.", 0)
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)

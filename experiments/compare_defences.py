@@ -26,7 +26,7 @@ from absl import flags
 from experiments import cli
 from experiments.comparing import defence_tables
 from experiments.comparing.defence_tables import Row
-from experiments.comparing.defence_trials import Ground, OfAnySign
+from experiments.comparing.defence_trials import OfAnySign, measure_defended
 from experiments.comparing.ground import SHARED, deciding, filled, load_ground
 from privynet_jax import Budget, Protocol, Schedule, UserError, cloud_nn, grid_cells
 from privynet_jax.attacks.base import PAIRS, Attack
@@ -101,19 +101,19 @@ def main() -> None:
     names = [attack.name for attack in attacks]
     kept = KeptRows.opened(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
     union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
-    plain = load_ground(_DATA_SET.value, union, image_size=_SIZE)
-    copies = copies_for(steps * _ATTACKER_BATCH, len(plain.parts.auxiliary))
-    ground = Ground(plain.parts, plain.features, plain.weights, copies, cli.SEED.value)
+    ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
+    copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
     protocol = Protocol(
-        OfAnySign(cloud_nn(plain.parts.num_classes, _SIZE)),
+        OfAnySign(cloud_nn(ground.parts.num_classes, _SIZE)),
         Schedule(steps, _CLOUD_BATCH),
         attacks,
-        attacked=np.arange(len(plain.parts.test)),
+        attacked=np.arange(len(ground.parts.test)),
     )
 
     def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
         [row] = missing
-        return [summary(row, ground.measure(cells[row], row.defence, protocol))]
+        given = (cells[row], row.defence, protocol, copies, cli.SEED.value)
+        return [summary(row, measure_defended(ground, *given))]
 
     found = {}
     with progress_bar(len(rows), "trying defences", "rows") as advance:

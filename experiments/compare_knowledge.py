@@ -32,7 +32,7 @@ from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology, all_channels
-from privynet_jax.characterisation.config import Config, check_side
+from privynet_jax.characterisation.config import check_side
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, grid_cells
@@ -41,18 +41,11 @@ from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 
 cli.key_flags(SHARED)
-_DATASET = flags.DEFINE_string(
-    "dataset", Config.dataset, "photo_patches, folder:PATH or TFDS name."
-)
+_DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
+_DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=5)
 _OTHER = flags.DEFINE_string(
     "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
 )
-_LAYERS = flags.DEFINE_list(
-    "layers", list(map(str, Config.layers)), "Numbers of local convolution layers, 1..13."
-)
-_DEPTHS = flags.DEFINE_list("depths", ["16"], "Numbers of released channels.")
-_DRAWS = flags.DEFINE_integer("draws", 5, "Draws of channels per (layers, depth).", 1)
-_SIZE = flags.DEFINE_integer("image_size", Config.image_size, "Side of images in pixels.")
 _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is trained.", 1)
 _PAIRS = flags.DEFINE_list(
     "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
@@ -64,7 +57,7 @@ def main() -> None:
     cli.use_cpu_cores(at_most=_DRAWS.value)
     layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
     # Refuses what is given twice, and what a layer is too small for.
-    grid_cells(layers, depths, 1, cli.SEED.value)
+    grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     check_side(_SIZE.value, layers)
     attack = _attack()
     _check_pairs(pairs, attack)
@@ -115,7 +108,7 @@ def _drawn(number: int, depth: int) -> list[Cell]:
 
 
 def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
-    scenes = [case.scene(cell.topology) for case, cell in missing]
+    scenes = [case.layer.scene(cell.topology) for case, cell in missing]
     protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
     found = measure([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
     return [_row(case, attack.name, each) for (case, _), each in zip(missing, found, strict=True)]

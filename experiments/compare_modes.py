@@ -3,7 +3,7 @@
     python -m experiments.compare_modes --dedicated=runs/dedicated --estimated=runs/amortised
 
 Joins the results.csv of two work directories by cell, prints rank correlations and mean differences
-(estimated minus dedicated), and writes them, and a picture, to --output.
+(estimated minus dedicated), and writes them, and a picture, to --estimated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +22,11 @@ from privynet_jax.results.text_tables import aligned, as_csv
 
 _DEDICATED = flags.DEFINE_string("dedicated", None, "Work directory of dedicated networks.")
 _ESTIMATED = flags.DEFINE_string("estimated", None, "Work directory of estimates.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results; default: --estimated.")
 
 # Column of results.csv -> what it is called, its unit, and what a number is multiplied with.
 _COLUMNS = {"accuracy": ("accuracy", "%", 100.0), "psnr_db_mean": ("PSNR", "dB", 1.0)}
 # What makes two rows the same cell.
 _IDENTITY = ("num_layers", "depth", "draw", "channels")
-# Of comparison.csv -> in the printed table.
-_TITLES = {
-    **{"layers": "layers", "number": "number", "cells": "cells", "spearman": "Spearman"},
-    **{"within": "within depth", "mean_difference": "mean difference", "spread": "its spread"},
-}
 
 Row = Mapping[str, str]
 
@@ -41,20 +35,15 @@ def main() -> None:
     stores = [_opened(_DEDICATED, dedicated=True), _opened(_ESTIMATED, dedicated=False)]
     pairs = joined(*map(read_results, stores))
     rows = comparison(pairs)
-    output = cli.folder("output", _OUTPUT.value) if _OUTPUT.value else stores[1].workdir
-    output.mkdir(parents=True, exist_ok=True)
+    output = stores[1].workdir
     write_atomically(output / "comparison.csv", as_csv(rows))
     write_atomically(output / "comparison.png", _picture(pairs))
-    print(aligned([{title: row[name] for name, title in _TITLES.items()} for row in rows]))
+    print(aligned(rows, digits=3))
     print(f"comparison.csv and comparison.png are in {output}.")
 
 
 def read_results(store: ResultStore) -> list[Row]:
-    """Returns the rows of a work directory's results.csv.
-
-    Raises:
-        UserError: there is none, or it lacks a column.
-    """
+    """Returns the rows of a work directory's results.csv."""
     rows = store.read_csv("results.csv")
     lacking = [name for name in (*_IDENTITY, *_COLUMNS) if not rows or name not in rows[0]]
     if lacking:
@@ -64,11 +53,7 @@ def read_results(store: ResultStore) -> list[Row]:
 
 
 def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Returns (dedicated, estimated) rows of the cells that both have, in the dedicated order.
-
-    Raises:
-        UserError: fewer than three cells are in both.
-    """
+    """Returns (dedicated, estimated) rows of the cells that both have, in the dedicated order."""
     by_cell = {_cell(row): row for row in estimated}
     pairs = [(row, by_cell[_cell(row)]) for row in dedicated if _cell(row) in by_cell]
     if len(pairs) < 3:

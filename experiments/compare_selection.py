@@ -51,13 +51,12 @@ class Option:
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    options = options_of(store.grid_results(config))
-    if len({option.selection for option in options}) < 2:
+    options, found = options_of(store.grid_results(config)), config["selections"]
+    if len(found) < 2:
         raise UserError(
-            f"{store.workdir} has the one selection {options[0].selection}; at least two are "
-            "needed; characterise with --selections=random,both,direct"
+            f"{store.workdir} has the one selection {found[0]}; at least two are needed; "
+            "characterise with --selections=random,both,direct"
         )
-    found = list(dict.fromkeys(option.selection for option in options))
     if _BASELINE.value not in found:
         raise UserError(
             f"{store.workdir} has no selection {_BASELINE.value} to compare with, but "
@@ -68,9 +67,7 @@ def main() -> None:
     store.write_csv("selection.csv", at_equal_size)
     store.write_csv("selection_limits.csv", at_equal_limits)
     write_atomically(store.workdir / "selection.png", _picture(options))
-    print(aligned(at_equal_size))
-    print()
-    print(aligned(at_equal_limits))
+    print(aligned(at_equal_size), aligned(at_equal_limits), sep="\n\n")
     print(
         f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
         f"interval; differences are to the selection {_BASELINE.value}. Draws of {DIRECT} are "

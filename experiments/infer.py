@@ -1,18 +1,15 @@
 """What leaks without a picture being rebuilt: attributes, identities and membership.
 
     python -m experiments.infer --workdir=runs/first --attributes=feature:scale,brightness
-    python -m experiments.infer --topologies=4:16,7:16 --out=inference.csv
 
 Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
-data and training lengths; or the topologies that --topologies names as layers:depth, with random
-channels. Prints every number with a 95 % bootstrap interval over images, beside chance and, for
-attributes, beside the same attack on the images themselves. Writes inference.csv: to the work
-directory, or to --out.
+data and training lengths. Prints every number with a 95 % bootstrap interval over images, beside
+chance and, for attributes, beside the same attack on the images themselves. Writes inference.csv:
+to the work directory, or to --out.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,37 +17,24 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing.ground import Ground, reopened
-from privynet_jax import Config, Parts, Protocol, Schedule, UserError, measure, session
+from privynet_jax import Config, Protocol, UserError, measure, session
+from privynet_jax.attacks.inference import suite as inference
 from privynet_jax.attacks.inference.image_attributes import check_attributes
-from privynet_jax.attacks.inference.suite import (
-    ATTACKS,
-    ATTRIBUTE,
-    REIDENTIFICATION,
-    Rebuilt,
-    Settings,
-    Suite,
-)
+from privynet_jax.attacks.inference.suite import ATTACKS, ATTRIBUTE, REIDENTIFICATION, Rebuilt
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import all_channels
-from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Cell, by_layer, check_values, grid_cells
+from privynet_jax.results.cells import Cell, by_layer, check_values
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import STRONG
 
-cli.key_flags("workdir out weights cache_dir data_dir seed max_images skip_unreadable attackers")
+cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
-_TOPOLOGIES = flags.DEFINE_list(
-    "topologies", [], "Without --workdir: layers:depth, such as 4:16; channels are drawn by --seed."
-)
-_PICTURES = flags.DEFINE_string(
-    "pictures", "photo_patches", "Without --workdir: photo_patches, folder:PATH or TFDS name."
-)
 _ATTRIBUTES = flags.DEFINE_list(
     "attributes",
     ["brightness", "colour"],
@@ -71,35 +55,24 @@ _REBUILDING_STEPS = flags.DEFINE_integer(
 )
 _USUAL_CANDIDATES = 100
 Row = Mapping[str, Any]
-# The quickstart's, of which --topologies are characterised.
-_QUICK = {
-    "cloud": Schedule(steps=300),
-    "attacker": Schedule(steps=300, batch_size=16, learning_rate=None),
-    "attacker_blocks": 2,
-}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Run:
-    """What is attacked, and how its topologies were characterised."""
-
-    parts: Parts
-    weights: PretrainedWeights
-    cells: tuple[Cell, ...]
-    config: Config
 
 
 def main() -> None:
     chosen, candidates = _checked_attacks()
-    out = _out()
+    workdir = cli.needed_folder(cli.WORKDIR)
+    out = checked_file("out", cli.OUT.value) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
-    run = _of_workdir() if cli.WORKDIR.value else _of_flags()
+    found = reopened()
+    config = _with_flags(Config.of_settings(found.settings, workdir))
+    settings = _suite_settings(config, chosen, candidates, len(found.parts.test))
     # Before features are extracted: an attribute may be unknown, or the same for all images.
-    suite = _suite(run, _suite_settings(run, chosen, candidates))
-    layers = sorted({cell.topology.num_layers for cell in run.cells})
-    union = all_channels(layers, run.weights.backbone)
-    features = load_features(run.weights, run.parts, union, cli.cache_folder())
-    rows = _attacked(run, Ground(run.parts, run.weights, features), suite, chosen)
+    key = jax.random.fold_in(jax.random.key(config.seed), len(ATTACKS))
+    suite = inference.Suite(found.parts, settings, cli.data_folder(), key)
+    cells = [Cell(r.topology, r.draw, r.selection) for r in found.results if r.draw == 0]
+    union = all_channels([layer for layer, _ in by_layer(cells)], found.weights.backbone)
+    features = load_features(found.weights, found.parts, union, cli.cache_folder())
+    ground = Ground(found.parts, found.weights, features)
+    rows = _attacked(cells, ground, config, suite, chosen)
     write_atomically(out, as_csv(rows))
     print(as_text(rows))
     print(
@@ -108,20 +81,26 @@ def main() -> None:
     )
 
 
-def _attacked(run: Run, ground: Ground, suite: Suite, chosen: Sequence[str]) -> list[Row]:
-    queries = spread_over_classes(run.parts.test.labels, _QUERIES.value)
-    protocol = dataclasses.replace(protocol_of(run.config, run.parts, queries), cloud=None)
+def _attacked(
+    cells: Sequence[Cell],
+    ground: Ground,
+    config: Config,
+    suite: inference.Suite,
+    chosen: Sequence[str],
+) -> list[Row]:
+    queries = spread_over_classes(ground.parts.test.labels, _QUERIES.value)
+    protocol = dataclasses.replace(protocol_of(config, ground.parts, queries), cloud=None)
     attackers = len(protocol.attacks) if REIDENTIFICATION in chosen else 0
     per_cell = sum(suite.networks(name) for name in chosen) + attackers
     shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
-    total, rows = shared + per_cell * len(run.cells), []
+    total, rows = shared + per_cell * len(cells), []
     with progress_bar(total, "attacking", "networks") as advance, session(progress=advance):
         rebuilt = {}
         if attackers:
             # `measure` tells of cells.
-            with session(progress=lambda cells: advance(cells * attackers)):
-                rebuilt = _reconstructions(run, ground, protocol)
-        for cell in run.cells:
+            with session(progress=lambda done: advance(done * attackers)):
+                rebuilt = _reconstructions(cells, ground, protocol, config.seed)
+        for cell in cells:
             scene, topology = ground.scene(cell.topology), cell.topology
             identity = {
                 "num_layers": topology.num_layers,
@@ -136,14 +115,15 @@ def _attacked(run: Run, ground: Ground, suite: Suite, chosen: Sequence[str]) -> 
     return rows
 
 
-def _reconstructions(run: Run, ground: Ground, protocol: Protocol) -> dict[Cell, Rebuilt]:
+def _reconstructions(
+    cells: Sequence[Cell], ground: Ground, protocol: Protocol, seed: int
+) -> dict[Cell, Rebuilt]:
     """Cell -> the examples, rebuilt as in the grid, by who is strongest on validation images."""
-    width = max(cell.topology.depth for cell in run.cells)
+    width = max(cell.topology.depth for cell in cells)
     found = {}
-    for _, cells in by_layer(run.cells):
-        scenes = [ground.scene(cell.topology, width) for cell in cells]
-        measured = measure(cells, scenes, protocol, run.config.seed)
-        found |= zip(cells, map(_strongest, measured), strict=True)
+    for _, mine in by_layer(cells):
+        scenes = [ground.scene(cell.topology, width) for cell in mine]
+        found |= zip(mine, map(_strongest, measure(mine, scenes, protocol, seed)), strict=True)
     return found
 
 
@@ -153,40 +133,6 @@ def _strongest(measurement: Measurement) -> Rebuilt:
     }
     name = max(quality, key=quality.__getitem__)
     return Rebuilt(measurement.examples[name], name, measurement.reports[name]["knowledge"])
-
-
-def _suite(run: Run, settings: Settings) -> Suite:
-    key = jax.random.fold_in(jax.random.key(run.config.seed), len(ATTACKS))
-    return Suite(run.parts, settings, cli.data_folder(), key)
-
-
-def _of_workdir() -> Run:
-    """The first draws of a finished characterisation."""
-    if _TOPOLOGIES.value or cli.MAX_IMAGES.value:
-        raise UserError(
-            "--workdir brings its own topologies and images; leave out --topologies and "
-            "--max_images"
-        )
-    found = reopened()
-    cells = tuple(Cell(r.topology, r.draw, r.selection) for r in found.results if r.draw == 0)
-    config = _with_flags(Config.of_settings(found.settings, found.store.workdir))
-    return Run(found.parts, found.weights, cells, config)
-
-
-def _of_flags() -> Run:
-    cells = []
-    for text in _TOPOLOGIES.value:
-        layers, _, depth = text.partition(":")
-        if not (layers.isdecimal() and depth.isdecimal()):
-            raise UserError(f"--topologies names {text!r}; expected layers:depth, as in 4:16,7:16")
-        cells += grid_cells((int(layers),), (int(depth),), 1, cli.SEED.value)
-    if not cells:
-        raise UserError("neither --workdir nor --topologies is given; one of them is needed")
-    check_values("--topologies", [cell.name for cell in cells])
-    parts = cli.load_data(_PICTURES.value)
-    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cli.cache_folder())
-    config = _with_flags(Config(Path(), seed=cli.SEED.value, **_QUICK))
-    return Run(parts, weights, tuple(cells), config)
 
 
 def _with_flags(config: Config) -> Config:
@@ -203,15 +149,14 @@ def _with_flags(config: Config) -> Config:
 
 
 def _suite_settings(
-    run: Run, chosen: Sequence[str], candidates: tuple[int, ...] | None
-) -> Settings:
+    config: Config, chosen: Sequence[str], candidates: tuple[int, ...] | None, most: int
+) -> inference.Settings:
     """Returns what flags say; of attacks that are not chosen, the usual settings."""
-    settings = Settings(run.config.cloud, run.config.cloud_width, (), shadows=_SHADOWS.value)
+    settings = inference.Settings(config.cloud, config.cloud_width, (), shadows=_SHADOWS.value)
     if ATTRIBUTE in chosen:
         settings = dataclasses.replace(settings, attributes=tuple(_ATTRIBUTES.value))
     if REIDENTIFICATION not in chosen:
         return settings
-    most = len(run.parts.test)
     candidates = (min(_USUAL_CANDIDATES, most),) if candidates is None else candidates
     if not candidates or not all(2 <= count <= most for count in candidates):
         told = ",".join(map(str, candidates))
@@ -239,15 +184,6 @@ def _checked_attacks() -> tuple[list[str], tuple[int, ...] | None]:
         check_attributes(_ATTRIBUTES.value)
     given = REIDENTIFICATION in chosen and _CANDIDATES.value is not None
     return chosen, cli.whole_numbers(_CANDIDATES) if given else None
-
-
-def _out() -> Path:
-    """Where the table goes, refused before anything is trained for it."""
-    if _TOPOLOGIES.value and not (cli.OUT.value or cli.WORKDIR.value):
-        raise UserError("--topologies is given without --out; give --out=FILE as well")
-    if not cli.OUT.value:
-        return cli.needed_folder(cli.WORKDIR) / "inference.csv"
-    return checked_file("out", cli.OUT.value)
 
 
 def as_text(rows: Sequence[Row]) -> str:

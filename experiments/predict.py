@@ -55,12 +55,13 @@ def main() -> None:
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
     classes: Sequence[object] = range(classifier.num_classes)
-    if package is not None:
-        check_package(package, classifier)
+    if package:  # which may be of another plan than the classifier's release
+        classifier.check_shape(package.shape, "representations of the package,")
+        classifier.check_classes(len(package.class_names), "the package has")
         classes = package.class_names
     if cli.RELEASE.value:
         predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
-    elif package is not None:
+    elif package:
         predict_pictures(_pictures_folder(), package, classifier, out)
     print(f"The predictions are in {out}.")
 
@@ -95,7 +96,7 @@ def predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
 ) -> None:
     """Writes predictions of all pictures below a folder, by local NN and cloud NN."""
-    paths, skipped = list_pictures(folder), 0
+    paths, skipped, skipping = list_pictures(folder), 0, cli.SKIP_UNREADABLE.value
     size = images_per_batch(package.image_size)
 
     def predicted() -> Predicted:
@@ -106,7 +107,9 @@ def predict_pictures(
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
                 for path in paths[start : start + size]:
-                    image = _decoded(path, package.image_size)
+                    image = decode_or_skip(
+                        path.read_bytes(), package.image_size, str(path), skipping
+                    )
                     if image is None:
                         skipped += 1
                         continue
@@ -135,11 +138,7 @@ def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) 
 
 
 def read_order(path: Path, rows: int) -> list[str]:
-    """Returns the picture of each of a release's rows, from what experiments.extract wrote.
-
-    Raises:
-        UserError: it is no such file, or of another release.
-    """
+    """Returns the picture of each of a release's rows, from what experiments.extract wrote."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             head, *lines = csv.reader(file, strict=True)
@@ -152,16 +151,6 @@ def read_order(path: Path, rows: int) -> list[str]:
             "experiments.extract wrote together with this release"
         ) from None
     return [pictures[row] for row in range(rows)]
-
-
-def check_package(package: LocalPackage, classifier: Classifier) -> None:
-    """Raises UserError where a package is of another plan than the classifier's release."""
-    classifier.check_shape(package.shape, "representations of the package,")
-    classifier.check_classes(len(package.class_names), "the package has")
-
-
-def _decoded(path: Path, size: int) -> np.ndarray | None:
-    return decode_or_skip(path.read_bytes(), size, str(path), cli.SKIP_UNREADABLE.value)
 
 
 def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes:

@@ -34,13 +34,9 @@ class Clock:
     """Times work between matrix products."""
 
     def __init__(self, execution: Execution, size: int, repeats: int, seconds: float) -> None:
-        """Compiles the product.
+        """Compiles the product of matrices of a side, for devices to multiply all at the same time.
 
-        Args:
-            execution: which devices multiply, all at the same time, as they train.
-            size: side of each device's matrices.
-            repeats: samples per work.
-            seconds: how long a sample takes at least.
+        There are so many samples per work, each of so many seconds or more.
         """
         self.rates: list[float] = []
         self._repeats, self._seconds = repeats, seconds

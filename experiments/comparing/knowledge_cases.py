@@ -4,7 +4,7 @@ Knowledge is the attack's own (`Attack.knowledge`); what an attacker owns stands
 auxiliary images.
 
     for attack, group in side_by_side(cases(layer, LinearInversion(), [10, 100]), cells):
-        scenes = [case.scene(cell.topology) for case, cell in group]
+        scenes = [case.layer.scene(cell.topology) for case, cell in group]
 """
 
 import dataclasses
@@ -81,10 +81,6 @@ class Case:
     words: str
     attack: Attack
     layer: Layer
-
-    def scene(self, topology: Topology) -> Scenario:
-        """Returns what it attacks."""
-        return self.layer.scene(topology)
 
     @property
     def images(self) -> int:

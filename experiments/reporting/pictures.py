@@ -116,9 +116,6 @@ def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray)
         cell: its strongest attacker's reconstructions are shown.
         store: where they are.
         originals: uint8 [K, H, W, 3], the test images in the order of the cells' examples.
-
-    Raises:
-        UserError: the cell kept none, or of other images.
     """
     attacker = cell.strongest.attacker
     rebuilt = store.load_arrays(cell.name).get(f"{attacker}_examples")
@@ -146,11 +143,7 @@ def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray)
 
 
 def of_file(path: Path, alt: str) -> Picture:
-    """Returns a PNG that another command drew.
-
-    Raises:
-        UserError: it cannot be decoded.
-    """
+    """Returns a PNG that another command drew."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:

@@ -40,9 +40,6 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     """Returns a PNG of accuracy against PSNR.
 
     Colour tells layers, size depth, the marker's shape the selection; bars span draws.
-
-    Raises:
-        UserError: the store's reference.csv is missing or damaged.
     """
     no_split, mean_image = references(store)
     summaries = over_draws(results)
@@ -140,11 +137,7 @@ def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: s
 
 
 def references(store: ResultStore) -> tuple[float, float]:
-    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB.
-
-    Raises:
-        UserError: the store's reference.csv is missing or damaged.
-    """
+    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB."""
     try:
         rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])

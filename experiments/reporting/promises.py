@@ -49,11 +49,7 @@ def plan_table(plan: Plan) -> Table:
 
 
 def audit_table(path: Path) -> tuple[Table, bool]:
-    """Returns what an audit found, and whether every limit was kept.
-
-    Raises:
-        UserError: the file is none that experiments.audit wrote.
-    """
+    """Returns what an audit found, and whether every limit was kept."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(tuple(audited(finding).values()) for finding in content["findings"])

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.reporting.pictures import of_file
 from experiments.reporting.promises import data_name
-from experiments.reporting.tables import Table, of_csv, place, settings_table
+from experiments.reporting.tables import of_csv, place
 from privynet_jax.characterisation.scoring import ALL_CHANNELS
 from privynet_jax.results.cell_results import PAIRS, CellResult
 from privynet_jax.results.summaries import DrawSummary, Point, frontier, over_draws
@@ -81,40 +81,25 @@ def best_settings(results: Sequence[CellResult]) -> list[DrawSummary]:
     return [points[point] for point in frontier(list(points))]
 
 
-def best_table(results: Sequence[CellResult]) -> Table:
-    """Returns `best_settings` as a table."""
-    return settings_table(
-        "best",
-        "Settings that no other setting beats in both numbers, from the most private to the most "
-        "accurate: means over draws of channels, and their range. Chosen on validation images, "
-        "reported on test images.",
-        best_settings(results),
-    )
-
-
 def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the settings of a work directory, in words and flat."""
     facts = {}
     for name, value in config.items():
         title = name.replace("_", " ")
-        if isinstance(value, dict) and name != "max_images":
-            facts |= {f"{title} {key.replace('_', ' ')}": str(v) for key, v in value.items()}
-        elif isinstance(value, dict):
-            facts[title] = ", ".join(f"{key} {v}" for key, v in value.items()) or "all"
+        if isinstance(value, dict):
+            parts = {f"{title} {key.replace('_', ' ')}": str(v) for key, v in value.items()}
+            facts |= parts or {title: "all"}
         elif isinstance(value, list):
             facts[title] = ", ".join(map(str, value))
         else:
-            facts[title] = data_name(str(value)) if name == "dataset" else str(value)
+            facts[title] = data_name(value) if name == "dataset" else str(value)
     return facts
 
 
 def knowledge(results: Sequence[CellResult]) -> dict[str, str]:
     """Returns attacker -> what it was given besides the representations under attack."""
-    given = {}
-    for result in results:
-        for attack in result.attacks:
-            given[attack.attacker] = _KNOWN.get(attack.knowledge, attack.knowledge)
-    return given
+    attacks = [attack for result in results for attack in result.attacks]
+    return {attack.attacker: _KNOWN.get(attack.knowledge, attack.knowledge) for attack in attacks}
 
 
 def versions() -> dict[str, str]:
@@ -125,11 +110,7 @@ def versions() -> dict[str, str]:
 
 
 def further(workdir: Path) -> list[dict[str, Any]]:
-    """Returns title, table and picture of what other commands left in a work directory.
-
-    Raises:
-        UserError: a file is damaged.
-    """
+    """Returns title, table and picture of what other commands left in a work directory."""
     sections = []
     for stem, (title, caption) in _FURTHER.items():
         path = workdir / f"{stem}.csv"

@@ -138,9 +138,6 @@ def of_csv(path: Path, caption: str) -> Table:
     """Returns any CSV as a table, numbers rounded; a column of channels is left out.
 
     The ends of a number's interval, columns x_low and x_high, stand in brackets behind x.
-
-    Raises:
-        UserError: the file is no table.
     """
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))

@@ -13,7 +13,6 @@ from experiments import compare_defences
 from experiments.compare_defences import rows_of_flags
 from experiments.comparing import defence_tables
 from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
-from experiments.comparing.defence_trials import Ground
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
@@ -174,13 +173,13 @@ def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):
     out, done = tmp_path / "out", []
-    measure = Ground.measure
+    measure = compare_defences.measure_defended
 
-    def counted(self, cells, defence, protocol):
+    def counted(ground, cells, defence, *others):
         done.append(str(defence))
-        return measure(self, cells, defence, protocol)
+        return measure(ground, cells, defence, *others)
 
-    monkeypatch.setattr(Ground, "measure", counted)
+    monkeypatch.setattr(compare_defences, "measure_defended", counted)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),

@@ -120,7 +120,7 @@ def test_each_attacker_has_what_its_words_say(whole, darker):
     assert [case.images for case in found][-2:] == [10, 20]
     by_words = {case.words: case for case in found}
     assert {case.attack.knowledge for case in found if "network" in case.words} == {NETWORK}
-    fewer = by_words["10 pairs"].scene(TOPOLOGY).pairs()
+    fewer = by_words["10 pairs"].layer.scene(TOPOLOGY).pairs()
     np.testing.assert_array_equal(
         fewer.representations[:], whole.scene(TOPOLOGY).pairs().representations[:10]
     )
