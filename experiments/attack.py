@@ -36,7 +36,7 @@ from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell
+from privynet_jax.results.cells import Cell, check_values
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
 from privynet_jax.results.statistics import summarise
@@ -98,13 +98,11 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
     if _CELLS.value == [_ALL]:
         return list(results)
     known = [result.name for result in results]
-    unknown = sorted(set(_CELLS.value) - set(known))
-    if len(set(_CELLS.value)) < len(_CELLS.value):
-        raise UserError(f"--attacked_cells={','.join(_CELLS.value)}; allowed is each cell once")
-    if unknown or not _CELLS.value:
+    check_values("--attacked_cells", _CELLS.value)
+    if unknown := sorted(set(_CELLS.value) - set(known)):
         raise UserError(
-            f"--attacked_cells names {', '.join(unknown) or 'nothing'}; allowed are {_FIRST}, "
-            f"{_ALL}, or some of {', '.join(known)}"
+            f"--attacked_cells names {', '.join(unknown)}; allowed are {_FIRST}, {_ALL}, or some "
+            f"of {', '.join(known)}"
         )
     return [result for result in results if result.name in _CELLS.value]
 

@@ -12,7 +12,7 @@ with what was given.
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -31,11 +31,7 @@ _DATA = flags.DEFINE_string(
     "data", None, "Labelled pictures that are to be protected: folder:PATH or TFDS name."
 )
 _SEED = flags.DEFINE_integer(
-    "audit_seed",
-    None,
-    "Of parts and training; default: the characterisation's plus 1.",
-    0,
-    cli.MOST_SEED,
+    "audit_seed", None, "Default: the characterisation's plus 1.", 0, cli.MOST_SEED
 )
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _BROKEN = 2
@@ -79,6 +75,11 @@ def report(audit: Audit, statistic: str) -> str:
     """Returns the findings for people to read."""
     images = ", ".join(f"{count} {name}" for name, count in audit.images.items())
     findings = [audited({**dataclasses.asdict(f), "held": f.held}) for f in audit.findings]
+    broken = [
+        f"{row['audited']} ({row['strongest attacker']})".removesuffix(" ()")
+        for row in findings
+        if row["verdict"] == "BROKEN"
+    ]
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
@@ -93,7 +94,8 @@ def report(audit: Audit, statistic: str) -> str:
         _transfer(audit.difference_db),
         "Every limit was kept. These are measured attacks: they bound no other attacker."
         if audit.held
-        else _broken([row for row in findings if row["verdict"] == "BROKEN"]),
+        else f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a "
+        "larger --margin_db.",
     ]
     return "\n".join(lines)
 
@@ -110,19 +112,6 @@ def _attackers(attacks: Sequence[Attacked]) -> str:
         converged = all(attack.converged for attack in mine)
         rows.append({**row, "images": mine[0].images, "converged": converged})
     return aligned(rows) if rows else ""
-
-
-def _broken(rows: Sequence[Mapping[str, str]]) -> str:
-    broken = [
-        f"{row['audited']} ({row['strongest attacker']})"
-        if row["strongest attacker"]
-        else row["audited"]
-        for row in rows
-    ]
-    return (
-        f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a larger "
-        "--margin_db."
-    )
 
 
 def _transfer(difference_db: float | None) -> str:

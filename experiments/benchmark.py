@@ -27,6 +27,7 @@ from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
 from privynet_jax.platform.devices import Execution, environment, execution_for
 from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
@@ -54,7 +55,10 @@ def main() -> None:
     if _DEVICES.value:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
     # Checked only now, because channels are drawn for it, and JAX then starts.
-    setup, parts = _setup_from_flags(), _checked_parts(_PARTS.value)
+    setup, parts = _setup_from_flags(), _PARTS.value
+    check_values("--parts", parts)
+    if set(parts) - set(_MEASURED):
+        raise UserError(f"--parts={','.join(parts)}; allowed are {', '.join(_MEASURED)}")
     target = checked_file("json", _JSON.value) if _JSON.value else None
     devices = execution_for(_MANY, _MANY).devices
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
@@ -120,14 +124,6 @@ def _setup_from_flags() -> Setup:
     Config(Path(), layers=layers, depths=(_DEPTH.value,), image_size=_IMAGE_SIZE.value).cells()
     setup = Setup(tuple(sorted(layers)), _IMAGE_SIZE.value, _DEPTH.value, _WIDTH.value)
     return dataclasses.replace(setup, images=100, steps=4) if _QUICK.value else setup
-
-
-def _checked_parts(parts: Sequence[str]) -> Sequence[str]:
-    if not parts or set(parts) - set(_MEASURED) or len(set(parts)) < len(parts):
-        raise UserError(
-            f"--parts={','.join(parts)}; allowed are, once each: {', '.join(_MEASURED)}"
-        )
-    return parts
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -40,10 +40,7 @@ cli.key_flags("workdir weights data_dir cache_dir seed")
 cli.key_flags("skip_unreadable attackers attacked_images training")
 _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
-    "planned_selection",
-    None,
-    METHODS,
-    "Whose cells are planned with; default: direct where the grid has it, else random.",
+    "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
 _MARGIN_DB = flags.DEFINE_float(
     "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
@@ -53,8 +50,7 @@ _FIRST_DRAW = 1000
 _MOST_TRIES = 10_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """A limit, the planner's choice, and the most accurate cells that keep it, if there are any.
 
     `best_random` is the best one whose channels were drawn at random.

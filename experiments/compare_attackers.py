@@ -72,13 +72,14 @@ def main() -> None:
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
     with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:
-        for _, draws in itertools.groupby(cells, _place):  # these side by side
-            for group, attack in itertools.product([list(draws)], attacks):
-                bar.set_description(f"{group[0].name} {attack.name}")
-                titled = {f"{cell.name}, {attack.name}": cell for cell in group}
-                rows = filled(kept, titled, functools.partial(_measured, attack, ground))
-                found |= {(cell, attack): row for cell, row in zip(group, rows, strict=True)}
-                bar.update(len(group))
+        for layer, depth, attack in itertools.product(layers, depths, attacks):
+            # Draws are attacked side by side.
+            group = grid_cells((layer,), (depth,), _DRAWS.value, cli.SEED.value)
+            bar.set_description(f"{group[0].name} {attack.name}")
+            titled = {f"{cell.name}, {attack.name}": cell for cell in group}
+            rows = filled(kept, titled, functools.partial(_measured, attack, ground))
+            found |= {(cell, attack): row for cell, row in zip(group, rows, strict=True)}
+            bar.update(len(group))
     ordered = {key: found[key] for key in itertools.product(cells, attacks)}
     table = [row["columns"] for row in ordered.values()]
     write_atomically(out / "attackers.csv", as_csv(table))
@@ -105,10 +106,6 @@ def _attacks() -> list[Attack]:
     budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
     training = Training(budget, factors, {**CAPACITIES, **BASELINES, **CONTENDERS})
     return named_attacks(cli.ATTACKERS.value or _DEFAULT, training)
-
-
-def _place(cell: Cell) -> tuple[int, int]:
-    return cell.topology.num_layers, cell.topology.depth
 
 
 def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
 differential privacy of one image's release.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,18 +144,14 @@ def _attacks(steps: int) -> list[Attack]:
 
 def rows_of_flags() -> list[Row]:
     """Returns PrivyNet's own rows, then the defended ones."""
-    own = [
-        Row(m, depth, Undefended())
-        for m in cli.whole_numbers(_UNDEFENDED_LAYERS)
-        for depth in cli.whole_numbers(_UNDEFENDED_DEPTHS)
+    lists = (_UNDEFENDED_LAYERS, _UNDEFENDED_DEPTHS, _DEFENDED_LAYERS, _DEFENDED_DEPTHS)
+    layers, depths, *defended = map(cli.whole_numbers, lists)
+    defences = (Undefended(), *parse_defences(_DEFENCES.value))
+    places = [
+        *itertools.product(layers, depths, defences[:1]),
+        *itertools.product(*defended, defences),
     ]
-    defended = [
-        Row(m, depth, defence)
-        for m in cli.whole_numbers(_DEFENDED_LAYERS)
-        for depth in cli.whole_numbers(_DEFENDED_DEPTHS)
-        for defence in (Undefended(), *parse_defences(_DEFENCES.value))
-    ]
-    return list(dict.fromkeys([*own, *defended]))
+    return list(dict.fromkeys(Row(*place) for place in places))
 
 
 def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:

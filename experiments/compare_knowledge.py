@@ -15,7 +15,7 @@ The release's order of channels is shuffled, and the attacker knows nothing of i
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,10 +63,7 @@ def main() -> None:
     _check_pairs(pairs, attack)
     names = ("dataset", "other_dataset", "image_size", "steps")
     kept, rows = KeptRows.opened(out, {**deciding(*names), "attacker": attack.name}), []
-    compared = {
-        number: list(cases(layer, attack, pairs, other))
-        for number, (layer, other) in _layers(layers).items()
-    }
+    compared = {number: list(cases(attack, pairs, *found)) for number, found in _layers(layers)}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
@@ -83,17 +80,14 @@ def main() -> None:
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
-def _layers(numbers: Sequence[int]) -> dict[int, tuple[Layer, Layer | None]]:
-    """Number of layers -> the layer, and the same on the other data set, if any."""
+def _layers(numbers: Sequence[int]) -> Iterator[tuple[int, list[Layer]]]:
+    """Yields each number with its layer, and the same on the other data set, if any."""
     size, union = _SIZE.value, all_channels(numbers, VGG16)
     grounds = [load_ground(_DATASET.value, union, image_size=size)]
     if _OTHER.value:
         grounds.append(load_ground(_OTHER.value, union, image_size=size, max_images={}))
-    loaded = {}
     for number in numbers:
-        found = [Layer(g.parts, g.features[number], g.weights) for g in grounds]
-        loaded[number] = (found[0], found[1] if len(found) > 1 else None)
-    return loaded
+        yield number, [Layer(g.parts, g.features[number], g.weights) for g in grounds]
 
 
 def _drawn(number: int, depth: int) -> list[Cell]:

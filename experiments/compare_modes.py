@@ -121,15 +121,10 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
     colours = plots.layer_colours(sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs}))
     figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(9.6, 4.6), layout="constrained")
     for axes, (column, (title, unit, factor)) in zip(panels, _COLUMNS.items(), strict=True):
-        for row, guess in pairs:
-            axes.plot(
-                factor * float(row[column]),
-                factor * float(guess[column]),
-                color=colours[int(row["num_layers"])],
-                marker="o",
-                markersize=plots.marker_size(int(row["depth"])),
-                markeredgecolor="white",
-            )
+        for pair in pairs:
+            layers, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
+            point = (factor * float(row[column]) for row in pair)
+            plots.draw_point(axes, *point, depth=depth, color=colours[layers])
         low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
         axes.locator_params(nbins=6)
         axes.plot([low, high], [low, high], color=plots.GREY, linestyle=":", zorder=1)

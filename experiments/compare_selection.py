@@ -149,19 +149,12 @@ def _picture(options: Sequence[Option]) -> bytes:
     figure, panels = plt.subplots(1, len(layers), squeeze=False, sharey=True, **size)
     for axes, (num_layers, layer) in zip(panels[0], layers, strict=True):
         for option in (o for o in options if o.num_layers == num_layers):
-            loss, accuracy = (student_mean(option.values(c)) for c in ("psnr_db_mean", "accuracy"))
-            axes.errorbar(
-                loss.value,
-                accuracy.value,
-                xerr=np.nan_to_num(loss.margin),
-                yerr=np.nan_to_num(accuracy.margin),
-                color=colours[option.selection],
-                marker="o",
-                markersize=plots.marker_size(option.depth),
-                markeredgecolor="white",
-                elinewidth=1,
-                capsize=2,
-            )
+            columns = {"xerr": "psnr_db_mean", "yerr": "accuracy"}
+            means = {bar: student_mean(option.values(name)) for bar, name in columns.items()}
+            bars = {name: np.nan_to_num(mean.margin) for name, mean in means.items()}
+            x, y = (mean.value for mean in means.values())
+            colour = colours[option.selection]
+            plots.draw_point(axes, x, y, depth=option.depth, color=colour, **bars)
         axes.set_title(f"{num_layers}: {layer}", size=10)
         axes.set_xlabel("privacy loss: mean PSNR, dB")
         plots.tidy(axes)

@@ -41,9 +41,7 @@ _ATTRIBUTES = flags.DEFINE_list(
     "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set.",
 )
 _CANDIDATES = flags.DEFINE_list(
-    "candidates",
-    None,
-    "Numbers of pictures among which one is to be found; default: 100, or all test images.",
+    "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."
 )
 _QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are to be re-identified.", 1)
 _SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks per kind of LiRA; even.", 2)

@@ -28,7 +28,7 @@ from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
-from privynet_jax.platform.files import write_shared
+from privynet_jax.platform.files import expanded, write_shared
 
 cli.key_flags("release package images out skip_unreadable")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
@@ -62,7 +62,11 @@ def main() -> None:
     if cli.RELEASE.value:
         predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
     elif package:
-        predict_pictures(_pictures_folder(), package, classifier, out)
+        kind, _, path = cli.IMAGES.value.partition(":")
+        folder = expanded("images", path)
+        if kind != "folder" or not path or not folder.is_dir():
+            raise UserError(f"--images={cli.IMAGES.value} is no folder; give folder:PATH")
+        predict_pictures(folder, package, classifier, out)
     print(f"The predictions are in {out}.")
 
 
@@ -157,13 +161,6 @@ def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-def _pictures_folder() -> Path:
-    kind, _, path = cli.IMAGES.value.partition(":")
-    if kind != "folder" or not path or not cli.folder("images", path).is_dir():
-        raise UserError(f"--images={cli.IMAGES.value} is no folder of pictures; give folder:PATH")
-    return cli.folder("images", path)
 
 
 if __name__ == "__main__":

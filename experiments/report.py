@@ -12,7 +12,6 @@ leaves them out, and then the data set is not needed.
 import datetime
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -20,7 +19,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting import pictures, plots, promises, sections, tables
-from experiments.reporting.pictures import Picture, Reconstructions
+from experiments.reporting.pictures import Picture
 from privynet_jax import Parts, ResultStore, UserError, read_plan
 from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.images.partition import spread_over_classes
@@ -42,7 +41,9 @@ _BEST = (
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    out = _checked_out(store.workdir)
+    out = checked_file("out", cli.OUT.value or str(store.workdir / "report.html"))
+    if out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out={out} must end in .html; give such a file")
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
     content = contents(store, config, results) | planned
@@ -143,8 +144,7 @@ def _reconstructed(
     parts = _parts(config)
     rows = spread_over_classes(parts.test.labels, config["examples"])
     originals = parts.test.images[rows]
-    shown: list[Reconstructions] = []
-    folded: list[Reconstructions] = []
+    shown, folded = [], []
     for summary in over_draws(results):
         worst, *others = sorted(summary.cells, key=lambda cell: -cell.strongest.psnr_db.mean)
         shown.append(pictures.reconstructions(worst, store, originals))
@@ -177,13 +177,6 @@ def _tradeoff_alt(results: Sequence[CellResult]) -> str:
         f"{min(accuracies):.1f} to {max(accuracies):.1f} %, mean PSNR from {min(losses):.1f} to "
         f"{max(losses):.1f} dB. The table of all settings has the numbers."
     )
-
-
-def _checked_out(workdir: Path) -> Path:
-    out = checked_file("out", cli.OUT.value or str(workdir / "report.html"))
-    if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out={out} must end in .html; give such a file")
-    return out
 
 
 if __name__ == "__main__":

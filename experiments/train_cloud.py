@@ -31,10 +31,7 @@ _VALIDATION = flags.DEFINE_float(
     "validation_fraction", ClassifierSettings.validation_fraction, "Of each class, held out."
 )
 _PATIENCE = flags.DEFINE_integer(
-    "patience",
-    ClassifierSettings.patience,
-    "Validations without anything better that end training.",
-    1,
+    "patience", ClassifierSettings.patience, "Validations without anything better, to the end.", 1
 )
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8

@@ -27,11 +27,7 @@ _STREAM = 2**31 - 1
 
 
 class OfAnySign(nn.Module):
-    """A network for representations that noise has made negative in places.
-
-    Attributes:
-        network: takes values above -1.
-    """
+    """A network for representations that noise has made negative; its own takes any above -1."""
 
     network: nn.Module
 
@@ -55,13 +51,8 @@ def measure_defended(
 ) -> list[Measurement]:
     """Returns a measurement per cell, all of one layer and depth.
 
-    Args:
-        ground: images and features without a defence; weights only where it changes the image.
-        cells: what is released.
-        defence: of all releases.
-        protocol: what is measured.
-        copies: of the attacker's images, each defended anew.
-        seed: of training, and of the releases' randomness.
+    The attacker has so many copies of its images, each defended anew; the seed is of training, and
+    of the releases' randomness.
     """
     parts, scenes = several_copies(ground.parts, copies), []
     for cell in cells:

@@ -18,9 +18,8 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.platform.resuming import KeptRows
 
-# Flags of every comparison, and those of them that decide its numbers.
+# Flags of every comparison.
 SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable"
-DECIDING = ("seed", "weights", "max_images")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,8 +57,9 @@ def reopened() -> Reopened:
 
 
 def deciding(*names: str) -> dict[str, Any]:
-    """Returns the flags of these names and of `DECIDING`, to open `KeptRows` with."""
-    return {name: flags.FLAGS[name].value for name in (*names, *DECIDING)}
+    """Returns the flags of these names, and those that decide all comparisons' numbers."""
+    names += ("seed", "weights", "max_images")
+    return {name: flags.FLAGS[name].value for name in names}
 
 
 def filled(

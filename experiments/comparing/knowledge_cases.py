@@ -3,7 +3,7 @@
 Knowledge is the attack's own (`Attack.knowledge`); what an attacker owns stands in the place of the
 auxiliary images.
 
-    for attack, group in side_by_side(cases(layer, LinearInversion(), [10, 100]), cells):
+    for attack, group in side_by_side(cases(LinearInversion(), [10, 100], layer), cells):
         scenes = [case.layer.scene(cell.topology) for case, cell in group]
 """
 
@@ -89,15 +89,11 @@ class Case:
 
 
 def cases(
-    layer: Layer, attack: Attack, counts: Sequence[int], other: Layer | None = None
+    attack: Attack, counts: Sequence[int], layer: Layer, other: Layer | None = None
 ) -> Iterator[Case]:
     """Yields all attackers of one layer: by knowledge, then by the number of pairs.
 
-    Args:
-        layer: with all channels.
-        attack: that all of them fit; it needs pairs alone.
-        counts: numbers of pairs, beside all of them.
-        other: the layer on another data set.
+    All fit the same attack, which needs pairs alone; `other` is the layer on another data set.
     """
     yield Case(MEAN_IMAGE, MeanImage(), layer)
     yield Case(PAIRS, attack, layer)

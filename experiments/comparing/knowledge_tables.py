@@ -34,13 +34,7 @@ def as_text(rows: _Rows) -> str:
 
 
 def lost_db(rows: _Rows, place: _Place, knowledge: str) -> Interval:
-    """Returns how much worse an attacker is than one with all pairs, in dB, paired by draw.
-
-    Args:
-        rows: of all topologies.
-        place: numbers of layers and of released channels.
-        knowledge: the attacker's, as the rows call it.
-    """
+    """Returns how much worse an attacker of a place is than one with all pairs, in dB, by draw."""
     ours, theirs = (
         {row["draw"]: row["psnr_db_mean"] for row in _groups(rows)[place, kind]}
         for kind in (knowledge, PAIRS)

@@ -8,10 +8,10 @@ shows them as data URIs.
 """
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,8 +32,7 @@ _METRICS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A file's name, its content, a PNG, and what it shows, for those who do not see it."""
 
     name: str
@@ -46,8 +45,7 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A test image and what the strongest attacker made of it."""
 
     title: str
@@ -56,8 +54,7 @@ class Pair:
     rebuilt: Picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Reconstructions:
+class Reconstructions(NamedTuple):
     """A cell's best, median and worst protected image of those whose reconstructions were kept.
 
     The sheet is all pairs in one picture: originals above what was rebuilt.
@@ -112,10 +109,7 @@ def _heat_map(summaries: Sequence[DrawSummary], selection: str, metric: str) -> 
 def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray) -> Reconstructions:
     """Returns the best, the median and the worst protected one of a cell's kept images.
 
-    Args:
-        cell: its strongest attacker's reconstructions are shown.
-        store: where they are.
-        originals: uint8 [K, H, W, 3], the test images in the order of the cells' examples.
+    Originals are uint8 [K, H, W, 3], the test images in the order of the cells' examples.
     """
     attacker = cell.strongest.attacker
     rebuilt = store.load_arrays(cell.name).get(f"{attacker}_examples")

@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -88,11 +89,7 @@ def save_reconstructions(
 ) -> None:
     """Writes reconstructions.png: originals, then a row per named cell by its strongest attacker.
 
-    Args:
-        results: all results.
-        store: where the cells' examples are.
-        originals: uint8 [K, H, W, 3].
-        names: cells to show, top to bottom.
+    The originals are uint8 [K, H, W, 3]; names of cells that are not finished are passed over.
     """
     by_name = {result.name: result for result in results}
     shown = {}
@@ -111,10 +108,7 @@ def save_reconstructions(
 def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: str) -> bytes:
     """Returns a PNG of originals, and below them rows of estimates with the PSNR of each in dB.
 
-    Args:
-        originals: uint8 [K, H, W, 3].
-        rows: title -> estimates, uint8 [K, H, W, 3].
-        heading: above everything.
+    Originals, and the estimates under every title, are uint8 [K, H, W, 3].
     """
     width = len(originals) * (_IMAGE + _GAP) - _GAP
     height = (1 + len(rows)) * (_IMAGE + _CAPTION)
@@ -162,7 +156,7 @@ def layer_colours(layers: Iterable[int]) -> dict[int, np.ndarray]:
     return dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
 
 
-def handle(label: str, **style: object) -> plt.Line2D:
+def handle(label: str, **style: Any) -> plt.Line2D:
     """Returns an entry of a legend."""
     return plt.Line2D([], [], label=label, **style)
 
@@ -178,6 +172,14 @@ def depth_handles(depths: Iterable[int]) -> list[plt.Line2D]:
 def marker_size(depth: int) -> float:
     """Points across; every doubling of the depth adds as much."""
     return 4.5 + 1.1 * math.log2(depth)
+
+
+def draw_point(
+    axes: plt.Axes, x: float, y: float, *, depth: int, marker: str = "o", **style: Any
+) -> None:
+    """Draws a topology, larger the more channels it releases; "xerr" and "yerr" are bars."""
+    edges = {"markeredgecolor": "white", "markeredgewidth": 0.7, "elinewidth": 1, "capsize": 2}
+    axes.errorbar(x, y, marker=marker, markersize=marker_size(depth), **edges, **style)
 
 
 def tidy(axes: plt.Axes) -> None:
@@ -201,11 +203,10 @@ def _plot_layer(
     """Draws the points of one layer and selection, depths ascending, and a line through them."""
     points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
     axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
-    style = {"color": colour, "marker": shape, "elinewidth": 1, "capsize": 2}
-    style |= {"markeredgecolor": "white", "markeredgewidth": 0.7}
-    for summary, (x, y) in zip(summaries, points, strict=True):
+    for summary, point in zip(summaries, points, strict=True):
         bars = {"xerr": _bar(summary.psnr_db), "yerr": 100 * _bar(summary.accuracy)}
-        axes.errorbar(x, y, markersize=marker_size(summary.cells[0].depth), **bars, **style)
+        depth = summary.cells[0].depth
+        draw_point(axes, *point, depth=depth, marker=shape, color=colour, **bars)
 
 
 def _bar(spread: Spread) -> np.ndarray:

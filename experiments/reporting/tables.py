@@ -34,14 +34,9 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, for a reader.
+    """Text in rows and columns, for a reader; the first `heads` columns are headings of rows.
 
-    Attributes:
-        name: short and unique in the report, for links.
-        caption: what the rows are, and how the numbers came about.
-        columns: their headings.
-        rows: as many texts each; the first `heads` of them say which row it is.
-        heads: leading columns that are headings of their rows.
+    Names are short and unique in the report, for links.
     """
 
     name: str

@@ -115,7 +115,7 @@ def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
 
 def test_each_attacker_has_what_its_words_say(whole, darker):
     attack = LinearInversion()
-    found = list(cases(whole, attack, [10, 20, 40], darker))
+    found = list(cases(attack, [10, 20, 40], whole, darker))
     assert [case.words for case in found][-2:] == ["10 pairs", "20 pairs"]  # 40 are all
     assert [case.images for case in found][-2:] == [10, 20]
     by_words = {case.words: case for case in found}

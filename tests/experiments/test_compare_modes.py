@@ -82,12 +82,8 @@ def given(monkeypatch):
     """Sets the flags."""
 
     def setting(dedicated, estimated):
-        for flag, value in [
-            ("_DEDICATED", dedicated),
-            ("_ESTIMATED", estimated),
-            ("_OUTPUT", None),
-        ]:
-            held = type("Given", (), {"value": value and str(value), "name": flag})
+        for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated)]:
+            held = type("Given", (), {"value": str(value), "name": flag})
             monkeypatch.setattr(compare_modes, flag, held)
 
     return setting
