@@ -6,6 +6,7 @@ Joins the results.csv of two work directories by cell, prints rank correlations 
 (estimated minus dedicated), and writes them, and a picture, to --estimated.
 """
 
+import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -54,8 +55,9 @@ def read_results(store: ResultStore) -> list[Row]:
 
 def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Returns (dedicated, estimated) rows of the cells that both have, in the dedicated order."""
-    by_cell = {_cell(row): row for row in estimated}
-    pairs = [(row, by_cell[_cell(row)]) for row in dedicated if _cell(row) in by_cell]
+    cell = operator.itemgetter(*_IDENTITY)
+    by_cell = {cell(row): row for row in estimated}
+    pairs = [(row, by_cell[cell(row)]) for row in dedicated if cell(row) in by_cell]
     if len(pairs) < 3:
         raise UserError(
             f"the work directories share {len(pairs)} cells of {len(dedicated)} and "
@@ -110,10 +112,6 @@ def _centred(values: np.ndarray, groups: Sequence[tuple[str, str]]) -> np.ndarra
     _, inverse = np.unique(np.array(groups), axis=0, return_inverse=True)
     means = np.bincount(inverse, values) / np.bincount(inverse)
     return values - means[inverse]
-
-
-def _cell(row: Row) -> tuple[str, ...]:
-    return tuple(row[name] for name in _IDENTITY)
 
 
 def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:

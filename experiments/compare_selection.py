@@ -120,8 +120,7 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
     """
     losses = [float(np.mean(o.values("validation_psnr_db_mean"))) for o in options]
     limits = np.linspace(min(losses), max(losses), _LIMITS + 1)[1:]
-    selections = [method for method in METHODS if any(o.selection == method for o in options)]
-    rows = []
+    selections, rows = dict.fromkeys(option.selection for option in options), []
     for limit in limits:
         row = {"PSNR at most": f"{limit:.1f} dB"}
         for selection in selections:

@@ -35,6 +35,7 @@ CLASSES = 30
 CANDIDATES = 6
 # Channels that a cache keeps of a layer: about the union of a few cells' 32.
 KEPT = 64
+_CLOUD_BATCH, _ATTACKER_BATCH = 32, 16  # the quickstart's
 Row = dict[str, Any]
 
 
@@ -50,8 +51,6 @@ class Setup:
     image_size: int = 32
     depth: int = 32
     width: int = 64
-    cloud_batch: int = 32
-    attacker_batch: int = 16
     images: int = 1000
     steps: int = 20
 
@@ -182,8 +181,8 @@ def _learnt(setup: Setup, num_layers: int) -> dict[str, Learnt]:
     images = _random_images(setup.images, setup.image_size)
     labels = np.arange(setup.images, dtype=np.int32) % CLASSES
     return {
-        "cloud NN": Learnt(cloud_task(network), setup.cloud_batch, labels, ()),
-        STRONG: Learnt(strong, setup.attacker_batch, images, attack),
+        "cloud NN": Learnt(cloud_task(network), _CLOUD_BATCH, labels, ()),
+        STRONG: Learnt(strong, _ATTACKER_BATCH, images, attack),
     }
 
 

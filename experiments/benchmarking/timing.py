@@ -64,7 +64,7 @@ class Clock:
             works: name -> (operations of doing it once, work).
 
         Returns:
-            name -> `seconds` of doing it once (median over samples) and `seconds_best`, `gflops`
+            name -> `seconds` of doing it once (median over samples), `gflops`
             and `gflops_best`, and `share`, the median over samples of its rate divided by the mean
             of the matrix-product rates just before and after.
         """
@@ -109,7 +109,6 @@ def _summary(flops: float, samples: list[tuple[float, float]]) -> dict[str, floa
     seconds = [seconds for seconds, _ in samples]
     return {
         "seconds": statistics.median(seconds),
-        "seconds_best": min(seconds),
         "gflops": flops / statistics.median(seconds) / GIGA,
         "gflops_best": flops / min(seconds) / GIGA,
         "share": statistics.median(flops / one / GIGA / rate for one, rate in samples),

@@ -101,13 +101,12 @@ def cases(
         yield Case(OTHER_PAIRS, attack, layer.with_pairs_of(other))
     public = layer.public
     for guessing in (RANDOM_GUESS, MIXED, ALIGNED):
-        yield Case(
-            f"{NETWORK}, {guessing} guess", Substitute(attack, guessing, public=public), layer
-        )
+        knowing = Substitute(attack, guessing, public=public)
+        yield Case(f"{NETWORK}, {guessing} guess", knowing, layer)
     if other:
-        substitute = Substitute(attack, ALIGNED, public=other.public)
+        knowing = Substitute(attack, ALIGNED, public=other.public)
         words = f"{NETWORK}, {ALIGNED} guess, other pictures"
-        yield Case(words, substitute, layer.with_pairs_of(other))
+        yield Case(words, knowing, layer.with_pairs_of(other))
     for count in counts:
         if count < len(layer.parts.auxiliary):
             yield Case(f"{count} pairs", attack, layer.with_fewer(count))
