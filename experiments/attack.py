@@ -15,6 +15,8 @@ continues where it was stopped.
 """
 
 import collections
+import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,31 +25,26 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.comparing.ground import filled, reopened
+from privynet_jax import Budget, Protocol, UserError, measure, session
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
-from privynet_jax.attacks.tuning import Budget
-from privynet_jax.characterisation.measure import Protocol, measure
-from privynet_jax.characterisation.reopening import Reopened, reopen
-from privynet_jax.errors import UserError
+from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform import signals
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell
+from privynet_jax.results.cells import Cell, check_values
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.session import session
 
-for _shared in (
-    *("workdir", "weights", "cache_dir", "data_dir", "skip_unreadable"),
-    *("attackers", "attacked_images", "checkpoint_minutes"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir weights cache_dir data_dir skip_unreadable")
+cli.key_flags("attackers attacked_images checkpoint_minutes")
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1
 )
@@ -64,59 +61,34 @@ Row = Mapping[str, Any]
 
 def main() -> None:
     cli.use_cpu_cores()
-    found = reopen(
-        cli.needed_folder(cli.WORKDIR),
-        weights=cli.WEIGHTS.value or "embedded",
-        cache_dir=cli.cache_folder(),
-        data_dir=cli.data_folder(),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-    )
-    training = Training(_budget(found.settings))
+    found = reopened()
+    trained = found.settings["attacker"]
+    steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
+    training = Training(Budget(steps, batch_size=trained["batch_size"]))
     attacks = named_attacks(cli.ATTACKERS.value or _USUAL, training)
     results = _chosen(found.results)
-    known = _Rows(found, training)
-    with progress_bar(len(results) * len(attacks), "attacking", "attacks") as advance:
+    settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value}
+    folder = found.store.workdir / "strong_attacks"
+    kept = KeptRows.opened(folder, {**settings, "grid": dict(found.settings)})
+    titles = [_title(result, attack.name) for result in results for attack in attacks]
+    done = sum(kept.read(title) is not None for title in titles)
+    with progress_bar(len(titles), "attacking", "attacks", done) as advance:
         for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
-            cells = list(of_layer)
-            for attack in attacks:
-                missing = [result for result in cells if not known.of(result, attack)]
-                advance(len(cells) - len(missing))
-                if missing:
-                    with session(progress=advance):
-                        known.add(attack, _attacked(attack, missing, found, training))
-    rows = [known.of(result, attack) for result in results for attack in attacks]
+            for group, attack in itertools.product([list(of_layer)], attacks):
+                titled = {_title(result, attack.name): result for result in group}
+                with session(progress=advance):
+                    filled(kept, titled, functools.partial(_attacked, attack, found, training))
+    rows = [kept.read(title) for title in titles]
+    # All rows of the same settings, whichever call they are of.
+    every = [_title(result, name) for result in found.results for name in attackers(training)]
+    found.store.write_csv(STRONG_ATTACKS, list(filter(None, map(kept.read, every))))
     print(aligned([_shown(row) for row in rows]))
     print(_verdict(rows))
     print(f"{STRONG_ATTACKS} is in {found.store.workdir}.")
 
 
-class _Rows:
-    """All rows of the same settings, whichever call they are of; None where one is missing."""
-
-    def __init__(self, found: Reopened, training: Training) -> None:
-        images, steps = cli.ATTACKED_IMAGES.value, training.budget.steps
-        settings = {"steps": steps, "images": images, "grid": dict(found.settings)}
-        self._store, folder = found.store, found.store.workdir / "strong_attacks"
-        self._kept = KeptRows.opened(folder, settings)
-        names = [result.name for result in found.results]
-        titles = [f"{name}, {attacker}" for name in names for attacker in attackers(training)]
-        self._rows = {title: self._kept.read(title) for title in titles}
-
-    def of(self, result: CellResult, attack: Attack) -> Row | None:
-        return self._rows[f"{result.name}, {attack.name}"]
-
-    def add(self, attack: Attack, rows: Mapping[str, Row]) -> None:
-        """Keeps rows by name of their cell, and writes the table."""
-        for name, row in rows.items():
-            self._rows[f"{name}, {attack.name}"] = row
-            self._kept.write(f"{name}, {attack.name}", row)
-        self._store.write_csv(STRONG_ATTACKS, [row for row in self._rows.values() if row])
-
-
-def _budget(settings: Mapping[str, Any]) -> Budget:
-    trained = settings["attacker"]
-    steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
-    return Budget(steps, batch_size=trained["batch_size"])
+def _title(result: CellResult, attacker: str) -> str:
+    return f"{result.name}, {attacker}"
 
 
 def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
@@ -126,21 +98,19 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
     if _CELLS.value == [_ALL]:
         return list(results)
     known = [result.name for result in results]
-    unknown = sorted(set(_CELLS.value) - set(known))
-    if len(set(_CELLS.value)) < len(_CELLS.value):
-        raise UserError(f"--attacked_cells={','.join(_CELLS.value)}; allowed is each cell once")
-    if unknown or not _CELLS.value:
+    check_values("--attacked_cells", _CELLS.value)
+    if unknown := sorted(set(_CELLS.value) - set(known)):
         raise UserError(
-            f"--attacked_cells names {', '.join(unknown) or 'nothing'}; allowed are {_FIRST}, "
-            f"{_ALL}, or some of {', '.join(known)}"
+            f"--attacked_cells names {', '.join(unknown)}; allowed are {_FIRST}, {_ALL}, or some "
+            f"of {', '.join(known)}"
         )
     return [result for result in results if result.name in _CELLS.value]
 
 
 def _attacked(
-    attack: Attack, results: Sequence[CellResult], found: Reopened, training: Training
-) -> dict[str, Row]:
-    """Returns one attacker's row of each cell of one layer; they are measured side by side."""
+    attack: Attack, found: Reopened, training: Training, results: Sequence[CellResult]
+) -> list[Row]:
+    """One attacker's row of each cell of one layer; they are measured side by side."""
     _, images = _grids_own(results[0], found)
     cells = [Cell(result.topology, result.draw, result.selection) for result in results]
     work = [attack.name, training.budget.steps, len(images), *(cell.name for cell in cells)]
@@ -152,10 +122,7 @@ def _attacked(
         scenes = [found.scenario(result) for result in results]
         measurements = measure(cells, scenes, protocol, found.settings["seed"])
     checkpoint.discard()
-    return {
-        result.name: _row(result, measurement, found)
-        for result, measurement in zip(results, measurements, strict=True)
-    }
+    return [_row(*each, found) for each in zip(results, measurements, strict=True)]
 
 
 def _grids_own(result: CellResult, found: Reopened) -> tuple[np.ndarray, np.ndarray]:
@@ -178,11 +145,7 @@ def _row(result: CellResult, measurement: Measurement, found: Reopened) -> Row:
         "attacker": attacker,
         "knowledge": measurement.reports[attacker]["knowledge"],
         "images": len(images),
-        "psnr_db_mean": psnr_db.mean,
-        "psnr_db_median": psnr_db.median,
-        "psnr_db_p95": psnr_db.p95,
-        "psnr_db_p99": psnr_db.p99,
-        "psnr_db_max": psnr_db.max,
+        **{f"psnr_db_{name}": value for name, value in dataclasses.asdict(psnr_db).items()},
         "ssim_mean": ssim.mean,
         "ssim_p95": ssim.p95,
         "recognisable": float(np.mean(quality["ssim"] >= RECOGNISABLE_SSIM)),
@@ -202,13 +165,9 @@ def _shown(row: Row) -> Row:
         "SSIM": f"{row['ssim_mean']:.2f}",
         "recognisable %": f"{100 * row['recognisable']:.0f}",
         "grid's dB": f"{row['grid_psnr_db']:.1f}",
-        "converged": _converged(row),
+        "falling %": f"{row['falling_percent_per_doubling']:.0f}",
+        "converged": row["converged"],
     }
-
-
-def _converged(row: Row) -> str:
-    falling = row["falling_percent_per_doubling"]
-    return "yes" if row["converged"] else f"falling {falling:.0f} % per doubling"
 
 
 def _verdict(rows: Sequence[Row]) -> str:

@@ -10,50 +10,36 @@ got hold of the plan. Exit status 0: every limit was kept; 2: one was broken; 1:
 with what was given.
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import cli
+from experiments.reporting.promises import audited
+from privynet_jax import AuditSettings, UserError, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.backbone.weights.sources import load_weights
-from privynet_jax.errors import UserError
-from privynet_jax.planning.audit import AuditSettings, audit_plan
-from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
-from privynet_jax.planning.plan import Plan
-from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.planning.audit_findings import Attacked, Audit
 from privynet_jax.platform.files import checked_file
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.training.session import session
+from privynet_jax.results.text_tables import aligned
 
-for _shared in (
-    *("plan", "out", "weights", "cache_dir", "data_dir", "skip_unreadable", "max_images"),
-    *("attackers", "attacked_images", "training"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("plan out weights cache_dir data_dir")
+cli.key_flags("skip_unreadable max_images attackers attacked_images training")
 _DATA = flags.DEFINE_string(
     "data", None, "Labelled pictures that are to be protected: folder:PATH or TFDS name."
 )
-_AUDIT_SEED = flags.DEFINE_integer(
-    "audit_seed",
-    None,
-    "Of parts and training; default: the characterisation's plus 1.",
-    0,
-    cli.MOST_SEED,
+_SEED = flags.DEFINE_integer(
+    "audit_seed", None, "Default: the characterisation's plus 1.", 0, cli.MOST_SEED
 )
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _BROKEN = 2
 _TRANSFERS_WITHIN = 1.5
-_TITLES = {
-    "psnr_db": ("PSNR", "dB", 1.0),
-    "ssim": ("SSIM", "", 1.0),
-    "local_mmacs": ("local computation", "million MACs", 1.0),
-    "storage_mib": ("local storage", "MiB", 1.0),
-    "release_kib": ("release per image", "KiB", 1.0),
-    "latency_ms": ("latency", "ms", 1.0),
-    "accuracy": ("accuracy", "%", 100.0),
-}
+_NO_STRONGER = (
+    "No other attackers than the characterisation's were tried; "
+    '--attackers=strong,tuned,"white box" tries stronger ones.'
+)
 
 
 def main() -> None:
@@ -61,13 +47,17 @@ def main() -> None:
         raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
-    settings = _settings(plan)
-    cli.use_cpu_cores(at_most=settings.repeats)
-    weights = load_weights(
-        cli.WEIGHTS.value or plan.weights,
-        cache_dir=settings.cache_dir,
-        backbone=plan.topology.backbone,
+    seed = cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value
+    settings = AuditSettings(
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        seed=seed,
+        repeats=_REPEATS.value,
+        attackers=tuple(cli.ATTACKERS.value),
+        training=cli.TRAINING.value,
+        attacked_images=cli.ATTACKED_IMAGES.value,
     )
+    cli.use_cpu_cores(at_most=settings.repeats)
+    weights = cli.weights_of(plan)
     parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)
@@ -81,87 +71,47 @@ def main() -> None:
         sys.exit(_BROKEN)
 
 
-def _settings(plan: Plan) -> AuditSettings:
-    seed = _AUDIT_SEED.value
-    return AuditSettings(
-        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
-        seed=cli.next_seed(plan.settings["seed"]) if seed is None else seed,
-        repeats=_REPEATS.value,
-        attackers=tuple(cli.ATTACKERS.value),
-        training=cli.TRAINING.value,
-        attacked_images=cli.ATTACKED_IMAGES.value,
-    )
-
-
 def report(audit: Audit, statistic: str) -> str:
     """Returns the findings for people to read."""
     images = ", ".join(f"{count} {name}" for name, count in audit.images.items())
+    findings = [audited({**dataclasses.asdict(f), "held": f.held}) for f in audit.findings]
+    broken = [
+        f"{row['audited']} ({row['strongest attacker']})".removesuffix(" ()")
+        for row in findings
+        if row["verdict"] == "BROKEN"
+    ]
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
         f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
         f"is the {statistic} over test images, of the worst attacker and seed, on as many images "
         "as its line says.",
-        *_attackers(audit.attacks),
+        _attackers(audit.attacks),
         *(() if audit.stronger else (_NO_STRONGER,)),
         "",
-        *(_line(finding) for finding in audit.findings),
+        aligned(findings) if findings else "",
         "",
         _transfer(audit.difference_db),
         "Every limit was kept. These are measured attacks: they bound no other attacker."
         if audit.held
-        else _broken(audit.findings),
+        else f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a "
+        "larger --margin_db.",
     ]
     return "\n".join(lines)
 
 
-def _attackers(attacks: Sequence[Attacked]) -> list[str]:
+def _attackers(attacks: Sequence[Attacked]) -> str:
     """A line per attacker, with the worst of its repeats."""
-    lines = []
+    rows = []
     for name in dict.fromkeys(attack.attacker for attack in attacks):
         mine = [attack for attack in attacks if attack.attacker == name]
-        knowledge = mine[0].knowledge + (
-            ", if the plan leaks" if mine[0].knowledge == EVERYTHING else ""
-        )
-        mean, p95 = (max(getattr(a.psnr_db, kind) for a in mine) for kind in ("mean", "p95"))
-        lines.append(
-            f"  {name:<27} {knowledge:<31} mean {mean:.1f} dB, p95 {p95:.1f} dB on "
-            f"{mine[0].images} images; {_converged(mine)}"
-        )
-    return lines
-
-
-def _converged(attacks: Sequence[Attacked]) -> str:
-    return "converged" if all(attack.converged for attack in attacks) else "not converged"
-
-
-def _line(finding: Finding) -> str:
-    title, unit, factor = _TITLES[finding.what]
-    verdict = "" if finding.limit is None else ("kept" if finding.held else "BROKEN")
-    limit = "" if finding.limit is None else f"limit {factor * finding.limit:.3g}"
-    expected = "" if finding.expected is None else f"expected {factor * finding.expected:.3g}"
-    found = f"{factor * finding.found:.3g} {unit}".rstrip()
-    line = f"  {title:<18} {found:<20} {expected:<16} {limit:<14} {verdict:<7} {_whose(finding)}"
-    return line.rstrip()
-
-
-def _whose(finding: Finding) -> str:
-    """Says which attacker decides, and on how many images."""
-    return f"{finding.attacker}, on {finding.images} images" if finding.attacker else ""
-
-
-def _broken(findings: Sequence[Finding]) -> str:
-    broken = [
-        f"{_TITLES[finding.what][0]} ({_whose(finding)})"
-        if finding.attacker
-        else _TITLES[finding.what][0]
-        for finding in findings
-        if not finding.held
-    ]
-    return (
-        f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a larger "
-        "--margin_db."
-    )
+        leak = ", if the plan leaks" if mine[0].knowledge == EVERYTHING else ""
+        row = {"attacker": name, "knows": f"{mine[0].knowledge}{leak}"}
+        for kind in ("mean", "p95"):
+            row[f"{kind} dB"] = f"{max(getattr(a.psnr_db, kind) for a in mine):.1f}"
+        converged = all(attack.converged for attack in mine)
+        rows.append({**row, "images": mine[0].images, "converged": converged})
+    return aligned(rows) if rows else ""
 
 
 def _transfer(difference_db: float | None) -> str:
@@ -171,21 +121,11 @@ def _transfer(difference_db: float | None) -> str:
             "Not all of the characterisation's attackers were tried, so nothing is said of how far "
             "its privacy loss carried over."
         )
-    if abs(difference_db) <= _TRANSFERS_WITHIN:
-        return (
-            f"Privacy loss carried over from the characterisation: {difference_db:+.1f} dB, within "
-            f"{_TRANSFERS_WITHIN} dB."
-        )
+    carried = "carried over" if abs(difference_db) <= _TRANSFERS_WITHIN else "did not carry over"
     return (
-        "Privacy loss did not carry over from the characterisation: it is "
-        f"{difference_db:+.1f} dB from what was expected, more than {_TRANSFERS_WITHIN} dB."
+        f"Privacy loss {carried} from the characterisation: {difference_db:+.1f} dB, where "
+        f"{_TRANSFERS_WITHIN} dB are allowed."
     )
-
-
-_NO_STRONGER = (
-    "No other attackers than the characterisation's were tried; "
-    '--attackers=strong,tuned,"white box" tries stronger ones.'
-)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,13 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
+from privynet_jax import UserError, characterise
 from privynet_jax.characterisation.config import DEDICATED
-from privynet_jax.characterisation.run import characterise
-from privynet_jax.errors import UserError
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
 
-for _name in (
-    *cli.define_settings(),
-    *("coordinator_address", "num_processes", "process_id", "trained_attackers"),
-):
-    flags.declare_key_flag(_name)
+cli.key_flags(" ".join(cli.define_settings()))
+cli.key_flags("coordinator_address num_processes process_id trained_attackers")
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )

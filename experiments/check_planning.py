@@ -10,45 +10,37 @@ accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
+import math
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax.attacks.scenario import Scenario
+from experiments.comparing.ground import Ground
+from privynet_jax import Limits, ResultStore, UserError, measure, session
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.grid_run import protocol_of
-from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import matching_weights
-from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
-from privynet_jax.planning.plan import Limits
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, by_layer, draw_channels
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.results.work_directory import ResultStore
-from privynet_jax.training.session import session
 
-for _shared in (
-    *("workdir", "weights", "data_dir", "cache_dir", "seed", "skip_unreadable"),
-    *("attackers", "attacked_images", "training"),
-):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir weights data_dir cache_dir seed")
+cli.key_flags("skip_unreadable attackers attacked_images training")
 _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
-    "planned_selection",
-    None,
-    METHODS,
-    "Whose cells are planned with; default: direct where the grid has it, else random.",
+    "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
 _MARGIN_DB = flags.DEFINE_float(
     "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
@@ -58,15 +50,10 @@ _FIRST_DRAW = 1000
 _MOST_TRIES = 10_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One limit, what was planned under it, and the best cells that keep it.
+class Case(NamedTuple):
+    """A limit, the planner's choice, and the most accurate cells that keep it, if there are any.
 
-    Attributes:
-        limits: of privacy loss, and of about every other one's computation.
-        option: the planner's choice.
-        best: the feasible cell of the grid with the highest accuracy.
-        best_random: the same among random channels; None where none is feasible.
+    `best_random` is the best one whose channels were drawn at random.
     """
 
     limits: Limits
@@ -110,11 +97,8 @@ def drawn_cases(
 
     PSNR limits are uniform between the least and the greatest that any option can promise; every
     second one, by chance, comes with a limit of computation, uniform over the grid's.
-
-    Raises:
-        UserError: no limit can be planned for.
     """
-    stream = np.random.default_rng(seed)
+    stream, accuracy = np.random.default_rng(seed), operator.attrgetter("accuracy")
     promised = [option.expected.psnr_db.high + margin_db for option in options]
     macs = [result.cost["local_macs"] / 1e6 for result in results]
     cases: list[Case] = []
@@ -129,8 +113,8 @@ def drawn_cases(
         if chosen is None or not feasible:
             continue
         random = [result for result in feasible if result.selection == RANDOM]
-        best_random = max(random, key=_accuracy, default=None)
-        cases.append(Case(limits, chosen, max(feasible, key=_accuracy), best_random))
+        best_random = max(random, key=accuracy, default=None)
+        cases.append(Case(limits, chosen, max(feasible, key=accuracy), best_random))
     raise UserError(
         f"plans can be made for limits from {min(promised):.1f} to {max(promised):.1f} dB, which "
         "hardly any cell of the grid keeps on test images; characterise more draws or depths"
@@ -155,12 +139,8 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([aligned(rows), "", kept, f"{accuracy}."])
 
 
-def _accuracy(result: CellResult) -> float:
-    return result.accuracy
-
-
 def _keeps(result: CellResult, limits: Limits) -> bool:
-    fits = limits.local_mmacs is None or result.cost["local_macs"] <= 1e6 * limits.local_mmacs
+    fits = result.cost["local_macs"] <= 1e6 * (limits.local_mmacs or math.inf)
     return fits and result.row()["psnr_db_mean"] <= (limits.psnr_db or 0.0)
 
 
@@ -178,39 +158,32 @@ def _attacked(
     cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
 ) -> list[Measurement]:
     """Trains and attacks the planned topologies anew, with another seed and longer."""
-    config = _longer_config(settings, store)
+    attackers = {"attackers": tuple(cli.ATTACKERS.value)} if cli.ATTACKERS.value else {}
+    config = Config.of_settings(
+        settings,
+        store.workdir,
+        seed=cli.next_seed(settings["seed"]),
+        mode=DEDICATED,  # a linear one had no attackers but the closed form
+        **attackers,
+    )
+    config = dataclasses.replace(config, attacker=config.attacker.longer(cli.TRAINING.value))
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
     weights = matching_weights(
         cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
     )
-    parts = cli.load_data(
-        config.dataset,
-        image_size=config.image_size,
-        seed=config.seed,
-        max_images=config.max_images,
-    )
+    same = {"image_size": config.image_size, "max_images": config.max_images}
+    parts = cli.load_data(config.dataset, seed=config.seed, **same)
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, cache_dir, dtype=config.feature_dtype)
-    width = max(cell.topology.depth for cell in cells)
+    ground, width = Ground(parts, weights, features), max(cell.topology.depth for cell in cells)
     few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
     protocol = dataclasses.replace(protocol_of(config, parts), optimised=few)
     found: dict[Cell, Measurement] = {}
     with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
-        for layer, mine in by_layer(cells):
-            scenes = [
-                Scenario(cell.topology, parts, features[layer], weights, width) for cell in mine
-            ]
+        for _, mine in by_layer(cells):
+            scenes = [ground.scene(cell.topology, width) for cell in mine]
             found |= zip(mine, measure(mine, scenes, protocol, config.seed), strict=True)
     return [found[cell] for cell in cells]
-
-
-def _longer_config(settings: Mapping[str, Any], store: ResultStore) -> Config:
-    """The characterisation's, but for the attackers; a linear one had none but the closed form."""
-    seed = cli.next_seed(settings["seed"])
-    config = Config.of_settings(settings, store.workdir, seed=seed, mode=DEDICATED)
-    attackers = tuple(cli.ATTACKERS.value) or config.attackers
-    attacker = config.attacker.longer(cli.TRAINING.value)
-    return dataclasses.replace(config, attacker=attacker, attackers=attackers)
 
 
 def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:

@@ -17,44 +17,35 @@ A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
 differential privacy of one image's release.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing import defence_plot
-from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
-from experiments.comparing.defence_trials import Ground, OfAnySign
+from experiments.comparing import defence_tables
+from experiments.comparing.defence_tables import Row
+from experiments.comparing.defence_trials import OfAnySign, measure_defended
+from experiments.comparing.ground import SHARED, deciding, filled, load_ground
+from privynet_jax import Budget, Protocol, Schedule, UserError, cloud_nn, grid_cells
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
-from privynet_jax.attacks.tuning import Budget
-from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
-from privynet_jax.backbone.weights.sources import load_weights
-from privynet_jax.characterisation.measure import Protocol
 from privynet_jax.defences.defended import copies_for
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size
-from privynet_jax.training.models.networks import cloud_nn
-from privynet_jax.training.tasks import Schedule
 
-_SHARED = ("seed", "weights", "cache_dir", "data_dir", "max_images", "skip_unreadable")
-for _name in ("out", "attackers", *_SHARED):
-    flags.declare_key_flag(_name)
+cli.key_flags(SHARED)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
 _DEFENDED_LAYERS = flags.DEFINE_list("defended_layers", ["4"], "Layers that are defended.")
 _DEFENDED_DEPTHS = flags.DEFINE_list("defended_depths", ["16"], "Their numbers of channels.")
@@ -87,136 +78,80 @@ _SIZE = 32
 # Goes up with whatever makes kept rows mean something else, so that old ones are refused. 3: each
 # attacker has a learning rate of its own, and its error falls per doubling.
 _ROW_VERSION = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What is compared, and on what.
-
-    Attributes:
-        rows: PrivyNet's own, then the defended ones.
-        draws: of channels, per row.
-        dataset: labelled pictures.
-        attacks: each draw's strongest counts.
-        steps: of every network.
-        seed: of everything that is random.
-        deciding: what decides a row's numbers, by the names of flags.
-    """
-
-    rows: Sequence[Row]
-    draws: int
-    dataset: str
-    attacks: Sequence[Attack]
-    steps: int
-    seed: int
-    deciding: Mapping[str, Any]
-
-    def cells(self, row: Row) -> tuple[Cell, ...]:
-        """Returns a row's draws."""
-        return grid_cells((row.num_layers,), (row.depth,), self.draws, self.seed)
+_NOTE = (
+    "Means over draws ± half their range; the attacker is each draw's strongest, trained on "
+    "defended pairs. gain: accuracy beyond the best undefended topologies at equal PSNR, in "
+    "points; empty where none of them is as private; worst: the same at the least private draw's "
+    f"PSNR. epsilon: of one image's release, at delta {DELTA:g} (Laplace noise: 0). These are "
+    "measured attacks, none by a white box and none on repeated releases of an image: they bound "
+    "no other attacker."
+)
 
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
     cli.use_cpu_cores(at_most=_DRAWS.value)
-    compare(settings_of_flags(), out)
-
-
-def compare(settings: Settings, out: Path) -> None:
-    """Measures what `out` lacks, and writes the table and the picture there."""
-    kept = KeptRows.opened(out, settings.deciding)
-    measured = {row: kept.read(row.title) for row in settings.rows}
-    missing = [row for row in settings.rows if measured[row] is None]
-    if missing:
-        _measure(missing, measured, kept, settings)
-    table = as_table(measured)
-    write_atomically(out / "defences.csv", as_csv(table))
-    write_atomically(out / "defences.png", defence_plot.picture(table))
-    print(as_text(table))
-    print(convergence_note(table))
-    print(
-        "Means over draws ± half their range; the attacker is each draw's strongest, trained on "
-        "defended pairs. gain: accuracy beyond the best undefended topologies at equal PSNR, in "
-        "points; empty where none of them is as private; worst: the same at the least private "
-        f"draw's PSNR. epsilon: of one image's release, at delta {DELTA:g} (Laplace noise: 0). "
-        "These are measured attacks, none by a white box and none on repeated releases of an "
-        "image: they bound no other attacker. "
-        f"defences.csv and defences.png are in {out}."
-    )
-
-
-def settings_of_flags() -> Settings:
-    """Returns what the flags describe.
-
-    Raises:
-        UserError: something does not exist, or an attacker needs the local NN itself.
-    """
     steps = max(1, round(_STEPS.value * _STEPS_EACH))
-    training = Training(
-        Budget(steps, batch_size=_ATTACKER_BATCH),
-        (1.0,),
-        capacities_of_size(64, 2),
-        "float32",
-        OfAnySign,
+    attacks, rows = _attacks(steps), rows_of_flags()
+    # Refuses what does not exist, before anything is trained.
+    cells = {
+        row: grid_cells((row.num_layers,), (row.depth,), _DRAWS.value, cli.SEED.value)
+        for row in rows
+    }
+    given = deciding(_DRAWS.name, _STEPS.name, _DATA_SET.name)
+    names = [attack.name for attack in attacks]
+    kept = KeptRows.opened(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
+    union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
+    ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
+    copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
+    protocol = Protocol(
+        OfAnySign(cloud_nn(ground.parts.num_classes, _SIZE)),
+        Schedule(steps, _CLOUD_BATCH),
+        attacks,
+        attacked=np.arange(len(ground.parts.test)),
     )
+
+    def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
+        [row] = missing
+        given = (cells[row], row.defence, protocol, copies, cli.SEED.value)
+        return [summary(row, measure_defended(ground, *given))]
+
+    found = {}
+    with progress_bar(len(rows), "trying defences", "rows") as advance:
+        # One layer and depth after the other: each shape is compiled once.
+        for row in sorted(rows, key=lambda row: (row.num_layers, row.depth)):
+            [found[row]] = filled(kept, {row.title: row}, measured)
+            advance(1)
+    table = defence_tables.as_table({row: found[row] for row in rows})
+    write_atomically(out / "defences.csv", as_csv(table))
+    write_atomically(out / "defences.png", defence_tables.picture(table))
+    print(defence_tables.as_text(table))
+    print(defence_tables.convergence_note(table))
+    print(f"{_NOTE} defences.csv and defences.png are in {out}.")
+
+
+def _attacks(steps: int) -> list[Attack]:
+    budget = Budget(steps, batch_size=_ATTACKER_BATCH)
+    training = Training(budget, (1.0,), capacities_of_size(64, 2), "float32", OfAnySign)
     attacks = named_attacks({LINEAR, *(cli.ATTACKERS.value or [STRONG])}, training)
     if knowing := [attack.name for attack in attacks if attack.knowledge != PAIRS]:
         raise UserError(
             f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
             "because no other knows what to do about a defence; leave them out"
         )
-    names = ("seed", "weights", "max_images", _DRAWS.name, _STEPS.name, _DATA_SET.name)
-    given = {name: flags.FLAGS[name].value for name in names}
-    deciding = {"attackers": [a.name for a in attacks], "row_version": _ROW_VERSION, **given}
-    settings = Settings(
-        _rows(), _DRAWS.value, _DATA_SET.value, attacks, steps, cli.SEED.value, deciding
-    )
-    for row in settings.rows:
-        settings.cells(row)  # refuses what does not exist, before anything is trained
-    return settings
+    return attacks
 
 
-def _rows() -> list[Row]:
-    """PrivyNet's own rows, then the defended ones."""
-    own = [
-        Row(m, depth, Undefended())
-        for m in cli.whole_numbers(_UNDEFENDED_LAYERS)
-        for depth in cli.whole_numbers(_UNDEFENDED_DEPTHS)
+def rows_of_flags() -> list[Row]:
+    """Returns PrivyNet's own rows, then the defended ones."""
+    lists = (_UNDEFENDED_LAYERS, _UNDEFENDED_DEPTHS, _DEFENDED_LAYERS, _DEFENDED_DEPTHS)
+    layers, depths, *defended = map(cli.whole_numbers, lists)
+    defences = (Undefended(), *parse_defences(_DEFENCES.value))
+    places = [
+        *itertools.product(layers, depths, defences[:1]),
+        *itertools.product(*defended, defences),
     ]
-    defended = [
-        Row(m, depth, defence)
-        for m in cli.whole_numbers(_DEFENDED_LAYERS)
-        for depth in cli.whole_numbers(_DEFENDED_DEPTHS)
-        for defence in (Undefended(), *parse_defences(_DEFENCES.value))
-    ]
-    return list(dict.fromkeys([*own, *defended]))
-
-
-def _measure(
-    missing: Sequence[Row], measured: dict[Row, Any], kept: KeptRows, settings: Settings
-) -> None:
-    """Measures rows, and keeps each as soon as it is done."""
-    cache_dir = cli.cache_folder()
-    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
-    parts = cli.load_data(settings.dataset, image_size=_SIZE)
-    union = needed_channels([cell.topology for row in missing for cell in settings.cells(row)])
-    features = load_features(weights, parts, union, cache_dir)
-    copies = copies_for(settings.steps * _ATTACKER_BATCH, len(parts.auxiliary))
-    ground = Ground(parts, features, weights, copies, settings.seed)
-    protocol = Protocol(
-        OfAnySign(cloud_nn(parts.num_classes, _SIZE)),
-        Schedule(settings.steps, _CLOUD_BATCH),
-        settings.attacks,
-        attacked=np.arange(len(parts.test)),
-    )
-    done = len(measured) - len(missing)
-    with progress_bar(len(measured), "trying defences", "rows", done) as advance:
-        # One layer and depth after the other: each shape is compiled once.
-        for row in sorted(missing, key=lambda row: (row.num_layers, row.depth)):
-            measurements = ground.measure(settings.cells(row), row.defence, protocol)
-            measured[row] = summary(row, measurements)
-            kept.write(row.title, measured[row])
-            advance(1)
+    return list(dict.fromkeys(Row(*place) for place in places))
 
 
 def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:

@@ -10,27 +10,23 @@ selection_limits.csv and selection.png there.
 """
 
 import dataclasses
-import io
+import itertools
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
+from experiments.reporting.plots import plt
+from privynet_jax import ResultStore, UserError
 from privynet_jax.backbone.topology import DIRECT, METHODS
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import CONFIDENCE, student_mean, welch_difference
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.results.work_directory import ResultStore
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-flags.declare_key_flag("workdir")
+cli.key_flags("workdir")
 _BASELINE = flags.DEFINE_enum(
     "baseline", "both", METHODS, "What the others are compared with; both is PrivyNet's."
 )
@@ -55,13 +51,12 @@ class Option:
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    options = options_of(store.grid_results(config))
-    if len({option.selection for option in options}) < 2:
+    options, found = options_of(store.grid_results(config)), config["selections"]
+    if len(found) < 2:
         raise UserError(
-            f"{store.workdir} has the one selection {options[0].selection}; at least two are "
-            "needed; characterise with --selections=random,both,direct"
+            f"{store.workdir} has the one selection {found[0]}; at least two are needed; "
+            "characterise with --selections=random,both,direct"
         )
-    found = list(dict.fromkeys(option.selection for option in options))
     if _BASELINE.value not in found:
         raise UserError(
             f"{store.workdir} has no selection {_BASELINE.value} to compare with, but "
@@ -72,9 +67,7 @@ def main() -> None:
     store.write_csv("selection.csv", at_equal_size)
     store.write_csv("selection_limits.csv", at_equal_limits)
     write_atomically(store.workdir / "selection.png", _picture(options))
-    print(aligned(at_equal_size))
-    print()
-    print(aligned(at_equal_limits))
+    print(aligned(at_equal_size), aligned(at_equal_limits), sep="\n\n")
     print(
         f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
         f"interval; differences are to the selection {_BASELINE.value}. Draws of {DIRECT} are "
@@ -86,20 +79,15 @@ def main() -> None:
 
 def options_of(results: Sequence[CellResult]) -> list[Option]:
     """Returns the draws of every (layers, depth, selection), selections in the methods' order."""
-    places = sorted({(r.num_layers, r.layer, r.depth, METHODS.index(r.selection)) for r in results})
+
+    def place(r: CellResult) -> tuple[int, str, int, int]:
+        return r.num_layers, r.layer, r.depth, METHODS.index(r.selection)
+
     return [
-        Option(
-            num_layers,
-            layer,
-            depth,
-            METHODS[method],
-            tuple(
-                r
-                for r in results
-                if (r.num_layers, r.depth, r.selection) == (num_layers, depth, METHODS[method])
-            ),
+        Option(num_layers, layer, depth, METHODS[method], tuple(cells))
+        for (num_layers, layer, depth, method), cells in itertools.groupby(
+            sorted(results, key=place), key=place
         )
-        for num_layers, layer, depth, method in places
     ]
 
 
@@ -117,12 +105,10 @@ def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | i
         theirs = baselines.get((option.num_layers, option.depth))
         for title, (column, digits) in _COLUMNS.items():
             ours = option.values(column)
-            row[title] = student_mean(ours).plus_minus(digits)
-            row[f"difference, {title}"] = (
-                ""
-                if theirs is None or theirs is option
-                else welch_difference(ours, theirs.values(column)).plus_minus(digits)
-            )
+            row[title], row[f"difference, {title}"] = student_mean(ours).plus_minus(digits), ""
+            if theirs not in (None, option):
+                difference = welch_difference(ours, theirs.values(column))
+                row[f"difference, {title}"] = difference.plus_minus(digits)
         rows.append(row)
     return rows
 
@@ -134,8 +120,7 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
     """
     losses = [float(np.mean(o.values("validation_psnr_db_mean"))) for o in options]
     limits = np.linspace(min(losses), max(losses), _LIMITS + 1)[1:]
-    selections = [method for method in METHODS if any(o.selection == method for o in options)]
-    rows = []
+    selections, rows = dict.fromkeys(option.selection for option in options), []
     for limit in limits:
         row = {"PSNR at most": f"{limit:.1f} dB"}
         for selection in selections:
@@ -158,50 +143,26 @@ def _described(options: Sequence[Option]) -> str:
 def _picture(options: Sequence[Option]) -> bytes:
     """A panel per number of layers: colour tells the selection, size the depth, bars intervals."""
     layers = sorted({(o.num_layers, o.layer) for o in options})
-    methods = [method for method in METHODS if any(o.selection == method for o in options)]
-    colours = dict(zip(METHODS, plt.cm.tab10(range(len(METHODS))), strict=True))
-    figure, panels = plt.subplots(
-        1,
-        len(layers),
-        figsize=(1.6 + 3.4 * len(layers), 3.9),
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
+    colours = {m: f"C{i}" for i, m in enumerate(METHODS) if any(o.selection == m for o in options)}
+    size = {"figsize": (1.6 + 3.4 * len(layers), 3.9), "layout": "constrained"}
+    figure, panels = plt.subplots(1, len(layers), squeeze=False, sharey=True, **size)
     for axes, (num_layers, layer) in zip(panels[0], layers, strict=True):
         for option in (o for o in options if o.num_layers == num_layers):
-            loss = student_mean(option.values("psnr_db_mean"))
-            accuracy = student_mean(option.values("accuracy"))
-            axes.errorbar(
-                loss.value,
-                accuracy.value,
-                xerr=np.nan_to_num(loss.margin),
-                yerr=np.nan_to_num(accuracy.margin),
-                color=colours[option.selection],
-                marker="o",
-                markersize=plots.marker_size(option.depth),
-                markeredgecolor="white",
-                elinewidth=1,
-                capsize=2,
-            )
+            columns = {"xerr": "psnr_db_mean", "yerr": "accuracy"}
+            means = {bar: student_mean(option.values(name)) for bar, name in columns.items()}
+            bars = {name: np.nan_to_num(mean.margin) for name, mean in means.items()}
+            x, y = (mean.value for mean in means.values())
+            colour = colours[option.selection]
+            plots.draw_point(axes, x, y, depth=option.depth, color=colour, **bars)
         axes.set_title(f"{num_layers}: {layer}", size=10)
         axes.set_xlabel("privacy loss: mean PSNR, dB")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        plots.tidy(axes)
     panels[0, 0].set_ylabel("accuracy on test images, %")
     dot = {"marker": "o", "linestyle": "none"}
-    handles = [plt.Line2D([], [], color=colours[m], label=m, **dot) for m in methods]
-    handles += [
-        plt.Line2D(
-            [], [], color="0.45", markersize=plots.marker_size(d), label=f"{d} channels", **dot
-        )
-        for d in sorted({o.depth for o in options})
-    ]
+    handles = [plots.handle(method, color=colour, **dot) for method, colour in colours.items()]
+    handles += plots.depth_handles(sorted({o.depth for o in options}))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DPI)
-    plt.close(figure)
-    return buffer.getvalue()
+    return plots.as_png(figure)
 
 
 # Title -> column of results.csv, digits shown.

@@ -12,15 +12,11 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax import Plan, UserError, read_plan
 from privynet_jax.deployment.device.local_package import DTYPES, write_package
-from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Plan
-from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.files import check_is_new
 
-for _shared in ("plan", "out", "weights", "cache_dir"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("plan out weights cache_dir")
 _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are stored.")
 
 
@@ -30,10 +26,7 @@ def main() -> None:
     folder = cli.folder("out", cli.OUT.value)
     check_is_new(folder)  # before anything is fetched or read
     plan = read_plan(cli.needed_file(cli.PLAN))
-    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = load_weights(
-        cli.WEIGHTS.value or plan.weights, cache_dir=cache_dir, backbone=plan.topology.backbone
-    )
+    weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
     write_package(folder, plan, weights.params, dtype=_DTYPE.value)
     print("\n".join(report(plan, folder)))

@@ -15,15 +15,12 @@ conv2_2.
 from absl import flags
 
 from experiments import cli
-from privynet_jax.deployment.device.local_package import open_package
-from privynet_jax.deployment.release.extract_release import write_release
+from privynet_jax import UserError, open_package, write_release
 from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
-from privynet_jax.errors import UserError
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
 
-for _shared in ("package", "images", "out", "data_dir", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("package images out data_dir skip_unreadable")
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."
 )

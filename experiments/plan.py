@@ -8,29 +8,21 @@ user's own pictures, one subfolder per class; it scores channels and stays here.
 secrets, which channels are released among them: keep it like a key. Takes a few seconds.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from experiments import cli
+from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
-from privynet_jax.characterisation.config import Config
-from privynet_jax.errors import UserError
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import STATISTICS, Limits
-from privynet_jax.planning.plan_file import write_plan
 from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
-from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
-for _shared in ("workdir", "out", "weights", "data_dir", "cache_dir", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(
-    "sample_images",
-    None,
-    "Pictures of it to look at; default: 500, but at most a third of each class.",
+    "sample_images", None, "To look at; default: 500, but at most a third of each class."
 )
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
@@ -69,7 +61,12 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 
 
 def main() -> None:
-    out = _checked_out()
+    out = cli.new_file(cli.OUT)
+    if out.exists() and not _OVERWRITE.value:
+        raise UserError(
+            f"--out={out} exists, and local packages may have been made of it: their channels "
+            "would no longer be those of the plan; give another file, or --overwrite"
+        )
     if not _SAMPLE.value:
         raise UserError("no --sample is given; give folder:PATH with one subfolder per class")
     if not cli.WORKDIR.value:
@@ -115,18 +112,6 @@ def _chosen(selection: Selection, depth: int) -> str:
         )
     candidates = len(selection.candidates)
     return f"{depth} secret channels, drawn at random from {candidates} candidates ({bits})"
-
-
-def _checked_out() -> Path:
-    if not cli.OUT.value:
-        raise UserError("no --out is given; name a file for the plan, such as plan.json")
-    out = checked_file("out", cli.OUT.value)
-    if out.exists() and not _OVERWRITE.value:
-        raise UserError(
-            f"--out={out} exists, and local packages may have been made of it: their channels "
-            "would no longer be those of the plan; give another file, or --overwrite"
-        )
-    return out
 
 
 if __name__ == "__main__":

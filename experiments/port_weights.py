@@ -7,19 +7,19 @@ It prints every tensor's shape, mean, standard deviation and sha256. Use the res
 """
 
 import hashlib
+import itertools
 
 import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax.backbone.backbones import Backbone
+from privynet_jax import Backbone, PretrainedWeights, UserError, load_weights
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
-from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
-from privynet_jax.errors import UserError
 from privynet_jax.platform.files import check_is_new
+from privynet_jax.results.text_tables import aligned
 
-flags.declare_key_flag("cache_dir")
+cli.key_flags("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)
 _TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
 
@@ -47,22 +47,20 @@ def report(weights: PretrainedWeights) -> list[str]:
     return [
         f"Recognised as {weights.layout}.",
         f"Input: RGB in [0, 1] reordered to {order}, times {scale}, plus {shift}.",
-        *_table(weights.backbone, weights.params),
+        _table(weights.backbone, weights.params),
         f"Fingerprint of all parameters: {weights.fingerprint}",
     ]
 
 
-def _table(backbone: Backbone, params: Params) -> list[str]:
-    lines = [f"{'name':15}  {'shape':16}  {'mean':>12}  {'std':>11}  sha256"]
-    for layer in backbone.convolutions():
-        for kind in ("kernel", "bias"):
-            array = params[layer.name][kind]
-            shape = "x".join(map(str, array.shape))
-            mean, std = array.mean(dtype=np.float64), array.std(dtype=np.float64)
-            digest = hashlib.sha256(array.data).hexdigest()
-            name = f"{layer.name}/{kind}"
-            lines.append(f"{name:15}  {shape:16}  {mean:12.5e}  {std:11.5e}  {digest}")
-    return lines
+def _table(backbone: Backbone, params: Params) -> str:
+    rows = []
+    for layer, kind in itertools.product(backbone.convolutions(), ("kernel", "bias")):
+        array = params[layer.name][kind]
+        row = {"name": f"{layer.name}/{kind}", "shape": "x".join(map(str, array.shape))}
+        row["mean"] = f"{array.mean(dtype=np.float64):12.5e}"
+        row["std"] = f"{array.std(dtype=np.float64):11.5e}"
+        rows.append({**row, "sha256": hashlib.sha256(array.data).hexdigest()})
+    return aligned(rows)
 
 
 if __name__ == "__main__":

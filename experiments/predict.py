@@ -23,18 +23,14 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
+from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
-from privynet_jax.deployment.device.local_package import LocalPackage, open_package
-from privynet_jax.deployment.release.release_folder import Release, open_release
-from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
-from privynet_jax.images.parts import as_float
-from privynet_jax.platform.files import checked_file, write_shared
+from privynet_jax.platform.files import expanded, write_shared
 
-for _shared in ("release", "package", "images", "out", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("release package images out skip_unreadable")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
 _ORDER = flags.DEFINE_string("order", None, "CSV that experiments.extract wrote as --order_out.")
 _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")}
@@ -54,20 +50,23 @@ def main() -> None:
             "give --release, or --package and --images, or --release, --package and --order; "
             "see --help for what each of the three predicts"
         )
-    if not cli.OUT.value:
-        raise UserError("no --out is given; name a file, such as predictions.csv")
-    out = checked_file("out", cli.OUT.value)  # before anything is computed for it
+    out = cli.new_file(cli.OUT)  # before anything is computed for it
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
     classes: Sequence[object] = range(classifier.num_classes)
-    if package is not None:
-        check_package(package, classifier)
+    if package:  # which may be of another plan than the classifier's release
+        classifier.check_shape(package.shape, "representations of the package,")
+        classifier.check_classes(len(package.class_names), "the package has")
         classes = package.class_names
     if cli.RELEASE.value:
         predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
-    elif package is not None:
-        predict_pictures(_pictures_folder(), package, classifier, out)
+    elif package:
+        kind, _, path = cli.IMAGES.value.partition(":")
+        folder = expanded("images", path)
+        if kind != "folder" or not path or not folder.is_dir():
+            raise UserError(f"--images={cli.IMAGES.value} is no folder; give folder:PATH")
+        predict_pictures(folder, package, classifier, out)
     print(f"The predictions are in {out}.")
 
 
@@ -101,7 +100,7 @@ def predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
 ) -> None:
     """Writes predictions of all pictures below a folder, by local NN and cloud NN."""
-    paths, skipped = list_pictures(folder), 0
+    paths, skipped, skipping = list_pictures(folder), 0, cli.SKIP_UNREADABLE.value
     size = images_per_batch(package.image_size)
 
     def predicted() -> Predicted:
@@ -112,7 +111,9 @@ def predict_pictures(
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
                 for path in paths[start : start + size]:
-                    image = _decoded(path, package.image_size)
+                    image = decode_or_skip(
+                        path.read_bytes(), package.image_size, str(path), skipping
+                    )
                     if image is None:
                         skipped += 1
                         continue
@@ -141,11 +142,7 @@ def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) 
 
 
 def read_order(path: Path, rows: int) -> list[str]:
-    """Returns the picture of each of a release's rows, from what experiments.extract wrote.
-
-    Raises:
-        UserError: it is no such file, or of another release.
-    """
+    """Returns the picture of each of a release's rows, from what experiments.extract wrote."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             head, *lines = csv.reader(file, strict=True)
@@ -160,27 +157,10 @@ def read_order(path: Path, rows: int) -> list[str]:
     return [pictures[row] for row in range(rows)]
 
 
-def check_package(package: LocalPackage, classifier: Classifier) -> None:
-    """Raises UserError where a package is of another plan than the classifier's release."""
-    classifier.check_shape(package.shape, "representations of the package,")
-    classifier.check_classes(len(package.class_names), "the package has")
-
-
-def _decoded(path: Path, size: int) -> np.ndarray | None:
-    return decode_or_skip(path.read_bytes(), size, str(path), cli.SKIP_UNREADABLE.value)
-
-
 def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
-
-
-def _pictures_folder() -> Path:
-    kind, _, path = cli.IMAGES.value.partition(":")
-    if kind != "folder" or not path or not cli.folder("images", path).is_dir():
-        raise UserError(f"--images={cli.IMAGES.value} is no folder of pictures; give folder:PATH")
-    return cli.folder("images", path)
 
 
 if __name__ == "__main__":

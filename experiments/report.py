@@ -12,36 +12,38 @@ leaves them out, and then the data set is not needed.
 import datetime
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from absl import flags
 
 from experiments import cli
-from experiments.reporting import pictures, plots, sections, tables
-from experiments.reporting.pictures import Picture, Reconstructions
+from experiments.reporting import pictures, plots, promises, sections, tables
+from experiments.reporting.pictures import Picture
+from privynet_jax import Parts, ResultStore, UserError, read_plan
 from privynet_jax.characterisation.config import DEDICATED
-from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts
-from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
-from privynet_jax.results.work_directory import ResultStore
 
-for _shared in ("workdir", "out", "plan", "data_dir", "skip_unreadable"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("workdir out plan data_dir skip_unreadable")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
 _IMAGES = flags.DEFINE_boolean(
     "test_images", True, "Show test images and what attackers rebuild; needs the data set."
+)
+_BEST = (
+    "Settings that no other setting beats in both numbers, from the most private to the most "
+    "accurate: means over draws of channels, and their range. Chosen on validation images, "
+    "reported on test images."
 )
 
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    out = _checked_out(store.workdir)
+    out = checked_file("out", cli.OUT.value or str(store.workdir / "report.html"))
+    if out.suffix not in (".html", ".htm"):
+        raise UserError(f"--out={out} must end in .html; give such a file")
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
     content = contents(store, config, results) | planned
@@ -50,7 +52,7 @@ def main() -> None:
     folder = out.with_name(f"{out.stem}_pictures")
     folder.mkdir(exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
-    files += map(pictures.sheet, content["shown"] + content["folded"])
+    files += [cell.sheet for cell in content["shown"] + content["folded"]]
     for picture in files:
         write_atomically(folder / picture.name, picture.png)
     write_atomically(out, page)
@@ -77,7 +79,7 @@ def contents(
     }
     best = sections.best_settings(results)
     return {
-        "data": sections.data_name(config["dataset"]),
+        "data": promises.data_name(config["dataset"]),
         "config": config,
         "results": results,
         "test_count": len(store.load_arrays(results[0].name)["accuracy"]),
@@ -87,14 +89,15 @@ def contents(
         "most_private": best[0],
         "most_accurate": best[-1],
         "titled": sections.titled,
-        "best": sections.best_table(results),
+        "best": tables.settings_table("best", _BEST, best),
         "tradeoff": tradeoff,
         "heat_maps": heat_maps,
         "attackers": tables.attackers(results),
-        "attacks": tables.attacks(results),
+        "attacks": tables.of_csv(
+            store.workdir / "attacks.csv", "Each attacker on each cell, over test images."
+        ),
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
-        "risk": tables.risks(results, store),
         "cost": tables.costs(results, config["image_size"]),
         "all_settings": tables.settings_table(
             "settings", "All settings: means over draws of channels, and their range.", summaries
@@ -122,14 +125,10 @@ def rendered(content: Mapping[str, Any]) -> str:
 
 def _planned() -> dict[str, Any]:
     """What the template needs of a plan and of its audit."""
-    content: dict[str, Any] = {"plan": None, "plan_table": None, "audit_table": None, "held": None}
-    if cli.PLAN.value:
-        content["plan"] = read_plan(cli.needed_file(cli.PLAN))
-        content["plan_table"] = sections.plan_table(content["plan"])
-    if _AUDIT.value:
-        found = sections.audit_table(cli.needed_file(_AUDIT))
-        content["audit_table"], content["held"] = found
-    return content
+    plan = read_plan(cli.needed_file(cli.PLAN)) if cli.PLAN.value else None
+    planned = {"plan": plan, "plan_table": plan and promises.plan_table(plan)}
+    audit = promises.audit_table(cli.needed_file(_AUDIT)) if _AUDIT.value else (None, None)
+    return planned | dict(zip(("audit_table", "held"), audit, strict=True))
 
 
 _NO_IMAGES: Mapping[str, Any] = {"counts": {}, "classes": None, "shown": [], "folded": []}
@@ -145,8 +144,7 @@ def _reconstructed(
     parts = _parts(config)
     rows = spread_over_classes(parts.test.labels, config["examples"])
     originals = parts.test.images[rows]
-    shown: list[Reconstructions] = []
-    folded: list[Reconstructions] = []
+    shown, folded = [], []
     for summary in over_draws(results):
         worst, *others = sorted(summary.cells, key=lambda cell: -cell.strongest.psnr_db.mean)
         shown.append(pictures.reconstructions(worst, store, originals))
@@ -179,13 +177,6 @@ def _tradeoff_alt(results: Sequence[CellResult]) -> str:
         f"{min(accuracies):.1f} to {max(accuracies):.1f} %, mean PSNR from {min(losses):.1f} to "
         f"{max(losses):.1f} dB. The table of all settings has the numbers."
     )
-
-
-def _checked_out(workdir: Path) -> Path:
-    out = checked_file("out", cli.OUT.value or str(workdir / "report.html"))
-    if out.suffix not in (".html", ".htm"):
-        raise UserError(f"--out={out} must end in .html; give such a file")
-    return out
 
 
 if __name__ == "__main__":

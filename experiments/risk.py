@@ -21,13 +21,9 @@ from privynet_jax.results.risk_tables import (
 )
 from privynet_jax.results.work_directory import ResultStore
 
-flags.declare_key_flag("workdir")
+cli.key_flags("workdir")
 _RECOGNISABLE_SSIM = flags.DEFINE_float(
-    "recognisable_ssim",
-    RECOGNISABLE_SSIM,
-    "SSIM from which a reconstruction counts as recognisable: a convention of this project.",
-    -1.0,
-    1.0,
+    "recognisable_ssim", RECOGNISABLE_SSIM, "From which SSIM on; our own convention.", -1.0, 1.0
 )
 
 

@@ -14,15 +14,11 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax.deployment.cloud.classifier import Classifier
+from privynet_jax import Classifier, Schedule, open_release, session
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
-from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule
 
-for _shared in ("release", "out", "seed", "checkpoint_minutes"):
-    flags.declare_key_flag(_shared)
+cli.key_flags("release out seed checkpoint_minutes")
 _STEPS = flags.DEFINE_integer("steps", ClassifierSettings.schedule.steps, "Mini-batches in all.", 1)
 _BATCH = flags.DEFINE_integer(
     "batch_size", ClassifierSettings.schedule.batch_size, "Rows per step.", 1
@@ -35,10 +31,7 @@ _VALIDATION = flags.DEFINE_float(
     "validation_fraction", ClassifierSettings.validation_fraction, "Of each class, held out."
 )
 _PATIENCE = flags.DEFINE_integer(
-    "patience",
-    ClassifierSettings.patience,
-    "Validations without anything better that end training.",
-    1,
+    "patience", ClassifierSettings.patience, "Validations without anything better, to the end.", 1
 )
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8

@@ -1,1 +1,1 @@
-"""Timing, its inputs, and what is timed."""
+"""Timing, and what is timed."""

@@ -34,13 +34,9 @@ class Clock:
     """Times work between matrix products."""
 
     def __init__(self, execution: Execution, size: int, repeats: int, seconds: float) -> None:
-        """Compiles the product.
+        """Compiles the product of matrices of a side, for devices to multiply all at the same time.
 
-        Args:
-            execution: which devices multiply, all at the same time, as they train.
-            size: side of each device's matrices.
-            repeats: samples per work.
-            seconds: how long a sample takes at least.
+        There are so many samples per work, each of so many seconds or more.
         """
         self.rates: list[float] = []
         self._repeats, self._seconds = repeats, seconds
@@ -68,7 +64,7 @@ class Clock:
             works: name -> (operations of doing it once, work).
 
         Returns:
-            name -> `seconds` of doing it once (median over samples) and `seconds_best`, `gflops`
+            name -> `seconds` of doing it once (median over samples), `gflops`
             and `gflops_best`, and `share`, the median over samples of its rate divided by the mean
             of the matrix-product rates just before and after.
         """
@@ -113,7 +109,6 @@ def _summary(flops: float, samples: list[tuple[float, float]]) -> dict[str, floa
     seconds = [seconds for seconds, _ in samples]
     return {
         "seconds": statistics.median(seconds),
-        "seconds_best": min(seconds),
         "gflops": flops / statistics.median(seconds) / GIGA,
         "gflops_best": flops / min(seconds) / GIGA,
         "share": statistics.median(flops / one / GIGA / rate for one, rate in samples),

@@ -1,24 +1,37 @@
-"""The table of `compare_defences`: what its rows are, their gains, and which to read with care.
+"""The table and the picture of `compare_defences`, from what was measured of each row.
 
-    table = as_table({Row(4, 16, Undefended()): measured, ...})
-    print(as_text(table), convergence_note(table))
-
-The command measures the rows, and `defence_plot` draws the table.
+table = as_table({Row(4, 16, Undefended()): measured, ...})
+print(as_text(table), convergence_note(table))
+write_atomically(folder / "defences.png", picture(table))
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments.reporting import plots
+from experiments.reporting.plots import plt
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Defence, Undefended
-from privynet_jax.results.summaries import Point, best_accuracy
+from privynet_jax.results.summaries import Point, best_accuracy, frontier
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
+_NONE = Undefended.name
+# Kinds of defences, which are the lines of the picture.
+TITLES = {
+    "gaussian": "Gaussian noise",
+    "laplace": "Laplace noise",
+    "arden": "Arden",
+    "dropout": "channel dropout",
+    "quantise": "quantisation, nearest",
+    "quantise, stochastic": "quantisation, stochastic",
+}
+_Lines = Sequence[Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,37 +47,44 @@ class Row:
         """For people, and unique."""
         return f"layers {self.num_layers}, depth {self.depth}, {self.defence}"
 
+    @property
+    def kind(self) -> str:
+        """What defences of several strengths have in common."""
+        is_stochastic = getattr(self.defence, "stochastic", False)
+        return f"{self.defence.name}, stochastic" if is_stochastic else self.defence.name
+
 
 def as_table(measured: Mapping[Row, Mapping[str, Any]]) -> list[dict[str, str | int | float]]:
     """Returns a line per row, with its gain over PrivyNet's own trade-off."""
     own = [
         Point(np.mean(values["psnr_db_mean"]), np.mean(values["accuracy"]))
         for row, values in measured.items()
-        if isinstance(row.defence, Undefended)
+        if row.kind == _NONE
     ]
     table = []
     for row, values in measured.items():
         means = {name: float(np.mean(values[name])) for name in _METRICS}
-        loss, margin = means["psnr_db_mean"], float(np.ptp(values["psnr_db_mean"]) / 2)
-        is_own = isinstance(row.defence, Undefended)
+        half = {name: float(np.ptp(values[name]) / 2) for name in ("accuracy", "psnr_db_mean")}
+        loss = means["psnr_db_mean"]
         # The own trade-off can be steep, so that a fraction of a dB decides: once more with the
         # worst draw's loss.
+        references = [best_accuracy(own, at) for at in (loss, loss + half["psnr_db_mean"])]
         gain, least = (
-            _gain(means["accuracy"], None if is_own else best_accuracy(own, at))
-            for at in (loss, loss + margin)
+            "" if reference is None or row.kind == _NONE else means["accuracy"] - reference
+            for reference in references
         )
         table.append(
             {
                 "layers": row.num_layers,
                 "depth": row.depth,
-                "kind": _kind(row.defence),
+                "kind": row.kind,
                 "defence": str(row.defence),
                 "epsilon": values["epsilon"],
                 "delta": DELTA,
                 "draws": len(values["accuracy"]),
                 **means,
-                "accuracy_half_range": float(np.ptp(values["accuracy"]) / 2),
-                "psnr_db_half_range": margin,
+                "accuracy_half_range": half["accuracy"],
+                "psnr_db_half_range": half["psnr_db_mean"],
                 "attacker": values["attacker"],
                 "falling_percent_per_doubling": values["falling_percent_per_doubling"],
                 "gain": gain,
@@ -75,26 +95,14 @@ def as_table(measured: Mapping[Row, Mapping[str, Any]]) -> list[dict[str, str | 
     return table
 
 
-def _gain(accuracy: float, reference: float | None) -> float | str:
-    return "" if reference is None else accuracy - reference
-
-
-def _kind(defence: Defence) -> str:
-    """Returns what defences of several strengths have in common: a line of the picture."""
-    is_stochastic = getattr(defence, "stochastic", False)
-    return f"{defence.name}, stochastic" if is_stochastic else defence.name
-
-
-def as_text(table: Sequence[Mapping[str, Any]]) -> str:
+def as_text(table: _Lines) -> str:
     """Returns the table for people to read."""
     lines = []
     for line in table:
         spread = 100 * line["accuracy_half_range"]
         lines.append(
             {
-                "layers": line["layers"],
-                "depth": line["depth"],
-                "defence": line["defence"],
+                **{name: line[name] for name in ("layers", "depth", "defence")},
                 "epsilon": "-" if np.isinf(line["epsilon"]) else f"{line['epsilon']:.3g}",
                 "accuracy %": f"{100 * line['accuracy']:.1f} ±{spread:.1f}",
                 "PSNR dB": f"{line['psnr_db_mean']:.1f} ±{line['psnr_db_half_range']:.1f}",
@@ -109,7 +117,7 @@ def as_text(table: Sequence[Mapping[str, Any]]) -> str:
     return aligned(lines)
 
 
-def convergence_note(table: Sequence[Mapping[str, Any]]) -> str:
+def convergence_note(table: _Lines) -> str:
     """Says in how many rows the privacy loss comes from an attacker who was still improving."""
     falling = [line["falling_percent_per_doubling"] for line in table if _flag(line)]
     if not falling:
@@ -120,6 +128,71 @@ def convergence_note(table: Sequence[Mapping[str, Any]]) -> str:
         "doubling of its training): privacy loss there is a lower estimate, and more steps find "
         "more."
     )
+
+
+def picture(table: _Lines) -> bytes:
+    """Returns a PNG of accuracy over privacy loss: PrivyNet's own, and a line per kind and place.
+
+    Where defences have several places, (layers, depth), each has a marker of its own.
+    """
+    own = [line for line in table if line["kind"] == _NONE]
+    defended = [line for line in table if line["kind"] != _NONE]
+    places = list(dict.fromkeys(map(_place, defended)))
+    markers = dict(zip(places, itertools.cycle("osD^v"), strict=False))
+    figure, axes = plt.subplots(figsize=(9.2, 5.6), layout="constrained")
+    _draw_own(axes, own)
+    for (place, marker), (index, kind) in itertools.product(markers.items(), enumerate(TITLES)):
+        chosen = [line for line in defended if (line["kind"], _place(line)) == (kind, place)]
+        start = [line for line in own if _place(line) == place]
+        _draw_line(axes, chosen, start, {"color": f"C{index}", "marker": marker})
+    for (layers, channels), marker in markers.items() if len(markers) > 1 else ():
+        label = f"{layers} layers, {channels} ch."
+        axes.plot([], [], color="0.2", marker=marker, linestyle="none", label=label)
+    axes.set(xlabel=plots.LOSS, ylabel=plots.ACCURACY)
+    axes.set_title("Defences against PrivyNet's own trade-off; bars span the draws", size=11)
+    plots.tidy(axes)
+    # A kind has a line per topology: it is named once.
+    handles, labels = axes.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    options = {"loc": "outside right center", "frameon": False, "fontsize": 9}
+    figure.legend(named.values(), named.keys(), **options)
+    return plots.as_png(figure)
+
+
+def _draw_own(axes: plt.Axes, own: _Lines) -> None:
+    if own:
+        best = zip(*frontier([Point(*_point(line)) for line in own]), strict=True)
+        axes.plot(*best, color=plots.GREY, linewidth=6, alpha=0.3, label="the best of these")
+    style = {"color": plots.GREY, "marker": "o", "markersize": 4, "linestyle": "none"}
+    near = {"xytext": (5, 5), "textcoords": "offset points", "size": 6.5, "color": plots.GREY}
+    for line in own:
+        _draw_point(axes, line, label="no defence:\nlayers/channels", **style)
+        axes.annotate(f"{line['layers']}/{line['depth']}", _point(line), **near)
+
+
+def _draw_line(axes: plt.Axes, lines: _Lines, start: _Lines, style: Mapping[str, Any]) -> None:
+    """Draws a defence from the undefended topology on, the attacker doing worse and worse."""
+    if not lines:
+        return
+    ordered = [*start, *sorted(lines, key=lambda line: -line["psnr_db_mean"])]
+    points = zip(*map(_point, ordered), strict=True)
+    axes.plot(*points, color=style["color"], alpha=0.6, linewidth=1.3)
+    edges = {"markersize": 6, "markeredgecolor": "white", "linestyle": "none"}
+    for line in lines:
+        _draw_point(axes, line, label=TITLES[line["kind"]], **style, **edges)
+
+
+def _draw_point(axes: plt.Axes, line: Mapping[str, Any], **style: Any) -> None:
+    bars = {"xerr": line["psnr_db_half_range"], "yerr": 100 * line["accuracy_half_range"]}
+    axes.errorbar(*_point(line), elinewidth=0.8, **bars, **style)
+
+
+def _point(line: Mapping[str, Any]) -> tuple[float, float]:
+    return line["psnr_db_mean"], 100 * line["accuracy"]
+
+
+def _place(line: Mapping[str, Any]) -> tuple[int, int]:
+    return line["layers"], line["depth"]
 
 
 def _flag(line: Mapping[str, Any]) -> str:

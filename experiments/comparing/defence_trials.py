@@ -4,27 +4,21 @@ The same networks and attacks as a characterisation's, on `defended` features: t
 from the one defended release of the target images; the attackers, who know the defence with its
 parameters, from defended pairs of their own.
 
-    ground = Ground(parts, features, weights, copies=3, seed=0)
-    measurements = ground.measure(cells, parse_defence("dropout:rate=0.5"), protocol)
+    ground = load_ground("photo_patches", needed_channels(topologies))
+    defence = parse_defence("dropout:rate=0.5")
+    measurements = measure_defended(ground, cells, defence, protocol, copies=3, seed=0)
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
 
+from experiments.comparing.ground import Ground
+from privynet_jax import Protocol, measure
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.measure import Protocol, measure
-from privynet_jax.defences.defended import (
-    defended_features,
-    normalised_local_nn,
-    several_copies,
-)
+from privynet_jax.defences.defended import defended_features, normalised_local_nn, several_copies
 from privynet_jax.defences.mechanisms import Defence, folded
-from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 
@@ -33,11 +27,7 @@ _STREAM = 2**31 - 1
 
 
 class OfAnySign(nn.Module):
-    """A network for representations that noise has made negative in places.
-
-    Attributes:
-        network: takes values above -1.
-    """
+    """A network for representations that noise has made negative; its own takes any above -1."""
 
     network: nn.Module
 
@@ -51,39 +41,28 @@ class OfAnySign(nn.Module):
         return self.network(folded(x), *others)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ground:
-    """What all defences are tried on.
+def measure_defended(
+    ground: Ground,
+    cells: Sequence[Cell],
+    defence: Defence,
+    protocol: Protocol,
+    copies: int,
+    seed: int,
+) -> list[Measurement]:
+    """Returns a measurement per cell, all of one layer and depth.
 
-    Attributes:
-        parts: the images, each once.
-        features: layers by number, without a defence.
-        weights: of the local NN; needed for defences that change the image.
-        copies: of the attacker's images, each defended anew.
-        seed: of training, and of the releases' randomness.
+    The attacker has so many copies of its images, each defended anew; the seed is of training, and
+    of the releases' randomness.
     """
-
-    parts: Parts
-    features: Mapping[int, LayerFeatures]
-    weights: PretrainedWeights | None
-    copies: int
-    seed: int
-
-    def measure(
-        self, cells: Sequence[Cell], defence: Defence, protocol: Protocol
-    ) -> list[Measurement]:
-        """Returns a measurement per cell, all of one layer and depth; see `measure.measure`."""
-        parts = several_copies(self.parts, self.copies)
-        scenes = [self._scene(cell, defence, parts) for cell in cells]
-        return measure(cells, scenes, protocol, self.seed)
-
-    def _scene(self, cell: Cell, defence: Defence, parts: Parts) -> Scenario:
-        layer, local = self.features[cell.topology.num_layers], None
+    parts, scenes = several_copies(ground.parts, copies), []
+    for cell in cells:
+        layer, local = ground.features[cell.topology.num_layers], None
         if defence.changes_image:
             scales = layer.scales[layer.positions(cell.topology.channels)]
-            local = normalised_local_nn(self.weights.params, cell.topology, scales)
-        key = jax.random.fold_in(training_key(cell, self.seed), _STREAM)
+            local = normalised_local_nn(ground.weights.params, cell.topology, scales)
+        key = jax.random.fold_in(training_key(cell, seed), _STREAM)
         features = defended_features(
-            layer, self.parts, cell.topology, defence, key, copies=self.copies, local=local
+            layer, ground.parts, cell.topology, defence, key, copies=copies, local=local
         )
-        return Scenario(cell.topology, parts, features, copies=self.copies)
+        scenes.append(Scenario(cell.topology, parts, features, copies=copies))
+    return measure(cells, scenes, protocol, seed)

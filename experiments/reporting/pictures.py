@@ -8,25 +8,19 @@ shows them as data URIs.
 """
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
 from experiments.reporting import plots
-from privynet_jax.errors import UserError
-from privynet_jax.images.metrics import psnr_db
-from privynet_jax.images.parts import as_float
+from experiments.reporting.plots import plt
+from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary
-from privynet_jax.results.work_directory import ResultStore
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 # Images are shown with at most so many pixels per side: a report with hundreds of them must load.
 _MOST_PIXELS = 96
@@ -38,15 +32,8 @@ _METRICS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A PNG and what it shows.
-
-    Attributes:
-        name: of the file.
-        png: its content.
-        alt: what it shows, for those who do not see it.
-    """
+class Picture(NamedTuple):
+    """A file's name, its content, a PNG, and what it shows, for those who do not see it."""
 
     name: str
     png: bytes
@@ -58,8 +45,7 @@ class Picture:
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A test image and what the strongest attacker made of it."""
 
     title: str
@@ -68,20 +54,21 @@ class Pair:
     rebuilt: Picture
 
 
-@dataclasses.dataclass(frozen=True)
-class Reconstructions:
-    """A cell's best, median and worst protected image of those whose reconstructions were kept."""
+class Reconstructions(NamedTuple):
+    """A cell's best, median and worst protected image of those whose reconstructions were kept.
+
+    The sheet is all pairs in one picture: originals above what was rebuilt.
+    """
 
     cell: CellResult
     pairs: tuple[Pair, ...]
+    sheet: Picture
 
 
 def heat_maps(summaries: Sequence[DrawSummary], selection: str) -> list[Picture]:
     """Returns a heat map over layers x depth per metric, of one selection.
 
-    Args:
-        summaries: of all selections: their colours mean the same numbers.
-        selection: the one to draw.
+    Colours mean the same numbers for all selections, those of all summaries.
     """
     return [_heat_map(summaries, selection, metric) for metric in _METRICS]
 
@@ -122,13 +109,7 @@ def _heat_map(summaries: Sequence[DrawSummary], selection: str, metric: str) -> 
 def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray) -> Reconstructions:
     """Returns the best, the median and the worst protected one of a cell's kept images.
 
-    Args:
-        cell: its strongest attacker's reconstructions are shown.
-        store: where they are.
-        originals: uint8 [K, H, W, 3], the test images in the order of the cells' examples.
-
-    Raises:
-        UserError: the cell kept none, or of other images.
+    Originals are uint8 [K, H, W, 3], the test images in the order of the cells' examples.
     """
     attacker = cell.strongest.attacker
     rebuilt = store.load_arrays(cell.name).get(f"{attacker}_examples")
@@ -140,45 +121,23 @@ def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray)
         )
     quality = np.asarray(psnr_db(as_float(rebuilt), as_float(originals)))
     order = np.argsort(quality, kind="stable")
-    chosen = {
-        "best": order[0],
-        "median": order[(len(order) - 1) // 2],
-        "worst": order[-1],
-    }
-    pairs = tuple(
-        Pair(
-            title,
-            float(quality[row]),
-            _small(originals[row], f"Test image {row + 1}: the original."),
-            _small(rebuilt[row], f"Test image {row + 1} as rebuilt, {quality[row]:.1f} dB."),
-        )
-        for title, row in chosen.items()
-    )
-    return Reconstructions(cell, pairs)
-
-
-def sheet(shown: Reconstructions) -> Picture:
-    """Returns a cell's pairs as one picture: originals above what was rebuilt."""
-    rows = [
-        np.concatenate([np.asarray(Image.open(io.BytesIO(p.png))) for p in row], axis=1)
-        for row in (
-            [pair.original for pair in shown.pairs],
-            [pair.rebuilt for pair in shown.pairs],
-        )
-    ]
-    pixels = np.concatenate(rows, axis=0)
+    chosen = (order[0], order[(len(order) - 1) // 2], order[-1])
+    shown = [[_small(images[row]) for row in chosen] for images in (originals, rebuilt)]
+    pairs = []
+    for title, row, original, made in zip(("best", "median", "worst"), chosen, *shown, strict=True):
+        db, name = float(quality[row]), f"Test image {row + 1}"
+        before = Picture("", _png(original), f"{name}: the original.")
+        after = Picture("", _png(made), f"{name} as rebuilt, {db:.1f} dB.")
+        pairs.append(Pair(title, db, before, after))
+    pixels = np.concatenate([np.concatenate(row, axis=1) for row in shown])
     factor = max(1, 3 * _MOST_PIXELS // pixels.shape[1])
     enlarged = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     alt = "Above, originals; below, as rebuilt: best protected, median, worst protected."
-    return Picture(f"{shown.cell.name}.png", _png(enlarged), alt)
+    return Reconstructions(cell, tuple(pairs), Picture(f"{cell.name}.png", _png(enlarged), alt))
 
 
 def of_file(path: Path, alt: str) -> Picture:
-    """Returns a PNG that another command drew.
-
-    Raises:
-        UserError: it cannot be decoded.
-    """
+    """Returns a PNG that another command drew."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
@@ -191,11 +150,11 @@ def of_file(path: Path, alt: str) -> Picture:
     return Picture(path.name, content, alt)
 
 
-def _small(pixels: np.ndarray, alt: str) -> Picture:
+def _small(pixels: np.ndarray) -> np.ndarray:
     """A test image, made smaller where it is larger than a report needs."""
     image = Image.fromarray(pixels)
     image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
-    return Picture("", _png(np.asarray(image)), alt)
+    return np.asarray(image)
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -1,30 +1,34 @@
-"""The pictures of a characterisation: its trade-off, and what an attacker rebuilt."""
+"""The pictures of a characterisation: its trade-off, and what an attacker rebuilt.
+
+Other commands draw with the same `plt`, axes, markers and rows of images.
+"""
 
 import io
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
 
+from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.backbone.topology import METHODS, RANDOM
-from privynet_jax.errors import UserError
-from privynet_jax.images.metrics import psnr_db
-from privynet_jax.images.parts import as_float
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
-from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.models.attackers import CAPACITIES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 DPI = 150
+GREY = "0.45"
+LOSS = "privacy loss: mean PSNR of the strongest attacker, dB (left is more private)"
+ACCURACY = "accuracy of the cloud NN on test images, %"
+_DOT = {"marker": "o", "linestyle": "none"}
 _SMALL, _TINY = 8, 6.5
-_GREY = "0.45"
-# Sizes in reconstructions.png, in inches.
+# Sizes of rows of images, in inches.
 _IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
 
 
@@ -37,46 +41,47 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     """Returns a PNG of accuracy against PSNR.
 
     Colour tells layers, size depth, the marker's shape the selection; bars span draws.
-
-    Raises:
-        UserError: the store's reference.csv is missing or damaged.
     """
     no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
+    colours = layer_colours(layers)
     depths = sorted({s.cells[0].depth for s in summaries})
     shapes = marker_shapes(s.cells[0].selection for s in summaries)
-    # The map's brightest end would hardly show on white.
-    colours = dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
     # The legend has a line per layer and depth, and must not be taller than the picture.
-    figure, axes = plt.subplots(
-        figsize=(7.8, max(4.8, 1.6 + 0.23 * (len(layers) + len(depths) + len(shapes)))),
-        layout="constrained",
-    )
-    axes.axhline(100 * no_split, color=_GREY, linestyle=":", linewidth=1.2, zorder=1)
-    axes.axvline(mean_image, color=_GREY, linestyle="--", linewidth=1.2, zorder=1)
+    height = max(4.8, 1.6 + 0.23 * (len(layers) + len(depths) + len(shapes)))
+    figure, axes = plt.subplots(figsize=(7.8, height), layout="constrained")
+    axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+    axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     for (num_layers, colour), (selection, shape) in itertools.product(
         colours.items(), shapes.items()
     ):
         drawn = (num_layers, selection)
         chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
         _plot_layer(axes, chosen, colour, shape)
-    _add_legend(axes, layers, colours, depths, shapes)
-    axes.set_xlabel("privacy loss: mean PSNR of the strongest attacker, dB (left is more private)")
-    axes.set_ylabel("accuracy of the cloud NN on test images, %")
-    estimated = "" if _are_dedicated(results) else ", estimated"
+    handles = [handle(f"{m}: {name}", color=colours[m], **_DOT) for m, name in layers.items()]
+    handles += depth_handles(depths)
+    if len(shapes) > 1:
+        handles += [
+            handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
+            for selection, shape in shapes.items()
+        ]
+    # Beside the lines themselves, names would sooner or later cover points.
+    handles += [
+        handle("no split: same network\nand steps, raw pixels", color=GREY, linestyle=":"),
+        handle("no attack: the mean\nimage every time", color=GREY, linestyle="--"),
+    ]
+    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
+    axes.legend(handles=handles, fontsize=_SMALL + 1, **place)
+    # Without networks of their own, cells were not measured with --mode=dedicated.
+    dedicated = any(attack.attacker in CAPACITIES for attack in results[0].attacks)
+    estimated = "" if dedicated else ", estimated"
     axes.set_title(
         f"Accuracy against privacy loss{estimated}; bars span the channel draws", size=11
     )
-    axes.grid(alpha=0.25)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(xlabel=LOSS, ylabel=ACCURACY)
+    tidy(axes)
     return as_png(figure)
-
-
-def _are_dedicated(results: Sequence[CellResult]) -> bool:
-    """Whether networks of their own were trained for the cells (`--mode=dedicated`)."""
-    return any(attack.attacker in CAPACITIES for attack in results[0].attacks)
 
 
 def save_reconstructions(
@@ -84,43 +89,49 @@ def save_reconstructions(
 ) -> None:
     """Writes reconstructions.png: originals, then a row per named cell by its strongest attacker.
 
-    Args:
-        results: all results.
-        store: where the cells' examples are.
-        originals: uint8 [K, H, W, 3].
-        names: cells to show, top to bottom.
+    The originals are uint8 [K, H, W, 3]; names of cells that are not finished are passed over.
     """
     by_name = {result.name: result for result in results}
-    shown = [by_name[name] for name in names if name in by_name]
-    figure, grid = _image_grid(1 + len(shown), len(originals))
-    _show_row(grid[0], "originals", originals, captions=[""] * len(originals))
-    for row, result in zip(grid[1:], shown, strict=True):
+    shown = {}
+    for result in (by_name[name] for name in names if name in by_name):
         attack = result.strongest
-        examples = store.load_arrays(result.name)[f"{attack.attacker}_examples"]
         method = "" if result.selection == RANDOM else f", {result.selection}"
         title = (
             f"{result.num_layers}: {result.layer}, {_counted(result.depth)}{method}\n"
             f"draw {result.draw}, {attack.psnr_db.mean:.1f} dB on average"
         )
-        quality = np.asarray(psnr_db(as_float(examples), as_float(originals)))
-        _show_row(row, title, examples, captions=[f"{value:.1f}" for value in quality])
-    grid[0, 0].annotate(
-        "Test images as the strongest attacker rebuilds them, and the PSNR of each in dB",
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 6),
-        textcoords="offset points",
-        size=10,
+        shown[title] = store.load_arrays(result.name)[f"{attack.attacker}_examples"]
+    heading = "Test images as the strongest attacker rebuilds them, and the PSNR of each in dB"
+    write_atomically(store.workdir / "reconstructions.png", image_rows(originals, shown, heading))
+
+
+def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: str) -> bytes:
+    """Returns a PNG of originals, and below them rows of estimates with the PSNR of each in dB.
+
+    Originals, and the estimates under every title, are uint8 [K, H, W, 3].
+    """
+    width = len(originals) * (_IMAGE + _GAP) - _GAP
+    height = (1 + len(rows)) * (_IMAGE + _CAPTION)
+    figure, grid = plt.subplots(
+        1 + len(rows),
+        len(originals),
+        figsize=(width, height),
+        squeeze=False,
+        gridspec_kw={"wspace": _GAP / _IMAGE, "hspace": _CAPTION / _IMAGE},
     )
-    write_atomically(store.workdir / "reconstructions.png", as_png(figure))
+    # Titles lie outside: saving makes room for them.
+    figure.subplots_adjust(left=0, right=1, top=1, bottom=_CAPTION / height)
+    _show_row(grid[0], "originals", originals, captions=[""] * len(originals))
+    for axes, (title, images) in zip(grid[1:], rows.items(), strict=True):
+        quality = np.asarray(psnr_db(as_float(images), as_float(originals)))
+        _show_row(axes, title, images, captions=[f"{value:.1f}" for value in quality])
+    above = {"xytext": (0, 6), "textcoords": "offset points", "size": 10}
+    grid[0, 0].annotate(heading, (0, 1), xycoords="axes fraction", **above)
+    return as_png(figure)
 
 
 def references(store: ResultStore) -> tuple[float, float]:
-    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB.
-
-    Raises:
-        UserError: the store's reference.csv is missing or damaged.
-    """
+    """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB."""
     try:
         rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
@@ -138,71 +149,24 @@ def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
     return {method: shape for method, shape in shapes.items() if method in present}
 
 
-def _plot_layer(
-    axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
-) -> None:
-    """Draws the points of one layer and selection, depths ascending, and a line through them."""
-    points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
-    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
-    for summary, (x, y) in zip(summaries, points, strict=True):
-        axes.errorbar(
-            x,
-            y,
-            xerr=_bar(summary.psnr_db),
-            yerr=100 * _bar(summary.accuracy),
-            color=colour,
-            elinewidth=1,
-            capsize=2,
-            marker=shape,
-            markersize=marker_size(summary.cells[0].depth),
-            markeredgecolor="white",
-            markeredgewidth=0.7,
-        )
+def layer_colours(layers: Iterable[int]) -> dict[int, np.ndarray]:
+    """Returns a colour per number of layers, from dark to bright."""
+    layers = list(layers)
+    # The map's brightest end would hardly show on white.
+    return dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
 
 
-def _bar(spread: Spread) -> np.ndarray:
-    """Returns lengths [2, 1] below and above the mean."""
-    # The mean of equal numbers may be rounded to just outside them; Matplotlib refuses that.
-    return np.maximum([[spread.mean - spread.least], [spread.greatest - spread.mean]], 0)
+def handle(label: str, **style: Any) -> plt.Line2D:
+    """Returns an entry of a legend."""
+    return plt.Line2D([], [], label=label, **style)
 
 
-def _add_legend(
-    axes: plt.Axes,
-    layers: Mapping[int, str],
-    colours: Mapping[int, np.ndarray],
-    depths: Sequence[int],
-    shapes: Mapping[str, str],
-) -> None:
-    def entry(label: str, **style: object) -> plt.Line2D:
-        return plt.Line2D([], [], label=label, **style)
-
-    dot = {"marker": "o", "linestyle": "none"}
-    handles = [entry(f"{m}: {name}", color=colours[m], **dot) for m, name in layers.items()]
-    handles += [
-        entry(_counted(depth), color=_GREY, markersize=marker_size(depth), **dot)
+def depth_handles(depths: Iterable[int]) -> list[plt.Line2D]:
+    """Returns a legend's entries for the sizes of markers."""
+    return [
+        handle(_counted(depth), color=GREY, markersize=marker_size(depth), **_DOT)
         for depth in depths
     ]
-    if len(shapes) > 1:
-        handles += [
-            entry(f"{selection} selection", color=_GREY, marker=shape, linestyle="none")
-            for selection, shape in shapes.items()
-        ]
-    # Beside the lines themselves, names would sooner or later cover points.
-    handles += [
-        entry("no split: same network\nand steps, raw pixels", color=_GREY, linestyle=":"),
-        entry("no attack: the mean\nimage every time", color=_GREY, linestyle="--"),
-    ]
-    axes.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        frameon=False,
-        fontsize=_SMALL + 1,
-    )
-
-
-def _counted(depth: int) -> str:
-    return f"{depth} channel{'s' if depth > 1 else ''}"
 
 
 def marker_size(depth: int) -> float:
@@ -210,20 +174,49 @@ def marker_size(depth: int) -> float:
     return 4.5 + 1.1 * math.log2(depth)
 
 
-def _image_grid(rows: int, columns: int) -> tuple[plt.Figure, np.ndarray]:
-    """Returns axes [rows, columns] of exactly `_IMAGE` inches, with room for captions below."""
-    width = columns * (_IMAGE + _GAP) - _GAP
-    height = rows * (_IMAGE + _CAPTION)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        squeeze=False,
-        gridspec_kw={"wspace": _GAP / _IMAGE, "hspace": _CAPTION / _IMAGE},
-    )
-    # Titles lie outside: saving makes room for them.
-    figure.subplots_adjust(left=0, right=1, top=1, bottom=_CAPTION / height)
-    return figure, grid
+def draw_point(
+    axes: plt.Axes, x: float, y: float, *, depth: int, marker: str = "o", **style: Any
+) -> None:
+    """Draws a topology, larger the more channels it releases; "xerr" and "yerr" are bars."""
+    edges = {"markeredgecolor": "white", "markeredgewidth": 0.7, "elinewidth": 1, "capsize": 2}
+    axes.errorbar(x, y, marker=marker, markersize=marker_size(depth), **edges, **style)
+
+
+def tidy(axes: plt.Axes) -> None:
+    """Gives axes a faint grid behind the data, and no box."""
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def as_png(figure: plt.Figure) -> bytes:
+    """Returns a finished figure as the content of a PNG file, and closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def _plot_layer(
+    axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
+) -> None:
+    """Draws the points of one layer and selection, depths ascending, and a line through them."""
+    points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
+    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
+    for summary, point in zip(summaries, points, strict=True):
+        bars = {"xerr": _bar(summary.psnr_db), "yerr": 100 * _bar(summary.accuracy)}
+        depth = summary.cells[0].depth
+        draw_point(axes, *point, depth=depth, marker=shape, color=colour, **bars)
+
+
+def _bar(spread: Spread) -> np.ndarray:
+    """Lengths [2, 1] below and above the mean."""
+    # The mean of equal numbers may be rounded to just outside them; Matplotlib refuses that.
+    return np.maximum([[spread.mean - spread.least], [spread.greatest - spread.mean]], 0)
+
+
+def _counted(depth: int) -> str:
+    return f"{depth} channel{'s' if depth > 1 else ''}"
 
 
 def _show_row(
@@ -234,11 +227,3 @@ def _show_row(
         axes.set_axis_off()
         axes.text(0.5, -0.03, caption, transform=axes.transAxes, ha="center", va="top", size=_TINY)
     row[0].text(-0.1, 0.5, title, transform=row[0].transAxes, ha="right", va="center", size=_SMALL)
-
-
-def as_png(figure: plt.Figure) -> bytes:
-    """Returns a finished figure as the content of a PNG file, and closes it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
-    plt.close(figure)
-    return buffer.getvalue()

@@ -13,23 +13,19 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
-from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.summaries import DrawSummary, Spread
 
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
 _NONE = "-"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*|inf|nan)([eE][-+]?\d+)?( ?%)?( ?[±(][^a-z]*)?|")
-_PERCENTILES = {"mean": np.mean, "median": np.median} | {
-    f"{share} %": lambda values, share=share: np.percentile(values, share) for share in (95, 99)
-}
 _WORDS = {
     **{"psnr": "PSNR", "ssim": "SSIM", "auc": "AUC", "tpr": "TPR", "fpr": "FPR", "num": ""},
     **{f"p{share}": f"{share} %" for share in (5, 25, 50, 75, 95, 99)},
@@ -38,15 +34,9 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, for a reader.
+    """Text in rows and columns, for a reader; the first `heads` columns are headings of rows.
 
-    Attributes:
-        name: short and unique in the report, for links.
-        caption: what the rows are, and how the numbers came about.
-        columns: their headings.
-        rows: as many texts each; the first `heads` of them say which row it is.
-        heads: leading columns that are headings of their rows.
-        marked: rows that stand out.
+    Names are short and unique in the report, for links.
     """
 
     name: str
@@ -54,7 +44,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     heads: int = 1
-    marked: frozenset[int] = frozenset()
 
     @property
     def is_long(self) -> bool:
@@ -91,19 +80,17 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
 def attackers(results: Sequence[CellResult]) -> Table:
     """Returns a row per attacker and a column per number of layers: mean PSNR over the cells."""
     layers = sorted({(result.num_layers, result.layer) for result in results})
-    found = collections.defaultdict(list)
+    losses = collections.defaultdict(list)
     for result in results:
         for attack in result.attacks:
-            found[attack.attacker, attack.knowledge].append((result, attack))
+            whose = (attack.attacker, attack.knowledge)
+            losses[whose].append((result.num_layers, attack.psnr_db.mean))
     wins = collections.Counter((r.strongest.attacker, r.strongest.knowledge) for r in results)
     rows = []
-    for attacker, attacks in found.items():
-        losses = {
-            m: [attack.psnr_db.mean for result, attack in attacks if result.num_layers == m]
-            for m, _ in layers
-        }
-        means = (f"{np.mean(losses[m]):.1f}" if losses[m] else _NONE for m, _ in layers)
-        rows.append((*attacker, f"{wins[attacker]} of {len(attacks)}", *means))
+    for attacker, found in losses.items():
+        of_layers = [[loss for number, loss in found if number == m] for m, _ in layers]
+        means = (f"{np.mean(values):.1f}" if values else _NONE for values in of_layers)
+        rows.append((*attacker, f"{wins[attacker]} of {len(found)}", *means))
     return Table(
         "attackers",
         "Attackers side by side: mean PSNR in dB over test images and cells, by number of local "
@@ -111,104 +98,6 @@ def attackers(results: Sequence[CellResult]) -> Table:
         ("attacker", "knows", "strongest in", *(f"{m}: {layer}" for m, layer in layers)),
         tuple(rows),
     )
-
-
-def attacks(results: Sequence[CellResult]) -> Table:
-    """Returns a row per (layers, depth, selection) and attacker; the strongest are marked."""
-    rows, marked = [], set()
-    for summary in over_draws(results):
-        by_attacker = collections.defaultdict(list)
-        for cell in summary.cells:
-            for attack in cell.attacks:
-                by_attacker[attack.attacker].append(attack)
-        means = {
-            name: float(np.mean([a.psnr_db.mean for a in made]))
-            for name, made in by_attacker.items()
-        }
-        for name, made in by_attacker.items():
-            if means[name] == max(means.values()):
-                marked.add(len(rows))
-            told = f"{name}, strongest" if len(rows) in marked else name
-            rows.append(
-                (
-                    *(*place(summary), told, made[0].knowledge, f"{means[name]:.1f}"),
-                    f"{np.mean([a.psnr_db.p95 for a in made]):.1f}",
-                    f"{max(a.psnr_db.max for a in made):.1f}",
-                    f"{np.mean([a.ssim.mean for a in made]):.2f}",
-                    _falling(made),
-                )
-            )
-    columns = (
-        *("attacker", "knows", "PSNR, dB", "95 % of images below", "best rebuilt", "SSIM"),
-        "error still fell by, %",
-    )
-    return Table(
-        "attacks",
-        "Each attacker on each setting, averaged over the draws of channels, but for the best "
-        "rebuilt image of all draws and the last column: by how much the error still fell, in the "
-        "worst draw, from the fourth to the last fifth of the training. The strongest is marked; "
-        "attacks.csv has every cell.",
-        (*_PLACE, *columns),
-        tuple(rows),
-        heads=4,
-        marked=frozenset(marked),
-    )
-
-
-def _falling(attacks: Sequence[AttackResult]) -> str:
-    """By how much errors still fell at the end of training, at most; nothing where unknown."""
-    known = [a.falling_percent_per_doubling for a in attacks if a.converged is not None]
-    return f"{max(known):.0f}" if known else _NONE
-
-
-def risks(results: Sequence[CellResult], store: ResultStore) -> Table:
-    """Returns a row per (layers, depth, selection): privacy loss of single images, not of means.
-
-    Statistics are taken over a cell's test images for each attacker; the worst attacker counts.
-    """
-    rows = []
-    for summary in over_draws(results):
-        values = collections.defaultdict(list)
-        for cell in summary.cells:
-            for (metric, title), statistic in _per_image(cell, store).items():
-                values[metric, title].append(statistic)
-        texts = [
-            f"{(max if title == 'max' else np.mean)(found):.{1 if metric == 'psnr_db' else 2}f}"
-            for (metric, title), found in values.items()
-        ]
-        rows.append((*place(summary), *texts))
-    statistics = [*_PERCENTILES, "max"]
-    return Table(
-        "risk",
-        "Privacy loss of single test images: the mean, the median, what 95 and 99 of 100 images "
-        "stay below (averaged over draws), and the image rebuilt best of all.",
-        (
-            *_PLACE,
-            *(f"PSNR {title}, dB" for title in statistics),
-            *(f"SSIM {title}" for title in statistics),
-        ),
-        tuple(rows),
-        heads=3,
-    )
-
-
-def _per_image(cell: CellResult, store: ResultStore) -> dict[tuple[str, str], float]:
-    """(Metric, statistic) -> its value over test images by the attacker worst in it."""
-    arrays = store.load_arrays(cell.name)
-    statistics: Mapping[str, Callable] = {**_PERCENTILES, "max": np.max}
-    try:
-        return {
-            (metric, title): max(
-                float(statistic(arrays[f"{attack.attacker}_{metric}"])) for attack in cell.attacks
-            )
-            for metric in ("psnr_db", "ssim")
-            for title, statistic in statistics.items()
-        }
-    except (KeyError, ValueError, TypeError):
-        raise UserError(
-            f"{store.workdir / 'cells' / cell.name}.npz lacks values per image; delete it and run "
-            "experiments.characterize again to have it made anew"
-        ) from None
 
 
 def costs(results: Sequence[CellResult], image_size: int) -> Table:
@@ -244,9 +133,6 @@ def of_csv(path: Path, caption: str) -> Table:
     """Returns any CSV as a table, numbers rounded; a column of channels is left out.
 
     The ends of a number's interval, columns x_low and x_high, stand in brackets behind x.
-
-    Raises:
-        UserError: the file is no table.
     """
     try:
         lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
@@ -257,36 +143,26 @@ def of_csv(path: Path, caption: str) -> Table:
             f"{path} is damaged: it is no table with a heading and rows; delete it, or have it "
             "made anew by the command that wrote it"
         )
-    places = {name: index for index, name in enumerate(lines[0])}
-    ends = {
-        name: (f"{name}_low", f"{name}_high")
-        for name in places
-        if {f"{name}_low", f"{name}_high"} <= places.keys()
-    }
+    names, *lines = lines
+    ends = {name: [f"{name}_low", f"{name}_high"] for name in names}
+    ends = {name: both for name, both in ends.items() if set(both) <= set(names)}
     hidden = {"channels", *itertools.chain.from_iterable(ends.values())}
-    shown = [index for name, index in places.items() if name not in hidden]
-    rows = [
-        tuple(_with_interval(line, index, places, ends.get(lines[0][index])) for index in shown)
-        for line in lines[1 : _MOST + 1]
-    ]
+    shown = [name for name in names if name not in hidden]
+    rows = []
+    for line in lines[:_MOST]:
+        texts = dict(zip(names, map(_rounded, line), strict=True))
+        for name, both in ends.items():
+            if texts[name]:
+                texts[name] += f" ({', '.join(texts[end] for end in both)})"
+        rows.append(tuple(texts[name] for name in shown))
     if ends:
         caption += " Intervals are in brackets."
-    if len(lines) - 1 > _MOST:
-        caption += f" These are the first {_MOST} of {len(lines) - 1} rows."
-    columns = tuple(_heading(lines[0][i]) for i in shown)
-    texts = itertools.takewhile(lambda i: not _NUMBER.fullmatch(rows[0][i]), range(len(shown)))
+    if len(lines) > _MOST:
+        caption += f" These are the first {_MOST} of {len(lines)} rows."
+    texts = itertools.takewhile(lambda text: not _NUMBER.fullmatch(text), rows[0])
     heads = max(1, len(list(texts)))
+    columns = tuple(map(_heading, shown))
     return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads=heads)
-
-
-def _with_interval(
-    line: Sequence[str], index: int, places: Mapping[str, int], ends: tuple[str, str] | None
-) -> str:
-    """A number, and in brackets the ends of its interval if it has one."""
-    number = _rounded(line[index])
-    if ends is None or not number:
-        return number
-    return f"{number} ({', '.join(_rounded(line[places[end]]) for end in ends)})"
 
 
 def _heading(name: str) -> str:

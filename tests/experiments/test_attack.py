@@ -110,10 +110,10 @@ def test_named_cells_and_some_images(attacked):
     ("flag", "named"),
     [
         ("--attacked_cells=m99", "--attacked_cells names m99; allowed are first, all"),
-        ("--attacked_cells=", "--attacked_cells names nothing"),
+        ("--attacked_cells=", "--attacked_cells is empty"),
         ("--attackers=magic", "--attackers names magic; allowed are mean image, linear"),
         ("--attackers=linear,linear", "each once"),
-        ("--attacked_cells=m02_d003_r00,m02_d003_r00", "allowed is each cell once"),
+        ("--attacked_cells=m02_d003_r00,m02_d003_r00", "--attacked_cells repeats"),
     ],
 )
 def test_bad_names_end_in_one_line(attacked, flag, named):

@@ -10,10 +10,9 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from experiments import compare_defences
-from experiments.compare_defences import settings_of_flags
-from experiments.comparing import defence_plot, defence_tables
+from experiments.compare_defences import rows_of_flags
+from experiments.comparing import defence_tables
 from experiments.comparing.defence_tables import Row, as_table, as_text, convergence_note
-from experiments.comparing.defence_trials import Ground
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
@@ -114,12 +113,12 @@ def test_each_draw_has_its_own_strongest_attacker():
 
 
 def test_its_picture_can_be_drawn():
-    picture = defence_plot.picture(as_table(OWN | DEFENDED))
+    picture = defence_tables.picture(as_table(OWN | DEFENDED))
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
     # Every kind that there is has a line of its own.
-    kinds = {defence_tables._kind(row.defence) for row in settings_of_flags().rows}
-    assert kinds - {"none"} == set(defence_plot._TITLES)
+    kinds = {row.kind for row in rows_of_flags()}
+    assert kinds - {"none"} == set(defence_tables.TITLES)
 
 
 def test_rows_are_the_own_trade_off_and_each_defence_once():
@@ -130,7 +129,7 @@ def test_rows_are_the_own_trade_off_and_each_defence_once():
         undefended_depths=["8"],
         defences="none,dropout,gaussian:clip=2,sigma=1",
     ):
-        rows = settings_of_flags().rows
+        rows = rows_of_flags()
     assert [(row.num_layers, row.depth, str(row.defence)) for row in rows] == [
         (4, 8, "none"),
         (7, 8, "none"),
@@ -174,13 +173,13 @@ def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):
     out, done = tmp_path / "out", []
-    measure = Ground.measure
+    measure = compare_defences.measure_defended
 
-    def counted(self, cells, defence, protocol):
+    def counted(ground, cells, defence, *others):
         done.append(str(defence))
-        return measure(self, cells, defence, protocol)
+        return measure(ground, cells, defence, *others)
 
-    monkeypatch.setattr(Ground, "measure", counted)
+    monkeypatch.setattr(compare_defences, "measure_defended", counted)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),

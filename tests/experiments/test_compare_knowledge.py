@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.comparing.knowledge_cases import Layer, cases, halves, side_by_side
+from experiments.comparing.knowledge_cases import Layer, cases, side_by_side
 from experiments.comparing.knowledge_tables import as_text, lost_db, picture
 from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.closed_form import LinearInversion
@@ -104,42 +104,29 @@ def darker(whole, tmp_path_factory):
 
 def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
     assert not np.allclose(darker.features.scales, whole.features.scales, rtol=0.1)
-    even, odd = halves(whole)
-    assert set(even.parts.test.labels % 2) == {0}
-    assert set(odd.parts.auxiliary.labels % 2) == {1}
-    for mine, other in ((whole, darker), (even, odd)):
-        scene = mine.with_pairs_of(other).scene(TOPOLOGY)
-        assert scene.pairs().images is other.parts.auxiliary.images
-        made = jax.jit(mine.scene(TOPOLOGY).knowledge(EVERYTHING).local)(
-            as_float(other.parts.auxiliary.images)
-        )
-        found = scene.pairs().representations[:]
-        # Float32 sums of 27 products, in another order.
-        np.testing.assert_allclose(found, made, rtol=1e-4, atol=1e-5)
-    # One local NN made both halves: nothing is to be converted, to the bit.
-    np.testing.assert_array_equal(
-        even.with_pairs_of(odd).scene(TOPOLOGY).pairs().representations[:],
-        odd.scene(TOPOLOGY).pairs().representations[:],
+    scene = whole.with_pairs_of(darker).scene(TOPOLOGY)
+    assert scene.pairs().images is darker.parts.auxiliary.images
+    made = jax.jit(whole.scene(TOPOLOGY).knowledge(EVERYTHING).local)(
+        as_float(darker.parts.auxiliary.images)
     )
+    # Float32 sums of 27 products, in another order.
+    np.testing.assert_allclose(scene.pairs().representations[:], made, rtol=1e-4, atol=1e-5)
 
 
 def test_each_attacker_has_what_its_words_say(whole, darker):
     attack = LinearInversion()
-    found = list(cases(whole, attack, [10, 20, 40], other=darker, white_box=True))
+    found = list(cases(attack, [10, 20, 40], whole, darker))
     assert [case.words for case in found][-2:] == ["10 pairs", "20 pairs"]  # 40 are all
     assert [case.images for case in found][-2:] == [10, 20]
     by_words = {case.words: case for case in found}
-    assert by_words["everything"].attack.warm_start is attack
     assert {case.attack.knowledge for case in found if "network" in case.words} == {NETWORK}
-    fewer = by_words["10 pairs"].scene(TOPOLOGY).pairs()
+    fewer = by_words["10 pairs"].layer.scene(TOPOLOGY).pairs()
     np.testing.assert_array_equal(
         fewer.representations[:], whole.scene(TOPOLOGY).pairs().representations[:10]
     )
-    # Attackers of one attack are fitted side by side, and substitutes know their draw's pool.
-    cells = [Cell(TOPOLOGY, 0), Cell(TOPOLOGY, 1)]
-    groups = list(side_by_side(found, cells, {0: (1, 2), 1: None}))
-    assert [len(group) for _, group in groups] == [2, 4 * 2, 2, *[1] * 8]
-    assert [attack.candidates for attack, _ in groups[-2:]] == [(1, 2), None]
+    # Attackers of one attack are fitted side by side.
+    groups = list(side_by_side(found, [Cell(TOPOLOGY, 0), Cell(TOPOLOGY, 1)]))
+    assert [len(group) for _, group in groups] == [2, 4 * 2, *[1] * 8]
 
 
 def run(*arguments):
@@ -169,7 +156,7 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
         f"--cache_dir={cache}",
         f"--data_dir={test_data_dir}",
         f"--other_dataset=folder:{folder_of_pictures(tmp_path / 'other')}",
-        *("--layers=4", "--depths=6", "--draws=2", "--pairs=10", "--pool=20"),
+        *("--layers=4", "--depths=6", "--draws=2", "--pairs=10"),
         "--max_images=target=128,auxiliary=160,validation=8,test=24",
     )
     assert done.returncode == 0, done.stderr
@@ -186,8 +173,8 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
         "10 pairs",
     ]
     found = {(r["knowledge"], r["draw"]): float(r["found"] or -1) for r in rows}
-    # Of twenty candidates known to the attacker, statistics of 128 pictures tell six.
-    assert found["network but not channels, aligned guess", "0"] == 1
+    # Of 128 channels, statistics of 128 pictures tell most of six.
+    assert found["network but not channels, aligned guess", "0"] > 0.5
     assert found["network but not channels, random guess", "0"] < 1
     assert "loss dB" in done.stdout
     assert len(list((tmp_path / "out" / "rows").iterdir())) == len(rows) + 1
@@ -198,7 +185,6 @@ REFUSED = [
     (["--layers=4,x"], "--layers=4,x"),
     (["--layers=2,4,2"], "layers repeats [2]; give each once"),
     (["--depths=300"], "depth 300"),
-    (["--pool=8"], "--pool=8; allowed are 16 candidates"),
     (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --attackers=linear"),
     (["--pairs=10,30,10"], "--pairs repeats [10]"),
     (["--attackers=linear,strong"], "--attackers=linear,strong; allowed is one"),
@@ -211,7 +197,7 @@ REFUSING = """
 import json, sys
 from support import commands
 from experiments import compare_knowledge
-compare_knowledge.load_weights = compare_knowledge.cli.load_data = None
+compare_knowledge.load_ground = None
 for arguments in json.loads(sys.argv[1]):
     print(commands.run(compare_knowledge, *arguments))
 """

@@ -1,12 +1,11 @@
 """Estimates against dedicated numbers: the statistics against SciPy, and the command."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 from scipy.stats import pearsonr, spearmanr
-from support.handmade_results import attack, cell
+from support.handmade_results import attack, cell, settings
 
 from experiments import compare_modes
 from experiments.compare_modes import comparison, joined, read_results, spearman
@@ -14,10 +13,10 @@ from privynet_jax.errors import UserError
 from privynet_jax.results.work_directory import ResultStore
 
 
-def workdir(folder, shift, draws=3, noise=0.0, seed=0):
+def workdir(folder, shift, draws=3, noise=0.0, seed=0, mode="dedicated"):
     """A work directory of 2 layers x 2 depths x `draws` handmade cells."""
     rng = np.random.default_rng(seed)
-    store = ResultStore.open(folder, {"shift": shift})
+    store = ResultStore.open(folder, settings(mode=mode))
     names = []
     for num_layers in (2, 4):
         for depth in (3, 8):
@@ -28,7 +27,7 @@ def workdir(folder, shift, draws=3, noise=0.0, seed=0):
                 store.save(made, {})
                 names.append(made.name)
     store.write_tables(names)
-    return folder
+    return store
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -78,13 +77,23 @@ def test_only_cells_of_both_count(tmp_path):
     assert len(joined(read_results(many), read_results(few))) == 4
 
 
-def test_the_command_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys):
-    dedicated, estimated = workdir(tmp_path / "a", 0), workdir(tmp_path / "b", 1)
-    for folder, mode in ((dedicated, "dedicated"), (estimated, "amortised")):
-        (folder / "config.json").write_text(json.dumps({"mode": mode}))
-    for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated), ("_OUTPUT", None)]:
-        given = type("Given", (), {"value": value and str(value)})
-        monkeypatch.setattr(compare_modes, flag, given)
+@pytest.fixture
+def given(monkeypatch):
+    """Sets the flags."""
+
+    def setting(dedicated, estimated):
+        for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated)]:
+            held = type("Given", (), {"value": str(value), "name": flag})
+            monkeypatch.setattr(compare_modes, flag, held)
+
+    return setting
+
+
+def test_the_command_writes_a_table_and_a_picture(tmp_path, given, capsys):
+    dedicated, estimated = tmp_path / "a", tmp_path / "b"
+    workdir(dedicated, 0)
+    workdir(estimated, 1, mode="amortised")
+    given(dedicated, estimated)
     compare_modes.main()
     with (estimated / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -95,31 +104,23 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, monkeypatch, capsys)
 
 
 def test_bad_work_directories_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"results.csv is missing; give a work directory"):
-        read_results(tmp_path)
+    store = ResultStore(tmp_path)
+    with pytest.raises(UserError, match=r"results.csv is missing"):
+        read_results(store)
     (tmp_path / "results.csv").write_text("depth,draw\n8,0\n")
     with pytest.raises(UserError, match="has no num_layers, channels, accuracy, psnr_db_mean"):
-        read_results(tmp_path)
+        read_results(store)
     rows = read_results(workdir(tmp_path / "a", 0))
     with pytest.raises(UserError, match="share 2 cells of 12 and 2; allowed are 3 or more"):
         joined(rows, rows[:2])
 
 
-@pytest.mark.parametrize(
-    ("content", "dedicated", "message"),
-    [
-        ('{"mode": "amortised"}', True, "made with --mode=amortised; give one made with dedicated"),
-        (
-            '{"mode": "dedicated"}',
-            False,
-            "made with --mode=dedicated; give one made with amortised",
-        ),
-        ("{}", True, "config.json is missing or damaged"),
-        (None, True, "config.json is missing or damaged"),
-    ],
-)
-def test_work_directories_in_the_wrong_roles_are_refused(tmp_path, content, dedicated, message):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match=message):
-        compare_modes._check_mode(tmp_path, dedicated)
+def test_work_directories_in_the_wrong_roles_are_refused(tmp_path, given):
+    workdir(tmp_path / "a", 0, mode="dedicated")
+    workdir(tmp_path / "b", 0, mode="amortised")
+    given(tmp_path / "b", tmp_path / "b")
+    with pytest.raises(UserError, match="--mode=amortised; give one made with dedicated"):
+        compare_modes.main()
+    given(tmp_path / "a", tmp_path / "a")
+    with pytest.raises(UserError, match="--mode=dedicated; give one made with amortised"):
+        compare_modes.main()

@@ -26,13 +26,12 @@ def table(path):
 
 
 @pytest.mark.slow
-def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
+def test_all_attacks_on_the_first_draws(tiny_run, tmp_path, command):
     out = tmp_path / "inference.csv"
     status, output, _ = command(
-        "--topologies=4:3",
+        f"--workdir={tiny_run.workdir}",
         f"--out={out}",
         *places(tiny_run),
-        "--max_images=target=60,auxiliary=50,validation=20,test=20",
         "--attributes=class",
         "--candidates=2,20",
         "--queries=5",
@@ -46,7 +45,7 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     # One attribute by two classifiers; three ways, two numbers of candidates and three numbers
     # each; six scores of membership with two numbers each.
     attacks = ["attribute"] * 2 + ["reidentification"] * 18 + ["membership"] * 12
-    assert [row["attack"] for row in rows] == attacks
+    assert [row["attack"] for row in rows] == 2 * attacks
     for row in rows:
         assert float(row["low"]) <= float(row["value"]) + 1e-9
         assert float(row["value"]) <= float(row["high"]) + 1e-9
@@ -55,8 +54,8 @@ def test_all_attacks_on_a_topology_of_ones_own(tiny_run, tmp_path, command):
     assert {float(row["value"]) for row in known} == {1.0}
     assert {row["knowledge"] for row in known} == {"everything"}
     top1 = [row for row in rows if row["number"] == "top-1 rate"]
-    assert [float(row["chance"]) for row in top1] == [0.5, 0.05] * 3
-    assert [bool(row["reference"]) for row in rows] == [True] * 2 + [False] * 30
+    assert [float(row["chance"]) for row in top1] == [0.5, 0.05] * 6
+    assert [bool(row["reference"]) for row in rows] == 2 * ([True] * 2 + [False] * 30)
     assert f"The table is in {out}" in output
 
 
@@ -80,13 +79,9 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--out={folder}/x.csv"], "neither --workdir nor --topologies is given"),
-        (["--topologies=4:16"], "--topologies is given without --out; give --out=FILE"),
-        (["--topologies=4-16", "--out={folder}/x.csv"], "expected layers:depth"),
-        (["--topologies=4:3,4:3", "--out={folder}/x.csv"], "names one twice"),
-        (["--workdir={run}", "--topologies=4:3"], "brings its own topologies"),
+        (["--out={folder}/x.csv"], "no --workdir is given"),
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
-        (["--workdir={run}", "--candidates=9,9"], "--candidates=9,9; allowed is each number once"),
+        (["--workdir={run}", "--candidates=9,9"], "--candidates repeats [9]"),
         (["--workdir={run}", "--attributes=feature:NOPE"], "no whole number 'NOPE'"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
@@ -104,7 +99,7 @@ def test_what_makes_no_sense_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--inferences=membership", "--candidates=1000"], infer.Settings.candidates),
+        (["--inferences=membership", "--candidates=1000"], infer.inference.Settings.candidates),
         (["--inferences=reidentification"], (20,)),
         (["--inferences=reidentification", "--candidates=2,7"], (2, 7)),
     ],
@@ -114,11 +109,11 @@ def test_candidates_are_those_asked_for_or_as_many_as_there_are(
 ):
     seen = []
 
-    def stop(run, settings, chosen):
+    def stop(parts, settings, *_):
         seen.append(settings.candidates)
         raise UserError("enough")
 
-    monkeypatch.setattr(infer, "_suite", stop)
+    monkeypatch.setattr(infer.inference, "Suite", stop)
     command(f"--workdir={tiny_run.workdir}", *places(tiny_run), *arguments)
     assert seen == [expected]
 
@@ -137,5 +132,5 @@ def test_candidates_are_those_asked_for_or_as_many_as_there_are(
 def test_names_and_numbers_are_checked_before_anything_is_read(
     tiny_run, command, monkeypatch, wrong, message
 ):
-    monkeypatch.setattr(infer, "reopen", None)
+    monkeypatch.setattr(infer, "reopened", None)
     refused(command(f"--workdir={tiny_run.workdir}", f"--{wrong}"), message)

@@ -16,7 +16,7 @@ from support import package_samples
 
 from experiments import cli, report
 from experiments.reporting import pictures as report_pictures
-from experiments.reporting import sections, tables
+from experiments.reporting import promises, sections, tables
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.audit import Audit, Finding
@@ -196,7 +196,7 @@ def test_an_audit_s_caption_says_who_attacked(tmp_path, stronger, said):
     findings = (Finding("psnr_db", 20.0, 18.0, 19.0, "white box", 7),)
     found = Audit(findings, "photos", {"test": 7}, 3, 2, 10, "pairs", stronger=stronger)
     found.write(tmp_path / "audit.json")
-    table = sections.audit_table(tmp_path / "audit.json")[0]
+    table = promises.audit_table(tmp_path / "audit.json")[0]
     assert said in table.caption
     assert table.rows[0][-1] == "white box, on 7 images"
 
@@ -255,23 +255,6 @@ def test_attackers_side_by_side():
         ("linear", "pairs", "1 of 2", "16.5", "-"),
         ("residual", "pairs", "2 of 3", "20.0", "20.0"),
     )
-    assert tables.attacks(cells).marked == {1, 2}
-
-
-def test_risk_is_of_single_images(tmp_path):
-    store = ResultStore.open(tmp_path / "run", {})
-    cell = handmade.cell(2, 8)
-    values = np.arange(101, dtype=np.float32) / 2
-    arrays = {"residual_psnr_db": values, "linear_psnr_db": values[::-1] / 2}
-    arrays |= {"residual_ssim": values / 100, "linear_ssim": values / 50}
-    store.save(cell, arrays)
-    table = tables.risks([cell], store)
-    assert table.rows[0][3:8] == ("25.0", "25.0", "47.5", "49.5", "50.0")
-    # The linear attacker is the worse one in SSIM.
-    assert table.rows[0][8:] == ("0.50", "0.50", "0.95", "0.99", "1.00")
-    store.save(cell, {"accuracy": values})
-    with pytest.raises(UserError, match="lacks values per image"):
-        tables.risks([cell], store)
 
 
 def test_best_median_and_worst_protected(tmp_path):
@@ -339,5 +322,5 @@ def test_any_csv_is_a_table(tmp_path):
 
 
 def test_a_folder_s_path_stays_private():
-    assert sections.data_name("folder:/home/somebody/pictures") == "folder:pictures"
+    assert promises.data_name("folder:/home/somebody/pictures") == "folder:pictures"
     assert sections.settings({"dataset": "folder:a/b"})["dataset"] == "folder:b"

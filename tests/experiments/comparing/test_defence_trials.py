@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
 
-from experiments.comparing.defence_trials import Ground, OfAnySign
+from experiments.comparing.defence_trials import OfAnySign, measure_defended
+from experiments.comparing.ground import Ground
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
@@ -47,7 +48,7 @@ def ground():
         folded = np.asarray(space_to_depth(as_float(own.images), 2))
         stored[name] = np.concatenate([2 * folded, 0.5 * folded[..., :2]], axis=-1)
     features = {4: handmade_features(4, range(14), stored)}
-    return Ground(parts, features, weights=None, copies=2, seed=0)
+    return Ground(parts, weights=None, features=features)
 
 
 def measured(ground, defence, cells=CELLS, wrapped=OfAnySign):
@@ -56,7 +57,8 @@ def measured(ground, defence, cells=CELLS, wrapped=OfAnySign):
         Training(TRAINING.budget, capacities=TRAINING.capacities, wrapped=wrapped),
     )
     cloud = wrapped(cloud_nn(CLASSES, SIZE, width=8))
-    return ground.measure(cells, defence, Protocol(cloud, Schedule(40, 32, 1e-2), attacks))
+    protocol = Protocol(cloud, Schedule(40, 32, 1e-2), attacks)
+    return measure_defended(ground, cells, defence, protocol, copies=2, seed=0)
 
 
 @pytest.fixture(scope="module")

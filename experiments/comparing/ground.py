@@ -1,0 +1,76 @@
+"""What comparisons share: data with their features, and rows that are measured once.
+
+ground = load_ground("photo_patches", needed_channels(topologies))
+rows = filled(KeptRows.opened(out, settings), {"m04_d016_r00, linear": cell}, measure_cells)
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments import cli
+from privynet_jax import Parts, PretrainedWeights, Topology, load_weights
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.backbone.features.feature_cache import load_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.characterisation.reopening import Reopened, reopen
+from privynet_jax.platform.resuming import KeptRows
+
+# Flags of every comparison.
+SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ground:
+    """A data set with layers' features by their numbers, on which topologies are attacked."""
+
+    parts: Parts
+    weights: PretrainedWeights
+    features: Mapping[int, LayerFeatures]
+
+    def scene(self, topology: Topology, width: int | None = None) -> Scenario:
+        """Returns what an attacker of a topology has, padded to a width."""
+        return Scenario(
+            topology, self.parts, self.features[topology.num_layers], self.weights, width
+        )
+
+
+def load_ground(dataset: str, union: Mapping[int, Sequence[int]], **settings: Any) -> Ground:
+    """Returns a data set with the channels of `union`, as flags say; see `cli.load_data`."""
+    cache_dir = cli.cache_folder()
+    weights = load_weights(cli.WEIGHTS.value or "embedded", cache_dir=cache_dir)
+    parts = cli.load_data(dataset, **settings)
+    return Ground(parts, weights, load_features(weights, parts, union, cache_dir))
+
+
+def reopened() -> Reopened:
+    """Returns the finished characterisation that --workdir names, as flags say."""
+    return reopen(
+        cli.needed_folder(cli.WORKDIR),
+        weights=cli.WEIGHTS.value or "embedded",
+        cache_dir=cli.cache_folder(),
+        data_dir=cli.data_folder(),
+        skip_unreadable=cli.SKIP_UNREADABLE.value,
+    )
+
+
+def deciding(*names: str) -> dict[str, Any]:
+    """Returns the flags of these names, and those that decide all comparisons' numbers."""
+    names += ("seed", "weights", "max_images")
+    return {name: flags.FLAGS[name].value for name in names}
+
+
+def filled(
+    kept: KeptRows, titled: Mapping[str, Any], measure: Callable[[list[Any]], Iterable[Any]]
+) -> list[dict[str, Any]]:
+    """Returns a row per title; measures together those that are not kept, and keeps them."""
+    rows = {title: kept.read(title) for title in titled}
+    missing = [title for title, row in rows.items() if row is None]
+    if missing:
+        measured = measure([titled[title] for title in missing])
+        for title, row in zip(missing, measured, strict=True):
+            rows[title] = row
+            kept.write(title, row)
+    return list(rows.values())

@@ -1,0 +1,98 @@
+"""What a plan promises, and what its audit found, in words and tables.
+
+`experiments.report` shows the tables; `experiments.audit` prints what is `audited`.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.reporting.tables import Table
+from privynet_jax import Plan, UserError
+from privynet_jax.backbone.topology import DIRECT
+from privynet_jax.images.parts import FOLDER_PREFIX
+
+# Limit or expectation -> what it is called, and what a number is multiplied with.
+_LIMITS = {
+    "psnr_db": ("privacy loss: PSNR, dB", 1),
+    "ssim": ("privacy loss: SSIM", 1),
+    "local_mmacs": ("local computation, million MACs", 1),
+    "storage_mib": ("local storage, MiB", 1),
+    "release_kib": ("release per image, KiB", 1),
+    "latency_ms": ("latency, ms", 1),
+    "accuracy": ("accuracy, %", 100),
+}
+
+
+def plan_table(plan: Plan) -> Table:
+    """Returns what a plan expects and what limits it was made for. Its secrets stay out."""
+    limits, rows = plan.limits.given(), []
+    for name, (title, factor) in _LIMITS.items():
+        limit = _digits(limits[name], factor) if name in limits else ""
+        if name in plan.cost:
+            rows.append((title, _digits(plan.cost[name], 1), "", limit))
+        elif name in ("accuracy", "psnr_db", "ssim"):
+            interval = getattr(plan.expected, name)
+            value, low, high = (
+                _digits(end, factor) for end in (interval.value, interval.low, interval.high)
+            )
+            rows.append((title, value, f"{low} to {high}", limit))
+    over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
+    return Table(
+        "plan",
+        f"What the plan expects on test images. Privacy loss is the {plan.limits.statistic} over "
+        "images.",
+        ("", "expected", f"over {over}", "limit"),
+        tuple(rows),
+    )
+
+
+def audit_table(path: Path) -> tuple[Table, bool]:
+    """Returns what an audit found, and whether every limit was kept."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = tuple(tuple(audited(finding).values()) for finding in content["findings"])
+        images = ", ".join(f"{count} {name}" for name, count in content["images"].items())
+        names = ", ".join(content["stronger"])
+        stronger = (
+            f"Stronger attackers than the characterisation's took part: {names}."
+            if names
+            else "No stronger attackers than the characterisation's were tried."
+        )
+        caption = (
+            f"Fresh attackers on {data_name(content['data'])} ({images} images; "
+            f"{content['left_out']} left out that the planner had seen): {content['repeats']} "
+            f"seeds, {content['attacker_steps']} steps each. {stronger} "
+            "Privacy loss is the worst attacker's and seed's."
+        )
+        columns = ("", "found", "expected", "limit", "kept", "strongest attacker")
+        return Table("audit", caption, columns, rows), bool(content["held"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{path} is no audit; give the audit.json that experiments.audit wrote"
+        ) from None
+
+
+def audited(finding: Mapping[str, Any]) -> dict[str, str]:
+    """Returns an audit's finding, the fields of `Finding` and whether it `held`, in words."""
+    title, factor = _LIMITS[finding["what"]]
+    numbers = {
+        name: "" if finding[name] is None else _digits(finding[name], factor)
+        for name in ("found", "expected", "limit")
+    }
+    kept = "" if finding["limit"] is None else ("kept" if finding["held"] else "BROKEN")
+    attacker = finding["attacker"]
+    whose = f"{attacker}, on {finding['images']} images" if attacker else ""
+    return {"audited": title, **numbers, "verdict": kept, "strongest attacker": whose}
+
+
+def _digits(value: float, factor: float) -> str:
+    return f"{factor * value:.3g}"
+
+
+def data_name(dataset: str) -> str:
+    """Returns a data set's name; of a folder of pictures only the last part of its path."""
+    if not dataset.startswith(FOLDER_PREFIX):
+        return dataset
+    return FOLDER_PREFIX + Path(dataset.removeprefix(FOLDER_PREFIX)).name

@@ -1,0 +1,81 @@
+"""How a command runs: flags are read, and whatever is wrong with them ends in one line."""
+
+import errno
+import math
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+from privynet_jax import UserError
+from privynet_jax.platform import signals
+
+_EXPLAINED = {
+    errno.ENOSPC: "free some disk space and run the same command again to continue",
+    errno.EDQUOT: "free some of your disk quota and run the same command again to continue",
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "give a folder that you may write to"
+    ),
+    errno.ENAMETOOLONG: "give a shorter path",
+    errno.ENOENT: "check the path",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "give a folder"),
+}
+
+
+def run(main: Callable[[], None], *, continues: bool = True) -> NoReturn:
+    """Parses flags, runs a command, and ends bad input in one line and exit status 1.
+
+    Whoever stops it is told whether it `continues` where it was stopped.
+    """
+
+    def guarded(arguments: Sequence[str]) -> None:
+        if len(arguments) > 1:
+            fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
+        # JAX tells at INFO which accelerators it did not find.
+        logging.set_verbosity(logging.WARNING)
+        signals.handle_signals()
+        try:
+            main()
+        except (signals.Terminated, KeyboardInterrupt):
+            aim = "to continue" if continues else "from the start"
+            print(f"stopped; run the same command again {aim}", file=sys.stderr)
+            sys.exit(signals.exit_status())
+        except UserError as error:
+            fail(str(error))
+        except OSError as error:
+            if error.errno not in _EXPLAINED:
+                raise
+            fail(f"{error.filename or 'a file'}: {error.strerror}; {_EXPLAINED[error.errno]}")
+
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the command with one line on standard error and exit status 1."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(1)
+
+
+def _check_finite() -> None:
+    """No flag of any command means anything by NaN or infinity, which pass absl's bounds."""
+    for name in flags.FLAGS:
+        value = flags.FLAGS[name].value
+        if isinstance(value, float) and not math.isfinite(value):
+            fail(f"--{name}={value}: allowed are finite numbers; see --help")
+
+
+def _parse_flags(arguments: Sequence[str]) -> list[str]:
+    try:
+        left = flags.FLAGS(list(arguments))
+        _check_finite()
+        return left
+    except flags.Error as error:
+        # absl begins some messages with a heading of its own.
+        fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
+    except OSError as error:  # a flag file that cannot be read
+        fail(f"{error.filename}: {error.strerror}; check --flagfile")
+    except UnicodeDecodeError:
+        fail("the flag file is not text; check --flagfile")
+    except ValueError as error:  # absl's own where a switch such as --nolabelled gets a value
+        fail(f"{error}; see --help")
