@@ -177,7 +177,7 @@ def _attacked(
     features = load_features(weights, parts, union, cache_dir, dtype=config.feature_dtype)
     ground, width = Ground(parts, weights, features), max(cell.topology.depth for cell in cells)
     few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
-    protocol = dataclasses.replace(protocol_of(config, parts), optimised=few)
+    protocol = dataclasses.replace(protocol_of(config, parts), optimised={"test": few})
     found: dict[Cell, Measurement] = {}
     with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
         for _, mine in by_layer(cells):

@@ -26,7 +26,7 @@ from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.training.models.attackers import RESIDUAL, STRONG
 from privynet_jax.training.models.networks import WORKING_STRIDE
-from privynet_jax.training.tasks import Schedule
+from privynet_jax.training.tasks import Schedule, check_learning_rate
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
 _USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
@@ -174,6 +174,7 @@ class Config:
                     f"{name} is {value}; allowed are numbers from 0 to {_LARGEST_AMOUNT}; "
                     "leave it out for the usual value"
                 )
+        check_learning_rate(self.cloud.learning_rate)
         self._check_mode()
         return cells
 

@@ -1,14 +1,12 @@
 """A characterisation under way, as every mode sees it: what is asked for, and what there is."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
@@ -16,13 +14,16 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.measure import Protocol
+from privynet_jax.characterisation.measure import REPORTED, Protocol
+from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.devices import Spread
 from privynet_jax.results.cells import Cell, by_layer
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import CloudNN, cloud_nn
+
+# Images per part that a white box attacks, about a second each on two CPU cores.
+_OPTIMISED_IMAGES = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,21 +57,10 @@ class GridRun:
         """Channels to which all representations are filled up, so that a layer compiles once."""
         return max(cell.topology.depth for cell in self.cells)
 
-    @property
-    def depths(self) -> list[int]:
-        """Of all cells."""
-        return [cell.topology.depth for cell in self.cells]
-
     def scene(self, cell: Cell) -> Scenario:
         """Returns the data of a cell's topology."""
         features = self.features()[cell.topology.num_layers]
         return Scenario(cell.topology, self.parts, features, self.weights, self.width)
-
-    def checkpoint(self, *names: str) -> Checkpoint:
-        """Returns the checkpoint of a piece of work, which belongs to exactly these names."""
-        name = hashlib.sha256(" ".join(names).encode()).hexdigest()[:16]
-        folder = checkpoint_folder(self.config) / name
-        return Checkpoint(folder, 60 * self.config.checkpoint_minutes)
 
     def layers(self) -> Iterator[tuple[int, list[Cell]]]:
         """Yields (layer, its missing cells), layers ascending."""
@@ -82,9 +72,9 @@ def checkpoint_folder(config: Config) -> Path:
     return config.workdir / f"training-{config.share.index}"
 
 
-def spread_of(config: Config) -> Spread:
-    """Returns how the user wants work spread over devices."""
-    return Spread(config.cells_per_device, config.steps_per_dispatch, config.device_memory_gib)
+def checkpoint_of(config: Config, name: str) -> Checkpoint:
+    """Returns the checkpoint of a piece of work, which alone has this name."""
+    return Checkpoint(checkpoint_folder(config) / name, 60 * config.checkpoint_minutes)
 
 
 def cloud_of(config: Config, parts: Parts) -> CloudNN:
@@ -93,10 +83,15 @@ def cloud_of(config: Config, parts: Parts) -> CloudNN:
     return cloud_nn(parts.num_classes, parts.image_size, config.cloud_width, dtype)
 
 
-def attacks_of(config: Config) -> tuple[Attack, ...]:
-    """Returns the attackers that a configuration asks for, the closed form in any case.
+def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None) -> Protocol:
+    """Returns what a configuration measures of every cell: the closed form attacks in any case.
 
-    A rate that is given counts for all networks; each has its own otherwise.
+    A learning rate that is given counts for all attackers' networks; each has its own otherwise.
+
+    Args:
+        config: the settings.
+        parts: images and labels.
+        examples: int [K], test images whose reconstructions are kept; None keeps none.
     """
     capacities = capacities_of_size(config.attacker_width, config.attacker_blocks)
     if (rate := config.attacker.learning_rate) is not None:
@@ -105,16 +100,14 @@ def attacks_of(config: Config) -> tuple[Attack, ...]:
         }
     budget = Budget(config.attacker.steps, batch_size=config.attacker.batch_size)
     training = Training(budget, capacities=capacities, dtype=config.compute_dtype)
-    return named_attacks(tuple(dict.fromkeys((LINEAR, *config.chosen_attackers))), training)
-
-
-def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None) -> Protocol:
-    """Returns what a configuration measures of every cell.
-
-    Args:
-        config: the settings.
-        parts: images and labels.
-        examples: int [K], test images whose reconstructions are kept; None keeps none.
-    """
-    rows = np.zeros(0, int) if examples is None else examples
-    return Protocol(cloud_of(config, parts), config.cloud, attacks_of(config), rows)
+    names = tuple(dict.fromkeys((LINEAR, *config.chosen_attackers)))
+    return Protocol(
+        cloud_of(config, parts),
+        config.cloud,
+        named_attacks(names, training),
+        np.zeros(0, int) if examples is None else examples,
+        optimised={
+            part: spread_over_classes(getattr(parts, part).labels, _OPTIMISED_IMAGES)
+            for part in REPORTED
+        },
+    )

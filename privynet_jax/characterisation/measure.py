@@ -22,6 +22,7 @@ from privynet_jax.attacks.base import Attack, FittedAttack
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 from privynet_jax.training.prediction import measured
@@ -43,8 +44,8 @@ class Protocol:
         examples: int [K], test images whose reconstructions are kept.
         attacked: int [n], test images that attackers are scored on; None means all. Validation
             images are then left alone.
-        optimised: the same for attackers that optimise each image for itself, about a second each
-            on two CPU cores; None: they are scored as all others.
+        optimised: part -> int [n], the images that attackers are scored on who optimise each image
+            for itself, about a second each on two CPU cores; None: they are scored as all others.
     """
 
     cloud: nn.Module | None = None
@@ -52,12 +53,13 @@ class Protocol:
     attacks: Sequence[Attack] = ()
     examples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     attacked: np.ndarray | None = None
-    optimised: np.ndarray | None = None
+    optimised: Mapping[str, np.ndarray] | None = None
 
-    def rows(self, attack: Attack) -> np.ndarray | None:
-        """Returns the test images that an attack is scored on; None: all, and validation images."""
-        few = self.optimised is not None and isinstance(attack, WhiteBox)
-        return self.optimised if few else self.attacked
+    def rows(self, attack: Attack) -> Mapping[str, np.ndarray | None]:
+        """Returns part -> images that an attack is scored on; None: all of them."""
+        if self.optimised is not None and isinstance(attack, WhiteBox):
+            return self.optimised
+        return dict.fromkeys(REPORTED) if self.attacked is None else {"test": self.attacked}
 
 
 def measure(
@@ -110,46 +112,59 @@ def _piece(cells: int, protocol: Protocol) -> Iterator[None]:
     tell(left)
 
 
-def cloud_members(
-    scenes: Sequence[Scenario], keys: Sequence[jax.Array], schedule: Schedule
-) -> list[Member]:
-    """Returns the cloud NNs of topologies as the trainer takes them."""
-    return [
+def cloud_accuracies(
+    network: nn.Module,
+    schedule: Schedule,
+    keys: Mapping[str, jax.Array],
+    representations: Sequence[Mapping[str, Any]],
+    parts: Sequence[Parts],
+) -> list[dict[str, np.ndarray]]:
+    """Trains cloud NNs side by side; returns per network: part -> float32 [N], 1 where it is right.
+
+    Args:
+        network: the cloud NN.
+        schedule: of its training.
+        keys: what each is called where it diverges -> its key.
+        representations: per network: part -> [N, h, w, D].
+        parts: per network, whose labels those are.
+
+    Raises:
+        UserError: training diverged.
+    """
+    task, found = cloud_task(network), []
+    members = [
         Member(
             key=key,
-            inputs=scene.stored("target"),
-            targets=scene.parts.target.labels,
-            rows=np.arange(len(scene.parts.target)),
+            inputs=stored["target"],
+            targets=own.target.labels,
+            rows=np.arange(len(own.target)),
             learning_rate=schedule.learning_rate,
         )
-        for scene, key in zip(scenes, keys, strict=True)
+        for key, stored, own in zip(keys.values(), representations, parts, strict=True)
     ]
+    trained = train(task, members, Course(schedule.steps, schedule.batch_size))
+    for name, own, stored, labelled in zip(keys, trained, representations, parts, strict=True):
+        right = {
+            part: measured(task, own.params, (), stored[part], getattr(labelled, part).labels)
+            for part in REPORTED
+        }
+        found.append({part: values["accuracy"] for part, values in right.items()})
+        _check(name, CLOUD, not own.diverged and np.isfinite(found[-1]["test"]).all())
+    return found
 
 
 def _accuracies(
-    cells: Sequence[Cell],
-    scenes: Sequence[Scenario],
-    protocol: Protocol,
-    keys: Sequence[jax.Array],
+    cells: Sequence[Cell], scenes: Sequence[Scenario], protocol: Protocol, keys: Sequence[jax.Array]
 ) -> list[dict[str, np.ndarray]]:
-    """Per cell: part -> float32 [N], 1 where its cloud NN was right."""
     if protocol.cloud is None:
         return [{} for _ in cells]
-    task, schedule = cloud_task(protocol.cloud), protocol.schedule
-    members = cloud_members(scenes, keys, schedule)
-    trained = train(task, members, Course(schedule.steps, schedule.batch_size))
-    found = [
-        {
-            part: measured(
-                task, own.params, (), scene.stored(part), getattr(scene.parts, part).labels
-            )["accuracy"]
-            for part in REPORTED
-        }
-        for own, scene in zip(trained, scenes, strict=True)
-    ]
-    for cell, own, right in zip(cells, trained, found, strict=True):
-        _check(cell, CLOUD, not own.diverged and np.isfinite(right["test"]).all())
-    return found
+    return cloud_accuracies(
+        protocol.cloud,
+        protocol.schedule,
+        {f"cell {cell.name}": key for cell, key in zip(cells, keys, strict=True)},
+        [{part: scene.stored(part) for part in ("target", *REPORTED)} for scene in scenes],
+        [scene.parts for scene in scenes],
+    )
 
 
 def _attacked(
@@ -157,11 +172,14 @@ def _attacked(
 ) -> dict[str, Any]:
     """A `Measurement`'s fields about attacks."""
     quality = {
-        attack.name: _quality(attacks[attack.name], scene, protocol.rows(attack))
+        attack.name: {
+            part: score(attacks[attack.name], scene, part, rows)
+            for part, rows in protocol.rows(attack).items()
+        }
         for attack in protocol.attacks
     }
     for name, by_part in quality.items():
-        _check(cell, name, np.isfinite(by_part["test"]["psnr_db"]).all())
+        _check(f"cell {cell.name}", name, np.isfinite(by_part["test"]["psnr_db"]).all())
     return {
         "attacks": quality,
         "examples": {
@@ -174,14 +192,6 @@ def _attacked(
     }
 
 
-def _quality(
-    fitted: FittedAttack, scene: Scenario, rows: np.ndarray | None
-) -> dict[str, dict[str, np.ndarray]]:
-    if rows is not None:
-        return {"test": score(fitted, scene, "test", rows)}
-    return {part: score(fitted, scene, part) for part in REPORTED}
-
-
 def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.ndarray:
     """Reconstructions of test images, uint8 [K, H, W, 3]."""
     if not len(rows):
@@ -190,10 +200,10 @@ def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.nda
     return np.uint8(np.round(255 * np.clip(estimates, 0, 1)))
 
 
-def _check(cell: Cell, name: str, finite: bool) -> None:
+def _check(whose: str, name: str, finite: bool) -> None:
     """Refuses what diverged: it would pass for a weak attacker, or for an inaccurate cloud NN."""
     if not finite:
         raise UserError(
-            f"the network {name} of cell {cell.name} diverged: its outputs are not finite; "
+            f"the network {name} of {whose} diverged: its outputs are not finite; "
             "train it with a lower learning rate"
         )

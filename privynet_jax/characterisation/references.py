@@ -1,7 +1,6 @@
 """What every cell is to be compared with: no split at all, and no attack at all.
 
-The trainer makes the one, NumPy is enough for the other, `run` writes both to a table, and
-`attacked_pictures` tells what the second does to each test image.
+`run` writes both to a table, and keeps what the second does to each test image.
 """
 
 from collections.abc import Iterator
@@ -12,9 +11,8 @@ import numpy as np
 from privynet_jax.attacks.closed_form import MEAN_IMAGE
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.grid_run import cloud_of, spread_of
-from privynet_jax.characterisation.measure import REPORTED
-from privynet_jax.errors import UserError
+from privynet_jax.characterisation.grid_run import cloud_of
+from privynet_jax.characterisation.measure import REPORTED, cloud_accuracies
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
@@ -22,11 +20,7 @@ from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
 from privynet_jax.results.risk_tables import AttackedPictures
 from privynet_jax.results.statistics import summarise
-from privynet_jax.training.models.networks import CloudNN
-from privynet_jax.training.prediction import measured
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule, cloud_task
-from privynet_jax.training.trainer import Course, Member, train
 
 _BATCH = 256
 
@@ -41,13 +35,16 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
     Raises:
         UserError: training diverged.
     """
-    with (
-        progress_bar(1, "training without a split") as advance,
-        session(spread=spread_of(config), progress=advance),
-    ):
-        right = accuracy_without_split(cloud_of(config, parts), config.cloud, parts, config.seed)
+    with progress_bar(1, "training without a split") as advance, session(progress=advance):
+        [right] = cloud_accuracies(
+            cloud_of(config, parts),
+            config.cloud,
+            {"the reference without a split": reference_key(config.seed)},
+            [image_features(parts).parts],
+            [parts],
+        )
     guess = _mean_image(parts.auxiliary)
-    quality = {part: _quality(guess, getattr(parts, part)) for part in ("validation", "test")}
+    quality = {part: _quality(guess, getattr(parts, part)) for part in REPORTED}
     guessing = AttackResult.of_images(
         MEAN_IMAGE, quality, {"knowledge": "auxiliary images"}
     ).columns()
@@ -59,40 +56,6 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
         {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
         {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},
     ]
-
-
-def accuracy_without_split(
-    network: CloudNN, schedule: Schedule, parts: Parts, seed: int
-) -> dict[str, np.ndarray]:
-    """Trains the cloud NN on the images themselves.
-
-    Returns:
-        Part name ("validation", "test") -> float32 [N], 1 where it was right.
-
-    Raises:
-        UserError: training diverged.
-    """
-    task, images = cloud_task(network), image_features(parts).parts
-    labels = parts.target.labels
-    member = Member(
-        key=reference_key(seed),
-        inputs=images["target"],
-        targets=labels,
-        rows=np.arange(len(labels)),
-        learning_rate=schedule.learning_rate,
-    )
-    [trained] = train(task, [member], Course(schedule.steps, schedule.batch_size))
-    if trained.diverged:
-        raise UserError(
-            "the cloud NN of the reference without a split diverged; "
-            "train with a lower learning rate"
-        )
-    return {
-        part: measured(task, trained.params, (), images[part], getattr(parts, part).labels)[
-            "accuracy"
-        ]
-        for part in REPORTED
-    }
 
 
 def attacked_pictures(parts: Parts) -> AttackedPictures:

@@ -7,7 +7,7 @@ scene = found.scenario(found.results[0])  # the data of one cell's topology, to 
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Reopened:
         results: of all its cells, by layers, depth, selection and draw.
         parts: the very images that it was measured on.
         weights: likewise.
-        cache_dir: of features.
+        features: number of layers -> the very features that its cells were measured on.
     """
 
     store: ResultStore
@@ -42,38 +42,13 @@ class Reopened:
     results: list[CellResult]
     parts: Parts
     weights: PretrainedWeights
-    cache_dir: os.PathLike[str] | str
+    features: Callable[[int], LayerFeatures]
 
     def scenario(self, result: CellResult) -> Scenario:
         """Returns the data of a cell's topology, filled up to the width that the grid had."""
-        features = self._features(result.num_layers)
-        return Scenario(result.topology, self.parts, features, self.weights, self._width)
-
-    def _features(self, num_layers: int) -> LayerFeatures:
-        """Those of one layer, the very ones that its cells were measured on."""
-        if num_layers not in self._loaded:
-            self._loaded.clear()  # one layer's may be all that fits into memory
-            self._loaded[num_layers] = load_features(
-                self.weights,
-                self.parts,
-                {num_layers: self._channels[num_layers]},
-                self.cache_dir,
-                dtype=self.settings["feature_dtype"],
-            )[num_layers]
-        return self._loaded[num_layers]
-
-    @functools.cached_property
-    def _width(self) -> int:
-        return max(result.depth for result in self.results)
-
-    @functools.cached_property
-    def _loaded(self) -> dict[int, LayerFeatures]:
-        return {}
-
-    @functools.cached_property
-    def _channels(self) -> dict[int, tuple[int, ...]]:
-        topologies = [result.topology for result in self.results]
-        return cached_channels(self.settings["mode"], self.settings["selections"], topologies)
+        width = max(result.depth for result in self.results)
+        features = self.features(result.num_layers)
+        return Scenario(result.topology, self.parts, features, self.weights, width)
 
 
 def reopen(
@@ -113,7 +88,15 @@ def reopen(
             f"{settings['dataset']} has other images now than {workdir} was measured on; restore "
             "them, or characterise again in a new folder"
         )
-    return Reopened(store, settings, results, parts, found, cache_dir)
+    topologies = [result.topology for result in results]
+    channels = cached_channels(settings["mode"], settings["selections"], topologies)
+
+    @functools.lru_cache(maxsize=1)  # one layer's may be all that fits into memory
+    def features(number: int) -> LayerFeatures:
+        union, dtype = {number: channels[number]}, settings["feature_dtype"]
+        return load_features(found, parts, union, cache_dir, dtype=dtype)[number]
+
+    return Reopened(store, settings, results, parts, found, features)
 
 
 def matching_weights(

@@ -26,7 +26,7 @@ from privynet_jax.characterisation.perceptual import PerceptualDistance, images_
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts, load_parts
-from privynet_jax.platform.devices import environment
+from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
 from privynet_jax.platform.progress import progress_bar
@@ -36,6 +36,7 @@ from privynet_jax.results.measurement import Measurement
 from privynet_jax.results.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.training.session import session
 
 _REFERENCE = "reference.csv"
 # Least seconds between two writings of the tables.
@@ -80,26 +81,34 @@ def characterise(config: Config) -> Characterisation:
     weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     features = functools.cache(functools.partial(_features, config, cells, weights, parts))
-    cells = config.cells(find_candidates(config, parts, weights, features, store))
-    shown = spread_over_classes(parts.test.labels, config.examples)
-    mine = share_of(cells, config.share)
-    missing = [cell for cell in mine if not store.has(cell.name)]
-    if missing:
-        distances = _Distances(config, weights, parts)
-        run = GridRun(config, cells, mine, missing, parts, weights, features, distances.rows)
-        _run_missing(run, store, distances)
+    # The first of them are the examples that are kept, the others are for the distance alone.
+    judged = spread_over_classes(parts.test.labels, max(_judged(config), config.examples))
+    spread = Spread(config.cells_per_device, config.steps_per_dispatch, config.device_memory_gib)
+    with session(spread=spread):
+        cells = config.cells(find_candidates(config, parts, weights, features, store))
+        mine = share_of(cells, config.share)
+        missing = [cell for cell in mine if not store.has(cell.name)]
+        if missing:
+            _run_missing(
+                GridRun(config, cells, mine, missing, parts, weights, features, judged), store
+            )
+        if config.share.index == 0 and not store.has_table(_REFERENCE):
+            store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
     if not store.has_test_pictures():
         store.save_test_pictures(attacked_pictures(parts).arrays())
-    if config.share.index == 0 and not store.has_table(_REFERENCE):
-        store.write_csv(_REFERENCE, reference_rows(config, parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
     pictures = AttackedPictures.from_arrays(store.load_test_pictures())
     write_risk_tables(store, results, pictures, config.mode)
     complete = len(results) == len(cells) and store.has_table(_REFERENCE)
-    return Characterisation(results, complete, store, parts.test.images[shown])
+    return Characterisation(results, complete, store, parts.test.images[judged[: config.examples]])
+
+
+def _judged(config: Config) -> int:
+    """Images that a perceptual distance is of; it would double the time of an estimated cell."""
+    return images_for(config.image_size) if config.mode == DEDICATED else 0
 
 
 def _features(
@@ -115,17 +124,22 @@ def _features(
     )
 
 
-def _run_missing(run: GridRun, store: ResultStore, distances: "_Distances") -> None:
+def _run_missing(run: GridRun, store: ResultStore) -> None:
     """Measures cells by the mode asked for, and keeps each as soon as it is there."""
     config, names, due = run.config, [cell.name for cell in run.cells], 0.0
-    share = config.share
+    share, count = config.share, _judged(config)
+    originals = run.parts.test.images[run.examples[:count]]
+    distance = PerceptualDistance(run.weights, originals) if count else None
     whose = f" the share of process {share.index}" if share.count > 1 else ""
     done = len(run.mine) - len(run.missing)
     with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
         for measurement in MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
-            store.save(result, arrays | distances.of(result, measurement))
+            if distance is not None:
+                rebuilt = measurement.examples[result.strongest.attacker]
+                arrays[PERCEPTUAL] = distance(rebuilt[:count])
+            store.save(result, arrays)
             if time.monotonic() > due:
                 begun = time.monotonic()
                 store.write_tables(names)
@@ -160,26 +174,6 @@ def _result(measurement: Measurement, image_size: int) -> CellResult:
         train_seconds=measurement.seconds,
         backbone=topology.backbone,
     )
-
-
-class _Distances:
-    """The perceptual distance of each cell's strongest attacker, on a sample of test images."""
-
-    def __init__(self, config: Config, weights: PretrainedWeights, parts: Parts) -> None:
-        # An estimated cell takes a fraction of a second: the backbone would double that.
-        self._count = images_for(parts.image_size) if config.mode == DEDICATED else 0
-        # The examples are the first of them.
-        count = max(self._count, config.examples)
-        self.rows = spread_over_classes(parts.test.labels, count)
-        originals = parts.test.images[self.rows[: self._count]]
-        self._distance = PerceptualDistance(weights, originals) if self._count else None
-
-    def of(self, result: CellResult, measurement: Measurement) -> dict[str, np.ndarray]:
-        """Returns the array to be kept with the cell, if any."""
-        if self._distance is None:
-            return {}
-        rebuilt = measurement.examples[result.strongest.attacker][: self._count]
-        return {PERCEPTUAL: self._distance(rebuilt)}
 
 
 def _arrays(measurement: Measurement, examples: int) -> dict[str, np.ndarray]:

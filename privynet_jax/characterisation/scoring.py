@@ -9,6 +9,7 @@ evaluation on a sample of images, the same for all cells.
         ...  # as soon as its group of cells is scored
 """
 
+import functools
 import operator
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ import numpy as np
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.grid_run import GridRun, checkpoint_folder, cloud_of, spread_of
+from privynet_jax.characterisation.grid_run import GridRun, checkpoint_of, cloud_of
 from privynet_jax.characterisation.measure import REPORTED
 from privynet_jax.estimates.amortised import AMORTISED, layer_tasks
 from privynet_jax.estimates.layer_networks import ATTACKER, LayerData, trained_networks
@@ -33,7 +34,6 @@ from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import data_parallel
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.measurement import Measurement
-from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import CAPACITIES, RESIDUAL, capacities_of_size
 from privynet_jax.training.session import session
 from privynet_jax.training.steps import outputs_of
@@ -46,8 +46,8 @@ _REPORTS = {LINEAR: {"converged": True}, AMORTISED: {"knowledge": ALL_CHANNELS}}
 # Cells that each device scores side by side.
 _AT_ONCE = 4
 
-# Stacked subsets on the devices -> a `Measurement`'s fields with a leading axis.
-_Score = Callable[[Subset], dict[str, Any]]
+# Part -> representations, or what was pooled of them, and labels or images; on the devices.
+_Samples = Mapping[str, tuple[jax.Array, jax.Array]]
 
 
 def amortised_measurements(run: GridRun) -> Iterator[Measurement]:
@@ -58,34 +58,22 @@ def amortised_measurements(run: GridRun) -> Iterator[Measurement]:
     Raises:
         UserError: training diverged.
     """
-    config, everywhere = run.config, data_parallel()[1]
+    config = run.config
     learnt = layer_training(config, run.parts)
     score_labels = jax.jit(_label_scorer(learnt[CLOUD][0]))
     score_images = jax.jit(_image_scorer(learnt[ATTACKER][0], config.examples))
     for number, cells in run.layers():
         data = _layer_data(run, number)
-        # Not open while cells are yielded: whoever takes them has a session of its own.
-        with session(spread=spread_of(config), checkpoint=amortised_checkpoint(config, data.layer)):
-            networks = trained_networks(
-                data, learnt, run.depths, config.workdir / "networks", config.seed
-            )
-        networks = jax.device_put(networks, everywhere)
-        samples = _samples(data.layer, run.parts, config)
-
-        def score(
-            subsets: Subset, networks: Any = networks, samples: Any = samples
-        ) -> dict[str, Any]:
-            right = {
-                part: score_labels(networks[CLOUD], subsets, *sample["labelled"])
-                for part, sample in samples.items()
-            }
-            attacked = {
-                part: score_images(networks[ATTACKER], subsets, *sample["attacked"])
-                for part, sample in samples.items()
-            }
-            return {"accuracy": right, **_by_attacker(attacked)}
-
-        yield from _measurements(run, cells, data, score)
+        networks = layer_networks(config, data, learnt)
+        networks = jax.device_put(networks, data_parallel()[1])
+        yield from _measurements(
+            run,
+            cells,
+            data,
+            functools.partial(score_labels, networks[CLOUD]),
+            _samples(data.layer, run.parts, config.scoring_images, "labels"),
+            functools.partial(score_images, networks[ATTACKER]),
+        )
 
 
 def linear_measurements(run: GridRun) -> Iterator[Measurement]:
@@ -93,30 +81,16 @@ def linear_measurements(run: GridRun) -> Iterator[Measurement]:
 
     Accuracy is taken over all images of a part.
     """
-    everywhere = data_parallel()[1]
-    score_images = jax.jit(_image_scorer(None, run.config.examples))
     score_probe = jax.jit(jax.vmap(_probe_correct, in_axes=(0, None, None)))
+    score_images = functools.partial(jax.jit(_image_scorer(None, run.config.examples)), {})
     for number, cells in run.layers():
         data = _layer_data(run, number)
-        samples = _samples(data.layer, run.parts, run.config)
-        numbers = {
-            part: jax.device_put(
-                (pool_part(data.layer, part), getattr(run.parts, part).labels), everywhere
-            )
+        pooled = {
+            part: (pool_part(data.layer, part), getattr(run.parts, part).labels)
             for part in REPORTED
         }
-
-        def score(
-            subsets: Subset, samples: Any = samples, numbers: Any = numbers
-        ) -> dict[str, Any]:
-            attacked = {
-                part: score_images({}, subsets, *sample["attacked"])
-                for part, sample in samples.items()
-            }
-            right = {part: score_probe(subsets, *numbers[part]) for part in REPORTED}
-            return {"accuracy": right, **_by_attacker(attacked)}
-
-        yield from _measurements(run, cells, data, score)
+        pooled = jax.device_put(pooled, data_parallel()[1])
+        yield from _measurements(run, cells, data, score_probe, pooled, score_images)
 
 
 def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedule]]:
@@ -128,10 +102,15 @@ def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedu
     return {CLOUD: (tasks[0], config.cloud), ATTACKER: (tasks[1], attacker)}
 
 
-def amortised_checkpoint(config: Config, layer: LayerFeatures) -> Checkpoint:
-    """Returns where a layer's networks are kept while they train."""
-    folder = checkpoint_folder(config) / f"layer_{layer.num_layers:02d}"
-    return Checkpoint(folder, 60 * config.checkpoint_minutes)
+def layer_networks(
+    config: Config, data: LayerData, learnt: Mapping[str, tuple[Task, Schedule]]
+) -> dict[str, Any]:
+    """Returns params of a layer's networks by name, kept by the work directory or newly trained."""
+    name = f"layer_{data.layer.num_layers:02d}"
+    with session(checkpoint=checkpoint_of(config, name)):
+        return trained_networks(
+            data, learnt, config.depths, config.workdir / "networks", config.seed
+        )
 
 
 def _layer_data(run: GridRun, number: int) -> LayerData:
@@ -139,40 +118,51 @@ def _layer_data(run: GridRun, number: int) -> LayerData:
     return LayerData(layer, layer_sums(layer, run.parts, run.width), run.parts)
 
 
-def _samples(
-    layer: LayerFeatures, parts: Parts, config: Config
-) -> dict[str, dict[str, tuple[jax.Array, jax.Array]]]:
-    """Part -> "labelled" and "attacked" -> representations, and labels or images, on devices."""
-    samples, everywhere = {}, data_parallel()[1]
+def _samples(layer: LayerFeatures, parts: Parts, count: int, of: str) -> _Samples:
+    """So many representations of each part, with the part's "labels" or "images"."""
+    samples = {}
     for name in REPORTED:
         part = getattr(parts, name)
-        rows = spread_over_classes(part.labels, config.scoring_images)
-        # Attackers, whose numbers vary less from image to image, are scored on the first half.
-        attacked = rows[: max(config.examples, config.scoring_images // 2)]
-        samples[name] = jax.device_put(
-            {
-                "labelled": (np.float32(layer.parts[name][rows]), part.labels[rows]),
-                "attacked": (np.float32(layer.parts[name][attacked]), part.images[attacked]),
-            },
-            everywhere,
-        )
-    return samples
+        rows = spread_over_classes(part.labels, count)
+        samples[name] = np.float32(layer.parts[name][rows]), getattr(part, of)[rows]
+    return jax.device_put(samples, data_parallel()[1])
 
 
 def _measurements(
-    run: GridRun, cells: list[Cell], data: LayerData, score: _Score
+    run: GridRun,
+    cells: list[Cell],
+    data: LayerData,
+    score_labels: Callable[..., jax.Array],
+    labelled: _Samples,
+    score_images: Callable[..., dict[str, Any]],
 ) -> Iterator[Measurement]:
-    """Scores the cells of a layer, group by group; a group is filled up with its last cell."""
-    split, _ = data_parallel()
-    size, layer = _AT_ONCE * len(split.device_set), data.layer
+    """Scores the cells of a layer, group by group; a group is filled up with its last cell.
+
+    Args:
+        run: the characterisation.
+        cells: of one layer.
+        data: the layer's.
+        score_labels: (stacked subsets, representations, labels) -> float32 [cells, N] of 0 and 1.
+        labelled: what it takes.
+        score_images: the same with images; of what `_image_scorer` returns.
+    """
+    split, config = data_parallel()[0], run.config
+    # Attackers, whose numbers vary less from image to image, are scored on the first half.
+    count = max(config.examples, config.scoring_images // 2)
+    pictured = _samples(data.layer, run.parts, count, "images")
+    size = _AT_ONCE * len(split.device_set)
     for start in range(0, len(cells), size):
         begun = time.perf_counter()
         group = cells[start : start + size]
         subsets = [
-            prepare(data.sums, layer.positions(cell.topology.channels), run.width) for cell in group
+            prepare(data.sums, data.layer.positions(cell.topology.channels), run.width)
+            for cell in group
         ]
         filled = stacked([*subsets, *subsets[-1:] * (size - len(group))])
-        fields = jax.device_get(score(jax.device_put(filled, split)))
+        filled = jax.device_put(filled, split)
+        right = {part: score_labels(filled, *sample) for part, sample in labelled.items()}
+        attacked = {part: score_images(filled, *sample) for part, sample in pictured.items()}
+        fields = jax.device_get({"accuracy": right, **_by_attacker(attacked)})
         seconds = (time.perf_counter() - begun) / len(group)
         for index, cell in enumerate(group):
             own = jax.tree.map(operator.itemgetter(index), fields)

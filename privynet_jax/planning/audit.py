@@ -94,10 +94,8 @@ def audit_plan(
         weights, unseen, plan.topology, settings.cache_dir, dtype=config.feature_dtype
     )
     cells = [Cell(plan.topology, repeat) for repeat in range(settings.repeats)]
-    protocol = dataclasses.replace(
-        protocol_of(config, unseen),
-        optimised=spread_over_classes(unseen.test.labels, settings.attacked_images or None),
-    )
+    few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
+    protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
     measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
     attacks = tuple(attacked for each in measurements for attacked in _attacked(each))
     names = dict.fromkeys(attacked.attacker for attacked in attacks)

@@ -63,9 +63,10 @@ class AttackedPictures:
 
         Args:
             count: how many values a cell has.
-            mode: of the characterisation; estimates score a sample spread over classes.
+            mode: of the characterisation; estimates, and attackers who optimise each image, score
+                a sample spread over classes.
         """
-        if mode == _DEDICATED:
+        if mode == _DEDICATED and count == len(self.labels):
             return np.arange(count)
         return spread_over_classes(self.labels, count)
 

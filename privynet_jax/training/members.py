@@ -27,7 +27,7 @@ from privynet_jax.training.convergence import (
 )
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.steps import State, init_state
-from privynet_jax.training.tasks import Task
+from privynet_jax.training.tasks import Task, check_learning_rate
 
 _NO_ROWS = np.zeros(0, int)
 
@@ -82,6 +82,7 @@ class Member:
     def __post_init__(self) -> None:
         if not len(self.rows):
             raise ValueError("Expected at least one row to learn from, got none.")
+        check_learning_rate(self.learning_rate)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

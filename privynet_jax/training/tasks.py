@@ -103,15 +103,20 @@ class Schedule:
     learning_rate: float | None = 2e-3
 
     def __post_init__(self) -> None:
-        if self.learning_rate is not None and not (0 < self.learning_rate < math.inf):
-            raise UserError(
-                f"learning rate {self.learning_rate}; allowed are positive numbers; "
-                "0.003 suits most networks here"
-            )
+        if self.learning_rate is not None:
+            check_learning_rate(self.learning_rate)
 
     def longer(self, factor: float) -> "Schedule":
         """Returns the same with so many times the steps, at least one."""
         return dataclasses.replace(self, steps=max(1, round(factor * self.steps)))
+
+
+def check_learning_rate(rate: float | None) -> None:
+    """Raises UserError unless it is a positive number."""
+    if rate is None or not 0 < rate < math.inf:
+        raise UserError(
+            f"learning rate {rate}; allowed are positive numbers; 0.003 suits most networks here"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,10 @@ from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.characterisation.measure import Protocol, measure
-from privynet_jax.characterisation.references import accuracy_without_split
+from privynet_jax.characterisation.references import reference_rows
 from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
 from privynet_jax.images.depth_and_space import space_to_depth
@@ -154,7 +156,7 @@ def test_what_diverged_is_refused_by_the_name_of_the_cell(small_parts):
         measured(broken, small_parts, CELLS[:1], attacks_alone)
 
 
-def test_without_a_split_the_images_themselves_are_classified():
+def test_without_a_split_the_images_themselves_are_classified(tmp_path):
     rng = np.random.default_rng(0)
     colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200]])
 
@@ -165,15 +167,22 @@ def test_without_a_split_the_images_themselves_are_classified():
 
     parts = Parts(*(coloured(count) for count in (60, 20, 18, 35)), ("r", "g", "b"), "toy", "")
     schedule = Schedule(steps=40, batch_size=16, learning_rate=1e-2)
-    found = accuracy_without_split(cloud_nn(3, 16, width=8), schedule, parts, seed=0)
-    assert {part: len(values) for part, values in found.items()} == {"validation": 18, "test": 35}
-    assert found["test"].mean() == found["validation"].mean() == 1
+    config = Config(workdir=tmp_path, cloud=schedule, cloud_width=8)
+    [found, _] = reference_rows(config, parts)
+    assert found["accuracy"] == found["validation_accuracy"] == 1
 
 
-def test_attackers_that_optimise_images_may_be_scored_on_fewer():
+def test_attackers_that_optimise_images_may_be_scored_on_fewer(small_parts, tmp_path):
     linear, white_box = named_attacks(("linear", "white box from linear"), TRAINING)
     few, fewer = np.arange(9), np.arange(3)
     protocol = Protocol(attacks=(linear, white_box), attacked=few)
-    assert protocol.rows(linear) is protocol.rows(white_box) is few
-    protocol = dataclasses.replace(protocol, attacked=None, optimised=fewer)
-    assert (protocol.rows(linear), protocol.rows(white_box)) == (None, fewer)
+    assert protocol.rows(linear) == protocol.rows(white_box) == {"test": few}
+    protocol = dataclasses.replace(protocol, attacked=None, optimised={"test": fewer})
+    assert protocol.rows(linear) == {"validation": None, "test": None}
+    assert protocol.rows(white_box) == {"test": fewer}
+    # In a grid they always are, because the images would take minutes per cell.
+    usual = protocol_of(Config(tmp_path, attackers=(white_box.name,)), small_parts)
+    assert {part: len(rows) for part, rows in usual.rows(usual.attacks[-1]).items()} == {
+        "validation": 40,
+        "test": 50,
+    }

@@ -95,7 +95,7 @@ class Measured:
         ]
 
     def quality(self, attack, cell, scene, protocol):
-        rows = protocol.rows(attack)
+        rows = protocol.rows(attack)["test"]
         count = len(scene.parts.test if rows is None else rows)
         values = np.full(count, float(self.psnr_db[attack.name][cell.draw]))
         return {"psnr_db": values, "ssim": 0.01 * values}
@@ -149,8 +149,8 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     # Images that are optimised one by one are few, and of all classes.
     [(_, _, protocol, _)] = asked
     assert protocol.attacked is None
-    assert len(protocol.optimised) == 3
-    assert len(np.unique(audited_parts.test.labels[protocol.optimised])) == 2
+    assert len(protocol.optimised["test"]) == 3
+    assert len(np.unique(audited_parts.test.labels[protocol.optimised["test"]])) == 2
 
     by_name = {finding.what: finding for finding in found.findings}
     assert tuple(by_name) == (*LIMITS, "accuracy")

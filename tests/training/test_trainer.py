@@ -191,6 +191,8 @@ def test_what_is_not_judged_is_trained_all_the_same():
     np.testing.assert_array_equal(unjudged.params["params"]["w"], weights(unjudged))
     with pytest.raises(ValueError, match="at least one row"):
         member(0, rows=np.zeros(0, int))
+    with pytest.raises(UserError, match="learning rate None; allowed are positive numbers"):
+        member(0, learning_rate=None)
 
 
 def test_a_training_goes_on_where_it_ended():
