@@ -38,7 +38,7 @@ WITHOUT_JAX = (
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.cost", "backbone.weights.conversion"),
     *("backbone.weights.families", "backbone.weights.torch_files"),
-    *("backbone.weights.tensor_files"),
+    "backbone.weights.tensor_files",
     *("results.cell_results", "results.risk_tables", "results.statistics"),
     *("results.summaries", "results.text_tables", "results.work_directory"),
     *("selection.fisher", "selection.secret_draw"),
