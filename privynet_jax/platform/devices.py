@@ -147,7 +147,9 @@ class Execution:
         return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
-def execution_for(members: int, batch_size: int, spread: Spread = Spread()) -> Execution:
+def execution_for(
+    members: int, batch_size: int, spread: Spread = Spread(), one_per_device: bool = False
+) -> Execution:
     """Returns the execution that suits the backend.
 
     Args:
@@ -155,8 +157,13 @@ def execution_for(members: int, batch_size: int, spread: Spread = Spread()) -> E
             examples spread.
         batch_size: examples of its mini-batches.
         spread: what the user wants of it.
+        one_per_device: whatever their number, so that rounds of fewer and fewer members share a
+            program; too few for the devices go one after the other, each with its examples spread.
     """
     present = tuple(jax.local_devices())
+    if one_per_device:
+        spread = dataclasses.replace(spread, cells_per_device=1)
+        members = members if members >= len(present) else 1
     on_cpu = present[0].platform == "cpu"
     memory = spread.device_memory_gib * 2**30 or (0 if on_cpu else _memory_of(present[0]))
     devices, cells = present[:members], 1

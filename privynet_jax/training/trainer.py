@@ -48,19 +48,14 @@ def train(
         task: what they learn.
         members: at least one.
         course: how long.
-        one_per_device: whatever their number, so that rounds of fewer and fewer share a program;
-            too few for the devices go one after the other, as a single one does: with its examples
-            spread.
+        one_per_device: see `devices.execution_for`.
 
     Raises:
         UserError: a single member does not fit into a device's memory.
         signals.Terminated: a stop was requested; the session's checkpoint has everything so far.
     """
-    session, count, spread = current_session(), len(members), current_session().spread
-    if one_per_device:
-        spread = dataclasses.replace(spread, cells_per_device=1)
-        count = count if count >= jax.local_device_count() else 1
-    execution = execution_for(count, course.batch_size, spread)
+    session = current_session()
+    execution = execution_for(len(members), course.batch_size, session.spread, one_per_device)
     execution = _fitting(task, members[: execution.group_size], course, execution)
     size, trained = execution.group_size, []
     for start in range(0, len(members), size):
