@@ -120,16 +120,14 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
     """
     losses = [float(np.mean(o.values("validation_psnr_db_mean"))) for o in options]
     limits = np.linspace(min(losses), max(losses), _LIMITS + 1)[1:]
+    measured = list(zip(options, losses, strict=True))
     selections, rows = dict.fromkeys(option.selection for option in options), []
     for limit in limits:
         row = {"PSNR at most": f"{limit:.1f} dB"}
         for selection in selections:
-            within = [
-                o
-                for o, loss in zip(options, losses, strict=True)
-                if o.selection == selection and loss <= limit + 1e-9
-            ]
-            row[selection] = "none" if not within else _described(within)
+            mine = [(o, loss) for o, loss in measured if o.selection == selection]
+            within = [option for option, loss in mine if loss <= limit + 1e-9]
+            row[selection] = _described(within) if within else "none"
         rows.append(row)
     return rows
 

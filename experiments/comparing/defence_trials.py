@@ -4,8 +4,7 @@ The same networks and attacks as a characterisation's, on `defended` features: t
 from the one defended release of the target images; the attackers, who know the defence with its
 parameters, from defended pairs of their own.
 
-    ground = load_ground("photo_patches", needed_channels(topologies))
-    defence = parse_defence("dropout:rate=0.5")
+    ground = Ground(parts, weights, features)
     measurements = measure_defended(ground, cells, defence, protocol, copies=3, seed=0)
 """
 
