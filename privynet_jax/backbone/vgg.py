@@ -32,7 +32,6 @@ class Preprocessing(nn.Module):
         order = self.param("channel_order", lambda _: jnp.arange(3, dtype=jnp.int32))
         scale = self.param("scale", nn.initializers.ones, (3,))
         shift = self.param("shift", nn.initializers.zeros, (3,))
-        # Always float32: values reach 151, where bfloat16 has steps of 1, a whole grey level.
         reordered = jnp.take(images.astype(jnp.float32), jnp.asarray(order), axis=-1)
         return reordered * scale + shift
 
@@ -43,22 +42,17 @@ class VGGTrunk(nn.Module):
     Convolutions are 3x3 with zero padding after preprocessing (SAME); a 2x2 max-pool with stride 2
     that drops odd remainders separates the blocks (Simonyan and Zisserman, arXiv:1409.1556).
 
-    Attributes:
-        backbone: which VGG.
-        num_layers: how many convolutions to compute.
-        out_channels: width of the last convolution where the parameters hold only some of its
-            channels (`split.local_params`); None means the VGG's own width.
-        dtype: type that the convolutions compute in; the input transform stays float32.
-        precision: of the convolutions' products. A TPU multiplies float32 as bfloat16 by default,
-            and recent GPUs as TF32; privacy numbers measured on representations rounded that way
-            would describe another release than the device's, so the default forbids it.
+    Where the parameters hold only some channels of the last one (`split.local_params`),
+    `out_channels` says how many.
+
+    A TPU multiplies float32 as bfloat16 by default, and recent GPUs as TF32; privacy numbers
+    measured on representations rounded that way would describe another release than the device's,
+    so full precision is asked for.
     """
 
     backbone: Backbone
     num_layers: int
     out_channels: int | None = None
-    dtype: jax.typing.DTypeLike = jnp.float32
-    precision: jax.lax.PrecisionLike = jax.lax.Precision.HIGHEST
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
@@ -72,10 +66,10 @@ class VGGTrunk(nn.Module):
                 or type, or are too small for the last layer.
         """
         last = self.backbone.cut(self.num_layers)
-        check_images(images)
+        _check_images(images)
         check_image_size(last, images.shape[1], images.shape[2])
         activations: dict[int, jax.Array] = {}
-        x = Preprocessing(name="preprocessing")(images).astype(self.dtype)
+        x = Preprocessing(name="preprocessing")(images)
         stride = 1
         for cut in self.backbone.cuts[: last.number]:
             if cut.stride > stride:
@@ -83,21 +77,14 @@ class VGGTrunk(nn.Module):
                 stride = cut.stride
             features = self.out_channels if cut == last and self.out_channels else cut.channels
             x, padding = same_padded(x, margin=1)
-            convolve = nn.Conv(
-                features,
-                kernel_size=(3, 3),
-                padding=padding,
-                dtype=self.dtype,
-                precision=self.precision,
-                name=cut.name,
-            )
-            x = nn.relu(convolve(x))
+            highest = jax.lax.Precision.HIGHEST
+            x = nn.Conv(features, (3, 3), padding=padding, precision=highest, name=cut.name)(x)
+            x = nn.relu(x)
             activations[cut.number] = x
         return x, activations
 
 
-def check_images(images: jax.Array) -> None:
-    """Raises UserError unless the images are a floating-point [N, H, W, 3] array."""
+def _check_images(images: jax.Array) -> None:
     if images.ndim != 4 or images.shape[-1] != 3:
         raise UserError(
             f"images have shape {tuple(images.shape)}; expected [N, H, W, 3]; "

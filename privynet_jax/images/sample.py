@@ -53,15 +53,14 @@ def load_sample(
     data_dir: Path | str | None,
     image_size: int,
     count: int | None = None,
-    seed: int = 0,
     skip_unreadable: bool = False,
 ) -> Sample:
-    """Returns pictures drawn at random, with classes as equal as possible.
+    """Returns pictures drawn at random, always the same ones, with classes as equal as possible.
 
     They come from all pictures of the data set, or from its train split where it has splits.
     `count` of them, all where there are fewer; None means 500, but at most a third of each class.
-    `seed` is of the draw, and others are drawn in place of pictures that are unreadable and may be
-    skipped. Other arguments are those of `parts.load_parts`.
+    Others are drawn in place of pictures that are unreadable and may be skipped. Other arguments
+    are those of `parts.load_parts`.
 
     Raises:
         UserError: as for `load_parts`, or a class has less than `LEAST_PER_CLASS` pictures in the
@@ -71,10 +70,8 @@ def load_sample(
         raise UserError(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
-    if seed < 0:
-        raise UserError(f"seed is {seed}; allowed are 0 and more; leave it out for the usual one")
     train, _, class_names = read_labelled(dataset, data_dir)
-    shuffled = train.take(stream_of(seed, "sample").permutation(len(train)))
+    shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
     most = np.bincount(train.labels, minlength=len(class_names))
     if count is None:

@@ -97,21 +97,9 @@ def test_unused_intermediates_cost_nothing_under_jit(random_params):
     assert flops(4) == flops(1)
 
 
-def test_convolutions_ask_for_full_precision_unless_told_otherwise(random_params):
-    images = jnp.zeros((1, 16, 16, 3))
-
-    def text(trunk):
-        apply = lambda x: trunk.apply({"params": random_params}, x)[0]  # noqa: E731
-        return jax.jit(apply).lower(images).as_text()
-
-    assert text(VGGTrunk(VGG16, 2)).count("HIGHEST") >= 2
-    assert "HIGHEST" not in text(VGGTrunk(VGG16, 2, precision=None))
-
-
-def test_dtype_sets_the_type_of_the_convolutions(random_params):
-    images = _smooth_images(1, 16)
-    output, _ = VGGTrunk(VGG16, 2, dtype=jnp.bfloat16).apply({"params": random_params}, images)
-    assert output.dtype == jnp.bfloat16
+def test_convolutions_ask_for_full_precision(random_params):
+    apply = jax.jit(lambda x: VGGTrunk(VGG16, 2).apply({"params": random_params}, x)[0])
+    assert apply.lower(jnp.zeros((1, 16, 16, 3))).as_text().count("HIGHEST") >= 2
 
 
 def test_gradients_reach_the_images_through_every_layer(random_params):

@@ -48,21 +48,17 @@ def test_pictures_and_labels_belong_together(tmp_path):
         assert digest == hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_classes_are_as_equal_as_possible(tmp_path, seed):
+def test_classes_are_as_equal_as_possible(tmp_path):
     fill(tmp_path, {"common": 30, "rare": 4, "usual": 10})
-    sample = load(tmp_path, count=18, seed=seed)
+    sample = load(tmp_path, count=18)
     assert np.bincount(sample.labels).tolist() == [7, 4, 7]
 
 
-def test_the_draw_depends_on_the_seed_alone(tmp_path):
+def test_the_same_pictures_are_drawn_again(tmp_path):
     fill(tmp_path, {"a": 30, "b": 30})
-    first, again, other = (load(tmp_path, seed=seed) for seed in (0, 0, 1))
+    first, again = load(tmp_path), load(tmp_path)
     np.testing.assert_array_equal(first.images, again.images)
     assert first.digests == again.digests
-    shared = set(first.digests) & set(other.digests)
-    # Of 12 out of 60 a fifth of 12 is expected in both.
-    assert len(shared) < 8
 
 
 def test_fewer_pictures_than_asked_for_are_all_used(tmp_path):
@@ -114,8 +110,8 @@ def test_unreadable_pictures(tmp_path, caplog):
     assert len(sample) == 16
     assert "passed over 2 unreadable pictures" in caplog.text
     # Others are drawn in their place.
-    for seed in range(5):
-        assert len(load(tmp_path, count=14, seed=seed, skip_unreadable=True)) == 14
+    for count in range(10, 15):
+        assert len(load(tmp_path, count=count, skip_unreadable=True)) == count
 
 
 @pytest.mark.parametrize(
@@ -123,7 +119,6 @@ def test_unreadable_pictures(tmp_path, caplog):
     [
         ({"count": 0}, "sample_images is 0; allowed are 1 to"),
         ({"count": 10**6}, "sample_images is 1000000"),
-        ({"seed": -1}, "seed is -1"),
         ({"count": 5}, r"has 1 pictures of the class [abc].*--sample_images=6"),
         ({"count": 2}, r"has 0 pictures of the class [abc]"),
     ],

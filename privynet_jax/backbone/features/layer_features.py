@@ -37,9 +37,7 @@ class LayerFeatures:
         channels: which of the layer's channels are cached, ascending.
         parts: part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an
             array or what reads rows from disk as they are asked for (`shards.ShardedRows`).
-        scales: float32 [len(channels)], what each channel was multiplied by to become what is
-            stored. They belong to the values: calibrating again, on some of the images, say, gives
-            others.
+        scales: float32 [len(channels)], what each channel was multiplied by.
     """
 
     num_layers: int
@@ -56,7 +54,7 @@ class LayerFeatures:
         places = {channel: place for place, channel in enumerate(self.channels)}
         if not places.keys() >= set(channels):
             raise ValueError(f"Expected channels out of {self.channels}, got {tuple(channels)}")
-        return np.array([places[channel] for channel in channels])
+        return np.array([places[channel] for channel in channels], int)
 
 
 def needed_channels(topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
