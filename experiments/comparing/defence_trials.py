@@ -16,8 +16,13 @@ import jax
 from experiments.comparing.ground import Ground
 from privynet_jax import Protocol, measure
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.defences.defended import defended_features, normalised_local_nn, several_copies
-from privynet_jax.defences.mechanisms import Defence, folded
+from privynet_jax.defences.defended import (
+    defended_features,
+    folded,
+    normalised_local_nn,
+    several_copies,
+)
+from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.results.measurement import Measurement
 

@@ -34,10 +34,9 @@ class Pairs:
     """Images that an attacker owns, with their representations.
 
     Attributes:
-        representations: [N, h, w, D], float32 or as the cache stores them, float16; an array or
-            what reads rows as they are asked for (`row_views`). Normalised: of root mean square
-            about 1 per channel. Channels beyond the released ones may fill up D with zeros.
-            Without rows ([0, h, w, D]) where the attacker has images but nobody to represent them.
+        representations: [N, h, w, D], float32 or float16; an array or what reads rows. Of root mean
+            square about 1 per channel; channels beyond the released ones may fill up D with zeros.
+            [0, h, w, D] where the attacker has images but nobody to represent them.
         images: uint8 [N, H, W, 3].
         copies: rows that there are of each image, one after the other.
     """
@@ -47,11 +46,7 @@ class Pairs:
     copies: int = 1
 
     def chosen(self, rows: np.ndarray) -> "Pairs":
-        """Returns some of the pairs, read as they are used: int [n], whole images with all copies.
-
-        Raises:
-            ValueError: some copies of an image are not among the rows.
-        """
+        """Returns some of the pairs, int [n], read as they are used: whole images, all copies."""
         firsts = rows[:: self.copies]
         whole = (firsts[:, None] + np.arange(self.copies)).ravel()
         if (firsts % self.copies).any() or not np.array_equal(rows, whole):
@@ -85,12 +80,11 @@ class Knowledge:
 
     Attributes:
         name: one of `KNOWLEDGE`.
-        local: images -> the released, normalised representation [N, h, w, D], differentiable.
-            For `EVERYTHING`.
-        layer: images -> all channels of the last local layer after its ReLU, not normalised,
-            [N, h, w, C]. For `NETWORK` and `EVERYTHING`.
-        observed: normalised representations of unknown images, float [N, h, w, D]: the release
-            under attack. For `NETWORK`.
+        local: for `EVERYTHING`: images -> the released, normalised representation [N, h, w, D],
+            differentiable.
+        layer: for `NETWORK` and `EVERYTHING`: images -> all channels of the last local layer after
+            its ReLU, not normalised, [N, h, w, C].
+        observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
     """
 
     name: str = PAIRS
@@ -110,17 +104,17 @@ class Knowledge:
 Report = Mapping[str, Any]
 
 
-class FittedAttack(Protocol):
-    """An attack that is ready for the representations of one topology."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedAttack:
+    """An attack that is ready for the representations of one topology.
 
-    @property
-    def report(self) -> Report:
-        """What fitting chose and found."""
-        ...
+    Attributes:
+        reconstruct: float32 [N, h, w, D], normalised -> estimates float32 [N, H, W, 3] in [0, 1].
+        report: what fitting chose and found.
+    """
 
-    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """float32 [N, h, w, D], normalised -> estimates float32 [N, H, W, 3] in [0, 1]."""
-        ...
+    reconstruct: Callable[[np.ndarray], np.ndarray]
+    report: Report
 
 
 class Attack(Protocol):
@@ -151,3 +145,10 @@ class Attack(Protocol):
             UserError: pairs or knowledge are not enough for this attack, or training diverged.
         """
         ...
+
+
+def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
+    """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
+    count = min(len(pairs.representations) for pairs in scenes)
+    if count < least:
+        raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")

@@ -8,8 +8,7 @@ zero, how far its tail reaches, how it varies over an image, or how it goes with
     found.unary.shape     # [chunks, C, statistics]
     found.pairwise.shape  # [lags, C, C]
 
-Statistics are taken chunk of images by chunk: how they differ from chunk to chunk tells how far
-each can be trusted, and memory does not grow with the number of images.
+How statistics differ from chunk to chunk of images tells how far each can be trusted.
 """
 
 import dataclasses
@@ -46,36 +45,23 @@ class ChannelStatistics:
             second one moved by a lag; last between means over whole images.
         spread: float64 [lags + 1, lags + 1], covariance of a pair's correlations from chunk to
             chunk, pooled over all pairs.
-        images_per_chunk: how many images made a chunk.
     """
 
     rms: np.ndarray
     unary: np.ndarray
     pairwise: np.ndarray
     spread: np.ndarray
-    images_per_chunk: int
 
     @property
     def chunks(self) -> int:
         """How many there were."""
         return len(self.unary)
 
-    def chosen(self, channels: np.ndarray) -> "ChannelStatistics":
-        """Returns those of some of the channels, by their numbers, int [n]."""
-        return dataclasses.replace(
-            self,
-            rms=self.rms[channels],
-            unary=self.unary[:, channels],
-            pairwise=self.pairwise[:, channels][:, :, channels],
-        )
-
 
 def chunk_size(images: int, shape: tuple[int, int, int]) -> int:
-    """Returns how many images make a chunk.
+    """Returns how many images make a chunk, of so many images of the smaller set that is compared.
 
-    Args:
-        images: how many there are of the smaller set that is compared.
-        shape: height, width and channels of the larger one.
+    `shape` is height, width and channels of the larger one.
     """
     return max(1, min(IMAGES_PER_CHUNK, images, _MOST_VALUES // int(np.prod(shape))))
 
@@ -88,15 +74,12 @@ def chunks_of(representations: np.ndarray, images_per_chunk: int) -> Iterator[np
 
 
 def channel_statistics(chunks: Iterable[np.ndarray]) -> ChannelStatistics:
-    """Returns the statistics of channels over chunks of images.
-
-    Args:
-        chunks: representations [n, h, w, C], all of one shape, not negative.
+    """Returns the statistics of channels over chunks of representations [n, h, w, C], not negative.
 
     Raises:
         UserError: there is no chunk, or a value is not finite.
     """
-    unary, squares, size = [], [], 0
+    unary, squares = [], []
     total = squared = 0.0
     for chunk in chunks:
         found: _Chunk = jax.device_get(_of_chunk(jnp.asarray(chunk)))
@@ -104,7 +87,6 @@ def channel_statistics(chunks: Iterable[np.ndarray]) -> ChannelStatistics:
         squares.append(np.float64(found.mean_square))
         total = total + np.float64(found.pairwise)
         squared = squared + _products(found.pairwise)
-        size = len(chunk)
     if not unary or not np.isfinite(unary).all():
         raise UserError(
             "representations without images or with values that are not finite; allowed are "
@@ -114,7 +96,7 @@ def channel_statistics(chunks: Iterable[np.ndarray]) -> ChannelStatistics:
     mean = total / count
     spread = (squared - count * _products(mean)) / max(1, count - 1)
     rms = np.sqrt(np.mean(squares, axis=0))
-    return ChannelStatistics(rms, np.stack(unary), mean, spread, size)
+    return ChannelStatistics(rms, np.stack(unary), mean, spread)
 
 
 def _products(pairwise: np.ndarray) -> np.ndarray:

@@ -7,16 +7,16 @@ The mean image is no attack: it is what an attack must beat to have learnt anyth
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs
-from privynet_jax.errors import UserError
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training.batches import positions_of, stored_of
@@ -29,28 +29,6 @@ _INVERTED_BYTES = 2**27
 _reconstruct = jax.jit(lambda attack, x: jnp.clip(linear_attack.reconstruct(attack, x), 0.0, 1.0))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FittedLinear:
-    """A fitted closed-form attack."""
-
-    attack: LinearAttack
-
-    @property
-    def report(self) -> Mapping[str, str | float | int | bool]:
-        """Nothing is trained, so nothing can be unfinished."""
-        return {"converged": True}
-
-    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """Representations float [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
-        total, each = len(representations), 4 * math.prod(representations.shape[1:])
-        size = at_once(max(1, total), each, _INVERTED_BYTES)
-        pieces = [
-            np.asarray(_reconstruct(self.attack, np.float32(representations[start : start + size])))
-            for start in range(0, max(1, total), size)
-        ]
-        return np.concatenate(pieces)
-
-
 @dataclasses.dataclass(frozen=True)
 class LinearInversion:
     """Ridge regression of each block of pixels on the 3 x 3 representation around it."""
@@ -61,22 +39,30 @@ class LinearInversion:
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
-    ) -> list[FittedLinear]:
+    ) -> list[FittedAttack]:
         """Solves the normal equations; see `base.Attack.fit`."""
-        for pairs in scenes:
-            if (count := len(pairs.representations)) < self.least_pairs:
-                raise UserError(
-                    f"the attack {self.name} was given {count} pairs; allowed are "
-                    f"{self.least_pairs} or more"
-                )
-        return [FittedLinear(attack) for attack in linear_attacks(scenes, on_both=True)]
+        check_pairs(self.name, scenes, self.least_pairs)
+        return [
+            FittedAttack(functools.partial(_inverted, attack), {"converged": True})
+            for attack in linear_attacks(scenes, on_both=True)
+        ]
+
+
+def _inverted(attack: LinearAttack, representations: np.ndarray) -> np.ndarray:
+    total, each = max(1, len(representations)), 4 * math.prod(representations.shape[1:])
+    size = at_once(total, each, _INVERTED_BYTES)
+    pieces = [
+        np.asarray(_reconstruct(attack, np.float32(representations[start : start + size])))
+        for start in range(0, total, size)
+    ]
+    return np.concatenate(pieces)
 
 
 def linear_attacks(scenes: Sequence[Pairs], *, on_both: bool) -> list[LinearAttack]:
-    """Returns the closed-form attack on each topology, from sums that they share.
+    """Returns the closed-form attack on each topology of one layer, from sums that they share.
 
     Args:
-        scenes: of one layer.
+        scenes: one per topology.
         on_both: solve on held-out pairs too; without, something else is judged by those.
     """
     attacks = []
@@ -99,22 +85,6 @@ def _base(pairs: Pairs) -> tuple[int, int]:
     return id(stored_of(pairs.representations)), id(pairs.images)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FittedMean:
-    """The mean of the attacker's images, whatever is asked."""
-
-    image: np.ndarray
-
-    @property
-    def report(self) -> Mapping[str, str | float | int | bool]:
-        """Nothing is trained."""
-        return {"converged": True}
-
-    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """float32 [N, h, w, D] -> the mean image, float32 [N, H, W, 3]."""
-        return np.broadcast_to(self.image, (len(representations), *self.image.shape))
-
-
 @dataclasses.dataclass(frozen=True)
 class MeanImage:
     """Answers the mean of its images: what anybody reaches who has seen no representation."""
@@ -124,9 +94,11 @@ class MeanImage:
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
-    ) -> list[FittedMean]:
+    ) -> list[FittedAttack]:
         """Averages the images; see `base.Attack.fit`."""
-        return [
-            FittedMean(np.float32(pairs.images.mean(axis=0, dtype=np.float64) / 255))
-            for pairs in scenes
-        ]
+        means = [np.float32(own.images.mean(axis=0, dtype=np.float64) / 255) for own in scenes]
+        return [FittedAttack(functools.partial(_repeated, m), {"converged": True}) for m in means]
+
+
+def _repeated(image: np.ndarray, representations: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(image, (len(representations), *image.shape))

@@ -4,7 +4,7 @@ The attacker knows the network and the number of layers, owns images of its own 
 representation, and sees a release whose channels are secret, rescaled, and in any order. Each
 released channel is compared with each of the layer by statistics that no scale changes
 (`channel_statistics`): first by itself, then, given the assignment so far, by how it goes with the
-other released channels. What this finds, the secret draw does not protect.
+other released channels.
 
     guess = guess_channels(statistics_of_release, statistics_of_layer)
     guess.channels             # (17, 3, 90), in the release's order
@@ -50,8 +50,7 @@ class Guess:
 
         Args:
             truth: the released channels, in the release's order.
-            top: 1 asks for the guess itself; more, whether the truth is among the likeliest so
-                many candidates.
+            top: 1 asks for the guess itself; more, for the truth among so many likeliest ones.
         """
         right = np.asarray(truth)
         if top == 1:
@@ -59,37 +58,26 @@ class Guess:
         return float(np.mean(np.any(self.ranking[:, :top] == right[:, None], axis=1)))
 
 
-def guess_channels(
-    release: ChannelStatistics,
-    layer: ChannelStatistics,
-    *,
-    candidates: Sequence[int] | None = None,
-    ascending: bool = False,
-) -> Guess:
+def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Guess:
     """Returns the likeliest assignment of released channels to channels of the layer.
 
     Args:
         release: statistics of the D released channels.
         layer: of all channels of the layer, on images of the attacker's own; of chunks of as many
             images as the release's.
-        candidates: channels that may have been released, where the attacker knows that (as whoever
-            repeats the search behind a direct selection does); None means all.
-        ascending: whether the release is known to keep the layer's order of channels.
 
     Raises:
-        UserError: there are fewer candidates than released channels, a candidate is no channel of
-            the layer, or the two statistics are of maps of different sizes.
+        UserError: the release has more channels than the layer, or maps of another size.
     """
-    allowed = _allowed(candidates, release, layer)
-    if len(allowed) == 1:  # nothing to guess, nor any difference between channels to guess by
-        return Guess((int(allowed[0]),), np.ones(1), allowed[None])
-    ours = layer.chosen(allowed)
-    alone = _cost_alone(release, ours)
-    assigned = _assign(alone, ascending)
+    _check(release, layer)
+    if len(layer.rms) == 1:  # nothing to guess, nor any difference between channels to guess by
+        return Guess((0,), np.ones(1), np.zeros((1, 1), int))
+    alone = _cost_alone(release, layer)
+    assigned = linear_sum_assignment(alone)[1]
     seen = set()
     for _ in range(_ROUNDS):
-        cost = alone + _cost_together(release, ours, assigned)
-        better = _assign(cost, ascending)
+        cost = alone + _cost_together(release, layer, assigned)
+        better = linear_sum_assignment(cost)[1]
         if tuple(better) in seen:
             break
         seen.add(tuple(better))
@@ -100,26 +88,21 @@ def guess_channels(
     expected = release.unary.shape[-1] + (depth - 1) * len(release.pairwise)
     temperature = 2 * max(1.0, float(matched.mean()) / expected)
     confidence = softmax(-cost / temperature, axis=1)[np.arange(depth), assigned]
-    ranking = allowed[np.argsort(cost, axis=1, kind="stable")]
-    return Guess(tuple(map(int, allowed[assigned])), confidence, ranking)
+    ranking = np.argsort(cost, axis=1, kind="stable")
+    return Guess(tuple(map(int, assigned)), confidence, ranking)
 
 
-def _allowed(
-    candidates: Sequence[int] | None, release: ChannelStatistics, layer: ChannelStatistics
-) -> np.ndarray:
-    channels, depth = len(layer.rms), len(release.rms)
+def _check(release: ChannelStatistics, layer: ChannelStatistics) -> None:
     if release.unary.shape[-1] != layer.unary.shape[-1]:
         raise UserError(
             "the release's maps and the layer's are not of one size; guess with the release's "
             "number of layers and image size"
         )
-    allowed = np.arange(channels) if candidates is None else np.unique(np.asarray(candidates, int))
-    if len(allowed) < depth or allowed[0] < 0 or allowed[-1] >= channels:
+    if len(layer.rms) < len(release.rms):
         raise UserError(
-            f"{len(allowed)} candidates for {depth} released channels; allowed are at least "
-            f"{depth} distinct channels from 0 to {channels - 1}"
+            f"{len(release.rms)} released channels; the layer has {len(layer.rms)}; "
+            "guess with the release's number of layers"
         )
-    return allowed
 
 
 def _cost_alone(release: ChannelStatistics, layer: ChannelStatistics) -> np.ndarray:
@@ -177,21 +160,3 @@ def _root(within: np.ndarray, between: np.ndarray) -> np.ndarray:
     # Statistics that never vary must not divide by zero; they tell nothing either.
     floor = np.eye(size) * (1e-6 * np.trace(within + between) / size + 1e-12)
     return np.linalg.cholesky(within + _SHIFT * between + floor)
-
-
-def _assign(cost: np.ndarray, ascending: bool) -> np.ndarray:
-    """Distinct columns of [D, C] of least total cost, int [D], increasing where that is known."""
-    if not ascending:
-        return linear_sum_assignment(cost)[1]
-    depth, channels = cost.shape
-    # best[i, c]: least cost of the first i rows among the first c columns.
-    best = np.full((depth + 1, channels + 1), np.inf)
-    best[0] = 0
-    for row in range(depth):
-        taken = best[row, :-1] + cost[row]
-        best[row + 1, 1:] = np.minimum.accumulate(taken)
-    columns, end = np.empty(depth, int), channels
-    for row in reversed(range(depth)):
-        end = int(np.argmin(best[row, :end] + cost[row, :end]))
-        columns[row] = end
-    return columns

@@ -11,8 +11,6 @@ of `pixel_prior`. Nothing here knows a true image: a step is taken if it lowers 
     matcher = Matcher(knowledge.local, prior)
     matched = matcher(representations, starts, Weights(tv, prior_weight), steps=100)
     matched.images, matched.losses
-
-`devices` says how images are spread over the devices.
 """
 
 import functools
@@ -56,13 +54,8 @@ class Known(NamedTuple):
 class State(NamedTuple):
     """The best iterates so far, by their own losses, and what L-BFGS knows of their surroundings.
 
-    Attributes:
-        coordinates: float32 [N, H, W, 3].
-        losses: float32 [N].
-        gradients: of the losses.
-        directions: in which the next trial lies.
-        lengths: float32 [N], how far.
-        memory: of L-BFGS, one per image.
+    Coordinates, gradients and directions are float32 [N, H, W, 3]; losses, and lengths along the
+    directions to the next trial, [N].
     """
 
     coordinates: jax.Array
@@ -91,13 +84,7 @@ class Matcher:
     def __init__(
         self, local: Representing, prior: PixelPrior, pixels_at_once: int | None = None
     ) -> None:
-        """Prepares for one local NN.
-
-        Args:
-            local: images -> representations, differentiable.
-            prior: in whose coordinates, and under which, images are sought.
-            pixels_at_once: of all images of a batch; None means what suits the devices.
-        """
+        """Prepares for one local NN; images are sought in the prior's coordinates, and under it."""
         height, width, _ = prior.deviations.shape
         pixels = pixels_at_once or (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE)
         # A local NN that runs on several devices wants as many images on each.
@@ -165,8 +152,7 @@ def take_steps(
 def step(local: Representing, prior: PixelPrior, known: Known, state: State) -> State:
     """Tries one point per image, and goes there where the loss is less than it was.
 
-    A search along a line would hold up all images for the one that searches longest. So images
-    search independently, one trial per step each; what a trial costs is one gradient.
+    A search along a line would hold up all images for the one that searches longest.
     """
     trial = state.coordinates + _each(state.lengths) * state.directions
     losses, gradients = _losses_and_gradients(local, prior, known, trial)

@@ -1,9 +1,9 @@
 """What an attacker expects of images before it looks at a representation once more.
 
-Another attack has made an estimate; how far such estimates usually are from the truth, at which
-spatial frequencies and in which colours, the attacker sees on images that it owns. That is a
-Gaussian prior around the estimate. Its coordinates have unit deviation each, which also makes them
-far better ones to optimise in than pixels. `matching` does that.
+How far another attack's estimates usually are from the truth, at which spatial frequencies and in
+which colours, the attacker sees on images that it owns. That is a Gaussian prior around the
+estimate. Its coordinates have unit deviation each, which also makes them far better ones to
+optimise in than pixels. `matching` does that.
 
     prior = fit_prior(as_float(images) - estimates)
     offsets = offsets_of(prior, coordinates)  # what is to be added to an estimate
@@ -40,11 +40,9 @@ class PixelPrior(NamedTuple):
 
 
 def fit_prior(errors: np.ndarray) -> PixelPrior:
-    """Returns the prior of which these are samples.
+    """Returns the prior of which these errors, truth minus estimate [N, H, W, 3], are samples.
 
-    Args:
-        errors: float32 [N, H, W, 3], true images minus estimates, of images that the estimating
-            attack did not learn from.
+    They are of images that the estimating attack did not learn from.
     """
     flat = np.float64(errors).reshape(-1, 3)
     _, colours = np.linalg.eigh(flat.T @ flat)
@@ -70,8 +68,7 @@ def offsets_of(prior: PixelPrior, coordinates: jax.Array) -> jax.Array:
 def total_variation(images: jax.Array) -> jax.Array:
     """Returns the sum of absolute differences between neighbouring pixels, float32 [N].
 
-    Args:
-        images: float32 [N, H, W, 3]; anisotropic, over all colours.
+    Of images float32 [N, H, W, 3]; anisotropic, over all colours.
     """
 
     def total(differences: jax.Array) -> jax.Array:

@@ -12,13 +12,13 @@ import flax.linen as nn
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, LinearInversion, MeanImage
 from privynet_jax.attacks.inverse import InverseNetwork
-from privynet_jax.attacks.substitute import Substitute
+from privynet_jax.attacks.substitute import SUBSTITUTE, Substitute
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG, Capacity
 
-TUNED, SUBSTITUTE, WHITE_BOX = "tuned", "substitute", "white box"
+TUNED, WHITE_BOX = "tuned", "white box"
 # Multiples of a network's usual learning rate among which `tuned` chooses, best guess first.
 TUNED_FACTORS = (1.0, 2.0, 0.5)
 

@@ -75,12 +75,7 @@ class Scenario:
         return ChosenChannels(self.features.parts[part], positions, self.width)
 
     def representations(self, part: str, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
-        """Returns the same as float32, of some of the images.
-
-        Args:
-            part: its name.
-            rows: which images; all by default.
-        """
+        """Returns the same as float32, of some of the images; by default of all."""
         return np.float32(self.stored(part)[rows])
 
     def pairs(self, count: int | None = None) -> Pairs:
@@ -173,13 +168,9 @@ def score(
     part: str = "test",
     rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns how well an attack rebuilds images: "psnr_db" and "ssim", float32 [n] each.
+    """Returns how well an attack rebuilds a part's images: "psnr_db" and "ssim", float32 [n] each.
 
-    Args:
-        fitted: the attack.
-        scenario: whose representations it is given.
-        part: whose images are attacked.
-        rows: which of them; all by default.
+    `rows` says which of them; all by default.
     """
     images, stored = getattr(scenario.parts, part).images, scenario.stored(part)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)

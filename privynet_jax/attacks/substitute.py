@@ -9,13 +9,12 @@ He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its 
     [fitted] = attack.fit([scene.images_alone()], [scene.knowledge(NETWORK)], [key])
     fitted.report["confidence"]
 
-The report has the guess and the attacker's confidence in it. The share that is right is not in it,
-because no attacker knows that.
+The share of the guess that is right is not in the report, because no attacker knows that.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -27,7 +26,6 @@ from privynet_jax.attacks.base import (
     FittedAttack,
     Knowledge,
     Pairs,
-    Report,
     Representing,
 )
 from privynet_jax.attacks.channel_statistics import (
@@ -42,7 +40,9 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.training.batches import stream_of
 
+SUBSTITUTE = "substitute"
 ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
 _MOST_STATISTICS = 1024
@@ -72,29 +72,31 @@ class PublicLayer:
         """Runs the layer on images uint8 [N, H, W, 3], whenever rows are asked for."""
         run = jax.jit(layer)
         shape = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)).shape
-        at_once = chunk_size(_AT_ONCE, shape[1:])
+        size = chunk_size(_AT_ONCE, shape[1:])
 
         def rows(wanted: slice) -> np.ndarray:
-            found = [
-                np.asarray(run(_filled(as_float(batch), at_once)))[: len(batch)]
-                for batch in _batches(images[wanted], at_once)
-            ]
-            return np.concatenate(found) if found else np.empty((0, *shape[1:]), np.float32)
+            chosen = images[wanted]
+            out = np.empty((len(chosen), *shape[1:]), np.float32)
+            for start in range(0, len(chosen), size):
+                batch = as_float(chosen[start : start + size])
+                # One shape for all batches, so that the layer is compiled once.
+                filled = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * 3))
+                out[start : start + size] = np.asarray(run(filled))[: len(batch)]
+            return out
 
         return cls(len(images), shape[1:], rows)
 
     @classmethod
-    def of_features(cls, features: LayerFeatures, part: str, count: int | None) -> "PublicLayer":
-        """Reads cached features of all channels instead, of a part that is the attacker's.
-
-        Args:
-            features: of the layer; their scale per channel does not matter here.
-            part: whose images the attacker owns.
-            count: how many of them; None means all.
-        """
+    def of_features(cls, features: LayerFeatures, part: str) -> "PublicLayer":
+        """Reads cached features of all channels instead, of a part that is the attacker's."""
         stored = features.parts[part]
-        count = stored.shape[0] if count is None else count
-        return cls(count, stored.shape[1:], lambda wanted: stored[wanted])
+        channels = np.arange(len(features.channels))
+
+        def rows(wanted: slice) -> np.ndarray:
+            chosen = np.arange(stored.shape[0])[wanted]
+            return features.gather(part, chosen, channels, len(channels))
+
+        return cls(stored.shape[0], stored.shape[1:], rows)
 
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""
@@ -109,67 +111,44 @@ class PublicLayer:
         """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""
         chosen = np.asarray(channels)
         out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
-        for start in range(0, self.count, _AT_ONCE):
-            stop = min(start + _AT_ONCE, self.count)
-            out[start:stop] = self._rows(slice(start, stop))[..., chosen]
-        return _normalised(out)
+        for rows in self._blocks():
+            out[rows] = self._rows(rows)[..., chosen]
+        return np.divide(out, _rms(out), out=out, casting="unsafe")
 
     def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
-        """Returns other channels for each image: float32 [N, h, w, depth].
-
-        Args:
-            depth: channels of each.
-            draw: returns those of the next image, int [depth].
-        """
+        """Returns channels drawn anew for each image, float32 [N, h, w, depth]."""
         rms = self.statistics(chunk_size(self.count, self.shape)).rms
         out = np.empty((self.count, *self.shape[:2], depth), np.float32)
-        for start in range(0, self.count, _AT_ONCE):
-            stop = min(start + _AT_ONCE, self.count)
-            for place, values in enumerate(self._rows(slice(start, stop)), start):
+        for rows in self._blocks():
+            for place, values in enumerate(self._rows(rows), rows.start):
                 drawn = draw()
                 out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
         return out
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FittedSubstitute:
-    """An attack that was fitted on the attacker's own guess.
-
-    Attributes:
-        inner: what was fitted.
-        guess: of the channels; None where each image had another one.
-        report: what the inner attack reports, the "guess", and "confidence", the mean over
-            channels, in [0, 1].
-    """
-
-    inner: FittedAttack
-    guess: Guess | None
-    report: Report
-
-    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """float32 [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
-        return self.inner.reconstruct(representations)
+    def _blocks(self) -> Iterator[slice]:
+        for start in range(0, self.count, _AT_ONCE):
+            yield slice(start, min(start + _AT_ONCE, self.count))
 
 
 @dataclasses.dataclass(frozen=True)
 class Substitute:
     """Fits another attack on pairs made with guessed channels.
 
+    Its report is the inner attack's, with the "guess" (None where each image had another one), and
+    "confidence", the mean over channels, in [0, 1].
+
     Attributes:
         inner: the attack.
         guessing: "aligned", by statistics; "random", one random guess; "mixed", another random
-            guess for each image, which learns what holds whatever the channels are. Random guesses
-            keep to the candidates.
-        candidates: channels that may be released, where that is known; `guess_channels`.
-        ascending: whether channels are known to be released in the layer's order.
+            guess for each image, which learns what holds whatever the channels are.
         public: the layer on the attacker's images, where it is at hand; else it is computed.
+        name: what results call it.
     """
 
     inner: Attack = LinearInversion()  # noqa: RUF009 - frozen
     guessing: str = ALIGNED
-    candidates: tuple[int, ...] | None = None
-    ascending: bool = False
     public: PublicLayer | None = None
+    name: str = SUBSTITUTE
     knowledge: str = NETWORK
 
     def __post_init__(self) -> None:
@@ -178,26 +157,19 @@ class Substitute:
                 f"guessing is {self.guessing!r}; allowed are {', '.join(GUESSES)}; give one"
             )
 
-    @property
-    def name(self) -> str:
-        """Tells the inner attack and how channels are guessed."""
-        return f"substitute ({self.inner.name}, {self.guessing} guess)"
-
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
-    ) -> list[FittedSubstitute]:
+    ) -> list[FittedAttack]:
         """Guesses, represents its own images, and fits; see `base.Attack.fit`."""
         made, guesses = zip(*map(self._made, scenes, knowledge, keys), strict=True)
         # With the keys themselves, the inner attack differs from the same attack on real pairs,
         # fitted with those, by the pairs alone: their comparison tells what the guess costs.
         fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
         return [
-            FittedSubstitute(
-                inner,
-                guess,
-                {**inner.report, "guess": guess, "confidence": _confidence(guess)},
+            FittedAttack(
+                own.reconstruct, {**own.report, "guess": guess, "confidence": _confidence(guess)}
             )
-            for inner, guess in zip(fitted, guesses, strict=True)
+            for own, guess in zip(fitted, guesses, strict=True)
         ]
 
     def _made(
@@ -210,7 +182,6 @@ class Substitute:
                 "layer and representations without images; give 'network but not channels'"
             )
         guess_key = jax.random.fold_in(key, _GUESS)
-        stream = np.random.default_rng(np.asarray(jax.random.key_data(guess_key)))
         public = self.public or PublicLayer.of_network(knowledge.layer, pairs.images)
         if public.count != len(pairs.images):
             raise UserError(
@@ -221,7 +192,7 @@ class Substitute:
         observed = knowledge.observed[:]
         width, depth = observed.shape[-1], _released(observed)
         observed = observed[..., :depth]
-        draw = functools.partial(self._drawn, depth, public.shape[-1], stream)
+        draw = functools.partial(_drawn, depth, public.shape[-1], stream_of(guess_key))
         guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
         if guess is None:
             made = public.represent_mixed(depth, draw)
@@ -237,31 +208,17 @@ class Substitute:
     ) -> Guess:
         if self.guessing == RANDOM_GUESS:
             guessed = draw()
-            chance = np.full(len(guessed), 1 / len(self._pool(public.shape[-1])))
+            chance = np.full(len(guessed), 1 / public.shape[-1])
             return Guess(tuple(map(int, guessed)), chance, guessed[:, None])
         # At least four chunks, or nothing is known of how statistics vary from one to the next.
         size = chunk_size(min(len(observed), public.count // 4), public.shape)
-        return guess_channels(
-            channel_statistics(chunks_of(observed, size)),
-            public.statistics(size),
-            candidates=self.candidates,
-            ascending=self.ascending,
-        )
+        released = channel_statistics(chunks_of(observed, size))
+        return guess_channels(released, public.statistics(size))
 
-    def _pool(self, channels: int) -> np.ndarray:
-        """All channels that may be released, ascending."""
-        return np.unique(range(channels) if self.candidates is None else self.candidates)
 
-    def _drawn(self, depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
-        """Channels drawn at random as the release's were, as far as that is known, int [depth]."""
-        pool = self._pool(channels)
-        if depth > len(pool):
-            raise UserError(
-                f"{depth} released channels and {len(pool)} candidates; allowed are as many "
-                "candidates as are released, or more"
-            )
-        guessed = stream.permutation(stream.choice(pool, depth, replace=False))
-        return np.sort(guessed) if self.ascending else guessed
+def _drawn(depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
+    """Channels drawn at random, in any order, int [depth]."""
+    return stream.permutation(stream.choice(np.arange(channels), depth, replace=False))
 
 
 def _confidence(guess: Guess | None) -> float:
@@ -278,16 +235,3 @@ def _rms(x: np.ndarray) -> np.ndarray:
     """Root mean square, float64 [C], never zero."""
     squares = np.einsum("nhwc,nhwc->c", x, x, dtype=np.float64)
     return np.maximum(np.sqrt(squares / np.prod(x.shape[:3])), 1e-6)
-
-
-def _normalised(x: np.ndarray) -> np.ndarray:
-    return np.divide(x, _rms(x), out=x, casting="unsafe")
-
-
-def _batches(images: np.ndarray, size: int) -> list[np.ndarray]:
-    return [images[start : start + size] for start in range(0, len(images), size)]
-
-
-def _filled(images: np.ndarray, size: int) -> np.ndarray:
-    """One shape for all batches, so that the layer is compiled once."""
-    return np.pad(images, ((0, size - len(images)), *[(0, 0)] * 3))

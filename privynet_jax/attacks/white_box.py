@@ -8,9 +8,8 @@ per topology on images that the attacker owns. `matching` optimises, `pixel_prio
     [fitted] = attack.fit([scene.pairs()], [scene.knowledge(EVERYTHING)], [jax.random.key(0)])
     fitted.reconstruct(representations), fitted.report["tv_weight"]
 
-The loss is a sum over an image's normalised representation, and over pixels; weights are relative
-to that. Without total variation and prior it is He et al.'s maximum likelihood, with the former
-their rMLE. On held-out images of the attacker's the result is never worse than the warm start.
+Without total variation and prior it is He et al.'s maximum likelihood, with the former their rMLE.
+On held-out images of the attacker's the result is never worse than the warm start.
 """
 
 import dataclasses
@@ -46,33 +45,6 @@ class Choice(NamedTuple):
     prior_weight: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class FittedWhiteBox:
-    """The attack, tuned for one topology.
-
-    Attributes:
-        warm_start: the fitted attack that says where to start.
-        matcher: of the local NN.
-        choice: the weights; None where the warm start alone does best.
-        steps: per image.
-        report: see `base.Report`.
-    """
-
-    warm_start: FittedAttack
-    matcher: Matcher
-    choice: Choice | None
-    steps: int
-    report: Mapping[str, str | float | int | bool]
-
-    def reconstruct(self, representations: np.ndarray) -> np.ndarray:
-        """Representations float [N, h, w, D] -> estimates float32 [N, H, W, 3] in [0, 1]."""
-        starts = self.warm_start.reconstruct(representations)
-        if self.choice is None or not len(representations):
-            return starts
-        weights = _weights(len(representations), [self.choice])
-        return self.matcher(representations, starts, weights, self.steps).images
-
-
 @dataclasses.dataclass(frozen=True)
 class WhiteBox:
     """White-box optimisation behind the interface of all attacks.
@@ -81,7 +53,7 @@ class WhiteBox:
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
-            prior lies around. `closed_form.MeanImage()` where there is nothing better.
+            prior lies around.
         steps: gradients that are computed per image.
         tuning_images: of the held-out pairs, those that the last candidates compete on.
         name: what results call it.
@@ -102,7 +74,7 @@ class WhiteBox:
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
-    ) -> list[FittedWhiteBox]:
+    ) -> list[FittedAttack]:
         """Fits the warm starts side by side, and tunes the weights; see `base.Attack.fit`."""
         for known in knowledge:
             if known.local is None:
@@ -118,7 +90,7 @@ class WhiteBox:
             for pairs, (_, held), known, warm in zip(scenes, split, knowledge, started, strict=True)
         ]
 
-    def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedWhiteBox:
+    def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedAttack:
         """Weighs the terms of the loss by pairs that the warm start was not fitted on."""
         representations = np.asarray(held_out.representations[:])
         estimates = warm.reconstruct(representations)
@@ -127,11 +99,17 @@ class WhiteBox:
         # The spectrum of errors comes from other images than the weights, if there are enough.
         others = slice(count if len(truth) >= 2 * count else 0, None)
         matcher = Matcher(knowledge.local, fit_prior(truth[others] - estimates[others]))
-        tuning = _Tuning(
-            matcher, representations[:count], estimates[:count], truth[:count], self.steps
-        )
-        choice, found = tuning.best()
-        return FittedWhiteBox(warm, matcher, choice, self.steps, self._report(choice, found, warm))
+        known = (representations[:count], estimates[:count])
+        choice, found = _Tuning(matcher, known, truth[:count], self.steps).best()
+
+        def reconstruct(representations: np.ndarray) -> np.ndarray:
+            starts = warm.reconstruct(representations)
+            if choice is None or not len(representations):
+                return starts
+            weights = _weights(len(representations), [choice])
+            return matcher(representations, starts, weights, self.steps).images
+
+        return FittedAttack(reconstruct, self._report(choice, found, warm))
 
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
@@ -160,15 +138,10 @@ class _Tuning:
     """Weights compete on images whose truth the attacker owns, by successive halving."""
 
     def __init__(
-        self,
-        matcher: Matcher,
-        representations: np.ndarray,
-        starts: np.ndarray,
-        truth: np.ndarray,
-        steps: int,
+        self, matcher: Matcher, known: tuple[np.ndarray, np.ndarray], truth: np.ndarray, steps: int
     ) -> None:
-        self._matcher, self._steps = matcher, steps
-        self._known, self._truth = (representations, starts), truth
+        """Keeps them; what is known are representations and starts."""
+        self._matcher, self._known, self._truth, self._steps = matcher, known, truth, steps
 
     def best(self) -> tuple[Choice | None, dict[str, float]]:
         """Returns the weights that do best, None if the warm start does, and what was found."""

@@ -19,8 +19,7 @@ from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.scoring import layer_networks, layer_training
-from privynet_jax.estimates.amortised import layer_key
-from privynet_jax.estimates.layer_networks import ATTACKER, LayerData
+from privynet_jax.estimates.amortised import ATTACKER, LayerData, layer_key
 from privynet_jax.estimates.subsets import layer_sums
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts

@@ -24,9 +24,14 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import GridRun, checkpoint_of, cloud_of
 from privynet_jax.characterisation.measure import REPORTED
-from privynet_jax.estimates.amortised import AMORTISED, layer_tasks
-from privynet_jax.estimates.layer_networks import ATTACKER, LayerData, trained_networks
-from privynet_jax.estimates.linear_probe import pool_part, probe_scores
+from privynet_jax.estimates.amortised import (
+    AMORTISED,
+    ATTACKER,
+    LayerData,
+    layer_tasks,
+    trained_networks,
+)
+from privynet_jax.estimates.linear_probe import pool_rows, probe_scores
 from privynet_jax.estimates.subsets import Subset, layer_sums, linear_estimates, prepare, stacked
 from privynet_jax.images.metrics import correct, image_quality
 from privynet_jax.images.partition import spread_over_classes
@@ -86,7 +91,7 @@ def linear_measurements(run: GridRun) -> Iterator[Measurement]:
     for number, cells in run.layers():
         data = _layer_data(run, number)
         pooled = {
-            part: (pool_part(data.layer, part), getattr(run.parts, part).labels)
+            part: (pool_rows(data.layer.parts[part]), getattr(run.parts, part).labels)
             for part in REPORTED
         }
         pooled = jax.device_put(pooled, data_parallel()[1])

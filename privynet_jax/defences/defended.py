@@ -1,16 +1,11 @@
-"""A defended local NN, and the representations that it would release of all parts of the data.
-
-    local = defended_local_nn(weights.params, topology, scales, defence)
-    released = jax.jit(local)(key, images, rows)  # float32 [N, h, w, D], normalised
+"""The representations that a defended local NN would release of all parts of the data.
 
     features = defended_features(layer, parts, topology, defence, key)
     features.parts["target"][rows]  # float32 [n, h, w, D]
 
-A release is made once. Target, validation and test images therefore have one draw of randomness
-each, the same whoever looks. An attacker who can make pairs makes as many as he likes: auxiliary
-images are there in several copies, each with randomness of its own, as many as a training takes
-(`several_copies`), so that he hardly ever meets the same draw twice. That makes him stronger than
-one who owns a single release of his images.
+A release is made once: target, validation and test images have one draw of randomness each. An
+attacker who can make pairs makes as many as he likes: auxiliary images are there in several copies,
+each with randomness of its own, as many as a training takes (`several_copies`).
 """
 
 import dataclasses
@@ -18,12 +13,13 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.defences.mechanisms import Defence, defend, image_keys
+from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
 from privynet_jax.platform.row_views import ChosenChannels, RowView
 
@@ -33,42 +29,63 @@ _CALIBRATION_ROWS = 256
 # Images that are defended at once, always as many: every other number would be compiled anew.
 _BATCH = 16
 
+
+def defend(
+    defence: Defence, key: jax.Array, representations: jax.Array, rows: jax.Array
+) -> jax.Array:
+    """Returns what is released of representations, where the defence leaves images alone.
+
+    Args:
+        defence: which.
+        key: of the release, secret.
+        representations: normalised, float32 [N, h, w, D]; noise may make them negative (`folded`).
+        rows: int [N], each image's row in the release; equal rows get equal randomness.
+    """
+    _, after = image_keys(key, rows)
+    return jax.vmap(defence.of_representation)(after, representations)
+
+
+def image_keys(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of each row's `of_image` and of its `of_representation`, [N] each."""
+    keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+    return keys[:, 0], keys[:, 1]
+
+
+def folded(x: jax.Array) -> jax.Array:
+    """Returns values of any sign as values above -1, without losing any; from 0 on they stay.
+
+    The networks take log1p of what they are given. Of this it is sign(x) log(1 + |x|).
+    """
+    # Not `where`: its branch that is not taken would divide by zero at 1, and spoil gradients.
+    return x / (1 + jnp.maximum(-x, 0.0))
+
+
 _defend = jax.jit(defend, static_argnums=0)
 
 
+def normalised_local_nn(
+    params: Params, topology: Topology, scales: np.ndarray
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns images -> representation normalised by scales, float32 [depth]; see `local_nn`."""
+    local = local_nn(params, topology)
+    return lambda images: local(images) * scales
+
+
 def defended_local_nn(
-    params: Params, topology: Topology, scales: np.ndarray, defence: Defence
+    local: Callable[[jax.Array], jax.Array], defence: Defence
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """Returns what a device would run: a pure function that can be jitted and exported.
 
     Args:
-        params: all of the backbone's parameters, as `weights.load_weights` gives them.
-        topology: which layers run and which channels are released.
-        scales: float32 [depth], which normalise the channels.
+        local: images -> normalised representation.
         defence: what is done to images and representations.
 
     Returns:
         A function of (key, images, rows): the release's secret key; float32 [N, H, W, 3] in [0, 1];
         int [N], each image's row in the release, from which its randomness comes. It returns the
         normalised, defended representation, float32 [N, h, w, depth].
-
-    Raises:
-        UserError: the parameters do not fit the topology.
     """
-    return _around(normalised_local_nn(params, topology, scales), defence)
 
-
-def normalised_local_nn(
-    params: Params, topology: Topology, scales: np.ndarray
-) -> Callable[[jax.Array], jax.Array]:
-    """Returns images -> normalised representation; arguments as for `defended_local_nn`."""
-    local = local_nn(params, topology)
-    return lambda images: local(images) * scales
-
-
-def _around(
-    local: Callable[[jax.Array], jax.Array], defence: Defence
-) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     def release(key: jax.Array, images: jax.Array, rows: jax.Array) -> jax.Array:
         before, _ = image_keys(key, rows)
         representations = local(jax.vmap(defence.of_image)(before, images))
@@ -90,9 +107,7 @@ def several_copies(parts: Parts, copies: int) -> Parts:
 def copies_for(examples: int, images: int) -> int:
     """Returns how many copies of so many images a training takes, at most `MOST_COPIES`.
 
-    Args:
-        examples: that the training sees: its steps times its batch size.
-        images: the attacker's.
+    `examples` are those that it sees: its steps times its batch size.
     """
     return min(MOST_COPIES, max(1, -(-examples // images)))
 
@@ -109,14 +124,11 @@ def defended_features(
 ) -> LayerFeatures:
     """Returns what is released of all parts; nothing is computed before it is read.
 
-    A defence sees the released channels together (their norm, for one), so topologies that share
-    channels share nothing here.
-
     Args:
         layer: normalised representations without a defence.
         parts: the images that they were made of, each once.
         topology: of the layer.
-        defence: which.
+        defence: sees the released channels together (their norm, for one).
         key: of the release.
         copies: of auxiliary images, each with its own randomness; row r is image r // copies.
         local: images -> normalised representation; needed for defences that change the image, whose
@@ -126,23 +138,19 @@ def defended_features(
         The topology's channels alone, with the scales that they had before the defence. They are
         brought to a root mean square of 1 by one public number, taken from auxiliary images,
         because clipping and noise change it.
-
-    Raises:
-        ValueError: `local` is missing.
     """
     if defence.changes_image and local is None:
         raise ValueError(f"Expected `local` for {defence}, got none.")
     release = _Release(layer, parts, topology, defence, key, copies, local)
-    rows = {name: DefendedRows(release, name) for name, _ in parts.items()}
+    rows = {name: _DefendedRows(release, name) for name, _ in parts.items()}
     scales = layer.scales[layer.positions(topology.channels)]
     return LayerFeatures(layer.num_layers, topology.channels, rows, scales)
 
 
-class DefendedRows(RowView):
+class _DefendedRows(RowView):
     """Rows of one part that are defended as they are read; the same row is always the same."""
 
     def __init__(self, release: "_Release", part: str) -> None:
-        """Reads from a release."""
         rows = len(getattr(release.parts, part)) * release.copies_of(part)
         super().__init__((rows, *release.shape), np.float32)
         self._release, self._part = release, part
@@ -164,16 +172,13 @@ class _Release:
     local: Callable[[jax.Array], jax.Array] | None
 
     def __call__(self, part: str, rows: np.ndarray) -> np.ndarray:
-        """Returns float32 [n, h, w, depth]."""
         return self._defended(part, rows) / self._root_mean_square
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one representation."""
         return (*self.layer.parts["auxiliary"].shape[1:3], self.topology.depth)
 
     def copies_of(self, part: str) -> int:
-        """Returns how many rows there are of each image of a part."""
         return self.copies if part == "auxiliary" else 1
 
     @functools.cached_property
@@ -202,4 +207,4 @@ class _Release:
 
     @functools.cached_property
     def _of_images(self) -> Callable[..., jax.Array]:
-        return jax.jit(_around(self.local, self.defence))
+        return jax.jit(defended_local_nn(self.local, self.defence))

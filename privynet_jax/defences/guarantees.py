@@ -1,8 +1,5 @@
 """What noise on a bounded representation guarantees: local differential privacy of one release.
 
-`defences` bounds how far two representations are apart, and adds noise; here is the epsilon that
-this gives, with NumPy and SciPy alone.
-
     laplace_epsilon(distance=200.0, scale=50.0)  # 4.0
     gaussian_epsilon(distance=16.0, sigma=4.0, delta=1e-5)
 

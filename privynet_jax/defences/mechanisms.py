@@ -1,27 +1,24 @@
 """Defences: what the device may do to a representation, or to the image, before it releases.
 
 Each is a frozen dataclass of its parameters with two pure functions of one image: `of_image` comes
-before the local NN and `of_representation` after it. Most do something in one place only.
-`defended` puts them around the local NN.
+before the local NN and `of_representation` after it. `defended` puts them around it.
 
     defence = parse_defence("gaussian:clip=1,sigma=0.5")
-    released = defend(defence, key, representations, rows)  # float32 [N, h, w, D]
+    defence.of_representation(key, x)  # float32 [h, w, D], as x
     defence.epsilon(values=16 * 16 * 16)  # of one image's release, at delta 1e-5
 
 Representations are normalised: of root mean square about 1, and not negative, as a ReLU leaves
-them. So that one setting means the same at all layers and depths, bounds on norms are given per
-value: `clip` bounds the root mean square (L2) or the mean magnitude (L1) of an image's whole
-representation, and the norm itself is at most clip * sqrt(values) or clip * values.
+them. So that one setting means the same at all layers and depths, `clip` bounds the root mean
+square (L2) or the mean magnitude (L1) of an image's whole representation; its norm is at most
+clip * sqrt(values) or clip * values.
 
-Everything random comes from the release's key and the image's row, so that a release can be
-continued, does not depend on batches, and holds one draw per image. The key is a secret: whoever
-knows it subtracts the noise.
+Everything random comes from the release's key and the image's row: a release can be continued,
+does not depend on batches, and holds one draw per image. Who knows the key subtracts the noise.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +27,7 @@ import numpy as np
 from privynet_jax.defences.guarantees import DELTA, gaussian_epsilon, laplace_epsilon
 from privynet_jax.errors import UserError
 
-ROUNDINGS = ("nearest", "stochastic")
+_ROUNDINGS = ("nearest", "stochastic")
 _MOST_BITS = 8
 _TINY = np.finfo(np.float32).tiny
 
@@ -41,10 +38,12 @@ class Defence:
 
     Attributes:
         name: the word for it in flags and tables.
+        example: of a flag.
         changes_image: whether `of_image` does anything; else cached representations serve.
     """
 
     name: ClassVar[str] = ""
+    example: ClassVar[str] = ""
     changes_image: ClassVar[bool] = False
 
     def of_image(self, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -61,14 +60,15 @@ class Defence:
 
     def __str__(self) -> str:
         """The form that `parse_defence` reads."""
-        given = ",".join(f"{name}={value:.10g}" for name, value in _numbers(self).items())
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = ",".join(f"{name}={_told(value)}" for name, value in fields.items())
         return f"{self.name}:{given}" if given else self.name
 
     def _check(self, field: str, allowed: str, is_allowed: bool) -> None:
         if not is_allowed:
             raise UserError(
                 f"defence {self.name} has {field}={getattr(self, field)}; allowed: {allowed}; "
-                f"for example {_EXAMPLES[self.name]}"
+                f"for example {self.example}"
             )
 
 
@@ -77,6 +77,7 @@ class Undefended(Defence):
     """Nothing beyond the split itself: PrivyNet's own way."""
 
     name: ClassVar[str] = "none"
+    example: ClassVar[str] = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,7 @@ class GaussianNoise(Defence):
     """
 
     name: ClassVar[str] = "gaussian"
+    example: ClassVar[str] = "gaussian:clip=1,sigma=0.5"
     clip: float = 1.0
     sigma: float = 0.5
 
@@ -97,13 +99,13 @@ class GaussianNoise(Defence):
         self._check("sigma", "0 or more", 0 <= self.sigma < math.inf)
 
     def of_representation(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Clips, negative values to zero first, then adds the noise."""
+        """Clips, then adds the noise."""
         # A ReLU leaves none below zero; here it is made sure of, because `epsilon` counts on it.
         clipped = clipped_l2(jnp.maximum(x, 0.0), self.clip * math.sqrt(x.size))
         return clipped + self.sigma * jax.random.normal(key, x.shape, x.dtype)
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
-        """Returns epsilon at a delta, by the analytic Gaussian mechanism."""
+        """By the analytic Gaussian mechanism."""
         # Of two representations of this norm at most, |x - y|^2 = |x|^2 + |y|^2 - 2 <x, y>, and
         # <x, y> is not negative where no value is: sqrt(2) norms, not 2. Those that are zero in
         # different places are as far apart.
@@ -121,6 +123,7 @@ class LaplaceNoise(Defence):
     """
 
     name: ClassVar[str] = "laplace"
+    example: ClassVar[str] = "laplace:clip=0.5,scale=0.5"
     clip: float = 0.5
     scale: float = 0.5
 
@@ -130,12 +133,11 @@ class LaplaceNoise(Defence):
 
     def of_representation(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Clips, then adds the noise."""
-        return clipped_l1(x, self.clip * x.size) + self.scale * jax.random.laplace(
-            key, x.shape, x.dtype
-        )
+        noise = jax.random.laplace(key, x.shape, x.dtype)
+        return clipped_l1(x, self.clip * x.size) + self.scale * noise
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
-        """Returns epsilon; delta is 0, whatever is asked."""
+        """With a delta of 0, whatever is asked."""
         # Twice the norm: in L1, those that are zero in different places are that far apart.
         return laplace_epsilon(2 * self.clip * values, self.scale)
 
@@ -144,18 +146,15 @@ class LaplaceNoise(Defence):
 class Arden(LaplaceNoise):
     """Arden's way (Wang et al. 2018, arXiv:1809.03428): random pixels to zero, then bounded noise.
 
-    The noise alone is what guarantees `epsilon` for two arbitrary images. Nullifying adds a smaller
-    epsilon only for images that differ in one pixel. Here the norm
-    is L1 over the whole representation, which is what Laplace noise takes. Arden's training on
-    clean copies besides has no place here: nobody but the device ever has them.
+    The noise alone is what guarantees `epsilon` for two arbitrary images. Arden's training on clean
+    copies besides has no place here: nobody but the device ever has them.
 
     Attributes:
         nullify: probability with which each pixel of the image becomes black.
-        clip: as for `LaplaceNoise`.
-        scale: as for `LaplaceNoise`.
     """
 
     name: ClassVar[str] = "arden"
+    example: ClassVar[str] = "arden:nullify=0.2,clip=0.5,scale=0.2"
     changes_image: ClassVar[bool] = True
     nullify: float = 0.2
 
@@ -178,13 +177,14 @@ class ChannelDropout(Defence):
     """
 
     name: ClassVar[str] = "dropout"
+    example: ClassVar[str] = "dropout:rate=0.5"
     rate: float = 0.5
 
     def __post_init__(self) -> None:
         self._check("rate", "0 to 1", 0 <= self.rate <= 1)
 
     def of_representation(self, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Zeroes `round(rate * D)` channels of x [h, w, D]."""
+        """Zeroes `round(rate * D)` channels."""
         dropped = round(self.rate * x.shape[-1])
         place = jax.random.permutation(key, x.shape[-1])
         return jnp.where(place >= dropped, x, 0.0)
@@ -197,54 +197,28 @@ class Quantisation(Defence):
     Attributes:
         bits: 1 to 8.
         peak: the highest level, in units of a channel's root mean square.
-        stochastic: round up with the probability that keeps the mean, rather than to the nearest.
+        rounding: "nearest", or "stochastic": up with the probability that keeps the mean.
     """
 
     name: ClassVar[str] = "quantise"
+    example: ClassVar[str] = "quantise:bits=2,peak=3,rounding=stochastic"
     bits: int = 2
     peak: float = 3.0
-    stochastic: bool = False
+    rounding: str = _ROUNDINGS[0]
 
     def __post_init__(self) -> None:
         self._check("bits", f"1 to {_MOST_BITS}", 1 <= self.bits <= _MOST_BITS)
         self._check("peak", "more than 0", 0 < self.peak < math.inf)
+        self._check("rounding", " or ".join(_ROUNDINGS), self.rounding in _ROUNDINGS)
 
     def of_representation(self, key: jax.Array, x: jax.Array) -> jax.Array:
         """Rounds to the levels."""
         steps = 2**self.bits - 1
         places = jnp.clip(x / self.peak, 0.0, 1.0) * steps
-        offset = jax.random.uniform(key, x.shape, x.dtype) if self.stochastic else 0.5
+        is_random = self.rounding == "stochastic"
+        offset = jax.random.uniform(key, x.shape, x.dtype) if is_random else 0.5
         # In float32, the greatest place plus an offset just below 1 may round up to the next one.
         return jnp.minimum(jnp.floor(places + offset), steps) * (self.peak / steps)
-
-    def __str__(self) -> str:
-        """The form that `parse_defence` reads."""
-        rounding = ROUNDINGS[self.stochastic]
-        return f"{self.name}:bits={self.bits},peak={self.peak:.10g},rounding={rounding}"
-
-
-def defend(
-    defence: Defence, key: jax.Array, representations: jax.Array, rows: jax.Array
-) -> jax.Array:
-    """Returns what is released of representations, where the defence leaves images alone.
-
-    Args:
-        defence: which.
-        key: of the release, secret.
-        representations: normalised, float32 [N, h, w, D].
-        rows: int [N], each image's row in the release; equal rows get equal randomness.
-
-    Returns:
-        float32 [N, h, w, D]; may be negative where there is noise (see `folded`).
-    """
-    _, after = image_keys(key, rows)
-    return jax.vmap(defence.of_representation)(after, representations)
-
-
-def image_keys(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of each row's `of_image` and of its `of_representation`, [N] each."""
-    keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
-    return keys[:, 0], keys[:, 1]
 
 
 def clipped_l2(x: jax.Array, bound: float) -> jax.Array:
@@ -259,15 +233,6 @@ def clipped_l1(x: jax.Array, bound: float) -> jax.Array:
     return x * _shrinking(jnp.sum(jnp.abs(x)), bound)
 
 
-def folded(x: jax.Array) -> jax.Array:
-    """Returns values of any sign as values above -1, without losing any; from 0 on they stay.
-
-    The networks take log1p of what they are given. Of this it is sign(x) log(1 + |x|).
-    """
-    # Not `where`: its branch that is not taken would divide by zero at 1, and spoil gradients.
-    return x / (1 + jnp.maximum(-x, 0.0))
-
-
 def parse_defence(text: str) -> Defence:
     """Returns the defence that a word and its parameters name, as in `laplace:clip=1,scale=0.5`.
 
@@ -279,22 +244,21 @@ def parse_defence(text: str) -> Defence:
     word, _, given = text.strip().partition(":")
     if word not in _KINDS:
         raise UserError(
-            f"defence {text!r}; allowed are {', '.join(_KINDS)}; for example {_EXAMPLES[GAUSSIAN]}"
+            f"defence {text!r}; allowed are {', '.join(_KINDS)}; "
+            f"for example {GaussianNoise.example}"
         )
     kind, values = _KINDS[word], {}
-    fields = {field.name: _READERS[field.type] for field in dataclasses.fields(kind)}
-    if "stochastic" in fields:
-        fields["rounding"] = fields.pop("stochastic")
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     readers = dict(fields)
     for item in filter(None, given.split(",")):
         name, _, value = (side.strip() for side in item.partition("="))
         try:
             # Taken out, so that nothing can be given twice.
-            values["stochastic" if name == "rounding" else name] = readers.pop(name)(value)
+            values[name] = readers.pop(name)(value)
         except (KeyError, ValueError):
             raise UserError(
                 f"defence {text!r}: {item!r} cannot be used; {word} takes "
-                f"{', '.join(fields) or 'no parameters'}, each once; for example {_EXAMPLES[word]}"
+                f"{', '.join(fields) or 'no parameters'}, each once; for example {kind.example}"
             ) from None
     return kind(**values)
 
@@ -316,7 +280,7 @@ def parse_defences(text: str) -> tuple[Defence, ...]:
     if not defences or len(set(defences)) < len(defences):
         raise UserError(
             f"defences {text!r}: expected at least one, each once; for example none,"
-            f"{_EXAMPLES[GAUSSIAN]},{_EXAMPLES['dropout']}"
+            f"{GaussianNoise.example},{ChannelDropout.example}"
         )
     return defences
 
@@ -326,25 +290,11 @@ def _shrinking(norm: jax.Array, bound: float) -> jax.Array:
     return jnp.minimum(1.0, bound / jnp.maximum(norm, _TINY))
 
 
-def _numbers(defence: Any) -> dict[str, float]:
-    return {field.name: getattr(defence, field.name) for field in dataclasses.fields(defence)}
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.10g}"
 
 
-def _rounding(text: str) -> bool:
-    return bool(ROUNDINGS.index(text))
-
-
-_READERS: dict[Any, Callable[[str], Any]] = {float: float, int: int, bool: _rounding}
 _KINDS = {
     kind.name: kind
     for kind in (Undefended, GaussianNoise, LaplaceNoise, Arden, ChannelDropout, Quantisation)
-}
-GAUSSIAN = GaussianNoise.name
-_EXAMPLES = {
-    Undefended.name: "none",
-    GAUSSIAN: "gaussian:clip=1,sigma=0.5",
-    LaplaceNoise.name: "laplace:clip=0.5,scale=0.5",
-    Arden.name: "arden:nullify=0.2,clip=0.5,scale=0.2",
-    ChannelDropout.name: "dropout:rate=0.5",
-    Quantisation.name: "quantise:bits=2,peak=3,rounding=stochastic",
 }

@@ -3,23 +3,29 @@
 They are trained like those of a cell, but each example comes with a subset drawn anew from a pool.
 Every subset is brought to the same inputs in closed form first (`subsets`), and both networks only
 correct what a closed form answers already (`amortised_networks`). After that a subset costs an
-evaluation; `scoring` does that.
+evaluation; `scoring` does that. Networks are kept in the work directory, or trained now.
 
-    sums = subsets.layer_sums(layer, parts, most_channels=32)
-    pool = draw_pool(key, sums, least=5, most=48, channels=128)
-    trained = train_on_pool(task, key, pool, inputs, targets, schedule)
+    learnt = {CLOUD: (cloud_task, schedule), ATTACKER: (attacker_task, schedule)}
+    networks = trained_networks(LayerData(layer, sums, parts), learnt, depths, folder, seed=0)
+    networks[ATTACKER]  # params
 
 Networks here are no weights of a split: they only estimate what dedicated ones would reach.
 """
 
 import dataclasses
 import functools
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.errors import UserError
 from privynet_jax.estimates.amortised_networks import AmortisedAttacker, AmortisedCloudNN
 from privynet_jax.estimates.imputation import imputed
 from privynet_jax.estimates.linear_probe import pooled, probe_scores
@@ -31,16 +37,22 @@ from privynet_jax.estimates.subsets import (
     prepare,
     stacked,
 )
+from privynet_jax.images.parts import Parts
 from privynet_jax.training import tasks
 from privynet_jax.training.batches import stream_of
+from privynet_jax.training.checkpoints import load_tree, save_tree
 from privynet_jax.training.models import linear_attack
 from privynet_jax.training.models.networks import CloudNN, ResidualAttacker
-from privynet_jax.training.tasks import Schedule, Task
+from privynet_jax.training.tasks import CLOUD, Schedule, Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
 
-AMORTISED = "amortised"
+AMORTISED, ATTACKER = "amortised", "attacker"
 # Subsets in a layer's pool, which every device holds: at most so many, or so many bytes.
 POOL, _LEAST_POOL, _POOL_BYTES = 512, 64, 2**28
+# The pool's depths reach beyond those of the grid by this factor, on both sides.
+_MARGIN = 1.5
+_CHECKPOINT = "checkpoint of amortised networks"
+_LOG = logging.getLogger(__name__)
 
 
 def layer_key(num_layers: int, seed: int) -> jax.Array:
@@ -88,10 +100,7 @@ def layer_tasks(cloud: CloudNN, attacker: ResidualAttacker) -> tuple[Task, Task]
 
 
 def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: int) -> Subset:
-    """Returns `POOL` subsets of a layer, stacked; fewer where they would be too large.
-
-    See `draw_subsets`.
-    """
+    """Returns `POOL` subsets of a layer, stacked; fewer where they would be too large."""
     # The linear attack's kernel is most of a subset.
     kernel_bytes = 4 * most * linear_attack.NEIGHBOURHOOD**2 * sums.fitted_on.cross.shape[1]
     count = min(POOL, max(_LEAST_POOL, _POOL_BYTES // kernel_bytes))
@@ -145,3 +154,74 @@ def _on_pool(task: Task) -> Task:
         return jax.vmap(lambda mine, one: task.predict(params, mine, one[None])[0])(subsets, x)
 
     return dataclasses.replace(task, draw=draw, init=init, predict=predict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LayerData:
+    """A layer's features with all of its channels, the sums over them, and their images."""
+
+    layer: LayerFeatures
+    sums: LayerSums
+    parts: Parts
+
+    def examples(self, name: str) -> tuple[Any, np.ndarray]:
+        """Returns representations and targets of what a network learns from."""
+        if name == CLOUD:
+            return self.layer.parts["target"], self.parts.target.labels
+        return self.layer.parts["auxiliary"], self.parts.auxiliary.images
+
+
+def trained_networks(
+    data: LayerData,
+    learnt: Mapping[str, tuple[Task, Schedule]],
+    depths: Sequence[int],
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns params of a layer's networks by name, from the folder or newly trained.
+
+    Args:
+        data: of the layer.
+        learnt: "cloud" and "attacker", or one of them -> what it learns, and how long; no number
+            of one network depends on whether the other is wanted.
+        depths: of the grid; they decide which subsets the networks are trained on.
+        folder: where networks are kept.
+        seed: of the grid.
+
+    Raises:
+        UserError: training diverged.
+    """
+    number = data.layer.num_layers
+    kept = {name: folder / f"layer_{number:02d}_{name}" for name in learnt}
+    networks = {name: _kept_network(path) for name, path in kept.items() if path.exists()}
+    missing = [name for name in learnt if networks.get(name) is None]
+    if not missing:
+        return networks
+    key = layer_key(number, seed)
+    channels = len(data.layer.channels)
+    least = max(1, round(min(depths) / _MARGIN))
+    most = min(channels, round(max(depths) * _MARGIN))
+    pool = draw_pool(jax.random.fold_in(key, 0), data.sums, least, most, channels)
+    for name in missing:
+        task, schedule = learnt[name]
+        inputs, targets = data.examples(name)
+        trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, inputs, targets, schedule)
+        if trained.diverged:
+            raise UserError(
+                f"the amortised {name} network of layer {number} diverged; "
+                "train it with a lower learning rate"
+            )
+        save_tree(kept[name], trained.params)
+        # Another process may have been faster; all are to use the same.
+        networks[name] = load_tree(kept[name], _CHECKPOINT)
+    return networks
+
+
+def _kept_network(path: Path) -> Any | None:
+    """A network's params; None where they are damaged, which are then in nobody's way."""
+    try:
+        return load_tree(path, _CHECKPOINT)
+    except UserError as error:
+        _LOG.warning("%s; that network is trained again", error)
+        shutil.rmtree(path)
+        return None

@@ -1,7 +1,6 @@
 """The networks that work on any subset of a layer's channels, told which by imputed components.
 
-Both only correct what a closed form answers already: the linear probe's scores, the linear attack's
-estimate. They are like those of `models` apart from that; `amortised` trains them.
+Like those of `models`, but correcting the linear probe's scores and the linear attack's estimate.
 
     network = AmortisedCloudNN(num_classes=30, image_size=32)
     logits = network.apply(variables, components, share, scores)

@@ -1,10 +1,8 @@
 """Any subset of a layer's channels -> always the same components, in closed form.
 
-The channels of a layer are correlated, so the released ones say a good deal about the others. Least
-squares from the released channels to the principal components of *all* channels turns every subset
-into the same inputs, merely known more or less well. That is what lets one network learn from many
-subsets at once (`amortised`): fed with masked channels instead, it has to learn every channel's
-meaning anew, and in the same time it learns little. Only a C x C covariance is needed.
+Least squares from the released channels to the principal components of *all* channels turns every
+subset into the same inputs, merely known more or less well. That is what lets one network learn
+from many subsets at once (`amortised`). Only a C x C covariance is needed.
 
     components = fit_components(auxiliary_batches, most=64)
     imputation = impute(components, positions=(0, 3, 5), width=8)
@@ -60,12 +58,7 @@ class Imputation(NamedTuple):
 
 
 def fit_components(batches: Iterable[np.ndarray], most: int) -> Components:
-    """Returns the components of a layer.
-
-    Args:
-        batches: representations float [N, h, w, C], normalised.
-        most: components kept, at most; there are no more than channels.
-    """
+    """Returns at most so many components of a layer, from batches of representations."""
     total, products, count = 0.0, 0.0, 0
     for batch in batches:
         values = np.log1p(np.float32(batch)).reshape(-1, batch.shape[-1])

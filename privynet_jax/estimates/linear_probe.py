@@ -1,23 +1,22 @@
 """A linear probe of accuracy: ridge regression of labels on pooled representations, closed form.
 
-Nothing is trained. As in `linear_attack`, one Gram matrix per layer serves every choice of
-channels: a subset's normal equations are a sub-block. Per channel of the compressed representation
-there are six numbers: its mean and spread over the image, and its mean in each quarter.
+As in `linear_attack`, one Gram matrix per layer serves every choice of channels: a subset's normal
+equations are a sub-block. Per channel of the compressed representation there are six numbers: its
+mean and spread over the image, and its mean in each quarter.
 
-    sums = gather_probe_sums(layer, parts.target.labels, num_classes)
+    sums = gather_probe_sums(layer.parts["target"], parts.target.labels, num_classes)
     probe = fit_probe(sums, positions=(0, 3, 5), width=8)
     scores = probe_scores(probe, pooled(released))   # released: float [N, h, w, 8], padded
 """
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge
 
 # Relative to the mean diagonal of the Gram matrix; held-out error picks one.
@@ -42,7 +41,7 @@ class Probe(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProbeSums:
-    """Sums over a layer's target images, from which every subset's probe follows.
+    """Sums over a layer's images, from which every subset's probe follows.
 
     Attributes:
         fitted_on: over most of them, of standardised pooled numbers, a one, and one-hot labels.
@@ -57,26 +56,17 @@ class ProbeSums:
     scale: np.ndarray
 
 
-def pool_part(layer: LayerFeatures, part: str) -> np.ndarray:
-    """Returns float32 [N, 6, C]: the six numbers of every channel, for all images of a part."""
-    stored = layer.parts[part]
+def pool_rows(stored: Any) -> np.ndarray:
+    """Returns float32 [N, 6, C]: the six numbers of every channel of stored rows [N, h, w, C]."""
     starts = range(0, len(stored), _BATCH)
     batches = [np.asarray(_pooled(stored[start : start + _BATCH])) for start in starts]
     return np.concatenate(batches)
 
 
-def gather_probe_sums(layer: LayerFeatures, labels: np.ndarray, num_classes: int) -> ProbeSums:
-    """Returns the sums of a layer.
-
-    Args:
-        layer: the features.
-        labels: int [N], of the target part.
-        num_classes: how many values a label may have.
-    """
-    features = pool_part(layer, "target").reshape(len(labels), -1)
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
-    # A channel that never responds on the target part says nothing; it must not blow up elsewhere.
-    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+def gather_probe_sums(stored: Any, labels: np.ndarray, num_classes: int) -> ProbeSums:
+    """Returns the sums over representations [N, h, w, C] and labels int [N] below `num_classes`."""
+    features = pool_rows(stored).reshape(len(labels), -1)
+    mean, scale = features.mean(axis=0), unit_scale(features)
     features = np.pad((features - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
     answers = np.eye(num_classes, dtype=np.float32)[labels]
     fitted = max(1, len(labels) - max(1, round(_HELD_OUT * len(labels))))
@@ -91,16 +81,21 @@ def gather_probe_sums(layer: LayerFeatures, labels: np.ndarray, num_classes: int
     )
 
 
+def unit_scale(values: np.ndarray) -> np.ndarray:
+    """Returns what brings values [N, ...] to unit deviation; 0 for those that never vary.
+
+    A channel that never responds says nothing, and must not blow up on other images.
+    """
+    deviation = values.std(axis=0)
+    return np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+
+
 def fit_probe(
     sums: ProbeSums, positions: Sequence[int], width: int, ridges: Sequence[float] = RIDGES
 ) -> Probe:
-    """Returns the probe of a subset of channels, given as indices into the layer's.
+    """Returns the probe of some positions among a layer's channels, padded to `width` channels.
 
-    Args:
-        sums: of the layer.
-        positions: the released channels.
-        width: channels to which the subset is padded.
-        ridges: that compete on the images held out.
+    The ridge is the best on the images held out.
     """
     channels = len(sums.mean) // _PER_CHANNEL
     starts = np.arange(_PER_CHANNEL)[:, None] * channels

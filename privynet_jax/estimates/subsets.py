@@ -2,7 +2,6 @@
 
 Sums over a layer's images, taken once, give for every subset how to impute the components of all
 channels (`imputation`), the linear attack (`linear_attack`) and the linear probe (`linear_probe`).
-`amortised` trains networks on such subsets, `scoring` evaluates them.
 
     sums = layer_sums(layer, parts, most_channels=32)
     subset = prepare(sums, positions=(0, 3, 5), width=32)
@@ -58,14 +57,7 @@ class Subset(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerSums:
-    """Sums over a layer's images, from which everything closed-form follows.
-
-    Attributes:
-        components: of all channels.
-        fitted_on: for the linear attack; see `linear_attack.fit`.
-        chosen_on: likewise.
-        probe: for the linear probe, over target images.
-    """
+    """Sums over a layer's images: components of all channels, and for linear attack and probe."""
 
     components: Components
     fitted_on: linear_attack.LinearStatistics
@@ -74,12 +66,9 @@ class LayerSums:
 
 
 def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerSums:
-    """Returns the sums of a layer.
+    """Returns the sums of a layer's features, all channels.
 
-    Args:
-        layer: the features, all channels.
-        parts: the images and labels.
-        most_channels: the largest depth that is asked for; it decides how many images are used.
+    The largest depth that is asked for decides how many images are used.
     """
     stored = layer.parts["auxiliary"]
     per_image = int(np.prod(stored.shape[1:3]))
@@ -94,7 +83,7 @@ def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerS
         *linear_statistics(
             stored, parts.auxiliary.images, *hold_out(len(stored)), positions=positions
         ),
-        gather_probe_sums(layer, parts.target.labels, parts.num_classes),
+        gather_probe_sums(layer.parts["target"], parts.target.labels, parts.num_classes),
     )
 
 

@@ -1,9 +1,8 @@
 """What each channel alone gives away: the closed-form attack on one channel at a time.
 
-`selection` prunes the channels that give away most. The attack is `linear_attack`'s, per block of
-pixels a ridge regression on 3 x 3 pixels of the representation. Only the sums within channels are
-taken: those of `linear_attack.gather_statistics` between channels would cost hundreds of times as
-much. And only 8 x 8 positions, spread over each image, count.
+The attack is `linear_attack`'s, per block of pixels a ridge regression on 3 x 3 pixels of the
+representation. Only the sums within channels are taken: those between channels would cost hundreds
+of times as much. And only 8 x 8 positions, spread over each image, count.
 
     first, second = (sums_of_batch(x, images, counted) for counted in (is_first, ~is_first))
     psnr_db = attack_psnr_db(first, second)  # float64 [C]
@@ -74,13 +73,9 @@ def sums_of_batch(
 def attack_psnr_db(first: ChannelSums, second: ChannelSums) -> np.ndarray:
     """Returns float64 [C], how well attacks on one channel each rebuild images they never saw.
 
-    Each half of a sample attacks the other half. The number is the PSNR of the mean squared error
-    of all pixels, peak 1.0, estimates not clipped, at most 100 dB: all of it follows from sums.
-    It is lower than the mean of images' own PSNR, which reports quote; channels are only compared.
-
-    Args:
-        first: sums over one half, of normalised channels.
-        second: sums over the other.
+    Each half of a sample, whose sums of normalised channels are given, attacks the other half. The
+    number is the PSNR of the mean squared error of all pixels, peak 1.0, estimates not clipped, at
+    most 100 dB: lower than the mean of images' own PSNR. Channels are only compared by it.
     """
     errors = _squared_errors(second, _solutions(first)) + _squared_errors(first, _solutions(second))
     pixels = (first.count + second.count) * first.cross.shape[-1]

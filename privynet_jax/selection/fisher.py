@@ -1,9 +1,8 @@
-"""How well each channel alone tells classes apart: Fisher's linear discriminability.
+"""How well each channel alone tells classes apart: Fisher's linear discriminability. NumPy only.
 
-PrivyNet (arXiv:1709.06161) prunes channels with it, by a small labelled sample of the user's own
-pictures. A channel's h x w numbers for an image are one feature vector of d = h * w. `selection`
-hands over representations that it has averaged to few positions. NumPy only. The paper's own
-formula was not at hand: the trace, the shrinkage and the averaging are choices made here.
+PrivyNet (arXiv:1709.06161) prunes channels with it. A channel's h x w numbers for an image are one
+feature vector of d = h * w. The paper's own formula was not at hand: the trace, the shrinkage and
+the averaging (`pruning`) are choices made here.
 
     scores = fisher_scores(representations, labels)  # [N, h, w, C], [N] -> float64 [C]
 
@@ -12,11 +11,9 @@ The score is the trace criterion, tr(S_W^-1 S_B), of the scatter matrices
     S_W = 1/N sum_i (x_i - mean of i's class)(...)^T     within classes
     S_B = 1/N sum_i (mean of i's class - mean)(...)^T    between classes
 
-that is the sum of the eigenvalues of linear discriminant analysis; for d = 1 it is the ratio of
-the two variances. Tests compare them with scikit-learn's. S_W is shrunk towards a multiple of the
-identity, (1 - s) S_W + s tr(S_W)/d I, because a small sample does not pin down d * d covariances:
-without it, directions in which the sample happens to vary little within classes decide. The
-shrinkage is one constant for all channels, so that scores of a layer can be compared.
+S_W is shrunk towards a multiple of the identity, (1 - s) S_W + s tr(S_W)/d I, because a small
+sample does not pin down d * d covariances: without it, directions in which the sample happens to
+vary little within classes decide. The shrinkage is one constant, so that channels can be compared.
 """
 
 import numpy as np
@@ -35,12 +32,12 @@ def fisher_scores(
 ) -> np.ndarray:
     """Returns float64 [C], the score of each channel, 0 for a channel that does not vary.
 
-    It does not change when a channel is multiplied by a positive number.
+    It does not change when a channel is multiplied by a positive number. Images that are alone in
+    their class are left out: they tell nothing of the scatter within it.
 
     Args:
         representations: float [N, h, w, C].
-        labels: int [N]. Images that are alone in their class are left out: they tell nothing of
-            the scatter within it, and would raise the score of whatever they happen to show.
+        labels: int [N].
         shrinkage: share of the identity in S_W, 0 to 1.
 
     Raises:

@@ -2,16 +2,12 @@
 
 PrivyNet (arXiv:1709.06161) scores every channel of the chosen layer on a small labelled sample of
 the user's own pictures, prunes those that tell classes apart least (`fisher`) and those that give
-away most (`channel_privacy`), and draws the released ones at random from the rest. `planner` is
-handed the scores; `plan` keeps what was drawn.
+away most (`channel_privacy`), and draws the released ones at random from the rest (`secret_draw`).
 
     scores = channel_scores(weights, images, labels, layers=[4, 7])
     candidates = pruned_candidates("both", scores[4], depth=16)
     selection = select(candidates, "both", depth=16)
     topology = Topology(4, selection.channels(16))
-    scales, peaks = normalisation(weights, images, topology)
-
-Nothing here is random but the seed of `select`, which comes from the system and is a secret.
 """
 
 import dataclasses

@@ -1,10 +1,8 @@
 """Direct optimisation of the released channels: the best subset of a layer.
 
 Beyond the paper. Its pruning looks at channels one by one; here whole subsets are scored, on
-accuracy and on privacy loss at once (`subset_scores`), and the search moves to where subsets are
-better at both. What comes out is no secret: whoever repeats the search finds it as well. A draw
-among good subsets would not be one either, because statistics of a release tell its channels
-(`attacks.guessing`), so it would pay accuracy for nothing.
+accuracy and on privacy loss at once (`subset_scores`). What comes out is no secret: whoever repeats
+the search finds it as well.
 
     scorer = SubsetScorer(layer, parts, most_channels=16)
     search(scorer, channels=128, depth=16, stream=np.random.default_rng(0))  # (3, 17, 90, ...)

@@ -45,11 +45,10 @@ def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
 
 
 def entropy_bits(candidates: int, depth: int) -> float:
-    """Returns log2 of the number of subsets of `depth` out of so many candidates.
+    """Returns log2 of the number of subsets of `depth` out of so many candidates, at most 256.
 
-    A seed of 256 bits cannot draw more than 2^256 of them, so that is the most it returns. The
-    order of release, which is secret too, is not counted: statistics of the channels, which give
-    the subset away, give away with it which channel is where.
+    A seed cannot draw more. The order of release, which is secret too, is not counted: statistics
+    of the channels, which give the subset away, give away with it which channel is where.
     """
     return min(math.log2(math.comb(candidates, depth)), float(_SEED_BITS))
 

@@ -1,14 +1,12 @@
 """Accuracy and privacy loss of any subset of a layer's channels, in closed form, in milliseconds.
 
 For choosing channels, not for quoting: a cloud NN and an attacker that are trained do far better,
-but rank subsets of one depth alike (experiments/RESULTS.md has the figures; amortised networks rank
-them less well). Both estimates are linear and come from one Gram matrix per layer each:
+but rank subsets of one depth alike (experiments/RESULTS.md has the figures). Both estimates are
+linear and come from one Gram matrix per layer each:
 
 * a linear classifier of means and deviations over a grid of fields of each channel, fitted on
   target images; its log-likelihood on auxiliary images;
 * the linear attack (`linear_attack`), fitted on most auxiliary images; its PSNR on the rest.
-
-Validation and test images are left to those who judge the choice.
 
     scorer = SubsetScorer(layer, parts, most_channels=16)
     scorer([np.array([0, 3, 5])]).psnr_db
@@ -28,7 +26,8 @@ import numpy as np
 from scipy import linalg, special
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.estimates.layer_networks import LayerData
+from privynet_jax.estimates.amortised import LayerData
+from privynet_jax.estimates.linear_probe import unit_scale
 from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.estimates.subsets import Subset, prepare, stacked
 from privynet_jax.images.partition import hold_out, spread_over_classes
@@ -101,9 +100,7 @@ class SubsetScorer:
         chosen = np.sort(spread_over_classes(parts.auxiliary.labels, _JUDGED))
         target = _field_numbers(layer, "target", np.arange(len(parts.target)))
         judged = _field_numbers(layer, "auxiliary", chosen)
-        mean, deviation = target.mean(axis=0), target.std(axis=0)
-        # A channel that never responds on target images must not blow up elsewhere.
-        scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+        mean, scale = target.mean(axis=0), unit_scale(target)
         target, self._judged = (target - mean) * scale, (judged - mean) * scale
         answers = np.eye(parts.num_classes, dtype=np.float32)[parts.target.labels]
         self._prior = answers.mean(axis=0)
@@ -170,14 +167,7 @@ class AmortisedPsnr:
     """Mean PSNR of a layer's amortised attacker over some target images."""
 
     def __init__(self, data: LayerData, task: Task, params: Any, width: int) -> None:
-        """Puts on the devices what all subsets share.
-
-        Args:
-            data: of the layer.
-            task: the attacker's; see `amortised.attacker_task`.
-            params: its parameters.
-            width: to which subsets are padded; at least the depths that are asked for.
-        """
+        """Puts on the devices what all subsets share; `width` is at least their depths."""
         self._sums, self._width = data.sums, width
         self._split, everywhere = data_parallel()
         target = data.parts.target

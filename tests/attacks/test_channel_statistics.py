@@ -77,14 +77,6 @@ def test_the_smallest_maps_have_statistics_too(side):
     assert np.isfinite(statistics(noise(16, side, side, 4)).unary).all()
 
 
-def test_channels_can_be_chosen():
-    x = noise(16, 4, 4, 6, seed=3)
-    chosen = statistics(x).chosen(np.array([4, 1]))
-    alone = statistics(x[..., [4, 1]])
-    np.testing.assert_allclose(chosen.unary, alone.unary, atol=1e-5)
-    np.testing.assert_allclose(chosen.pairwise, alone.pairwise, atol=1e-5)
-
-
 def test_a_constant_channel_is_no_error_and_bad_values_are():
     assert np.isfinite(statistics(np.ones((8, 4, 4, 2), np.float32)).unary).all()
     with pytest.raises(UserError, match="without images"):

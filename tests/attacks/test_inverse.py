@@ -20,7 +20,7 @@ from support.attack_checks import (
 from experiments.comparing.other_networks import BASELINES
 from privynet_jax.attacks.base import Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.inverse import inverse_network
+from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import ChosenChannels
@@ -38,7 +38,7 @@ def folded(images):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_learn_nothing_where_there_is_nothing(name):
-    attack = inverse_network(name, Budget(steps=3, batch_size=4), (1.0,), BASELINES)
+    attack = InverseNetwork(name, (BASELINES[name],), Budget(steps=3, batch_size=4))
     check_learns_nothing_from_constants(attack, count=64)
     check_learns_nothing_from_shuffled_pairs(attack, count=64)
 
@@ -47,14 +47,13 @@ def test_training_adds_to_the_linear_attack():
     known, asked = smooth_images(256, seed=1), smooth_images(32, seed=2)
     pairs = Pairs(folded(known), known)
     linear = mean_psnr_db(LinearInversion(), pairs, folded(asked), asked)
-    known = capacities_of_size(width=24, num_blocks=0)
-    residual = inverse_network("residual", Budget(steps=100, batch_size=32), (2.0,), known)
+    network = capacities_of_size(width=24, num_blocks=0)["residual"]
+    residual = InverseNetwork("residual", (network,), Budget(steps=100, batch_size=32), (2.0,))
     assert mean_psnr_db(residual, pairs, folded(asked), asked) > linear + 0.3
 
 
 def small_network(name, budget):
-    known = capacities_of_size(width=8, num_blocks=0)
-    return inverse_network(name, budget, (1.0,), known)
+    return InverseNetwork(name, (capacities_of_size(width=8, num_blocks=0)[name],), budget)
 
 
 def test_everything_follows_from_the_key():
@@ -91,17 +90,11 @@ def test_topologies_side_by_side_are_attacked_as_alone():
 
 def test_capacities_and_rates_compete_within_the_budget():
     images = smooth_images(64)
-    small = capacities_of_size(width=8, num_blocks=0)
-    other = dataclasses.replace(small["residual"], name="hasty", learning_rate=0.02)
-    attack = inverse_network(
-        ["residual", "hasty"],
-        Budget(steps=40, batch_size=8),
-        (1.0, 0.01),
-        {**small, "hasty": other},
-    )
+    small = capacities_of_size(width=8, num_blocks=0)["residual"]
+    other = dataclasses.replace(small, name="hasty", learning_rate=0.02)
+    attack = InverseNetwork("best", (small, other), Budget(steps=40, batch_size=8), (1.0, 0.01))
     report = fit_one(attack, Pairs(folded(images), images)).report
-    assert attack.name == "residual+hasty"
-    usual = small["residual"].learning_rate
+    usual = small.learning_rate
     assert report["learning_rate"] in (usual, 0.01 * usual)
     assert 25 <= report["steps"] < 40
     assert np.isfinite(report["held_out_psnr_db"])
@@ -109,10 +102,8 @@ def test_capacities_and_rates_compete_within_the_budget():
 
 def test_bad_arguments_end_in_one_line():
     images = smooth_images(2)
-    with pytest.raises(UserError, match="capacities mighty at 3 learning rates; allowed are paper"):
-        inverse_network("mighty")
     with pytest.raises(UserError, match="was given 2 pairs; allowed are 3 or more"):
-        fit_one(inverse_network("strong", SHORT), Pairs(folded(images), images))
+        fit_one(small_network("strong", SHORT), Pairs(folded(images), images))
     known = smooth_images(40)
     fitted = fit_one(small_network("residual", SHORT), Pairs(folded(known), known))
     with pytest.raises(UserError, match=r"shape \(2, 8, 8, 11\).*\[N, h, w, 12\]"):

@@ -13,8 +13,10 @@ from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.defended import (
     copies_for,
+    defend,
     defended_features,
     defended_local_nn,
+    image_keys,
     normalised_local_nn,
     several_copies,
 )
@@ -23,8 +25,6 @@ from privynet_jax.defences.mechanisms import (
     ChannelDropout,
     GaussianNoise,
     Undefended,
-    defend,
-    image_keys,
 )
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenChannels
@@ -47,13 +47,17 @@ def layer():
     return handmade_features(4, range(10, 18), {n: np.float16(x) for n, x in stored.items()})
 
 
+def normalised(weights):
+    return normalised_local_nn(weights.params, TOPOLOGY, SCALES)
+
+
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
 
 
 @pytest.mark.parametrize("defence", [GaussianNoise(1.0, 0.3), Arden(nullify=0.5)], ids=str)
 def test_the_defended_local_nn_is_its_pieces(vgg_weights, parts, defence):
     images, rows = as_float(parts.target.images[:3]), np.array([4, 0, 7])
-    release = jax.jit(defended_local_nn(vgg_weights.params, TOPOLOGY, SCALES, defence))
+    release = jax.jit(defended_local_nn(normalised(vgg_weights), defence))
     released = np.asarray(release(KEY, images, rows))
     before, after = image_keys(KEY, rows)
     for i in range(3):
@@ -66,7 +70,7 @@ def test_the_defended_local_nn_is_its_pieces(vgg_weights, parts, defence):
 
 
 def test_it_lowers_for_accelerators(vgg_weights):
-    release = defended_local_nn(vgg_weights.params, TOPOLOGY, SCALES, Arden())
+    release = defended_local_nn(normalised(vgg_weights), Arden())
     key = jax.ShapeDtypeStruct(jax.random.key_data(KEY).shape, jnp.uint32)
     images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32)
     rows = jax.ShapeDtypeStruct((2,), jnp.int32)

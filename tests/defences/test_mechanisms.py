@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from privynet_jax.defences.defended import defend, folded, image_keys
 from privynet_jax.defences.guarantees import gaussian_epsilon
 from privynet_jax.defences.mechanisms import (
     Arden,
@@ -19,9 +20,6 @@ from privynet_jax.defences.mechanisms import (
     Undefended,
     clipped_l1,
     clipped_l2,
-    defend,
-    folded,
-    image_keys,
     parse_defence,
     parse_defences,
 )
@@ -37,7 +35,7 @@ ALL = [
     Arden(0.3, 0.2, 0.4),
     ChannelDropout(0.5),
     Quantisation(2),
-    Quantisation(2, 4.0, True),
+    Quantisation(2, 4.0, "stochastic"),
 ]
 
 
@@ -166,18 +164,18 @@ def test_dropout_zeroes_a_share_of_channels_and_another_one_per_image():
     assert (defended(ChannelDropout(1.0), x) == 0).all()
 
 
-@pytest.mark.parametrize("stochastic", [False, True])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 @pytest.mark.parametrize("bits", [1, 2, 8])
-def test_quantised_values_lie_on_the_levels(bits, stochastic):
+def test_quantised_values_lie_on_the_levels(bits, rounding):
     x = representations(30)
-    y = defended(Quantisation(bits, 1.5, stochastic), x)
+    y = defended(Quantisation(bits, 1.5, rounding), x)
     levels = np.linspace(0, 1.5, 2**bits)
     assert np.abs(y[..., None] - levels).min(-1).max() < 1e-6
     assert y[x >= 1.5] == pytest.approx(1.5)
     step = levels[1]
     error = np.abs(y - np.minimum(x, 1.5)).max()
-    assert error <= step * (1 if stochastic else 0.5) * (1 + 1e-5)
-    if not stochastic:
+    assert error <= step * (1 if rounding == "stochastic" else 0.5) * (1 + 1e-5)
+    if rounding == "nearest":
         nearest = levels[np.abs(x[..., None] - levels).argmin(-1)]
         ties = np.abs(np.abs(x - nearest) - step / 2) < 1e-5
         assert y[~ties] == pytest.approx(nearest[~ties], abs=1e-6)
@@ -189,13 +187,13 @@ def test_stochastic_rounding_never_leaves_the_levels(bits, monkeypatch):
     greatest = np.float32(1 - 2**-23)
     monkeypatch.setattr(jax.random, "uniform", lambda _, shape, dtype: jnp.full(shape, greatest))
     saturated = np.full(SHAPE, 7.0, np.float32)
-    y = np.asarray(Quantisation(bits, 1.5, True).of_representation(KEY, saturated))
+    y = np.asarray(Quantisation(bits, 1.5, "stochastic").of_representation(KEY, saturated))
     assert y == pytest.approx(1.5, rel=1e-6)
 
 
 def test_stochastic_rounding_keeps_the_mean():
     x = np.full((500, *SHAPE), 0.4, np.float32)
-    y = defended(Quantisation(1, 1.0, True), x)
+    y = defended(Quantisation(1, 1.0, "stochastic"), x)
     # 60,000 coins of probability 0.4.
     assert stats.binomtest(int(y.sum()), y.size, 0.4).pvalue > 0.01
 
@@ -211,7 +209,7 @@ def test_an_image_s_randomness_depends_on_its_row_alone(defence):
         np.testing.assert_allclose(defended(defence, x[rows], np.array(rows)), whole[rows], 1e-6)
     same = defended(defence, x[[2] * 7], np.array([9, 9, 8, 7, 6, 5, 4]))
     np.testing.assert_array_equal(same[0], same[1])
-    if defence.name not in ("none", "quantise") or getattr(defence, "stochastic", False):
+    if defence.name not in ("none", "quantise") or getattr(defence, "rounding", "") == "stochastic":
         assert (same[0] != same[2]).any()
         assert (np.asarray(_defend(defence, jax.random.key(6), x, np.arange(7))) != whole).any()
 
@@ -269,7 +267,9 @@ def test_words_become_defences_and_back():
     assert parse_defence(" none ") == Undefended()
     assert parse_defence("gaussian:clip=8, sigma=0.5") == GaussianNoise(8.0, 0.5)
     assert parse_defence("gaussian:clip=inf") == GaussianNoise(math.inf, 0.5)
-    assert parse_defence("quantise:bits=3,rounding=stochastic") == Quantisation(3, 3.0, True)
+    assert parse_defence("quantise:bits=3,rounding=stochastic") == Quantisation(
+        3, 3.0, "stochastic"
+    )
     assert parse_defence("arden:nullify=0.5") == Arden(nullify=0.5)
     for defence in ALL:
         assert parse_defence(str(defence)) == defence
@@ -296,7 +296,7 @@ def test_words_become_defences_and_back():
         ("dropout:rate=nan", "allowed: 0 to 1"),
         ("quantise:bits=9", "allowed: 1 to 8"),
         ("quantise:bits=2.5", "takes bits, peak, rounding"),
-        ("quantise:rounding=up", "takes bits, peak, rounding"),
+        ("quantise:rounding=up", "rounding=up; allowed: nearest or stochastic"),
         ("none:clip=1", "takes no parameters"),
     ],
 )

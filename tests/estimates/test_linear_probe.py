@@ -9,7 +9,7 @@ from privynet_jax.estimates.linear_probe import (
     RIDGES,
     fit_probe,
     gather_probe_sums,
-    pool_part,
+    pool_rows,
     probe_scores,
 )
 
@@ -38,7 +38,7 @@ def layer(data):
 
 @pytest.fixture(scope="module")
 def sums(layer, data):
-    return gather_probe_sums(layer, data["target"][1], CLASSES)
+    return gather_probe_sums(layer.parts["target"], data["target"][1], CLASSES)
 
 
 def six_numbers(x):
@@ -51,7 +51,7 @@ def six_numbers(x):
 
 def scores_of(sums, layer, positions, width=None):
     probe = fit_probe(sums, positions, width or len(positions))
-    numbers = pool_part(layer, "test")[..., list(positions)]
+    numbers = pool_rows(layer.parts["test"])[..., list(positions)]
     padding = (width or len(positions)) - len(positions)
     # Whatever stands where a subset is padded must not count.
     return np.asarray(
@@ -61,7 +61,7 @@ def scores_of(sums, layer, positions, width=None):
 
 def test_six_numbers_per_channel(data, layer):
     np.testing.assert_allclose(
-        pool_part(layer, "target"), six_numbers(data["target"][0]), atol=1e-3
+        pool_rows(layer.parts["target"]), six_numbers(data["target"][0]), atol=1e-3
     )
 
 
@@ -105,6 +105,6 @@ def test_a_silent_channel_counts_for_nothing(data):
     silent = x.copy()
     silent[..., 1] = 0  # it responds on test images alone
     layer = handmade_features(4, range(CHANNELS), {"target": silent})
-    probe = fit_probe(gather_probe_sums(layer, labels, CLASSES), (1, 3), width=2)
+    probe = fit_probe(gather_probe_sums(layer.parts["target"], labels, CLASSES), (1, 3), width=2)
     np.testing.assert_array_equal(probe.weights[:, 0], 0)
     assert np.isfinite(probe.weights).all()

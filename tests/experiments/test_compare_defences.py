@@ -53,7 +53,7 @@ OWN = {
 }
 DEFENDED = {
     Row(4, 16, GaussianNoise(1.0, 0.5)): measured([0.5, 0.6], [19.0, 21.0], 12.5),
-    Row(4, 16, Quantisation(1, stochastic=True)): measured([0.3, 0.3], [15.0, 15.5]),
+    Row(4, 16, Quantisation(1, rounding="stochastic")): measured([0.3, 0.3], [15.0, 15.5]),
 }
 
 

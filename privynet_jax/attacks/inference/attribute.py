@@ -11,21 +11,18 @@ most frequent value for everybody, and the same classifier on the pixels themsel
     bootstrap(right, mean_of), bootstrap(majority, mean_of)
 """
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
-from privynet_jax.estimates.linear_probe import RIDGES, pooled
-from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.estimates.linear_probe import (
+    fit_probe,
+    gather_probe_sums,
+    pool_rows,
+    probe_scores,
+)
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
-
-# Share of the attacker's images that choose the ridge; numbers that vary less say nothing.
-_HELD_OUT, _SILENT = 0.2, 1e-6
-_BATCH = 128
-_pooled = jax.jit(pooled)
 
 
 def infer(
@@ -60,42 +57,16 @@ def infer(
 
 
 def infer_by_probe(own: Labelled, attacked: Labelled, num_values: int) -> np.ndarray:
-    """Asks a linear classifier of each channel's mean, spread and quarters (`linear_probe.pooled`).
+    """Asks a linear classifier (`linear_probe`); arguments as of `infer`.
 
     It finds at once what a network trained for seconds may not have begun to: how strongly
-    channels respond over the whole picture.
-
-    Args:
-        own: as of `infer`.
-        attacked: likewise.
-        num_values: how many values the attribute may have.
-
-    Returns:
-        float64 [N], 1 where it was right.
+    channels respond over the whole picture. Returns float64 [N], 1 where it was right.
     """
-    numbers = _numbers(own.representations)
-    mean, spread = numbers.mean(axis=0), numbers.std(axis=0)
-    scale = np.where(spread > _SILENT, 1 / np.maximum(spread, _SILENT), 0)
-    answers = np.eye(num_values)[own.labels]
-    fitted = len(numbers) - max(1, round(_HELD_OUT * len(numbers)))
-
-    def prepared(x: np.ndarray) -> np.ndarray:
-        return np.pad((x - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
-
-    def sums(rows: slice) -> LinearStatistics:
-        x, y = prepared(numbers[rows]), answers[rows]
-        return LinearStatistics(x.T @ x, x.T @ y, float(np.sum(y * y)), len(x))
-
-    weights = best_ridge(sums(slice(fitted)), sums(slice(fitted, None)), RIDGES)
-    found = (prepared(_numbers(attacked.representations)) @ weights).argmax(axis=1)
-    return np.float64(found == attacked.labels)
-
-
-def _numbers(representations: Any) -> np.ndarray:
-    """float64 [N, 6 D]."""
-    starts = range(0, len(representations), _BATCH)
-    batches = [np.asarray(_pooled(representations[start : start + _BATCH])) for start in starts]
-    return np.float64(np.concatenate(batches)).reshape(len(representations), -1)
+    channels = own.representations.shape[-1]
+    sums = gather_probe_sums(own.representations, own.labels, num_values)
+    probe = fit_probe(sums, range(channels), channels)
+    answers = probe_scores(probe, pool_rows(attacked.representations)).argmax(axis=1)
+    return np.float64(answers == attacked.labels)
 
 
 def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:

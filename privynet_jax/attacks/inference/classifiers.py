@@ -1,7 +1,6 @@
 """Several cloud NNs on rows of one array of representations, and what they answer.
 
-`attribute` trains copies with different keys, `membership` a network per shadow, each on rows of
-its own; `training.trainer` trains them side by side.
+`attribute` trains copies with different keys, `membership` a network per shadow.
 
     data = Labelled(representations, labels)
     trained = train_classifiers(data, [rows_of_one, rows_of_another], network, schedule, key)
@@ -47,15 +46,9 @@ def train_classifiers(
     Raises:
         UserError: training diverged.
     """
-    labels = np.asarray(data.labels, np.int32)
+    labels, rate = np.asarray(data.labels, np.int32), schedule.learning_rate
     members = [
-        Member(
-            key=jax.random.fold_in(key, index),
-            inputs=data.representations,
-            targets=labels,
-            rows=rows,
-            learning_rate=schedule.learning_rate,
-        )
+        Member(jax.random.fold_in(key, index), data.representations, labels, rows, rate)
         for index, rows in enumerate(subsets)
     ]
     trained = train(cloud_task(network), members, Course(schedule.steps, schedule.batch_size))
@@ -70,13 +63,6 @@ def logits_of(
     representations: Any,
     rows: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Returns what networks answer, float32 [networks, n, classes].
-
-    Args:
-        trained: by `train_classifiers`.
-        network: as given to it.
-        representations: float [N, h, w, D], or what reads their rows.
-        rows: int [n], which of them are asked about; all by default.
-    """
+    """Returns what networks answer about some representations: float32 [networks, n, classes]."""
     task = cloud_task(network)
     return np.stack([predicted(task, own.params, (), representations, rows) for own in trained])

@@ -30,10 +30,9 @@ def attribute_values(
     """Returns auxiliary and test images' values of an attribute: int [N] each, from 0.
 
     Args:
-        attribute: "brightness" or "contrast" (thirds of the auxiliary images, so each value is as
-            frequent there), "colour" (which of red, green and blue stands out most against the
-            auxiliary images' mean), "class" (the label itself: the target task, for comparison), or
-            "feature:NAME", a whole-number feature of a TFDS data set.
+        attribute: "brightness" or "contrast" (thirds of the auxiliary images), "colour" (which of
+            red, green and blue stands out most against the auxiliary images' mean), "class" (the
+            label itself, for comparison), or "feature:NAME", a whole number of a TFDS data set.
         parts: the images.
         data_dir: of the data set.
 
@@ -55,13 +54,9 @@ def attribute_values(
 
 
 def check_attributes(attributes: Sequence[str]) -> None:
-    """Refuses what no images have, before any are read; which features there are, only they tell.
+    """Raises UserError where there is no attribute, one is given twice, or one is unknown.
 
-    Args:
-        attributes: as `attribute_values` takes them.
-
-    Raises:
-        UserError: there is no attribute, one is given twice, or one is unknown.
+    Which features there are, only the images tell.
     """
     if not attributes or len(set(attributes)) < len(attributes):
         raise UserError(f"attributes {','.join(attributes)!r}; give one or more, each once")

@@ -21,11 +21,10 @@ import dataclasses
 import jax
 import numpy as np
 
-from privynet_jax.attacks.inference import roc
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
+from privynet_jax.attacks.inference.roc import Rates, rates
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
-from privynet_jax.results.statistics import Interval
 from privynet_jax.training.batches import stream_of
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
@@ -33,24 +32,6 @@ from privynet_jax.training.tasks import Schedule
 LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
-
-
-@dataclasses.dataclass(frozen=True)
-class Membership:
-    """How well an attack tells members from others.
-
-    Attributes:
-        tpr: true positive rate at a false positive rate of `FALSE_POSITIVES`; by chance as much.
-        auc: area under the ROC curve; 0.5 by chance.
-    """
-
-    tpr: Interval
-    auc: Interval
-
-    @classmethod
-    def of_scores(cls, members: np.ndarray, others: np.ndarray) -> "Membership":
-        """Summarises scores, [M] and [N]."""
-        return cls(**roc.rates(members, others, FALSE_POSITIVES))
 
 
 def attack(
@@ -62,7 +43,7 @@ def attack(
     key: jax.Array,
     *,
     shadows: int = 8,
-) -> dict[str, Membership]:
+) -> dict[str, Rates]:
     """Trains a cloud NN on the members, and attacks it; `networks(shadows)` are trained in all.
 
     Args:
@@ -70,16 +51,15 @@ def attack(
         others: of the same kind, which it is not trained on.
         own: the attacker's, disjoint from both; offline shadows learn from halves of it.
         network: the cloud NN, and each shadow.
-        schedule: of the cloud NN; shadows see their examples as many times, so those that have
-            fewer take fewer steps.
+        schedule: of the cloud NN; shadows with fewer examples take proportionally fewer steps.
         key: of all that is random.
         shadows: networks per kind of LiRA; even.
 
     Returns:
-        Attack -> what it reaches; and `CONTROL` + attack -> the same attack on a network trained
-        as long on the attacker's own data, which saw no candidate at all. What a control exceeds
-        0.5 (or falls short of it) by comes from members and others being different pictures, not
-        from membership: only what an attack reaches beyond its control is leakage.
+        Attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` + attack ->
+        the same attack on a network trained as long on the attacker's own data, which saw no
+        candidate. What a control exceeds chance by comes from members and others being different
+        pictures: only what an attack reaches beyond its control is leakage.
 
     Raises:
         UserError: the number of shadows is odd, or training diverged.
@@ -114,8 +94,7 @@ def attack(
             ONLINE: online_lira(asked, online, inside),
         }
         for name in METHODS:
-            of_members, of_others = np.split(scores[name], [count])
-            found[title + name] = Membership.of_scores(of_members, of_others)
+            found[title + name] = rates(*np.split(scores[name], [count]), FALSE_POSITIVES)
     return found
 
 
@@ -133,9 +112,7 @@ def networks(shadows: int) -> int:
 def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns float64 [N], the logit log(p / (1 - p)) of each label's probability p.
 
-    Args:
-        logits: float [N, classes].
-        labels: int [N].
+    From logits float [N, classes] and labels int [N].
     """
     z = np.array(logits, np.float64)  # always a copy: it is written to
     rows = np.arange(len(z))
@@ -165,8 +142,7 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
     Args:
         target: confidences [N] of the network under attack.
         shadows: [shadows, N].
-        inside: bool [shadows, N], whether a shadow was trained on a candidate; at least one was,
-            and one was not.
+        inside: bool [shadows, N], whether a shadow was trained on a candidate; some were, some not.
     """
     log_likelihoods = []
     for chosen in (inside, ~inside):

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from privynet_jax.platform.devices import at_once
+from privynet_jax.training.batches import stream_of
 
 # Positions per side that descriptors of representations keep.
 _SIDE = 8
@@ -55,8 +56,7 @@ def reidentify(
     """Ranks the true picture of each query among candidates, by cosine of centred descriptors.
 
     The gallery's mean is taken away from all descriptors first: what all pictures have in common
-    tells none from another, and would hide what does. Similarities are computed in float64, block
-    by block: large galleries need no copy.
+    tells none from another. Computed in float64, block by block: large galleries need no copy.
 
     Args:
         queries: float or uint8 [Q, d], one descriptor per query.
@@ -69,7 +69,7 @@ def reidentify(
         raise ValueError(f"Expected 2 to {len(gallery)} candidates, got {candidates}")
     mean = gallery.mean(axis=0, dtype=np.float64)
     of_gallery, of_queries = (_lengths(x, mean) for x in (gallery, queries))
-    stream = np.random.default_rng(_seed(key))
+    stream = stream_of(key)
     top1, ranks = [], []
     for block in _blocks(queries, _QUERIES_AT_ONCE):
         mine = truth[block]
@@ -120,9 +120,8 @@ def similarities(representations: np.ndarray) -> np.ndarray:
 def pooled(representations: Any) -> np.ndarray:
     """Returns means over fields of equal size, float32 [N, rows, columns, D], fewer than 16 x 16.
 
-    Args:
-        representations: float [N, h, w, D], an array or what reads rows; taken block by block.
-            What is pooled already stays as it is.
+    Representations [N, h, w, D], an array or what reads rows, are taken block by block. What is
+    pooled already stays as it is.
     """
     _, height, width, depth = representations.shape
     fields = tuple(max(1, side // _SIDE) for side in (height, width))
@@ -149,7 +148,3 @@ def _lengths(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
     lengths = np.concatenate([np.zeros((0, 1)), *norms])
     # What is left of equal vectors after their mean is rounding, not a direction.
     return np.where(lengths > 1e-6 * max(1.0, lengths.max(initial=0)), lengths, np.inf)
-
-
-def _seed(key: jax.Array) -> np.ndarray:
-    return np.asarray(jax.random.key_data(key))

@@ -2,7 +2,7 @@
 
 curve = roc(scores_of_members, scores_of_others)   # larger: rather a member
 area(curve), true_positives(curve, at=0.01)
-rates(scores_of_members, scores_of_others, at=0.01)["tpr"].low
+rates(scores_of_members, scores_of_others, at=0.01).tpr.low
 """
 
 from collections.abc import Callable
@@ -26,11 +26,7 @@ class Curve(NamedTuple):
 
 
 def roc(members: np.ndarray, others: np.ndarray) -> Curve:
-    """Returns the curve; equal scores move it both ways at once, in one diagonal step.
-
-    Args:
-        members: float [M], scores of members, larger where membership is more likely.
-        others: float [N].
+    """Returns the curve of scores float [M] and [N]; equal ones are one diagonal step.
 
     Raises:
         ValueError: one of them is empty, or a score is NaN.
@@ -52,32 +48,31 @@ def true_positives(curve: Curve, at: float) -> np.ndarray:
     return np.where(curve.false <= at + 1e-12, curve.true, 0).max(axis=-1)
 
 
-def rates(
-    members: np.ndarray,
-    others: np.ndarray,
-    at: float,
-    groups: tuple[np.ndarray, np.ndarray] | None = None,
-) -> dict[str, Interval]:
-    """Returns "auc" and "tpr" (at a false positive rate) with 95 % percentile-bootstrap intervals.
+class Rates(NamedTuple):
+    """How well scores tell members from others, with 95 % percentile-bootstrap intervals.
+
+    Attributes:
+        tpr: true positive rate at a false positive rate; by chance as much.
+        auc: area under the ROC curve; 0.5 by chance.
+    """
+
+    tpr: Interval
+    auc: Interval
+
+
+def rates(members: np.ndarray, others: np.ndarray, at: float) -> Rates:
+    """Returns the rates of scores as `roc` takes them, at a false positive rate.
 
     Members and others are resampled apart, and the threshold is found anew each time.
-
-    Args:
-        members: as `roc`.
-        others: as `roc`.
-        at: the false positive rate.
-        groups: int [M] and int [N]; see `statistics.bootstrap`.
     """
     curves, whole = _curves(members, others), roc(members, others)
-    samples = groups or (np.arange(len(members)), np.arange(len(others)))
-    numbers = {"auc": area, "tpr": lambda curve: true_positives(curve, at)}
-    return {
-        name: Interval(
-            float(number(whole)),
-            *resampled(lambda *counts, of=number: of(curves(*counts)), *samples),
-        )
-        for name, number in numbers.items()
-    }
+    samples = (np.arange(len(members)), np.arange(len(others)))
+
+    def interval(number: Callable[[Curve], np.ndarray]) -> Interval:
+        ends = resampled(lambda *counts: number(curves(*counts)), *samples)
+        return Interval(float(number(whole)), *ends)
+
+    return Rates(tpr=interval(lambda curve: true_positives(curve, at)), auc=interval(area))
 
 
 def _curves(members: np.ndarray, others: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Curve]:

@@ -33,11 +33,7 @@ from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median
 from privynet_jax.training.models.networks import CloudNN, cloud_nn
 from privynet_jax.training.tasks import Schedule
 
-ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = (
-    "attribute",
-    "reidentification",
-    "membership",
-)
+ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = ("attribute", "reidentification", "membership")
 # What membership needs: the cloud NN's answers, and candidates' representations and labels.
 LOGITS = "logits of the cloud NN"
 Row = dict[str, Any]
@@ -65,13 +61,7 @@ class Settings:
 
 
 class Rebuilt(NamedTuple):
-    """What an attacker made of queries' representations.
-
-    Attributes:
-        images: [Q, H, W, 3], uint8.
-        attacker: whose they are.
-        knowledge: what it knew, of `attacks.base.KNOWLEDGE`.
-    """
+    """What an attacker, of some `KNOWLEDGE`, made of queries: uint8 [Q, H, W, 3]."""
 
     images: np.ndarray
     attacker: str
@@ -82,22 +72,15 @@ class Suite:
     """The attacks on topologies of one data set; what they share is done once."""
 
     def __init__(
-        self,
-        parts: Parts,
-        settings: Settings,
-        data_dir: Path | str | None,
-        key: jax.Array,
+        self, parts: Parts, settings: Settings, data_dir: Path | str | None, key: jax.Array
     ) -> None:
-        """Prepares what does not depend on the topology.
+        """Prepares what does not depend on the topology; see `attribute_values` for errors.
 
         Args:
             parts: the images.
             settings: of the attacks.
             data_dir: of the data set, where an attribute comes with it.
             key: of all that is random; every topology and attack meets the same.
-
-        Raises:
-            UserError: an attribute is unknown, or the same for all images.
         """
         self._parts, self._settings = parts, settings
         self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
@@ -117,9 +100,9 @@ class Suite:
                 self._by_pixels[name] = self._accuracies(whole, values)
             chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
             for classifier, rate in self._accuracies(released, values).items():
-                row = _row(
-                    *(ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
-                    *("accuracy", rate, float(chance)),
+                [row] = _rows(
+                    (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
+                    {"accuracy": (rate, float(chance))},
                 )
                 rows.append({**row, "reference": self._by_pixels[name][classifier].value})
         return rows
@@ -127,10 +110,8 @@ class Suite:
     def reidentification(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
         """Top-1 rate and ranks: by a reconstruction, with the local NN, without its channels.
 
-        Args:
-            scene: the topology; its features are of all channels of the layer.
-            rebuilt: reconstructions.
-            queries: int [Q], the test images that they are of.
+        The scene's features are of all channels of the layer; queries int [Q] are the test images
+        that were rebuilt.
         """
         images = self._parts.test.images
         # Few positions are left of each map: all channels of all images fit into memory then.
@@ -152,10 +133,11 @@ class Suite:
             row
             for (variant, knowledge), (ours, gallery) in compared.items()
             for candidates in self._settings.candidates
-            for row in _rank_rows(
-                f"{variant}, among {candidates}",
-                knowledge,
-                reidentify(ours, gallery, queries, candidates, self._keys[REIDENTIFICATION]),
+            for row in _rows(
+                (REIDENTIFICATION, f"{variant}, among {candidates}", knowledge),
+                _ranks(
+                    reidentify(ours, gallery, queries, candidates, self._keys[REIDENTIFICATION])
+                ),
             )
         ]
 
@@ -174,11 +156,11 @@ class Suite:
         )
         title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
         return [
-            _row(MEMBERSHIP, name, LOGITS, number, rate, chance)
+            row
             for name, result in found.items()
-            for number, rate, chance in (
-                (title, result.tpr, FALSE_POSITIVES),
-                ("AUC", result.auc, 0.5),
+            for row in _rows(
+                (MEMBERSHIP, name, LOGITS),
+                {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)},
             )
         ]
 
@@ -217,28 +199,23 @@ class Suite:
         }
 
 
-def _rank_rows(variant: str, knowledge: str, found: Found) -> list[Row]:
+def _ranks(found: Found) -> dict[str, tuple[Interval, float]]:
     top1, middle = found.chance
-    return [
-        _row(REIDENTIFICATION, variant, knowledge, number, rate, chance)
-        for number, rate, chance in (
-            ("top-1 rate", bootstrap(found.top1, mean_of), top1),
-            ("mean rank", bootstrap(found.ranks, mean_of), middle),
-            ("median rank", bootstrap(found.ranks, median_of), middle),
-        )
-    ]
-
-
-def _row(
-    attack: str, variant: str, knowledge: str, number: str, rate: Interval, chance: float
-) -> Row:
-    """A row of the table; `reference` is what the same attack does to the images themselves."""
     return {
-        "attack": attack,
-        "variant": variant,
-        "knowledge": knowledge,
-        "number": number,
-        **dataclasses.asdict(rate),
-        "chance": chance,
-        "reference": "",
+        "top-1 rate": (bootstrap(found.top1, mean_of), top1),
+        "mean rank": (bootstrap(found.ranks, mean_of), middle),
+        "median rank": (bootstrap(found.ranks, median_of), middle),
     }
+
+
+def _rows(title: tuple[str, str, str], numbers: Mapping[str, tuple[Interval, float]]) -> list[Row]:
+    """A row per number; `reference` is what the same attack does to the images themselves."""
+    attack, variant, knowledge = title
+    return [
+        {
+            **{"attack": attack, "variant": variant, "knowledge": knowledge, "number": number},
+            **dataclasses.asdict(rate),
+            **{"chance": chance, "reference": ""},
+        }
+        for number, (rate, chance) in numbers.items()
+    ]

@@ -8,11 +8,11 @@ from scipy import special, stats
 from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.attacks.inference.membership import (
     CONTROL,
+    FALSE_POSITIVES,
     LOSS,
     METHODS,
     OFFLINE,
     ONLINE,
-    Membership,
     attack,
     balanced_halves,
     confidence,
@@ -20,6 +20,7 @@ from privynet_jax.attacks.inference.membership import (
     offline_lira,
     online_lira,
 )
+from privynet_jax.attacks.inference.roc import rates
 from privynet_jax.errors import UserError
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
@@ -83,7 +84,7 @@ def test_lira_finds_members_by_candidates_own_difficulty():
     outside = difficulty + 0.5 * stream.normal(size=(16, 400))
 
     def auc(scores):
-        return Membership.of_scores(scores[members], scores[~members]).auc.value
+        return rates(scores[members], scores[~members], FALSE_POSITIVES).auc.value
 
     # Two normals 1.5 apart with deviations of 0.5: Phi(1.5 / (0.5 sqrt(2))) = 0.983.
     assert auc(online_lira(target, shadows, inside)) > 0.95
@@ -132,7 +133,7 @@ def test_a_network_without_the_members_gives_nothing_away(memorised, method):
 
 def test_scores_that_mean_nothing_catch_as_many_as_they_accuse_wrongly():
     stream = np.random.default_rng(8)
-    found = Membership.of_scores(stream.normal(size=4000), stream.normal(size=4000))
+    found = rates(stream.normal(size=4000), stream.normal(size=4000), FALSE_POSITIVES)
     # Standard errors are sqrt(8001 / 12) / 4000 = 0.0065, and sqrt(2 * 0.01 / 4000) = 0.0022.
     assert found.auc.value == pytest.approx(0.5, abs=4 * 0.0065)
     assert found.tpr.value == pytest.approx(0.01, abs=4 * 0.0022)
