@@ -10,6 +10,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -25,33 +26,14 @@ from privynet_jax.training.convergence import (
     has_converged,
     without_progress,
 )
+from privynet_jax.training.course import Course
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.steps import State, init_state
 from privynet_jax.training.tasks import Task, check_learning_rate
 
 _NO_ROWS = np.zeros(0, int)
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """How long members are trained, and when they are looked at.
-
-    Attributes:
-        steps: mini-batches.
-        batch_size: examples of each.
-        cycles: shares of the steps; each is a warm-up and a cosine down to zero.
-        validations: how often held-out examples are looked at besides the ends of cycles.
-        patience: validations in a row without anything better that end a training; 0: none do.
-        seconds: of wall-clock time without compilation, instead of steps; results then depend on
-            the machine and on what else it does.
-    """
-
-    steps: int
-    batch_size: int
-    cycles: tuple[float, ...] = (1.0,)
-    validations: int = 0
-    patience: int = 0
-    seconds: float | None = None
+# Of what a checkpoint keeps of a member: one with another layout is not taken.
+_LAYOUT = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,7 +169,14 @@ class Progress:
     def identity(self) -> bytes:
         """Returns what tells this training from others of its task: a checkpoint's must be it."""
         member, course = self._member, dataclasses.astuple(self._course)
-        told = (self._task.name, course, self.before, member.learning_rate, member.inputs.shape)
+        told = (
+            _LAYOUT,
+            self._task.name,
+            course,
+            self.before,
+            member.learning_rate,
+            member.inputs.shape,
+        )
         arrays = (positions_of(member.inputs), member.rows, member.held_out)
         return b" ".join(
             [
@@ -199,18 +188,12 @@ class Progress:
 
     def arrays(self, state: State) -> Arrays:
         """Returns what a checkpoint keeps, by name."""
-        history = {
-            "steps": [moment.step for moment in self._history],
-            "ends": [moment.ends_cycle for moment in self._history],
-            "training": [moment.training_loss for moment in self._history],
-        }
-        for name in self._history[0].means if self._history else ():
-            history[f"mean/{name}"] = [moment.means[name] for moment in self._history]
+        history = json.dumps([moment._asdict() for moment in self._history])
         trees = {"best": () if self._best is None else self._best, "state": self._final or state}
         return {
             "losses": self._all_losses,
             "stopped": np.asarray(self.stopped),
-            **{f"history/{name}": np.float64(values) for name, values in history.items()},
+            "history": np.frombuffer(history.encode(), np.uint8),
             **{
                 f"{kind}/{i:05d}": x
                 for kind, tree in trees.items()
@@ -221,17 +204,8 @@ class Progress:
     def restore(self, arrays: Arrays) -> State:
         """Goes back to where `arrays` was called; returns the state."""
         self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
-        columns = below("history/", arrays)
-        means = below("mean/", columns)
-        self._history = [
-            Validation(
-                int(step),
-                {name: float(values[i]) for name, values in means.items()},
-                bool(columns["ends"][i]),
-                float(columns["training"][i]),
-            )
-            for i, step in enumerate(columns["steps"])
-        ]
+        history = json.loads(arrays["history"].tobytes())
+        self._history = [Validation(**moment) for moment in history]
         shapes = jax.eval_shape(self._initial_state)
         best, leaves = (
             [values for _, values in sorted(below(f"{kind}/", arrays).items())]

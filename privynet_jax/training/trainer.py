@@ -16,7 +16,6 @@ import collections
 import dataclasses
 import hashlib
 import itertools
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -28,13 +27,13 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.devices import Execution, execution_for
 from privynet_jax.training.batches import gather, one_ahead, positions_of, resident
 from privynet_jax.training.checkpoints import Arrays
+from privynet_jax.training.course import Course, Stretch
 from privynet_jax.training.mapping import Constants, DoesNotFitError, MappedTask, mapped_task
-from privynet_jax.training.members import Course, Member, Progress, Trained, below
+from privynet_jax.training.members import Member, Progress, Trained, below
 from privynet_jax.training.session import Session, current_session
 from privynet_jax.training.steps import Dispatch, State
 from privynet_jax.training.tasks import Task
 
-_WARM_UP = 0.1
 # Dispatches that the host may be ahead of the devices, which bounds what waits in memory.
 _AHEAD = 2
 
@@ -65,48 +64,6 @@ def train(
             own = dataclasses.replace(course, seconds=course.seconds * len(group))
         trained += _Group(task, group, own, execution, session).train()
     return trained
-
-
-def relative_rate(share: float) -> float:
-    """Returns the learning rate, relative to its peak, where so much of a cycle is over."""
-    if share >= 1:
-        return 0.0
-    if share < _WARM_UP:
-        # Not zero: the first step of a short cycle may be its only one.
-        return max(share / _WARM_UP, 0.01)
-    return 0.5 + 0.5 * math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stretch:
-    """Steps between two validations; all numbers are steps, or seconds."""
-
-    stop: float
-    cycle_start: float
-    cycle_stop: float
-
-    @property
-    def ends_cycle(self) -> bool:
-        return self.stop == self.cycle_stop
-
-    def rate(self, now: float) -> float:
-        return relative_rate((now - self.cycle_start) / (self.cycle_stop - self.cycle_start))
-
-
-def _stretches(course: Course) -> list[_Stretch]:
-    shares = [share / sum(course.cycles) for share in itertools.accumulate(course.cycles)]
-    if course.seconds is not None:
-        ends = [course.seconds * share for share in shares]
-        return [_Stretch(stop, start, stop) for start, stop in itertools.pairwise([0.0, *ends])]
-    ends = [0]
-    for share in shares:  # each cycle has a step at least
-        ends.append(max(ends[-1] + 1, round(course.steps * share)))
-    every = math.ceil(course.steps / course.validations) if course.validations else course.steps
-    found = []
-    for start, stop in itertools.pairwise(ends):
-        inner = [step for step in range(every, stop, every) if step > start]
-        found += [_Stretch(step, start, stop) for step in (*inner, stop)]
-    return found
 
 
 class _Group:
@@ -153,12 +110,12 @@ class _Group:
     def check_memory(self) -> None:
         """Raises `mapping.DoesNotFitError` where a dispatch is too large for a device."""
         self._begin()
-        self._compile(next(self._dispatches(_stretches(self._course)[0])))
+        self._compile(next(self._dispatches(self._course.stretches()[0])))
 
     def _run(self) -> None:
         if self._step == 0:
             self._validate(False)
-        for stretch in _stretches(self._course):
+        for stretch in self._course.stretches():
             if all(own.stopped for own in self._progress):
                 break
             # One that was interrupted at its end may still have to be judged there.
@@ -166,7 +123,7 @@ class _Group:
                 self._take(stretch)
                 self._validate(stretch.ends_cycle)
 
-    def _take(self, stretch: _Stretch) -> None:
+    def _take(self, stretch: Stretch) -> None:
         """Takes the steps of a stretch, as far as they are not taken yet."""
         for dispatch, count in one_ahead(self._dispatches(stretch)):
             compiled = self._compile((dispatch, count))
@@ -211,8 +168,7 @@ class _Group:
 
     def _initial(self) -> State:
         keys = [np.asarray(jax.random.key_data(own.initial_key)) for own in self._progress]
-        rows = [next(own.rows(0)) for own in self._progress]
-        batch = self._execution.place_batches(self._batch(rows), axis=2)
+        batch = self._batch([next(own.rows(0)) for own in self._progress], axis=2)
         return self._mapped.init(
             self._execution.stack(keys), self._constants, self._resident, batch
         )
@@ -220,9 +176,9 @@ class _Group:
     def _placed(self, states: Sequence[State]) -> State:
         return self._execution.place(self._execution.stack(states))
 
-    def _dispatches(self, stretch: _Stretch) -> Iterator[tuple[Dispatch, int]]:
+    def _dispatches(self, stretch: Stretch) -> Iterator[tuple[Dispatch, int]]:
         """Yields (dispatch without rates, how many of its steps are live)."""
-        size, step = self._execution.steps_per_dispatch, self._step
+        size, step, places = self._execution.steps_per_dispatch, self._step, self._execution.places
         while self._course.seconds is not None or step < stretch.stop:
             count = size
             if self._course.seconds is None:
@@ -230,32 +186,29 @@ class _Group:
             taken = [list(itertools.islice(rows, count)) for rows in self._rows]
             # Steps beyond the last one are computed and thrown away: one shape is compiled.
             filled = [np.stack([*own, *[own[-1]] * (size - count)]) for own in taken]
-            batches = self._execution.place_batches(self._batch(filled), axis=3)
-            numbers = [
-                own.before + step + np.arange(size, dtype=np.int32) for own in self._progress
-            ]
-            live = np.arange(size) < count
-            yield (
-                Dispatch(
-                    batches,
-                    np.zeros((*self._execution.places, size), np.float32),
-                    self._execution.stack([n.astype(np.int32) for n in numbers]),
-                    np.broadcast_to(live, (*self._execution.places, size)),
-                ),
-                count,
+            numbers = [np.arange(size) + own.before + step for own in self._progress]
+            dispatch = Dispatch(
+                self._batch(filled, axis=3),
+                np.zeros((*places, size), np.float32),
+                self._execution.stack(np.int32(numbers)),
+                np.broadcast_to(np.arange(size) < count, (*places, size)),
             )
+            yield dispatch, count
             step += count
 
-    def _batch(self, rows: Sequence[np.ndarray]) -> Any:
+    def _batch(self, rows: Sequence[np.ndarray], axis: int) -> Any:
+        """Mini-batches where they are needed, whose examples lie along an axis."""
         if self._resident is not None:
-            return self._execution.stack([own.astype(np.int32) for own in rows])
-        return gather(self._inputs, self._targets, rows, self._execution)
+            found = self._execution.stack([own.astype(np.int32) for own in rows])
+        else:
+            found = gather(self._inputs, self._targets, rows, self._execution)
+        return self._execution.place_batches(found, axis)
 
     def _compile(self, made: tuple[Dispatch, int]) -> Any:
         arguments = (self._state, self._constants, self._resident, made[0])
         return self._mapped.compiled_steps(*arguments, in_flight=_AHEAD + 1)
 
-    def _rated(self, dispatch: Dispatch, count: int, stretch: _Stretch) -> Dispatch:
+    def _rated(self, dispatch: Dispatch, count: int, stretch: Stretch) -> Dispatch:
         """Fills in learning rates: by the step's number, or by the clock."""
         rates = np.zeros(self._execution.steps_per_dispatch, np.float32)
         by_clock = self._course.seconds is not None

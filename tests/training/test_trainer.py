@@ -26,11 +26,12 @@ from privynet_jax.platform.devices import Spread, execution_for
 from privynet_jax.training import trainer
 from privynet_jax.training.batches import shuffled_rows
 from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.course import relative_rate
 from privynet_jax.training.mapping import DoesNotFitError, MappedTask, mapped_task
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import WEIGHT_DECAY
-from privynet_jax.training.trainer import Course, relative_rate, train
+from privynet_jax.training.trainer import Course, train
 
 COURSE = Course(steps=10, batch_size=BATCH, cycles=(0.3, 0.7))
 # AdamW moves a parameter by its rate at most, per step. Gradients are sums of some ten products,
