@@ -87,8 +87,7 @@ def pruned_candidates(
 
     `fisher` leaves out the share `prune` with the lowest Fisher scores, `privacy` the share with
     the highest privacy loss, `both` either of the two, `random` nothing. Of equal channels the
-    first is pruned first. Where fewer than `depth` would be left, as little less is pruned as keeps
-    `depth`; the draw then has few outcomes or one, which `Selection.entropy_bits` says.
+    first is pruned first. Where fewer than `depth` would be left, less is pruned.
 
     Args:
         method: one of `PRUNING_METHODS`.

@@ -79,10 +79,10 @@ class SubsetScorer:
         most_channels: int,
         attacker: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
     ) -> None:
-        """Takes the sums that all subsets share.
+        """Takes the sums that all subsets share, of a layer's features with all channels.
 
         Args:
-            layer: the features, all channels.
+            layer: the features.
             parts: images and labels.
             most_channels: of a subset; decides how many positions the attack is fitted on.
             attacker: subsets -> PSNR float64 [N] by another attacker, such as `AmortisedPsnr`.
