@@ -153,14 +153,12 @@ def _field_numbers(layer: LayerFeatures, part: str, rows: np.ndarray) -> np.ndar
     return np.concatenate(batches)
 
 
-def _over_fields_of(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def _over_fields(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Array:
     values = jnp.log1p(x.astype(jnp.float32))
     fields = [values[:, a:b, c:d] for (a, b), (c, d) in itertools.product(spans, spans)]
     means = [field.mean(axis=(1, 2)) for field in fields]
     return jnp.stack([*means, *(field.std(axis=(1, 2)) for field in fields)], axis=-1)
-
-
-_over_fields = jax.jit(_over_fields_of, static_argnums=1)
 
 
 class AmortisedPsnr:
