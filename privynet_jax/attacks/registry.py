@@ -81,10 +81,7 @@ def named_attacks(
     Args:
         names: of which to take.
         training: how they train; None means the usual budget.
-        flag: that named them.
-
-    Raises:
-        UserError: there is no name, or one twice, or no attack has it.
+        flag: that named them, for `check_attackers`.
     """
     known = attackers(training or Training())
     check_attackers(names, known, flag)

@@ -61,8 +61,8 @@ class Estimates(NamedTuple):
 
     Attributes:
         log_likelihood: float64 [N], of the right class, mean over images, in nats.
-        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error over
-            images; and of another attacker if there is one, mean over images.
+        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error; and of
+            another attacker if there is one, mean over images.
     """
 
     log_likelihood: np.ndarray
@@ -173,8 +173,12 @@ class AmortisedPsnr:
         released = np.float32(data.layer.parts["target"][rows])
         shared = (params, released, target.images[rows])
         self._shared = jax.device_put(shared, everywhere)
-        of_one = functools.partial(_psnr_db, task)
-        self._score = jax.jit(jax.vmap(of_one, in_axes=(0, None, None, None)))
+
+        def score(subset: Subset, params: Any, released: jax.Array, images: jax.Array) -> jax.Array:
+            outputs = outputs_of(task, params, subset, released)
+            return task.measure(outputs, as_targets(images))["psnr_db"].mean()
+
+        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None, None)))
 
     def __call__(self, subsets: Sequence[np.ndarray]) -> np.ndarray:
         """Returns float64 [N], in dB, for subsets int [depth] of positions among the channels."""
@@ -190,10 +194,3 @@ class AmortisedPsnr:
             values = self._score(jax.device_put(filled, self._split), *self._shared)
             scores.append(np.asarray(values, np.float64)[: len(group)])
         return np.concatenate(scores)
-
-
-def _psnr_db(
-    task: Task, subset: Subset, params: Any, released: jax.Array, images: jax.Array
-) -> jax.Array:
-    outputs = outputs_of(task, params, subset, released)
-    return task.measure(outputs, as_targets(images))["psnr_db"].mean()
