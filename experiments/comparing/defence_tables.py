@@ -50,7 +50,7 @@ class Row:
     @property
     def kind(self) -> str:
         """What defences of several strengths have in common."""
-        is_stochastic = getattr(self.defence, "stochastic", False)
+        is_stochastic = getattr(self.defence, "rounding", "") == "stochastic"
         return f"{self.defence.name}, stochastic" if is_stochastic else self.defence.name
 
 

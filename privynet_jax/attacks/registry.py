@@ -5,6 +5,7 @@ attacks = named_attacks(["linear", "strong", "white box"], Training(Budget(steps
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
@@ -52,13 +53,14 @@ class Training:
 
 def attackers(training: Training) -> dict[str, Callable[[], Attack]]:
     """Returns all attackers by name; those that know the local NN come last."""
-    networks = {name: lambda name=name: training.network(name) for name in training.capacities}
+    networks = {name: functools.partial(training.network, name) for name in training.capacities}
     starts = {LINEAR: LinearInversion, **networks}
+
+    def white_box(start: str) -> WhiteBox:
+        return WhiteBox(starts[start](), name=f"{WHITE_BOX} from {start}")
+
     white_boxes = {
-        f"{WHITE_BOX} from {start}": lambda start=start, made=made: WhiteBox(
-            made(), name=f"{WHITE_BOX} from {start}"
-        )
-        for start, made in starts.items()
+        f"{WHITE_BOX} from {start}": functools.partial(white_box, start) for start in starts
     }
     return {
         MeanImage.name: MeanImage,
@@ -79,10 +81,7 @@ def named_attacks(
     Args:
         names: of which to take.
         training: how they train; None means the usual budget.
-        flag: that named them.
-
-    Raises:
-        UserError: there is no name, or one twice, or no attack has it.
+        flag: that named them, for `check_attackers`.
     """
     known = attackers(training or Training())
     check_attackers(names, known, flag)

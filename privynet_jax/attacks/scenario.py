@@ -84,13 +84,11 @@ class Scenario:
         rows = len(every.images) if count is None else self.copies * count
         return every if rows >= len(every.images) else every.chosen(np.arange(rows))
 
-    def images_alone(self) -> Pairs:
-        """Returns auxiliary images whose representations nobody made, for `NETWORK`."""
-        return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images, self.copies)
-
     def shown(self, knowledge: str) -> Pairs:
-        """Returns what an attacker of this knowledge owns."""
-        return self.images_alone() if knowledge == NETWORK else self.pairs()
+        """Returns what an attacker of this knowledge owns; for `NETWORK` images alone."""
+        if knowledge == NETWORK:
+            return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images, self.copies)
+        return self.pairs()
 
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""

@@ -6,7 +6,7 @@ those pairs, if only it knew which channels the release holds. It guesses them: 
 He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
 
     attack = Substitute(inner=LinearInversion())
-    [fitted] = attack.fit([scene.images_alone()], [scene.knowledge(NETWORK)], [key])
+    [fitted] = attack.fit([scene.shown(NETWORK)], [scene.knowledge(NETWORK)], [key])
     fitted.report["confidence"]
 
 The share of the guess that is right is not in the report, because no attacker knows that.
@@ -57,13 +57,7 @@ class PublicLayer:
     def __init__(
         self, count: int, shape: tuple[int, int, int], rows: Callable[[slice], np.ndarray]
     ) -> None:
-        """Keeps how to get at it.
-
-        Args:
-            count: images.
-            shape: height, width and channels of the layer.
-            rows: rows -> [n, h, w, C], all channels; each channel of any scale.
-        """
+        """Keeps how to get rows -> [n, h, w, C], all channels, of any scale; shape [h, w, C]."""
         self.count, self.shape, self._rows = count, shape, rows
         self._statistics: dict[int, ChannelStatistics] = {}
 
@@ -90,13 +84,7 @@ class PublicLayer:
     def of_features(cls, features: LayerFeatures, part: str) -> "PublicLayer":
         """Reads cached features of all channels instead, of a part that is the attacker's."""
         stored = features.parts[part]
-        channels = np.arange(len(features.channels))
-
-        def rows(wanted: slice) -> np.ndarray:
-            chosen = np.arange(stored.shape[0])[wanted]
-            return features.gather(part, chosen, channels, len(channels))
-
-        return cls(stored.shape[0], stored.shape[1:], rows)
+        return cls(stored.shape[0], stored.shape[1:], lambda wanted: stored[wanted])
 
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""

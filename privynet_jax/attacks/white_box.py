@@ -82,13 +82,10 @@ class WhiteBox:
                     f"the attack {self.name} was given the knowledge {known.name!r}, but needs the "
                     "local NN itself; give 'everything'"
                 )
-        split = [pairs.hold_out() for pairs in scenes]
-        mine = [pairs.chosen(rows) for pairs, (rows, _) in zip(scenes, split, strict=True)]
+        parts = [[pairs.chosen(rows) for rows in pairs.hold_out()] for pairs in scenes]
+        mine, held = zip(*parts, strict=True)
         started = self.warm_start.fit(mine, knowledge, keys)
-        return [
-            self._tuned(pairs.chosen(held), known, warm)
-            for pairs, (_, held), known, warm in zip(scenes, split, knowledge, started, strict=True)
-        ]
+        return [self._tuned(*each) for each in zip(held, knowledge, started, strict=True)]
 
     def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedAttack:
         """Weighs the terms of the loss by pairs that the warm start was not fitted on."""

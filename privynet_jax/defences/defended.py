@@ -76,14 +76,9 @@ def defended_local_nn(
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """Returns what a device would run: a pure function that can be jitted and exported.
 
-    Args:
-        local: images -> normalised representation.
-        defence: what is done to images and representations.
-
-    Returns:
-        A function of (key, images, rows): the release's secret key; float32 [N, H, W, 3] in [0, 1];
-        int [N], each image's row in the release, from which its randomness comes. It returns the
-        normalised, defended representation, float32 [N, h, w, depth].
+    It takes the release's secret key; images float32 [N, H, W, 3] in [0, 1]; and int [N], each
+    image's row in the release, from which its randomness comes. It returns the normalised,
+    defended representation, float32 [N, h, w, depth]. `local` makes the undefended one.
     """
 
     def release(key: jax.Array, images: jax.Array, rows: jax.Array) -> jax.Array:

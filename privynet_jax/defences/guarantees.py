@@ -40,9 +40,6 @@ def gaussian_epsilon(distance: float, sigma: float, delta: float = DELTA) -> flo
         distance: the most that two representations may be apart in the L2 norm.
         sigma: standard deviation of the noise on each value. Zero guarantees nothing: infinity.
         delta: between 0 and 1.
-
-    Raises:
-        ValueError: delta is not between 0 and 1.
     """
     if not 0 < delta < 1:
         raise ValueError(f"Expected delta between 0 and 1, got {delta}.")

@@ -146,8 +146,7 @@ class LaplaceNoise(Defence):
 class Arden(LaplaceNoise):
     """Arden's way (Wang et al. 2018, arXiv:1809.03428): random pixels to zero, then bounded noise.
 
-    The noise alone is what guarantees `epsilon` for two arbitrary images. Arden's training on clean
-    copies besides has no place here: nobody but the device ever has them.
+    The noise alone is what guarantees `epsilon` for two arbitrary images.
 
     Attributes:
         nullify: probability with which each pixel of the image becomes black.

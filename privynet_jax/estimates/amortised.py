@@ -113,13 +113,8 @@ def train_on_pool(
 ) -> Trained:
     """Trains a layer's network; each example comes with a subset drawn from the pool.
 
-    Args:
-        task: from `cloud_task` or `attacker_task`.
-        key: everything random comes from it.
-        pool: stacked subsets.
-        inputs: representations [N, h, w, C], all channels, an array or what reads rows.
-        targets: labels int [N], or images uint8 [N, H, W, 3].
-        schedule: of the training.
+    Inputs are representations [N, h, w, C], all channels, an array or what reads rows; targets
+    are labels int [N], or images uint8 [N, H, W, 3].
     """
     member = Member(
         key=key,

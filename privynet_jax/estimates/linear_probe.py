@@ -59,7 +59,7 @@ class ProbeSums:
 def pool_rows(stored: Any) -> np.ndarray:
     """Returns float32 [N, 6, C]: the six numbers of every channel of stored rows [N, h, w, C]."""
     starts = range(0, len(stored), _BATCH)
-    batches = [np.asarray(_pooled(stored[start : start + _BATCH])) for start in starts]
+    batches = [np.asarray(pooled(stored[start : start + _BATCH])) for start in starts]
     return np.concatenate(batches)
 
 
@@ -110,6 +110,7 @@ def fit_probe(
     return Probe(np.float32(padded), np.float32(bias))
 
 
+@jax.jit
 def pooled(released: jax.Array) -> jax.Array:
     """Returns the six numbers of every channel, float32 [N, 6, C] from [N, h, w, C]."""
     x = jnp.log1p(released.astype(jnp.float32))
@@ -130,6 +131,3 @@ def probe_scores(probe: Probe, numbers: jax.Array) -> jax.Array:
         "nkd,kdc->nc", numbers, probe.weights, precision=jax.lax.Precision.HIGHEST
     )
     return products + probe.bias
-
-
-_pooled = jax.jit(pooled)

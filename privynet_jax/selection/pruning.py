@@ -12,7 +12,7 @@ away most (`channel_privacy`), and draws the released ones at random from the re
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -87,8 +87,7 @@ def pruned_candidates(
 
     `fisher` leaves out the share `prune` with the lowest Fisher scores, `privacy` the share with
     the highest privacy loss, `both` either of the two, `random` nothing. Of equal channels the
-    first is pruned first. Where fewer than `depth` would be left, as little less is pruned as keeps
-    `depth`; the draw then has few outcomes or one, which `Selection.entropy_bits` says.
+    first is pruned first. Where fewer than `depth` would be left, less is pruned.
 
     Args:
         method: one of `PRUNING_METHODS`.
@@ -138,7 +137,11 @@ def _one_pass(
     """Returns layer -> sums before and after the middle, and layer -> fields for Fisher's score."""
     sums: dict[int, list[Any]] = {layer: [None, None] for layer in union}
     fields: dict[int, list[np.ndarray]] = {layer: [] for layer in union}
-    function = _with_fields(extractor(weights.backbone, union))
+    extract = extractor(weights.backbone, union)
+
+    def function(params: Any, images: jax.Array) -> dict[int, tuple[jax.Array, jax.Array]]:
+        return {layer: (x, _fields(x)) for layer, x in extract(params, images).items()}
+
     for rows, features in BatchedPass(weights, images.shape[1], function)(images):
         batch = as_float(images[rows])
         is_first = np.arange(rows.start, rows.stop) < middle
@@ -151,15 +154,6 @@ def _one_pass(
                     before = sums[layer][half]
                     sums[layer][half] = sums_of_half if before is None else before + sums_of_half
     return sums, {layer: np.concatenate(parts) for layer, parts in fields.items()}
-
-
-def _with_fields(
-    extract: Callable[[Any, jax.Array], dict[int, jax.Array]],
-) -> Callable[[Any, jax.Array], dict[int, tuple[jax.Array, jax.Array]]]:
-    def function(params: Any, images: jax.Array) -> dict[int, tuple[jax.Array, jax.Array]]:
-        return {layer: (x, _fields(x)) for layer, x in extract(params, images).items()}
-
-    return function
 
 
 def _fields(x: jax.Array) -> jax.Array:

@@ -43,9 +43,8 @@ def search(
 ) -> tuple[int, ...]:
     """Returns the best subset of a depth, ascending: the channels that are worth most in subsets.
 
-    What is maximised is log-likelihood minus weighted PSNR, each in units of its spread over
-    random subsets, so that neither depends on the layer's scale; PSNR counts by the mean over
-    attackers.
+    What is maximised is log-likelihood minus weighted PSNR, mean over attackers, each in units of
+    its spread over random subsets.
 
     Args:
         score: subsets -> estimates.

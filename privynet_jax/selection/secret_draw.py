@@ -26,21 +26,13 @@ _ORDER = b"privynet_jax: order of release"
 def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int, ...]:
     """Returns `depth` of the candidates, ascending, every subset with equal probability.
 
-    Args:
-        candidates: channels.
-        depth: how many to draw.
-        seed: 64 hexadecimal digits, such as `secrets.token_hex(32)`; it decides the draw.
+    The seed, 64 hexadecimal digits such as `secrets.token_hex(32)`, decides the draw.
     """
     return tuple(sorted(_shuffled(candidates, bytes.fromhex(seed))[:depth]))
 
 
 def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
-    """Returns the channels, every order with equal probability, whatever the seed has drawn.
-
-    Args:
-        channels: distinct ones; in which order they are given does not matter.
-        seed: as for `draw_secretly`.
-    """
+    """Returns the channels, every order with equal probability, whatever the seed has drawn."""
     return _shuffled(channels, _ORDER + bytes.fromhex(seed))
 
 
@@ -88,13 +80,10 @@ class Selection:
 def select(candidates: Sequence[int], method: str, depth: int) -> Selection:
     """Returns a selection with a fresh secret seed, 256 bits from the system.
 
-    Args:
-        candidates: channels that may be drawn; of direct, those that are released.
-        method: one of `METHODS`, how they were found.
-        depth: how many to release; `Selection.channels(depth)` gives them.
+    Candidates are channels that may be drawn; of direct, those that are released.
 
     Raises:
-        UserError: the method is unknown, or depth is out of range.
+        UserError: the method is not of `METHODS`, or depth is out of range.
     """
     if method not in METHODS:
         raise UserError(

@@ -61,8 +61,8 @@ class Estimates(NamedTuple):
 
     Attributes:
         log_likelihood: float64 [N], of the right class, mean over images, in nats.
-        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error over
-            images; and of another attacker if there is one, mean over images.
+        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error; and of
+            another attacker if there is one, mean over images.
     """
 
     log_likelihood: np.ndarray
@@ -79,10 +79,10 @@ class SubsetScorer:
         most_channels: int,
         attacker: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
     ) -> None:
-        """Takes the sums that all subsets share.
+        """Takes the sums that all subsets share, of a layer's features with all channels.
 
         Args:
-            layer: the features, all channels.
+            layer: the features.
             parts: images and labels.
             most_channels: of a subset; decides how many positions the attack is fitted on.
             attacker: subsets -> PSNR float64 [N] by another attacker, such as `AmortisedPsnr`.
@@ -153,14 +153,12 @@ def _field_numbers(layer: LayerFeatures, part: str, rows: np.ndarray) -> np.ndar
     return np.concatenate(batches)
 
 
-def _over_fields_of(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def _over_fields(x: jax.Array, spans: tuple[tuple[int, int], ...]) -> jax.Array:
     values = jnp.log1p(x.astype(jnp.float32))
     fields = [values[:, a:b, c:d] for (a, b), (c, d) in itertools.product(spans, spans)]
     means = [field.mean(axis=(1, 2)) for field in fields]
     return jnp.stack([*means, *(field.std(axis=(1, 2)) for field in fields)], axis=-1)
-
-
-_over_fields = jax.jit(_over_fields_of, static_argnums=1)
 
 
 class AmortisedPsnr:
@@ -175,8 +173,12 @@ class AmortisedPsnr:
         released = np.float32(data.layer.parts["target"][rows])
         shared = (params, released, target.images[rows])
         self._shared = jax.device_put(shared, everywhere)
-        of_one = functools.partial(_psnr_db, task)
-        self._score = jax.jit(jax.vmap(of_one, in_axes=(0, None, None, None)))
+
+        def score(subset: Subset, params: Any, released: jax.Array, images: jax.Array) -> jax.Array:
+            outputs = outputs_of(task, params, subset, released)
+            return task.measure(outputs, as_targets(images))["psnr_db"].mean()
+
+        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None, None)))
 
     def __call__(self, subsets: Sequence[np.ndarray]) -> np.ndarray:
         """Returns float64 [N], in dB, for subsets int [depth] of positions among the channels."""
@@ -192,10 +194,3 @@ class AmortisedPsnr:
             values = self._score(jax.device_put(filled, self._split), *self._shared)
             scores.append(np.asarray(values, np.float64)[: len(group)])
         return np.concatenate(scores)
-
-
-def _psnr_db(
-    task: Task, subset: Subset, params: Any, released: jax.Array, images: jax.Array
-) -> jax.Array:
-    outputs = outputs_of(task, params, subset, released)
-    return task.measure(outputs, as_targets(images))["psnr_db"].mean()

@@ -48,8 +48,8 @@ def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
     pairs = scene.pairs(7)
     assert pairs.representations.shape == (7, 32, 32, 3)
     np.testing.assert_array_equal(pairs.images, small_parts.auxiliary.images[:7])
-    assert len(scene.images_alone().representations) == 0
-    assert len(scene.images_alone().images) == len(small_parts.auxiliary)
+    assert len(scene.shown(NETWORK).representations) == 0
+    assert len(scene.shown(NETWORK).images) == len(small_parts.auxiliary)
 
 
 def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
@@ -92,7 +92,7 @@ def test_topologies_of_one_layer_have_one_width(scene, small_parts):
     np.testing.assert_allclose(computed, found[:2], rtol=1e-4, atol=1e-4)
     several = dataclasses.replace(scene, copies=4)
     assert (several.pairs(6).images.shape[0], several.pairs(6).copies) == (24, 4)
-    assert several.images_alone().copies == 4
+    assert several.shown(NETWORK).copies == 4
 
 
 def test_representations_have_a_root_mean_square_of_about_one(scene):

@@ -34,7 +34,7 @@ def infer(
     *,
     repeats: int = 2,
 ) -> np.ndarray:
-    """Trains classifiers of the attribute, and asks them.
+    """Trains `repeats` classifiers of the attribute, each for a schedule, and asks them.
 
     Args:
         own: representations of the attacker's M images, with their attribute.
@@ -44,11 +44,7 @@ def infer(
         key: of all that is random.
         repeats: classifiers, with initial values and orders of their own.
 
-    Returns:
-        float64 [N], the share of the repeats that were right about an image.
-
-    Raises:
-        UserError: training diverged.
+    Returns float64 [N], the share of the classifiers that were right about an image.
     """
     everything = [np.arange(len(own.labels))] * repeats
     trained = train_classifiers(own, everything, network, schedule, key)

@@ -36,12 +36,7 @@ def train_classifiers(
 ) -> list[Trained]:
     """Trains one network per subset, each from initial values and in an order of its own.
 
-    Args:
-        data: what all of them learn from.
-        subsets: per network int [n], the rows that it learns from.
-        network: of as many classes as a label may have values.
-        schedule: of each network.
-        key: of all that is random.
+    Each learns from its rows, int [n], of the data.
 
     Raises:
         UserError: training diverged.

@@ -39,15 +39,14 @@ def attribute_values(
     Raises:
         UserError: the attribute is unknown, or the same for all images.
     """
+    check_attributes([attribute])
     if attribute.startswith(FEATURE_PREFIX):
         found = _feature_values(attribute.removeprefix(FEATURE_PREFIX), parts, data_dir)
     elif attribute == "class":
         found = {name: getattr(parts, name).labels.astype(int) for name in PARTS}
-    elif attribute in _MEASURES:
+    else:
         numbers = {name: _MEASURES[attribute](getattr(parts, name).images) for name in PARTS}
         found = _as_classes(numbers)
-    else:
-        raise _unknown(attribute)
     if len(np.unique(found["auxiliary"])) < 2:
         raise UserError(f"{attribute} is the same for all auxiliary images: nothing to infer")
     return found
@@ -62,7 +61,8 @@ def check_attributes(attributes: Sequence[str]) -> None:
         raise UserError(f"attributes {','.join(attributes)!r}; give one or more, each once")
     for attribute in attributes:
         if not attribute.startswith(FEATURE_PREFIX) and attribute not in ("class", *_MEASURES):
-            raise _unknown(attribute)
+            known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
+            raise UserError(f"attribute {attribute!r}; allowed are {known}")
 
 
 def count_of(values: Mapping[str, np.ndarray]) -> int:
@@ -70,18 +70,11 @@ def count_of(values: Mapping[str, np.ndarray]) -> int:
     return int(max(mine.max() for mine in values.values())) + 1
 
 
-def _unknown(attribute: str) -> UserError:
-    known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
-    return UserError(f"attribute {attribute!r}; allowed are {known}")
-
-
 def _means(images: np.ndarray) -> np.ndarray:
-    """float64 [N, 1]."""
     return images.mean(axis=(1, 2, 3), dtype=np.float64)[:, None]
 
 
 def _deviations(images: np.ndarray) -> np.ndarray:
-    """float64 [N, 1], of brightness over the image."""
     return images.mean(axis=3, dtype=np.float64).std(axis=(1, 2))[:, None]
 
 

@@ -6,9 +6,8 @@ candidate, larger for likelier members:
 
 * loss: the log-probability of the label (Yeom et al. 2018, arXiv:1709.01604);
 * offline LiRA (Carlini et al. 2022, arXiv:2112.03570): the same as a logit, against its
-  distribution under shadow networks that never saw the candidate. Here it is a lower bound: the
-  shadows learn from halves of the attacker's images, for proportionally fewer steps than the
-  network under attack, so they are less trained than what they stand for;
+  distribution under shadow networks that never saw the candidate. A lower bound: the shadows learn
+  from halves of the attacker's images, for proportionally fewer steps;
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
   not; stronger, but it takes shadows trained on the candidates themselves.
 
@@ -57,9 +56,9 @@ def attack(
 
     Returns:
         Attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` + attack ->
-        the same attack on a network trained as long on the attacker's own data, which saw no
-        candidate. What a control exceeds chance by comes from members and others being different
-        pictures: only what an attack reaches beyond its control is leakage.
+        the same attack on a network trained as long on the attacker's own data. What a control
+        exceeds chance by comes from members and others being different pictures: only what an
+        attack reaches beyond its control is leakage.
 
     Raises:
         UserError: the number of shadows is odd, or training diverged.

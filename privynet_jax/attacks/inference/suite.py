@@ -100,11 +100,9 @@ class Suite:
                 self._by_pixels[name] = self._accuracies(whole, values)
             chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
             for classifier, rate in self._accuracies(released, values).items():
-                [row] = _rows(
-                    (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS),
-                    {"accuracy": (rate, float(chance))},
-                )
-                rows.append({**row, "reference": self._by_pixels[name][classifier].value})
+                title = (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS)
+                reference = self._by_pixels[name][classifier].value
+                rows += _rows(title, {"accuracy": (rate, float(chance))}, reference)
         return rows
 
     def reidentification(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
@@ -113,33 +111,23 @@ class Suite:
         The scene's features are of all channels of the layer; queries int [Q] are the test images
         that were rebuilt.
         """
-        images = self._parts.test.images
         # Few positions are left of each map: all channels of all images fit into memory then.
         everything = pooled(scene.features.parts["test"])
         own = everything[..., scene.features.positions(scene.topology.channels)]
         released = own[queries]
-        compared = {
-            (f"reconstruction by {rebuilt.attacker}", rebuilt.knowledge): (
-                pixels(rebuilt.images),
-                pixels(images),
-            ),
-            ("representation, local NN known", EVERYTHING): (grids(released), grids(own)),
-            ("representation, channels unknown", NETWORK): (
-                similarities(released),
-                similarities(everything),
-            ),
-        }
-        return [
-            row
-            for (variant, knowledge), (ours, gallery) in compared.items()
-            for candidates in self._settings.candidates
-            for row in _rows(
-                (REIDENTIFICATION, f"{variant}, among {candidates}", knowledge),
-                _ranks(
-                    reidentify(ours, gallery, queries, candidates, self._keys[REIDENTIFICATION])
-                ),
-            )
+        title, images = f"reconstruction by {rebuilt.attacker}", self._parts.test.images
+        compared = [
+            (title, rebuilt.knowledge, pixels, rebuilt.images, images),
+            ("representation, local NN known", EVERYTHING, grids, released, own),
+            ("representation, channels unknown", NETWORK, similarities, released, everything),
         ]
+        rows, key = [], self._keys[REIDENTIFICATION]
+        for variant, knowledge, described, asked, gallery in compared:
+            descriptors = described(asked), described(gallery)
+            for candidates in self._settings.candidates:
+                title = (REIDENTIFICATION, f"{variant}, among {candidates}", knowledge)
+                rows += _rows(title, _ranks(reidentify(*descriptors, queries, candidates, key)))
+        return rows
 
     def membership(self, scene: Scenario) -> list[Row]:
         """Members are target images, others validation and test images."""
@@ -154,15 +142,11 @@ class Suite:
             self._keys[MEMBERSHIP],
             shadows=settings.shadows,
         )
-        title = f"TPR at {100 * FALSE_POSITIVES:g} % FPR"
-        return [
-            row
-            for name, result in found.items()
-            for row in _rows(
-                (MEMBERSHIP, name, LOGITS),
-                {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)},
-            )
-        ]
+        title, rows = f"TPR at {100 * FALSE_POSITIVES:g} % FPR", []
+        for name, result in found.items():
+            numbers = {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)}
+            rows += _rows((MEMBERSHIP, name, LOGITS), numbers)
+        return rows
 
     def networks(self, attack: str) -> int:
         """Returns how many networks an attack trains per topology, the shared ones left out."""
@@ -208,14 +192,15 @@ def _ranks(found: Found) -> dict[str, tuple[Interval, float]]:
     }
 
 
-def _rows(title: tuple[str, str, str], numbers: Mapping[str, tuple[Interval, float]]) -> list[Row]:
-    """A row per number; `reference` is what the same attack does to the images themselves."""
-    attack, variant, knowledge = title
+def _rows(
+    title: tuple[str, str, str],
+    numbers: Mapping[str, tuple[Interval, float]],
+    reference: float | str = "",
+) -> list[Row]:
+    """A row per number; the reference is what the same attack does to the images themselves."""
+    named = dict(zip(("attack", "variant", "knowledge"), title, strict=True))
     return [
-        {
-            **{"attack": attack, "variant": variant, "knowledge": knowledge, "number": number},
-            **dataclasses.asdict(rate),
-            **{"chance": chance, "reference": ""},
-        }
+        named
+        | {"number": number, **dataclasses.asdict(rate), "chance": chance, "reference": reference}
         for number, (rate, chance) in numbers.items()
     ]
