@@ -69,7 +69,7 @@ def main() -> None:
     results = _chosen(found.results)
     settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value}
     folder = found.store.workdir / "strong_attacks"
-    kept = KeptRows.opened(folder, {**settings, "grid": dict(found.settings)})
+    kept = KeptRows(folder, {**settings, "grid": dict(found.settings)})
     titles = [_title(result, attack.name) for result in results for attack in attacks]
     done = sum(kept.read(title) is not None for title in titles)
     with progress_bar(len(titles), "attacking", "attacks", done) as advance:

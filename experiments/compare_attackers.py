@@ -68,7 +68,7 @@ def main() -> None:
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     names = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    kept = KeptRows.opened(out, deciding(*names))
+    kept = KeptRows(out, deciding(*names))
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
     with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:

@@ -100,7 +100,7 @@ def main() -> None:
     }
     given = deciding(_DRAWS.name, _STEPS.name, _DATA_SET.name)
     names = [attack.name for attack in attacks]
-    kept = KeptRows.opened(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
+    kept = KeptRows(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
     union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))

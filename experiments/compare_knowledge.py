@@ -62,7 +62,7 @@ def main() -> None:
     attack = _attack()
     _check_pairs(pairs, attack)
     names = ("dataset", "other_dataset", "image_size", "steps")
-    kept, rows = KeptRows.opened(out, {**deciding(*names), "attacker": attack.name}), []
+    kept, rows = KeptRows(out, {**deciding(*names), "attacker": attack.name}), []
     compared = {number: list(cases(attack, pairs, *found)) for number, found in _layers(layers)}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)

@@ -1,7 +1,7 @@
 """What comparisons share: data with their features, and rows that are measured once.
 
 ground = load_ground("photo_patches", needed_channels(topologies))
-rows = filled(KeptRows.opened(out, settings), {"m04_d016_r00, linear": cell}, measure_cells)
+rows = filled(KeptRows(out, settings), {"m04_d016_r00, linear": cell}, measure_cells)
 """
 
 import dataclasses

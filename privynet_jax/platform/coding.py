@@ -1,6 +1,6 @@
 """How features are stored: normalised per channel, then as float16, float32 or one byte.
 
-`extraction` encodes on the device, `features` reads rows that are decoded on the host.
+`extraction` encodes on the device, `cached_layer` reads rows that are decoded on the host.
 
     coding = Coding("uint8", scales, peaks)
     codes = coding.encode(x)  # x: float32 [..., C] as a network gives it; codes: uint8 [..., C]

@@ -13,20 +13,20 @@ import dataclasses
 import hashlib
 import http.client
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_sha256
 
 _TIMEOUT_SECONDS = 30
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,26 +142,21 @@ def fetch_file(published: PublishedFile, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
         partial = Path(scratch) / published.name
-        with open(partial, "wb") as file:
-            for chunk in _chunks(published, path):
-                file.write(chunk)
+        try:
+            with (
+                urllib.request.urlopen(published.url, timeout=_TIMEOUT_SECONDS) as response,
+                open(partial, "wb") as file,
+            ):
+                shutil.copyfileobj(response, file)
+        except (OSError, http.client.HTTPException) as error:
+            raise UserError(
+                f"cannot download {published.url}: {error}; connect to the network, or fetch that "
+                f"file elsewhere and put it at {path}"
+            ) from None
         _check_md5(partial, published.url, published, "run again to repeat the download")
         # A reader must never see half a file, so it appears under its name all at once.
         os.replace(partial, path)
     return path
-
-
-def _chunks(published: PublishedFile, path: Path) -> Iterator[bytes]:
-    """The file's bytes as they arrive; `path` is where a hand-made copy belongs."""
-    try:
-        with urllib.request.urlopen(published.url, timeout=_TIMEOUT_SECONDS) as response:
-            while chunk := response.read(_CHUNK_BYTES):
-                yield chunk
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(
-            f"cannot download {published.url}: {error}; connect to the network, or fetch that file "
-            f"elsewhere and put it at {path}"
-        ) from None
 
 
 def _check_md5(path: Path, shown: Path | str, published: PublishedFile, remedy: str) -> None:

@@ -10,8 +10,6 @@ their own checksum, in folders that several processes fill at once, local or in 
 import contextlib
 import os
 import re
-import secrets
-import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -23,12 +21,9 @@ from privynet_jax.errors import UserError
 if TYPE_CHECKING:  # rooms that write small files start without it
     from etils import epath
 
-# A temporary file older than this was left by somebody who is gone, whatever its name says.
-_LEAST_SECONDS = 600
-_ABANDONED_SECONDS = 24 * 3600
-# Tells this process from a killed one whose number it was given, as restarted containers do.
-_PROCESS = secrets.token_hex(4)
-_TEMPORARY = re.compile(r"\..+\.(?P<owner>\d+)\.(?P<process>[0-9a-f]{8})\.\w+")
+# A temporary file that nobody wrote to for so long was left by a process that was killed.
+_ABANDONED_SECONDS = 3600
+_TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 
 
 def write_atomically(path: Path, data: bytes | str, *, private: bool = False) -> None:
@@ -106,8 +101,7 @@ def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = T
             for chunk in chunks:
                 file.write(chunk)
         return
-    prefix = f".{path.name}.{socket.gethostname()}.{os.getpid()}.{_PROCESS}."
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=prefix)
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             for chunk in chunks:
@@ -132,45 +126,17 @@ def keep_first(partial: os.PathLike[str] | str, path: os.PathLike[str]) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes temporary files that killed processes left of `write_shared` in a local folder.
-
-    Those of processes that run, on this machine or on another one, stay for a day.
-    """
+    """Removes temporary files of `write_shared` that grew no more for an hour in a local folder."""
     for partial in folder.glob(".*"):
-        match = _TEMPORARY.fullmatch(partial.name)
-        if match and _is_abandoned(partial, **match.groupdict()):
-            partial.unlink(missing_ok=True)
+        if _TEMPORARY.fullmatch(partial.name):
+            with contextlib.suppress(FileNotFoundError):  # another process removes them, too
+                if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                    partial.unlink()
 
 
 def _write_all(descriptor: int, content: memoryview) -> None:
     while len(content):
         content = content[os.write(descriptor, content) :]
-
-
-def _is_abandoned(partial: Path, owner: str, process: str) -> bool:
-    try:
-        age = time.time() - partial.stat().st_mtime
-    except FileNotFoundError:
-        return False
-    is_here = partial.name.endswith(f".{socket.gethostname()}.{owner}.{process}{partial.suffix}")
-    if age > _ABANDONED_SECONDS or not is_here:
-        return age > _ABANDONED_SECONDS
-    if age < _LEAST_SECONDS:
-        # Containers may share a host's name and number their processes alike: it may be alive.
-        return False
-    if int(owner) == os.getpid():
-        return process != _PROCESS
-    return not _runs(int(owner))
-
-
-def _runs(number: int) -> bool:
-    try:
-        os.kill(number, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # somebody else's
-    return True
 
 
 _LONGEST_REASON = 300  # some libraries quote whole specifications

@@ -92,7 +92,7 @@ def join(
         UserError: arguments are missing or wrong, or the processes do not meet in time.
     """
     if jax.distributed.is_initialized():
-        return _share_by_runtime()
+        return Share(jax.process_index(), jax.process_count())
     launch = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
@@ -117,15 +117,11 @@ def join(
     return share
 
 
-def _share_by_runtime() -> Share:
-    return Share(jax.process_index(), jax.process_count())
-
-
 def _automatic_share(timeout: int) -> Share:
     """The share of a TPU pod's worker; elsewhere all of the work."""
     share = _meet({}, timeout) if importlib.util.find_spec("libtpu") else None
     # Where no pod was recognised the TPU runtime may know of one nevertheless.
-    return share or _share_by_runtime()
+    return share or Share(jax.process_index(), jax.process_count())
 
 
 def _checked(launch: Mapping[str, Any]) -> Share:

@@ -1,7 +1,7 @@
 """Going on with what was begun: only with the settings of then, and without measuring rows twice.
 
     check_same_settings("runs/first was made", found, wanted, "or give a new folder as --workdir")
-    kept = KeptRows.opened(Path("runs/defences"), {"seed": 0})
+    kept = KeptRows(Path("runs/defences"), {"seed": 0})
     if kept.read("layers 4, none") is None:
         kept.write("layers 4, none", {"accuracy": [0.61, 0.63]})
 
@@ -48,26 +48,26 @@ def check_same_settings(
 class KeptRows:
     """A folder with one file per row, all measured with the same settings."""
 
-    def __init__(self, folder: Path, settings: str) -> None:
-        """Takes the folder, made with the first row, and settings as text; `opened` checks both."""
-        self._folder, self._settings = folder, settings
-
-    @classmethod
-    def opened(cls, out: Path, settings: Mapping[str, Any]) -> "KeptRows":
-        """Returns the rows that lie in `out`.
+    def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
+        """Opens the rows that lie in `out`.
 
         Args:
             out: rows go to its folder "rows", which is made with the first of them.
             settings: whatever decides the numbers, and can be written as JSON.
 
         Raises:
-            UserError: there are rows of other settings.
+            UserError: there are rows of other settings, or the file that says so is damaged.
         """
-        folder, content = out / "rows", json.dumps(settings, indent=1, sort_keys=True)
-        path = folder / _SETTINGS
-        if path.exists():
-            _check_same(path, json.loads(content))
-        return cls(folder, content)
+        self._folder = out / "rows"
+        self._settings = json.dumps(settings, indent=1, sort_keys=True)
+        path, anew = self._folder / _SETTINGS, f"delete the folder {self._folder} to begin anew"
+        if not path.exists():
+            return
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            raise UserError(f"{path} is damaged; {anew}") from None
+        check_same_settings(f"{out} was begun", found, json.loads(self._settings), f"or {anew}")
 
     def read(self, title: str) -> dict[str, Any] | None:
         """Returns what was written of a row; None where it is missing or damaged."""
@@ -88,13 +88,3 @@ class KeptRows:
     def _path(self, title: str) -> Path:
         # Titles hold commas, equals signs and more; the file says which row it is.
         return self._folder / f"{sha256_of_json(title)[:16]}.json"
-
-
-def _check_same(path: Path, wanted: Mapping[str, Any]) -> None:
-    rows = path.parent
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{path} is damaged; delete the folder {rows} to begin anew") from None
-    otherwise = f"or delete the folder {rows} to begin anew"
-    check_same_settings(f"{rows.parent} was begun", found, wanted, otherwise)

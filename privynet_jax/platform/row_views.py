@@ -72,8 +72,6 @@ class ChosenRows(RowView):
         """Keeps which ones: int [n], rows of `stored`."""
         super().__init__((len(rows), *stored.shape[1:]), stored.dtype)
         self._stored, self._rows = stored, rows
-        if hasattr(stored, "select"):
-            self.select = lambda numbers, positions: stored.select(rows[numbers], positions)
 
     def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
         """As `RowView.select`, in the blocks of what is underneath."""

@@ -80,7 +80,7 @@ class Checkpoint:
             for name, array in (self.arrays(section) or {}).items()
         }
         # Orbax takes no empty trees or arrays, and slashes are its own.
-        kept = {_escaped(name): array for name, array in named.items() if array.size}
+        kept = {name.replace("/", ":"): array for name, array in named.items() if array.size}
         empty = {n: [str(x.dtype), *x.shape] for n, x in named.items() if not x.size}
         manager = self._opened()
         manager.save(
@@ -154,7 +154,7 @@ class Checkpoint:
                 about=ocp.args.JsonRestore(),
             ),
         )
-        named = {_unescaped(name): np.asarray(x) for name, x in restored["arrays"].items()}
+        named = {name.replace(":", "/"): np.asarray(x) for name, x in restored["arrays"].items()}
         named.pop("nothing")
         for name, (dtype, *shape) in restored["about"]["empty"].items():
             named[name] = np.zeros(shape, dtype)
@@ -217,11 +217,3 @@ def _digest(arrays: Arrays) -> str:
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape} ".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
-
-
-def _escaped(name: str) -> str:
-    return name.replace("/", ":")
-
-
-def _unescaped(name: str) -> str:
-    return name.replace(":", "/")

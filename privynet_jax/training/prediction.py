@@ -6,7 +6,7 @@ measured(task, params, constants, representations, targets)  # {"accuracy": floa
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,8 +34,8 @@ def predicted(
         representations: float [N, h, w, D], an array or what reads rows.
         rows: int [n], which of them; all by default.
     """
-    run = _Batches(_prediction(task), params, constants)
-    return np.concatenate([np.asarray(x)[:count] for x, count, _ in run(representations, rows)])
+    found = _by_batch(_prediction(task), (params, constants), (representations,), rows)
+    return np.concatenate(found)
 
 
 def measured(
@@ -56,43 +56,29 @@ def measured(
         targets: labels int [N], or images uint8 [N, H, W, 3].
         rows: int [n]; all by default.
     """
-    run = _Batches(_measures(task), params, constants, targets)
-    found = [
-        {name: np.asarray(x)[:count] for name, x in values.items()}
-        for values, count, _ in run(representations, rows)
-    ]
+    found = _by_batch(_measures(task), (params, constants), (representations, targets), rows)
     return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
 
-class _Batches:
-    """A function over rows, in batches of one compiled shape."""
-
-    def __init__(
-        self, function: Callable[..., Any], params: Any, constants: Any, targets: Any = None
-    ) -> None:
-        self._function, self._targets = function, targets
-        self._split, everywhere = data_parallel()
-        self._fixed = jax.device_put((params, constants), everywhere)
-
-    def __call__(
-        self, representations: Any, rows: np.ndarray | None
-    ) -> Iterator[tuple[Any, int, np.ndarray]]:
-        """Yields (what the function gives, how much of it counts, its rows)."""
-        rows = np.arange(representations.shape[0]) if rows is None else np.asarray(rows)
-        each = 4 * math.prod(representations.shape[1:])
-        devices = len(self._split.device_set)
-        size = -(-at_once(_AT_ONCE, each, _BYTES_AT_ONCE) // devices) * devices
-        if not len(rows):
-            raise ValueError("Expected at least one row, got none.")
-        for start in range(0, len(rows), size):
-            # The last batch repeats its last row up to the one shape that is compiled.
-            chosen = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
-            batch = [representations[chosen]]
-            if self._targets is not None:
-                batch.append(np.asarray(self._targets[chosen]))
-            values = self._function(*self._fixed, *jax.device_put(batch, self._split))
-            yield values, min(size, len(rows) - start), chosen
-            current_session().give_way()
+def _by_batch(
+    function: Callable[..., Any], fixed: Any, data: Sequence[Any], rows: np.ndarray | None
+) -> list[Any]:
+    """What a function of fixed arguments and rows of data gives, in batches of one shape."""
+    rows = np.arange(data[0].shape[0]) if rows is None else np.asarray(rows)
+    if not len(rows):
+        raise ValueError("Expected at least one row, got none.")
+    split, everywhere = data_parallel()
+    fixed, devices, found = jax.device_put(fixed, everywhere), len(split.device_set), []
+    each = 4 * math.prod(data[0].shape[1:])
+    size = -(-at_once(_AT_ONCE, each, _BYTES_AT_ONCE) // devices) * devices
+    for start in range(0, len(rows), size):
+        # The last batch repeats its last row up to the one shape that is compiled.
+        chosen = rows[np.minimum(np.arange(start, start + size), len(rows) - 1)]
+        batch = jax.device_put([np.asarray(array[chosen]) for array in data], split)
+        count = min(size, len(rows) - start)
+        found.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], function(*fixed, *batch)))
+        current_session().give_way()
+    return found
 
 
 @functools.lru_cache(maxsize=64)

@@ -85,7 +85,7 @@ CAPACITIES: Mapping[str, Capacity] = {
         Capacity(RESIDUAL, networks.attacker, 3e-3),
         Capacity(
             STRONG,
-            networks.strong_attacker,
+            networks.StrongAttacker,
             4e-3,
             muon,
             LOGARITHMIC,

@@ -2,14 +2,14 @@
 
 Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
 channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
-held-out error picks the ridge. `features` hands over representations, `dedicated` asks per cell.
+held-out error picks the ridge. `closed_form` hands over representations, and asks per cell.
 
     fitted_on = gather_statistics(most_auxiliary_batches)
     chosen_on = gather_statistics(the_other_auxiliary_batches)
     attack = fit(fitted_on, chosen_on, positions=(0, 3, 5))
     images = reconstruct(attack, representations[..., (0, 3, 5)])
 
-Representations here are float32 and normalised (`features`), images float32 in [0, 1].
+Representations here are float32 and normalised (`extraction`), images float32 in [0, 1].
 """
 
 import dataclasses
@@ -93,19 +93,20 @@ def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Linea
     Raises:
         ValueError: there is no batch.
     """
-    gram = cross = None
-    energy, count = 0.0, 0
+    total = None
     for representations, images in batches:
-        sums = jax.device_get(_batch_sums(representations, images))
+        gram, cross, energy = jax.device_get(_batch_sums(representations, images))
         # Products are float32 for speed; sums over batches are float64, since they grow large.
-        batch_gram, batch_cross, batch_energy = (np.float64(total) for total in sums)
-        gram = batch_gram if gram is None else gram + batch_gram
-        cross = batch_cross if cross is None else cross + batch_cross
-        energy += float(batch_energy)
-        count += int(np.prod(representations.shape[:3]))
-    if gram is None or cross is None:
+        sums = LinearStatistics(
+            np.float64(gram),
+            np.float64(cross),
+            float(energy),
+            int(np.prod(representations.shape[:3])),
+        )
+        total = sums if total is None else total + sums
+    if total is None:
         raise ValueError("Expected at least one batch of representations and images, got none.")
-    return LinearStatistics(gram, cross, energy, count)
+    return total
 
 
 def fit(

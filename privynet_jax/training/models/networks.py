@@ -1,10 +1,10 @@
 """The networks that see representations: the cloud NN, and the trained attacker.
 
-Both take normalised representations (`features` gives the scale), float32 [N, h, w, D], of any
+Both take normalised representations (`extraction` gives the scale), float32 [N, h, w, D], of any
 layer: they fold or unfold them to one working grid, where each position stands for 4 x 4 pixels of
 the image. There a convolution keeps a CPU's matrix units as busy as a GPU's, and the arithmetic per
 image does not depend on the layer. Neither has batch statistics, so training and evaluation are
-the same function. `training` trains them.
+the same function. `trainer` trains them.
 
     network = cloud_nn(num_classes=30, image_size=32)
     variables = network.init(key, representations)
@@ -65,7 +65,7 @@ class Attention(nn.Module):
         count, height, width, _ = x.shape
         tokens = nn.LayerNorm(dtype=self.dtype)(x.reshape(count, height * width, self.width))
         places = self.param("places", nn.initializers.normal(0.3), tokens.shape[1:])
-        # One matrix for all three: Muon (`optimisers`) is for matrices.
+        # One matrix for all three: Muon (`tasks.muon`) is for matrices.
         mixed = _Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
         heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
         query, key, value = jnp.moveaxis(heads, 2, 0)
@@ -164,7 +164,7 @@ class StrongAttacker(nn.Module):
 
     Of representations as large as the image it makes a grid of 2 x 2 pixels per position, where the
     same weights answer for four times as many places. On the usual grid, attention follows each
-    block. `optimisers.muon` trains it.
+    block. `tasks.muon` trains it.
 
     Attributes:
         image_size: side of the images, in pixels.
@@ -204,10 +204,3 @@ def attacker(
 ) -> ResidualAttacker:
     """Returns the trained attacker's network; see `ResidualAttacker` for shapes."""
     return ResidualAttacker(image_size, width, num_blocks, dtype)
-
-
-def strong_attacker(
-    image_size: int = 32, num_blocks: int = 2, dtype: DType = jnp.float32
-) -> StrongAttacker:
-    """Returns the strong attacker's network; see `StrongAttacker` for shapes."""
-    return StrongAttacker(image_size, num_blocks, dtype)

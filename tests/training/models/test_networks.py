@@ -8,9 +8,9 @@ import pytest
 from privynet_jax.training.models.networks import (
     Attention,
     ResidualBlock,
+    StrongAttacker,
     attacker,
     cloud_nn,
-    strong_attacker,
 )
 
 # (image size, stride of the representation): all of VGG16's strides, and larger images.
@@ -124,7 +124,7 @@ def test_gradients_are_finite_and_reach_every_parameter(stride):
 
 @pytest.mark.parametrize("stride", [2, 16])
 def test_the_strong_attacker_starts_at_no_correction_and_uses_the_estimate(stride):
-    network, x = strong_attacker(32), representations(32, stride)
+    network, x = StrongAttacker(32), representations(32, stride)
     estimate = jnp.full((len(x), 32, 32, 3), 0.3)
     variables = jax.jit(network.init)(jax.random.key(0), x, estimate)
     assert not np.any(network.apply(variables, x, estimate))
@@ -137,7 +137,7 @@ def test_the_strong_attacker_starts_at_no_correction_and_uses_the_estimate(strid
 
 
 def test_attention_lets_every_position_see_every_other():
-    network, x = strong_attacker(64), representations(64, 4, count=1)
+    network, x = StrongAttacker(64), representations(64, 4, count=1)
     estimate = jnp.zeros((1, 64, 64, 3))
     variables = randomised(jax.eval_shape(network.init, jax.random.key(0), x, estimate))
     apply = jax.jit(network.apply)
