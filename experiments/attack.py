@@ -36,8 +36,7 @@ from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, check_values
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, check_values
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned

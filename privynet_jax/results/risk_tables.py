@@ -1,6 +1,5 @@
 """Who is at risk: the strongest attack of each cell, picture by picture and class by class.
 
-`characterisation` writes the tables with the usual threshold, `experiments.risk` with any other.
 All comes from the values per image that a work directory keeps. No JAX here.
 
     pictures = AttackedPictures.from_arrays(store.load_test_pictures())
@@ -10,7 +9,6 @@ All comes from the values per image that a work directory keeps. No JAX here.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,15 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of, summarise
+from privynet_jax.results.statistics import (
+    Interval,
+    bootstrap,
+    mean_of,
+    p95_of,
+    share_of,
+    summarise,
+)
+from privynet_jax.results.text_tables import aligned
 from privynet_jax.results.work_directory import ResultStore
 
 RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
@@ -59,12 +65,9 @@ class AttackedPictures:
         )
 
     def scored(self, count: int, mode: str) -> np.ndarray:
-        """Returns int [count], which test images a cell's values belong to, in their order.
+        """Returns int [count], which test images a cell's so many values belong to, in their order.
 
-        Args:
-            count: how many values a cell has.
-            mode: of the characterisation; estimates, and attackers who optimise each image, score
-                a sample spread over classes.
+        Estimates, a mode of the characterisation, score a sample spread over classes.
         """
         if mode == _DEDICATED and count == len(self.labels):
             return np.arange(count)
@@ -74,26 +77,30 @@ class AttackedPictures:
 def write_risk_tables(
     store: ResultStore,
     results: Sequence[CellResult],
-    pictures: AttackedPictures,
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> list[dict[str, Any]]:
     """Writes `risk.csv` and `risk_classes.csv`; returns the rows of the first.
 
     Args:
-        store: of finished cells.
+        store: of finished cells, and of what is known of the test images.
         results: those cells'.
-        pictures: the test images.
         mode: of the characterisation.
         threshold: SSIM from which a reconstruction counts as recognisable.
 
     Raises:
-        UserError: a cell's arrays are damaged.
+        UserError: a cell's arrays are damaged, or those of the test images.
     """
+    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
-        _check_arrays(result, arrays, pictures, store.workdir)
+        shapes = [arrays.get(name, np.zeros(0)).shape for name in _names(result)]
+        if shapes[0] != shapes[1] or not 1 <= shapes[0][0] <= len(pictures.labels):
+            raise UserError(
+                f"{store.workdir}/cells/{result.name}.npz has no value per test image; delete it "
+                "and run experiments.characterize again"
+            )
         rows.append(risk_row(result, arrays, pictures, mode, threshold))
         by_class += class_rows(result, arrays, pictures, mode, threshold)
     store.write_csv(RISK, rows)
@@ -126,16 +133,9 @@ def risk_row(
     }
     for metric in _METRICS:
         row |= _with_intervals(metric, values[metric])
-    gain = summarise(values["psnr_db"] - pictures.mean_image["psnr_db"][rows])
-    row |= {"gain_db_mean": gain.mean, "gain_db_p95": gain.p95, "gain_db_max": gain.max}
-    recognisable = values["ssim"] >= threshold
-    share = share_of(recognisable)
-    row |= {
-        "ssim_threshold": threshold,
-        "recognisable": share.value,
-        "recognisable_low": share.low,
-        "recognisable_high": share.high,
-    }
+    row |= _tail("gain_db", values["psnr_db"] - pictures.mean_image["psnr_db"][rows])
+    row["ssim_threshold"] = threshold
+    row |= _ends("recognisable", share_of(values["ssim"] >= threshold))
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
     some = bool(len(distances))
     return row | {
@@ -164,66 +164,59 @@ def class_rows(
             "images": int(members.sum()),
         }
         for metric in _METRICS:
-            summary = summarise(values[metric][members])
-            row |= {
-                f"{metric}_mean": summary.mean,
-                f"{metric}_p95": summary.p95,
-                f"{metric}_max": summary.max,
-            }
+            row |= _tail(metric, values[metric][members])
         rows.append({**row, "recognisable": float((values["ssim"][members] >= threshold).mean())})
     return rows
 
 
 def strongest_values(result: CellResult, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns "psnr_db" and "ssim" -> float64 [N] of the strongest attacker; KeyError without."""
-    name = result.strongest.attacker
-    return {metric: np.float64(arrays[f"{name}_{metric}"]) for metric in _METRICS}
+    names = zip(_METRICS, _names(result), strict=True)
+    return {metric: np.float64(arrays[name]) for metric, name in names}
 
 
 def risk_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns a text table of rows of `risk.csv`: privacy loss with intervals, tails and shares."""
-    title = rows[0]["ssim_threshold"] if rows else RECOGNISABLE_SSIM
-    header = (
-        "layers   depth  selection  draw  attacker    PSNR dB (95 %)          p95 dB (95 %)       "
-        f"  gain dB mean/p95/max  SSIM>={title:g} %         perceptual"
-    )
-    lines = [header, "-" * len(header)]
-    for row in rows:
-        gain = "/".join(f"{row[f'gain_db_{name}']:.1f}" for name in ("mean", "p95", "max"))
-        distance = row["perceptual_mean"]
-        lines.append(
-            f"{row['num_layers']:2d} {row['layer']:<7} {row['depth']:3d}  {row['selection']:<9}  "
-            f"{row['draw']:4d}  {row['attacker']:<10}  "
-            f"{_ranged(row, 'psnr_db_mean'):<22}  {_ranged(row, 'psnr_db_p95'):<22}  "
-            f"{gain:<20}  {_ranged(row, 'recognisable', 100):<19}  "
-            + (f"{distance:.3f}" if distance != "" else "")
-        )
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned([_risk_line(row) for row in rows])
 
 
-def _check_arrays(
-    result: CellResult,
-    arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
-    workdir: Path,
-) -> None:
-    shapes = {arrays.get(f"{result.strongest.attacker}_{m}", np.zeros(0)).shape for m in _METRICS}
-    if len(shapes) > 1 or not 1 <= min(shapes)[0] <= len(pictures.labels):
-        raise UserError(
-            f"{workdir}/cells/{result.name}.npz has no value per test image; delete it and run "
-            "experiments.characterize again"
-        )
+def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    gain = "/".join(f"{row[f'gain_db_{name}']:.1f}" for name in ("mean", "p95", "max"))
+    distance = row["perceptual_mean"]
+    return {
+        "layers": f"{row['num_layers']:2d} {row['layer']}",
+        **{name: row[name] for name in ("depth", "selection", "draw", "attacker")},
+        "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
+        "p95 dB (95 %)": _ranged(row, "psnr_db_p95"),
+        "gain dB mean/p95/max": gain,
+        f"SSIM>={row['ssim_threshold']:g} %": _ranged(row, "recognisable", 100),
+        "perceptual": "" if distance == "" else f"{distance:.3f}",
+    }
+
+
+def _names(result: CellResult) -> list[str]:
+    """The names of the strongest attacker's arrays, one per metric."""
+    return [f"{result.strongest.attacker}_{metric}" for metric in _METRICS]
 
 
 def _with_intervals(metric: str, values: np.ndarray) -> dict[str, float]:
-    intervals = {"mean": bootstrap(values, mean_of), "p95": bootstrap(values, p95_of)}
+    statistics = {"mean": mean_of, "p95": p95_of}
     columns: dict[str, float] = {}
     for name, value in dataclasses.asdict(summarise(values)).items():
         columns[f"{metric}_{name}"] = value
-        if name in intervals:
-            columns[f"{metric}_{name}_low"] = intervals[name].low
-            columns[f"{metric}_{name}_high"] = intervals[name].high
+        if name in statistics:
+            columns |= _ends(f"{metric}_{name}", bootstrap(values, statistics[name]))
+            columns[f"{metric}_{name}"] = value  # the bootstrap's may be rounded otherwise
     return columns
+
+
+def _tail(metric: str, values: np.ndarray) -> dict[str, float]:
+    summary = summarise(values)
+    return {f"{metric}_{name}": getattr(summary, name) for name in ("mean", "p95", "max")}
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0) -> str:
