@@ -25,8 +25,12 @@ from support import weight_samples
 
 from experiments import audit, export_local, extract, plan, predict, train_cloud
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.cloud.classifier import Classifier, Validation, save_classifier
-from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    Validation,
+    network_for,
+    save_classifier,
+)
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.deployment.device.local_package import open_package, write_package
 from privynet_jax.deployment.release.extract_release import write_release
