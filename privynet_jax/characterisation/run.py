@@ -91,16 +91,16 @@ def characterise(config: Config) -> Characterisation:
             _run_missing(
                 GridRun(config, cells, mine, missing, parts, weights, features, judged), store
             )
-        if config.share.index == 0 and not store.has_table(_REFERENCE):
+        if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
             store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
     if not store.has_test_pictures():
-        store.save_test_pictures(attacked_pictures(parts).arrays())
+        store.save_test_pictures(attacked_pictures(parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
     write_risk_tables(store, results, config.mode)
-    complete = len(results) == len(cells) and store.has_table(_REFERENCE)
+    complete = len(results) == len(cells) and (config.workdir / _REFERENCE).exists()
     return Characterisation(results, complete, store, parts.test.images[judged[: config.examples]])
 
 

@@ -2,8 +2,9 @@
 
 All comes from the values per image that a work directory keeps. No JAX here.
 
-    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
-    row = risk_row(result, store.load_arrays(result.name), pictures, mode="dedicated")
+    row = risk_row(
+        result, store.load_arrays(result.name), store.load_test_pictures(), mode="dedicated"
+    )
     row["recognisable"], row["psnr_db_p95_low"], row["psnr_db_p95_high"]
 """
 
@@ -36,42 +37,14 @@ _METRICS = ("psnr_db", "ssim")
 _DEDICATED = "dedicated"  # the only mode that scores all test images, in their own order
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttackedPictures:
-    """What is known of the test images before anybody attacks them.
+def scored(labels: np.ndarray, count: int, mode: str) -> np.ndarray:
+    """Returns int [count], which test images, of such labels, a cell's values belong to, in order.
 
-    Attributes:
-        labels: int [N].
-        class_names: by label.
-        mean_image: "psnr_db" and "ssim" -> float [N], of answering the auxiliary mean image.
+    Estimates, and attackers who optimise each image, score a sample spread over classes.
     """
-
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    mean_image: Mapping[str, np.ndarray]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns it as the arrays that a work directory keeps."""
-        quality = {f"mean_image_{name}": values for name, values in self.mean_image.items()}
-        return {"labels": self.labels, "class_names": np.array(self.class_names), **quality}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "AttackedPictures":
-        """Returns what `arrays` made of it; KeyError for anything else."""
-        return cls(
-            labels=arrays["labels"],
-            class_names=tuple(map(str, arrays["class_names"])),
-            mean_image={name: arrays[f"mean_image_{name}"] for name in _METRICS},
-        )
-
-    def scored(self, count: int, mode: str) -> np.ndarray:
-        """Returns int [count], which test images a cell's so many values belong to, in their order.
-
-        Estimates, a mode of the characterisation, score a sample spread over classes.
-        """
-        if mode == _DEDICATED and count == len(self.labels):
-            return np.arange(count)
-        return spread_over_classes(self.labels, count)
+    if mode == _DEDICATED and count == len(labels):
+        return np.arange(count)
+    return spread_over_classes(labels, count)
 
 
 def write_risk_tables(
@@ -91,12 +64,12 @@ def write_risk_tables(
     Raises:
         UserError: a cell's arrays are damaged, or those of the test images.
     """
-    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
+    pictures = store.load_test_pictures()
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
         shapes = [arrays.get(name, np.zeros(0)).shape for name in _names(result)]
-        if shapes[0] != shapes[1] or not 1 <= shapes[0][0] <= len(pictures.labels):
+        if shapes[0] != shapes[1] or not 1 <= shapes[0][0] <= len(pictures["labels"]):
             raise UserError(
                 f"{store.workdir}/cells/{result.name}.npz has no value per test image; delete it "
                 "and run experiments.characterize again"
@@ -111,7 +84,7 @@ def write_risk_tables(
 def risk_row(
     result: CellResult,
     arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
+    pictures: Mapping[str, np.ndarray],
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> dict[str, Any]:
@@ -124,7 +97,7 @@ def risk_row(
     lost, on the first so many pictures of a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)
-    rows = pictures.scored(len(values["psnr_db"]), mode)
+    rows = scored(pictures["labels"], len(values["psnr_db"]), mode)
     row: dict[str, Any] = {
         **result.identity(),
         "attacker": result.strongest.attacker,
@@ -133,7 +106,7 @@ def risk_row(
     }
     for metric in _METRICS:
         row |= _with_intervals(metric, values[metric])
-    row |= _tail("gain_db", values["psnr_db"] - pictures.mean_image["psnr_db"][rows])
+    row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
     row |= _ends("recognisable", share_of(values["ssim"] >= threshold))
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
@@ -148,19 +121,20 @@ def risk_row(
 def class_rows(
     result: CellResult,
     arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
+    pictures: Mapping[str, np.ndarray],
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> list[dict[str, Any]]:
     """Returns a cell's rows of `risk_classes.csv`: one per class that has test images."""
     values = strongest_values(result, arrays)
-    labels = pictures.labels[pictures.scored(len(values["psnr_db"]), mode)]
+    labels = pictures["labels"]
+    labels = labels[scored(labels, len(values["psnr_db"]), mode)]
     rows = []
     for label in np.unique(labels):
         members = labels == label
         row: dict[str, Any] = {
             **result.identity(),
-            "class": pictures.class_names[label],
+            "class": str(pictures["class_names"][label]),
             "images": int(members.sum()),
         }
         for metric in _METRICS:

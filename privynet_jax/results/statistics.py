@@ -3,9 +3,8 @@
 No JAX, so that tables can be read and planned from where it is not installed.
 
     summarise(psnr_db_of_images).p99
-    bootstrap(psnr_db_of_images, p95_of).low                        # over images
-    bootstrap(psnr_db_of_images, p95_of, photograph_of_images).low  # over photographs
-    student_mean([14.2, 15.1, 13.9]).plus_minus()                   # '14.4 ±1.6'
+    bootstrap(psnr_db_of_images, p95_of).low       # over images
+    student_mean([14.2, 15.1, 13.9]).plus_minus()  # '14.4 ±1.6'
 """
 
 import dataclasses
@@ -144,26 +143,11 @@ def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tup
     return float(low), float(high)
 
 
-def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
-    """Returns the share of images that are hit, and its 95 % interval.
-
-    Without groups it is Wilson's (1927), with groups `bootstrap`'s. Where all images or none are
-    hit that would be certain: then it is Wilson's for as many cases as there are groups.
-
-    Args:
-        hits: bool [N].
-        groups: as `bootstrap`.
-
-    Raises:
-        ValueError: there is no image.
-    """
+def share_of(hits: np.ndarray) -> Interval:
+    """Returns the share of images that are hit, bool [N], and Wilson's (1927) 95 % interval."""
     hits = _checked(hits)
-    share, cases = float(hits.mean()), len(hits) if groups is None else len(np.unique(groups))
-    if groups is not None and 0 < share < 1:
-        return bootstrap(hits, mean_of, groups)
-    test = scipy.stats.binomtest(round(share * cases), cases)
-    ends = test.proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(share, float(ends.low), float(ends.high))
+    ends = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
+    return Interval(float(hits.mean()), float(ends.low), float(ends.high))
 
 
 def student_mean(values: Sequence[float]) -> Interval:
@@ -192,11 +176,8 @@ def new_draw(
     It is mean +- t s sqrt(1 + 1/n), with Student's t (Hahn and Meeker, Statistical Intervals, 1991,
     section 4.7).
 
-    Args:
-        values: of the draws, [n].
-        deviation: standard deviation s of draws, from these or from more of them.
-        freedom: degrees of freedom of `deviation`; infinite where it is known.
-        coverage: the chance that the interval covers the draw.
+    The standard deviation s of draws may be of more draws than these; its degrees of freedom are
+    infinite where it is known. `coverage` is the chance that the interval covers the draw.
     """
     return _by_student(values, deviation * math.sqrt(1 + 1 / len(values)), freedom, coverage)
 

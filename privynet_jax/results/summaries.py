@@ -67,17 +67,15 @@ def summary_table(
 def convergence_note(results: Sequence[CellResult]) -> str:
     """Says of how many cells the privacy loss comes from an attacker who was still improving."""
     trained = [r.strongest for r in results if r.strongest.attacker != CLOSED_FORM]
+    every = f"The strongest attackers of all {len(results)} cells"
     if not trained:
-        return (
-            f"The strongest attackers of all {len(results)} cells are closed forms, which have no "
-            "training to finish."
-        )
+        return f"{every} are closed forms, which have no training to finish."
     known = [attack for attack in trained if attack.converged is not None]
     if not known:
         return "Whether the strongest attackers had converged was not recorded."
     falling = [attack.falling_percent_per_doubling for attack in known if not attack.converged]
     if not falling:
-        return f"The strongest attackers of all {len(results)} cells had converged."
+        return f"{every} had converged."
     return (
         f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
         f"error still fell by {min(falling):.0f} to {max(falling):.0f} % per doubling of its "
@@ -104,8 +102,7 @@ def _summary_row(summary: DrawSummary) -> dict[str, Any]:
 
 
 def _reference_line(row: Mapping[str, str]) -> str:
-    accuracy, psnr = (row[name] for name in ("accuracy", "psnr_db_mean"))
-    title = row["reference"].replace("_", " ")
+    accuracy, psnr, title = row["accuracy"], row["psnr_db_mean"], row["reference"].replace("_", " ")
     parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
     parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
     return f"for comparison, {title}: {', '.join(parts)}"
@@ -141,9 +138,8 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 def best_accuracy(points: Sequence[Point], psnr_db: float) -> float | None:
     """Returns the accuracy to be had at a privacy loss, or None where all points lose more.
 
-    Between two points of the frontier it is interpolated, since grids have gaps: using one of them
-    for some pictures and the other one for the rest gives both means, if each cloud NN is as good
-    with its share of the pictures.
+    Between two points of the frontier it is interpolated, since grids have gaps: some pictures by
+    one of them and the rest by the other give both means.
     """
     best = frontier(points)
     if not best or psnr_db < best[0].psnr_db:

@@ -67,11 +67,7 @@ class ResultStore:
 
     @classmethod
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
-        """Opens a work directory, creating it when new.
-
-        Args:
-            workdir: the folder.
-            config: JSON-able settings that decide the numbers.
+        """Opens a work directory, creating it when new, with settings that JSON can hold.
 
         Raises:
             UserError: the folder was made with other settings, or its `config.json` is damaged.
@@ -113,10 +109,7 @@ class ResultStore:
         return cls(workdir), config
 
     def grid_results(self, config: Mapping[str, Any]) -> list[CellResult]:
-        """Returns the results of a finished grid, by layers, depth and draw; writes nothing.
-
-        Args:
-            config: the settings, as `existing` returns them; they say which cells there should be.
+        """Returns the results of the grid of such settings, by layers, depth and draw.
 
         Raises:
             UserError: cells are missing, damaged or of another version.
@@ -167,7 +160,12 @@ class ResultStore:
         return (self.workdir / _TEST_PICTURES).exists()
 
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps what is known of the test images before any attack (`risk_tables`)."""
+        """Keeps what is known of the test images before any attack.
+
+        Args:
+            arrays: "labels", int [N]; "class_names" by label; "mean_image_psnr_db" and
+                "mean_image_ssim", float [N], of answering the auxiliary mean image.
+        """
         _write_arrays(self.workdir / _TEST_PICTURES, arrays)
 
     def load_test_pictures(self) -> dict[str, np.ndarray]:
@@ -213,10 +211,6 @@ class ResultStore:
             self.write_csv("attacks.csv", attacks)
             written = finished
         return results
-
-    def has_table(self, name: str) -> bool:
-        """Whether a table was written."""
-        return (self.workdir / name).exists()
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a table atomically; nothing where there are no rows."""

@@ -243,7 +243,7 @@ def story(finished):
     images = f"folder:{finished / 'pictures'}"
     pictures = find_pictures(images, class_names=CLASSES, labelled=True)
     order = finished / "order.csv"
-    write_release(package, pictures, finished / "release", order_out=order)
+    write_release(finished / "release", package, pictures, order_out=order)
     settings = ClassifierSettings(Schedule(2, 4), width=4, validation_fraction=0.25)
     train_to_folder(open_release(finished / "release"), settings, finished / "classifier")
     return finished

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_files, verify_files
+from privynet_jax.platform.digests import read_version, sealed, sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import load_tree, save_tree
@@ -172,14 +172,9 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
     TensorStore would notice damage too, but in threads of its own, which print tracebacks.
     """
     path = folder / _MANIFEST
-    with damaged_if(path, "description", OSError, ValueError, KeyError, TypeError):
-        content, is_unchanged = read_sealed(path)
-        files = dict(content["files"])
-    if content.get("format") != _FORMAT:
-        raise UserError(f"{folder} is of another version of privynet_jax; {_TRAIN_ANEW}")
-    if not is_unchanged:
-        raise UserError(f"{path} was changed after it was written; {_TRAIN_ANEW}")
-    verify_files(folder, files, _TRAIN_ANEW)
+    content = read_version(path, "format", _FORMAT, _TRAIN_ANEW)
+    with damaged_if(path, "description", ValueError, KeyError, TypeError):
+        verify_files(folder, dict(content["files"]), _TRAIN_ANEW)
     return content
 
 

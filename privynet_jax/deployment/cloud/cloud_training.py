@@ -1,21 +1,16 @@
 """Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
 
-A part of the rows, class by class, is held out for validation. The network is the one member of a
-`trainer.train`, so each mini-batch is spread over the local devices; what is saved now and then
-lies beside the classifier's folder until that is complete, so the same command continues a run that
-was ended, to the same numbers.
+A part of the rows, class by class, is held out for validation. What is saved now and then lies
+beside the classifier's folder until that is complete, so the same command continues a run that was
+ended, to the same numbers.
 
     settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
     classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
 
-**How the cosine and early stopping go together.** The learning rate falls along a cosine that ends
-at `Schedule.steps`, whether or not training gets there: stopping cuts the schedule off and does not
-squeeze it. Much of the accuracy comes late, when the rate is low, and before that validations go up
-and down. So patience is counted in validations, of which a run has twenty, and ends a run only
-after that many in a row in which neither accuracy nor loss was better than ever before. A run that
-is stopped has overfitted: fewer steps, whose cosine ends in time, are then worth a try. In either
-case the parameters of the validation with the highest accuracy are kept (of equals, the one with
-the lowest loss), not the last ones.
+The learning rate falls along a cosine that ends at `Schedule.steps`, even where training stops
+before: after so many validations in a row in which neither accuracy nor loss was better than ever.
+A run that stops has overfitted, and fewer steps are worth a try. Kept are the parameters of the
+validation with the highest accuracy (of equals, the lowest loss), not the last ones.
 """
 
 import dataclasses
@@ -105,16 +100,10 @@ class Data(NamedTuple):
 def train_to_folder(
     release: Release, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
-    """Trains and writes a classifier's folder, which appears whole at the end.
+    """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
-    Args:
-        release: with labels.
-        settings: of the training.
-        folder: new, or what an earlier call left.
-        every_seconds: between two checkpoints, in a folder beside `folder`.
-
-    Returns:
-        The classifier, or None where an earlier call with the same settings finished it.
+    Returns it, or None where an earlier call with the same settings finished it. Checkpoints, one
+    per `every_seconds`, lie in a folder beside it.
 
     Raises:
         Terminated: a stop was requested; the same call continues.

@@ -127,15 +127,15 @@ DAMAGED = {
     "parameters cut": (lambda folder: cut(largest(folder)), "is damaged: expected sha256"),
     "a file missing": (lambda folder: largest(folder).unlink(), "is incomplete"),
     "history changed": (lambda folder: cut(folder / "history.csv"), "is damaged"),
-    "JSON cut": (lambda folder: cut(folder / "classifier.json"), "no readable description"),
-    "JSON empty": (lambda f: (f / "classifier.json").write_text("[]"), "no readable description"),
+    "JSON cut": (lambda folder: cut(folder / "classifier.json"), "json is damaged"),
+    "JSON empty": (lambda f: (f / "classifier.json").write_text("[]"), "json is damaged"),
     "another accuracy": (
         with_json(lambda content: content.update(validation_accuracy=1.0)),
         "was changed after it was written",
     ),
     "another version": (
         with_json(lambda content: content.update(format="privynet_jax classifier 9")),
-        "of another version",
+        "is of version 'privynet_jax classifier 9'",
     ),
 }
 
