@@ -51,13 +51,7 @@ class AttackResult:
         by_part: Mapping[str, Mapping[str, np.ndarray]],
         report: Mapping[str, Any],
     ) -> "AttackResult":
-        """Summarises an attack.
-
-        Args:
-            attacker: its name.
-            by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
-            report: "knowledge", and what is known of its training (`attacks.base.Report`).
-        """
+        """Summarises part -> metric -> one value per image, and an `attacks.base.Report`."""
         converged = report.get("converged")
         falling = float(report.get("falling_percent_per_doubling", 0.0))
         return cls(

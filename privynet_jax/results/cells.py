@@ -50,7 +50,6 @@ class Measurement:
     """Everything measured about one cell, per image, before it is summarised.
 
     Attributes:
-        cell: which.
         accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
         attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.

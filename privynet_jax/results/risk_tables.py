@@ -53,13 +53,7 @@ def write_risk_tables(
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> list[dict[str, Any]]:
-    """Writes `risk.csv` and `risk_classes.csv`; returns the rows of the first.
-
-    Args:
-        store: of finished cells, and of what is known of the test images.
-        results: those cells'.
-        mode: of the characterisation.
-        threshold: SSIM from which a reconstruction counts as recognisable.
+    """Writes `risk.csv` and `risk_classes.csv` of finished cells; returns the rows of the first.
 
     Raises:
         UserError: a cell's arrays are damaged, or those of the test images.

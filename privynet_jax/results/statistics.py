@@ -101,13 +101,10 @@ def bootstrap(
     whole clusters are drawn instead.
 
     Args:
-        values: [N].
+        values: [N], finite; else ValueError.
         statistic: such as `mean_of`.
         groups: int [N], from which photograph or person each image is; None where each stands
             alone. One group alone has no interval.
-
-    Raises:
-        ValueError: as `summarise`.
     """
     values = _checked(values)
     groups = np.arange(len(values)) if groups is None else groups
@@ -174,9 +171,7 @@ def new_draw(
     """Returns the mean of n draws, and the prediction interval that one more draw falls into.
 
     It is mean +- t s sqrt(1 + 1/n), with Student's t (Hahn and Meeker, Statistical Intervals, 1991,
-    section 4.7).
-
-    The standard deviation s of draws may be of more draws than these; its degrees of freedom are
+    section 4.7). The standard deviation s of draws may be of more draws than these; its degrees of freedom are
     infinite where it is known. `coverage` is the chance that the interval covers the draw.
     """
     return _by_student(values, deviation * math.sqrt(1 + 1 / len(values)), freedom, coverage)

@@ -112,11 +112,7 @@ class Classifier:
 
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:
-    """Writes a classifier's folder, which appears whole or not at all.
-
-    Raises:
-        UserError: something is in the way.
-    """
+    """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
     check_is_new(folder)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -16,12 +16,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import Pictures, order_table, release_secrets
 from privynet_jax.deployment.release.release_journal import (
@@ -36,9 +37,6 @@ from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.files import write_atomically
-
-if TYPE_CHECKING:
-    from privynet_jax.deployment.device.local_package import LocalPackage
 
 _VERSION = 1
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
@@ -59,7 +57,7 @@ class Written:
 
 def write_release(
     folder: Path,
-    package: "LocalPackage",
+    package: LocalPackage,
     pictures: Pictures,
     *,
     dtype: str = "float32",
@@ -113,7 +111,7 @@ def write_release(
 class _Extraction:
     """The way from pictures to stored rows: decoders in threads, then the local NN."""
 
-    package: "LocalPackage"
+    package: LocalPackage
     coding: Coding
     pictures: Pictures
     order: np.ndarray
@@ -215,7 +213,7 @@ def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray)
         write_atomically(order_out, order_table(pictures, chosen), private=True)
 
 
-def _description(package: "LocalPackage", coding: Coding) -> dict[str, Any]:
+def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
     return {
         "version": _VERSION,
         "image_size": package.image_size,

@@ -74,11 +74,7 @@ class Journal:
 
 
 def begin(folder: Path, identity: str) -> Journal | None:
-    """Returns the journal to go on with; None where the release is complete.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
+    """Returns the journal to go on with, or None for a complete release; else UserError."""
     path = journal_path(folder)
     journal = Journal.beside(folder, identity)
     if not folder.exists() or not any(folder.iterdir()):

@@ -85,11 +85,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Returns what release.json tells.
-
-    Raises:
-        UserError: no release, an unfinished one, one of another version, or the file was changed.
-    """
+    """Returns what release.json tells; UserError where that is not what a writer wrote."""
     path = folder / MANIFEST
     again = "copy the release again, or extract it again into a new folder"
     try:
