@@ -36,9 +36,8 @@ from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, check_values
-from privynet_jax.results.measurement import Measurement
-from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, AttackedPictures, strongest_values
+from privynet_jax.results.cells import Cell, Measurement, check_values
+from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, scored, strongest_values
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.checkpoints import Checkpoint
@@ -128,11 +127,11 @@ def _attacked(
 def _grids_own(result: CellResult, found: Reopened) -> tuple[np.ndarray, np.ndarray]:
     """PSNR by the grid's strongest attacker of the images to attack, and which these are."""
     values = strongest_values(result, found.store.load_arrays(result.name))["psnr_db"]
-    pictures = AttackedPictures.from_arrays(found.store.load_test_pictures())
-    scored = pictures.scored(len(values), found.settings["mode"])
-    count = cli.ATTACKED_IMAGES.value or len(scored)
-    chosen = np.sort(spread_over_classes(pictures.labels[scored], count))
-    return values[chosen], scored[chosen]
+    labels = found.store.load_test_pictures()["labels"]
+    rows = scored(labels, len(values), found.settings["mode"])
+    count = cli.ATTACKED_IMAGES.value or len(rows)
+    chosen = np.sort(spread_over_classes(labels[rows], count))
+    return values[chosen], rows[chosen]
 
 
 def _row(result: CellResult, measurement: Measurement, found: Reopened) -> Row:

@@ -32,8 +32,7 @@ from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, by_layer, draw_channels
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, by_layer, draw_channels
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("workdir weights data_dir cache_dir seed")

@@ -40,7 +40,7 @@ from privynet_jax.defences.mechanisms import Undefended, parse_defences
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size

@@ -35,8 +35,14 @@ from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import Cell, check_values, draw_channels, draw_key, grid_cells
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import (
+    Cell,
+    Measurement,
+    check_values,
+    draw_channels,
+    draw_key,
+    grid_cells,
+)
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 

@@ -46,9 +46,9 @@ def main() -> None:
         data_dir=cli.data_folder(),
     )
     written = write_release(
+        out,
         package,
         pictures,
-        out,
         dtype=_DTYPE.value,
         skip_unreadable=cli.SKIP_UNREADABLE.value,
         order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,

@@ -28,8 +28,7 @@ from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Cell, by_layer, check_values
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, by_layer, check_values
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import STRONG
 

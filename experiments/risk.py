@@ -15,7 +15,6 @@ from privynet_jax.results.risk_tables import (
     RECOGNISABLE_SSIM,
     RISK,
     RISK_CLASSES,
-    AttackedPictures,
     risk_text,
     write_risk_tables,
 )
@@ -30,8 +29,7 @@ _RECOGNISABLE_SSIM = flags.DEFINE_float(
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     results = store.grid_results(config)
-    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
-    rows = write_risk_tables(store, results, pictures, config["mode"], _RECOGNISABLE_SSIM.value)
+    rows = write_risk_tables(store, results, config["mode"], _RECOGNISABLE_SSIM.value)
     print(risk_text(rows))
     print(
         f"Intervals are over test images, taken as independent. {RISK} and {RISK_CLASSES} are in "

@@ -23,8 +23,7 @@ from privynet_jax.defences.defended import (
     several_copies,
 )
 from privynet_jax.defences.mechanisms import Defence
-from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, training_key
 
 # Of a release's randomness: apart from the streams of a cell's tasks, which are small numbers.
 _STREAM = 2**31 - 1

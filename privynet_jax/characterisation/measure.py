@@ -23,8 +23,7 @@ from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
-from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.session import current_session, session
 from privynet_jax.training.tasks import CLOUD, Schedule, cloud_task

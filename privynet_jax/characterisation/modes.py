@@ -19,8 +19,7 @@ from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.scoring import amortised_measurements, linear_measurements
 from privynet_jax.platform import signals
 from privynet_jax.platform.devices import execution_for
-from privynet_jax.results.cells import by_layer
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Measurement, by_layer
 from privynet_jax.training.session import current_session, session
 
 

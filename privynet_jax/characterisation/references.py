@@ -18,7 +18,6 @@ from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult
 from privynet_jax.results.cells import reference_key
-from privynet_jax.results.risk_tables import AttackedPictures
 from privynet_jax.results.statistics import summarise
 from privynet_jax.training.session import session
 
@@ -58,10 +57,11 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
     ]
 
 
-def attacked_pictures(parts: Parts) -> AttackedPictures:
-    """Returns what is known of the test images before anybody attacks them."""
+def attacked_pictures(parts: Parts) -> dict[str, np.ndarray]:
+    """Returns what is known of the test images before anybody attacks them (`ResultStore`)."""
     quality = _quality(_mean_image(parts.auxiliary), parts.test)
-    return AttackedPictures(parts.test.labels, parts.class_names, quality)
+    known = {"labels": parts.test.labels, "class_names": np.array(parts.class_names)}
+    return known | {f"mean_image_{name}": values for name, values in quality.items()}
 
 
 def _mean_image(part: Part) -> np.ndarray:

@@ -31,9 +31,8 @@ from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.cells import Cell
-from privynet_jax.results.measurement import Measurement
-from privynet_jax.results.risk_tables import PERCEPTUAL, AttackedPictures, write_risk_tables
+from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.risk_tables import PERCEPTUAL, write_risk_tables
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.session import session
@@ -92,17 +91,16 @@ def characterise(config: Config) -> Characterisation:
             _run_missing(
                 GridRun(config, cells, mine, missing, parts, weights, features, judged), store
             )
-        if config.share.index == 0 and not store.has_table(_REFERENCE):
+        if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
             store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
     if not store.has_test_pictures():
-        store.save_test_pictures(attacked_pictures(parts).arrays())
+        store.save_test_pictures(attacked_pictures(parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
-    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
-    write_risk_tables(store, results, pictures, config.mode)
-    complete = len(results) == len(cells) and store.has_table(_REFERENCE)
+    write_risk_tables(store, results, config.mode)
+    complete = len(results) == len(cells) and (config.workdir / _REFERENCE).exists()
     return Characterisation(results, complete, store, parts.test.images[judged[: config.examples]])
 
 

@@ -37,8 +37,7 @@ from privynet_jax.images.metrics import correct, image_quality
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import data_parallel
-from privynet_jax.results.cells import Cell
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.training.models.attackers import CAPACITIES, RESIDUAL, capacities_of_size
 from privynet_jax.training.session import session
 from privynet_jax.training.steps import outputs_of

@@ -30,8 +30,7 @@ from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
-from privynet_jax.results.cells import Cell
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import summarise
 
 # Of a characterisation's settings, what says how its networks were trained.

@@ -49,6 +49,30 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
     return content, digest == sha256_of_json(content)
 
 
+def read_version(path: Path, name: str, version: int | str, remedy: str) -> dict[str, Any]:
+    """Returns what `sealed` wrote, without the checksum and the version, which has this name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, of another version or was changed; that ends in the remedy.
+    """
+    try:
+        content, is_unchanged = read_sealed(path)
+        found = content.pop(name)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError):
+        raise UserError(f"{path} is damaged; {remedy}") from None
+    if found != version:
+        raise UserError(
+            f"{path} is of version {found!r} of the format, expected {version!r}; read it with the "
+            f"privynet_jax that wrote it, or {remedy}"
+        )
+    if not is_unchanged:
+        raise UserError(f"{path} was changed after it was written; {remedy}")
+    return content
+
+
 def sha256_of(path: Path) -> str:
     """Returns the hexadecimal sha256 of a file, read in bounded memory."""
     with open(path, "rb") as file:

@@ -1,9 +1,6 @@
-"""What characterising one cell gave: one frozen row, and the rows of its attacks.
+"""What characterising one cell gave: one frozen row, and the rows of its attacks. No JAX here.
 
-`characterisation` fills them, `work_directory` keeps them, `tables` and `planner` read them. No JAX
-here.
-
-    result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
+result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
 """
 
 import dataclasses
@@ -16,8 +13,7 @@ from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.results.statistics import Distribution, summarise
 
-# The attacker owns pairs of auxiliary images and their representations, channel by channel, and
-# knows neither the network nor which of its channels they are.
+# Auxiliary images and their representations; neither the network nor which of its channels.
 PAIRS = "pairs"
 # The attacker that trains nothing.
 CLOSED_FORM = "linear"
@@ -31,10 +27,8 @@ class AttackResult:
     Attributes:
         attacker: its name.
         knowledge: what it has besides the representations under attack, such as `PAIRS`.
-        psnr_db: over test images, peak 1.0.
-        ssim: over test images.
-        validation_psnr_db: over validation images, for planning.
-        validation_ssim: likewise.
+        psnr_db: over test images, peak 1.0; likewise `ssim`.
+        validation_psnr_db: over validation images, for planning; likewise `validation_ssim`.
         falling_percent_per_doubling: by how much its held-out squared error fell per doubling of
             training; 0 for closed forms; None where it was not trained for this cell alone.
         converged: whether twice the training would gain little (`training.convergence`); None
@@ -57,13 +51,9 @@ class AttackResult:
         by_part: Mapping[str, Mapping[str, np.ndarray]],
         report: Mapping[str, Any],
     ) -> "AttackResult":
-        """Summarises an attack.
-
-        Args:
-            attacker: its name.
-            by_part: "validation" and "test" -> "psnr_db" and "ssim" -> one value per image.
-            report: "knowledge", and what is known of its training (`attacks.base.Report`).
-        """
+        """Summarises part -> metric -> one value per image, and an `attacks.base.Report`."""
+        converged = report.get("converged")
+        falling = float(report.get("falling_percent_per_doubling", 0.0))
         return cls(
             attacker=attacker,
             knowledge=report.get("knowledge", PAIRS),
@@ -71,8 +61,8 @@ class AttackResult:
             ssim=summarise(by_part["test"]["ssim"]),
             validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
             validation_ssim=summarise(by_part["validation"]["ssim"]),
-            falling_percent_per_doubling=_falling_percent(report),
-            converged=report.get("converged"),
+            falling_percent_per_doubling=None if converged is None else falling,
+            converged=converged,
         )
 
     @classmethod
@@ -98,34 +88,22 @@ class AttackResult:
         return {**columns, "attacker": self.attacker, "knowledge": self.knowledge}
 
 
-def _falling_percent(report: Mapping[str, Any]) -> float | None:
-    """What never trains has nothing that falls."""
-    if report.get("converged") is None:
-        return None
-    return float(report.get("falling_percent_per_doubling", 0.0))
-
-
 @dataclasses.dataclass(frozen=True)
 class CellResult:
     """What characterising one topology gave.
 
     Attributes:
-        name: the cell's name.
-        num_layers: local layers.
-        layer: the backbone's name of the last one.
+        name, draw, selection: of the `cells.Cell`.
+        num_layers, channels, backbone: of its topology.
+        layer: the backbone's name of the last local layer.
         depth: released channels.
-        selection: how the channels were found that the draw was made from.
-        draw: which random draw of channels.
-        channels: their indices.
         accuracy: of the cloud NN on test images, in [0, 1].
         validation_accuracy: the same on validation images, for planning.
         attacks: one entry per attacker.
         cost: the local NN's cost, by column: local_macs, local_param_bytes,
             local_activation_bytes (peak), release_bytes; per image where that applies.
         environment: version of JAX and kind of device that computed it.
-        train_seconds: wall-clock seconds of the cell's group (compilation, training, evaluation),
-            shared equally among its cells.
-        backbone: name of the network that is split.
+        train_seconds: wall-clock seconds of the cell's group, shared equally among its cells.
     """
 
     name: str
@@ -165,10 +143,7 @@ class CellResult:
         }
 
     def _privacy_loss(self) -> dict[str, Any]:
-        """The worst of all attackers, column by column; `attacker` is the strongest by mean PSNR.
-
-        The attacker with the best mean may still be beaten on one image, or in SSIM.
-        """
+        """The worst of all attackers, column by column; `attacker` is strongest by mean PSNR."""
         columns = [attack.columns() for attack in self.attacks]
         worst = self.strongest.columns()
         numbers = [name for name, value in worst.items() if not isinstance(value, str)]

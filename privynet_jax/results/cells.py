@@ -1,4 +1,4 @@
-"""The cells of a grid: which topologies are characterised, and the key that each one owns.
+"""The cells of a grid: which topologies are characterised, the key of each, and what it measured.
 
 Everything random about a cell (its channels, initial parameters, mini-batches) comes from its own
 key, so a cell's numbers depend neither on the cells beside it nor on what ran before.
@@ -8,13 +8,13 @@ key, so a cell's numbers depend neither on the cells beside it nor on what ran b
 """
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from privynet_jax.backbone.backbones import DEFAULT, Cut, backbone_named
+from privynet_jax.backbone.backbones import DEFAULT, backbone_named
 from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.errors import UserError
 
@@ -43,6 +43,37 @@ class Cell:
         topology = self.topology
         method = "" if self.selection == RANDOM else f"_{self.selection}"
         return f"m{topology.num_layers:02d}_d{topology.depth:03d}{method}_r{self.draw:02d}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measurement:
+    """Everything measured about one cell, per image, before it is summarised.
+
+    Attributes:
+        accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
+        attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
+        examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
+        seconds: wall-clock time of the group, divided by its cells.
+        reports: attacker -> what it says of itself (`attacks.base.Report`).
+    """
+
+    cell: Cell
+    accuracy: Mapping[str, np.ndarray]
+    attacks: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+    examples: Mapping[str, np.ndarray]
+    seconds: float
+    reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def training_columns(self, attacker: str) -> dict[str, Any]:
+        """Returns what tables say of an attacker's training; closed forms are through with it."""
+        report = self.reports[attacker]
+        return {
+            "network": report.get("capacity", ""),
+            "steps": report.get("steps", 0),
+            "learning_rate": f"{report['learning_rate']:g}" if "learning_rate" in report else "",
+            "falling_percent_per_doubling": float(report.get("falling_percent_per_doubling", 0.0)),
+            "converged": bool(report["converged"]),
+        }
 
 
 def grid_cells(
@@ -74,15 +105,17 @@ def grid_cells(
     Raises:
         UserError: an argument is empty, out of range or given twice.
     """
-    check_values("layers", layers)
-    check_values("depths", depths)
-    check_values("selections", selections)
+    for what, values in (("layers", layers), ("depths", depths), ("selections", selections)):
+        check_values(what, values)
     if draws < 1:
         raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
-    for num_layers in layers:
-        cut = backbone_named(backbone).cut(num_layers)
+    for cut in map(backbone_named(backbone).cut, layers):
         for depth in depths:
-            _check_depth(cut, depth)
+            if not 1 <= depth <= cut.channels:
+                raise UserError(
+                    f"depth {depth} at layer {cut.number} ({cut.name}); allowed are 1 to "
+                    f"{cut.channels} channels there; use smaller depths or deeper layers"
+                )
     pools = candidates or {}
 
     def topology(m: int, depth: int, selection: str, draw: int) -> Topology:
@@ -96,6 +129,15 @@ def grid_cells(
         for selection in selections
         for draw in range(draws)
     )
+
+
+def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
+    """Raises UserError, which calls the values so, where there is none or one is given twice."""
+    if not values:
+        raise UserError(f"{what} is empty; give at least one, separated by commas")
+    repeated = sorted({value for value in values if values.count(value) > 1})
+    if repeated:
+        raise UserError(f"{what} repeats {repeated}; give each once")
 
 
 def draw_channels(
@@ -125,6 +167,14 @@ def draw_channels(
     return tuple(sorted(map(int, jax.random.choice(key, allowed, (depth,), replace=False))))
 
 
+def draw_key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
+    """Returns the key of all that is random about one draw of channels."""
+    key = jax.random.key(seed)
+    for part in (num_layers, depth, draw):
+        key = jax.random.fold_in(key, part)
+    return key
+
+
 def training_key(cell: Cell, seed: int) -> jax.Array:
     """Returns the key from which everything random in this cell's training is derived."""
     topology = cell.topology
@@ -136,41 +186,7 @@ def reference_key(seed: int) -> jax.Array:
     return jax.random.fold_in(draw_key(0, 0, 0, seed), 1)
 
 
-def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
-    """Raises UserError where there is no value, or one is given twice.
-
-    Args:
-        what: the values are called in the error.
-        values: that somebody gave.
-    """
-    if not values:
-        raise UserError(f"{what} is empty; give at least one, separated by commas")
-    repeated = sorted({value for value in values if values.count(value) > 1})
-    if repeated:
-        raise UserError(f"{what} repeats {repeated}; give each once")
-
-
-def draw_key(num_layers: int, depth: int, draw: int, seed: int) -> jax.Array:
-    """Returns the key of all that is random about one draw of channels."""
-    key = jax.random.key(seed)
-    for part in (num_layers, depth, draw):
-        key = jax.random.fold_in(key, part)
-    return key
-
-
-def _check_depth(cut: Cut, depth: int) -> None:
-    if not 1 <= depth <= cut.channels:
-        raise UserError(
-            f"depth {depth} at layer {cut.number} ({cut.name}); allowed are 1 to "
-            f"{cut.channels} channels there; use smaller depths or deeper layers"
-        )
-
-
 def by_layer(cells: Sequence[Cell]) -> Iterator[tuple[int, list[Cell]]]:
     """Yields (number of layers, its cells), layers ascending."""
-
-    def num_layers(cell: Cell) -> int:
-        return cell.topology.num_layers
-
-    for layer, group in itertools.groupby(sorted(cells, key=num_layers), key=num_layers):
-        yield layer, list(group)
+    for layer in sorted({cell.topology.num_layers for cell in cells}):
+        yield layer, [cell for cell in cells if cell.topology.num_layers == layer]

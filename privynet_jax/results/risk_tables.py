@@ -1,16 +1,15 @@
 """Who is at risk: the strongest attack of each cell, picture by picture and class by class.
 
-`characterisation` writes the tables with the usual threshold, `experiments.risk` with any other.
 All comes from the values per image that a work directory keeps. No JAX here.
 
-    pictures = AttackedPictures.from_arrays(store.load_test_pictures())
-    row = risk_row(result, store.load_arrays(result.name), pictures, mode="dedicated")
+    row = risk_row(
+        result, store.load_arrays(result.name), store.load_test_pictures(), mode="dedicated"
+    )
     row["recognisable"], row["psnr_db_p95_low"], row["psnr_db_p95_high"]
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,15 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of, summarise
+from privynet_jax.results.statistics import (
+    Interval,
+    bootstrap,
+    mean_of,
+    p95_of,
+    share_of,
+    summarise,
+)
+from privynet_jax.results.text_tables import aligned
 from privynet_jax.results.work_directory import ResultStore
 
 RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
@@ -30,70 +37,37 @@ _METRICS = ("psnr_db", "ssim")
 _DEDICATED = "dedicated"  # the only mode that scores all test images, in their own order
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttackedPictures:
-    """What is known of the test images before anybody attacks them.
+def scored(labels: np.ndarray, count: int, mode: str) -> np.ndarray:
+    """Returns int [count], which test images, of such labels, a cell's values belong to, in order.
 
-    Attributes:
-        labels: int [N].
-        class_names: by label.
-        mean_image: "psnr_db" and "ssim" -> float [N], of answering the auxiliary mean image.
+    Estimates, and attackers who optimise each image, score a sample spread over classes.
     """
-
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    mean_image: Mapping[str, np.ndarray]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Returns it as the arrays that a work directory keeps."""
-        quality = {f"mean_image_{name}": values for name, values in self.mean_image.items()}
-        return {"labels": self.labels, "class_names": np.array(self.class_names), **quality}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "AttackedPictures":
-        """Returns what `arrays` made of it; KeyError for anything else."""
-        return cls(
-            labels=arrays["labels"],
-            class_names=tuple(map(str, arrays["class_names"])),
-            mean_image={name: arrays[f"mean_image_{name}"] for name in _METRICS},
-        )
-
-    def scored(self, count: int, mode: str) -> np.ndarray:
-        """Returns int [count], which test images a cell's values belong to, in their order.
-
-        Args:
-            count: how many values a cell has.
-            mode: of the characterisation; estimates, and attackers who optimise each image, score
-                a sample spread over classes.
-        """
-        if mode == _DEDICATED and count == len(self.labels):
-            return np.arange(count)
-        return spread_over_classes(self.labels, count)
+    if mode == _DEDICATED and count == len(labels):
+        return np.arange(count)
+    return spread_over_classes(labels, count)
 
 
 def write_risk_tables(
     store: ResultStore,
     results: Sequence[CellResult],
-    pictures: AttackedPictures,
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> list[dict[str, Any]]:
-    """Writes `risk.csv` and `risk_classes.csv`; returns the rows of the first.
-
-    Args:
-        store: of finished cells.
-        results: those cells'.
-        pictures: the test images.
-        mode: of the characterisation.
-        threshold: SSIM from which a reconstruction counts as recognisable.
+    """Writes `risk.csv` and `risk_classes.csv` of finished cells; returns the rows of the first.
 
     Raises:
-        UserError: a cell's arrays are damaged.
+        UserError: a cell's arrays are damaged, or those of the test images.
     """
+    pictures = store.load_test_pictures()
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
-        _check_arrays(result, arrays, pictures, store.workdir)
+        shapes = [arrays.get(name, np.zeros(0)).shape for name in _names(result)]
+        if shapes[0] != shapes[1] or not 1 <= shapes[0][0] <= len(pictures["labels"]):
+            raise UserError(
+                f"{store.workdir}/cells/{result.name}.npz has no value per test image; delete it "
+                "and run experiments.characterize again"
+            )
         rows.append(risk_row(result, arrays, pictures, mode, threshold))
         by_class += class_rows(result, arrays, pictures, mode, threshold)
     store.write_csv(RISK, rows)
@@ -104,7 +78,7 @@ def write_risk_tables(
 def risk_row(
     result: CellResult,
     arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
+    pictures: Mapping[str, np.ndarray],
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> dict[str, Any]:
@@ -117,7 +91,7 @@ def risk_row(
     lost, on the first so many pictures of a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)
-    rows = pictures.scored(len(values["psnr_db"]), mode)
+    rows = scored(pictures["labels"], len(values["psnr_db"]), mode)
     row: dict[str, Any] = {
         **result.identity(),
         "attacker": result.strongest.attacker,
@@ -126,16 +100,9 @@ def risk_row(
     }
     for metric in _METRICS:
         row |= _with_intervals(metric, values[metric])
-    gain = summarise(values["psnr_db"] - pictures.mean_image["psnr_db"][rows])
-    row |= {"gain_db_mean": gain.mean, "gain_db_p95": gain.p95, "gain_db_max": gain.max}
-    recognisable = values["ssim"] >= threshold
-    share = share_of(recognisable)
-    row |= {
-        "ssim_threshold": threshold,
-        "recognisable": share.value,
-        "recognisable_low": share.low,
-        "recognisable_high": share.high,
-    }
+    row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
+    row["ssim_threshold"] = threshold
+    row |= _ends("recognisable", share_of(values["ssim"] >= threshold))
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
     some = bool(len(distances))
     return row | {
@@ -148,82 +115,76 @@ def risk_row(
 def class_rows(
     result: CellResult,
     arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
+    pictures: Mapping[str, np.ndarray],
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
 ) -> list[dict[str, Any]]:
     """Returns a cell's rows of `risk_classes.csv`: one per class that has test images."""
     values = strongest_values(result, arrays)
-    labels = pictures.labels[pictures.scored(len(values["psnr_db"]), mode)]
+    labels = pictures["labels"]
+    labels = labels[scored(labels, len(values["psnr_db"]), mode)]
     rows = []
     for label in np.unique(labels):
         members = labels == label
         row: dict[str, Any] = {
             **result.identity(),
-            "class": pictures.class_names[label],
+            "class": str(pictures["class_names"][label]),
             "images": int(members.sum()),
         }
         for metric in _METRICS:
-            summary = summarise(values[metric][members])
-            row |= {
-                f"{metric}_mean": summary.mean,
-                f"{metric}_p95": summary.p95,
-                f"{metric}_max": summary.max,
-            }
+            row |= _tail(metric, values[metric][members])
         rows.append({**row, "recognisable": float((values["ssim"][members] >= threshold).mean())})
     return rows
 
 
 def strongest_values(result: CellResult, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns "psnr_db" and "ssim" -> float64 [N] of the strongest attacker; KeyError without."""
-    name = result.strongest.attacker
-    return {metric: np.float64(arrays[f"{name}_{metric}"]) for metric in _METRICS}
+    names = zip(_METRICS, _names(result), strict=True)
+    return {metric: np.float64(arrays[name]) for metric, name in names}
 
 
 def risk_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns a text table of rows of `risk.csv`: privacy loss with intervals, tails and shares."""
-    title = rows[0]["ssim_threshold"] if rows else RECOGNISABLE_SSIM
-    header = (
-        "layers   depth  selection  draw  attacker    PSNR dB (95 %)          p95 dB (95 %)       "
-        f"  gain dB mean/p95/max  SSIM>={title:g} %         perceptual"
-    )
-    lines = [header, "-" * len(header)]
-    for row in rows:
-        gain = "/".join(f"{row[f'gain_db_{name}']:.1f}" for name in ("mean", "p95", "max"))
-        distance = row["perceptual_mean"]
-        lines.append(
-            f"{row['num_layers']:2d} {row['layer']:<7} {row['depth']:3d}  {row['selection']:<9}  "
-            f"{row['draw']:4d}  {row['attacker']:<10}  "
-            f"{_ranged(row, 'psnr_db_mean'):<22}  {_ranged(row, 'psnr_db_p95'):<22}  "
-            f"{gain:<20}  {_ranged(row, 'recognisable', 100):<19}  "
-            + (f"{distance:.3f}" if distance != "" else "")
-        )
-    return "\n".join(line.rstrip() for line in lines)
+    return aligned([_risk_line(row) for row in rows])
 
 
-def _check_arrays(
-    result: CellResult,
-    arrays: Mapping[str, np.ndarray],
-    pictures: AttackedPictures,
-    workdir: Path,
-) -> None:
-    shapes = {arrays.get(f"{result.strongest.attacker}_{m}", np.zeros(0)).shape for m in _METRICS}
-    if len(shapes) > 1 or not 1 <= min(shapes)[0] <= len(pictures.labels):
-        raise UserError(
-            f"{workdir}/cells/{result.name}.npz has no value per test image; delete it and run "
-            "experiments.characterize again"
-        )
+def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
+    gain = "/".join(f"{row[f'gain_db_{name}']:.1f}" for name in ("mean", "p95", "max"))
+    distance = row["perceptual_mean"]
+    return {
+        "layers": f"{row['num_layers']:2d} {row['layer']}",
+        **{name: row[name] for name in ("depth", "selection", "draw", "attacker")},
+        "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
+        "p95 dB (95 %)": _ranged(row, "psnr_db_p95"),
+        "gain dB mean/p95/max": gain,
+        f"SSIM>={row['ssim_threshold']:g} %": _ranged(row, "recognisable", 100),
+        "perceptual": "" if distance == "" else f"{distance:.3f}",
+    }
+
+
+def _names(result: CellResult) -> list[str]:
+    """The names of the strongest attacker's arrays, one per metric."""
+    return [f"{result.strongest.attacker}_{metric}" for metric in _METRICS]
 
 
 def _with_intervals(metric: str, values: np.ndarray) -> dict[str, float]:
-    intervals = {"mean": bootstrap(values, mean_of), "p95": bootstrap(values, p95_of)}
+    statistics = {"mean": mean_of, "p95": p95_of}
     columns: dict[str, float] = {}
     for name, value in dataclasses.asdict(summarise(values)).items():
         columns[f"{metric}_{name}"] = value
-        if name in intervals:
-            columns[f"{metric}_{name}_low"] = intervals[name].low
-            columns[f"{metric}_{name}_high"] = intervals[name].high
+        if name in statistics:
+            columns |= _ends(f"{metric}_{name}", bootstrap(values, statistics[name]))
+            columns[f"{metric}_{name}"] = value  # the bootstrap's may be rounded otherwise
     return columns
+
+
+def _tail(metric: str, values: np.ndarray) -> dict[str, float]:
+    summary = summarise(values)
+    return {f"{metric}_{name}": getattr(summary, name) for name in ("mean", "p95", "max")}
+
+
+def _ends(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0) -> str:

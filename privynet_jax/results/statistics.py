@@ -1,12 +1,10 @@
 """Statistics of values per image and per draw, and how sure they are: every interval is made here.
 
-No JAX, so that tables can be read and planned from where it is not installed. Characterisations
-hand over values per image, `cell_results` keeps the summaries, tables and plans the intervals.
+No JAX, so that tables can be read and planned from where it is not installed.
 
     summarise(psnr_db_of_images).p99
-    bootstrap(psnr_db_of_images, p95_of).low                        # over images
-    bootstrap(psnr_db_of_images, p95_of, photograph_of_images).low  # over photographs
-    student_mean([14.2, 15.1, 13.9]).plus_minus()                   # '14.4 ±1.6'
+    bootstrap(psnr_db_of_images, p95_of).low       # over images
+    student_mean([14.2, 15.1, 13.9]).plus_minus()  # '14.4 ±1.6'
 """
 
 import dataclasses
@@ -49,15 +47,7 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """A per-image metric over one part of the data.
-
-    Attributes:
-        mean: over the images.
-        median: the value that one image in two exceeds.
-        p95: the value that one image in twenty exceeds (linear interpolation).
-        p99: the value that one image in a hundred exceeds.
-        max: of the worst image; for privacy metrics the largest value is the worst.
-    """
+    """A per-image metric over one part of the data; percentiles are interpolated linearly."""
 
     mean: float
     median: float
@@ -99,9 +89,7 @@ p95_of = functools.partial(quantile_of, share=0.95)
 
 
 def bootstrap(
-    values: np.ndarray,
-    statistic: Statistic,
-    groups: np.ndarray | None = None,
+    values: np.ndarray, statistic: Statistic, groups: np.ndarray | None = None
 ) -> Interval:
     """Returns a statistic of per-image values and its 95 % interval, by the percentile bootstrap.
 
@@ -113,13 +101,10 @@ def bootstrap(
     whole clusters are drawn instead.
 
     Args:
-        values: [N].
+        values: [N], finite; else ValueError.
         statistic: such as `mean_of`.
         groups: int [N], from which photograph or person each image is; None where each stands
             alone. One group alone has no interval.
-
-    Raises:
-        ValueError: as `summarise`.
     """
     values = _checked(values)
     groups = np.arange(len(values)) if groups is None else groups
@@ -128,10 +113,7 @@ def bootstrap(
     return Interval(float(whole[0]), *ends)
 
 
-def resampled(
-    statistic: Callable[..., np.ndarray],
-    *samples: np.ndarray,
-) -> tuple[float, float]:
+def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tuple[float, float]:
     """Returns the ends of the percentile bootstrap's 95 % interval; NaN for a sample of one group.
 
     Args:
@@ -158,35 +140,17 @@ def resampled(
     return float(low), float(high)
 
 
-def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
-    """Returns the share of images that are hit, and its 95 % interval.
-
-    Without groups it is Wilson's (1927), with groups `bootstrap`'s. Where all images or none are
-    hit that would be certain: then it is Wilson's for as many cases as there are groups.
-
-    Args:
-        hits: bool [N].
-        groups: as `bootstrap`.
-
-    Raises:
-        ValueError: there is no image.
-    """
+def share_of(hits: np.ndarray) -> Interval:
+    """Returns the share of images that are hit, bool [N], and Wilson's (1927) 95 % interval."""
     hits = _checked(hits)
-    share, cases = float(hits.mean()), len(hits) if groups is None else len(np.unique(groups))
-    if groups is not None and 0 < share < 1:
-        return bootstrap(hits, mean_of, groups)
-    test = scipy.stats.binomtest(round(share * cases), cases)
-    ends = test.proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(share, float(ends.low), float(ends.high))
+    ends = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
+    return Interval(float(hits.mean()), float(ends.low), float(ends.high))
 
 
 def student_mean(values: Sequence[float]) -> Interval:
     """Returns a mean over draws with its 95 % interval by Student's t; one draw alone has none."""
     deviation, freedom = pooled_deviation([values])
-    mean, margin = float(np.mean(values)), math.nan
-    if freedom:
-        margin = _t_quantile(freedom, CONFIDENCE) * deviation / math.sqrt(len(values))
-    return Interval(mean, mean - margin, mean + margin)
+    return _by_student(values, deviation / math.sqrt(len(values)), freedom, CONFIDENCE)
 
 
 def welch_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
@@ -207,17 +171,10 @@ def new_draw(
     """Returns the mean of n draws, and the prediction interval that one more draw falls into.
 
     It is mean +- t s sqrt(1 + 1/n), with Student's t (Hahn and Meeker, Statistical Intervals, 1991,
-    section 4.7).
-
-    Args:
-        values: of the draws, [n].
-        deviation: standard deviation s of draws, from these or from more of them.
-        freedom: degrees of freedom of `deviation`; infinite where it is known.
-        coverage: the chance that the interval covers the draw.
+    section 4.7). The standard deviation s of draws may be of more draws than these; its degrees of freedom are
+    infinite where it is known. `coverage` is the chance that the interval covers the draw.
     """
-    mean = float(np.mean(values))
-    reach = _t_quantile(freedom, coverage) * deviation * math.sqrt(1 + 1 / len(values))
-    return Interval(mean, mean - reach, mean + reach)
+    return _by_student(values, deviation * math.sqrt(1 + 1 / len(values)), freedom, coverage)
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
@@ -230,11 +187,15 @@ def pooled_deviation(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
-def _t_quantile(freedom: float, coverage: float) -> float:
-    """How many deviations an interval of this coverage reaches, by Student's t; normal at inf."""
-    upper = (1 + coverage) / 2
+def _by_student(
+    values: Sequence[float], deviation: float, freedom: float, coverage: float
+) -> Interval:
+    """The mean, and Student's t times a deviation around it: normal at inf, NaN without freedom."""
+    mean, upper = float(np.mean(values)), (1 + coverage) / 2
     normal = math.isinf(freedom)
-    return float(scipy.special.ndtri(upper) if normal else scipy.special.stdtrit(freedom, upper))
+    times = scipy.special.ndtri(upper) if normal else scipy.special.stdtrit(freedom, upper)
+    reach = float(times) * deviation
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def _drawn(stream: np.random.Generator, rows: int, groups: int) -> np.ndarray:

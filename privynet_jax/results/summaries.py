@@ -1,9 +1,7 @@
 """Results over random draws for people to read, and what ways to trade accuracy for privacy offer.
 
-`results` gives one result per cell; `experiments` print the table and draw the summaries.
-
-    own = [Point(14.1, 0.27), Point(19.0, 0.58), Point(23.5, 0.66)]
-    best_accuracy(own, 20.0)  # 0.598: between the second and the third
+own = [Point(14.1, 0.27), Point(19.0, 0.58), Point(23.5, 0.66)]
+best_accuracy(own, 20.0)  # 0.598: between the second and the third
 """
 
 import dataclasses
@@ -14,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privynet_jax.results.cell_results import CLOSED_FORM, CellResult
+from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 
 
@@ -30,12 +29,7 @@ class Spread:
 class DrawSummary:
     """The cells of one (layers, depth, selection), which differ in the drawn channels only.
 
-    Attributes:
-        cells: their results.
-        accuracy: over draws, in [0, 1].
-        psnr_db: over draws, of the mean over images.
-        psnr_db_p95: over draws, of the 95th percentile over images.
-        ssim: over draws, of the mean over images.
+    The spreads over draws are of accuracy in [0, 1], and of means and 95th percentiles over images.
     """
 
     cells: tuple[CellResult, ...]
@@ -48,9 +42,6 @@ class DrawSummary:
 def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     """Returns one summary per (layers, depth, selection), in ascending order."""
 
-    def spread(name: str, rows: Sequence[Mapping[str, Any]]) -> Spread:
-        return _spread([row[name] for row in rows])
-
     def shape(result: CellResult) -> tuple[int, int, str]:
         return result.num_layers, result.depth, result.selection
 
@@ -58,59 +49,33 @@ def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     for _, group in itertools.groupby(sorted(results, key=shape), key=shape):
         cells = tuple(group)
         rows = [cell.row() for cell in cells]
-        summaries.append(
-            DrawSummary(
-                cells=cells,
-                accuracy=spread("accuracy", rows),
-                psnr_db=spread("psnr_db_mean", rows),
-                psnr_db_p95=spread("psnr_db_p95", rows),
-                ssim=spread("ssim_mean", rows),
-            )
-        )
+        columns = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
+        spreads = [_spread([row[column] for row in rows]) for column in columns]
+        summaries.append(DrawSummary(cells, *spreads))
     return summaries
 
 
 def summary_table(
     results: Sequence[CellResult], references: Sequence[Mapping[str, str]] = ()
 ) -> str:
-    """Returns a text table with a row per `over_draws`: means, and ranges over draws.
-
-    Args:
-        results: of all cells.
-        references: rows of `reference.csv`, which become the table's last lines.
-    """
-    header = (
-        "layers   depth  selection  draws  accuracy %         PSNR dB            p95 dB  SSIM   "
-        "attacker  local MMACs  released KiB"
-    )
-    lines = [header, "-" * len(header)]
-    for summary in over_draws(results):
-        first = summary.cells[0]
-        names = "/".join(sorted({cell.strongest.attacker for cell in summary.cells}))
-        lines.append(
-            f"{first.num_layers:2d} {first.layer:<7} {first.depth:3d}  {first.selection:<9}  "
-            f"{len(summary.cells):5d}  "
-            f"{_ranged(summary.accuracy, 100):<17}  {_ranged(summary.psnr_db):<17}  "
-            f"{summary.psnr_db_p95.mean:6.1f}  {summary.ssim.mean:5.2f}  {names:<8}  "
-            f"{first.cost['local_macs'] / 1e6:11.1f}  {first.cost['release_bytes'] / 1024:12.1f}"
-        )
-    return "\n".join([*lines, *(_reference_line(row) for row in references)])
+    """Returns a text table with a row per `over_draws`, and rows of `reference.csv` after it."""
+    rows = [_summary_row(summary) for summary in over_draws(results)]
+    table = [aligned(rows, digits=1)] if rows else []
+    return "\n".join([*table, *map(_reference_line, references)])
 
 
 def convergence_note(results: Sequence[CellResult]) -> str:
     """Says of how many cells the privacy loss comes from an attacker who was still improving."""
     trained = [r.strongest for r in results if r.strongest.attacker != CLOSED_FORM]
+    every = f"The strongest attackers of all {len(results)} cells"
     if not trained:
-        return (
-            f"The strongest attackers of all {len(results)} cells are closed forms, which have no "
-            "training to finish."
-        )
+        return f"{every} are closed forms, which have no training to finish."
     known = [attack for attack in trained if attack.converged is not None]
     if not known:
         return "Whether the strongest attackers had converged was not recorded."
     falling = [attack.falling_percent_per_doubling for attack in known if not attack.converged]
     if not falling:
-        return f"The strongest attackers of all {len(results)} cells had converged."
+        return f"{every} had converged."
     return (
         f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
         f"error still fell by {min(falling):.0f} to {max(falling):.0f} % per doubling of its "
@@ -119,9 +84,25 @@ def convergence_note(results: Sequence[CellResult]) -> str:
     )
 
 
+def _summary_row(summary: DrawSummary) -> dict[str, Any]:
+    first = summary.cells[0]
+    return {
+        "layers": f"{first.num_layers:2d} {first.layer}",
+        "depth": first.depth,
+        "selection": first.selection,
+        "draws": len(summary.cells),
+        "accuracy %": _ranged(summary.accuracy, 100),
+        "PSNR dB": _ranged(summary.psnr_db),
+        "p95 dB": summary.psnr_db_p95.mean,
+        "SSIM": f"{summary.ssim.mean:.2f}",
+        "attacker": "/".join(sorted({cell.strongest.attacker for cell in summary.cells})),
+        "local MMACs": first.cost["local_macs"] / 1e6,
+        "released KiB": first.cost["release_bytes"] / 1024,
+    }
+
+
 def _reference_line(row: Mapping[str, str]) -> str:
-    accuracy, psnr = (row[name] for name in ("accuracy", "psnr_db_mean"))
-    title = row["reference"].replace("_", " ")
+    accuracy, psnr, title = row["accuracy"], row["psnr_db_mean"], row["reference"].replace("_", " ")
     parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
     parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
     return f"for comparison, {title}: {', '.join(parts)}"
@@ -157,9 +138,8 @@ def frontier(points: Sequence[Point]) -> list[Point]:
 def best_accuracy(points: Sequence[Point], psnr_db: float) -> float | None:
     """Returns the accuracy to be had at a privacy loss, or None where all points lose more.
 
-    Between two points of the frontier it is interpolated, since grids have gaps: using one of them
-    for some pictures and the other one for the rest gives both means, if each cloud NN is as good
-    with its share of the pictures.
+    Between two points of the frontier it is interpolated, since grids have gaps: some pictures by
+    one of them and the rest by the other give both means.
     """
     best = frontier(points)
     if not best or psnr_db < best[0].psnr_db:

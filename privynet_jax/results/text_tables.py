@@ -16,20 +16,14 @@ def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
         rows: at least one; all have the keys of the first, which are the header.
         digits: after the point of every float.
     """
-    header = list(rows[0])
-    body = [[_as_text(row[name], digits) for name in header] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
-    right = [any(isinstance(row[name], int | float) for row in rows) for name in header]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if at_right else cell.ljust(width)
-            for cell, width, at_right in zip(cells, widths, right, strict=True)
-        )
-        return "  ".join(padded).rstrip()
-
-    first = line(header)
-    return "\n".join([first, "-" * len(first), *map(line, body)])
+    columns = []
+    for name in rows[0]:
+        values = [row[name] for row in rows]
+        cells = [name, *(_as_text(value, digits) for value in values)]
+        width, numeric = max(map(len, cells)), any(isinstance(v, int | float) for v in values)
+        columns.append([f"{cell:{'>' if numeric else '<'}{width}}" for cell in cells])
+    first, *body = ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+    return "\n".join([first, "-" * len(first), *body])
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

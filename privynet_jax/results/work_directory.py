@@ -4,28 +4,25 @@ It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz
 `cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
 `test_pictures.npz` (what is known of the test images before any attack), and the tables. Several
 processes may fill one work directory, also on different machines: each cell is written by one of
-them, the tables by all. `characterisation` fills it; `results` says what a cell's result is. No JAX
-here.
+them, the tables by all. No JAX here.
 
     store = ResultStore.open(Path("runs/first"), config)
     store.save(result, arrays)
     store.write_tables(names)
 
-`planner`'s command reads one that is finished, and changes nothing in it:
-
-    store, config = ResultStore.existing(Path("runs/first"))
+    store, config = ResultStore.existing(Path("runs/first"))  # changes nothing in it
     results = store.grid_results(config)
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import itertools
 import json
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +31,19 @@ import numpy as np
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import DIRECT, Topology
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import keep_first, write_atomically
+from privynet_jax.platform.files import write_atomically, write_shared
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.text_tables import as_csv
 
-# What reading a damaged archive of arrays may raise.
-_DAMAGE = (OSError, ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-_TEST_PICTURES = "test_pictures.npz"
+# What reading damaged JSON, tables or archives of arrays may raise.
+_DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
+_DAMAGE += (zipfile.BadZipFile, zlib.error)
+_CONFIG, _TEST_PICTURES = "config.json", "test_pictures.npz"
+_CONTINUE = (
+    "delete it and run its experiments.characterize command again, which makes it anew; if another "
+    "version of privynet_jax made it, characterise again in a new folder"
+)
 # What `existing` promises of the settings.
 _GRID, _SCHEDULES = ("layers", "depths"), ("cloud", "attacker")
 _NEEDED = {
@@ -65,24 +67,21 @@ class ResultStore:
 
     @classmethod
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
-        """Opens a work directory, creating it when new.
-
-        Args:
-            workdir: the folder.
-            config: JSON-able settings that decide the numbers.
+        """Opens a work directory, creating it when new, with settings that JSON can hold.
 
         Raises:
             UserError: the folder was made with other settings, or its `config.json` is damaged.
         """
-        path = workdir / "config.json"
+        path, otherwise = workdir / _CONFIG, "or a new folder as --workdir"
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
         if not path.exists():
             _check_empty(workdir, path)
             workdir.mkdir(parents=True, exist_ok=True)
-            _write_unless_there(path, json.dumps(wanted, indent=2) + "\n")
+            content = json.dumps(wanted, indent=2) + "\n"
+            write_shared(path, [content.encode()], replace=False)
         # Also when it was not there: another process may have been faster, with other settings.
-        remedy = "restore it, or give a new folder as --workdir"
-        kept, otherwise = _read_json(path, remedy), "or a new folder as --workdir"
+        with _whole(path, f"restore it, {otherwise}"):
+            kept = {**json.loads(path.read_text())}  # raises for what is no dictionary
         check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
@@ -91,24 +90,18 @@ class ResultStore:
     def existing(cls, workdir: Path) -> tuple["ResultStore", dict[str, Any]]:
         """Opens a work directory to read it, and returns it with its settings; writes nothing.
 
-        Args:
-            workdir: the folder of a characterisation.
-
         Raises:
             UserError: it is no work directory, or `config.json` is damaged or of another version.
         """
-        path = workdir / "config.json"
+        path = workdir / _CONFIG
         if not path.is_file():
             raise UserError(
                 f"{workdir} is no work directory: it has no config.json; give the --workdir of a "
                 "finished experiments.characterize"
             )
-        config = _read_json(path, "restore it, or characterise again in a new folder")
-        wrong = [name for name, kind in _NEEDED.items() if not isinstance(config.get(name), kind)]
-        wrong += [name for name in _GRID if name not in wrong and not _are_numbers(config[name])]
-        wrong += ["selections"] if config.get("selections") == [] else []
-        wrong += [n for n in _SCHEDULES if n not in wrong and "steps" not in config[n]]
-        if wrong:
+        with _whole(path, "restore it, or characterise again in a new folder"):
+            config = {**json.loads(path.read_text())}
+        if wrong := [name for name in _NEEDED if not _is_usable(name, config.get(name))]:
             raise UserError(
                 f"{path} says nothing usable of {', '.join(wrong)}: it is damaged, or another "
                 "version of privynet_jax made it; characterise again in a new folder"
@@ -116,19 +109,14 @@ class ResultStore:
         return cls(workdir), config
 
     def grid_results(self, config: Mapping[str, Any]) -> list[CellResult]:
-        """Returns the results of a finished grid, by layers, depth and draw; writes nothing.
-
-        Args:
-            config: the settings, as `existing` returns them; they say which cells there should be.
+        """Returns the results of the grid of such settings, by layers, depth and draw.
 
         Raises:
             UserError: cells are missing, damaged or of another version.
         """
         names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
-        characterised = {}
-        for name in filter(self.has, names):
-            result = self.load(name)
-            characterised[result.num_layers, result.depth, result.selection, result.draw] = result
+        results = [self.load(name) for name in names if self.has(name)]
+        characterised = {(r.num_layers, r.depth, r.selection, r.draw): r for r in results}
         axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
         wanted = list(itertools.product(*axes, range(config["draws"])))
         if missing := [cell for cell in wanted if cell not in characterised]:
@@ -153,41 +141,36 @@ class ResultStore:
         return self._path(name, "json").exists() and self._path(name, "npz").exists()
 
     def load(self, name: str) -> CellResult:
-        """Returns a finished cell.
-
-        Raises:
-            UserError: the file is damaged, or of another version.
-        """
+        """Returns a finished cell; UserError where it is missing, damaged or of another version."""
         path = self._path(name, "json")
-        content = _read_json(path, _CONTINUE)
-        try:
+        with _whole(path):
+            content = json.loads(path.read_text())
             attacks = tuple(AttackResult.from_json(entry) for entry in content.pop("attacks"))
             if not attacks:
-                raise KeyError("attacks")
+                raise ValueError("a cell without attacks")
             channels = tuple(content.pop("channels"))
             return CellResult(**content, channels=channels, attacks=attacks)
-        except (KeyError, TypeError, AttributeError):
-            raise _of_another_version(path) from None
 
     def load_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Returns the arrays that were saved with a cell."""
-        return _read_arrays(self._path(name, "npz"), _MAKE_ANEW)
+        return _read_arrays(self._path(name, "npz"))
 
     def has_test_pictures(self) -> bool:
         """Whether `save_test_pictures` was called."""
         return (self.workdir / _TEST_PICTURES).exists()
 
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Keeps what is known of the test images before any attack (`risk_tables`)."""
+        """Keeps what is known of the test images before any attack.
+
+        Args:
+            arrays: "labels", int [N]; "class_names" by label; "mean_image_psnr_db" and
+                "mean_image_ssim", float [N], of answering the auxiliary mean image.
+        """
         _write_arrays(self.workdir / _TEST_PICTURES, arrays)
 
     def load_test_pictures(self) -> dict[str, np.ndarray]:
-        """Returns what `save_test_pictures` kept.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        return _read_arrays(self.workdir / _TEST_PICTURES, _CONTINUE)
+        """Returns what `save_test_pictures` kept; UserError where it is missing or damaged."""
+        return _read_arrays(self.workdir / _TEST_PICTURES)
 
     def save_candidates(
         self, selection: str, num_layers: int, depth: int, channels: Sequence[int]
@@ -204,27 +187,15 @@ class ResultStore:
     def load_candidates(
         self, selection: str, num_layers: int, depth: int, backbone: str = DEFAULT
     ) -> tuple[int, ...]:
-        """Returns what `save_candidates` kept.
-
-        Args:
-            selection: the method that found them.
-            num_layers: local layers.
-            depth: released channels.
-            backbone: name of the network that is split.
-
-        Raises:
-            UserError: the file is missing, damaged or of another version.
-        """
+        """Returns what `save_candidates` kept; UserError where it is missing or damaged."""
         path = self._candidates(selection, num_layers, depth)
-        content = _read_json(path, _CONTINUE)
-        try:
+        with _whole(path):
+            content = json.loads(path.read_text())
             # A topology knows which channels there are, and that each may be given once.
             channels = Topology(num_layers, content["channels"], backbone).channels
             if len(channels) < depth or (selection == DIRECT and len(channels) > depth):
                 raise ValueError("too many channels, or too few")
             return channels
-        except (KeyError, ValueError):
-            raise _of_another_version(path) from None
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
         """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
@@ -241,10 +212,6 @@ class ResultStore:
             written = finished
         return results
 
-    def has_table(self, name: str) -> bool:
-        """Whether a table was written."""
-        return (self.workdir / name).exists()
-
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a table atomically; nothing where there are no rows."""
         if rows:
@@ -253,12 +220,8 @@ class ResultStore:
     def read_csv(self, name: str) -> list[dict[str, str]]:
         """Returns a table's rows as text by column."""
         path = self.workdir / name
-        if not path.exists():
-            raise _damaged(path)
-        try:
+        with _whole(path):
             return list(csv.DictReader(path.read_text().splitlines()))
-        except UnicodeDecodeError:
-            raise _damaged(path) from None
 
     def _load_once(self, name: str) -> CellResult:
         if name not in self._loaded:
@@ -272,8 +235,12 @@ class ResultStore:
         return self.workdir / "cells" / f"{name}.{suffix}"
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return bool(values) and all(type(value) is int for value in values)
+def _is_usable(name: str, value: Any) -> bool:
+    if not isinstance(value, _NEEDED[name]):
+        return False
+    if name in _GRID:
+        return bool(value) and all(type(number) is int for number in value)
+    return value != [] if name == "selections" else name not in _SCHEDULES or "steps" in value
 
 
 def _check_empty(workdir: Path, config: Path) -> None:
@@ -287,48 +254,21 @@ def _check_empty(workdir: Path, config: Path) -> None:
         )
 
 
-def _write_unless_there(path: Path, content: str) -> None:
-    """Writes a whole file, of several processes only the first."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
-        partial = Path(folder) / path.name
-        write_atomically(partial, content)
-        keep_first(partial, path)
-
-
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
 
 
-def _read_arrays(path: Path, remedy: str) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with _whole(path), np.load(path) as arrays:  # allow_pickle stays off
+        return dict(arrays)
+
+
+@contextlib.contextmanager
+def _whole(path: Path, remedy: str = _CONTINUE) -> Iterator[None]:
+    """Turns whatever reading a file may raise into one refusal."""
     try:
-        with np.load(path) as arrays:  # allow_pickle stays off
-            return dict(arrays)
+        yield
     except _DAMAGE:
-        raise _damaged(path, remedy) from None
-
-
-_MAKE_ANEW = "delete it and run again to have it made anew"
-_CONTINUE = "delete it and run its experiments.characterize command again, which makes it anew"
-
-
-def _read_json(path: Path, remedy: str = _MAKE_ANEW) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise _damaged(path, remedy) from None
-    if not isinstance(content, dict):
-        raise _damaged(path, remedy)
-    return content
-
-
-def _of_another_version(path: Path) -> UserError:
-    return UserError(
-        f"{path} is damaged, or another version of privynet_jax made it; characterise again in a "
-        "new folder"
-    )
-
-
-def _damaged(path: Path, remedy: str = _MAKE_ANEW) -> UserError:
-    return UserError(f"{path} is missing or damaged; {remedy}")
+        raise UserError(f"{path} is missing or damaged; {remedy}") from None

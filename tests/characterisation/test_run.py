@@ -199,7 +199,7 @@ def test_lost_tables_are_made_anew_and_nothing_is_trained(finished, tmp_path, mo
     content = json.loads(path.read_text())
     del content["attacks"][0]["psnr_db"]["p99"]
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="another version of privynet_jax made it; characterise"):
+    with pytest.raises(UserError, match="another version of privynet_jax made it, characterise"):
         characterise(config)
 
 

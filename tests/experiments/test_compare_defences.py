@@ -16,8 +16,7 @@ from experiments.comparing.defence_tables import Row, as_table, as_text, converg
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import GaussianNoise, Quantisation, Undefended, parse_defence
 from privynet_jax.errors import UserError
-from privynet_jax.results.cells import Cell
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement
 
 
 @pytest.fixture(autouse=True)

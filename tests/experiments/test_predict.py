@@ -13,8 +13,12 @@ from PIL import Image
 from support.small_release import random_release
 
 from experiments import predict
-from privynet_jax.deployment.cloud.classifier import Classifier, Validation, save_classifier
-from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    Validation,
+    network_for,
+    save_classifier,
+)
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])

@@ -74,7 +74,7 @@ def photos(tmp_path_factory):
 def release(request, tmp_path, package, photos, monkeypatch):
     monkeypatch.setattr(release_manifest, "_MOST_ROWS", 8)
     pictures = find_pictures(f"folder:{photos}", class_names=CLASSES, labelled=True)
-    write_release(package, pictures, tmp_path / "out", dtype=request.param)
+    write_release(tmp_path / "out", package, pictures, dtype=request.param)
     return tmp_path / "out"
 
 
@@ -201,7 +201,7 @@ def test_two_releases_of_one_package_tell_by_nothing_that_they_are(release, pack
             Image.fromarray(noise(99 + number)).save(folder / "a" / f"{number}.png")
         pictures = find_pictures(f"folder:{folder}", class_names=CLASSES, labelled=False)
         other = dataclasses.replace(package, release_seed=seed)
-        write_release(other, pictures, tmp_path / f"out{index}")
+        write_release(tmp_path / f"out{index}", other, pictures)
         ids.append(json.loads((tmp_path / f"out{index}" / "release.json").read_text())["id"])
     for one, another in ((0, 1), (0, 2), (1, 2)):
         # 4 of 64 hexadecimal digits agree, on average.

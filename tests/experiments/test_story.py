@@ -25,8 +25,12 @@ from support import weight_samples
 
 from experiments import audit, export_local, extract, plan, predict, train_cloud
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.cloud.classifier import Classifier, Validation, save_classifier
-from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    Validation,
+    network_for,
+    save_classifier,
+)
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.deployment.device.local_package import open_package, write_package
 from privynet_jax.deployment.release.extract_release import write_release
@@ -239,7 +243,7 @@ def story(finished):
     images = f"folder:{finished / 'pictures'}"
     pictures = find_pictures(images, class_names=CLASSES, labelled=True)
     order = finished / "order.csv"
-    write_release(package, pictures, finished / "release", order_out=order)
+    write_release(finished / "release", package, pictures, order_out=order)
     settings = ClassifierSettings(Schedule(2, 4), width=4, validation_fraction=0.25)
     train_to_folder(open_release(finished / "release"), settings, finished / "classifier")
     return finished

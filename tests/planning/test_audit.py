@@ -17,8 +17,7 @@ from privynet_jax.planning import audit as auditing
 from privynet_jax.planning.audit import AuditSettings, audit_plan
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
-from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.results.measurement import Measurement
+from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.results.statistics import Distribution, summarise
 from privynet_jax.training.models.attackers import capacities_of_size
 

@@ -132,7 +132,8 @@ def test_a_cell_of_another_version(workdir, lacking):
     del content[lacking]
     path.write_text(json.dumps(content))
     message = refused(workdir)
-    assert f"{path} is damaged, or another version" in message
+    assert f"{path} is missing or damaged; " in message
+    assert "another version" in message
 
 
 @pytest.mark.parametrize("lacking", ["validation_psnr_db", "p99"])

@@ -1,8 +1,7 @@
 """A trained cloud NN: representations in, probabilities of classes out; and its folder.
 
-`cloud_training` makes it out of a release, `experiments.predict` uses it. Neither here nor there is
-an image, VGG16 or a plan: the cloud has none of them. A folder holds `params/` (Orbax),
-`history.csv` and `classifier.json`, which tells what the network is, and the sha256 of the rest.
+`cloud_training` makes it out of a release. A folder holds `params/` (Orbax), `history.csv` and
+`classifier.json`, which tells what the network is, and the sha256 of the rest.
 
     save_classifier(Path("runs/classifier"), classifier)
     classifier = open_classifier(Path("runs/classifier"))
@@ -19,28 +18,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from privynet_jax.deployment.cloud.cloud_network import network_for, times
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_files, verify_files
+from privynet_jax.platform.digests import read_version, sealed, sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import load_tree, save_tree
+from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import cloud_task
 
 _FORMAT = "privynet_jax classifier 1"
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params"
 _TRAIN_ANEW = "delete the folder and train again"
+# A working grid has at least so many positions along a side, where folding allows.
+_LEAST_SIDE = 8
 
 
 class Validation(NamedTuple):
-    """What training had come to at one moment.
+    """After so many steps: mean loss since the validation before, or NaN; and on the part held out.
 
-    Attributes:
-        step: steps done.
-        loss: mean over the steps since the validation before; NaN before the first step.
-        validation_accuracy: on the part held out.
-        validation_loss: likewise.
+    These are the columns of `history.csv`.
     """
 
     step: int
@@ -56,8 +53,6 @@ class Classifier:
     Attributes:
         params: of `models.CloudNN`, NumPy arrays.
         shape: height, width and channels of one representation.
-        num_classes: how many classes it tells apart.
-        width: the network's.
         release: id of the release that it was trained on.
         settings: of the training, by name.
         history: all validations, the one before the first step included.
@@ -117,19 +112,28 @@ class Classifier:
 
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:
-    """Writes a classifier's folder, which appears whole or not at all.
-
-    Raises:
-        UserError: something is in the way.
-    """
+    """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
     check_is_new(folder)
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         partial = Path(scratch) / "classifier"
         save_tree(partial / _PARAMS, classifier.params)
-        (partial / _HISTORY).write_text(_history_table(classifier.history), encoding="utf-8")
-        (partial / _MANIFEST).write_text(sealed(_manifest(partial, classifier)), encoding="utf-8")
+        rows = [",".join(map(repr, validation)) for validation in classifier.history]
+        table = "\n".join([",".join(Validation._fields), *rows]) + "\n"
+        (partial / _HISTORY).write_text(table, encoding="utf-8")
+        manifest = {
+            "format": _FORMAT,
+            "release": classifier.release,
+            "shape": list(classifier.shape),
+            "num_classes": classifier.num_classes,
+            "width": classifier.width,
+            "validation_accuracy": classifier.best.validation_accuracy,
+            "steps": classifier.best.step,
+            "settings": dict(classifier.settings),
+            "files": sha256_of_files(partial),
+        }
+        (partial / _MANIFEST).write_text(sealed(manifest), encoding="utf-8")
         os.replace(partial, folder)
 
 
@@ -151,29 +155,11 @@ def open_classifier(folder: Path) -> Classifier:
     content = _verified_manifest(folder)
     params = load_tree(folder / _PARAMS, "classifier")
     with damaged_if(folder, "classifier", ValueError, KeyError, TypeError):
-        return Classifier(
-            params=params,
-            shape=tuple(content["shape"]),
-            num_classes=content["num_classes"],
-            width=content["width"],
-            release=content["release"],
-            settings=content["settings"],
-            history=_read_history(folder / _HISTORY),
-        )
-
-
-def _manifest(folder: Path, classifier: Classifier) -> dict[str, Any]:
-    return {
-        "format": _FORMAT,
-        "release": classifier.release,
-        "shape": list(classifier.shape),
-        "num_classes": classifier.num_classes,
-        "width": classifier.width,
-        "validation_accuracy": classifier.best.validation_accuracy,
-        "steps": classifier.best.step,
-        "settings": dict(classifier.settings),
-        "files": sha256_of_files(folder),
-    }
+        _, *lines = (folder / _HISTORY).read_text(encoding="utf-8").splitlines()
+        rows = [line.split(",") for line in lines]
+        history = tuple(Validation(int(step), *map(float, rest)) for step, *rest in rows)
+        told = {name: content[name] for name in ("num_classes", "width", "release", "settings")}
+        return Classifier(params=params, shape=tuple(content["shape"]), history=history, **told)
 
 
 def _verified_manifest(folder: Path) -> dict[str, Any]:
@@ -182,22 +168,42 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
     TensorStore would notice damage too, but in threads of its own, which print tracebacks.
     """
     path = folder / _MANIFEST
-    with damaged_if(path, "description", OSError, ValueError, KeyError, TypeError):
-        content, is_unchanged = read_sealed(path)
-        files = dict(content["files"])
-    if content.get("format") != _FORMAT:
-        raise UserError(f"{folder} is of another version of privynet_jax; {_TRAIN_ANEW}")
-    if not is_unchanged:
-        raise UserError(f"{path} was changed after it was written; {_TRAIN_ANEW}")
-    verify_files(folder, files, _TRAIN_ANEW)
+    content = read_version(path, "format", _FORMAT, _TRAIN_ANEW)
+    with damaged_if(path, "description", ValueError, KeyError, TypeError):
+        verify_files(folder, dict(content["files"]), _TRAIN_ANEW)
     return content
 
 
-def _history_table(history: tuple[Validation, ...]) -> str:
-    rows = [",".join(map(repr, validation)) for validation in history]
-    return "\n".join([",".join(Validation._fields), *rows]) + "\n"
+def nominal_image_size(side: int) -> int:
+    """Returns the `image_size` that makes `models.CloudNN` work on the grid that suits a side.
+
+    The cloud does not know the images' size, which is what the network folds by, but any size that
+    leads to a good working grid will do: representations are folded by the largest f of 4, 2, 1
+    that leaves at least 8 positions, and smaller ones are unfolded to 8 or as near as the
+    network's factors 2 and 4 come. For images of 32 x 32 that is the grid of the
+    characterisation, at every layer.
+    """
+    for folding in (WORKING_STRIDE, WORKING_STRIDE // 2):
+        if side % folding == 0 and side // folding >= _LEAST_SIDE:
+            return WORKING_STRIDE * (side // folding)
+    unfolding = next((factor for factor in (1, 2) if side * factor >= _LEAST_SIDE), 4)
+    return WORKING_STRIDE * side * unfolding
 
 
-def _read_history(path: Path) -> tuple[Validation, ...]:
-    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    return tuple(Validation(int(step), *map(float, rest)) for step, *rest in rows)
+def network_for(shape: tuple[int, ...], num_classes: int, width: int) -> CloudNN:
+    """Returns the cloud NN for representations of a shape (h, w, d).
+
+    Raises:
+        UserError: they are not square.
+    """
+    if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
+        raise UserError(
+            f"representations of {times(shape)} values; allowed are squares, height x height x "
+            "channels, as releases of this project hold them"
+        )
+    return cloud_nn(num_classes, nominal_image_size(shape[0]), width)
+
+
+def times(shape: tuple[int, ...]) -> str:
+    """Returns a shape as a person writes it."""
+    return " x ".join(map(str, shape))

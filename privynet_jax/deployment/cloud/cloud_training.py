@@ -1,28 +1,23 @@
 """Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
 
-A part of the rows, class by class, is held out for validation. The network is the one member of a
-`trainer.train`, so each mini-batch is spread over the local devices; what is saved now and then
-lies beside the classifier's folder until that is complete, so the same command continues a run that
-was ended, to the same numbers.
+A part of the rows, class by class, is held out for validation. What is saved now and then lies
+beside the classifier's folder until that is complete, so the same command continues a run that was
+ended, to the same numbers.
 
     settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
     classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
 
-**How the cosine and early stopping go together.** The learning rate falls along a cosine that ends
-at `Schedule.steps`, whether or not training gets there: stopping cuts the schedule off and does not
-squeeze it. Much of the accuracy comes late, when the rate is low, and before that validations go up
-and down. So patience is counted in validations, of which a run has twenty, and ends a run only
-after that many in a row in which neither accuracy nor loss was better than ever before. A run that
-is stopped has overfitted: fewer steps, whose cosine ends in time, are then worth a try. In either
-case the parameters of the validation with the highest accuracy are kept (of equals, the one with
-the lowest loss), not the last ones.
+The learning rate falls along a cosine that ends at `Schedule.steps`, even where training stops
+before: after so many validations in a row in which neither accuracy nor loss was better than ever.
+A run that stops has overfitted, and fewer steps are worth a try. Kept are the parameters of the
+validation with the highest accuracy (of equals, the lowest loss), not the last ones.
 """
 
 import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -31,16 +26,16 @@ from privynet_jax.deployment.cloud.classifier import (
     Classifier,
     Validation,
     is_classifier,
+    network_for,
     open_classifier,
     save_classifier,
 )
-from privynet_jax.deployment.cloud.cloud_network import network_for
+from privynet_jax.deployment.release.release_folder import Release
 from privynet_jax.errors import UserError
 from privynet_jax.images import partition
 from privynet_jax.platform import signals
 from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
 from privynet_jax.platform.resuming import check_same_settings
-from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.session import session
@@ -51,28 +46,11 @@ from privynet_jax.training.trainer import Course, Member, train
 VALIDATIONS = 20
 
 
-class Release(Protocol):
-    """What training needs of a release; `release_folder.open_release` returns one.
-
-    Attributes:
-        id: names its content.
-        num_classes: None where it has no labels.
-        labels: int32 [N], or None.
-        representations: has a shape [N, h, w, d], and rows by a slice or an array of ints.
-    """
-
-    id: str
-    num_classes: int | None
-    labels: np.ndarray | None
-    representations: np.ndarray | RowView
-
-
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
     """What decides a training, besides the release.
 
     Attributes:
-        schedule: of the steps.
         width: channels of the cloud NN.
         validation_fraction: of each class's rows, held out.
         patience: validations in a row without anything better, after which training stops.
@@ -94,6 +72,8 @@ class ClassifierSettings:
         for name, value in numbers.items():
             if value < 1:
                 raise UserError(f"{name} is {value}; allowed are whole numbers of 1 or more")
+        if self.schedule.learning_rate is None:
+            raise UserError("learning_rate is None; allowed are positive numbers; 0.002 suits most")
         if not 0 < self.validation_fraction < 1:
             raise UserError(
                 f"validation_fraction is {self.validation_fraction}; allowed are numbers between "
@@ -109,14 +89,7 @@ class ClassifierSettings:
 
 
 class Data(NamedTuple):
-    """A release's rows in two parts, and the network that suits them.
-
-    Attributes:
-        labels: int32 [N].
-        training: int, rows that are learnt from.
-        validation: int, rows that are held out.
-        network: to be trained.
-    """
+    """A release's labels, its rows in two parts, and the network that suits them."""
 
     labels: np.ndarray
     training: np.ndarray
@@ -127,16 +100,10 @@ class Data(NamedTuple):
 def train_to_folder(
     release: Release, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
-    """Trains and writes a classifier's folder, which appears whole at the end.
+    """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
-    Args:
-        release: with labels.
-        settings: of the training.
-        folder: new, or what an earlier call left.
-        every_seconds: between two checkpoints, in a folder beside `folder`.
-
-    Returns:
-        The classifier, or None where an earlier call with the same settings finished it.
+    Returns it, or None where an earlier call with the same settings finished it. Checkpoints, one
+    per `every_seconds`, lie in a folder beside it.
 
     Raises:
         Terminated: a stop was requested; the same call continues.
@@ -144,14 +111,23 @@ def train_to_folder(
             damaged, or of another release or other settings.
     """
     folder, described = folder.absolute(), {"release": release.id, **settings.by_name()}
+    otherwise = "or a new folder, or delete that one first"
     if is_classifier(folder):
         found = open_classifier(folder)
-        _check_same(folder, {"release": found.release, **found.settings}, described)
+        before = {"release": found.release, **found.settings}
+        check_same_settings(f"{folder} was made", before, described, otherwise)
         return None
     check_is_new(folder)
     working = folder.with_name(f"{folder.name}.training")
     data_of(release, settings)  # complains before anything is written
-    _claim(working, described)
+    begun = working / "settings.json"
+    if begun.exists():
+        with damaged_if(begun, "list of settings", OSError, ValueError):
+            before = json.loads(begun.read_text(encoding="utf-8"))
+        check_same_settings(f"{working} was made", before, described, otherwise)
+    else:
+        working.mkdir(parents=True, exist_ok=True)
+        write_atomically(begun, json.dumps(described, indent=1) + "\n")
     checkpoint = Checkpoint(working / "checkpoints", every_seconds)
     try:
         with session(checkpoint=checkpoint):
@@ -166,10 +142,6 @@ def train_to_folder(
 
 def train_classifier(release: Release, settings: ClassifierSettings) -> Classifier:
     """Trains a cloud NN; the session says where that is kept, and who is told.
-
-    Args:
-        release: with labels.
-        settings: of the training.
 
     Raises:
         Terminated: a stop was requested.
@@ -227,8 +199,7 @@ def data_of(release: Release, settings: ClassifierSettings) -> Data:
             f"the release has rows of {len(present)} class; at least 2 are needed; release "
             "pictures of more classes"
         )
-    shape = tuple(release.representations.shape[1:])
-    network = network_for(shape, release.num_classes, settings.width)
+    network = network_for(release.representations.shape[1:], release.num_classes, settings.width)
     held_out = settings.validation_fraction
     fractions = {"training": 1 - held_out, "validation": held_out}
     rows = partition.split_groups(labels, np.arange(len(labels)), fractions, settings.seed)
@@ -246,23 +217,6 @@ def data_of(release: Release, settings: ClassifierSettings) -> Data:
             f"rows are there to train on; give at most {most} as --batch_size"
         )
     return Data(labels, rows["training"], np.sort(rows["validation"]), network)
-
-
-def _claim(working: Path, described: dict[str, Any]) -> None:
-    """Makes the folder of a training, or checks that it was begun with the same settings."""
-    begun = working / "settings.json"
-    if begun.exists():
-        with damaged_if(begun, "list of settings", OSError, ValueError):
-            before = json.loads(begun.read_text(encoding="utf-8"))
-        _check_same(working, before, described)
-        return
-    working.mkdir(parents=True, exist_ok=True)
-    write_atomically(begun, json.dumps(described, indent=1) + "\n")
-
-
-def _check_same(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    otherwise = "or a new folder, or delete that one first"
-    check_same_settings(f"{folder} was made", before, now, otherwise)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

@@ -1,8 +1,6 @@
 """The package that is put on a device: one folder with all it takes to run a local NN there.
 
-`plan` says which local NN, `split` cuts its weights, `forward` has its program for devices, and
-`device_nn` runs that, here and, as copies, on the device. `experiments.export_local` writes
-packages, and `extract_release` makes releases with them.
+`device_nn` runs it, here and, as a copy, on the device.
 
     write_package(Path("device"), plan, weights.params)
     package = open_package(Path("device"))
@@ -13,6 +11,7 @@ the seed of releases: a package is as secret as its plan.
 """
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -85,13 +84,11 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     check_is_new(folder)
     folder = folder.resolve()
     stored = _rounded(local_params(params, plan.topology), dtype)
+    trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
     backbone = backbone_named(plan.topology.backbone)
-    layers = [
-        {"name": layer.name, "stride": layer.stride}
-        for layer in backbone.convolutions(plan.topology.num_layers)
-    ]
-    program = program_of(backbone)
-    described = {"backbone": backbone.name, "layers": layers}
+    convolutions = backbone.convolutions(plan.topology.num_layers)
+    layers = [{"name": layer.name, "stride": layer.stride} for layer in convolutions]
+    program, described = program_of(backbone), {"backbone": backbone.name, "layers": layers}
     tensors = {f"{group}/{kind}": a for group, kinds in stored.items() for kind, a in kinds.items()}
     shape = plan.topology.representation_shape(plan.image_size)
     files = {
@@ -111,7 +108,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         "scales": plan.scales,
         "peaks": plan.peaks,
         "release_seed": secrets.token_hex(32),
-        "trial": device_nn.trial(_trunk(plan, stored), plan.image_size).tolist(),
+        "trial": device_nn.trial(trunk, plan.image_size).tolist(),
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     settings["sha256"] = device_nn.settings_digest(settings)
@@ -129,11 +126,6 @@ def exported(network: device_nn.Network, stored: Params, image_size: int) -> byt
     """Returns the local NN as `jax.export` serialises it, for every platform and batch size.
 
     The weights are arguments: as constants they would be stored twice.
-
-    Args:
-        network: pure function (params, images) -> representations.
-        stored: the package's arrays.
-        image_size: side of the images, in pixels.
     """
     [batch] = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), jnp.float32)
@@ -154,29 +146,34 @@ def open_package(folder: Path) -> LocalPackage:
     Raises:
         UserError: something is missing, damaged, of another version, or no package.
     """
-    again = "give a folder as experiments.export_local wrote it, or export it again"
     try:
         settings, run = device_nn.open_package(folder, _network)
-        arrays = {name: np.array(settings[name], np.float32) for name in ("scales", "peaks")}
         height, width, depth = settings["shape"]
-        names = tuple(settings["class_names"])
-        size, seed = settings["image_size"], settings["release_seed"]
+        return LocalPackage(
+            image_size=settings["image_size"],
+            shape=(height, width, depth),
+            class_names=tuple(settings["class_names"]),
+            scales=np.array(settings["scales"], np.float32),
+            peaks=np.array(settings["peaks"], np.float32),
+            release_seed=settings["release_seed"],
+            local=functools.partial(_checked, run),
+        )
     except device_nn.PackageError as error:
-        raise UserError(f"{error}; {again}") from None
+        why = str(error)
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}; {again}") from None
+        why = f"{error.filename} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is no package for a device: {error!r}; {again}") from None
-
-    def local(images: jax.Array | np.ndarray) -> jax.Array:
-        try:
-            return run(images)
-        except device_nn.PackageError as error:
-            raise UserError(str(error)) from None
-
-    return LocalPackage(
-        size, (height, width, depth), names, **arrays, release_seed=seed, local=local
+        why = f"{folder} is no package for a device: {error!r}"
+    raise UserError(
+        f"{why}; give a folder as experiments.export_local wrote it, or export it again"
     )
+
+
+def _checked(run: Callable[[Any], jax.Array], images: jax.Array | np.ndarray) -> jax.Array:
+    try:
+        return run(images)
+    except device_nn.PackageError as error:
+        raise UserError(str(error)) from None
 
 
 def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
@@ -186,9 +183,7 @@ def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
             f"weights cannot be stored as {dtype!r}; allowed are {', '.join(DTYPES)}; "
             "float32 is the usual choice"
         )
-    stored = {
-        group: {k: np.asarray(v) for k, v in kinds.items()} for group, kinds in params.items()
-    }
+    stored = jax.tree.map(np.asarray, dict(params))
     for group in stored.keys() - {"preprocessing"}:
         for kind, array in stored[group].items():
             with np.errstate(over="ignore", under="ignore"):
@@ -200,11 +195,6 @@ def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
                 )
             stored[group][kind] = rounded
     return stored
-
-
-def _trunk(plan: Plan, stored: Mapping[str, Any]) -> Callable[[np.ndarray], jax.Array]:
-    """Returns the local NN by the network that all measurements used, with the stored weights."""
-    return jax.jit(lambda images: apply(plan.topology, stored, images))
 
 
 def _network(settings: Mapping[str, Any]) -> device_nn.Network:

@@ -1,8 +1,6 @@
 """The README of a package for a device, written for whoever operates the device.
 
-`local_package` puts it into every package.
-
-    text = readme(32, (16, 16, 3), tensors, ("cpu", "cuda", "tpu"))
+text = readme(32, (16, 16, 3), tensors, ("cpu", "cuda", "tpu"))
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +15,7 @@ def readme(
     tensors: Mapping[str, np.ndarray],
     platforms: Sequence[str],
 ) -> str:
-    """Returns the text of a package's README.md.
-
-    Args:
-        image_size: side of the images, in pixels.
-        shape: (h, w, depth) of one representation.
-        tensors: the package's arrays by name.
-        platforms: what the StableHLO was lowered for.
-    """
+    """Returns README.md of a package with arrays by name, and StableHLO lowered for platforms."""
     rows = [
         f"| {number} | `{name}` | {tensors[name].dtype} {list(tensors[name].shape)} |"
         for number, name in enumerate(sorted(tensors))

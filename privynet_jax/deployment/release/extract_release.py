@@ -1,11 +1,10 @@
 """Extraction on the device: a package and pictures become a release.
 
     pictures = find_pictures("folder:photos", class_names=package.class_names, labelled=True)
-    written = write_release(package, pictures, Path("release"), dtype="uint8")
+    written = write_release(Path("release"), package, pictures, dtype="uint8")
 
-`release_inputs` says which pictures in which secret order, `local_package` gives the local NN,
-`release_folder` is the format, and `release_journal` knows what is finished. One shard is in memory
-at a time.
+`release_inputs` says which pictures in which secret order, `release_folder` is the format, and
+`release_journal` knows what is finished. One shard is in memory at a time.
 """
 
 import concurrent.futures
@@ -17,12 +16,13 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
+from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import Pictures, order_table, release_secrets
 from privynet_jax.deployment.release.release_journal import (
@@ -46,21 +46,6 @@ _MOST_DECODERS = 4
 _LOG = logging.getLogger(__name__)
 
 
-class Package(Protocol):
-    """What is needed of `local_package.LocalPackage`; its page has the terms."""
-
-    image_size: int
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    scales: np.ndarray
-    peaks: np.ndarray
-    release_seed: str
-
-    def local(self, images: np.ndarray) -> jax.Array:
-        """Returns float32 [N, h, w, depth] of images float32 [N, H, W, 3]."""
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Written:
     """What became of a call: rows released, pictures skipped, shards that were there already."""
@@ -71,9 +56,9 @@ class Written:
 
 
 def write_release(
-    package: Package,
-    pictures: Pictures,
     folder: Path,
+    package: LocalPackage,
+    pictures: Pictures,
     *,
     dtype: str = "float32",
     skip_unreadable: bool = False,
@@ -83,9 +68,9 @@ def write_release(
     """Writes the release of some pictures, or what is missing of it after a kill.
 
     Args:
+        folder: of the release: new, empty, or unfinished by the same call.
         package: the local NN with its scales, peaks, classes and secret seed.
         pictures: in any order; rows are shuffled over the whole release.
-        folder: of the release: new, empty, or unfinished by the same call.
         dtype: how representations are stored, one of `coding.DTYPES`.
         skip_unreadable: leave out pictures that cannot be decoded instead of refusing them.
         order_out: where to write, for this device alone, which picture each row is.
@@ -97,15 +82,16 @@ def write_release(
     """
     coding = Coding(checked_dtype(dtype), np.float32(package.scales), np.float32(package.peaks))
     check_places(folder, order_out, pictures.folder, private_folders)
-    secrets = release_secrets(pictures, package.release_seed, _description(package, coding))
-    journal = begin(folder, secrets.id)
+    identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
+    journal = begin(folder, identity)
     if journal is None:
-        return _already_complete(folder, pictures, secrets.order, order_out)
-    writer = ReleaseWriter(folder, secrets.id, package.shape, dtype)
+        return _already_complete(folder, pictures, order, order_out)
+    writer = ReleaseWriter(folder, identity, package.shape, dtype)
     _check_disk_space(folder, package.shape, dtype, len(pictures))
-    with _Extraction(package, coding, pictures, secrets.order, skip_unreadable) as extraction:
-        kept = _extract(extraction, writer, journal, skip_unreadable)
-    chosen = np.delete(secrets.order, journal.skipped())
+    with concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
+        extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
+        kept = extraction.run(writer, journal)
+    chosen = np.delete(order, journal.skipped())
     if not len(chosen):
         journal.path.unlink()
         with contextlib.suppress(OSError):  # shards of an earlier attempt
@@ -121,40 +107,54 @@ def write_release(
     return Written(len(chosen), skipped, kept)
 
 
+@dataclasses.dataclass(eq=False)
 class _Extraction:
     """The way from pictures to stored rows: decoders in threads, then the local NN."""
 
-    def __init__(
-        self,
-        package: Package,
-        coding: Coding,
-        pictures: Pictures,
-        order: np.ndarray,
-        skip_unreadable: bool,
-    ) -> None:
-        self.order = order
-        self._package, self._coding, self._pictures = package, coding, pictures
-        self._skip = skip_unreadable
-        self._encode = jax.jit(coding.encode)
-        self._batch = _images_per_batch(package.image_size)
-        self._pool = concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1))
+    package: LocalPackage
+    coding: Coding
+    pictures: Pictures
+    order: np.ndarray
+    skip_unreadable: bool
+    pool: concurrent.futures.Executor
 
-    def __enter__(self) -> "_Extraction":
-        return self
+    def __post_init__(self) -> None:
+        self.encode = jax.jit(self.coding.encode)
+        self.batch = _images_per_batch(self.package.image_size)
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def run(self, writer: ReleaseWriter, journal: Journal) -> int:
+        """Writes all shards that are not there; returns how many were."""
+        total, index, kept = len(self.order), 0, 0
+        with tqdm(total=total, desc="extracting release", unit="picture") as progress:
+            while (start := journal.start(index)) < total:
+                if self._is_finished(journal, index, writer):
+                    progress.update(journal.shards[index][0] - start)
+                    kept += 1
+                else:
+                    rows, stop, skipped = self._shard(start, writer.rows_per_shard, progress)
+                    if len(rows):  # none, where nothing is left but unreadable pictures
+                        writer.write(index, rows)
+                    journal.add(index, stop, skipped)
+                index += 1
+        return kept
 
-    def shard(self, start: int, most: int, told: tqdm) -> tuple[np.ndarray, int, list[int]]:
+    def _is_finished(self, journal: Journal, index: int, writer: ReleaseWriter) -> bool:
+        if index >= len(journal.shards):
+            return False
+        if journal.shards[index][1] and not self.skip_unreadable:
+            return False  # this time the unreadable pictures are to be named
+        return not journal.count(index) or writer.has(index, journal.count(index))
+
+    def _shard(self, start: int, most: int, told: tqdm) -> tuple[np.ndarray, int, list[int]]:
         """Returns up to `most` rows from a place in the order on, where they end, what was skipped.
 
         What a batch holds depends on the shard alone, so that a resumed run gives the same bytes.
         """
-        rows = np.empty((most, *self._package.shape), self._coding.dtype)
+        rows = np.empty((most, *self.package.shape), self.coding.dtype)
         filled, stop, skipped = 0, start, []
         waiting = None  # the local NN works on one batch while the next one is decoded
         while filled < most and stop < len(self.order):
-            places = range(stop, min(stop + min(self._batch, most - filled), len(self.order)))
+            places = range(stop, min(stop + min(self.batch, most - filled), len(self.order)))
             images, missing = self._decoded(places)
             skipped += missing
             if waiting:
@@ -168,62 +168,29 @@ class _Extraction:
 
     def _decoded(self, places: range) -> tuple[np.ndarray, list[int]]:
         """Returns uint8 images [n, H, W, 3] and the places whose pictures are unreadable."""
-        names = [self._pictures.name(index) for index in self.order[places.start : places.stop]]
-        data = [self._pictures.read(index) for index in self.order[places.start : places.stop]]
-        size = self._package.image_size
-        decoded = list(
-            self._pool.map(
-                lambda x: decode_or_skip(x[0], size, x[1], self._skip),
-                zip(data, names, strict=True),
-            )
-        )
+        size, pictures = self.package.image_size, self.pictures
+        wanted = [
+            (pictures.read(index), size, pictures.name(index), self.skip_unreadable)
+            for index in self.order[places.start : places.stop]
+        ]
+        decoded = list(self.pool.map(decode_or_skip, *zip(*wanted, strict=True)))
         skipped = [place for place, image in zip(places, decoded, strict=True) if image is None]
         return np.array([image for image in decoded if image is not None], np.uint8), skipped
 
     def _dispatch(self, images: np.ndarray) -> jax.Array:
         """Starts the local NN on images, filled up so that one compilation serves."""
-        missing = self._batch - len(images)
-        return self._encode(
-            self._package.local(np.pad(as_float(images), ((0, missing), *[(0, 0)] * 3)))
-        )
+        missing = self.batch - len(images)
+        padded = np.pad(as_float(images), ((0, missing), *[(0, 0)] * 3))
+        return self.encode(self.package.local(padded))
 
     def _take(self, rows: np.ndarray, first: int, count: int, stored: jax.Array) -> None:
         values = np.asarray(stored)[:count]
         if not all_finite(values):
             raise UserError(
-                f"the package gives values that {self._coding.dtype} cannot hold on these "
+                f"the package gives values that {self.coding.dtype} cannot hold on these "
                 "pictures; give --dtype=float32, or make the package again"
             )
         rows[first : first + count] = values
-
-
-def _extract(
-    extraction: _Extraction, writer: ReleaseWriter, journal: Journal, skip_unreadable: bool
-) -> int:
-    """Writes all shards that are not there; returns how many were."""
-    total, index, kept = len(extraction.order), 0, 0
-    with tqdm(total=total, desc="extracting release", unit="picture") as progress:
-        while (start := journal.start(index)) < total:
-            if _is_finished(journal, index, writer, skip_unreadable):
-                progress.update(journal.shards[index][0] - start)
-                kept += 1
-            else:
-                rows, stop, skipped = extraction.shard(start, writer.rows_per_shard, progress)
-                if len(rows):  # none, where nothing is left but unreadable pictures
-                    writer.write(index, rows)
-                journal.add(index, stop, skipped)
-            index += 1
-    return kept
-
-
-def _is_finished(
-    journal: Journal, index: int, writer: ReleaseWriter, skip_unreadable: bool
-) -> bool:
-    if index >= len(journal.shards):
-        return False
-    if journal.shards[index][1] and not skip_unreadable:
-        return False  # this time the unreadable pictures are to be named
-    return not journal.count(index) or writer.has(index, journal.count(index))
 
 
 def _already_complete(
@@ -246,7 +213,7 @@ def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray)
         write_atomically(order_out, order_table(pictures, chosen), private=True)
 
 
-def _description(package: Package, coding: Coding) -> dict[str, Any]:
+def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
     return {
         "version": _VERSION,
         "image_size": package.image_size,

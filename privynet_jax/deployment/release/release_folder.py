@@ -7,15 +7,13 @@
     release = open_release(folder)  # verified, all of it
     x, y = release.representations[np.array([3, 0])], release.labels[[3, 0]]
 
-`extract_release` fills one on the device; the cloud's rooms read it and need nothing else. A folder
-holds representations-00000.npy and so on, labels.npy if there are labels, and release.json
+A folder holds representations-00000.npy and so on, labels.npy if there are labels, and release.json
 (`release_manifest`). Nothing says where a row came from: no image, name, date, channel, layer,
 scale or seed.
 """
 
 import concurrent.futures
 import dataclasses
-import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +70,7 @@ class ReleaseWriter:
     """Writes the shards of a release, in any order, and at last what makes them one."""
 
     def __init__(self, folder: Path, identity: str, shape: Sequence[int], dtype: str) -> None:
-        """Makes the folder.
-
-        Args:
-            folder: of the release; other files than a release's are in the way of `finish`.
-            identity: the release's id, 64 hexadecimal digits.
-            shape: (h, w, depth) of one row.
-            dtype: one of `coding.DTYPES`.
-        """
+        """Makes the folder of a release of this id, with rows (h, w, depth) of a dtype."""
         self.rows_per_shard = rows_per_shard(shape, dtype)
         self._folder, self._id, self._shape, self._dtype = folder, identity, tuple(shape), dtype
         self._shards = ShardFolder(epath.Path(folder), identity)
@@ -158,12 +149,14 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
     wanted = []
     for name, count in manifest.shards():
         if not shards.path(name).exists():  # asked first, so that absurd numbers of rows end here
-            raise UserError(_missing(shards.path(name)))
-        wanted.append((name, (count, *manifest.shape)))
+            raise _missing(shards.path(name))
+        wanted.append((name, count))
+
+    def verify(shard: tuple[str, int]) -> Shard:
+        return _find(shards, shard[0], (shard[1], *manifest.shape), manifest.dtype)
+
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        verified = pool.map(
-            _find, itertools.repeat(shards), wanted, itertools.repeat(manifest.dtype)
-        )
+        verified = pool.map(verify, wanted)
         try:
             return list(tqdm(verified, "verifying release", len(wanted), unit="shard", delay=2))
         except UserError:
@@ -171,8 +164,7 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
             raise
 
 
-def _find(shards: ShardFolder, wanted: tuple[str, tuple[int, ...]], dtype: str) -> Shard:
-    name, shape = wanted
+def _find(shards: ShardFolder, name: str, shape: tuple[int, ...], dtype: str) -> Shard:
     try:
         shard = shards.find(name, shape, dtype)
     except DamagedShardError as error:
@@ -181,18 +173,18 @@ def _find(shards: ShardFolder, wanted: tuple[str, tuple[int, ...]], dtype: str) 
             "release again, or extract it again"
         ) from None
     if shard is None:
-        raise UserError(_missing(shards.path(name)))
+        raise _missing(shards.path(name))
     return shard
 
 
-def _missing(path: os.PathLike[str]) -> str:
-    return f"{os.fspath(path)} is missing; copy the release again, or extract it again"
+def _missing(path: epath.Path) -> UserError:
+    return UserError(f"{path} is missing; copy the release again, or extract it again")
 
 
 def _read_labels(shards: ShardFolder, manifest: Manifest) -> np.ndarray | None:
     if manifest.num_classes is None:
         return None
-    shard = _find(shards, (LABELS, (manifest.rows,)), "int32")
+    shard = _find(shards, LABELS, (manifest.rows,), "int32")
     labels = ShardedRows([shard], manifest.rows, (manifest.rows,), np.int32)[:]
     if not 0 <= labels.min() <= labels.max() < manifest.num_classes:
         raise UserError(

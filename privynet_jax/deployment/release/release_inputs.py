@@ -1,20 +1,18 @@
 """Which pictures a release is made of, and what must stay secret of them: their order.
 
     pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
-    secrets = release_secrets(pictures, package.release_seed, description)
-    secrets.id, secrets.order  # "3f...", int64 [N]: row -> picture
+    identity, order = release_secrets(pictures, package.release_seed, description)
+    pictures.read(order[0])  # the first row's
 
-`extract_release` reads the pictures in that order. No JAX here.
+No JAX here.
 """
 
-import csv
 import dataclasses
 import hashlib
 import hmac
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +22,7 @@ from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImag
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
 from privynet_jax.platform.digests import canonical_json
+from privynet_jax.results.text_tables import as_csv
 
 SPLITS = ("all", "train", "test")
 
@@ -59,8 +58,7 @@ class Pictures:
         return name if self.folder is None else Path(name).relative_to(self.folder).as_posix()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ReleaseSecrets:
+class ReleaseSecrets(NamedTuple):
     """What a package's secret seed makes of some pictures.
 
     Attributes:
@@ -110,7 +108,13 @@ def find_pictures(
     found = [image for chosen in splits for image in chosen.images]
     if not labelled:
         return Pictures(found, None, folder)
-    numbers = _class_numbers(dataset.class_names, class_names, images)
+    known = list(class_names)
+    if unknown := [name for name in dataset.class_names if name not in known]:
+        raise UserError(
+            f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
+            f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
+        )
+    numbers = np.array([known.index(name) for name in dataset.class_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
     return Pictures(found, labels, folder)
 
@@ -118,17 +122,12 @@ def find_pictures(
 def release_secrets(
     pictures: Pictures, seed: str, description: Mapping[str, Any]
 ) -> ReleaseSecrets:
-    """Reads all pictures once and derives the release's id and order.
+    """Reads all pictures once and derives the release's id and order from the `release_seed`.
 
     Both are HMAC-SHA256 under the seed, of the content of all pictures, of their labels and of the
-    description; so other pictures, labels or settings have another id and an unrelated order.
-    Rows are sorted by the output of SHAKE-256, which, unlike a generator for statistics, gives
-    nothing away about other rows to somebody who recognises some.
-
-    Args:
-        pictures: of the release.
-        seed: the package's `release_seed`, 64 hexadecimal digits.
-        description: all else that decides the release's bytes, fit for JSON.
+    description, which is all else that decides the release's bytes; so other pictures, labels or
+    settings have another id and an unrelated order. Rows are sorted by the output of SHAKE-256,
+    which gives nothing away about other rows to somebody who recognises some.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
     digest = hashlib.sha256(canonical_json([description, sizes]))
@@ -146,17 +145,9 @@ def release_secrets(
 
 
 def order_table(pictures: Pictures, chosen: np.ndarray) -> str:
-    """Returns CSV with the row of every picture of a release; it must not leave the device.
-
-    Args:
-        pictures: that the release was made of.
-        chosen: int [rows], row -> picture.
-    """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["row", "picture"])
-    table.writerows((row, pictures.listed_name(index)) for row, index in enumerate(chosen.tolist()))
-    return text.getvalue()
+    """Returns CSV with each row's picture, of int [rows]; it must not leave the device."""
+    names = map(pictures.listed_name, chosen.tolist())
+    return as_csv([{"row": row, "picture": name} for row, name in enumerate(names)])
 
 
 def _unlabelled_folder(folder: Path, split: str) -> Pictures:
@@ -176,13 +167,3 @@ def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSpl
     by_name = {"train": dataset.train, "test": dataset.test}
     names = ("train", "test") if split == "all" else (split,)
     return [by_name[name] for name in names if by_name[name] is not None]
-
-
-def _class_numbers(folders: Sequence[str], known: Sequence[str], images: str) -> np.ndarray:
-    """int32 [classes found]: the package's number of each."""
-    if unknown := [name for name in folders if name not in known]:
-        raise UserError(
-            f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
-            f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
-        )
-    return np.array([list(known).index(name) for name in folders], np.int32)

@@ -4,9 +4,8 @@
     journal = begin(folder, identity)  # None: the release is complete and sound
     journal.add(0, stop=1024, skipped=[17])
 
-`extract_release` keeps one journal, a hidden, private file beside the unfinished release. It never
-lies inside, because it tells which pictures were skipped; and without it nobody knows how many rows
-a shard of an unfinished release has.
+The journal is a hidden, private file beside the unfinished release. It never lies inside, because
+it tells which pictures were skipped; and without it nobody knows how many rows a shard has.
 """
 
 import dataclasses
@@ -30,13 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class Journal:
-    """What is finished of a release.
-
-    Attributes:
-        path: of its file.
-        id: the release's.
-        shards: of each, in order: its end in the secret order, and which places were skipped.
-    """
+    """What is finished: of each shard its end in the secret order, and what was skipped there."""
 
     path: Path
     id: str
@@ -81,11 +74,7 @@ class Journal:
 
 
 def begin(folder: Path, identity: str) -> Journal | None:
-    """Returns the journal to go on with; None where the release is complete.
-
-    Raises:
-        UserError: the folder holds something else.
-    """
+    """Returns the journal to go on with, or None for a complete release; else UserError."""
     path = journal_path(folder)
     journal = Journal.beside(folder, identity)
     if not folder.exists() or not any(folder.iterdir()):
@@ -96,7 +85,7 @@ def begin(folder: Path, identity: str) -> Journal | None:
     refuse_foreign_files(folder)
     if (folder / MANIFEST).exists():
         if read_manifest(folder).id != identity:
-            raise UserError(_other(folder, "a release"))
+            raise _other(folder, "a release")
         try:
             open_release(folder)
             return None
@@ -106,12 +95,12 @@ def begin(folder: Path, identity: str) -> Journal | None:
         journal.save()
         (folder / MANIFEST).unlink()
     if journal is None:
-        raise UserError(_other(folder, "an unfinished release"))
+        raise _other(folder, "an unfinished release")
     return journal
 
 
-def _other(folder: Path, what: str) -> str:
-    return (
+def _other(folder: Path, what: str) -> UserError:
+    return UserError(
         f"{folder} holds {what} of other pictures, another package or other settings; give these "
         "again, or another --out, or delete the folder"
     )
@@ -123,22 +112,17 @@ def check_places(
     """Raises UserError where a file would leave the device, or pass for a picture."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is no folder; give a new one")
-    kept_apart = [path for path in (of_pictures, *private) if path is not None]
-    for path in kept_apart:
-        if _is_inside(folder, path):
+    for path in (of_pictures, *private):
+        if path is not None and _is_inside(folder, path):
             raise UserError(f"--out={folder} lies in {path}, which stays here; give another folder")
     if order_out is None:
         return
-    if _is_inside(order_out, folder):
-        raise UserError(
-            f"--order_out={order_out} lies in the release, so it would leave the device with it; "
-            "give a file elsewhere"
-        )
-    if of_pictures is not None and _is_inside(order_out, of_pictures):
-        raise UserError(
-            f"--order_out={order_out} lies among the pictures and would pass for one; give a file "
-            "elsewhere"
-        )
+    elsewhere = {folder: "in the release, so it would leave the device with it"}
+    if of_pictures is not None:
+        elsewhere[of_pictures] = "among the pictures and would pass for one"
+    for path, why in elsewhere.items():
+        if _is_inside(order_out, path):
+            raise UserError(f"--order_out={order_out} lies {why}; give a file elsewhere")
     if order_out.is_dir() or not order_out.parent.is_dir():
         raise UserError(f"--order_out={order_out} cannot be a file; give one in a folder there is")
 

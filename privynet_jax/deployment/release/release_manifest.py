@@ -4,9 +4,8 @@
     for name, rows in read_manifest(folder).shards():
         ...
 
-`release_folder` puts the shards beside it. The file carries a checksum of itself and is written
-last, so a folder without one is unfinished. All numbers in it are needed to read the shards, and
-none tells where a row came from.
+The file carries a checksum of itself and is written last, so a folder without one is unfinished.
+All numbers in it are needed to read the shards, and none tells where a row came from.
 """
 
 import dataclasses
@@ -20,13 +19,13 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.coding import DTYPES
-from privynet_jax.platform.digests import read_sealed, sealed
+from privynet_jax.platform.digests import read_version, sealed
 from privynet_jax.platform.files import write_atomically
 
 MANIFEST, LABELS = "release.json", "labels.npy"
 _VERSION = 1
 _SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
-_TEMPORARIES = re.compile(r"\.(representations-\d{5,}\.npy|labels\.npy|release\.json)[.-].+")
+_FILES = re.compile(rf"({_SHARDS.pattern}|release\.json)|\.({_SHARDS.pattern}|release\.json)[.-].+")
 # A kill costs a shard at most, so a shard is small in bytes and in pictures. Neither number may
 # depend on the images' size, because the manifest tells it.
 _SHARD_BYTES, _MOST_ROWS = 2**25, 1024
@@ -38,11 +37,9 @@ class Manifest:
 
     Attributes:
         id: 64 hexadecimal digits; shards carry it too, so those of two releases do not mix.
-        rows: how many representations.
-        shape: (h, w, depth) of one.
+        shape: (h, w, depth) of one row.
         dtype: how they are stored, one of `coding.DTYPES`.
         num_classes: labels are below it; None where there are no labels.
-        rows_per_shard: in each shard but the last.
         peaks: per channel, as in `coding.Coding`, where bytes are stored; None elsewhere.
     """
 
@@ -57,8 +54,7 @@ class Manifest:
     def shards(self) -> Iterator[tuple[str, int]]:
         """Yields (file name, rows) of each shard of representations."""
         for index, start in enumerate(range(0, self.rows, self.rows_per_shard)):
-            count = min(self.rows_per_shard, self.rows - start)
-            yield shard_name(index), count
+            yield shard_name(index), min(self.rows_per_shard, self.rows - start)
 
 
 def shard_name(index: int) -> str:
@@ -74,14 +70,12 @@ def rows_per_shard(shape: Sequence[int], dtype: str) -> int:
 
 def refuse_foreign_files(folder: Path) -> None:
     """Raises UserError if a folder holds what no release holds, not even an unfinished one."""
-    for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST and not any(
-            pattern.fullmatch(path.name) for pattern in (_SHARDS, _TEMPORARIES)
-        ):
-            raise UserError(
-                f"{folder} holds {path.name}, which is no part of a release; move it away, or give "
-                "another folder"
-            )
+    names = sorted(path.name for path in folder.iterdir())
+    if foreign := [name for name in names if not _FILES.fullmatch(name)]:
+        raise UserError(
+            f"{folder} holds {foreign[0]}, which is no part of a release; move it away, or give "
+            "another folder"
+        )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -91,37 +85,21 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Returns what release.json tells.
-
-    Raises:
-        UserError: no release, an unfinished one, one of another version, or the file was changed.
-    """
+    """Returns what release.json tells; UserError where that is not what a writer wrote."""
     path = folder / MANIFEST
     again = "copy the release again, or extract it again into a new folder"
     try:
-        content, is_unchanged = read_sealed(path)
-        version = content.pop("version")
+        return _checked(read_version(path, "version", _VERSION, again))
     except FileNotFoundError:
-        raise UserError(_why_none(folder)) from None
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{path} is damaged; {again}") from None
-    if version != _VERSION:
-        raise UserError(
-            f"{path} is of version {version!r} of the format, expected {_VERSION}; read it with "
-            "the privynet_jax that wrote it, or extract it again"
-        )
-    if not is_unchanged:
-        raise UserError(f"{path} was changed after it was written; {again}")
-    try:
-        return _checked(content)
+        if folder.is_dir() and any(_SHARDS.fullmatch(path.name) for path in folder.iterdir()):
+            why = "is incomplete; run extract again, by the same command, to complete it"
+        else:
+            why = "is no release; give the folder that experiments.extract wrote"
+        raise UserError(f"{folder} {why}") from None
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is inconsistent: {error}; {again}") from None
-
-
-def _why_none(folder: Path) -> str:
-    if folder.is_dir() and any(_SHARDS.fullmatch(path.name) for path in folder.iterdir()):
-        return f"{folder} is incomplete; run extract again, by the same command, to complete it"
-    return f"{folder} is no release; give the folder that experiments.extract wrote"
 
 
 def _checked(content: Mapping[str, Any]) -> Manifest:
@@ -132,18 +110,16 @@ def _checked(content: Mapping[str, Any]) -> Manifest:
         raise ValueError("the id is not 64 hexadecimal digits")
     if not (isinstance(shape, list) and len(shape) == 3):
         raise ValueError("the shape is not (h, w, depth)")
-    counts = [manifest.rows, manifest.rows_per_shard, *shape]
-    counts += [] if classes is None else [classes]
+    counts = [manifest.rows, manifest.rows_per_shard, *shape, 1 if classes is None else classes]
     if not all(type(count) is int and 0 < count < 2**40 for count in counts):
         raise ValueError("a size is not a positive whole number")
     if manifest.dtype not in DTYPES:
         raise ValueError(f"values of type {manifest.dtype!r}")
     if (peaks is None) == (manifest.dtype == "uint8"):
         raise ValueError("peaks go with bytes, and bytes with peaks")
-    if peaks is not None and not (
-        len(peaks) == shape[-1]
-        and all(isinstance(peak, float) and 0 < peak < math.inf for peak in peaks)
-    ):
-        raise ValueError("the peaks are not one positive number per channel")
-    told = None if peaks is None else tuple(peaks)
-    return dataclasses.replace(manifest, shape=tuple(shape), peaks=told)
+    if peaks is not None:
+        sound = [peak for peak in peaks if isinstance(peak, float) and 0 < peak < math.inf]
+        if len(peaks) != shape[-1] or len(sound) != shape[-1]:
+            raise ValueError("the peaks are not one positive number per channel")
+        peaks = tuple(peaks)
+    return dataclasses.replace(manifest, shape=tuple(shape), peaks=peaks)

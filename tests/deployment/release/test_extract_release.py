@@ -1,7 +1,6 @@
 """Package and pictures to a release: values, order, skipping, and going on after a kill."""
 
 import csv
-import dataclasses
 import json
 import os
 import shutil
@@ -53,7 +52,7 @@ def find(folder, labelled=True, **options):
 
 
 def write(package, folder, out, labelled=True, **options):
-    return write_release(package, find(folder, labelled), out, **options)
+    return write_release(out, package, find(folder, labelled), **options)
 
 
 def pixels_by_row(order_csv, folder):
@@ -330,7 +329,7 @@ def test_an_end_of_unreadable_pictures_has_no_shard(tmp_path, photos, package, m
 
     def with_order(*args):
         rest = [i for i in range(ROWS) if i not in spoilt]
-        chosen.append(dataclasses.replace(real(*args), order=np.array(rest + spoilt)))
+        chosen.append(real(*args)._replace(order=np.array(rest + spoilt)))
         return chosen[-1]
 
     monkeypatch.setattr(extract_release, "release_secrets", with_order)
@@ -420,7 +419,7 @@ def replace(source, target):
     real(source, target)
 os.replace = replace
 pictures = find_pictures("folder:" + sys.argv[1], class_names=CLASSES, labelled=True)
-extract_release.write_release(handmade_package(), pictures, Path(sys.argv[2]))
+extract_release.write_release(Path(sys.argv[2]), handmade_package(), pictures)
 """
 
 

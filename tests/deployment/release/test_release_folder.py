@@ -270,7 +270,7 @@ def test_a_damaged_manifest(tmp_path, text):
         ({"peaks": [1.0] * 5}, "peaks go with bytes"),
         ({"dtype": "uint8", "peaks": [1.0] * 4}, "one positive number per channel"),
         ({"dtype": "uint8", "peaks": [1.0] * 4 + [-1.0]}, "one positive number per channel"),
-        ({"dtype": "uint8", "peaks": 3}, "has no len()"),
+        ({"dtype": "uint8", "peaks": 3}, "not iterable"),
         ({"author": "me"}, "author"),
     ],
     ids=str,
