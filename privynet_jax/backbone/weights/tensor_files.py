@@ -66,7 +66,7 @@ def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:
     if start[8:9] == b"{":  # eight bytes of length, then JSON
         return "safetensors file", _safetensors
     raise UserError(
-        f"{path} is no weight file of a known kind, or damaged: it begins with {start[:8]!r}; "
+        f"{path} begins with {start[:8]!r} and is damaged or no weight file of a known kind; "
         f"allowed: {ALLOWED}"
     )
 

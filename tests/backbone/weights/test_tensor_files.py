@@ -136,8 +136,8 @@ def test_other_files_are_refused_with_what_is_allowed(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"<html>404 Not Found</html>")
     message = refusal(path)
-    assert "no weight file of a known kind" in message
-    assert "begins with b'<html>40'; allowed: Keras' .h5" in message
+    assert "begins with b'<html>40' and is damaged or no weight file" in message
+    assert "of a known kind; allowed: Keras' .h5" in message
 
 
 def test_other_zip_archives_are_refused(tmp_path):
