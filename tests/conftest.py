@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import functools
 import os
 import signal
 import tempfile
@@ -13,6 +14,7 @@ from support import commands, small_audit, tiny_runs
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.run import characterise
+from privynet_jax.images import parts
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.planning.plan import Plan
 
@@ -55,6 +57,20 @@ def test_data_dir(tmp_path_factory) -> Path:
     """Where data sets and weights are kept; set PRIVYNET_TEST_DATA_DIR to reuse it between runs."""
     kept = os.environ.get("PRIVYNET_TEST_DATA_DIR")
     return Path(kept) if kept else tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _photographs_are_read_once(test_data_dir):
+    """Most runs here read photo_patches, whose files nobody changes; a process keeps them."""
+    read, kept = parts.read_dataset, functools.cache(parts.read_dataset)
+
+    def read_or_kept(dataset, data_dir):
+        is_kept = (dataset, str(data_dir)) == ("photo_patches", str(test_data_dir))
+        return (kept if is_kept else read)(dataset, data_dir)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "read_dataset", read_or_kept)
+        yield
 
 
 @pytest.fixture(scope="session")

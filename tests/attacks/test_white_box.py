@@ -26,7 +26,7 @@ from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 
-# X pytestmark = pytest.mark.computes
+pytestmark = pytest.mark.computes
 QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6)
 _MATRIX = np.float32(np.random.default_rng(0).normal(size=(12, 12)) / 3 + np.eye(12))
 

@@ -32,7 +32,7 @@ def split(x, values):
 
 
 def right(x, values):
-    return infer(*split(x, values), cloud_nn(3, image_size=16, width=16), SCHEDULE, KEY)
+    return infer(*split(x, values), cloud_nn(3, image_size=16, width=8), SCHEDULE, KEY)
 
 
 @pytest.fixture(scope="module")

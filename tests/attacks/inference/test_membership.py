@@ -27,7 +27,7 @@ from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
 KEY = jax.random.key(11)
-# X pytestmark = pytest.mark.computes
+pytestmark = pytest.mark.computes
 
 
 def test_confidences_are_logits_of_probabilities():
