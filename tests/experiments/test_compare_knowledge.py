@@ -6,8 +6,6 @@ The command runs in a process of its own: its flags would meet those of other co
 import csv
 import dataclasses
 import io
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import refused_apart
 
 from experiments.comparing.knowledge_cases import Layer, cases, side_by_side
 from experiments.comparing.knowledge_tables import as_text, lost_db, picture
@@ -192,30 +191,10 @@ REFUSED = [
     (["--attackers=guesswork"], "--attackers names guesswork"),
     (["--image_size=30"], "image_size is 30; allowed are multiples of 8 from 16 to 1024"),
 ]
-# All in one process, which takes longer to start than to refuse. Nothing is to be computed.
-REFUSING = """
-import json, sys
-from support import commands
-from experiments import compare_knowledge
-compare_knowledge.load_ground = None
-for arguments in json.loads(sys.argv[1]):
-    print(commands.run(compare_knowledge, *arguments))
-"""
 
 
 def test_bad_flags_end_in_one_line(tmp_path):
-    given = [[f"--out={tmp_path / 'out'}", *arguments] for arguments, _ in REFUSED]
-    done = subprocess.run(
-        [sys.executable, "-c", REFUSING, json.dumps(given)],
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["1"] * len(REFUSED)
-    for line, (_, named) in zip(done.stderr.splitlines(), REFUSED, strict=True):
-        assert line.startswith("error: ")
-        assert named in line
+    # There are no such weights and data: nothing is loaded before.
+    usual = (f"--out={tmp_path / 'out'}", "--dataset=none", "--weights=none")
+    refused_apart("compare_knowledge", [((*usual, *given), named) for given, named in REFUSED])
     assert not (tmp_path / "out").exists()

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import handmade_results as handmade
+from support import tiny_runs
 from support.commands import everything_in, refused
 
 from experiments import plan
-from privynet_jax import Config, characterise
+from privynet_jax import characterise
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning import planner, topology_plan
@@ -26,7 +27,6 @@ from privynet_jax.planning.plan_file import read_plan
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
 from privynet_jax.selection.secret_draw import entropy_bits
-from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
 
@@ -373,24 +373,13 @@ def test_the_sample_is_drawn_by_no_chance(command, tmp_path, pictures):
 @pytest.fixture(scope="module")
 def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
     """A real characterisation, in the mode that trains no networks."""
-    folder = tmp_path_factory.mktemp("characterised")
-    cache = folder / "cache"
-    cache.mkdir()
-    for wheel in (test_data_dir / "weights").iterdir():
-        (cache / wheel.name).symlink_to(wheel.resolve())
-    config = Config(
-        workdir=folder / "run",
+    config = tiny_runs.settings(
+        tmp_path_factory.mktemp("characterised"),
+        test_data_dir,
         layers=(3,),
         depths=(2, 4),
-        draws=2,
-        image_size=16,
-        cache_dir=cache,
-        data_dir=test_data_dir,
-        max_images={"target": 60, "auxiliary": 48, "validation": 30, "test": 30},
-        # The reference without a split is trained in every mode.
-        cloud=Schedule(steps=2, batch_size=8),
-        cloud_width=8,
         mode="linear",
+        attackers=(),  # the mode has its own
         scoring_images=20,
         examples=1,
     )

@@ -3,7 +3,11 @@
 The fixture `run_command` of `conftest.py` calls `run`; a test file adds its usual arguments.
 """
 
+import json
+import os
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -13,6 +17,17 @@ from absl import app, flags
 from absl.testing import flagsaver
 
 from experiments import cli
+
+PROJECT = Path(__file__).parents[2]
+# Some commands define flags of others anew, so that one process can import only one of them.
+_APART = """
+import importlib, json, sys
+from support import commands
+
+module, *calls = json.loads(sys.argv[1])
+command = importlib.import_module(f"experiments.{module}")
+print(*(commands.run(command, *arguments) for arguments in calls))
+"""
 
 
 class Done(NamedTuple):
@@ -36,6 +51,29 @@ def run(command: ModuleType, *arguments: object) -> int:
         with pytest.raises(SystemExit) as ended:
             cli.run(command.main)
     return ended.value.code or 0
+
+
+def refused_apart(module: str, refusals: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Asserts that a command refuses each of some arguments, in one process that is not this one.
+
+    Args:
+        module: name of the command, which defines flags that other commands define too.
+        refusals: arguments, and a part of the one line that they end in.
+    """
+    told = json.dumps([module, *(arguments for arguments, _ in refusals)])
+    path = f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"
+    done = subprocess.run(
+        [sys.executable, "-c", _APART, told],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == ["1"] * len(refusals), done.stderr
+    for line, (_, expected) in zip(done.stderr.splitlines(), refusals, strict=True):
+        assert line.startswith("error: ")
+        assert expected in line
 
 
 def refused(done: tuple[int, str, str], *expected: str, silently: bool = True) -> None:

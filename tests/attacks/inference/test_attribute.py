@@ -9,6 +9,7 @@ from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
+pytestmark = pytest.mark.computes
 KEY = jax.random.key(7)
 SCHEDULE = Schedule(steps=80, batch_size=32, learning_rate=4e-3)
 OWN, ATTACKED = 300, 240
@@ -31,7 +32,7 @@ def split(x, values):
 
 
 def right(x, values):
-    return infer(*split(x, values), cloud_nn(3, image_size=16, width=16), SCHEDULE, KEY)
+    return infer(*split(x, values), cloud_nn(3, image_size=16, width=8), SCHEDULE, KEY)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Packages: the chosen channels and no others, three ways to run them, and all that is refused."""
 
-import dataclasses
 import inspect
 import json
 import re
@@ -17,31 +16,11 @@ from support import package_samples as samples
 
 from privynet_jax.backbone import vgg_program
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.deployment.device import device_nn, local_package
-from privynet_jax.deployment.device.local_package import open_package, write_package
-from privynet_jax.errors import UserError
+from privynet_jax.deployment.device.local_package import open_package
 
-TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 8)))}
 WEIGHTS, SETTINGS = device_nn.WEIGHTS, device_nn.SETTINGS
-
-
-@pytest.fixture(scope="module")
-def plans(vgg_weights):
-    return {size: samples.plan(vgg_weights, t, size) for size, t in TOPOLOGIES.items()}
-
-
-@pytest.fixture(scope="module")
-def folders(vgg_weights, plans, tmp_path_factory):
-    """(image size, type) -> a package; tests leave them as they are."""
-    root = tmp_path_factory.mktemp("packages")
-    written = {}
-    for size, plan in plans.items():
-        for dtype in local_package.DTYPES:
-            written[size, dtype] = root / f"{size}-{dtype}"
-            write_package(written[size, dtype], plan, vgg_weights.params, dtype=dtype)
-    return written
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +47,7 @@ def by_stablehlo(folder, images):
     return np.asarray(network.call(params, images))
 
 
-@pytest.mark.parametrize("size", TOPOLOGIES)
+@pytest.mark.parametrize("size", [32, 64])
 def test_in_process_and_stablehlo_equal_the_whole_networks_channels(folders, expected, size):
     folder, images = folders[size, "float32"], samples.images(5, size)
     package = open_package(folder)
@@ -78,7 +57,7 @@ def test_in_process_and_stablehlo_equal_the_whole_networks_channels(folders, exp
     assert package.shape == expected[size].shape[1:]
 
 
-@pytest.mark.parametrize("size", TOPOLOGIES)
+@pytest.mark.parametrize("size", [32, 64])
 def test_local_nn_py_alone_equals_the_whole_networks_channels(folders, expected, size, tmp_path):
     np.save(tmp_path / "images.npy", samples.images(5, size))
     program = str(folders[size, "float32"] / "local_nn.py")
@@ -95,7 +74,7 @@ runpy.run_path({program!r}, run_name="__main__")
 
 
 def test_float16_stores_half_the_bytes_and_is_close(folders, expected):
-    for size in TOPOLOGIES:
+    for size in (32, 64):
         big, small = ((folders[size, dtype] / WEIGHTS) for dtype in ("float32", "float16"))
         arrays = safetensors.numpy.load_file(small)
         in_full = safetensors.numpy.load_file(big)
@@ -163,9 +142,11 @@ def test_the_readme_s_code_runs_as_it_stands(folders, expected, dtype, monkeypat
     del sys.modules["local_nn"]
 
 
-@pytest.mark.parametrize("size", TOPOLOGIES)
-def test_channels_that_are_not_released_are_nowhere_in_the_package(folders, vgg_weights, size):
-    topology, folder = TOPOLOGIES[size], folders[size, "float32"]
+@pytest.mark.parametrize("size", [32, 64])
+def test_channels_that_are_not_released_are_nowhere_in_the_package(
+    folders, plans, vgg_weights, size
+):
+    topology, folder = plans[size].topology, folders[size, "float32"]
     arrays = safetensors.numpy.load_file(folder / WEIGHTS)
     used = VGG16.cuts[: topology.num_layers]
     transform = {f"preprocessing/{kind}" for kind in ("channel_order", "scale", "shift")}
@@ -224,133 +205,3 @@ def test_nobody_else_may_read_a_package(folders):
     for folder in folders.values():
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-
-
-def test_images_that_do_not_fit_are_refused(folders):
-    local = open_package(folders[32, "float32"]).local
-    good = samples.images(2, 32)
-    for bad in (good[0], good[:, :31], good[..., :1], (good * 255).astype(np.uint8)):
-        message = re.escape(
-            f"images are {bad.dtype} {list(bad.shape)}; expected float32 [N, 32, 32"
-        )
-        with pytest.raises(UserError, match=message):
-            local(bad)
-
-
-def test_an_existing_folder_is_left_alone_and_an_empty_one_is_used(vgg_weights, plans, tmp_path):
-    taken, file, empty = tmp_path / "taken", tmp_path / "file", tmp_path / "empty"
-    for folder in (taken, empty):
-        folder.mkdir()
-    (taken / "mine").write_text("kept")
-    file.write_text("kept")
-    for target in (taken, file):
-        with pytest.raises(UserError, match="exists already; give a new folder"):
-            write_package(target, plans[32], vgg_weights.params)
-    assert [path.name for path in taken.iterdir()] == ["mine"]
-    write_package(empty, plans[32], vgg_weights.params)
-    assert open_package(empty).image_size == 32
-
-
-def test_a_package_appears_whole_or_not_at_all(vgg_weights, plans, tmp_path, monkeypatch):
-    write = local_package.write_atomically
-
-    def fail_at_the_settings(path, content, **options):
-        if path.name == SETTINGS:
-            raise OSError("no space")
-        write(path, content, **options)
-
-    monkeypatch.setattr(local_package, "write_atomically", fail_at_the_settings)
-    with pytest.raises(OSError, match="no space"):
-        write_package(tmp_path / "device", plans[32], vgg_weights.params)
-    assert not list(tmp_path.iterdir())
-
-
-def test_weights_that_float16_cannot_hold_are_refused(vgg_weights, plans, tmp_path):
-    for factor in (1e6, 1e-9):
-        layer = {kind: array * factor for kind, array in vgg_weights.params["conv1_2"].items()}
-        params = {**vgg_weights.params, "conv1_2": layer}
-        with pytest.raises(UserError, match=r"conv1_2/.* too large or too small for float16"):
-            write_package(tmp_path / "device", plans[32], params, dtype="float16")
-    with pytest.raises(UserError, match="cannot be stored as 'int8'; allowed are float32, float16"):
-        write_package(tmp_path / "device", plans[32], vgg_weights.params, dtype="int8")
-    assert not list(tmp_path.iterdir())
-
-
-def changed_settings(folder, *, digest=True, **changes):
-    path = folder / SETTINGS
-    settings = json.loads(path.read_text(encoding="utf-8")) | changes
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if digest:
-        settings["sha256"] = device_nn.settings_digest(settings)
-    path.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def flipped(path, position):
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
-
-
-CHANGED = f"{WEIGHTS} was changed or damaged"
-REFUSED = {
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS} cannot be read: No such file"),
-    "no settings": (lambda f: (f / SETTINGS).unlink(), f"{SETTINGS} cannot be read: No such file"),
-    "no StableHLO": (lambda f: (f / "local_nn.stablehlo").unlink(), "stablehlo cannot be read"),
-    "flipped bit in the weights": (lambda f: flipped(f / WEIGHTS, -9), CHANGED),
-    "flipped bit in the header": (lambda f: flipped(f / WEIGHTS, 12), CHANGED),
-    "cut weights": (
-        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:1000]),
-        CHANGED,
-    ),
-    "other program": (lambda f: (f / "local_nn.py").write_text("1"), "local_nn.py was changed"),
-    "edited settings": (
-        lambda f: changed_settings(f, digest=False, image_size=64),
-        f"{SETTINGS} was changed or damaged",
-    ),
-    "cut settings": (
-        lambda f: (f / SETTINGS).write_bytes((f / SETTINGS).read_bytes()[:99]),
-        f"{SETTINGS} is not the settings of a local NN",
-    ),
-    "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
-    "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
-    "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
-    "other version": (lambda f: changed_settings(f, version=1), "version 1, .* version 2; run"),
-    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 2"),
-    "no scales": (lambda f: changed_settings(f, scales=None), "no package for a device: .*scales"),
-    "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: TypeError"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_is_damaged_or_foreign_is_refused_in_one_line(folders, tmp_path, case):
-    damage, message = REFUSED[case]
-    folder = tmp_path / "package"
-    folder.mkdir()
-    for path in folders[32, "float32"].iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
-    assert open_package(folder).image_size == 32
-    damage(folder)
-    with pytest.raises(UserError, match=message) as raised:
-        open_package(folder)
-    assert "\n" not in str(raised.value)
-    assert str(folder) in str(raised.value)
-    assert "export it again" in str(raised.value)
-
-
-def test_no_folder_at_all(tmp_path):
-    with pytest.raises(UserError, match=r"none/local_nn\.json cannot be read: No such file"):
-        open_package(tmp_path / "none")
-
-
-def test_the_trial_notices_another_network(folders, vgg_weights, plans, tmp_path):
-    """With every checksum in order: what a device would do that computes something else."""
-    folder = tmp_path / "package"
-    swapped = dataclasses.replace(plans[32], topology=Topology(4, (3, 17, 91)))
-    write_package(folder, swapped, vgg_weights.params)
-    right = json.loads((folders[32, "float32"] / SETTINGS).read_text(encoding="utf-8"))
-    changed_settings(folder, trial=right["trial"])
-    done = samples.run_alone(
-        f"runpy.run_path({str(folder / 'local_nn.py')!r}, run_name='__main__')", cwd=tmp_path
-    )
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: the network is off by [^\n]* update JAX\n", done.stderr)

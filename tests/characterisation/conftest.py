@@ -1,0 +1,28 @@
+"""An undisturbed run that tests compare with others."""
+
+import dataclasses
+import time
+
+import pytest
+from support.whole_runs import config_in
+
+from privynet_jax import Config, characterise
+from privynet_jax.characterisation import run as characterisation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finished:
+    """A run's settings, what it returned, and how long it took."""
+
+    config: Config
+    done: characterisation.Characterisation
+    seconds: float
+
+
+@pytest.fixture(scope="module")
+def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
+    """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
+    config = config_in(tmp_path_factory.mktemp("undisturbed"), test_data_dir)
+    begun = time.monotonic()
+    done = characterise(config)
+    return Finished(config, done, time.monotonic() - begun)

@@ -1,0 +1,82 @@
+"""Commands that are killed or stopped by a signal: the next one ends as an undisturbed run."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import tiny_runs
+from support.whole_runs import all_tables, config_in
+
+pytestmark = pytest.mark.slow
+
+
+PROJECT = Path(__file__).parents[2]
+
+
+def command_of(config, *flags):
+    given = [*tiny_runs.as_flags(config), *flags]
+    return [sys.executable, "-m", "experiments.characterize", *given]
+
+
+def run_command(config, *, kill_after=None):
+    """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
+    # A checkpoint at every dispatch, so that one is there whenever the kill comes.
+    command = command_of(config, "--checkpoint_minutes=0")
+    log = config.workdir.parent / "log"
+    try:
+        with log.open("w") as file:
+            run = subprocess.run(
+                command, stdout=file, stderr=file, cwd=PROJECT, timeout=kill_after, check=False
+            )
+    except subprocess.TimeoutExpired:  # raised after a SIGKILL
+        return -signal.SIGKILL, log.read_text()
+    return run.returncode, log.read_text()
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
+    finished, test_data_dir, tmp_path
+):
+    config = config_in(tmp_path, test_data_dir)
+    # The seed is one whose first moment lies in the first half, so that it never comes too late.
+    moments = np.random.default_rng(33).uniform(0, finished.seconds, 2)
+    assert run_command(config, kill_after=moments[0])[0] == -signal.SIGKILL
+    # By the second moment the rest may be done, if the machine has become faster.
+    status, log = run_command(config, kill_after=moments[1])
+    assert status in (0, -signal.SIGKILL), log
+    status, log = run_command(config)
+    assert status == 0, log
+    # Another process, and what may be fewer devices, gave the same numbers to the last digit.
+    assert all_tables(config.workdir) == all_tables(finished.config.workdir)
+
+
+def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
+    data_dir = request.getfixturevalue("test_data_dir")
+    long = ["--layers=3", "--cloud_steps=3000", "--attacker_steps=3000"]
+    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
+    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
+    # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
+    command = command_of(stopped, *long, "--checkpoint_minutes=600")
+    with (tmp_path / "log").open("w") as file:
+        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
+        until = time.monotonic() + 120
+        # Until at least a tenth of a cell is trained.
+        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
+            assert run.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(timeout=60) == 128 + signal.SIGTERM
+    log = (tmp_path / "log").read_text()
+    assert log.endswith("stopped; run the same command again to continue\n")
+    assert "Traceback" not in log
+    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
+    assert list((stopped.workdir / "cells").iterdir()) == []
+    again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
+    assert "cannot be used" not in again.stderr
+    assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
+    assert not (stopped.workdir / "training-0").exists()

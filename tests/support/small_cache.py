@@ -1,0 +1,24 @@
+"""What a small feature cache holds, and what is in its folders."""
+
+import json
+
+CHANNELS = (0, 5, 40)
+
+
+UNION = {1: CHANNELS, 3: (7, 99)}
+
+
+COUNT = 10  # images per part, in shards of 4: twelve shards per layer
+
+
+def contents(folder):
+    """Relative path -> bytes of all files, temporary ones included."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def folder_of(layer, cache_dir):
+    for path in (cache_dir / "features").iterdir():
+        if json.loads((path / "manifest.json").read_text())["layer"] == layer:
+            return path
+    raise AssertionError(f"no folder of layer {layer}")
