@@ -171,8 +171,8 @@ def new_draw(
     """Returns the mean of n draws, and the prediction interval that one more draw falls into.
 
     It is mean +- t s sqrt(1 + 1/n), with Student's t (Hahn and Meeker, Statistical Intervals, 1991,
-    section 4.7). The standard deviation s of draws may be of more draws than these; its degrees of freedom are
-    infinite where it is known. `coverage` is the chance that the interval covers the draw.
+    section 4.7). The standard deviation s of draws may be of more draws than these; its degrees of
+    freedom are infinite where it is known.
     """
     return _by_student(values, deviation * math.sqrt(1 + 1 / len(values)), freedom, coverage)
 
