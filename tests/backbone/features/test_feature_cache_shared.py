@@ -81,9 +81,9 @@ def test_a_killed_run_is_resumed_with_what_it_had_done(
     assert killed.returncode == -signal.SIGKILL, complaints
     done = contents(folder)
     assert 0 < sum(name.endswith(".npy") for name in done) < 24
-    left = folder_of(1, folder) / f".x.npy.{os.uname().nodename}.{killed.pid}.12345678.abc"
+    left = folder_of(1, folder) / ".x.npy.privynet-abc"
     left.write_bytes(b"half")
-    os.utime(left, (left.stat().st_mtime - 3600,) * 2)  # an hour ago
+    os.utime(left, (left.stat().st_mtime - 3601,) * 2)  # more than an hour ago
     load_features(vgg_weights, few_parts, UNION, folder)
     # Five of twelve units were written, in order, before the signal.
     assert passes == [2, *[4, 4, 2] * 2]
