@@ -37,13 +37,7 @@ LOCAL_CACHE = Path("~/.cache/privynet_jax")
 
 
 def check_side(image_size: int, layers: Sequence[int], backbone: str = DEFAULT) -> None:
-    """Raises UserError unless all networks take images of a size.
-
-    Args:
-        image_size: side of the images in pixels.
-        layers: numbers of local layers, at least one.
-        backbone: name of the network that has them.
-    """
+    """Raises UserError unless all networks take images of a size."""
     unit = max(WORKING_STRIDE, backbone_named(backbone).cut(max(layers)).stride)
     if not 16 <= image_size <= _LARGEST_IMAGE or image_size % unit:
         raise UserError(

@@ -59,10 +59,6 @@ def perceptual_distance(ours: Sequence[jax.Array], theirs: Sequence[jax.Array]) 
     """Returns float32 [N]: half the squared difference of unit vectors, averaged.
 
     That is 1 minus their cosine, averaged over the positions of a layer and then over the layers.
-
-    Args:
-        ours: of `directions`.
-        theirs: likewise, of as many images.
     """
     layers = [
         0.5 * jnp.mean(jnp.sum(jnp.square(a - b), axis=-1), axis=(1, 2))

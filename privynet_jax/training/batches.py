@@ -57,14 +57,7 @@ def positions_of(inputs: Any) -> np.ndarray:
 def gather(
     inputs: Sequence[Any], targets: Sequence[Any], rows: Sequence[np.ndarray], execution: Execution
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (representations, targets) of members, [*places, *rows.shape, ...] each.
-
-    Args:
-        inputs: per member its representations, of one shape but for their number.
-        targets: per member.
-        rows: per member, int arrays of one shape.
-        execution: whose places are filled.
-    """
+    """Returns (representations, targets) of members, [*places, *rows.shape, ...] each."""
     shape = (*rows[0].shape, *inputs[0].shape[1:])
     # Gathered in place: on CPU, every copy of a batch costs as much as some of its arithmetic.
     stacked = np.empty((execution.group_size, *shape), inputs[0].dtype)

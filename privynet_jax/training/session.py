@@ -61,11 +61,7 @@ def current_session() -> Session:
 
 @contextlib.contextmanager
 def session(**fields: Any) -> Iterator[Session]:
-    """Opens a session; what is not given is as in the one around it.
-
-    Args:
-        fields: of `Session`.
-    """
+    """Opens a session; what is not given is as in the one around it."""
     opened = dataclasses.replace(_current.get(), **fields)
     token = _current.set(opened)
     try:
