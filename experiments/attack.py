@@ -71,16 +71,18 @@ def main() -> None:
     kept = KeptRows(folder, {**settings, "grid": dict(found.settings)})
     titles = [_title(result, attack.name) for result in results for attack in attacks]
     done = sum(kept.read(title) is not None for title in titles)
-    with progress_bar(len(titles), "attacking", "attacks", done) as advance:
-        for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
-            for group, attack in itertools.product([list(of_layer)], attacks):
-                titled = {_title(result, attack.name): result for result in group}
-                with session(progress=advance):
-                    filled(kept, titled, functools.partial(_attacked, attack, found, training))
+    try:
+        with progress_bar(len(titles), "attacking", "attacks", done) as advance:
+            for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
+                for group, attack in itertools.product([list(of_layer)], attacks):
+                    titled = {_title(result, attack.name): result for result in group}
+                    with session(progress=advance):
+                        filled(kept, titled, functools.partial(_attacked, attack, found, training))
+    finally:
+        # All rows of the same settings, whichever call they are of, and also of one cut short.
+        every = [_title(result, name) for result in found.results for name in attackers(training)]
+        found.store.write_csv(STRONG_ATTACKS, list(filter(None, map(kept.read, every))))
     rows = [kept.read(title) for title in titles]
-    # All rows of the same settings, whichever call they are of.
-    every = [_title(result, name) for result in found.results for name in attackers(training)]
-    found.store.write_csv(STRONG_ATTACKS, list(filter(None, map(kept.read, every))))
     print(aligned([_shown(row) for row in rows]))
     print(_verdict(rows))
     print(f"{STRONG_ATTACKS} is in {found.store.workdir}.")

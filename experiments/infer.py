@@ -57,6 +57,8 @@ Row = Mapping[str, Any]
 def main() -> None:
     chosen, candidates = _checked_attacks()
     workdir = cli.needed_folder(cli.WORKDIR)
+    if cli.MAX_IMAGES.value:
+        raise UserError("--workdir brings its own images; leave out --max_images")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     found = reopened()
@@ -154,6 +156,8 @@ def _suite_settings(
         settings = dataclasses.replace(settings, attributes=tuple(_ATTRIBUTES.value))
     if REIDENTIFICATION not in chosen:
         return settings
+    if most < 2:
+        raise UserError(f"{most} test images; telling one from others takes 2 or more; give more")
     candidates = (min(_USUAL_CANDIDATES, most),) if candidates is None else candidates
     if not candidates or not all(2 <= count <= most for count in candidates):
         told = ",".join(map(str, candidates))

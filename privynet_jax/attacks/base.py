@@ -149,6 +149,7 @@ class Attack(Protocol):
 
 def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
     """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
-    count = min(len(pairs.representations) for pairs in scenes)
+    # Of images: copies tell no more of the pixels that are to be found.
+    count = min(len(pairs.images) // pairs.copies for pairs in scenes)
     if count < least:
         raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")

@@ -107,7 +107,7 @@ def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None
         named_attacks(names, training),
         np.zeros(0, int) if examples is None else examples,
         optimised={
-            part: spread_over_classes(getattr(parts, part).labels, _OPTIMISED_IMAGES)
+            part: np.sort(spread_over_classes(getattr(parts, part).labels, _OPTIMISED_IMAGES))
             for part in REPORTED
         },
     )

@@ -147,7 +147,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
 
 
 def _raise_if_of_the_disk(error: Exception, where: Path) -> None:
-    """Raises an OSError, which commands explain."""
+    """Raises an OSError, which commands explain, where the disk was what failed."""
     for number in _FULL_DISK:
         # array_record raises a bare RuntimeError and TFDS an OSError without a number.
         if getattr(error, "errno", None) == number or os.strerror(number) in str(error):

@@ -21,8 +21,9 @@ from privynet_jax.errors import UserError
 if TYPE_CHECKING:  # rooms that write small files start without it
     from etils import epath
 
-# A temporary file that nobody wrote to for so long was left by a process that was killed.
-_ABANDONED_SECONDS = 3600
+# A temporary file that nobody wrote to for so long was left by a process that was killed. A day, as
+# clocks of machines that share a folder differ, and processes are suspended.
+_ABANDONED_SECONDS = 24 * 3600
 _TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 
 
@@ -126,7 +127,7 @@ def keep_first(partial: os.PathLike[str] | str, path: os.PathLike[str]) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes temporary files of `write_shared` that grew no more for an hour in a local folder."""
+    """Removes temporary files of `write_shared` that grew no more for a day in a local folder."""
     for partial in folder.glob(".*"):
         if _TEMPORARY.fullmatch(partial.name):
             with contextlib.suppress(FileNotFoundError):  # another process removes them, too
@@ -149,11 +150,11 @@ def damaged_if(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None
     Args:
         path: the file.
         kind: what it was taken for.
-        errors: the library's exceptions; others, and UserError, pass.
+        errors: the library's exceptions; others, UserError and a lack of memory pass.
     """
     try:
         yield
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except errors as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__

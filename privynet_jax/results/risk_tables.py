@@ -34,17 +34,17 @@ RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
 RECOGNISABLE_SSIM = 0.5
 PERCEPTUAL = "perceptual"
 _METRICS = ("psnr_db", "ssim")
-_DEDICATED = "dedicated"  # the only mode that scores all test images, in their own order
+_DEDICATED = "dedicated"
 
 
 def scored(labels: np.ndarray, count: int, mode: str) -> np.ndarray:
     """Returns int [count], which test images, of such labels, a cell's values belong to, in order.
 
-    Estimates, and attackers who optimise each image, score a sample spread over classes.
+    Estimates, and attackers who optimise each image, score a sample spread over classes. In the
+    mode dedicated rows ascend: all of them, or the sample.
     """
-    if mode == _DEDICATED and count == len(labels):
-        return np.arange(count)
-    return spread_over_classes(labels, count)
+    rows = spread_over_classes(labels, count)
+    return np.sort(rows) if mode == _DEDICATED else rows
 
 
 def write_risk_tables(

@@ -104,6 +104,9 @@ def test_bad_arguments_end_in_one_line():
     images = smooth_images(2)
     with pytest.raises(UserError, match="was given 2 pairs; allowed are 3 or more"):
         fit_one(small_network("strong", SHORT), Pairs(folded(images), images))
+    copies = np.repeat(images, 2, axis=0)  # of two images, which are too few all the same
+    with pytest.raises(UserError, match="was given 2 pairs; allowed are 3 or more"):
+        fit_one(small_network("strong", SHORT), Pairs(folded(copies), copies, copies=2))
     known = smooth_images(40)
     fitted = fit_one(small_network("residual", SHORT), Pairs(folded(known), known))
     with pytest.raises(UserError, match=r"shape \(2, 8, 8, 11\).*\[N, h, w, 12\]"):

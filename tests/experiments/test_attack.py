@@ -90,6 +90,20 @@ def test_what_was_stopped_goes_on(attacked, monkeypatch):
     assert [path.name for path in (attacked.workdir / "strong_attacks").iterdir()] == ["rows"]
 
 
+def test_what_was_attacked_before_a_stop_is_in_the_table(attacked, monkeypatch):
+    asked = []
+
+    def stopped_at_the_second(*given):
+        asked.append(given)
+        if len(asked) == 2:
+            raise signals.Terminated
+        return measure(*given)
+
+    monkeypatch.setattr(attack, "measure", stopped_at_the_second)
+    assert "to continue" in attacked("--attackers=mean image").error
+    assert [row["num_layers"] for row in table(attacked.workdir)] == ["2"]
+
+
 def test_another_call_adds_to_the_table(attacked):
     for cell in ("m04_d003_r00", "m02_d003_r01"):
         assert attacked("--attackers=mean image", f"--attacked_cells={cell}").status == 0

@@ -11,7 +11,8 @@ from support import handmade_results as handmade
 
 from experiments import cli
 from experiments import risk as command
-from privynet_jax.results.risk_tables import class_rows, risk_row, risk_text
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.results.risk_tables import class_rows, risk_row, risk_text, scored
 from privynet_jax.results.work_directory import ResultStore
 
 PICTURES = {
@@ -91,6 +92,14 @@ def test_estimates_score_a_sample_spread_over_classes():
         assert (row["images"], row["gain_db_mean"], row["gain_db_max"]) == (2, 7.5, 12.0)
     cat, dog = class_rows(cell(), arrays, PICTURES, "amortised")
     assert (cat["psnr_db_mean"], dog["psnr_db_mean"]) == (21.0, 13.0)
+
+
+def test_a_sample_of_all_images_is_in_their_own_order():
+    labels = np.array([0, 0, 1, 0, 0, 1, 0, 1, 1, 1])
+    assert spread_over_classes(labels, 10).tolist() != list(range(10))
+    for count in (4, 10):
+        rows = scored(labels, count, "dedicated")
+        assert rows.tolist() == sorted(spread_over_classes(labels, count))
 
 
 def test_pictures_survive_a_work_directory(tmp_path):

@@ -28,7 +28,7 @@ from privynet_jax.training.batches import stream_of
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
-LOSS, OFFLINE, ONLINE = METHODS = ("loss", "offline LiRA", "online LiRA")
+LOSS, OFFLINE, ONLINE = ("loss", "offline LiRA", "online LiRA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
 
@@ -85,16 +85,12 @@ def attack(
     online = of_shadows(inside, candidates, online_key)
     halves = balanced_halves(shadows, len(theirs), offline_half)
     offline = of_shadows(halves, theirs, offline_key)
-    found = {}
+    scores = {}
     for title, asked in zip(("", CONTROL), attacked, strict=True):
-        scores = {
-            LOSS: asked,  # ranks as the probability does
-            OFFLINE: offline_lira(asked, offline),
-            ONLINE: online_lira(asked, online, inside),
-        }
-        for name in METHODS:
-            found[title + name] = rates(*np.split(scores[name], [count]), FALSE_POSITIVES)
-    return found
+        scores[title + LOSS] = asked  # ranks as the probability does
+        scores[title + OFFLINE] = offline_lira(asked, offline)
+        scores[title + ONLINE] = online_lira(asked, online, inside)
+    return {name: rates(*np.split(s, [count]), FALSE_POSITIVES) for name, s in scores.items()}
 
 
 def joined(first: Labelled, second: Labelled) -> Labelled:

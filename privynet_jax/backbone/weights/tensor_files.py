@@ -1,9 +1,9 @@
 """Weight files of every accepted format, opened as named tensors that are read only when asked for.
 
-A file's first bytes decide what it is, whatever its suffix says. Nothing
-that a file contains is ever run or followed: HDF5 can point to other files (external links and
-storage, virtual data sets), Keras' archives hold a description of the model that may carry code,
-and PyTorch's hold pickles. Only numbers stored in the file itself are read.
+A file's first bytes decide what it is, whatever its suffix says. Nothing that a file contains is
+ever run or followed: HDF5 can point to other files (external links and storage, virtual data sets),
+Keras' archives hold a description of the model that may carry code, and PyTorch's hold pickles.
+Only numbers stored in the file itself are read.
 
     with open_tensors(Path("model.safetensors")) as tensors:
         tensors["features.0.weight"].shape  # (64, 3, 3, 3), and nothing was read yet
@@ -51,9 +51,12 @@ def open_tensors(path: Path) -> Iterator[_Tensors]:
     if not start:
         raise UserError(f"{path} is empty; give a complete weight file")
     kind, read = _recognised(path, start)
-    # The formats' libraries raise whatever seems to fit, from KeyError to SystemError.
-    with damaged_if(path, kind, Exception), contextlib.ExitStack() as stack:
-        yield read(path, stack)
+    with contextlib.ExitStack() as stack:
+        # The formats' libraries raise whatever seems to fit, from KeyError to SystemError. What the
+        # caller raises while the file is open is none of it.
+        with damaged_if(path, kind, Exception):
+            tensors = read(path, stack)
+        yield {name: tensor.told_if_damaged(path, kind) for name, tensor in tensors.items()}
 
 
 def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:

@@ -2,7 +2,7 @@
 
 Nothing is trained. One Gram matrix per layer, over all cached channels, serves every choice of
 channels: the normal equations of a subset are a sub-block of it, and so are the equations by which
-held-out error picks the ridge. `closed_form` hands over representations, and asks per cell.
+held-out error picks the ridge. `attacks.closed_form` asks for one attack per topology.
 
     fitted_on = gather_statistics(most_auxiliary_batches)
     chosen_on = gather_statistics(the_other_auxiliary_batches)

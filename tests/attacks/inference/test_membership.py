@@ -10,7 +10,6 @@ from privynet_jax.attacks.inference.membership import (
     CONTROL,
     FALSE_POSITIVES,
     LOSS,
-    METHODS,
     OFFLINE,
     ONLINE,
     attack,
@@ -25,6 +24,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
+
+METHODS = (LOSS, OFFLINE, ONLINE)
 
 KEY = jax.random.key(11)
 pytestmark = pytest.mark.computes

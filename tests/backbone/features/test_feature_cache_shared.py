@@ -83,7 +83,7 @@ def test_a_killed_run_is_resumed_with_what_it_had_done(
     assert 0 < sum(name.endswith(".npy") for name in done) < 24
     left = folder_of(1, folder) / ".x.npy.privynet-abc"
     left.write_bytes(b"half")
-    os.utime(left, (left.stat().st_mtime - 3601,) * 2)  # more than an hour ago
+    os.utime(left, (left.stat().st_mtime - 24 * 3601,) * 2)  # more than a day ago
     load_features(vgg_weights, few_parts, UNION, folder)
     # Five of twelve units were written, in order, before the signal.
     assert passes == [2, *[4, 4, 2] * 2]

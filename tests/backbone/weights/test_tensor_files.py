@@ -47,6 +47,13 @@ def test_content_counts_and_not_the_suffix(name, tmp_path):
     np.testing.assert_array_equal(read_all(renamed)["a"][2], given["a"])
 
 
+@pytest.mark.parametrize("error", [MemoryError, AttributeError, OSError])
+def test_what_the_caller_raises_is_not_the_files_fault(error, tmp_path):
+    path = samples.write_safetensors(tmp_path / "model.safetensors", {"a": TENSORS["a/bias"]})
+    with pytest.raises(error, match="mine"), open_tensors(path):
+        raise error("mine")
+
+
 def test_torch_files_of_python_2(tmp_path):
     path = samples.write_torch_legacy(tmp_path / "old.pth", TENSORS, python2=True)
     found = read_all(path)
