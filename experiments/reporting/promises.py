@@ -41,7 +41,7 @@ def plan_table(plan: Plan) -> Table:
     over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",
-        f"What the plan expects on test images. Privacy loss is the {plan.limits.statistic} over "
+        f"What the plan expects, by validation images. Privacy loss is the {plan.limits.statistic} over "
         "images.",
         ("", "expected", f"over {over}", "limit"),
         tuple(rows),

@@ -39,7 +39,7 @@ from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule, cloud_task
+from privynet_jax.training.tasks import Schedule, check_learning_rate, cloud_task
 from privynet_jax.training.trainer import Course, Member, train
 
 # Of a whole training, equally spaced.
@@ -72,8 +72,7 @@ class ClassifierSettings:
         for name, value in numbers.items():
             if value < 1:
                 raise UserError(f"{name} is {value}; allowed are whole numbers of 1 or more")
-        if self.schedule.learning_rate is None:
-            raise UserError("learning_rate is None; allowed are positive numbers; 0.002 suits most")
+        check_learning_rate(self.schedule.learning_rate)
         if not 0 < self.validation_fraction < 1:
             raise UserError(
                 f"validation_fraction is {self.validation_fraction}; allowed are numbers between "

@@ -278,7 +278,7 @@ def test_releases_that_are_refused_leave_nothing(tmp_path, case):
     ("wrong", "message"),
     [
         ({"schedule": Schedule(0)}, "steps is 0"),
-        ({"schedule": Schedule(9, learning_rate=None)}, "learning_rate is None"),
+        ({"schedule": Schedule(9, learning_rate=None)}, "learning rate None; allowed are"),
         ({"patience": 0}, "patience is 0"),
         ({"validation_fraction": 0.0}, "validation_fraction is 0.0"),
         ({"validation_fraction": float("nan")}, "validation_fraction is nan"),
