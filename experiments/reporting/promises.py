@@ -41,8 +41,8 @@ def plan_table(plan: Plan) -> Table:
     over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",
-        f"What the plan expects, by validation images. Privacy loss is the {plan.limits.statistic} over "
-        "images.",
+        "What the plan expects, by validation images. Privacy loss is the "
+        f"{plan.limits.statistic} over images.",
         ("", "expected", f"over {over}", "limit"),
         tuple(rows),
     )
