@@ -32,7 +32,13 @@ MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.a
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
     "errors",
-    *("platform.digests", "platform.files", "platform.fetching", "platform.resuming"),
+    *(
+        "platform.digests",
+        "platform.documents",
+        "platform.files",
+        "platform.fetching",
+        "platform.resuming",
+    ),
     *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
@@ -51,6 +57,7 @@ ONLY_IN = {
     "onnx": {"backbone.weights.tensor_files"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.device.local_package"},
     "h5py": {"backbone.weights.tensor_files"},
+    "msgspec": {"platform.documents"},
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),

@@ -1,0 +1,105 @@
+"""JSON files that carry a version and their own checksum, read into a dataclass and checked whole.
+
+    @dataclasses.dataclass(frozen=True)
+    class Note:
+        id: Hex64
+        rows: Count
+        shape: tuple[Count, Count, Count]
+
+    write_document(path, Note(identity, 60, (16, 16, 8)), version=1)
+    note = read_document(path, Note, version=1, remedy="copy the folder again")
+
+Whoever can write the file can compute its checksum, so everything that it says is checked by the
+types of the fields, bounds included, before anything is made of it. No JAX here.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+
+from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import sealed, sha256_of_json
+from privynet_jax.platform.files import write_atomically
+
+# Numbers of rows, pixels, channels, classes: products of three still fit into 64 bits.
+Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
+Rows = Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
+Channel = Annotated[int, msgspec.Meta(ge=0, lt=2**20)]
+Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**64)]
+# NaN and infinity are no JSON.
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e38)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Text = Annotated[str, msgspec.Meta(max_length=4096)]
+Hex64 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+
+# A plan's candidates, its sample's digests and its settings take some hundred KiB.
+_MOST_BYTES = 2**26
+_VERSION, _CHECKSUM = "version", "sha256"
+_Document = TypeVar("_Document")
+
+
+def write_document(path: Path, document: Any, version: int, *, private: bool = False) -> None:
+    """Writes a dataclass whole; `private` lets nobody but the user read it."""
+    content = {_VERSION: version, **dataclasses.asdict(document)}
+    write_atomically(path, sealed(content), private=private)
+
+
+def read_document(
+    path: Path, kind: type[_Document], version: int, remedy: str, *, what: str = "file"
+) -> _Document:
+    """Returns what `write_document` wrote.
+
+    Args:
+        path: of the file.
+        kind: a dataclass whose fields have types and bounds; fields that it does not have are
+            refused.
+        version: of the format.
+        remedy: what to do about a file that is not taken.
+        what: what the file should be, in words.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is no such file, of another version, was changed, or says what no writer
+            wrote; that ends in the remedy.
+    """
+    content = _read(path, f"{path} is no {what}; {remedy}")
+    found, checksum = content.pop(_VERSION, None), content.pop(_CHECKSUM, None)
+    if found != version:
+        raise UserError(
+            f"{path} is of version {found!r} of the format, expected {version}; read it with the "
+            f"privynet_jax that wrote it, or {remedy}"
+        )
+    if checksum != sha256_of_json({_VERSION: found, **content}):
+        raise UserError(f"{path} was changed after it was written; {remedy}")
+    return checked(content, kind, f"{path} is no {what}", remedy)
+
+
+def checked(content: Any, kind: type[_Document], refusal: str, remedy: str) -> _Document:
+    """Returns what JSON held as a dataclass, or raises a UserError of refusal, reason, remedy."""
+    if unknown := content.keys() - {field.name for field in dataclasses.fields(kind)}:
+        raise UserError(f"{refusal}: unknown {', '.join(sorted(unknown))}; {remedy}")
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{refusal}: {error}; {remedy}") from None
+
+
+def _read(path: Path, refusal: str) -> dict[str, Any]:
+    """The JSON object of a file, nested no deeper than the checksum can be computed of."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ValueError
+        content = json.loads(text, parse_constant=_refused)
+        json.dumps(content)
+        return {**content}
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(refusal) from None
+
+
+def _refused(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
