@@ -1,13 +1,7 @@
 """JSON files that carry a version and their own checksum, read into a dataclass and checked whole.
 
-    @dataclasses.dataclass(frozen=True)
-    class Note:
-        id: Hex64
-        rows: Count
-        shape: tuple[Count, Count, Count]
-
-    write_document(path, Note(identity, 60, (16, 16, 8)), version=1)
-    note = read_document(path, Note, version=1, remedy="copy the folder again")
+    write_document(path, manifest, version=1)  # a dataclass whose fields are Hex64, Count, ...
+    manifest = read_document(path, type(manifest), version=1, remedy="copy the folder again")
 
 Whoever can write the file can compute its checksum, so everything that it says is checked by the
 types of the fields, bounds included, before anything is made of it. No JAX here.
