@@ -7,11 +7,11 @@ from .attacks.tuning import Budget as Budget
 from .backbone.backbones import BACKBONES as BACKBONES
 from .backbone.backbones import Backbone as Backbone
 from .backbone.backbones import Cut as Cut
-from .backbone.cost import LocalCost as LocalCost
-from .backbone.cost import local_cost as local_cost
 from .backbone.split import local_nn as local_nn
 from .backbone.split import local_params as local_params
+from .backbone.topology import LocalCost as LocalCost
 from .backbone.topology import Topology as Topology
+from .backbone.topology import local_cost as local_cost
 from .backbone.weights.sources import PretrainedWeights as PretrainedWeights
 from .backbone.weights.sources import load_weights as load_weights
 from .characterisation.config import Config as Config

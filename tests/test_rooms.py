@@ -42,7 +42,7 @@ WITHOUT_JAX = (
     *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
     *("images.encoded", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.decoding", "images.photo_patches", "images.tfds_source"),
-    *("backbone.backbones", "backbone.topology", "backbone.cost", "backbone.weights.conversion"),
+    *("backbone.backbones", "backbone.topology", "backbone.weights.conversion"),
     *("backbone.weights.families", "backbone.weights.torch_files"),
     "backbone.weights.tensor_files",
     *("results.cell_results", "results.risk_tables", "results.statistics"),
@@ -62,8 +62,8 @@ ONLY_IN = {
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),
     # So that another backbone can come without touching another package.
-    "privynet_jax.backbone.vgg": {"backbone.forward"},
-    "privynet_jax.backbone.vgg_program": {"backbone.forward"},
+    "privynet_jax.backbone.vgg": {"backbone.split"},
+    "privynet_jax.backbone.vgg_program": {"backbone.split"},
     "urllib": {"platform.fetching"},
     "matplotlib": set(),
     "absl.flags": set(),

@@ -19,7 +19,7 @@ from privynet_jax import Course, Member, Topology, as_float, cloud_nn, grid_cell
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.backbone.features.layer_features import LayerFeatures, extractor, needed_channels
-from privynet_jax.backbone.forward import made_up_params
+from privynet_jax.backbone.split import made_up_params
 from privynet_jax.images.parts import PART_NAMES
 from privynet_jax.platform.devices import Execution, data_parallel
 from privynet_jax.platform.row_views import ChosenChannels

@@ -9,7 +9,7 @@ every sample, and a share compares what was measured within the same second.
     rows = clock.measure({"conv4_3": (flops, work)})  # work(n) does it n times and waits
     rows["conv4_3"]["share"]  # of the matrix-product rate
 
-Operations of VGG16 are counted as `cost` counts them: two per multiply-accumulate. Those of a
+Operations of VGG16 are counted as `local_cost` counts them: two per multiply-accumulate. Those of a
 training step are XLA's own count.
 """
 

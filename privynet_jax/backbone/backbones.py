@@ -1,7 +1,7 @@
 """Backbones as values: where a pretrained network can be split, and what lies before each cut.
 
 Everything outside this package reads layer numbers, names, widths and strides here, and asks
-`forward` to compute. A backbone that is added, in its own table and network, is known to all.
+`split` to compute. A backbone that is added, in its own table and network, is known to all.
 
     backbone = backbone_named("vgg16")
     backbone.cut(4)  # Cut(number=4, name="conv2_2", channels=128, stride=2, ...)
@@ -53,7 +53,7 @@ class Backbone:
 
     name: str  # in flags and files, `vgg16`
     title: str  # in texts, `VGG16`
-    network: str  # the kind of network, by which `forward` finds what computes it
+    network: str  # the kind of network, by which `split` finds what computes it
     cuts: tuple[Cut, ...]  # from the image on
 
     def cut(self, number: Any) -> Cut:

@@ -1,22 +1,31 @@
-"""The local NN: what runs where the images are, as a pure function cut to one topology.
+"""A backbone as pure functions, whole or cut to one topology: the local NN, which runs on a device.
 
-`weights` hands over the parameters and `topology` says which part of them is used. Only the chosen
-channels of the last convolution are computed and stored, so what is not released never exists.
+Only this module knows which one computes a backbone. Parameters are plain pytrees, {"conv1_1":
+{"kernel": array, "bias": array}, ..., "preprocessing": {...}}, the input transform of the weights
+among them; images are float32 [N, H, W, 3] RGB in [0, 1].
 
     local = local_nn(weights.params, Topology(4, (3, 17, 90)))
     representation = jax.jit(local)(images)  # [N, 16, 16, 3] for images [N, 32, 32, 3]
+    found = activations(backbone, params, images, [2, 4])  # {2: [N, 32, 32, 64], 4: ...}
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone.backbones import backbone_named
-from privynet_jax.backbone.forward import Params, apply
+from privynet_jax.backbone import vgg_program
+from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.vgg import VGGTrunk
 from privynet_jax.errors import UserError
+
+Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
+# Kind of network -> Flax module (backbone, number of the last cut, channels computed there), and
+# its program for devices, of which packages hold a copy.
+_NETWORKS = {"vgg": (VGGTrunk, vgg_program)}
 
 
 def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Array]:
@@ -33,8 +42,7 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
 
     def local(images: jax.Array) -> jax.Array:
         is_single = images.ndim == 3
-        batch = images[None] if is_single else images
-        representation = apply(topology, stored, batch)
+        representation = apply(topology, stored, images[None] if is_single else images)
         return representation[0] if is_single else representation
 
     return local
@@ -48,8 +56,7 @@ def local_params(params: Params, topology: Topology) -> Params:
         topology: which layers run and which channels are released.
 
     Returns:
-        A pytree for `forward.apply`, the weights' input transform included. Arrays that need no
-        cut are shared with `params`.
+        A pytree for `apply`. Arrays that need no cut are shared with `params`.
 
     Raises:
         UserError: a layer of the topology is absent from the parameters or not of its width.
@@ -75,3 +82,57 @@ def local_params(params: Params, topology: Topology) -> Params:
         kind: array.take(channels, axis=-1) for kind, array in stored[names[-1]].items()
     }
     return stored
+
+
+def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
+    """Returns representations, float32 [N, h, w, depth], by `local_params`.
+
+    Raises:
+        UserError: the images have another rank, channel count or type, or are too small.
+    """
+    backbone = backbone_named(topology.backbone)
+    trunk, _ = _NETWORKS[backbone.network]
+    module = trunk(backbone, topology.num_layers, topology.depth)
+    return module.apply({"params": params}, images)[0]
+
+
+def activations(
+    backbone: Backbone, params: Params, images: jax.Array, layers: Collection[int]
+) -> dict[int, jax.Array]:
+    """Returns layer -> float32 [N, h, w, channels], of all its channels, from one pass.
+
+    Under `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need.
+
+    Raises:
+        UserError: as for `apply`, or a layer is out of range.
+    """
+    trunk, _ = _NETWORKS[backbone.network]
+    _, found = trunk(backbone, max(layers)).apply({"params": params}, images)
+    return {layer: found[layer] for layer in layers}
+
+
+def program_of(backbone: Backbone) -> ModuleType:
+    """Returns the module that devices run: JAX alone, with `network(settings)`."""
+    return _NETWORKS[backbone.network][1]
+
+
+def made_up_params(backbone: Backbone, num_layers: int) -> dict[str, dict[str, np.ndarray]]:
+    """Returns random parameters up to a cut, which keep activations at about 1, far from denormal.
+
+    For measuring time: a convolution takes as long whatever it multiplies.
+    """
+    stream = np.random.default_rng(0)
+    params: dict[str, dict[str, np.ndarray]] = {
+        "preprocessing": {
+            "channel_order": np.arange(3, dtype=np.int32),
+            "scale": np.ones(3, np.float32),
+            "shift": np.zeros(3, np.float32),
+        }
+    }
+    for layer in backbone.convolutions(num_layers):
+        deviation = np.float32(np.sqrt(2 / np.prod(layer.kernel[:3])))
+        params[layer.name] = {
+            "kernel": deviation * stream.standard_normal(layer.kernel, np.float32),
+            "bias": np.zeros(layer.out_channels, np.float32),
+        }
+    return params

@@ -1,4 +1,4 @@
-"""Which part of a backbone a device runs, and which channels it releases.
+"""Which part of a backbone a device runs, which channels it releases, and what that costs it.
 
 A `Topology` is what the planner chooses: how many layers run where the images are, and which
 channels of the last one are released. Layers are counted by the backbone's cut points.
@@ -7,15 +7,25 @@ channels of the last one are released. Layers are counted by the backbone's cut 
     topology.depth                     # 3
     topology.layer.name                # "conv2_2"
     topology.representation_shape(32)  # (16, 16, 3)
+    local_cost(topology, image_size=32).macs
 """
 
 import collections
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from privynet_jax.backbone.backbones import DEFAULT, Backbone, Cut, backbone_named, is_integer
 from privynet_jax.errors import UserError
+
+# The selection that draws from all channels of a layer; `selection` has the others.
+RANDOM = "random"
+PRUNING_METHODS = (RANDOM, "fisher", "privacy", "both")
+# The best subset that a search finds, so nothing is drawn; see `selection.search`.
+DIRECT = "direct"
+METHODS = (*PRUNING_METHODS, DIRECT)
+_BYTES = 4  # of a float32, for parameters and activations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +76,6 @@ class Topology:
         return side, side, self.depth
 
 
-# The selection that draws from all channels of a layer; `selection` has the others.
-RANDOM = "random"
-PRUNING_METHODS = (RANDOM, "fisher", "privacy", "both")
-# The best subset that a search finds, so nothing is drawn; see `selection.search`.
-DIRECT = "direct"
-METHODS = (*PRUNING_METHODS, DIRECT)
-
-
 def check_image_size(cut: Cut, height: int, width: int) -> None:
     """Raises UserError unless images of this size leave at least one pixel at a cut."""
     if min(height, width) < cut.stride:
@@ -120,3 +122,50 @@ def check_depth(depth: int, channels: int) -> None:
             f"{depth} channels cannot be drawn from {channels}; allowed are 1 to {channels}; "
             "release another number or prune less"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalCost:
+    """The cost of one local NN on one image."""
+
+    macs: int  # multiply-accumulates
+    param_bytes: int  # of the kernels and biases that the device stores
+    peak_activation_bytes: int  # the most activation memory alive at once
+    release_bytes: int  # of the representation
+
+
+def local_cost(topology: Topology, image_size: int) -> LocalCost:
+    """Returns the cost of a topology's local NN, in which only released channels are computed.
+
+    For each convolution, with an h x w output (SAME padding, so its input is h x w as well), `cin`
+    input channels, `cout` output channels (the topology's depth for the last one), and a kernel of
+    `k` pixels:
+
+        MACs               h * w * k * cin * cout
+        parameters         k * cin * cout + cout
+        activations alive  h * w * (cin + cout)
+
+    MACs and parameters are summed over the layers; taps that fall on padding count, while biases,
+    ReLU, pooling and the input transform (9 parameters) do not. Activations are the maximum over
+    the layers: a layer's input and output are alive together, ReLU works in place, and pooling
+    never sets the maximum, because the convolution before it reads at least a quarter of what it
+    writes, which is all that pooling writes. Workspace of a convolution algorithm is not counted.
+
+    Images are `image_size` pixels high and wide; UserError is raised where they are too small.
+    """
+    height, width, depth = topology.representation_shape(image_size)
+    macs = parameters = peak_values = 0
+    layers = backbone_named(topology.backbone).convolutions(topology.num_layers)
+    for layer in layers:
+        outputs = depth if layer is layers[-1] else layer.out_channels
+        pixels = (image_size // layer.stride) ** 2
+        taps = math.prod(layer.kernel[:3]) * outputs
+        macs += pixels * taps
+        parameters += taps + outputs
+        peak_values = max(peak_values, pixels * (layer.in_channels + outputs))
+    return LocalCost(
+        macs=macs,
+        param_bytes=parameters * _BYTES,
+        peak_activation_bytes=peak_values * _BYTES,
+        release_bytes=height * width * depth * _BYTES,
+    )

@@ -9,7 +9,7 @@ input transform among them, so that weights can never meet another network's:
     output, activations = VGGTrunk(VGG16, num_layers=4).apply({"params": params}, images)
     activations[2]  # of conv1_2
 
-`forward` applies it for all others. `vgg_program` is the same network for devices.
+`split` applies it for all others. `vgg_program` is the same network for devices.
 Images are float32 [N, H, W, 3], RGB in [0, 1]; everything is NHWC and HWIO.
 """
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.backbone.backbones import Backbone
-from privynet_jax.backbone.forward import activations
+from privynet_jax.backbone.split import activations
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.parts import as_float
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.feature_cache import load_features, reached
 from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import local_cost
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
 from privynet_jax.characterisation.candidates import find_candidates
 from privynet_jax.characterisation.config import DEDICATED, Config

@@ -26,8 +26,7 @@ import jax
 import numpy as np
 
 from privynet_jax.backbone.backbones import backbone_named
-from privynet_jax.backbone.forward import made_up_params
-from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.split import local_nn, made_up_params
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 

@@ -12,8 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from privynet_jax.backbone.cost import local_cost
-from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.topology import Topology, local_cost
 from privynet_jax.errors import UserError
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection
@@ -156,7 +155,7 @@ class Plan:
 
 
 def costs_of(topology: Topology, image_size: int) -> dict[str, float]:
-    """Returns limit -> what a topology costs, in the units of `Limits`, as `cost` counts it."""
+    """Returns limit -> what a topology costs, in the units of `Limits`, by `local_cost`."""
     cost = local_cost(topology, image_size)
     return {
         "local_mmacs": cost.macs / 1e6,

@@ -55,6 +55,21 @@ def check_is_new(folder: Path) -> None:
         raise UserError(f"{folder} exists already; give a new folder, or delete that one first")
 
 
+@contextlib.contextmanager
+def appears_whole(folder: Path) -> Iterator[Path]:
+    """Yields a path to make a folder at, which takes the place of a new one at the end.
+
+    Raises:
+        UserError: something is in the way.
+    """
+    check_is_new(folder)
+    folder = folder.resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        yield Path(scratch) / folder.name
+        os.replace(Path(scratch) / folder.name, folder)
+
+
 def expanded(flag: str, path: str) -> Path:
     """Returns the path that a flag names, with ~ for a home.
 

@@ -13,11 +13,9 @@ from support import weight_samples as samples
 from support.reference_vgg import reference_trunk, torchvision_input
 
 from privynet_jax.backbone.backbones import BACKBONES, VGG11, VGG16
-from privynet_jax.backbone.cost import local_cost
 from privynet_jax.backbone.features.layer_features import extractor
-from privynet_jax.backbone.forward import activations, apply, made_up_params, program_of
-from privynet_jax.backbone.split import local_params
-from privynet_jax.backbone.topology import Topology, all_channels
+from privynet_jax.backbone.split import activations, apply, local_params, made_up_params, program_of
+from privynet_jax.backbone.topology import Topology, all_channels, local_cost
 from privynet_jax.backbone.weights.sources import check_source, load_weights
 from privynet_jax.errors import UserError
 

@@ -6,7 +6,7 @@ import math
 import pytest
 from support import handmade_plan
 
-from privynet_jax.backbone.cost import local_cost
+from privynet_jax.backbone.topology import local_cost
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 

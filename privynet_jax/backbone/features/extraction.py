@@ -1,7 +1,7 @@
 """A backbone's pass over images: how strong each channel is, then features in their stored form.
 
-`feature_cache` says which images and layers; here they go through the network in batches of one
-shape, so that one compilation serves and no number depends on what was computed before.
+Images go through the network in batches of one shape, so that one compilation serves and no number
+depends on what was computed before.
 
     codings = calibrate(weights, parts, union, "float16")
     stored = FeaturePass(weights, parts, union, codings).run(part.images[:1024])  # {2: [...], ...}
@@ -41,18 +41,14 @@ def calibrate(
     weights: PretrainedWeights, parts: Parts, union: Mapping[int, Sequence[int]], dtype: str
 ) -> dict[int, Coding]:
     """Returns layer -> coding of its channels in `union`, by the first auxiliary images."""
-    images = parts.auxiliary.images[:CALIBRATION_IMAGES]
-    return _codings_of(weights, images, union, dtype, parts.name)
+    measured = _measured(weights, parts.auxiliary.images[:CALIBRATION_IMAGES], union, parts.name)
+    return {layer: Coding(dtype, *both) for layer, both in measured.items()}
 
 
-def _codings_of(
-    weights: PretrainedWeights,
-    images: np.ndarray,
-    union: Mapping[int, Sequence[int]],
-    dtype: str,
-    name: str,
-) -> dict[int, Coding]:
-    """One over the root mean square of each channel over the images, and its peak."""
+def _measured(
+    weights: PretrainedWeights, images: np.ndarray, union: Mapping[int, Sequence[int]], name: str
+) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Layer -> scales and peaks of its channels over the images."""
     squares: dict[int, Any] = dict.fromkeys(union, 0.0)
     largest: dict[int, Any] = dict.fromkeys(union, 0.0)
     run = BatchedPass(weights, images.shape[1], extractor(weights.backbone, union))
@@ -61,13 +57,13 @@ def _codings_of(
             real = np.asarray(values)[: rows.stop - rows.start]
             squares[layer] = squares[layer] + np.square(real, dtype=np.float64).sum(axis=0)
             largest[layer] = np.maximum(largest[layer], real.max(axis=(0, 1, 2)))
-    codings = {}
+    measured = {}
     for layer, total in squares.items():
         rms = np.sqrt(total.mean(axis=(0, 1)) / len(images))
         check_finite(np.isfinite(rms).all(), weights, name)
         scales = scales_of(rms)
-        codings[layer] = Coding(dtype, scales, peaks_of(largest[layer] * scales))
-    return codings
+        measured[layer] = scales, peaks_of(largest[layer] * scales)
+    return measured
 
 
 def scales_of(rms: np.ndarray) -> np.ndarray:
@@ -89,10 +85,9 @@ class BatchedPass:
         self._function = jax.jit(function)
 
     def __call__(self, images: np.ndarray) -> Iterator[tuple[slice, Any]]:
-        """Yields (rows, result) for images uint8 [N, H, W, 3].
+        """Yields (rows, result) for images uint8 [N, H, W, 3]; the devices are one batch ahead.
 
-        The last batch is filled up, so that one compilation serves: its result has more rows. The
-        devices are one batch ahead of what is yielded.
+        The last batch is filled up: its result has more rows.
         """
         waiting = None
         for start in range(0, len(images), self._batch_size):
@@ -117,7 +112,7 @@ class FeaturePass:
         union: Mapping[int, Sequence[int]],
         codings: Mapping[int, Coding],
     ) -> None:
-        """Prepares it for images of `parts` and the layers and channels of `union`."""
+        """Takes layer -> channels, and layer -> how they are stored."""
         extract = extractor(weights.backbone, union)
 
         def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
@@ -131,12 +126,8 @@ class FeaturePass:
     ) -> dict[int, np.ndarray]:
         """Returns layer -> stored features [N, h, w, C] of images uint8 [N, H, W, 3].
 
-        Args:
-            images: any number of them.
-            told: called with the number of images done since the last call.
-
-        Raises:
-            UserError: the network gives values that are not finite.
+        `told` is called with the number of images done since the last call. UserError: the network
+        gives values that are not finite.
         """
         results: dict[int, np.ndarray] = {}
         for rows, stored in self._run(images):
@@ -154,9 +145,8 @@ def check_finite(finite: Any, weights: PretrainedWeights, name: str) -> None:
     """Raises UserError unless what the network gave was finite."""
     if not finite:
         raise UserError(
-            f"the weights {weights.source} give values that are not finite on {name}; "
-            f"check that the weights belong to {weights.backbone.title} and that the images are in "
-            "[0, 1]"
+            f"the weights {weights.source} give values that are not finite on {name}; check that "
+            f"they belong to {weights.backbone.title} and that the images are in [0, 1]"
         )
 
 
@@ -176,6 +166,6 @@ def normalisation(
         raise UserError("the sample is empty; give at least one image to normalise channels by")
     # Of the whole layer: released channels that all happen to be silent have no scale of their own.
     union = all_channels([topology.num_layers], weights.backbone)
-    coding = _codings_of(weights, images, union, "float32", "the sample")[topology.num_layers]
+    scales, peaks = _measured(weights, images, union, "the sample")[topology.num_layers]
     chosen = list(topology.channels)
-    return coding.scales[chosen], coding.peaks[chosen]
+    return scales[chosen], peaks[chosen]

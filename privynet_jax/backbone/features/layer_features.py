@@ -1,7 +1,6 @@
 """Features: the representations of all images at the layers and channels that a grid needs.
 
-The local NN is frozen, so one pass per image serves every cell. Here is the pure function that
-makes that pass, and what `feature_cache` returns.
+Here is the pure function that makes them, in one pass per image, and what `feature_cache` returns.
 
     union = needed_channels([cell.topology for cell in cells])
     features = jax.jit(extractor(backbone, union))(params, images)  # {2: [N, 32, 32, 40], 4: ...}
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 
 from privynet_jax.backbone.backbones import Backbone
-from privynet_jax.backbone.forward import activations
+from privynet_jax.backbone.split import activations
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.row_views import RowView
@@ -87,10 +86,9 @@ def image_features(parts: Parts) -> LayerFeatures:
 def extractor(
     backbone: Backbone, union: Mapping[int, Sequence[int]]
 ) -> Callable[[Any, jax.Array], dict[int, jax.Array]]:
-    """Returns a pure function (params, images float32 [N, H, W, 3]) -> layer -> float32 features.
+    """Returns a pure function (params, images) -> layer -> features, not normalised.
 
-    Features are [N, h, w, channels kept], not normalised; layers that are not asked for cost
-    nothing beyond what deeper ones need.
+    Images are float32 [N, H, W, 3], features float32 [N, h, w, channels kept].
     """
 
     def of_one_image(params: Any, image: jax.Array) -> dict[int, jax.Array]:

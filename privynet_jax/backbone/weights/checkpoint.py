@@ -1,19 +1,16 @@
 """The project's own checkpoints of weights: one Orbax directory, input transform included.
 
-`experiments.port_weights` writes them, `weights` reads them. The parameters are stored as
-`forward` applies them, with "preprocessing" among them, so that converted weights can never meet
-another network's input transform. Beside Orbax' files lies `weights.json`: their backbone, what
-they were converted from, their fingerprint, and the sha256 of every file.
+The parameters are stored as `split` applies them, with "preprocessing" among them, so that
+converted weights can never meet another network's input transform. Beside Orbax' files lies
+`weights.json`: their backbone, what they were converted from, their fingerprint, and the sha256 of
+every file.
 
     save_checkpoint(Path("vgg16"), weights.params, weights.layout, weights.fingerprint)
-    checkpoint = open_checkpoint(Path("vgg16"))
-    checkpoint.tensors["conv1_1/kernel"].load()
+    open_checkpoint(Path("vgg16")).tensors["conv1_1/kernel"].load()
 """
 
 import functools
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +24,7 @@ from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, Backbone
 from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
-from privynet_jax.platform.files import check_is_new, damaged_if
+from privynet_jax.platform.files import appears_whole, damaged_if
 
 _FORMAT = "privynet_jax weights 1"
 _KIND = "checkpoint"
@@ -59,12 +56,8 @@ def save_checkpoint(
         fingerprint: `sources.fingerprint_of(params)`.
         backbone: name of what they are the parameters of.
     """
-    check_is_new(folder)
-    folder = folder.absolute()  # Orbax takes no relative paths
-    folder.parent.mkdir(parents=True, exist_ok=True)
     tree = {name: dict(group) for name, group in params.items()}
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        partial = Path(scratch) / "checkpoint"
+    with appears_whole(folder) as partial:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(partial, args=ocp.args.PyTreeSave(tree))
         manifest = {
@@ -75,27 +68,16 @@ def save_checkpoint(
             "files": sha256_of_files(partial),
         }
         (partial / _MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, folder)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Opens a checkpoint that `save_checkpoint` wrote.
-
-    Returns:
-        Its description; `StoredTensor.load` reads all arrays at the first call.
+    """Opens a checkpoint that `save_checkpoint` wrote; the first `load` reads all arrays.
 
     Raises:
         UserError: the folder is no checkpoint, or a file is damaged.
     """
-    folder = folder.absolute()
+    folder = folder.absolute()  # Orbax takes no relative paths
     manifest = _verified_manifest(folder)
-    # Orbax and TensorStore raise whatever seems to fit, from KeyError to ValueError.
-    with damaged_if(folder, _KIND, Exception):
-        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
-        leaves = {
-            name: (tuple(leaf.shape), np.dtype(leaf.dtype).name)
-            for name, leaf in _by_name(tree).items()
-        }
 
     @functools.cache
     def arrays() -> dict[str, np.ndarray]:
@@ -105,10 +87,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             args = ocp.args.PyTreeRestore(restore_args=to_numpy)
             return _by_name(checkpointer.restore(folder, args=args))
 
-    tensors = {
-        name: StoredTensor(*told, lambda name=name: arrays()[name]).told_if_damaged(folder, _KIND)
-        for name, told in leaves.items()
-    }
+    # Orbax and TensorStore raise whatever seems to fit, from KeyError to ValueError.
+    with damaged_if(folder, _KIND, Exception):
+        tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
+        tensors = {}
+        for name, leaf in _by_name(tree).items():
+            shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype).name
+            tensor = StoredTensor(shape, dtype, lambda name=name: arrays()[name])
+            tensors[name] = tensor.told_if_damaged(folder, _KIND)
     layout, fingerprint = (str(manifest.get(name)) for name in ("layout", "fingerprint"))
     return Checkpoint(tensors, layout, fingerprint, BACKBONES[manifest["backbone"]])
 

@@ -1,7 +1,7 @@
 """Pretrained weights of a backbone, from wherever they come.
 
 `tensor_files` opens a file as named tensors, `families` says which family of files it belongs to,
-and `conversion` makes them the parameters that `forward` describes. The project's own checkpoints
+and `conversion` makes them the parameters that `split` describes. The project's own checkpoints
 come from `checkpoint`.
 
     weights = load_weights("embedded", cache_dir=Path("cache"))
@@ -39,7 +39,7 @@ class PretrainedWeights:
     Equal fingerprints mean equal local NNs, whichever file they came from.
     """
 
-    params: Params  # the pytree that `forward` applies; float32 but for int32 `channel_order`
+    params: Params  # the pytree that `split` applies; float32 but for int32 `channel_order`
     backbone: Backbone
     source: str  # as given to `load_weights`
     layout: str  # title of the family of files that the source was recognised as

@@ -9,8 +9,6 @@
 """
 
 import dataclasses
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import read_version, sealed, sha256_of_files, verify_files
-from privynet_jax.platform.files import check_is_new, damaged_if
+from privynet_jax.platform.files import appears_whole, damaged_if
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.training.checkpoints import load_tree, save_tree
 from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
@@ -113,11 +111,7 @@ class Classifier:
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:
     """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
-    check_is_new(folder)
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        partial = Path(scratch) / "classifier"
+    with appears_whole(folder) as partial:
         save_tree(partial / _PARAMS, classifier.params)
         rows = [",".join(map(repr, validation)) for validation in classifier.history]
         table = "\n".join([",".join(Validation._fields), *rows]) + "\n"
@@ -134,7 +128,6 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
             "files": sha256_of_files(partial),
         }
         (partial / _MANIFEST).write_text(sealed(manifest), encoding="utf-8")
-        os.replace(partial, folder)
 
 
 def is_classifier(folder: Path) -> bool:

@@ -15,9 +15,7 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,12 @@ import safetensors.numpy
 from jax import export
 
 from privynet_jax.backbone.backbones import backbone_named
-from privynet_jax.backbone.forward import Params, apply, program_of
-from privynet_jax.backbone.split import local_params
+from privynet_jax.backbone.split import Params, apply, local_params, program_of
 from privynet_jax.deployment.device import device_nn
 from privynet_jax.deployment.device.package_readme import readme
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Plan
-from privynet_jax.platform.files import check_is_new, write_atomically
+from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
 
 DTYPES = ("float32", "float16")
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -81,8 +78,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     Raises:
         UserError: the folder holds something, or the weights do not fit the plan or the type.
     """
-    check_is_new(folder)
-    folder = folder.resolve()
+    check_is_new(folder)  # before anything is computed
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
     backbone = backbone_named(plan.topology.backbone)
@@ -113,13 +109,10 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     }
     settings["sha256"] = device_nn.settings_digest(settings)
     files[device_nn.SETTINGS] = (json.dumps(settings, indent=1) + "\n").encode()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        partial = Path(scratch) / "package"
+    with appears_whole(folder) as partial:
         partial.mkdir(mode=0o700)
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
-        os.replace(partial, folder)
 
 
 def exported(network: device_nn.Network, stored: Params, image_size: int) -> bytes:

@@ -91,20 +91,22 @@ def write_release(
     with concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
         extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
         kept = extraction.run(writer, journal)
-    chosen = np.delete(order, journal.skipped())
+    skipped = journal.skipped()
+    chosen = np.delete(order, skipped)
     if not len(chosen):
         journal.path.unlink()
         with contextlib.suppress(OSError):  # shards of an earlier attempt
             folder.rmdir()
         raise UserError(f"no picture can be read; all {len(pictures)} were skipped")
     _write_order(order_out, pictures, chosen)
-    classes = None if pictures.labels is None else len(package.class_names)
-    labels = None if pictures.labels is None else pictures.labels[chosen]
+    labels, classes = None, None
+    if pictures.labels is not None:
+        labels, classes = pictures.labels[chosen], len(package.class_names)
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
-    if skipped := len(journal.skipped()):
-        _LOG.warning("skipped %d unreadable pictures", skipped)
-    return Written(len(chosen), skipped, kept)
+    if skipped:
+        _LOG.warning("skipped %d unreadable pictures", len(skipped))
+    return Written(len(chosen), len(skipped), kept)
 
 
 @dataclasses.dataclass(eq=False)

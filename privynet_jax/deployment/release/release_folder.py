@@ -2,7 +2,7 @@
 
     writer = ReleaseWriter(folder, identity, shape=(16, 16, 8), dtype="float16")
     writer.write(0, rows)  # float16 [n, 16, 16, 8]: `rows_per_shard`, or what is left
-    writer.finish(n, labels, num_classes=10, peaks=None)
+    writer.finish(n, labels, num_classes=10, peaks=package.peaks)
 
     release = open_release(folder)  # verified, all of it
     x, y = release.representations[np.array([3, 0])], release.labels[[3, 0]]
@@ -30,7 +30,6 @@ from privynet_jax.deployment.release.release_manifest import (
     refuse_foreign_files,
     rows_per_shard,
     shard_name,
-    write_manifest,
 )
 from privynet_jax.errors import UserError
 from privynet_jax.platform.coding import Coding, DecodedRows
@@ -38,8 +37,7 @@ from privynet_jax.platform.shards import DamagedShardError, Shard, ShardedRows, 
 
 # 1980-01-01, the oldest time that every archive format can hold.
 _TIME = 315_532_800
-# A release up to this size is held in memory: with small rows, the call to the system is what
-# reading costs.
+# Up to this size it is held in memory: with small rows, the call to the system is what reading costs.
 _HELD_BYTES = 2**29
 
 
@@ -70,7 +68,7 @@ class ReleaseWriter:
     """Writes the shards of a release, in any order, and at last what makes them one."""
 
     def __init__(self, folder: Path, identity: str, shape: Sequence[int], dtype: str) -> None:
-        """Makes the folder of a release of this id, with rows (h, w, depth) of a dtype."""
+        """Makes the folder of a release of this id, with rows (h, w, depth)."""
         self.rows_per_shard = rows_per_shard(shape, dtype)
         self._folder, self._id, self._shape, self._dtype = folder, identity, tuple(shape), dtype
         self._shards = ShardFolder(epath.Path(folder), identity)
@@ -90,11 +88,7 @@ class ReleaseWriter:
         self._shards.write(shard_name(index), rows)
 
     def finish(
-        self,
-        rows: int,
-        labels: np.ndarray | None,
-        num_classes: int | None,
-        peaks: np.ndarray | None,
+        self, rows: int, labels: np.ndarray | None, num_classes: int | None, peaks: np.ndarray
     ) -> None:
         """Writes labels int [rows] and the manifest; removes what earlier attempts left.
 
@@ -104,7 +98,7 @@ class ReleaseWriter:
             UserError: the folder holds a file that is no part of a release.
         """
         refuse_foreign_files(self._folder)
-        told = None if peaks is None or self._dtype != "uint8" else tuple(map(float, peaks))
+        told = tuple(map(float, peaks)) if self._dtype == "uint8" else None
         manifest = Manifest(
             self._id, rows, self._shape, self._dtype, num_classes, self.rows_per_shard, told
         )
@@ -117,7 +111,7 @@ class ReleaseWriter:
                 path.unlink()
         for name in names:
             os.utime(self._folder / name, (_TIME, _TIME))
-        write_manifest(self._folder, manifest)
+        manifest.write(self._folder)
         os.utime(self._folder / MANIFEST, (_TIME, _TIME))
         os.utime(self._folder, (_TIME, _TIME))
 
@@ -132,10 +126,8 @@ def open_release(folder: Path) -> Release:
     """
     manifest = read_manifest(folder)
     shards = ShardFolder(epath.Path(folder), manifest.id)
-    shape = (manifest.rows, *manifest.shape)
-    stored = ShardedRows(
-        _verified(shards, manifest), manifest.rows_per_shard, shape, manifest.dtype
-    )
+    shape, verified = (manifest.rows, *manifest.shape), _verified(shards, manifest)
+    stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype)
     labels = _read_labels(shards, manifest)
     if stored.nbytes <= _HELD_BYTES:
         stored.hold()

@@ -59,15 +59,10 @@ class Pictures:
 
 
 class ReleaseSecrets(NamedTuple):
-    """What a package's secret seed makes of some pictures.
+    """What a package's secret seed makes of some pictures."""
 
-    Attributes:
-        id: 64 hexadecimal digits; public. Without the seed it fits any pictures and any package.
-        order: int64 [N], row -> picture, before unreadable ones are left out; secret.
-    """
-
-    id: str
-    order: np.ndarray
+    id: str  # 64 hexadecimal digits; public, as without the seed it fits any pictures and package
+    order: np.ndarray  # int64 [N], row -> picture, before unreadable ones are left out; secret
 
 
 def find_pictures(

@@ -1,6 +1,5 @@
 """Where a release may lie, and how far it is: what makes the same command continue after a kill.
 
-    check_places(folder, order_out, pictures_folder, private_folders)
     journal = begin(folder, identity)  # None: the release is complete and sound
     journal.add(0, stop=1024, skipped=[17])
 
@@ -49,7 +48,7 @@ class Journal:
         return cls(path, identity, shards) if is_ours and stops == sorted(set(stops)) else None
 
     def save(self) -> None:
-        """Writes all that is known, readable by the user alone."""
+        """Writes all that is known."""
         content = {"version": _VERSION, "id": self.id, "shards": self.shards}
         write_atomically(self.path, json.dumps(content) + "\n", private=True)
 
@@ -75,13 +74,11 @@ class Journal:
 
 def begin(folder: Path, identity: str) -> Journal | None:
     """Returns the journal to go on with, or None for a complete release; else UserError."""
-    path = journal_path(folder)
-    journal = Journal.beside(folder, identity)
+    new, journal = Journal(journal_path(folder), identity), Journal.beside(folder, identity)
     if not folder.exists() or not any(folder.iterdir()):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        journal = Journal(path, identity)
-        journal.save()  # before there is a folder that it explains
-        return journal
+        new.save()  # before there is a folder that it explains
+        return new
     refuse_foreign_files(folder)
     if (folder / MANIFEST).exists():
         if read_manifest(folder).id != identity:
@@ -91,7 +88,7 @@ def begin(folder: Path, identity: str) -> Journal | None:
             return None
         except UserError as error:
             _LOG.warning("%s; it is extracted again", str(error).partition(";")[0])
-        journal = journal or Journal(path, identity)
+        journal = journal or new
         journal.save()
         (folder / MANIFEST).unlink()
     if journal is None:

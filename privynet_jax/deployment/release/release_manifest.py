@@ -1,6 +1,5 @@
 """What a release says of itself: release.json, and the names of the files that belong to it.
 
-    write_manifest(folder, manifest)
     for name, rows in read_manifest(folder).shards():
         ...
 
@@ -56,6 +55,10 @@ class Manifest:
         for index, start in enumerate(range(0, self.rows, self.rows_per_shard)):
             yield shard_name(index), min(self.rows_per_shard, self.rows - start)
 
+    def write(self, folder: Path) -> None:
+        """Writes release.json whole."""
+        write_atomically(folder / MANIFEST, sealed({"version": _VERSION, **vars(self)}))
+
 
 def shard_name(index: int) -> str:
     """Returns the file name of a shard of representations."""
@@ -76,12 +79,6 @@ def refuse_foreign_files(folder: Path) -> None:
             f"{folder} holds {foreign[0]}, which is no part of a release; move it away, or give "
             "another folder"
         )
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes release.json whole."""
-    content = {"version": _VERSION, **dataclasses.asdict(manifest)}
-    write_atomically(folder / MANIFEST, sealed(content))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -119,7 +116,7 @@ def _checked(content: Mapping[str, Any]) -> Manifest:
         raise ValueError("peaks go with bytes, and bytes with peaks")
     if peaks is not None:
         sound = [peak for peak in peaks if isinstance(peak, float) and 0 < peak < math.inf]
-        if len(peaks) != shape[-1] or len(sound) != shape[-1]:
+        if not len(peaks) == len(sound) == shape[-1]:
             raise ValueError("the peaks are not one positive number per channel")
         peaks = tuple(peaks)
     return dataclasses.replace(manifest, shape=tuple(shape), peaks=peaks)
