@@ -56,8 +56,7 @@ def main() -> None:
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
     classes: Sequence[object] = range(classifier.num_classes)
     if package:  # which may be of another plan than the classifier's release
-        classifier.check_shape(package.shape, "representations of the package,")
-        classifier.check_classes(len(package.class_names), "the package has")
+        classifier.check_fits(package.shape, len(package.class_names), "the package")
         classes = package.class_names
     if cli.RELEASE.value:
         predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
@@ -75,9 +74,8 @@ def predict_release(
 ) -> None:
     """Writes predictions of a release's rows; prints their accuracy where there are labels."""
     total = len(release.representations)
-    classifier.check_shape(release.representations.shape[1:], "representations of the release,")
-    if release.num_classes is not None:
-        classifier.check_classes(release.num_classes, "the release has")
+    shape = release.representations.shape[1:]
+    classifier.check_fits(shape, release.num_classes, "the release")
     pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
     right = 0
 

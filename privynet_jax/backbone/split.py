@@ -20,6 +20,7 @@ from privynet_jax.backbone import vgg_program
 from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.vgg import VGGTrunk
+from privynet_jax.backbone.weights.families import NO_TRANSFORM
 from privynet_jax.errors import UserError
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
@@ -33,9 +34,8 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
 
     It takes images, float32 [N, H, W, 3] or [H, W, 3] RGB in [0, 1], to their representation,
     float32 [N, h, w, depth] or [h, w, depth]: the ReLU of the last local convolution before
-    pooling, channels in the topology's order. Images of another shape or type are a UserError.
-
-    Arguments and errors are those of `local_params`.
+    pooling, channels in the topology's order. Images of another shape or type are a UserError;
+    other errors are those of `local_params`.
     """
     # Put on the device once, so that calls outside jit do not copy the parameters each time.
     stored = jax.tree.map(jnp.asarray, local_params(params, topology))
@@ -51,12 +51,8 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
 def local_params(params: Params, topology: Topology) -> Params:
     """Returns what the device stores: the topology's layers, the last cut to its channels.
 
-    Args:
-        params: all of the backbone's parameters, as `sources.load_weights` gives them.
-        topology: which layers run and which channels are released.
-
-    Returns:
-        A pytree for `apply`. Arrays that need no cut are shared with `params`.
+    That is a pytree for `apply`; arrays that need no cut are shared with `params`, all of the
+    backbone's parameters, as `sources.load_weights` gives them.
 
     Raises:
         UserError: a layer of the topology is absent from the parameters or not of its width.
@@ -87,8 +83,7 @@ def local_params(params: Params, topology: Topology) -> Params:
 def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
     """Returns representations, float32 [N, h, w, depth], by `local_params`.
 
-    Raises:
-        UserError: the images have another rank, channel count or type, or are too small.
+    UserError: the images have another rank, channel count or type, or are too small.
     """
     backbone = backbone_named(topology.backbone)
     trunk, _ = _NETWORKS[backbone.network]
@@ -102,9 +97,7 @@ def activations(
     """Returns layer -> float32 [N, h, w, channels], of all its channels, from one pass.
 
     Under `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need.
-
-    Raises:
-        UserError: as for `apply`, or a layer is out of range.
+    Errors are those of `apply`.
     """
     trunk, _ = _NETWORKS[backbone.network]
     _, found = trunk(backbone, max(layers)).apply({"params": params}, images)
@@ -122,13 +115,7 @@ def made_up_params(backbone: Backbone, num_layers: int) -> dict[str, dict[str, n
     For measuring time: a convolution takes as long whatever it multiplies.
     """
     stream = np.random.default_rng(0)
-    params: dict[str, dict[str, np.ndarray]] = {
-        "preprocessing": {
-            "channel_order": np.arange(3, dtype=np.int32),
-            "scale": np.ones(3, np.float32),
-            "shift": np.zeros(3, np.float32),
-        }
-    }
+    params = {"preprocessing": dict(NO_TRANSFORM)}
     for layer in backbone.convolutions(num_layers):
         deviation = np.float32(np.sqrt(2 / np.prod(layer.kernel[:3])))
         params[layer.name] = {

@@ -1,13 +1,9 @@
 """Which part of a backbone a device runs, which channels it releases, and what that costs it.
 
-A `Topology` is what the planner chooses: how many layers run where the images are, and which
-channels of the last one are released. Layers are counted by the backbone's cut points.
-
-    topology = Topology(num_layers=4, channels=(3, 17, 90))
-    topology.depth                     # 3
-    topology.layer.name                # "conv2_2"
-    topology.representation_shape(32)  # (16, 16, 3)
-    local_cost(topology, image_size=32).macs
+topology = Topology(num_layers=4, channels=(3, 17, 90))  # which the planner chooses
+topology.layer.name                # "conv2_2"
+topology.representation_shape(32)  # (16, 16, 3)
+local_cost(topology, image_size=32).macs
 """
 
 import collections
@@ -32,21 +28,14 @@ _BYTES = 4  # of a float32, for parameters and activations
 class Topology:
     """A backbone up to its cut point `num_layers`, releasing `channels` of what it puts out there.
 
-    Attributes:
-        num_layers: layers that run locally, the number of a cut: 1 to 13 of VGG16.
-        channels: indices into the last layer's output, each once, in the order in which they are
-            released. Any sequence of integers is accepted and stored as a tuple of `int`, so that
-            topologies compare, hash and serialise.
-        backbone: name of the network, one of `backbones.BACKBONES`.
-
-    Raises:
-        UserError: there is no such backbone, or a number is out of range, no integer, or given
-            twice.
+    UserError: there is no such backbone, or a number is out of range, no integer, or given twice.
     """
 
-    num_layers: int
+    num_layers: int  # that run locally, the number of a cut: 1 to 13 of VGG16
+    # Indices into the last layer's output, in the order of release. Any sequence of integers is
+    # accepted and stored as a tuple of `int`, so that topologies compare, hash and serialise.
     channels: tuple[int, ...]
-    backbone: str = DEFAULT
+    backbone: str = DEFAULT  # one of `backbones.BACKBONES`
 
     def __post_init__(self) -> None:
         # Frozen dataclasses offer no other way to normalise a field.
@@ -65,10 +54,9 @@ class Topology:
         return backbone_named(self.backbone).cut(self.num_layers)
 
     def representation_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Returns the representation's shape `(height, width, depth)` for one square image.
+        """Returns `(height, width, depth)` of one square image's representation.
 
-        Raises:
-            UserError: it has so few pixels that pooling leaves nothing at this layer.
+        UserError: it has so few pixels that pooling leaves nothing at this layer.
         """
         check_image_size(self.layer, image_size, image_size)
         # Halving with floor, repeated, equals one floor division by the product.
@@ -137,9 +125,8 @@ class LocalCost:
 def local_cost(topology: Topology, image_size: int) -> LocalCost:
     """Returns the cost of a topology's local NN, in which only released channels are computed.
 
-    For each convolution, with an h x w output (SAME padding, so its input is h x w as well), `cin`
-    input channels, `cout` output channels (the topology's depth for the last one), and a kernel of
-    `k` pixels:
+    For each convolution, with an h x w output (and input: SAME padding), `cin` input channels,
+    `cout` output channels (the topology's depth for the last one), and a kernel of `k` pixels:
 
         MACs               h * w * k * cin * cout
         parameters         k * cin * cout + cout
@@ -147,9 +134,9 @@ def local_cost(topology: Topology, image_size: int) -> LocalCost:
 
     MACs and parameters are summed over the layers; taps that fall on padding count, while biases,
     ReLU, pooling and the input transform (9 parameters) do not. Activations are the maximum over
-    the layers: a layer's input and output are alive together, ReLU works in place, and pooling
-    never sets the maximum, because the convolution before it reads at least a quarter of what it
-    writes, which is all that pooling writes. Workspace of a convolution algorithm is not counted.
+    the layers: a layer's input and output are alive together, ReLU works in place, and pooling,
+    which writes a quarter of what the convolution before it does, never sets the maximum.
+    Workspace of a convolution algorithm is not counted.
 
     Images are `image_size` pixels high and wide; UserError is raised where they are too small.
     """

@@ -1,7 +1,6 @@
 """A VGG's convolutional trunk as a Flax Linen module, used functionally and without files.
 
-The parameters come from `weights` (or from `split`, cut to one topology) as one plain pytree, the
-input transform among them, so that weights can never meet another network's:
+The parameters are one plain pytree, so that weights can never meet another's input transform:
 
     {"preprocessing": {"channel_order": int32[3], "scale": float32[3], "shift": float32[3]},
      "conv1_1": {"kernel": float32[3, 3, in, out], "bias": float32[out]}, "conv1_2": ...}
@@ -9,7 +8,6 @@ input transform among them, so that weights can never meet another network's:
     output, activations = VGGTrunk(VGG16, num_layers=4).apply({"params": params}, images)
     activations[2]  # of conv1_2
 
-`split` applies it for all others. `vgg_program` is the same network for devices.
 Images are float32 [N, H, W, 3], RGB in [0, 1]; everything is NHWC and HWIO.
 """
 
@@ -42,9 +40,6 @@ class VGGTrunk(nn.Module):
     Convolutions are 3x3 with zero padding after preprocessing (SAME); a 2x2 max-pool with stride 2
     that drops odd remainders separates the blocks (Simonyan and Zisserman, arXiv:1409.1556).
 
-    Where the parameters hold only some channels of the last one (`split.local_params`),
-    `out_channels` says how many.
-
     A TPU multiplies float32 as bfloat16 by default, and recent GPUs as TF32; privacy numbers
     measured on representations rounded that way would describe another release than the device's,
     so full precision is asked for.
@@ -52,18 +47,14 @@ class VGGTrunk(nn.Module):
 
     backbone: Backbone
     num_layers: int
-    out_channels: int | None = None
+    out_channels: int | None = None  # of the last one, where `split.local_params` cut it
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """Returns the last layer's output and every layer's, by number.
+        """Returns the last layer's output and every layer's, by number: [N, h, w, channels].
 
-        That is the ReLU of a convolution before any pooling, [N, h, w, channels]. Entries that the
-        caller does not use cost nothing under `jax.jit`, which drops them.
-
-        Raises:
-            UserError: `num_layers` is out of range, or the images have another rank, channel count
-                or type, or are too small for the last layer.
+        That is the ReLU of a convolution before any pooling. UserError: `num_layers` is out of
+        range, or the images have another rank, channel count or type, or are too small.
         """
         last = self.backbone.cut(self.num_layers)
         _check_images(images)

@@ -1,12 +1,10 @@
 """One layer of the feature cache: its address, its manifest, and which of its shards there are.
 
-    layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
-    layer.read_manifest() or layer.write_manifest(coding)
-    for unit in units_of(parts):
-        if layer.find(unit):
-            layer.write(unit, stored)
-
-`feature_cache` drives several of them through one pass of the network.
+layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
+layer.read_manifest() or layer.write_manifest(coding)
+for unit in units_of(parts):
+    if layer.find(unit):
+        layer.write(unit, stored)
 """
 
 import logging
@@ -35,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Unit(NamedTuple):
-    """Rows of one part that are computed, written and verified together."""
+    """Rows of one part that are computed, written and verified together, in each layer's folder."""
 
     part: str
     index: int
@@ -49,7 +47,7 @@ class Unit(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Of the shard that holds them, in each layer's folder."""
+        """Of the shard that holds them."""
         return f"{self.part}-{self.index:05d}.npy"
 
 
@@ -70,13 +68,7 @@ def _rows_per_shard(image_size: int) -> int:
 
 
 class CachedLayer:
-    """The stored features of one layer and its channels.
-
-    Attributes:
-        was_complete: whether a process once had all shards: if one is missing, it was lost.
-        shards: unit -> shard, of those that were verified or written.
-        coding: known after `read_manifest` or `write_manifest`.
-    """
+    """The stored features of one layer and its channels."""
 
     def __init__(
         self,
@@ -88,10 +80,7 @@ class CachedLayer:
         dtype: str,
         scratch: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
-        """Derives the address, a folder in `root`; reads nothing yet.
-
-        Shards of a bucket are kept for reading in `scratch`, which lives as long as the rows.
-        """
+        """Derives the address, a folder in `root`; a bucket's shards are read from `scratch`."""
         self.channels, self.dtype, self._scratch = channels, dtype, scratch
         topology = Topology(num_layers, channels, weights.backbone.name)
         shape = topology.representation_shape(parts.image_size)
@@ -110,24 +99,23 @@ class CachedLayer:
             "dtype": dtype,
         }
         self._folder = root / sha256_of_json(self._identity)[:32]
+        # A process once had all shards: if one is missing, it was lost.
         self.was_complete = (self._folder / _COMPLETE).exists()
-        self.shards: dict[Unit, Shard] = {}
+        self.shards: dict[Unit, Shard] = {}  # that were verified or written
 
     def read_manifest(self) -> bool:
         """Takes the coding from the disk; False if there is none, after naming a damaged one."""
-        path = self._folder / _MANIFEST
-        problem = "missing" if self.was_complete else None
+        path, problem, is_unchanged = self._folder / _MANIFEST, "damaged", False
         try:
             manifest, is_unchanged = read_sealed(path)
-            problem = None if is_unchanged else "damaged"
         except FileNotFoundError:
-            is_unchanged = False
+            problem = "missing"
         except (OSError, ValueError):
-            is_unchanged, problem = False, "damaged"
-        if problem:
-            _LOG.warning("the feature cache's file %s is %s; it is made again", path, problem)
-            path.unlink(missing_ok=True)
+            pass
         if not is_unchanged:
+            if problem == "damaged" or self.was_complete:
+                _LOG.warning("the feature cache's file %s is %s; it is made again", path, problem)
+                path.unlink(missing_ok=True)
             return False
         scales, peaks = np.float32(manifest["scales"]), np.float32(manifest["peaks"])
         self.coding = Coding(self.dtype, scales, peaks)

@@ -155,12 +155,8 @@ def normalisation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns scales and peaks of the released channels over uint8 [N, H, W, 3], float32 [depth].
 
-    A scale is one over the root mean square of its channel over the images; channels that hardly
-    respond, against all channels of the layer, are not blown up. A peak is what a byte reaches to,
-    after scaling (`coding.peaks_of`).
-
-    Raises:
-        UserError: there is no image, or the network gives values that are not finite.
+    They are those of a `Coding`. UserError: there is no image, or the network gives values that
+    are not finite.
     """
     if not len(images):
         raise UserError("the sample is empty; give at least one image to normalise channels by")

@@ -1,10 +1,9 @@
 """The feature cache: every image is extracted once, and what is missing on disk is repaired.
 
-Each layer has a folder addressed by what decides its content: weights, data and image size, layer,
-channels and storage type. In it lie a manifest with the calibration, and shards of rows (`shards`)
-that prove their own content. Opening a cache verifies every shard; whatever is missing or damaged,
-after a kill or from the start, is computed by one pass (`extraction`) over just those rows. That is
-also how a cache is first written, and how processes that run at once share the work.
+Each layer has a folder addressed by what decides its content (`cached_layer`). In it lie a manifest
+with the calibration, and shards of rows (`shards`) that prove their own content. Opening a cache
+verifies every shard; whatever is missing or damaged, after a kill or from the start, is computed by
+one pass (`extraction`) over just those rows.
 
     features = load_features(weights, parts, union, cache_dir="cache")
     features[4].parts["target"][np.array([3, 0])]  # float16 [2, h, w, C]
@@ -59,7 +58,7 @@ def load_features(
         union: layer -> channels to keep, as `needed_channels` gives it.
         cache_dir: a local folder, or one in a bucket, such as gs://bucket/folder, whose shards are
             copied to the local temporary folder for as long as the features are in use.
-        dtype: how features are stored: float16, float32, or uint8 (see `coding`).
+        dtype: how features are stored, one of `coding.DTYPES`.
         share: (index, count) of this process among those that fill the cache together, so that
             they start at different ends of the work. Each ends with the whole.
 
@@ -88,11 +87,7 @@ def load_features(
 
 
 def reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
-    """Returns a cache's folder after making sure that files can be put there.
-
-    Raises:
-        UserError: it is a bucket that cannot be reached.
-    """
+    """Returns a cache's folder, where files can be put; UserError for a bucket out of reach."""
     try:
         folder = epath.Path(cache_dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,26 +29,19 @@ CALIBRATION_IMAGES = 512
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerFeatures:
-    """Normalised representations of all parts at one layer.
+    """Normalised representations of all parts at one layer."""
 
-    Attributes:
-        num_layers: the layer; 0 stands for the images themselves, the reference without a split.
-        channels: which of the layer's channels are cached, ascending.
-        parts: part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an
-            array or what reads rows from disk as they are asked for (`shards.ShardedRows`).
-        scales: float32 [len(channels)], what each channel was multiplied by.
-    """
-
-    num_layers: int
-    channels: tuple[int, ...]
+    num_layers: int  # 0 stands for the images themselves, the reference without a split
+    channels: tuple[int, ...]  # which of the layer's channels are cached, ascending
+    # Part name -> float16 [N, h, w, len(channels)] (float32 if the cache holds that), an array or
+    # what reads rows from disk as they are asked for (`shards.ShardedRows`).
     parts: Mapping[str, Any]
-    scales: np.ndarray
+    scales: np.ndarray  # float32 [len(channels)], what each channel was multiplied by
 
     def positions(self, channels: Sequence[int]) -> np.ndarray:
         """Returns where a topology's channels lie in the cached ones, int [depth], in their order.
 
-        Raises:
-            ValueError: one of them is not cached.
+        ValueError: one of them is not cached.
         """
         places = {channel: place for place, channel in enumerate(self.channels)}
         if not places.keys() >= set(channels):

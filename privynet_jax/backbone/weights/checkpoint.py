@@ -1,9 +1,7 @@
 """The project's own checkpoints of weights: one Orbax directory, input transform included.
 
-The parameters are stored as `split` applies them, with "preprocessing" among them, so that
-converted weights can never meet another network's input transform. Beside Orbax' files lies
-`weights.json`: their backbone, what they were converted from, their fingerprint, and the sha256 of
-every file.
+Beside Orbax' files lies `weights.json`: their backbone, what they were converted from, their
+fingerprint, and the sha256 of every file.
 
     save_checkpoint(Path("vgg16"), weights.params, weights.layout, weights.fingerprint)
     open_checkpoint(Path("vgg16")).tensors["conv1_1/kernel"].load()

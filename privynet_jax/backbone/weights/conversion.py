@@ -48,19 +48,12 @@ def params_from_tensors(
 ) -> Params:
     """Converts a file's tensors to the parameters of all layers, with their input transform.
 
-    Batch normalisation is folded into the convolution before it.
-
-    Args:
-        tensors: the file's tensors by their names in the file.
-        layout: how the file names and orders them.
-        origin: what to call them in errors.
-
-    Returns:
-        A pytree of new C-contiguous float32 arrays, kernels HWIO.
+    They are new C-contiguous float32 arrays, kernels HWIO; batch normalisation is folded into the
+    convolution before it.
 
     Raises:
-        UserError: names every missing, every unknown, every wrongly shaped and every non-finite
-            tensor at once.
+        UserError: names the origin, and every missing, unknown, wrongly shaped or non-finite tensor
+            at once.
     """
     misfit = f"{origin} do not fit {layout.backbone.title}"
     arrays = _checked_arrays(tensors, layout, misfit)

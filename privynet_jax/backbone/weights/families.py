@@ -1,7 +1,6 @@
 """How families of weight files name, order and normalise a backbone's tensors, as plain tables.
 
-`weights` recognises a file by its tensors' names here and converts it accordingly. A layout also
-says which input transform its family's weights were trained with, so nobody has to remember it.
+A file is recognised by its tensors' names here and converted accordingly.
 
     layout = recognise(tensors.keys())
     layout.title                         # "torchvision's VGG16 with batch normalisation"
@@ -22,10 +21,7 @@ BATCH_NORM_EPSILON = 1e-5  # PyTorch's default, which torchvision's VGGs keep
 def _input_transform(
     order: Sequence[int], scale: Sequence[float], shift: Sequence[float]
 ) -> dict[str, np.ndarray]:
-    """What happens to RGB images in [0, 1] before the first convolution, as parameters.
-
-    Channels are reordered, by indices into RGB, then scaled, then shifted.
-    """
+    """RGB images in [0, 1] are reordered, by indices into RGB, then scaled, then shifted."""
     return {
         "channel_order": np.asarray(order, np.int32),
         "scale": np.asarray(scale, np.float32),
@@ -33,6 +29,7 @@ def _input_transform(
     }
 
 
+NO_TRANSFORM = _input_transform((0, 1, 2), (1.0,) * 3, (0.0,) * 3)
 # Keras ported VGG16 with Caffe's transform: BGR in 0..255 minus ImageNet's mean colour.
 KERAS_INPUT = _input_transform((2, 1, 0), (255.0,) * 3, (-103.939, -116.779, -123.68))
 
@@ -47,25 +44,16 @@ TORCHVISION_INPUT = _input_transform(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TensorLayout:
-    """How one family of weight files stores a backbone, and what input it expects.
-
-    Attributes:
-        title: what the family is called in messages.
-        names: layer name -> (kernel's tensor name, bias's tensor name).
-        kernel_to_hwio: axes that `np.transpose` needs to make a stored kernel HWIO.
-        input: the parameters of the input transform that the family's weights were trained with.
-        norms: layer name -> (scale, offset, mean, variance) of the batch normalisation behind the
-            convolution; empty where the family has none.
-        ignored: further tensors of a complete file, such as a classifier's; an entry ending in "/"
-            stands for all names that begin with it.
-    """
+    """How one family of weight files stores a backbone, and what input it expects."""
 
     backbone: Backbone
-    title: str
-    names: Mapping[str, tuple[str, str]]
-    kernel_to_hwio: tuple[int, int, int, int]
-    input: Mapping[str, np.ndarray]
+    title: str  # what the family is called in messages
+    names: Mapping[str, tuple[str, str]]  # layer name -> tensor names of kernel and bias
+    kernel_to_hwio: tuple[int, int, int, int]  # axes by which `np.transpose` makes a kernel HWIO
+    input: Mapping[str, np.ndarray]  # the input transform that the weights were trained with
+    # Layer name -> scale, offset, mean, variance of the batch normalisation behind it, if any.
     norms: Mapping[str, tuple[str, str, str, str]] = dataclasses.field(default_factory=dict)
+    # Other tensors, such as a classifier's; an entry with "/" at its end is a beginning of names.
     ignored: frozenset[str] = frozenset()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -91,11 +79,10 @@ class TensorLayout:
 
 
 def recognise(names: Collection[str], backbone: Backbone | None = None) -> TensorLayout | None:
-    """Returns the layout that fits a file's tensor names best; None where no name is known.
+    """Returns the layout with the fewest missing and unknown names; None where no name is known.
 
-    The best fit has the fewest missing and unknown names, so that a file with a few faults is still
-    told apart from one of another family. Where a backbone is expected, a layout of another one has
-    to fit without any fault.
+    So a file with a few faults is still told apart from one of another family. Where a backbone is
+    expected, a layout of another one has to fit without any fault.
     """
     given = set(names)
 
@@ -111,11 +98,7 @@ def recognise(names: Collection[str], backbone: Backbone | None = None) -> Tenso
 
 
 def _patterned(
-    title: str,
-    kernel: str,
-    bias: str,
-    ignored: Iterable[str],
-    **others: Any,
+    title: str, kernel: str, bias: str, ignored: Iterable[str], **others: Any
 ) -> TensorLayout:
     """A layout of Keras' VGG16, or of what `others` say, from patterns of names.
 
@@ -213,7 +196,6 @@ def own_layout(backbone: Backbone) -> TensorLayout:
 
     Their input transform is stored too and takes the place of this one, which leaves images alone.
     """
-    identity = _input_transform((0, 1, 2), (1.0,) * 3, (0.0,) * 3)
-    title, ignored = "privynet_jax's own checkpoint", [f"preprocessing/{name}" for name in identity]
+    title, ignored = "privynet_jax's own checkpoint", [f"preprocessing/{x}" for x in NO_TRANSFORM]
     kernel, bias = "{name}/kernel", "{name}/bias"
-    return _patterned(title, kernel, bias, ignored, backbone=backbone, input=identity)
+    return _patterned(title, kernel, bias, ignored, backbone=backbone, input=NO_TRANSFORM)

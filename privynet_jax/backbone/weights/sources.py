@@ -1,14 +1,10 @@
 """Pretrained weights of a backbone, from wherever they come.
 
-`tensor_files` opens a file as named tensors, `families` says which family of files it belongs to,
-and `conversion` makes them the parameters that `split` describes. The project's own checkpoints
-come from `checkpoint`.
+`tensor_files` or `checkpoint` opens named tensors, `families` says which family of files they are
+of, and `conversion` makes them the parameters that `split` describes, NumPy arrays.
 
     weights = load_weights("embedded", cache_dir=Path("cache"))
     weights.params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
-    load_weights("vgg16_bn.pth", cache_dir=Path("cache")).layout  # "torchvision's VGG16 with ..."
-
-The arrays are NumPy's: they reach a device when a network is applied to them.
 """
 
 import dataclasses
@@ -75,7 +71,6 @@ def load_weights(
         UserError: there is no such source, it holds another backbone, its file cannot be fetched,
             is damaged or asks for code, or tensors are missing, unknown, of a wrong shape or not
             finite.
-        OSError: a file cannot be read or the cache cannot be written.
     """
     cache_dir = Path(cache_dir)
     check_source(source, backbone)
@@ -106,12 +101,9 @@ def check_source(source: str, backbone: str | None = DEFAULT) -> None:
 
 
 def fingerprint_of(params: Params) -> str:
-    """Returns the hexadecimal sha256 over names, types, shapes and bytes of all parameters.
-
-    Names are visited in sorted order, so that it does not matter how the pytree was put together.
-    """
+    """Returns the hexadecimal sha256 over names, types, shapes and bytes of all parameters."""
     digest = hashlib.sha256()
-    for group in sorted(params):
+    for group in sorted(params):  # it does not matter how the pytree was put together
         for name in sorted(params[group]):
             array = np.ascontiguousarray(params[group][name])
             digest.update(f"{group}/{name} {array.dtype.str} {array.shape}\n".encode())

@@ -44,7 +44,6 @@ def open_tensors(path: Path) -> Iterator[_Tensors]:
     Raises:
         UserError: the file is empty, of no accepted format, damaged, or asks for code or for
             other files. That may show when a tensor is loaded, while the file is open.
-        OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
         start = file.read(16)
@@ -124,12 +123,9 @@ def _hdf5(file: h5py.File) -> _Tensors:
 
 
 def read_onnx(path: Path) -> _Tensors:
-    """Returns an ONNX model's initialisers by name, without running the model.
+    """Returns an ONNX model's initialisers by name, without running it; UserError: it is none.
 
     Tensors stored outside the file are left out: the file's checksum says nothing about them.
-
-    Raises:
-        UserError: the file is not an ONNX model.
     """
     try:
         model = onnx.load(path, load_external_data=False)

@@ -1,7 +1,6 @@
 """PyTorch's weight files, without PyTorch: the zip archives of today and the older format.
 
-`tensor_files` opens them here. Both hold a pickle that describes tensors, which `torch_pickle`
-reads without running it, and the tensors' numbers as plain bytes:
+Both hold a pickle that describes tensors, and the tensors' numbers as plain bytes:
 
     zip     <name>/data.pkl, <name>/data/<key> for each storage, <name>/byteorder
     legacy  pickles of a magic number, a version, the machine's properties, the state dict and the

@@ -1,9 +1,8 @@
 """Reads the pickles inside PyTorch's weight files without the pickle module, so nothing can run.
 
-A pickle is a small program, and unpickling runs it. This room walks through that program itself and
-knows only the instructions that a state dict needs: strings, numbers, tuples, lists, dictionaries,
-and four functions that stand for "a tensor" or "an ordered dictionary". Anything else ends the
-reading.
+A pickle is a small program, and unpickling runs it. Here that program is walked through, knowing
+only what a state dict needs: strings, numbers, tuples, lists, dictionaries, and four functions that
+stand for "a tensor" or "an ordered dictionary". Anything else ends the reading.
 
     state_dict = read_pickle(io.BytesIO(data))  # {"features.0.weight": TensorRecord(...), ...}
 """
@@ -73,8 +72,7 @@ _MOST_INSTRUCTIONS = 20_000
 def read_pickle(file: BinaryIO) -> Any:
     """Returns what one pickle describes, and leaves the file just behind it.
 
-    Args:
-        file: an in-memory or memory-mapped file, whose `read` never gives more than is there.
+    The file is in memory or mapped, as its `read` must never give more than is there.
 
     Raises:
         UnsafePickleError: it asks for a function, class or instruction that is not admitted.

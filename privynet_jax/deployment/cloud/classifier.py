@@ -1,7 +1,7 @@
 """A trained cloud NN: representations in, probabilities of classes out; and its folder.
 
-`cloud_training` makes it out of a release. A folder holds `params/` (Orbax), `history.csv` and
-`classifier.json`, which tells what the network is, and the sha256 of the rest.
+A folder holds `params/` (Orbax), `history.csv` and `classifier.json`, which tells what the network
+is, and the sha256 of the rest.
 
     save_classifier(Path("runs/classifier"), classifier)
     classifier = open_classifier(Path("runs/classifier"))
@@ -33,36 +33,25 @@ _LEAST_SIDE = 8
 
 
 class Validation(NamedTuple):
-    """After so many steps: mean loss since the validation before, or NaN; and on the part held out.
-
-    These are the columns of `history.csv`.
-    """
+    """A row of `history.csv`."""
 
     step: int
-    loss: float
+    loss: float  # mean since the validation before, or NaN
     validation_accuracy: float
     validation_loss: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained cloud NN.
+    """A trained cloud NN."""
 
-    Attributes:
-        params: of `models.CloudNN`, NumPy arrays.
-        shape: height, width and channels of one representation.
-        release: id of the release that it was trained on.
-        settings: of the training, by name.
-        history: all validations, the one before the first step included.
-    """
-
-    params: Mapping[str, Any]
-    shape: tuple[int, int, int]
+    params: Mapping[str, Any]  # of `networks.CloudNN`, NumPy arrays
+    shape: tuple[int, int, int]  # height, width and channels of one representation
     num_classes: int
     width: int
-    release: str
-    settings: Mapping[str, Any]
-    history: tuple[Validation, ...]
+    release: str  # id of the release that it was trained on
+    settings: Mapping[str, Any]  # of the training, by name
+    history: tuple[Validation, ...]  # the one before the first step included
 
     @property
     def best(self) -> Validation:
@@ -72,14 +61,13 @@ class Classifier:
     def probabilities(self, representations: np.ndarray | jax.Array | RowView) -> np.ndarray:
         """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
 
-        Args:
-            representations: [N, h, w, d] of any floating type, normalised as a release's are; an
-                array, or what reads its rows.
+        They are of [N, h, w, d] representations of any floating type, normalised as a release's
+        are; an array, or what reads its rows.
 
         Raises:
             UserError: they have another shape than those of the training, or are not finite.
         """
-        self.check_shape(tuple(representations.shape[1:]), "the representations")
+        self.check_fits(representations.shape[1:], None, "the input")
         if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
         task = cloud_task(network_for(self.shape, self.num_classes, self.width))
@@ -92,19 +80,17 @@ class Classifier:
             )
         return np.asarray(jax.nn.softmax(logits, axis=-1))
 
-    def check_shape(self, shape: tuple[int, ...], whose: str) -> None:
-        """Raises UserError where representations of a shape are not what it was trained on."""
+    def check_fits(self, shape: tuple[int, ...], num_classes: int | None, whose: str) -> None:
+        """Raises UserError for somebody's representations or number of classes, if other ones."""
         if tuple(shape) != self.shape:
             raise UserError(
-                f"{whose} {times(shape)} do not fit the classifier, which was trained on "
-                f"{times(self.shape)} (height x width x channels); give what belongs together"
+                f"{whose}: representations of {times(shape)} do not fit the classifier, which was "
+                f"trained on {times(self.shape)} (height x width x channels); give what belongs "
+                "together"
             )
-
-    def check_classes(self, num_classes: int, whose: str) -> None:
-        """Raises UserError where somebody knows another number of classes."""
-        if num_classes != self.num_classes:
+        if num_classes not in (None, self.num_classes):
             raise UserError(
-                f"{whose} {num_classes} classes, but the classifier tells {self.num_classes} "
+                f"{whose} has {num_classes} classes, but the classifier tells {self.num_classes} "
                 "apart; give what belongs together"
             )
 
@@ -136,16 +122,15 @@ def is_classifier(folder: Path) -> bool:
 
 
 def open_classifier(folder: Path) -> Classifier:
-    """Returns a classifier from its folder, after checking every file.
-
-    Raises:
-        UserError: the folder is no classifier, of another version, or damaged.
-    """
+    """Returns a classifier, after checking every file; UserError: it is none, or damaged."""
     folder = folder.absolute()
     if not is_classifier(folder):
         what = "a folder without classifier.json" if folder.is_dir() else "no folder"
         raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud")
-    content = _verified_manifest(folder)
+    content = read_version(folder / _MANIFEST, "format", _FORMAT, _TRAIN_ANEW)
+    with damaged_if(folder / _MANIFEST, "description", ValueError, KeyError, TypeError):
+        # TensorStore would notice damage too, but in threads of its own, which print tracebacks.
+        verify_files(folder, dict(content["files"]), _TRAIN_ANEW)
     params = load_tree(folder / _PARAMS, "classifier")
     with damaged_if(folder, "classifier", ValueError, KeyError, TypeError):
         _, *lines = (folder / _HISTORY).read_text(encoding="utf-8").splitlines()
@@ -155,20 +140,8 @@ def open_classifier(folder: Path) -> Classifier:
         return Classifier(params=params, shape=tuple(content["shape"]), history=history, **told)
 
 
-def _verified_manifest(folder: Path) -> dict[str, Any]:
-    """Returns `classifier.json` once it and every file that it lists are what was written.
-
-    TensorStore would notice damage too, but in threads of its own, which print tracebacks.
-    """
-    path = folder / _MANIFEST
-    content = read_version(path, "format", _FORMAT, _TRAIN_ANEW)
-    with damaged_if(path, "description", ValueError, KeyError, TypeError):
-        verify_files(folder, dict(content["files"]), _TRAIN_ANEW)
-    return content
-
-
 def nominal_image_size(side: int) -> int:
-    """Returns the `image_size` that makes `models.CloudNN` work on the grid that suits a side.
+    """Returns the `image_size` that makes `CloudNN` work on the grid that suits a side.
 
     The cloud does not know the images' size, which is what the network folds by, but any size that
     leads to a good working grid will do: representations are folded by the largest f of 4, 2, 1
@@ -184,11 +157,7 @@ def nominal_image_size(side: int) -> int:
 
 
 def network_for(shape: tuple[int, ...], num_classes: int, width: int) -> CloudNN:
-    """Returns the cloud NN for representations of a shape (h, w, d).
-
-    Raises:
-        UserError: they are not square.
-    """
+    """Returns the cloud NN for representations of a shape (h, w, d); UserError: no squares."""
     if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
         raise UserError(
             f"representations of {times(shape)} values; allowed are squares, height x height x "

@@ -1,16 +1,12 @@
 """Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
 
-A part of the rows, class by class, is held out for validation. What is saved now and then lies
-beside the classifier's folder until that is complete, so the same command continues a run that was
-ended, to the same numbers.
-
     settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
     classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
 
 The learning rate falls along a cosine that ends at `Schedule.steps`, even where training stops
-before: after so many validations in a row in which neither accuracy nor loss was better than ever.
-A run that stops has overfitted, and fewer steps are worth a try. Kept are the parameters of the
-validation with the highest accuracy (of equals, the lowest loss), not the last ones.
+before: after so many validations in a row, on rows held out, in which neither accuracy nor loss was
+better than ever. Kept are the parameters of the validation with the highest accuracy (of equals,
+the lowest loss), not the last ones.
 """
 
 import dataclasses
@@ -48,23 +44,13 @@ VALIDATIONS = 20
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
-    """What decides a training, besides the release.
-
-    Attributes:
-        width: channels of the cloud NN.
-        validation_fraction: of each class's rows, held out.
-        patience: validations in a row without anything better, after which training stops.
-        seed: of the part held out, the initial parameters and the mini-batches.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
+    """What decides a training, besides the release; UserError: a number is out of its range."""
 
     schedule: Schedule = Schedule(steps=2000, batch_size=64)  # noqa: RUF009 - frozen
-    width: int = 64
-    validation_fraction: float = 0.1
-    patience: int = 6
-    seed: int = 0
+    width: int = 64  # channels of the cloud NN
+    validation_fraction: float = 0.1  # of each class's rows, held out
+    patience: int = 6  # validations in a row without anything better, after which training stops
+    seed: int = 0  # of the part held out, the initial parameters and the mini-batches
 
     def __post_init__(self) -> None:
         numbers = {"steps": self.schedule.steps, "batch_size": self.schedule.batch_size}
@@ -182,11 +168,7 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
 
 
 def data_of(release: Release, settings: ClassifierSettings) -> Data:
-    """Returns a release's rows in two parts, dealt out class by class by the seed alone.
-
-    Raises:
-        UserError: the release cannot be trained on.
-    """
+    """Deals a release's rows out, class by class by the seed alone; UserError if that cannot be."""
     if release.labels is None or release.num_classes is None:
         raise UserError(
             "the release has no labels, so there is nothing to learn; release the pictures again "

@@ -13,8 +13,7 @@ and, from Python,
     normalised = representations * np.float32(settings["scales"])
 
 Images are RGB in [0, 1], S is settings["image_size"], and [h, w, depth] is settings["shape"].
-`local_package` writes packages and reads them through this file, which imports nothing
-else of privynet_jax, so that the copy runs where that is not installed.
+It imports nothing of privynet_jax, so that the copy runs where that is not installed.
 """
 
 import hashlib
@@ -52,10 +51,8 @@ def open_package(
 ) -> tuple[dict[str, Any], Callable[[Any], Any]]:
     """Verifies a package; returns its settings and the function from images to representations.
 
-    Args:
-        folder: of the package.
-        network: settings -> pure function (params, images) -> representations; by default that of
-            local_network.py beside this file.
+    By default the network is that of local_network.py beside this file: settings -> pure function
+    (params, images) -> representations.
 
     Raises:
         PackageError: a file is damaged or of another version. The function raises it for images

@@ -1,7 +1,4 @@
-"""The README of a package for a device, written for whoever operates the device.
-
-text = readme(32, (16, 16, 3), tensors, ("cpu", "cuda", "tpu"))
-"""
+"""The README of a package, written for whoever operates the device."""
 
 from collections.abc import Mapping, Sequence
 

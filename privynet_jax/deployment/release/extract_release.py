@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
-from privynet_jax.deployment.release.release_inputs import Pictures, order_table, release_secrets
+from privynet_jax.deployment.release.release_inputs import Pictures, release_secrets
 from privynet_jax.deployment.release.release_journal import (
     Journal,
     begin,
@@ -37,6 +37,7 @@ from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.text_tables import as_csv
 
 _VERSION = 1
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
@@ -211,8 +212,11 @@ def _already_complete(
 
 
 def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray) -> None:
+    """Writes each row's picture, of int [rows], as CSV; it must not leave the device."""
     if order_out is not None:
-        write_atomically(order_out, order_table(pictures, chosen), private=True)
+        names = map(pictures.listed_name, chosen.tolist())
+        table = as_csv([{"row": row, "picture": name} for row, name in enumerate(names)])
+        write_atomically(order_out, table, private=True)
 
 
 def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:

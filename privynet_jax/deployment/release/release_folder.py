@@ -7,9 +7,7 @@
     release = open_release(folder)  # verified, all of it
     x, y = release.representations[np.array([3, 0])], release.labels[[3, 0]]
 
-A folder holds representations-00000.npy and so on, labels.npy if there are labels, and release.json
-(`release_manifest`). Nothing says where a row came from: no image, name, date, channel, layer,
-scale or seed.
+Nothing in it says where a row came from: no image, name, date, channel, layer, scale or seed.
 """
 
 import concurrent.futures
@@ -37,28 +35,21 @@ from privynet_jax.platform.shards import DamagedShardError, Shard, ShardedRows, 
 
 # 1980-01-01, the oldest time that every archive format can hold.
 _TIME = 315_532_800
-# Up to this size it is held in memory: with small rows, the call to the system is what reading costs.
+# Up to this size rows are held in memory: where they are small, the system call is what costs.
 _HELD_BYTES = 2**29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Release:
-    """A verified release.
-
-    Attributes:
-        id: of the release.
-        representations: [N, h, w, depth], normalised; answers len, shape, dtype and [slice or
-            integer array], the rows as float32 where that is stored, else as float16.
-        labels: int32 [N], or None.
-        num_classes: labels are below it; None where there are none.
-        dtype: how rows are stored, one of `coding.DTYPES`.
-    """
+    """A verified release."""
 
     id: str
+    # [N, h, w, depth], normalised; answers len, shape, dtype and [slice or integer array], the rows
+    # as float32 where that is stored, else as float16.
     representations: ShardedRows | DecodedRows
-    labels: np.ndarray | None
-    num_classes: int | None
-    dtype: str
+    labels: np.ndarray | None  # int32 [N]
+    num_classes: int | None  # labels are below it; None where there are none
+    dtype: str  # how rows are stored, one of `coding.DTYPES`
 
     def __len__(self) -> int:
         return len(self.representations)
@@ -92,10 +83,8 @@ class ReleaseWriter:
     ) -> None:
         """Writes labels int [rows] and the manifest; removes what earlier attempts left.
 
-        File times become one constant: they would tell when pictures were processed.
-
-        Raises:
-            UserError: the folder holds a file that is no part of a release.
+        File times become one constant: they would tell when pictures were processed. UserError: the
+        folder holds a file that is no part of a release.
         """
         refuse_foreign_files(self._folder)
         told = tuple(map(float, peaks)) if self._dtype == "uint8" else None
@@ -117,12 +106,9 @@ class ReleaseWriter:
 
 
 def open_release(folder: Path) -> Release:
-    """Returns a release after verifying every byte of it.
+    """Returns a release after verifying every byte of it; UserError: something is missing or wrong.
 
     Rows are read from the disk when they are asked for, unless all together are small.
-
-    Raises:
-        UserError: anything is missing, damaged, changed or inconsistent.
     """
     manifest = read_manifest(folder)
     shards = ShardFolder(epath.Path(folder), manifest.id)

@@ -1,10 +1,8 @@
 """Which pictures a release is made of, and what must stay secret of them: their order.
 
-    pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
-    identity, order = release_secrets(pictures, package.release_seed, description)
-    pictures.read(order[0])  # the first row's
-
-No JAX here.
+pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
+identity, order = release_secrets(pictures, package.release_seed, description)
+pictures.read(order[0])  # the first row's
 """
 
 import dataclasses
@@ -22,24 +20,17 @@ from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImag
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
 from privynet_jax.platform.digests import canonical_json
-from privynet_jax.results.text_tables import as_csv
 
 SPLITS = ("all", "train", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures as they are stored, in the order in which they were found.
+    """Pictures as they are stored, in the order in which they were found."""
 
-    Attributes:
-        images: [N], read when asked for.
-        labels: int32 [N], numbers of the package's classes; None where there are none.
-        folder: that holds them; None for a TFDS data set.
-    """
-
-    images: Sequence[StoredImage]
-    labels: np.ndarray | None
-    folder: Path | None
+    images: Sequence[StoredImage]  # read when asked for
+    labels: np.ndarray | None  # int32 [N], numbers of the package's classes
+    folder: Path | None  # that holds them; None for a TFDS data set
 
     def __len__(self) -> int:
         return len(self.images)
@@ -137,12 +128,6 @@ def release_secrets(
     )
     ranks = np.frombuffer(hashlib.shake_256(order).digest(8 * len(pictures)), "<u8")
     return ReleaseSecrets(identity.hex(), np.argsort(ranks, kind="stable"))
-
-
-def order_table(pictures: Pictures, chosen: np.ndarray) -> str:
-    """Returns CSV with each row's picture, of int [rows]; it must not leave the device."""
-    names = map(pictures.listed_name, chosen.tolist())
-    return as_csv([{"row": row, "picture": name} for row, name in enumerate(names)])
 
 
 def _unlabelled_folder(folder: Path, split: str) -> Pictures:

@@ -1,8 +1,5 @@
 """What a release says of itself: release.json, and the names of the files that belong to it.
 
-    for name, rows in read_manifest(folder).shards():
-        ...
-
 The file carries a checksum of itself and is written last, so a folder without one is unfinished.
 All numbers in it are needed to read the shards, and none tells where a row came from.
 """
@@ -32,23 +29,15 @@ _SHARD_BYTES, _MOST_ROWS = 2**25, 1024
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """All that release.json tells.
+    """All that release.json tells."""
 
-    Attributes:
-        id: 64 hexadecimal digits; shards carry it too, so those of two releases do not mix.
-        shape: (h, w, depth) of one row.
-        dtype: how they are stored, one of `coding.DTYPES`.
-        num_classes: labels are below it; None where there are no labels.
-        peaks: per channel, as in `coding.Coding`, where bytes are stored; None elsewhere.
-    """
-
-    id: str
+    id: str  # 64 hexadecimal digits; shards carry it too, so those of two releases do not mix
     rows: int
-    shape: tuple[int, ...]
-    dtype: str
-    num_classes: int | None
+    shape: tuple[int, ...]  # (h, w, depth) of one row
+    dtype: str  # how they are stored, one of `coding.DTYPES`
+    num_classes: int | None  # labels are below it; None where there are no labels
     rows_per_shard: int
-    peaks: tuple[float, ...] | None
+    peaks: tuple[float, ...] | None  # as in `coding.Coding`, where bytes are stored
 
     def shards(self) -> Iterator[tuple[str, int]]:
         """Yields (file name, rows) of each shard of representations."""

@@ -100,7 +100,7 @@ def test_representations_that_are_none():
         with pytest.raises(UserError, match="representation 4 holds a value"):
             classifier.probabilities(broken)
     with pytest.raises(UserError, match="10 classes, but the classifier tells 3 apart"):
-        classifier.check_classes(10, "the release has")
+        classifier.check_fits(classifier.shape, 10, "the release")
 
 
 def cut(path):
