@@ -47,12 +47,9 @@ def save_checkpoint(
 ) -> None:
     """Writes parameters to a new folder, which appears whole or not at all.
 
-    Args:
-        folder: must be new or empty, else UserError; folders above it are made.
-        params: NumPy arrays, as `sources.load_weights` gives them.
-        layout: title of the layout that they were converted from.
-        fingerprint: `sources.fingerprint_of(params)`.
-        backbone: name of what they are the parameters of.
+    They are NumPy arrays, as `sources.load_weights` gives them, with their `fingerprint_of`, the
+    title of the layout that they were converted from, and their backbone's name. UserError:
+    something is in the way.
     """
     tree = {name: dict(group) for name, group in params.items()}
     with appears_whole(folder) as partial:
@@ -69,11 +66,7 @@ def save_checkpoint(
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Opens a checkpoint that `save_checkpoint` wrote; the first `load` reads all arrays.
-
-    Raises:
-        UserError: the folder is no checkpoint, or a file is damaged.
-    """
+    """Opens a checkpoint; the first `load` reads all arrays. UserError: it is none, or damaged."""
     folder = folder.absolute()  # Orbax takes no relative paths
     manifest = _verified_manifest(folder)
 

@@ -8,7 +8,7 @@ complete VGG16, nine tenths of the file, never is. NumPy only.
     params["conv1_1"]["kernel"].shape  # (3, 3, 3, 64)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,8 +62,8 @@ def params_from_tensors(
         kernel, bias = (arrays[name] for name in layout.names[layer.name])
         kernel = kernel.transpose(layout.kernel_to_hwio)
         if layer.name in layout.norms:
-            norm = [arrays[name] for name in layout.norms[layer.name]]
-            kernel, bias = _folded(kernel, bias, *norm)
+            norm = (arrays[name] for name in layout.norms[layer.name])
+            kernel, bias = _folded(kernel, bias, norm)
             largest = max(np.abs(kernel).max(), np.abs(bias).max())
             if not largest <= np.finfo(np.float32).max:
                 raise UserError(
@@ -114,17 +114,13 @@ def _checked_arrays(
 
 
 def _folded(
-    kernel: np.ndarray,
-    bias: np.ndarray,
-    scale: np.ndarray,
-    offset: np.ndarray,
-    mean: np.ndarray,
-    variance: np.ndarray,
+    kernel: np.ndarray, bias: np.ndarray, norm: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the HWIO kernel and bias of one convolution that does what it and its norm did.
 
     (w x + b - mean) * factor + offset, with factor = scale / sqrt(variance + epsilon), is linear in
     x (Ioffe and Szegedy, arXiv:1502.03167, algorithm 2). float64, so that nothing is rounded twice.
     """
-    factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + BATCH_NORM_EPSILON)
-    return kernel * factor, (bias.astype(np.float64) - mean) * factor + offset
+    scale, offset, mean, variance = (array.astype(np.float64) for array in norm)
+    factor = scale / np.sqrt(variance + BATCH_NORM_EPSILON)
+    return kernel * factor, (bias - mean) * factor + offset

@@ -29,7 +29,7 @@ from jax import export
 from privynet_jax.backbone.backbones import backbone_named
 from privynet_jax.backbone.split import Params, apply, local_params, program_of
 from privynet_jax.deployment.device import device_nn
-from privynet_jax.deployment.device.package_readme import readme
+from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
@@ -86,7 +86,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         STABLEHLO: exported(program.network(described), stored, plan.image_size),
         PROGRAM: inspect.getsource(device_nn).encode(),
         device_nn.NETWORK: inspect.getsource(program).encode(),
-        README: readme(plan.image_size, shape, tensors, PLATFORMS).encode(),
+        README: _readme(plan.image_size, shape, tensors).encode(),
     }
     settings = {
         "format": device_nn.FORMAT,
@@ -107,6 +107,16 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         partial.mkdir(mode=0o700)
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
+
+
+def _readme(size: int, shape: tuple[int, ...], tensors: Mapping[str, np.ndarray]) -> str:
+    rows = [
+        f"| {number} | `{name}` | {tensors[name].dtype} {list(tensors[name].shape)} |"
+        for number, name in enumerate(sorted(tensors))
+    ]
+    rows.append(f"| {len(rows)} | images | float32 [batch, {size}, {size}, 3] |")
+    told = {"shape": ", ".join(map(str, shape)), "platforms": ", ".join(PLATFORMS)}
+    return TEXT.format(size=size, rows="\n".join(rows), jax=jax.__version__, **told)
 
 
 def exported(network: device_nn.Network, stored: Params, image_size: int) -> bytes:

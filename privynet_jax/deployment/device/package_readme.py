@@ -1,33 +1,6 @@
 """The README of a package, written for whoever operates the device."""
 
-from collections.abc import Mapping, Sequence
-
-import jax
-import numpy as np
-
-
-def readme(
-    image_size: int,
-    shape: tuple[int, int, int],
-    tensors: Mapping[str, np.ndarray],
-    platforms: Sequence[str],
-) -> str:
-    """Returns README.md of a package with arrays by name, and StableHLO lowered for platforms."""
-    rows = [
-        f"| {number} | `{name}` | {tensors[name].dtype} {list(tensors[name].shape)} |"
-        for number, name in enumerate(sorted(tensors))
-    ]
-    rows.append(f"| {len(rows)} | images | float32 [batch, {image_size}, {image_size}, 3] |")
-    return _TEXT.format(
-        size=image_size,
-        shape=", ".join(map(str, shape)),
-        rows="\n".join(rows),
-        platforms=", ".join(platforms),
-        jax=jax.__version__,
-    )
-
-
-_TEXT = """# A local NN
+TEXT = """# A local NN
 
 This folder turns images into representations, on this device. A representation may leave the
 device as agreed with whoever planned this; images, and this folder, may not.

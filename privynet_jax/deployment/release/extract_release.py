@@ -123,7 +123,8 @@ class _Extraction:
 
     def __post_init__(self) -> None:
         self.encode = jax.jit(self.coding.encode)
-        self.batch = _images_per_batch(self.package.image_size)
+        fitting = _LAYER_BYTES // (self.package.image_size**2 * 64 * 4)
+        self.batch = min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
 
     def run(self, writer: ReleaseWriter, journal: Journal) -> int:
         """Writes all shards that are not there; returns how many were."""
@@ -229,11 +230,6 @@ def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
         "scales": coding.scales.tolist(),
         "peaks": coding.peaks.tolist(),
     }
-
-
-def _images_per_batch(image_size: int) -> int:
-    fitting = _LAYER_BYTES // (image_size**2 * 64 * 4)
-    return min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
 
 
 def _check_disk_space(folder: Path, shape: Sequence[int], dtype: str, rows: int) -> None:
