@@ -42,7 +42,7 @@ _SELECTION = flags.DEFINE_enum(
     "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
 _MARGIN_DB = flags.DEFINE_float(
-    "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
+    "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's, in dB.", 0.0
 )
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000
@@ -107,7 +107,8 @@ def drawn_cases(
         psnr_db = stream.uniform(min(promised), max(promised))
         mmacs = stream.uniform(min(macs), max(macs))
         limits = Limits(psnr_db=psnr_db, local_mmacs=mmacs if stream.random() < 0.5 else None)
-        chosen = planner.choose(options, limits, margin_db=margin_db).chosen
+        margins = {**planner.MARGINS, "psnr_db": margin_db}
+        chosen = planner.choose(options, limits, margins).chosen
         feasible = [result for result in results if _keeps(result, limits)]
         if chosen is None or not feasible:
             continue

@@ -43,10 +43,12 @@ _STATISTIC = flags.DEFINE_enum(
     "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
 )
 _MARGIN_DB = flags.DEFINE_float(
-    "margin_db", planner.MARGIN_DB, "Kept under --max_psnr_db for stronger attackers, in dB."
+    "margin_db",
+    planner.MARGINS["psnr_db"],
+    "Kept under --max_psnr_db for stronger attackers, in dB.",
 )
 _MARGIN_SSIM = flags.DEFINE_float(
-    "margin_ssim", planner.MARGIN_SSIM, "Kept under --max_ssim for stronger attackers."
+    "margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim for stronger attackers."
 )
 _SELECTION = flags.DEFINE_enum(
     "selection",

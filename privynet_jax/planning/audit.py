@@ -11,7 +11,7 @@ and more steps than the characterisation's, on parts that hold none of the plann
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +33,8 @@ from privynet_jax.planning.plan import Plan, costs_of
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import summarise
 
-# Of a characterisation's settings, what says how its networks were trained.
-_TRAINED_BY = {"cloud", "cloud_width", "attacker", "attacker_width", "attacker_blocks"}
+# Settings of a characterisation's networks, for which nothing else may stand in.
+_SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,10 @@ def audit_plan(
     measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
     attacks = tuple(attacked for each in measurements for attacked in _attacked(each))
     names = dict.fromkeys(attacked.attacker for attacked in attacks)
-    own = {LINEAR, *plan.settings["attackers"]}
+    own, statistic = {LINEAR, *plan.settings["attackers"]}, plan.limits.statistic
+    # Like is compared with like: that other attackers reach more is not the pictures' doing.
+    alike = [attacked for attacked in attacks if attacked.attacker in own]
+    reached_db = _strongest(alike, "psnr_db", statistic).reached("psnr_db", statistic)
     return Audit(
         findings=_findings(plan, measurements, attacks, latency_ms),
         data=parts.name,
@@ -106,33 +109,31 @@ def audit_plan(
         left_out=left_out,
         repeats=settings.repeats,
         attacker_steps=config.attacker.steps,
-        knowledge=_strongest(attacks, "psnr_db", plan.limits.statistic).knowledge,
+        knowledge=_strongest(attacks, "psnr_db", statistic).knowledge,
         attacks=attacks,
         stronger=tuple(name for name in names if name not in own),
-        difference_db=_difference(plan, attacks, own) if own <= names.keys() else None,
+        difference_db=reached_db - plan.expected.psnr_db.value if own <= names.keys() else None,
     )
 
 
 def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
     """The characterisation's networks, with more steps; a linear one trained none, so the usual."""
-    given = plan.characterised.get("settings")
-    refusal = UserError("the plan does not say how its characterisation trained; plan again")
-    if not isinstance(given, Mapping):
-        raise refusal
-    if settings.seed == given.get("seed"):
+    given = plan.settings
+    if settings.seed == given["seed"]:
         raise UserError(
             f"the audit's seed {settings.seed} is the characterisation's own; give another, for "
             "fresh attackers"
         )
-    if not given.keys() >= _TRAINED_BY:
-        raise refusal
     try:
-        config = Config.of_settings(given, Path(), mode=DEDICATED)
+        sizes = {name: given[name] for name in _SIZES}
+        config = Config.of_settings(given, Path(), mode=DEDICATED, **sizes)
         cloud, attacker = (
             schedule.longer(settings.training) for schedule in (config.cloud, config.attacker)
         )
-    except (UserError, TypeError):
-        raise refusal from None
+    except (UserError, KeyError, TypeError):
+        raise UserError(
+            "the plan does not say how its characterisation trained; plan again"
+        ) from None
     attackers = settings.attackers or config.attackers
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 
@@ -142,7 +143,7 @@ def _measured_latency(plan: Plan) -> float | None:
     if plan.limits.latency_ms is None:
         return None
     with Meter() as meter:
-        return meter.measure(plan.topology, plan.image_size).milliseconds
+        return meter.measure(plan.topology, plan.image_size)
 
 
 def _attacked(measurement: Measurement) -> list[Attacked]:
@@ -171,39 +172,19 @@ def _findings(
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
     """What was found of every limit, and of accuracy."""
-    statistic = plan.limits.statistic
-    by = {metric: _strongest(attacks, metric, statistic) for metric in ("psnr_db", "ssim")}
-    found = {metric: getattr(getattr(attack, metric), statistic) for metric, attack in by.items()}
-    found |= costs_of(plan.topology, plan.image_size)
+    limits, statistic = plan.limits, plan.limits.statistic
+    findings = []
+    for metric in ("psnr_db", "ssim"):
+        worst, expected = _strongest(attacks, metric, statistic), getattr(plan.expected, metric)
+        reached = worst.reached(metric, statistic), worst.attacker, worst.images
+        findings.append(Finding(metric, getattr(limits, metric), expected.value, *reached))
+    for name, cost in costs_of(plan.topology, plan.image_size).items():
+        findings.append(Finding(name, getattr(limits, name), None, cost))
     if latency_ms is not None:
-        found["latency_ms"] = latency_ms
-    limits = plan.limits.given()
-    expected = {
-        "psnr_db": plan.expected.psnr_db.value,
-        "ssim": plan.expected.ssim.value,
-        "latency_ms": plan.latency_ms,
-    }
-    right = [each.accuracy["test"].mean() for each in measurements]
-    return (
-        *(
-            Finding(name, limits.get(name), expected.get(name), float(x), *_whose(by.get(name)))
-            for name, x in found.items()
-        ),
-        Finding("accuracy", None, plan.expected.accuracy.value, float(np.mean(right))),
-    )
-
-
-def _difference(plan: Plan, attacks: Sequence[Attacked], own: Collection[str]) -> float:
-    """Of like from like: that other attackers reach more is not the pictures' doing."""
-    statistic = plan.limits.statistic
-    alike = [attack for attack in attacks if attack.attacker in own]
-    strongest = _strongest(alike, "psnr_db", statistic)
-    return getattr(strongest.psnr_db, statistic) - plan.expected.psnr_db.value
+        findings.append(Finding("latency_ms", limits.latency_ms, plan.latency_ms, latency_ms))
+    right = float(np.mean([each.accuracy["test"].mean() for each in measurements]))
+    return (*findings, Finding("accuracy", None, plan.expected.accuracy.value, right))
 
 
 def _strongest(attacks: Sequence[Attacked], metric: str, statistic: str) -> Attacked:
-    return max(attacks, key=lambda attack: getattr(getattr(attack, metric), statistic))
-
-
-def _whose(attack: Attacked | None) -> tuple[str, int] | tuple[()]:
-    return (attack.attacker, attack.images) if attack else ()
+    return max(attacks, key=lambda attack: attack.reached(metric, statistic))

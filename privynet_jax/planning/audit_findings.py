@@ -66,6 +66,10 @@ class Attacked:
     ssim: Distribution
     converged: bool
 
+    def reached(self, metric: str, statistic: str) -> float:
+        """Returns a statistic, one of `plan.STATISTICS`, of "psnr_db" or "ssim"."""
+        return getattr(getattr(self, metric), statistic)
+
 
 @dataclasses.dataclass(frozen=True)
 class Audit:

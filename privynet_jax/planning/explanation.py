@@ -10,17 +10,17 @@ from typing import Any
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
 from privynet_jax.planning.plan import LIMITS, Limits
-from privynet_jax.planning.planner import Decision, NearMiss, Relaxation, Shortfall
+from privynet_jax.planning.planner import DIGITS, Decision, Relaxation, Shortfall
 from privynet_jax.results.statistics import Interval
 
-# Limit -> what it is called, its unit, digits after the point, and its flag.
-_WORDS: Mapping[str, tuple[str, str, int, str]] = {
-    "psnr_db": ("privacy loss in PSNR", "dB", 2, "max_psnr_db"),
-    "ssim": ("privacy loss in SSIM", "", 3, "max_ssim"),
-    "local_mmacs": ("local computation", "MMAC per image", 2, "max_local_mmacs"),
-    "storage_mib": ("local storage", "MiB", 2, "max_storage_mib"),
-    "release_kib": ("released data", "KiB per image", 2, "max_release_kib"),
-    "latency_ms": ("latency", "ms per image", 2, "max_latency_ms"),
+# Limit -> what it is called, and its unit.
+_WORDS: Mapping[str, tuple[str, str]] = {
+    "psnr_db": ("privacy loss in PSNR", "dB"),
+    "ssim": ("privacy loss in SSIM", ""),
+    "local_mmacs": ("local computation", "MMAC per image"),
+    "storage_mib": ("local storage", "MiB"),
+    "release_kib": ("released data", "KiB per image"),
+    "latency_ms": ("latency", "ms per image"),
 }
 _STATISTICS = {
     "mean": "the mean over images",
@@ -32,11 +32,6 @@ _STATISTICS = {
 _SHOWN = 3
 
 
-def flag_of(limit: str) -> str:
-    """Returns the name of the flag that sets a limit."""
-    return _WORDS[limit][3]
-
-
 def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "") -> str:
     """Returns the summary of a decision, several lines.
 
@@ -45,14 +40,14 @@ def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "
         config: settings of the characterisation; see `work_directory.ResultStore.existing`.
         latency_on: where latency was measured, in words; empty where it was not.
     """
-    sections = [_limits_lines(decision)]
-    if decision.chosen:
-        sections += [_chosen_lines(decision.chosen, decision.limits, latency_on)]
-    else:
-        sections += [_impossible_lines(decision)]
-    sections += [
+    chosen = decision.chosen
+    sections = [
+        _limits_lines(decision),
+        _chosen_lines(chosen, decision.limits, latency_on)
+        if chosen
+        else _impossible_lines(decision),
         _binding_lines(decision),
-        _near_lines(decision.near_misses, decision.limits),
+        _near_lines(decision),
         _source_lines(decision, config),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -67,15 +62,11 @@ def refusal(decision: Decision) -> str:
         ],
         "or",
     )
-    if not decision.remedies:
-        return f"no characterised topology keeps {blamed}; characterise more layers and depths"
     if decision.remedy_is_joint:
-        changes = _joined([_proposal(s) for s in decision.remedies], "and")
-        return f"no characterised topology keeps {blamed}; give {changes}, the smallest change"
-    return (
-        f"no characterised topology keeps {blamed}; the smallest change that helps is "
-        f"{_proposal(decision.remedies[0])}"
-    )
+        change = f"give {_joint_change(decision)}, the smallest change"
+    else:
+        change = f"the smallest change that helps is {_proposal(decision.remedies[0])}"
+    return f"no characterised topology keeps {blamed}; {change}"
 
 
 def _limits_lines(decision: Decision) -> list[str]:
@@ -122,14 +113,12 @@ def _impossible_lines(decision: Decision) -> list[str]:
         flags = " and ".join(_flag(decision, name) for name in names)
         alone = "alone, whatever the other limits" if len(names) == 1 else "together"
         lines.append(f"  {flags}: no topology keeps {'it' if len(names) == 1 else 'them'} {alone}")
-    if decision.remedy_is_joint and decision.remedies:
-        changes = _joined([_proposal(s) for s in decision.remedies], "and")
-        lines.append(f"No change of one limit helps. The smallest change: {changes}.")
-    else:
-        proposals = [f"{_proposal(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
-        lines += ["Any one of these changes is enough, the smallest first:"]
-        lines += [f"  {proposal}" for proposal in proposals]
-    return lines
+    if decision.remedy_is_joint:
+        change = _joint_change(decision)
+        return [*lines, f"No change of one limit helps. The smallest change: {change}."]
+    lines.append("Any one of these changes is enough, the smallest first:")
+    proposals = [f"  {_proposal(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
+    return [*lines, *proposals]
 
 
 def _binding_lines(decision: Decision) -> list[str]:
@@ -139,15 +128,15 @@ def _binding_lines(decision: Decision) -> list[str]:
     lines = ["One notch more of a limit:", *relaxed]
     if not decision.chosen:
         return lines
-    names = _joined([_WORDS[name][0] for name in decision.binding], "and")
-    if not names:
+    if not decision.binding:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
+    names = _joined([_WORDS[name][0] for name in decision.binding], "and")
     those = "Without it" if len(decision.binding) == 1 else "Without any one of these"
     return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
 
 
 def _relaxation(relaxation: Relaxation, decision: Decision) -> str:
-    where = f"  --{flag_of(relaxation.limit)}={_plain(relaxation.limit, relaxation.relaxed)}"
+    where = f"  {_typed(relaxation.limit, relaxation.relaxed)}"
     if relaxation.chosen is None:
         return f"{where}: still nothing fits"
     if decision.chosen and relaxation.gain <= 0:
@@ -162,21 +151,18 @@ def _unmeasured(option: Option, limits: Limits) -> str:
     return " (its latency was not measured)" if is_unknown else ""
 
 
-def _near_lines(misses: Sequence[NearMiss], limits: Limits) -> list[str]:
-    if not misses:
+def _near_lines(decision: Decision) -> list[str]:
+    if not (misses := decision.near_misses):
         return []
     lines = ["Near misses, which are more accurate and fail by no more than a notch:"]
     for miss in misses[:_SHOWN]:
-        by = _joined(
-            [
-                f"{_WORDS[s.limit][0]} by {_number(s.limit, s.needed - s.value)}"
-                for s in miss.shortfalls
-            ],
-            "and",
+        option, excesses = miss.option, [(s.limit, s.needed - s.value) for s in miss.shortfalls]
+        by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses], "and")
+        accuracy, unknown = (
+            100 * option.expected.accuracy.value,
+            _unmeasured(option, decision.limits),
         )
-        unknown = _unmeasured(miss.option, limits)
-        accuracy = 100 * miss.option.expected.accuracy.value
-        lines.append(f"  {_named(miss.option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
+        lines.append(f"  {_named(option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
         lines.append(f"  and {len(misses) - _SHOWN} more")
     return lines
@@ -238,23 +224,30 @@ def _unit(option: Option) -> str:
 
 
 def _flag(decision: Decision, limit: str) -> str:
-    return f"--{flag_of(limit)}={_plain(limit, getattr(decision.limits, limit))}"
+    return _typed(limit, getattr(decision.limits, limit))
+
+
+def _joint_change(decision: Decision) -> str:
+    return _joined([_proposal(shortfall) for shortfall in decision.remedies], "and")
 
 
 def _proposal(shortfall: Shortfall) -> str:
     was = _plain(shortfall.limit, shortfall.value)
-    return f"--{flag_of(shortfall.limit)}={_plain(shortfall.limit, shortfall.needed)} (was {was})"
+    return f"{_typed(shortfall.limit, shortfall.needed)} (was {was})"
+
+
+def _typed(limit: str, value: float) -> str:
+    return f"--max_{limit}={_plain(limit, value)}"
 
 
 def _plain(limit: str, value: float) -> str:
     """A number as it can be typed: a limit that was given is shown as it was."""
-    rounded = round(value, _WORDS[limit][2])
+    rounded = round(value, DIGITS[limit])
     return f"{value:.12g}" if rounded < value else f"{rounded:.12g}"
 
 
 def _number(limit: str, value: float) -> str:
-    _, unit, digits, _ = _WORDS[limit]
-    return f"{value:.{digits}f} {unit}".strip()
+    return f"{value:.{DIGITS[limit]}f} {_WORDS[limit][1]}".strip()
 
 
 def _interval(interval: Interval, factor: float, digits: int) -> str:
@@ -265,5 +258,5 @@ def _interval(interval: Interval, factor: float, digits: int) -> str:
 
 
 def _joined(words: Sequence[str], conjunction: str) -> str:
-    *rest, last = words or [""]
+    *rest, last = words
     return f"{', '.join(rest)} {conjunction} {last}" if rest else last

@@ -1,7 +1,7 @@
 """How long the local NN takes on one image, on one core of the machine at hand.
 
     with Meter() as meter:
-        meter.measure(topology, image_size=32)  # Latency(milliseconds=..., where=...)
+        meter.measure(topology, image_size=32), meter.where  # milliseconds, and the machine
 
 A device rarely has this machine's cores to itself, so one core is the cautious figure. XLA decides
 how many threads to use when it first computes, by the cores that the process may run on
@@ -9,7 +9,7 @@ how many threads to use when it first computes, by the cores that the process ma
 bound to one core; it starts while its parent does something else, and ends with it.
 """
 
-import dataclasses
+import contextlib
 import json
 import os
 import platform
@@ -37,28 +37,12 @@ _TIMEOUT = 120.0
 _CPUINFO, _THREADS = Path("/proc/cpuinfo"), Path("/proc/self/task")
 
 
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """A measured latency.
-
-    Attributes:
-        milliseconds: median over repeats, from an image in memory to its representation in memory.
-        where: the machine, in words.
-    """
-
-    milliseconds: float
-    where: str
-
-
-class Meter:
-    """A child process that measures; close it, or use it in a `with` statement."""
+class Meter(contextlib.AbstractContextManager):
+    """A child process that measures while this is open, and where it did: the machine, in words."""
 
     def __init__(self, timeout: float = _TIMEOUT) -> None:
-        """Starts the child, which gets ready by itself.
-
-        Args:
-            timeout: seconds to wait for an answer.
-        """
+        """Starts the child, which gets ready by itself; an answer may take `timeout` seconds."""
+        self.where = ""
         self._timeout = timeout
         self._child = subprocess.Popen(
             [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
@@ -73,26 +57,16 @@ class Meter:
             text=True,
         )
 
-    def __enter__(self) -> "Meter":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the child."""
         self._child.kill()
         self._child.communicate()
 
-    def measure(self, topology: Topology, image_size: int) -> Latency:
-        """Returns the latency of `split.local_nn` on one image.
+    def measure(self, topology: Topology, image_size: int) -> float:
+        """Returns the latency of `split.local_nn`, in milliseconds, the median over repeats.
 
-        The parameters are made up: a network takes as long whatever it multiplies, and whichever
-        channels are released. The measuring process is not told them.
-
-        Args:
-            topology: the local NN.
-            image_size: side of the image in pixels.
+        It is from one image in memory to its representation in memory. The parameters are made up:
+        a network takes as long whatever it multiplies, and whichever channels are released. The
+        measuring process is not told them.
 
         Raises:
             UserError: the child process failed or did not answer in time.
@@ -111,7 +85,8 @@ class Meter:
                 f"{answer.get('error', 'the measuring process ended or did not answer')}; plan "
                 "without a limit on latency"
             )
-        return Latency(**answer)
+        self.where = answer["where"]
+        return answer["milliseconds"]
 
     def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         alarm = threading.Timer(self._timeout, self._child.kill)

@@ -10,6 +10,7 @@ words. Pure numbers, no JAX here.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +21,14 @@ from privynet_jax.planning.plan import LIMITS, Limits
 
 # An audit trains other attackers for longer than the characterisation did: what is promised must
 # hold for them too, so expected privacy loss must stay this far under its limit.
-MARGIN_DB, MARGIN_SSIM = 2.0, 0.02
+MARGINS: Mapping[str, float] = {"psnr_db": 2.0, "ssim": 0.02}
 # One notch of each limit: a step that a user would try, in the limit's unit or as a share of it.
 NOTCHES: Mapping[str, float] = {"psnr_db": 1.0, "ssim": 0.05}
 COST_NOTCH = 0.25
 # An option is nearly feasible when it misses every limit by no more than this.
 NEAR_NOTCHES = 1.0
-# Digits after the point with which a limit is proposed.
-_DIGITS = {"psnr_db": 2, "ssim": 3}
-_COST_DIGITS = 2
+# Limit -> digits after the point with which it is shown and proposed.
+DIGITS: Mapping[str, int] = {**dict.fromkeys(LIMITS, 2), "ssim": 3}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,43 +75,120 @@ class Relaxation:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What was chosen, and why.
+    """What is chosen, and why.
 
     Attributes:
-        options: all of them.
+        options: all of them, the best first.
         limits: what was asked for.
         margins: of "psnr_db" and "ssim": how far under the limit the interval's end must stay.
-        feasible: those that keep all limits, the best first.
-        binding: limits whose removal alone would give more accuracy, or anything at all.
-        relaxations: one per limit.
-        near_misses: the nearest first.
-        impossible: where nothing fits, the smallest sets of limits that no option keeps together.
-        remedies: where nothing fits, the changes of one limit that suffice, the smallest first; or
-            the changes of several, all needed, where no single one does (`remedy_is_joint`).
     """
 
     options: tuple[Option, ...]
     limits: Limits
     margins: Mapping[str, float]
-    feasible: tuple[Option, ...]
-    binding: tuple[str, ...]
-    relaxations: tuple[Relaxation, ...]
-    near_misses: tuple[NearMiss, ...]
-    impossible: tuple[tuple[str, ...], ...] = ()
-    remedies: tuple[Shortfall, ...] = ()
-    remedy_is_joint: bool = False
+
+    @functools.cached_property
+    def feasible(self) -> tuple[Option, ...]:
+        """Those that keep all limits, the best first."""
+        return self._keeping(self.limits.given())
 
     @property
     def chosen(self) -> Option | None:
         """The feasible option with the best expected accuracy."""
         return self.feasible[0] if self.feasible else None
 
+    @functools.cached_property
+    def binding(self) -> tuple[str, ...]:
+        """Limits whose removal alone would give more accuracy, or anything at all."""
+        given, accuracy = self.limits.given(), _accuracy(self.feasible)
+        return tuple(
+            n for n in given if _accuracy(self._keeping({**given, n: math.inf})) > accuracy
+        )
+
+    @functools.cached_property
+    def relaxations(self) -> tuple[Relaxation, ...]:
+        """One per limit."""
+        found, before = [], max(_accuracy(self.feasible), 0.0)
+        for limit, value in self.limits.given().items():
+            relaxed = value + notch(limit, value)
+            after = self._keeping({**self.limits.given(), limit: relaxed})
+            gain = max(_accuracy(after), 0.0) - before
+            found.append(Relaxation(limit, relaxed, after[0] if after else None, gain))
+        return tuple(found)
+
+    @functools.cached_property
+    def near_misses(self) -> tuple[NearMiss, ...]:
+        """More accurate options that miss no limit by more than `NEAR_NOTCHES`, nearest first."""
+        accuracy = _accuracy(self.feasible)
+        misses = [
+            NearMiss(option, self._shortfalls(option))
+            for option in self.options
+            if option.expected.accuracy.value > accuracy
+        ]
+        near = [m for m in misses if all(s.notches <= NEAR_NOTCHES for s in m.shortfalls)]
+        return tuple(sorted(near, key=lambda miss: _notches(miss.shortfalls)))
+
+    @functools.cached_property
+    def impossible(self) -> tuple[tuple[str, ...], ...]:
+        """The smallest sets of limits that no option keeps together; none where something fits."""
+        given = self.limits.given()
+        for size in range(1, len(given) + 1):
+            together = tuple(
+                names
+                for names in itertools.combinations(given, size)
+                if not self._keeping({name: given[name] for name in names})
+            )
+            if together:
+                return together
+        return ()
+
+    @functools.cached_property
+    def remedies(self) -> tuple[Shortfall, ...]:
+        """Where nothing fits, the changes of one limit that suffice, the smallest first.
+
+        Where no single one does (`remedy_is_joint`), the changes of several, all needed.
+        """
+        if self.feasible:
+            return ()
+        missed = [self._shortfalls(option) for option in self.options]
+        if self.remedy_is_joint:
+            return min(missed, key=_notches)
+        least: dict[str, Shortfall] = {}
+        single = [shortfalls[0] for shortfalls in missed if len(shortfalls) == 1]
+        for shortfall in sorted(single, key=lambda s: (s.notches, LIMITS.index(s.limit))):
+            least.setdefault(shortfall.limit, shortfall)
+        return tuple(least.values())
+
+    @functools.cached_property
+    def remedy_is_joint(self) -> bool:
+        """Whether every option misses several limits."""
+        return all(len(self._shortfalls(option)) > 1 for option in self.options)
+
+    def _need(self, option: Option, limit: str) -> float:
+        """The least limit that the option keeps; minus infinity for a latency nobody measured."""
+        if limit in self.margins:
+            return getattr(option.expected, limit).high + self.margins[limit]
+        return option.cost.get(limit, -math.inf)
+
+    def _keeping(self, limits: Mapping[str, float]) -> tuple[Option, ...]:
+        return tuple(
+            option
+            for option in self.options
+            if all(self._need(option, name) <= value for name, value in limits.items())
+        )
+
+    def _shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
+        found = []
+        for limit, value in self.limits.given().items():
+            if (need := self._need(option, limit)) > value:
+                needed = _rounded_up(need, DIGITS[limit])
+                notches = (needed - value) / notch(limit, value)
+                found.append(Shortfall(limit, value, needed, notches))
+        return tuple(found)
+
 
 def choose(
-    options: Sequence[Option],
-    limits: Limits,
-    margin_db: float = MARGIN_DB,
-    margin_ssim: float = MARGIN_SSIM,
+    options: Sequence[Option], limits: Limits, margins: Mapping[str, float] = MARGINS
 ) -> Decision:
     """Returns the best option under limits, with what decided.
 
@@ -121,70 +198,39 @@ def choose(
     Args:
         options: as `options.options_of` gives them; at least one.
         limits: what to keep to.
-        margin_db: added to expected PSNR before it is compared, in dB.
-        margin_ssim: likewise for SSIM.
+        margins: added to expected PSNR (in dB) and SSIM before they are compared.
 
     Raises:
         UserError: a margin is negative or not finite.
     """
-    margins = {"psnr_db": margin_db, "ssim": margin_ssim}
     for name, margin in margins.items():
         if not 0 <= margin < math.inf:
             raise UserError(
                 f"the margin of {name} is {margin}; allowed are 0 and more; "
                 "leave it out for the usual one"
             )
-    case = _Case(tuple(sorted(options, key=lambda option: option.rank)), limits.given(), margins)
-    feasible = case.feasible()
-    accuracy = feasible[0].expected.accuracy.value if feasible else -math.inf
-    remedies, is_joint = ((), False) if feasible else case.remedies()
-    return Decision(
-        options=case.options,
-        limits=limits,
-        margins=margins,
-        feasible=feasible,
-        binding=tuple(n for n in case.limits if case.best_accuracy(without=n) > accuracy),
-        relaxations=tuple(case.relaxation(name) for name in case.limits),
-        near_misses=case.near_misses(accuracy),
-        impossible=() if feasible else case.impossible(),
-        remedies=remedies,
-        remedy_is_joint=is_joint,
-    )
+    return Decision(tuple(sorted(options, key=lambda option: option.rank)), limits, margins)
 
 
 def choose_measured(
     options: Sequence[Option],
     limits: Limits,
+    margins: Mapping[str, float],
     measure: Callable[[Option], float],
-    margin_db: float = MARGIN_DB,
-    margin_ssim: float = MARGIN_SSIM,
 ) -> Decision:
-    """Returns `choose` once the chosen option's latency is measured, where that is limited.
+    """Returns `choose` once the chosen option's latency is among its costs.
 
-    Options that are feasible in everything else are measured, the best first, until one fits: the
-    others' latency decides nothing.
-
-    Args:
-        options: at least one.
-        limits: what to keep to.
-        measure: an option -> milliseconds.
-        margin_db: see `choose`.
-        margin_ssim: likewise.
+    `measure` takes an option to milliseconds. Options that are feasible in everything else are
+    measured, the best first, until one fits: the others' latency decides nothing.
     """
     while True:
-        decision = choose(options, limits, margin_db, margin_ssim)
+        decision = choose(options, limits, margins)
         chosen = decision.chosen
-        if chosen is None or limits.latency_ms is None or "latency_ms" in chosen.cost:
+        if chosen is None or "latency_ms" in chosen.cost:
             return decision
-        options = with_latency(options, chosen, measure(chosen))
-
-
-def with_latency(options: Sequence[Option], which: Option, latency_ms: float) -> list[Option]:
-    """Returns the options with the measured latency of one of them among its costs."""
-    cost = {**which.cost, "latency_ms": latency_ms}
-    return [
-        dataclasses.replace(option, cost=cost) if option is which else option for option in options
-    ]
+        cost = {**chosen.cost, "latency_ms": measure(chosen)}
+        measured = dataclasses.replace(chosen, cost=cost)
+        options = [measured if option is chosen else option for option in options]
 
 
 def notch(limit: str, value: float) -> float:
@@ -192,92 +238,15 @@ def notch(limit: str, value: float) -> float:
     return NOTCHES.get(limit, COST_NOTCH * value)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Case:
-    """Options, the best first, with limits by name and margins: what all questions are about."""
-
-    options: tuple[Option, ...]
-    limits: Mapping[str, float]
-    margins: Mapping[str, float]
-
-    def need(self, option: Option, limit: str) -> float:
-        """The least limit that the option keeps; minus infinity for a latency nobody measured."""
-        if limit in self.margins:
-            return getattr(option.expected, limit).high + self.margins[limit]
-        return option.cost.get(limit, -math.inf)
-
-    def feasible(self, limits: Mapping[str, float] | None = None) -> tuple[Option, ...]:
-        limits = self.limits if limits is None else limits
-        return tuple(
-            option
-            for option in self.options
-            if all(self.need(option, name) <= value for name, value in limits.items())
-        )
-
-    def best_accuracy(self, without: str) -> float:
-        others = {name: value for name, value in self.limits.items() if name != without}
-        return max((o.expected.accuracy.value for o in self.feasible(others)), default=-math.inf)
-
-    def relaxation(self, limit: str) -> Relaxation:
-        relaxed = self.limits[limit] + notch(limit, self.limits[limit])
-        before = [o.expected.accuracy.value for o in self.feasible()[:1]]
-        after = self.feasible({**self.limits, limit: relaxed})[:1]
-        gain = sum(o.expected.accuracy.value for o in after) - sum(before)
-        return Relaxation(limit, relaxed, after[0] if after else None, gain)
-
-    def shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
-        found = []
-        for limit, value in self.limits.items():
-            if (need := self.need(option, limit)) > value:
-                needed = _rounded_up(limit, need)
-                found.append(
-                    Shortfall(limit, value, needed, (needed - value) / notch(limit, value))
-                )
-        return tuple(found)
-
-    def near_misses(self, accuracy: float) -> tuple[NearMiss, ...]:
-        misses = [NearMiss(option, self.shortfalls(option)) for option in self.options]
-        near = [
-            miss
-            for miss in misses
-            if miss.shortfalls
-            and miss.option.expected.accuracy.value > accuracy
-            and all(shortfall.notches <= NEAR_NOTCHES for shortfall in miss.shortfalls)
-        ]
-        return tuple(sorted(near, key=lambda miss: _notches(miss.shortfalls)))
-
-    def impossible(self) -> tuple[tuple[str, ...], ...]:
-        for size in range(1, len(self.limits) + 1):
-            together = [
-                names
-                for names in itertools.combinations(self.limits, size)
-                if not self.feasible({name: self.limits[name] for name in names})
-            ]
-            if together:
-                return tuple(together)
-        return ()
-
-    def remedies(self) -> tuple[tuple[Shortfall, ...], bool]:
-        """Changes of one limit, the smallest per limit; else the fewest notches of several."""
-        missed = [self.shortfalls(option) for option in self.options]
-        single = [shortfalls[0] for shortfalls in missed if len(shortfalls) == 1]
-        if not single:
-            return min(missed, key=_notches, default=()), True
-        least = {
-            limit: min((s for s in single if s.limit == limit), key=lambda s: s.needed)
-            for limit in {s.limit for s in single}
-        }
-        return tuple(
-            sorted(least.values(), key=lambda s: (s.notches, LIMITS.index(s.limit)))
-        ), False
+def _accuracy(feasible: Sequence[Option]) -> float:
+    return feasible[0].expected.accuracy.value if feasible else -math.inf
 
 
 def _notches(shortfalls: Sequence[Shortfall]) -> float:
     return sum(shortfall.notches for shortfall in shortfalls)
 
 
-def _rounded_up(limit: str, need: float) -> float:
-    digits = _DIGITS.get(limit, _COST_DIGITS)
+def _rounded_up(need: float, digits: int) -> float:
     rounded = round(math.ceil(need * 10**digits) / 10**digits, digits)
     # Rounding of the product may fall on the wrong side of the number it came from.
     return rounded if rounded >= need else round(rounded + 10**-digits, digits)

@@ -51,8 +51,8 @@ class PlanSettings:
     """
 
     selection: str | None = None
-    margin_db: float = planner.MARGIN_DB
-    margin_ssim: float = planner.MARGIN_SSIM
+    margin_db: float = planner.MARGINS["psnr_db"]
+    margin_ssim: float = planner.MARGINS["ssim"]
     measure_latency: bool = False
     sample_images: int | None = None
     skip_unreadable: bool = False
@@ -126,13 +126,34 @@ def plan_topology(
         skip_unreadable=settings.skip_unreadable,
     )
     selection = _selection(pretrained, pictures, option, method, store)
-    plan = _plan(decision, option, config, pretrained, pictures, selection)
-    return Planned(
-        dataclasses.replace(plan, latency_on=latency_on or "not measured"),
-        explanation,
-        tuple(c for c in cells if (c.num_layers, c.depth) == (option.num_layers, option.depth)),
-        pictures.available,
+    topology = option.topology(selection.channels(option.depth))
+    # What values are scaled by, and what they reach up to.
+    scales, peaks = normalisation(pretrained, pictures.images, topology)
+    plan = Plan(
+        topology=topology,
+        selection=selection,
+        limits=limits,
+        expected=option.expected,
+        image_size=config["image_size"],
+        class_names=pictures.class_names,
+        scales=tuple(map(float, scales)),
+        peaks=tuple(map(float, peaks)),
+        weights=pretrained.source,
+        weights_fingerprint=pretrained.fingerprint,
+        latency_ms=option.cost.get("latency_ms"),
+        latency_on=latency_on or "not measured",
+        characterised={
+            "settings": dict(config),
+            "selection": option.selection,
+            "draws": option.draws,
+            "margin_db": settings.margin_db,
+            "margin_ssim": settings.margin_ssim,
+            "tested": dict(option.tested),
+        },
+        sample=pictures.digests,
     )
+    same = [c for c in cells if (c.num_layers, c.depth) == (option.num_layers, option.depth)]
+    return Planned(plan, explanation, tuple(same), pictures.available)
 
 
 def _method(wished: str | None, config: Mapping[str, Any]) -> str:
@@ -164,24 +185,17 @@ def _decide(
     options: list[Option], limits: Limits, image_size: int, settings: PlanSettings
 ) -> tuple[Decision, str]:
     """Returns what is chosen, and where latency was measured; empty where it was not."""
-    margins = (settings.margin_db, settings.margin_ssim)
-    decision = planner.choose(options, limits, *margins)
+    margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
+    decision = planner.choose(options, limits, margins)
     measures = settings.measure_latency or limits.latency_ms is not None
     if decision.chosen is None or not measures:
         return decision, ""
-    where = ""
     with Meter() as meter:
 
         def measure(option: Option) -> float:
-            nonlocal where
-            measured = meter.measure(option.topology(range(option.depth)), image_size)
-            where = measured.where
-            return measured.milliseconds
+            return meter.measure(option.topology(range(option.depth)), image_size)
 
-        if limits.latency_ms is None:
-            chosen = decision.chosen
-            options = planner.with_latency(options, chosen, measure(chosen))
-        return planner.choose_measured(options, limits, measure, *margins), where
+        return planner.choose_measured(options, limits, margins, measure), meter.where
 
 
 def _selection(
@@ -195,39 +209,3 @@ def _selection(
         scores = channel_scores(weights, sample.images, sample.labels, [layer])[layer]
         candidates = pruned_candidates(method, scores, option.depth)
     return select(candidates, method, option.depth)
-
-
-def _plan(
-    decision: Decision,
-    option: Option,
-    config: Mapping[str, Any],
-    weights: PretrainedWeights,
-    sample: Sample,
-    selection: Selection,
-) -> Plan:
-    topology = option.topology(selection.channels(option.depth))
-    # What values are scaled by, and what they reach up to.
-    scales, peaks = normalisation(weights, sample.images, topology)
-    return Plan(
-        topology=topology,
-        selection=selection,
-        limits=decision.limits,
-        expected=option.expected,
-        image_size=config["image_size"],
-        class_names=sample.class_names,
-        scales=tuple(map(float, scales)),
-        peaks=tuple(map(float, peaks)),
-        weights=weights.source,
-        weights_fingerprint=weights.fingerprint,
-        latency_ms=option.cost.get("latency_ms"),
-        latency_on="not measured",
-        characterised={
-            "settings": dict(config),
-            "selection": option.selection,
-            "draws": option.draws,
-            "margin_db": decision.margins["psnr_db"],
-            "margin_ssim": decision.margins["ssim"],
-            "tested": dict(option.tested),
-        },
-        sample=sample.digests,
-    )

@@ -33,8 +33,6 @@ def settings(tmp_path_factory):
 @pytest.mark.parametrize(
     "given",
     [
-        None,
-        "cloud",
         *(
             {name: value for name, value in small_audit.SETTINGS.items() if name != missing}
             for missing in ("cloud", "attackers", "attacker_width")
@@ -46,8 +44,7 @@ def settings(tmp_path_factory):
 def test_a_plan_must_say_how_its_characterisation_trained(
     audited_plan, audited_parts, vgg_weights, settings, given
 ):
-    known = {} if given is None else {"settings": given}
-    unknown = dataclasses.replace(audited_plan, characterised=known)
+    unknown = dataclasses.replace(audited_plan, characterised={"settings": given})
     with pytest.raises(UserError, match="does not say how its characterisation trained; plan aga"):
         audit_plan(unknown, audited_parts, vgg_weights, settings)
 

@@ -6,13 +6,13 @@ import pytest
 from support.handmade_options import option, table
 
 from privynet_jax.planning import planner
-from privynet_jax.planning.explanation import explained, flag_of, refusal
-from privynet_jax.planning.plan import LIMITS, Limits
+from privynet_jax.planning.explanation import explained, refusal
+from privynet_jax.planning.plan import Limits
 
 
 def choose(options, limits):
     """What is worked by hand here is worked for a margin of 1 dB, whatever the usual one is."""
-    return planner.choose(options, limits, margin_db=1.0)
+    return planner.choose(options, limits, {**planner.MARGINS, "psnr_db": 1.0})
 
 
 CONFIG = {
@@ -27,10 +27,6 @@ CONFIG = {
 
 def text_for(options=None, config=CONFIG, **limits):
     return explained(choose(options or table(), Limits(**limits)), config)
-
-
-def test_every_limit_has_its_flag():
-    assert [flag_of(limit) for limit in LIMITS] == [f"max_{limit}" for limit in LIMITS]
 
 
 def test_the_summary_of_a_choice():

@@ -11,12 +11,12 @@ from support.handmade_options import option, table
 from privynet_jax.errors import UserError
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import Limits
-from privynet_jax.planning.planner import choose_measured, notch, with_latency
+from privynet_jax.planning.planner import choose_measured, notch
 
 
 def choose(options, limits, margin_db=1.0, margin_ssim=0.02):
     """What is worked by hand here is worked for these margins, whatever the usual ones are."""
-    return planner.choose(options, limits, margin_db, margin_ssim)
+    return planner.choose(options, limits, {"psnr_db": margin_db, "ssim": margin_ssim})
 
 
 def shape(chosen):
@@ -48,8 +48,7 @@ def test_choices_by_hand(limits, expected):
 
 
 def test_margins_are_the_callers():
-    usual = planner.choose(table(), Limits()).margins
-    assert usual == {"psnr_db": planner.MARGIN_DB, "ssim": planner.MARGIN_SSIM}
+    assert planner.choose(table(), Limits()).margins == planner.MARGINS
     limits = Limits(psnr_db=24.9)
     assert shape(choose(table(), limits).chosen) == (7, 16)
     assert shape(choose(table(), limits, margin_db=0.4).chosen) == (4, 16)
@@ -241,6 +240,10 @@ def test_a_proposed_limit_is_rounded_towards_more():
     assert small.needed == 0.02
 
 
+def measured_choice(limits, measure):
+    return choose_measured(table(), limits, planner.MARGINS, measure)
+
+
 def test_latency_is_measured_only_as_far_as_it_decides():
     asked = []
 
@@ -248,29 +251,22 @@ def test_latency_is_measured_only_as_far_as_it_decides():
         asked.append(shape(one))
         return {(2, 16): 9.0, (4, 16): 8.0, (2, 8): 3.0}[shape(one)]
 
-    decision = choose_measured(table(), Limits(latency_ms=5.0), measure)
+    decision = measured_choice(Limits(latency_ms=5.0), measure)
     assert asked == [(2, 16), (4, 16), (2, 8)]
     assert shape(decision.chosen) == (2, 8)
-    assert decision.chosen.cost["latency_ms"] == 3.0
+    assert [o.cost.get("latency_ms") for o in decision.options] == [9.0, 8.0, 3.0, None, None]
     assert decision.binding == ("latency_ms",)
 
     asked.clear()
-    choose_measured(table(), Limits(psnr_db=27.0, latency_ms=8.0), measure)
+    measured_choice(Limits(psnr_db=27.0, latency_ms=8.0), measure)
     assert asked == [(4, 16)]
     asked.clear()
-    assert choose_measured(table(), Limits(psnr_db=27.0), measure).chosen
-    assert asked == []
+    assert measured_choice(Limits(psnr_db=27.0), measure).chosen.cost["latency_ms"] == 8.0
+    assert asked == [(4, 16)]
 
 
 def test_no_latency_fits():
-    decision = choose_measured(table(), Limits(latency_ms=5.0), lambda one: 6.0 + one.depth)
+    decision = measured_choice(Limits(latency_ms=5.0), lambda one: 6.0 + one.depth)
     assert decision.chosen is None
     assert decision.impossible == (("latency_ms",),)
     assert [s.needed for s in decision.remedies] == [14.0]
-
-
-def test_a_latency_belongs_to_one_option():
-    options = table()
-    changed = with_latency(options, options[1], 2.5)
-    assert [o.cost.get("latency_ms") for o in changed] == [None, 2.5, None, None, None]
-    assert "latency_ms" not in options[1].cost
