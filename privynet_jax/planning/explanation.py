@@ -10,7 +10,7 @@ from typing import Any
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
 from privynet_jax.planning.plan import LIMITS, Limits
-from privynet_jax.planning.planner import DIGITS, Decision, Relaxation, Shortfall
+from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
 from privynet_jax.results.statistics import Interval
 
 # Limit -> what it is called, and its unit.
@@ -122,28 +122,31 @@ def _impossible_lines(decision: Decision) -> list[str]:
 
 
 def _binding_lines(decision: Decision) -> list[str]:
-    if not decision.relaxations:
+    given = decision.limits.given()
+    if not given:
         return []
-    relaxed = [_relaxation(r, decision) for r in decision.relaxations]
-    lines = ["One notch more of a limit:", *relaxed]
+    lines = ["One notch more of a limit:", *(_relaxation(decision, limit) for limit in given)]
     if not decision.chosen:
         return lines
-    if not decision.binding:
+    binding = decision.binding
+    if not binding:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
-    names = _joined([_WORDS[name][0] for name in decision.binding], "and")
-    those = "Without it" if len(decision.binding) == 1 else "Without any one of these"
+    names = _joined([_WORDS[name][0] for name in binding], "and")
+    those = "Without it" if len(binding) == 1 else "Without any one of these"
     return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
 
 
-def _relaxation(relaxation: Relaxation, decision: Decision) -> str:
-    where = f"  {_typed(relaxation.limit, relaxation.relaxed)}"
-    if relaxation.chosen is None:
+def _relaxation(decision: Decision, limit: str) -> str:
+    relaxed = decision.relaxed(limit)
+    where = f"  {_flag(relaxed, limit)}"
+    if relaxed.chosen is None:
         return f"{where}: still nothing fits"
-    if decision.chosen and relaxation.gain <= 0:
+    gain = relaxed.accuracy - (decision.accuracy if decision.chosen else 0)
+    if decision.chosen and gain <= 0:
         return f"{where}: buys nothing"
     more = "more points of accuracy" if decision.chosen else "% accuracy"
-    unknown = _unmeasured(relaxation.chosen, decision.limits)
-    return f"{where}: {100 * relaxation.gain:.1f} {more}, with {_named(relaxation.chosen)}{unknown}"
+    unknown = _unmeasured(relaxed.chosen, decision.limits)
+    return f"{where}: {100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
 
 
 def _unmeasured(option: Option, limits: Limits) -> str:
@@ -155,8 +158,8 @@ def _near_lines(decision: Decision) -> list[str]:
     if not (misses := decision.near_misses):
         return []
     lines = ["Near misses, which are more accurate and fail by no more than a notch:"]
-    for miss in misses[:_SHOWN]:
-        option, excesses = miss.option, [(s.limit, s.needed - s.value) for s in miss.shortfalls]
+    for option in misses[:_SHOWN]:
+        excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
         by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses], "and")
         accuracy, unknown = (
             100 * option.expected.accuracy.value,

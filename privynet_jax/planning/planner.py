@@ -49,31 +49,6 @@ class Shortfall:
 
 
 @dataclasses.dataclass(frozen=True)
-class NearMiss:
-    """An option with more accuracy than the chosen one, and what keeps it from being chosen."""
-
-    option: Option
-    shortfalls: tuple[Shortfall, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Relaxation:
-    """What relaxing one limit by one notch buys.
-
-    Attributes:
-        limit: of `plan.LIMITS`.
-        relaxed: the limit one notch further.
-        chosen: what would be chosen then; None where still nothing fits.
-        gain: its expected accuracy minus the chosen option's (minus 0 where there is none).
-    """
-
-    limit: str
-    relaxed: float
-    chosen: Option | None
-    gain: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Decision:
     """What is chosen, and why.
 
@@ -90,45 +65,33 @@ class Decision:
     @functools.cached_property
     def feasible(self) -> tuple[Option, ...]:
         """Those that keep all limits, the best first."""
-        return self._keeping(self.limits.given())
+        given = self.limits.given().items()
+        return tuple(o for o in self.options if all(self._need(o, n) <= v for n, v in given))
 
     @property
     def chosen(self) -> Option | None:
         """The feasible option with the best expected accuracy."""
         return self.feasible[0] if self.feasible else None
 
-    @functools.cached_property
+    @property
+    def accuracy(self) -> float:
+        """Expected of the chosen option; minus infinity where nothing fits."""
+        return self.chosen.expected.accuracy.value if self.chosen else -math.inf
+
+    @property
     def binding(self) -> tuple[str, ...]:
         """Limits whose removal alone would give more accuracy, or anything at all."""
-        given, accuracy = self.limits.given(), _accuracy(self.feasible)
-        return tuple(
-            n for n in given if _accuracy(self._keeping({**given, n: math.inf})) > accuracy
-        )
+        given = self.limits.given()
+        return tuple(n for n in given if self._with(**{n: None}).accuracy > self.accuracy)
 
-    @functools.cached_property
-    def relaxations(self) -> tuple[Relaxation, ...]:
-        """One per limit."""
-        found, before = [], max(_accuracy(self.feasible), 0.0)
-        for limit, value in self.limits.given().items():
-            relaxed = value + notch(limit, value)
-            after = self._keeping({**self.limits.given(), limit: relaxed})
-            gain = max(_accuracy(after), 0.0) - before
-            found.append(Relaxation(limit, relaxed, after[0] if after else None, gain))
-        return tuple(found)
-
-    @functools.cached_property
-    def near_misses(self) -> tuple[NearMiss, ...]:
+    @property
+    def near_misses(self) -> tuple[Option, ...]:
         """More accurate options that miss no limit by more than `NEAR_NOTCHES`, nearest first."""
-        accuracy = _accuracy(self.feasible)
-        misses = [
-            NearMiss(option, self._shortfalls(option))
-            for option in self.options
-            if option.expected.accuracy.value > accuracy
-        ]
-        near = [m for m in misses if all(s.notches <= NEAR_NOTCHES for s in m.shortfalls)]
-        return tuple(sorted(near, key=lambda miss: _notches(miss.shortfalls)))
+        better = [o for o in self.options if o.expected.accuracy.value > self.accuracy]
+        near = [o for o in better if all(s.notches <= NEAR_NOTCHES for s in self.shortfalls(o))]
+        return tuple(sorted(near, key=lambda option: _notches(self.shortfalls(option))))
 
-    @functools.cached_property
+    @property
     def impossible(self) -> tuple[tuple[str, ...], ...]:
         """The smallest sets of limits that no option keeps together; none where something fits."""
         given = self.limits.given()
@@ -136,13 +99,13 @@ class Decision:
             together = tuple(
                 names
                 for names in itertools.combinations(given, size)
-                if not self._keeping({name: given[name] for name in names})
+                if not self._with(**dict.fromkeys(given.keys() - names)).feasible
             )
             if together:
                 return together
         return ()
 
-    @functools.cached_property
+    @property
     def remedies(self) -> tuple[Shortfall, ...]:
         """Where nothing fits, the changes of one limit that suffice, the smallest first.
 
@@ -150,7 +113,7 @@ class Decision:
         """
         if self.feasible:
             return ()
-        missed = [self._shortfalls(option) for option in self.options]
+        missed = [self.shortfalls(option) for option in self.options]
         if self.remedy_is_joint:
             return min(missed, key=_notches)
         least: dict[str, Shortfall] = {}
@@ -159,25 +122,18 @@ class Decision:
             least.setdefault(shortfall.limit, shortfall)
         return tuple(least.values())
 
-    @functools.cached_property
+    @property
     def remedy_is_joint(self) -> bool:
         """Whether every option misses several limits."""
-        return all(len(self._shortfalls(option)) > 1 for option in self.options)
+        return all(len(self.shortfalls(option)) > 1 for option in self.options)
 
-    def _need(self, option: Option, limit: str) -> float:
-        """The least limit that the option keeps; minus infinity for a latency nobody measured."""
-        if limit in self.margins:
-            return getattr(option.expected, limit).high + self.margins[limit]
-        return option.cost.get(limit, -math.inf)
+    def relaxed(self, limit: str) -> "Decision":
+        """Returns the decision with one limit a notch further."""
+        value = getattr(self.limits, limit)
+        return self._with(**{limit: value + notch(limit, value)})
 
-    def _keeping(self, limits: Mapping[str, float]) -> tuple[Option, ...]:
-        return tuple(
-            option
-            for option in self.options
-            if all(self._need(option, name) <= value for name, value in limits.items())
-        )
-
-    def _shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
+    def shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
+        """Returns the limits that an option does not keep."""
         found = []
         for limit, value in self.limits.given().items():
             if (need := self._need(option, limit)) > value:
@@ -185,6 +141,15 @@ class Decision:
                 notches = (needed - value) / notch(limit, value)
                 found.append(Shortfall(limit, value, needed, notches))
         return tuple(found)
+
+    def _with(self, **limits: float | None) -> "Decision":
+        return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **limits))
+
+    def _need(self, option: Option, limit: str) -> float:
+        """The least limit that the option keeps; minus infinity for a latency nobody measured."""
+        if limit in self.margins:
+            return getattr(option.expected, limit).high + self.margins[limit]
+        return option.cost.get(limit, -math.inf)
 
 
 def choose(
@@ -236,10 +201,6 @@ def choose_measured(
 def notch(limit: str, value: float) -> float:
     """Returns the size of one notch of a limit, in its unit."""
     return NOTCHES.get(limit, COST_NOTCH * value)
-
-
-def _accuracy(feasible: Sequence[Option]) -> float:
-    return feasible[0].expected.accuracy.value if feasible else -math.inf
 
 
 def _notches(shortfalls: Sequence[Shortfall]) -> float:

@@ -126,32 +126,7 @@ def plan_topology(
         skip_unreadable=settings.skip_unreadable,
     )
     selection = _selection(pretrained, pictures, option, method, store)
-    topology = option.topology(selection.channels(option.depth))
-    # What values are scaled by, and what they reach up to.
-    scales, peaks = normalisation(pretrained, pictures.images, topology)
-    plan = Plan(
-        topology=topology,
-        selection=selection,
-        limits=limits,
-        expected=option.expected,
-        image_size=config["image_size"],
-        class_names=pictures.class_names,
-        scales=tuple(map(float, scales)),
-        peaks=tuple(map(float, peaks)),
-        weights=pretrained.source,
-        weights_fingerprint=pretrained.fingerprint,
-        latency_ms=option.cost.get("latency_ms"),
-        latency_on=latency_on or "not measured",
-        characterised={
-            "settings": dict(config),
-            "selection": option.selection,
-            "draws": option.draws,
-            "margin_db": settings.margin_db,
-            "margin_ssim": settings.margin_ssim,
-            "tested": dict(option.tested),
-        },
-        sample=pictures.digests,
-    )
+    plan = _plan(decision, config, pretrained, pictures, selection, latency_on)
     same = [c for c in cells if (c.num_layers, c.depth) == (option.num_layers, option.depth)]
     return Planned(plan, explanation, tuple(same), pictures.available)
 
@@ -209,3 +184,40 @@ def _selection(
         scores = channel_scores(weights, sample.images, sample.labels, [layer])[layer]
         candidates = pruned_candidates(method, scores, option.depth)
     return select(candidates, method, option.depth)
+
+
+def _plan(
+    decision: Decision,
+    config: Mapping[str, Any],
+    weights: PretrainedWeights,
+    sample: Sample,
+    selection: Selection,
+    latency_on: str,
+) -> Plan:
+    option = decision.chosen
+    topology = option.topology(selection.channels(option.depth))
+    # What values are scaled by, and what they reach up to.
+    scales, peaks = normalisation(weights, sample.images, topology)
+    return Plan(
+        topology=topology,
+        selection=selection,
+        limits=decision.limits,
+        expected=option.expected,
+        image_size=config["image_size"],
+        class_names=sample.class_names,
+        scales=tuple(map(float, scales)),
+        peaks=tuple(map(float, peaks)),
+        weights=weights.source,
+        weights_fingerprint=weights.fingerprint,
+        latency_ms=option.cost.get("latency_ms"),
+        latency_on=latency_on or "not measured",
+        characterised={
+            "settings": dict(config),
+            "selection": option.selection,
+            "draws": option.draws,
+            "margin_db": decision.margins["psnr_db"],
+            "margin_ssim": decision.margins["ssim"],
+            "tested": dict(option.tested),
+        },
+        sample=sample.digests,
+    )

@@ -140,21 +140,18 @@ def test_choices_and_what_is_said_of_them_by_brute_force():
         assert set(decision.binding) == {n for n, a in free.items() if a > accuracy_of(best)}
         kinds["binding"] += bool(best and decision.binding)
 
-        for relaxation in decision.relaxations:
-            value = getattr(limits, relaxation.limit)
-            assert relaxation.relaxed == value + notch(relaxation.limit, value)
-            changed = dataclasses.replace(limits, **{relaxation.limit: relaxation.relaxed})
-            assert relaxation.chosen is brute_force(options, changed, *margins)
-            if best and relaxation.chosen:
-                gain = accuracy_of(relaxation.chosen) - accuracy_of(best)
-                assert relaxation.gain == pytest.approx(gain)
-        assert [r.limit for r in decision.relaxations] == list(limits.given())
+        for limit, value in limits.given().items():
+            relaxed = decision.relaxed(limit)
+            changed = dataclasses.replace(limits, **{limit: value + notch(limit, value)})
+            assert relaxed.limits == changed
+            assert relaxed.chosen is brute_force(options, changed, *margins)
+            assert relaxed.accuracy == accuracy_of(relaxed.chosen)
 
         kinds["near"] += bool(decision.near_misses)
         for miss in decision.near_misses:
-            assert accuracy_of(miss.option) > accuracy_of(best)
-            moved = {s.limit: s.needed for s in miss.shortfalls}
-            assert brute_force([miss.option], dataclasses.replace(limits, **moved), *margins)
+            assert accuracy_of(miss) > accuracy_of(best)
+            moved = {s.limit: s.needed for s in decision.shortfalls(miss)}
+            assert brute_force([miss], dataclasses.replace(limits, **moved), *margins)
         if best:
             kinds["chosen"] += 1
             assert not decision.impossible
@@ -198,14 +195,14 @@ def test_what_binds_by_hand():
     # Without the limit on PSNR (2, 16) at 70 %, without that on computation (4, 16) at 65 %.
     assert decision.binding == ("psnr_db", "local_mmacs")
     # 26.5 dB do not reach (2, 8), which needs 27; 75 MMAC reach (4, 16).
-    psnr, mmacs = decision.relaxations
-    assert (psnr.relaxed, shape(psnr.chosen), psnr.gain) == (26.5, (4, 8), 0.0)
-    assert (mmacs.relaxed, shape(mmacs.chosen)) == (75.0, (4, 16))
-    assert mmacs.gain == pytest.approx(0.1)
+    psnr, mmacs = map(decision.relaxed, decision.binding)
+    assert (psnr.limits.psnr_db, shape(psnr.chosen)) == (26.5, (4, 8))
+    assert (mmacs.limits.local_mmacs, shape(mmacs.chosen)) == (75.0, (4, 16))
+    assert (decision.accuracy, psnr.accuracy, mmacs.accuracy) == (0.55, 0.55, 0.65)
     # (4, 16) misses 60 MMAC by 5 of a notch of 15. (2, 8) misses 25.5 dB by 1.5 notches, too much.
     [miss] = decision.near_misses
-    assert shape(miss.option) == (4, 16)
-    [shortfall] = miss.shortfalls
+    assert shape(miss) == (4, 16)
+    [shortfall] = decision.shortfalls(miss)
     assert (shortfall.limit, shortfall.value, shortfall.needed) == ("local_mmacs", 60.0, 65.0)
     assert shortfall.notches == pytest.approx(1 / 3)
 
