@@ -9,7 +9,7 @@ from typing import Any
 
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
-from privynet_jax.planning.plan import LIMITS, Limits
+from privynet_jax.planning.plan import LIMITS
 from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
 from privynet_jax.results.statistics import Interval
 
@@ -40,12 +40,9 @@ def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "
         config: settings of the characterisation; see `work_directory.ResultStore.existing`.
         latency_on: where latency was measured, in words; empty where it was not.
     """
-    chosen = decision.chosen
     sections = [
         _limits_lines(decision),
-        _chosen_lines(chosen, decision.limits, latency_on)
-        if chosen
-        else _impossible_lines(decision),
+        _chosen_lines(decision, latency_on) if decision.chosen else _impossible_lines(decision),
         _binding_lines(decision),
         _near_lines(decision),
         _source_lines(decision, config),
@@ -55,17 +52,12 @@ def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "
 
 def refusal(decision: Decision) -> str:
     """Returns one line: nothing fits, which limits are to blame, and the smallest change."""
-    blamed = _joined(
-        [
-            " together with ".join(_flag(decision, n) for n in names)
-            for names in decision.impossible
-        ],
-        "or",
-    )
+    blamed = _joined([_flags(decision, n, " together with ") for n in decision.impossible], "or")
+    changes = [_proposal(shortfall) for shortfall in decision.remedies]
     if decision.remedy_is_joint:
-        change = f"give {_joint_change(decision)}, the smallest change"
+        change = f"give {_joined(changes)}, the smallest change"
     else:
-        change = f"the smallest change that helps is {_proposal(decision.remedies[0])}"
+        change = f"the smallest change that helps is {changes[0]}"
     return f"no characterised topology keeps {blamed}; {change}"
 
 
@@ -86,35 +78,34 @@ def _limits_lines(decision: Decision) -> list[str]:
     return lines
 
 
-def _chosen_lines(option: Option, limits: Limits, latency_on: str) -> list[str]:
+def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
+    option, statistic = decision.chosen, _STATISTICS[decision.limits.statistic]
     expected, tested = option.expected, option.tested
+    whose = f"a new draw of channels by the selection {option.selection}"
+    if option.selection == DIRECT:
+        whose = "a new training with the channels that the search found"
+    costs = [f"{_WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
     lines = [
         f"Chosen: {_named(option)}, the best accuracy of all that keep the limits.",
-        f"  expected of {_expected_of(option)}, with {100 * COVERAGE:.0f} % intervals, from "
-        f"{_draws(option)} on validation images:",
+        f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
+        f"{_count(option.draws, _unit(option))} on validation images:",
         f"    accuracy  {_interval(expected.accuracy, 100, 1)} %",
-        f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {_STATISTICS[limits.statistic]}",
-        f"    SSIM      {_interval(expected.ssim, 1, 3)}, {_STATISTICS[limits.statistic]}",
+        f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {statistic}",
+        f"    SSIM      {_interval(expected.ssim, 1, 3)}, {statistic}",
         f"  on test images, which decided nothing: accuracy {100 * tested['accuracy']:.1f} %, "
         f"PSNR {tested['psnr_db']:.2f} dB, SSIM {tested['ssim']:.3f}",
+        f"  costs: {', '.join(costs)}",
     ]
-    costs = [
-        f"{_WORDS[limit][0]} {_number(limit, option.cost[limit])}"
-        for limit in LIMITS
-        if limit in option.cost
-    ]
-    measured = [f"  latency is of one image on {latency_on}"] if latency_on else []
-    return [*lines, f"  costs: {', '.join(costs)}", *measured]
+    return [*lines, f"  latency is of one image on {latency_on}"] if latency_on else lines
 
 
 def _impossible_lines(decision: Decision) -> list[str]:
     lines = ["Nothing that was characterised keeps the limits."]
     for names in decision.impossible:
-        flags = " and ".join(_flag(decision, name) for name in names)
-        alone = "alone, whatever the other limits" if len(names) == 1 else "together"
-        lines.append(f"  {flags}: no topology keeps {'it' if len(names) == 1 else 'them'} {alone}")
+        kept = "it alone, whatever the other limits" if len(names) == 1 else "them together"
+        lines.append(f"  {_flags(decision, names, ' and ')}: no topology keeps {kept}")
     if decision.remedy_is_joint:
-        change = _joint_change(decision)
+        change = _joined([_proposal(shortfall) for shortfall in decision.remedies])
         return [*lines, f"No change of one limit helps. The smallest change: {change}."]
     lines.append("Any one of these changes is enough, the smallest first:")
     proposals = [f"  {_proposal(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
@@ -131,26 +122,26 @@ def _binding_lines(decision: Decision) -> list[str]:
     binding = decision.binding
     if not binding:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
-    names = _joined([_WORDS[name][0] for name in binding], "and")
+    names = _joined([_WORDS[name][0] for name in binding])
     those = "Without it" if len(binding) == 1 else "Without any one of these"
     return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
 
 
 def _relaxation(decision: Decision, limit: str) -> str:
     relaxed = decision.relaxed(limit)
-    where = f"  {_flag(relaxed, limit)}"
+    where = f"  {_flags(relaxed, [limit])}"
     if relaxed.chosen is None:
         return f"{where}: still nothing fits"
     gain = relaxed.accuracy - (decision.accuracy if decision.chosen else 0)
     if decision.chosen and gain <= 0:
         return f"{where}: buys nothing"
     more = "more points of accuracy" if decision.chosen else "% accuracy"
-    unknown = _unmeasured(relaxed.chosen, decision.limits)
+    unknown = _unmeasured(decision, relaxed.chosen)
     return f"{where}: {100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
 
 
-def _unmeasured(option: Option, limits: Limits) -> str:
-    is_unknown = limits.latency_ms is not None and "latency_ms" not in option.cost
+def _unmeasured(decision: Decision, option: Option) -> str:
+    is_unknown = decision.limits.latency_ms is not None and "latency_ms" not in option.cost
     return " (its latency was not measured)" if is_unknown else ""
 
 
@@ -160,11 +151,8 @@ def _near_lines(decision: Decision) -> list[str]:
     lines = ["Near misses, which are more accurate and fail by no more than a notch:"]
     for option in misses[:_SHOWN]:
         excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
-        by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses], "and")
-        accuracy, unknown = (
-            100 * option.expected.accuracy.value,
-            _unmeasured(option, decision.limits),
-        )
+        by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
+        accuracy, unknown = 100 * option.expected.accuracy.value, _unmeasured(decision, option)
         lines.append(f"  {_named(option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
         lines.append(f"  and {len(misses) - _SHOWN} more")
@@ -206,19 +194,12 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
 
 
 def _named(option: Option) -> str:
-    channels = "channel" if option.depth == 1 else "channels"
-    layers = "layer" if option.num_layers == 1 else "layers"
-    return f"{option.num_layers} {layers} ({option.layer}), {option.depth} {channels}"
+    layers, channels = _count(option.num_layers, "layer"), _count(option.depth, "channel")
+    return f"{layers} ({option.layer}), {channels}"
 
 
-def _expected_of(option: Option) -> str:
-    if option.selection == DIRECT:
-        return "a new training with the channels that the search found"
-    return f"a new draw of channels by the selection {option.selection}"
-
-
-def _draws(option: Option) -> str:
-    return f"{option.draws} {_unit(option)}{'' if option.draws == 1 else 's'}"
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _unit(option: Option) -> str:
@@ -226,27 +207,19 @@ def _unit(option: Option) -> str:
     return "training" if option.selection == DIRECT else "draw"
 
 
-def _flag(decision: Decision, limit: str) -> str:
-    return _typed(limit, getattr(decision.limits, limit))
-
-
-def _joint_change(decision: Decision) -> str:
-    return _joined([_proposal(shortfall) for shortfall in decision.remedies], "and")
+def _flags(decision: Decision, limits: Sequence[str], between: str = "") -> str:
+    return between.join(_typed(limit, getattr(decision.limits, limit)) for limit in limits)
 
 
 def _proposal(shortfall: Shortfall) -> str:
-    was = _plain(shortfall.limit, shortfall.value)
+    was = _typed(shortfall.limit, shortfall.value).partition("=")[2]
     return f"{_typed(shortfall.limit, shortfall.needed)} (was {was})"
 
 
 def _typed(limit: str, value: float) -> str:
-    return f"--max_{limit}={_plain(limit, value)}"
-
-
-def _plain(limit: str, value: float) -> str:
-    """A number as it can be typed: a limit that was given is shown as it was."""
+    """The flag as it can be typed: a limit that was given is shown as it was."""
     rounded = round(value, DIGITS[limit])
-    return f"{value:.12g}" if rounded < value else f"{rounded:.12g}"
+    return f"--max_{limit}={value if rounded < value else rounded:.12g}"
 
 
 def _number(limit: str, value: float) -> str:
@@ -254,12 +227,10 @@ def _number(limit: str, value: float) -> str:
 
 
 def _interval(interval: Interval, factor: float, digits: int) -> str:
-    expected, low, high = (
-        f"{factor * v:.{digits}f}" for v in (interval.value, interval.low, interval.high)
-    )
-    return f"{expected} ({low} to {high})"
+    ends = (interval.value, interval.low, interval.high)
+    return "{} ({} to {})".format(*(f"{factor * end:.{digits}f}" for end in ends))
 
 
-def _joined(words: Sequence[str], conjunction: str) -> str:
+def _joined(words: Sequence[str], conjunction: str = "and") -> str:
     *rest, last = words
     return f"{', '.join(rest)} {conjunction} {last}" if rest else last
