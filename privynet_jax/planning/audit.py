@@ -72,13 +72,7 @@ def audit_plan(
 ) -> Audit:
     """Trains and attacks the plan's topology anew, all repeats side by side.
 
-    The session is told about progress in repeats.
-
-    Args:
-        plan: what was promised.
-        parts: images and labels; those that the planner saw are left out.
-        weights: the pretrained network.
-        settings: how it is done.
+    Images that the planner saw are left out. The session is told about progress in repeats.
 
     Raises:
         UserError: the plan does not say how its characterisation trained, is one for other weights

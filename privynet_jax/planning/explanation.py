@@ -35,10 +35,8 @@ _SHOWN = 3
 def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "") -> str:
     """Returns the summary of a decision, several lines.
 
-    Args:
-        decision: of `planner.choose`.
-        config: settings of the characterisation; see `work_directory.ResultStore.existing`.
-        latency_on: where latency was measured, in words; empty where it was not.
+    `config` has the settings of the characterisation, and `latency_on` says where latency was
+    measured; it is empty where it was not.
     """
     sections = [
         _limits_lines(decision),

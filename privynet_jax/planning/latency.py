@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,24 +70,18 @@ class Meter(contextlib.AbstractContextManager):
         Raises:
             UserError: the child process failed or did not answer in time.
         """
-        question = {
-            "backbone": topology.backbone,
-            "num_layers": topology.num_layers,
-            "depth": topology.depth,
-            "image_size": image_size,
-        }
-        answer = self._ask(question)
+        layers, depth = topology.num_layers, topology.depth
+        answer = self._ask((topology.backbone, layers, depth, image_size))
         if "milliseconds" not in answer:
             raise UserError(
-                f"the latency of {topology.num_layers} layers with {topology.depth} channels "
-                "could not be measured: "
+                f"the latency of {layers} layers with {depth} channels could not be measured: "
                 f"{answer.get('error', 'the measuring process ended or did not answer')}; plan "
                 "without a limit on latency"
             )
         self.where = answer["where"]
         return answer["milliseconds"]
 
-    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+    def _ask(self, question: tuple[str, int, int, int]) -> dict[str, Any]:
         alarm = threading.Timer(self._timeout, self._child.kill)
         alarm.start()
         try:
@@ -108,7 +101,7 @@ def _serve() -> None:
     where = f"{cores} of {_machine()}, jax {jax.__version__}"
     for line in sys.stdin:
         try:
-            answer = {"milliseconds": _median_milliseconds(**json.loads(line)), "where": where}
+            answer = {"milliseconds": _median_milliseconds(*json.loads(line)), "where": where}
         except Exception as error:  # whatever it is, the parent must hear of it
             answer = {"error": " ".join(str(error).split())}
         print(json.dumps(answer), flush=True)

@@ -85,7 +85,7 @@ class Option:
 
 
 def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -> list[Option]:
-    """Returns one option per (layers, depth), ascending.
+    """Returns one option per (layers, depth), ascending, of results of one selection.
 
     The interval is for one new draw (`statistics.new_draw`), with the standard deviation of draws
     around the mean of their option, pooled over the options of a layer. Layers with fewer than
@@ -93,13 +93,8 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
     none at all, it is `ASSUMED_SPREAD`. Cells that share channels and numbers count as one draw: an
     estimate of the same channels is made but once.
 
-    Args:
-        results: of characterised cells, all of one selection.
-        image_size: of the characterisation, in pixels.
-        statistic: of privacy loss over images, one of `plan.STATISTICS`.
-
-    Raises:
-        UserError: there are no results.
+    The image size is the characterisation's, in pixels; the statistic, one of `plan.STATISTICS`, is
+    that of privacy loss over images. Raises UserError where there are no results.
     """
     if len({result.selection for result in results}) > 1:
         raise ValueError("Expected results of one selection")

@@ -61,10 +61,7 @@ class Limits:
 
     def given(self) -> dict[str, float]:
         """Returns limit -> value, of those that are set."""
-        values = dataclasses.asdict(self)
-        return {
-            name: value for name, value in values.items() if name in LIMITS and value is not None
-        }
+        return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
 
 LIMITS = tuple(field.name for field in dataclasses.fields(Limits) if field.name != "statistic")
@@ -140,12 +137,7 @@ class Plan:
         return self.characterised["settings"]
 
     def check_weights(self, fingerprint: str, source: str) -> None:
-        """Raises UserError unless these are the weights that the plan was made with.
-
-        Args:
-            fingerprint: of the parameters.
-            source: what they were loaded from, for the message.
-        """
+        """Raises UserError unless the weights of this source are those of the plan."""
         if fingerprint != self.weights_fingerprint:
             raise UserError(
                 f"the weights {source} have fingerprint {fingerprint}, but the plan was made with "

@@ -33,19 +33,12 @@ DIGITS: Mapping[str, int] = {**dict.fromkeys(LIMITS, 2), "ssim": 3}
 
 @dataclasses.dataclass(frozen=True)
 class Shortfall:
-    """A limit that an option does not keep.
+    """A limit that an option does not keep."""
 
-    Attributes:
-        limit: of `plan.LIMITS`.
-        value: the limit as given.
-        needed: the limit under which the option would fit, rounded up to what one would type.
-        notches: how many notches that is.
-    """
-
-    limit: str
-    value: float
-    needed: float
-    notches: float
+    limit: str  # of `plan.LIMITS`
+    value: float  # as given
+    needed: float  # under which the option would fit, rounded up to what one would type
+    notches: float  # from one to the other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,18 +148,11 @@ class Decision:
 def choose(
     options: Sequence[Option], limits: Limits, margins: Mapping[str, float] = MARGINS
 ) -> Decision:
-    """Returns the best option under limits, with what decided.
+    """Returns what is chosen of options, at least one, and why.
 
     An option is feasible when the upper ends of its intervals of privacy loss, plus the margins,
     and its costs are within their limits. A latency that was not measured is not held against it.
-
-    Args:
-        options: as `options.options_of` gives them; at least one.
-        limits: what to keep to.
-        margins: added to expected PSNR (in dB) and SSIM before they are compared.
-
-    Raises:
-        UserError: a margin is negative or not finite.
+    Raises UserError where a margin is negative or not finite.
     """
     for name, margin in margins.items():
         if not 0 <= margin < math.inf:

@@ -43,22 +43,19 @@ class ChannelSums(Sums):
 
     def scaled(self, scales: np.ndarray) -> "ChannelSums":
         """Returns the sums of channels that are multiplied by scales, float [C]."""
-        factors = np.ones(self.gram.shape[:2])
-        factors[:, :-1] = scales[:, None]
-        gram = self.gram * factors[:, :, None] * factors[:, None, :]
-        return ChannelSums(gram, self.cross * factors[:, :, None], self.energy, self.count)
+        factors = np.ones((*self.gram.shape[:2], 1))
+        factors[:, :-1, 0] = scales[:, None]
+        gram = self.gram * factors * factors.mT
+        return ChannelSums(gram, self.cross * factors, self.energy, self.count)
 
 
 def sums_of_batch(
     representations: jax.Array, images: np.ndarray, counted: np.ndarray
 ) -> ChannelSums:
-    """Returns the sums over some images of a batch.
+    """Returns the sums over the images of a batch, float32 [N, H, W, 3], that count, bool [N].
 
-    Args:
-        representations: float32 [M, h, w, C], with M at least N; rows beyond N do not count.
-        images: float32 [N, H, W, 3], whose sides are h and w times the layer's stride, and maybe
-            pixels that pooling dropped.
-        counted: bool [N], which images count.
+    Of the representations, float32 [M, h, w, C], rows beyond N do not count. The images' sides are
+    h and w times the layer's stride, and maybe pixels that pooling dropped.
     """
     missing = len(representations) - len(images)
     filled = np.pad(images, ((0, missing), *[(0, 0)] * 3))

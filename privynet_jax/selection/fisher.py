@@ -33,16 +33,8 @@ def fisher_scores(
     """Returns float64 [C], the score of each channel, 0 for a channel that does not vary.
 
     It does not change when a channel is multiplied by a positive number. Images that are alone in
-    their class are left out: they tell nothing of the scatter within it.
-
-    Args:
-        representations: float [N, h, w, C].
-        labels: int [N].
-        shrinkage: share of the identity in S_W, 0 to 1.
-
-    Raises:
-        UserError: fewer than two classes have two images.
-        ValueError: the shapes do not fit.
+    their class are left out: they tell nothing of the scatter within it. The shrinkage is the share
+    of the identity in S_W, 0 to 1. Raises UserError where fewer than two classes have two images.
     """
     if representations.ndim != 4 or labels.shape != representations.shape[:1]:
         raise ValueError(

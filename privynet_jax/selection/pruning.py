@@ -58,11 +58,8 @@ def channel_scores(
 ) -> dict[int, ChannelScores]:
     """Returns layer -> scores of all its channels, from one pass over a sample.
 
-    Args:
-        weights: the pretrained network.
-        images: uint8 [N, H, W, 3].
-        labels: int [N].
-        layers: numbers of layers; the deepest decides what the pass costs.
+    The sample is uint8 [N, H, W, 3] with labels int [N]; the deepest layer decides what the pass
+    costs.
 
     Raises:
         UserError: fewer than two classes have two images, the images are too small for a layer, a
@@ -87,13 +84,8 @@ def pruned_candidates(
 
     `fisher` leaves out the share `prune` with the lowest Fisher scores, `privacy` the share with
     the highest privacy loss, `both` either of the two, `random` nothing. Of equal channels the
-    first is pruned first. Where fewer than `depth` would be left, less is pruned.
-
-    Args:
-        method: one of `PRUNING_METHODS`.
-        scores: of the layer's channels.
-        depth: how many channels will be drawn.
-        prune: share of the channels that each criterion prunes, at least 0 and less than 1.
+    first is pruned first. Where fewer than `depth`, which will be drawn, would be left, less is
+    pruned. The share is at least 0 and less than 1.
 
     Raises:
         UserError: the method is unknown or does not prune, or depth or share is out of range.
@@ -110,11 +102,10 @@ def pruned_candidates(
             f"the share of channels to prune is {prune}; allowed are 0 to less than 1; "
             "0.25 is the usual choice"
         )
-    worst_first = []
-    if method in ("fisher", "both"):
-        worst_first.append(np.argsort(scores.fisher, kind="stable"))
-    if method in ("privacy", "both"):
-        worst_first.append(np.argsort(-scores.psnr_db, kind="stable"))
+    criteria = {"fisher": scores.fisher, "privacy": -scores.psnr_db}
+    worst_first = [
+        np.argsort(c, kind="stable") for n, c in criteria.items() if method in (n, "both")
+    ]
     pruned: set[int] = set()
     for rank in range(int(prune * channels)):
         # Both criteria prune equally many; the worst go first.

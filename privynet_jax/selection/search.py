@@ -29,8 +29,6 @@ _SHARPNESS = 0.5
 _FADING = 0.7
 _RIDGE = 3.0
 
-Progress = Callable[[float], None]
-
 
 def search(
     score: Callable[[Sequence[np.ndarray]], Estimates],
@@ -39,20 +37,13 @@ def search(
     stream: np.random.Generator,
     *,
     privacy_weight: float = PRIVACY_WEIGHT,
-    progress: Progress = lambda share: None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[int, ...]:
     """Returns the best subset of a depth, ascending: the channels that are worth most in subsets.
 
     What is maximised is log-likelihood minus weighted PSNR, mean over attackers, each in units of
-    its spread over random subsets.
-
-    Args:
-        score: subsets -> estimates.
-        channels: of the layer.
-        depth: of the subsets; less than `channels`, or there is nothing to choose.
-        stream: everything random comes from it.
-        privacy_weight: of privacy loss against accuracy; 0 looks at accuracy alone.
-        progress: told the share done since the last call.
+    its spread over random subsets; a weight of 0 looks at accuracy alone. Everything random comes
+    from the stream. `progress` is told the share done since the last call.
     """
     chosen = [_drawn(stream, np.zeros(channels), depth) for _ in range(FIRST)]
     estimates = score(chosen)

@@ -81,11 +81,8 @@ class SubsetScorer:
     ) -> None:
         """Takes the sums that all subsets share, of a layer's features with all channels.
 
-        Args:
-            layer: the features.
-            parts: images and labels.
-            most_channels: of a subset; decides how many positions the attack is fitted on.
-            attacker: subsets -> PSNR float64 [N] by another attacker, such as `AmortisedPsnr`.
+        `most_channels` of a subset decide how many positions the attack is fitted on; `attacker`
+        takes subsets to PSNR float64 [N] by another attacker, such as `AmortisedPsnr`.
         """
         self._attacker = attacker
         unknowns = linear_attack.NEIGHBOURHOOD**2 * most_channels + 1
