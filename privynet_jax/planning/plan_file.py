@@ -90,12 +90,10 @@ def _wrong_fields(plan: Plan) -> str:
     intervals = (expected.accuracy, expected.psnr_db, expected.ssim)
     latency = plan.latency_ms
     texts = (selection.method, plan.weights, plan.weights_fingerprint, plan.latency_on)
+    texts += plan.class_names + plan.sample
     channels = plan.topology.layer.channels
     checks = {
         "texts that are none": all(isinstance(text, str) for text in texts),
-        "class names or digests that are no texts": all(
-            isinstance(text, str) for text in (*plan.class_names, *plan.sample)
-        ),
         "intervals that are none": all(map(_is_interval, intervals)),
         "scales or peaks that are not one positive number per channel": all(
             len(numbers) == depth and all(is_number(x) and x > 0 for x in numbers)

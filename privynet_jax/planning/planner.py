@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import LIMITS, Limits
@@ -167,11 +168,11 @@ def choose_measured(
     options: Sequence[Option],
     limits: Limits,
     margins: Mapping[str, float],
-    measure: Callable[[Option], float],
+    measure: Callable[[Topology], float],
 ) -> Decision:
     """Returns `choose` once the chosen option's latency is among its costs.
 
-    `measure` takes an option to milliseconds. Options that are feasible in everything else are
+    `measure` takes a topology to milliseconds. Options that are feasible in everything else are
     measured, the best first, until one fits: the others' latency decides nothing.
     """
     while True:
@@ -179,7 +180,7 @@ def choose_measured(
         chosen = decision.chosen
         if chosen is None or "latency_ms" in chosen.cost:
             return decision
-        cost = {**chosen.cost, "latency_ms": measure(chosen)}
+        cost = {**chosen.cost, "latency_ms": measure(chosen.topology(range(chosen.depth)))}
         measured = dataclasses.replace(chosen, cost=cost)
         options = [measured if option is chosen else option for option in options]
 

@@ -10,6 +10,7 @@ pictures score the channels of what was chosen.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,7 @@ def _decide(
     if decision.chosen is None or not measures:
         return decision, ""
     with Meter() as meter:
-
-        def measure(option: Option) -> float:
-            return meter.measure(option.topology(range(option.depth)), image_size)
-
+        measure = functools.partial(meter.measure, image_size=image_size)
         return planner.choose_measured(options, limits, margins, measure), meter.where
 
 

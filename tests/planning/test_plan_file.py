@@ -130,7 +130,7 @@ def test_a_wrong_type_with_a_right_checksum_is_refused(path):
         (("image_size",), 0, "an image size"),
         (("image_size",), 32.0, "an image size"),
         (("latency_ms",), -1, "a latency"),
-        (("class_names",), [1, 2], "class names or digests"),
+        (("class_names",), [1, 2], "texts that are none"),
         (("weights",), None, "texts that are none"),
         (("selection", "seed"), "", "a seed that is not 64 hexadecimal digits"),
         (("selection", "seed"), "é" * 64, "a seed"),
