@@ -18,9 +18,8 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.scoring import layer_networks, layer_training
-from privynet_jax.estimates.amortised import ATTACKER, LayerData, layer_key
-from privynet_jax.estimates.subsets import layer_sums
+from privynet_jax.characterisation.scoring import layer_data, layer_networks, layer_training
+from privynet_jax.estimates.amortised import ATTACKER, layer_key
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.progress import progress_bar
@@ -101,7 +100,7 @@ def _searched(
     num_layers, width = places[0][1], max(depth for _, _, depth in places)
     layer = features()[num_layers]
     learnt = {ATTACKER: layer_training(config, parts)[ATTACKER]}
-    data = LayerData(layer, layer_sums(layer, parts, max(config.depths)), parts)
+    data = layer_data(config, layer, parts)
     params = layer_networks(config, data, learnt)[ATTACKER]
     attack = AmortisedPsnr(data, learnt[ATTACKER][0], params, width)
     scorer = SubsetScorer(layer, parts, width, attack)

@@ -19,7 +19,7 @@ from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, backbone_named
 from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import Share
@@ -187,6 +187,11 @@ class Config:
     def feature_cache(self) -> Path | str:
         """The folder for features, or a bucket's address."""
         return self.cache_dir if is_remote(self.cache_dir) else self.local_cache
+
+    def load_parts(self) -> Parts:
+        """Returns the images; see `parts.load_parts`."""
+        names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable")
+        return load_parts(self.dataset, **{name: getattr(self, name) for name in names})
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any], workdir: Path, **others: Any) -> "Config":

@@ -1,7 +1,7 @@
 """A whole characterisation: from a data set's name to a work directory full of results.
 
-The main path: data, weights, features and candidates are brought together here; a mode (`modes`)
-measures the missing cells; each result is kept at once, and tables are written of all.
+The main path: data, weights, features and candidates are brought together here; a mode measures
+the missing cells; each result is kept at once, and tables are written of all.
 
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,13 +19,18 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import local_cost
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
 from privynet_jax.characterisation.candidates import find_candidates
-from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.grid_run import GridRun, checkpoint_folder
-from privynet_jax.characterisation.modes import MEASURES, cached_channels
-from privynet_jax.characterisation.perceptual import PerceptualDistance, images_for
+from privynet_jax.characterisation.config import AMORTISED, DEDICATED, LINEAR, Config
+from privynet_jax.characterisation.grid_run import (
+    GridRun,
+    cached_channels,
+    checkpoint_folder,
+    dedicated_measurements,
+)
+from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
+from privynet_jax.characterisation.scoring import amortised_measurements, linear_measurements
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
@@ -37,6 +42,11 @@ from privynet_jax.results.statistics import summarise
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.session import session
 
+_MEASURES: Mapping[str, Callable[[GridRun], Iterator[Measurement]]] = {
+    DEDICATED: dedicated_measurements,
+    AMORTISED: amortised_measurements,
+    LINEAR: linear_measurements,
+}
 _REFERENCE = "reference.csv"
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
@@ -69,14 +79,7 @@ def characterise(config: Config) -> Characterisation:
     check_source(config.weights, config.backbone)
     if is_remote(config.feature_cache):
         reached(config.feature_cache)
-    parts = load_parts(
-        config.dataset,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        seed=config.seed,
-        max_images=config.max_images,
-        skip_unreadable=config.skip_unreadable,
-    )
+    parts = config.load_parts()
     weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
     features = functools.cache(functools.partial(_features, config, cells, weights, parts))
@@ -88,9 +91,8 @@ def characterise(config: Config) -> Characterisation:
         mine = share_of(cells, config.share)
         missing = [cell for cell in mine if not store.has(cell.name)]
         if missing:
-            _run_missing(
-                GridRun(config, cells, mine, missing, parts, weights, features, judged), store
-            )
+            run = GridRun(config, mine, missing, parts, weights, features, judged)
+            _run_missing(run, store, [cell.name for cell in cells])
         if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
             store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
@@ -115,23 +117,23 @@ def _features(
     return load_features(
         weights,
         parts,
-        cached_channels(config.mode, config.selections, [cell.topology for cell in cells]),
+        cached_channels(config, [cell.topology for cell in cells]),
         config.feature_cache,
         dtype=config.feature_dtype,
         share=(config.share.index, config.share.count),
     )
 
 
-def _run_missing(run: GridRun, store: ResultStore) -> None:
+def _run_missing(run: GridRun, store: ResultStore, names: Sequence[str]) -> None:
     """Measures cells by the mode asked for, and keeps each as soon as it is there."""
-    config, names, due = run.config, [cell.name for cell in run.cells], 0.0
-    share, count = config.share, _judged(config)
+    config, share, due = run.config, run.config.share, 0.0
+    count = _judged(config)
     originals = run.parts.test.images[run.examples[:count]]
-    distance = PerceptualDistance(run.weights, originals) if count else None
+    distance = perceptual_distance(run.weights, originals) if count else None
     whose = f" the share of process {share.index}" if share.count > 1 else ""
     done = len(run.mine) - len(run.missing)
     with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
-        for measurement in MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
+        for measurement in _MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
             if distance is not None:

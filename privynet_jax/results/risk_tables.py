@@ -87,7 +87,7 @@ def risk_row(
     `gain_db` is, picture by picture, how much better the attack is than answering the auxiliary
     mean image: what the representation gave away. `recognisable` is the share of pictures that are
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
-    intervals. `perceptual` is `perceptual.PerceptualDistance`, the smaller the more is
+    intervals. `perceptual` is `perceptual.perceptual_distance`, the smaller the more is
     lost, on the first so many pictures of a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)

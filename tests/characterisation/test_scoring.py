@@ -48,7 +48,7 @@ def run(vgg_weights, small_parts, tmp_path_factory):
     cells, rows = config.cells(), np.arange(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amortised, "POOL", 24)
-        yield GridRun(config, cells, cells, cells, small_parts, vgg_weights, lambda: features, rows)
+        yield GridRun(config, cells, cells, small_parts, vgg_weights, lambda: features, rows)
 
 
 class Asked:
@@ -85,7 +85,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
         (whole, {"linear", "amortised"}, (40, 40)),
         (by_linear, {"linear"}, (len(parts.validation), len(parts.test))),
     ]:
-        for cell, measurement in zip(run.cells, measurements, strict=True):
+        for cell, measurement in zip(run.mine, measurements, strict=True):
             assert measurement.cell == cell
             assert set(measurement.attacks) == set(measurement.examples) == attackers
             for part, count in zip(("validation", "test"), counts, strict=True):
@@ -99,7 +99,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
 
 
 def test_the_linear_attack_is_the_one_of_the_subset(run, whole, by_linear):
-    cell, layer, parts = run.cells[1], run.features()[LAYER], run.parts
+    cell, layer, parts = run.mine[1], run.features()[LAYER], run.parts
     sums = subsets.layer_sums(layer, parts, 12)
     attack = linear_attack.fit(sums.fitted_on, sums.chosen_on, cell.topology.channels)
     rows = spread_over_classes(parts.test.labels, 20)
@@ -122,7 +122,7 @@ def test_company_changes_nothing_and_kept_networks_are_not_trained_again(run, wh
 
     monkeypatch.setattr(amortised, "train", refuse)
     monkeypatch.setattr(scoring, "_AT_ONCE", 1)
-    chosen = dataclasses.replace(run, missing=[run.cells[4], run.cells[1]])
+    chosen = dataclasses.replace(run, missing=[run.mine[4], run.mine[1]])
     by_cell = {measurement.cell: measurement for measurement in whole}
     for apart in scoring.amortised_measurements(chosen):
         together = by_cell[apart.cell]
