@@ -43,15 +43,9 @@ _OPTIMISED_IMAGES = 64
 class GridRun:
     """What a mode needs to measure a grid's missing cells.
 
-    Attributes:
-        config: the settings.
-        mine: this process's cells; those of a layer are cut into groups, whatever is missing.
-        missing: which of them to do.
-        parts: images and labels.
-        weights: of the local NN.
-        features: returns layer -> features that hold the cells' channels.
-        examples: int [K], test images whose reconstructions are kept.
-        progress: told the number of cells done since the last call; half of one counts 0.5.
+    Of this process's cells, `mine`, those of a layer are cut into groups, whatever is missing.
+    Of the test images `examples`, int [K], reconstructions are kept. `progress` is told the number
+    of cells done since the last call; half of one counts 0.5.
     """
 
     config: Config

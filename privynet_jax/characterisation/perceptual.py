@@ -50,7 +50,10 @@ def perceptual_distance(
     def compared(params: Any, theirs: list[jax.Array], images: jax.Array) -> jax.Array:
         return half_squares(find(params, images), theirs)
 
-    return lambda images: np.asarray(compared(weights.params, theirs, as_float(images)))
+    def distance(images: np.ndarray) -> np.ndarray:
+        return np.asarray(compared(weights.params, theirs, as_float(images)))
+
+    return distance
 
 
 def directions(backbone: Backbone, params: Any, images: jax.Array) -> list[jax.Array]:

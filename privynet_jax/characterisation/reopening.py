@@ -27,13 +27,8 @@ from privynet_jax.results.work_directory import ResultStore
 class Reopened:
     """A finished characterisation.
 
-    Attributes:
-        store: the work directory.
-        settings: what `config.json` says.
-        results: of all its cells, by layers, depth, selection and draw.
-        parts: the very images that it was measured on.
-        weights: likewise.
-        features: number of layers -> the very features that its cells were measured on.
+    Settings are what `config.json` says; results are of all cells, by layers, depth, selection and
+    draw. Images, weights and features (by number of layers) are those that it was measured with.
     """
 
     store: ResultStore
@@ -59,12 +54,7 @@ def reopen(
 ) -> Reopened:
     """Opens a finished characterisation, with its images and weights.
 
-    Args:
-        workdir: its folder.
-        weights: where to have the weights from; they must be those that it was made with.
-        cache_dir: of weights and features; a bucket holds features alone.
-        data_dir: folder of TFDS data sets; None is TFDS's default.
-        skip_unreadable: leave out images that cannot be decoded, as it may have done.
+    Where these come from, and whether unreadable images are left out, is said as in `Config`.
 
     Raises:
         UserError: cells are missing, or images or weights are others than those it was made with.
@@ -80,8 +70,7 @@ def reopen(
             f"{settings['dataset']} has other images now than {workdir} was measured on; restore "
             "them, or characterise again in a new folder"
         )
-    topologies = [result.topology for result in results]
-    channels = cached_channels(config, topologies)
+    channels = cached_channels(config, [result.topology for result in results])
 
     @functools.lru_cache(maxsize=1)  # one layer's may be all that fits into memory
     def features(number: int) -> LayerFeatures:

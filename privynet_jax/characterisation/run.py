@@ -10,16 +10,16 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from privynet_jax.backbone.features.feature_cache import load_features, reached
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import local_cost
-from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
+from privynet_jax.backbone.weights.sources import check_source, load_weights
 from privynet_jax.characterisation.candidates import find_candidates
-from privynet_jax.characterisation.config import AMORTISED, DEDICATED, LINEAR, Config
+from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.grid_run import (
     GridRun,
     cached_channels,
@@ -28,25 +28,19 @@ from privynet_jax.characterisation.grid_run import (
 )
 from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
-from privynet_jax.characterisation.scoring import amortised_measurements, linear_measurements
+from privynet_jax.characterisation.scoring import estimated_measurements
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.cells import Measurement
 from privynet_jax.results.risk_tables import PERCEPTUAL, write_risk_tables
 from privynet_jax.results.statistics import summarise
-from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.results.work_directory import TEST_PICTURES, ResultStore
 from privynet_jax.training.session import session
 
-_MEASURES: Mapping[str, Callable[[GridRun], Iterator[Measurement]]] = {
-    DEDICATED: dedicated_measurements,
-    AMORTISED: amortised_measurements,
-    LINEAR: linear_measurements,
-}
 _REFERENCE = "reference.csv"
 # Least seconds between two writings of the tables.
 _TABLES_EVERY = 5.0
@@ -82,9 +76,16 @@ def characterise(config: Config) -> Characterisation:
     parts = config.load_parts()
     weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
-    features = functools.cache(functools.partial(_features, config, cells, weights, parts))
+
+    @functools.cache
+    def features() -> dict[int, LayerFeatures]:
+        union = cached_channels(config, [cell.topology for cell in cells])
+        own, where = (config.share.index, config.share.count), config.feature_cache
+        return load_features(weights, parts, union, where, dtype=config.feature_dtype, share=own)
+
     # The first of them are the examples that are kept, the others are for the distance alone.
-    judged = spread_over_classes(parts.test.labels, max(_judged(config), config.examples))
+    count = images_for(config.image_size) if config.mode == DEDICATED else 0
+    judged = spread_over_classes(parts.test.labels, max(count, config.examples))
     spread = Spread(config.cells_per_device, config.steps_per_dispatch, config.device_memory_gib)
     with session(spread=spread):
         cells = config.cells(find_candidates(config, parts, weights, features, store))
@@ -97,7 +98,7 @@ def characterise(config: Config) -> Characterisation:
             store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
-    if not store.has_test_pictures():
+    if not (config.workdir / TEST_PICTURES).exists():
         store.save_test_pictures(attacked_pictures(parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
@@ -106,39 +107,23 @@ def characterise(config: Config) -> Characterisation:
     return Characterisation(results, complete, store, parts.test.images[judged[: config.examples]])
 
 
-def _judged(config: Config) -> int:
-    """Images that a perceptual distance is of; it would double the time of an estimated cell."""
-    return images_for(config.image_size) if config.mode == DEDICATED else 0
-
-
-def _features(
-    config: Config, cells: Sequence[Cell], weights: PretrainedWeights, parts: Parts
-) -> dict[int, LayerFeatures]:
-    return load_features(
-        weights,
-        parts,
-        cached_channels(config, [cell.topology for cell in cells]),
-        config.feature_cache,
-        dtype=config.feature_dtype,
-        share=(config.share.index, config.share.count),
-    )
-
-
 def _run_missing(run: GridRun, store: ResultStore, names: Sequence[str]) -> None:
     """Measures cells by the mode asked for, and keeps each as soon as it is there."""
     config, share, due = run.config, run.config.share, 0.0
-    count = _judged(config)
-    originals = run.parts.test.images[run.examples[:count]]
-    distance = perceptual_distance(run.weights, originals) if count else None
+    measure, distance = estimated_measurements, None
+    if config.mode == DEDICATED:  # the distance would double the time of an estimated cell
+        measure = dedicated_measurements
+        judged = run.examples[: images_for(config.image_size)]
+        distance = perceptual_distance(run.weights, run.parts.test.images[judged])
     whose = f" the share of process {share.index}" if share.count > 1 else ""
     done = len(run.mine) - len(run.missing)
     with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
-        for measurement in _MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
+        for measurement in measure(dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
             if distance is not None:
                 rebuilt = measurement.examples[result.strongest.attacker]
-                arrays[PERCEPTUAL] = distance(rebuilt[:count])
+                arrays[PERCEPTUAL] = distance(rebuilt[: len(judged)])
             store.save(result, arrays)
             if time.monotonic() > due:
                 begun = time.monotonic()

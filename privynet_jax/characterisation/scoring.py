@@ -5,7 +5,7 @@ experiments/RESULTS.md says how well they rank and predict dedicated ones. A lay
 training of two networks (`amortised`) or, in mode linear, nothing but sums; a cell costs one
 evaluation on a sample of images, the same for all cells.
 
-    for measurement in amortised_measurements(run):
+    for measurement in estimated_measurements(run):
         ...  # as soon as its group of cells is scored
 """
 
@@ -53,25 +53,6 @@ _AT_ONCE = 4
 _Learnt = Mapping[str, tuple[Task, Schedule]]
 
 
-def amortised_measurements(run: GridRun) -> Iterator[Measurement]:
-    """Yields a measurement per missing cell, scored by amortised networks, layers ascending.
-
-    Training a layer's networks counts as no progress.
-
-    Raises:
-        UserError: training diverged.
-    """
-    return _measurements(run, layer_training(run.config, run.parts))
-
-
-def linear_measurements(run: GridRun) -> Iterator[Measurement]:
-    """Yields a measurement per missing cell by a linear probe and the linear attack alone.
-
-    Accuracy is taken over all images of a part.
-    """
-    return _measurements(run, {})
-
-
 def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedule]]:
     """Returns what a layer's two amortised networks learn, and how long, by name."""
     residual = capacities_of_size(config.attacker_width, config.attacker_blocks)[RESIDUAL]
@@ -93,9 +74,18 @@ def layer_networks(config: Config, data: LayerData, learnt: _Learnt) -> dict[str
         return trained_networks(data, learnt, config.depths, folder, config.seed)
 
 
-def _measurements(run: GridRun, learnt: _Learnt) -> Iterator[Measurement]:
-    """Scores missing cells, group by group; a group is filled up with its last cell."""
-    config, tasks = run.config, {name: task for name, (task, _) in learnt.items()}
+def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
+    """Yields a measurement per missing cell without training it, layers ascending.
+
+    In mode linear, a linear probe's accuracy is taken over all images of a part. Training a layer's
+    networks counts as no progress. A group of cells is filled up with its last one.
+
+    Raises:
+        UserError: training diverged.
+    """
+    config = run.config
+    learnt = layer_training(config, run.parts) if config.mode == AMORTISED else {}
+    tasks = {name: task for name, (task, _) in learnt.items()}
     score_labels = jax.jit(_label_scorer(tasks.get(CLOUD)))
     score_images = jax.jit(_image_scorer(tasks.get(ATTACKER), config.examples))
     # Attackers, whose numbers vary less from image to image, are scored on the first half.

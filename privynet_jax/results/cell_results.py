@@ -27,8 +27,7 @@ class AttackResult:
     Attributes:
         attacker: its name.
         knowledge: what it has besides the representations under attack, such as `PAIRS`.
-        psnr_db: over test images, peak 1.0; likewise `ssim`.
-        validation_psnr_db: over validation images, for planning; likewise `validation_ssim`.
+        psnr_db, ssim: over test images, peak 1.0; of validation images, they are for planning.
         falling_percent_per_doubling: by how much its held-out squared error fell per doubling of
             training; 0 for closed forms; None where it was not trained for this cell alone.
         converged: whether twice the training would gain little (`training.convergence`); None
@@ -54,13 +53,14 @@ class AttackResult:
         """Summarises part -> metric -> one value per image, and an `attacks.base.Report`."""
         converged = report.get("converged")
         falling = float(report.get("falling_percent_per_doubling", 0.0))
+        test, validation = by_part["test"], by_part["validation"]
         return cls(
             attacker=attacker,
             knowledge=report.get("knowledge", PAIRS),
-            psnr_db=summarise(by_part["test"]["psnr_db"]),
-            ssim=summarise(by_part["test"]["ssim"]),
-            validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
-            validation_ssim=summarise(by_part["validation"]["ssim"]),
+            psnr_db=summarise(test["psnr_db"]),
+            ssim=summarise(test["ssim"]),
+            validation_psnr_db=summarise(validation["psnr_db"]),
+            validation_ssim=summarise(validation["ssim"]),
             falling_percent_per_doubling=None if converged is None else falling,
             converged=converged,
         )
@@ -156,7 +156,5 @@ class CellResult:
 
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
-        return [
-            {**self.identity(), **attack.columns(), **attack.training_columns()}
-            for attack in self.attacks
-        ]
+        own = self.identity()
+        return [{**own, **each.columns(), **each.training_columns()} for each in self.attacks]
