@@ -9,6 +9,7 @@ which is every draw of `direct`. What they find belongs to a work directory and 
 """
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -18,9 +19,8 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.scoring import layer_networks, layer_training
-from privynet_jax.estimates.amortised import ATTACKER, LayerData, layer_key
-from privynet_jax.estimates.subsets import layer_sums
+from privynet_jax.characterisation.scoring import layer_data, layer_networks, layer_training
+from privynet_jax.estimates.amortised import ATTACKER, layer_key
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.progress import progress_bar
@@ -36,23 +36,19 @@ _SAMPLE = 500
 
 # Selection, number of layers, depth.
 _Place = tuple[str, int, int]
+_Features = Callable[[], Mapping[int, LayerFeatures]]
 
 
 def find_candidates(
     config: Config,
     parts: Parts,
     weights: PretrainedWeights,
-    features: Callable[[], Mapping[int, LayerFeatures]],
+    features: _Features,
     store: ResultStore,
 ) -> Candidates:
     """Returns the candidates of every selection but the random one, finding those not kept yet.
 
-    Args:
-        config: the grid.
-        parts: images and labels.
-        weights: the pretrained network.
-        features: returns layer -> features with all channels; called where they are needed.
-        store: the work directory, which keeps what was found.
+    Features, with all channels, are asked for where they are needed.
 
     Raises:
         UserError: a kept file is damaged, or training diverged.
@@ -65,13 +61,10 @@ def find_candidates(
         if store.has_candidates(*place)
     }
     missing = [place for place in places if place not in found]
-    layers = sorted({m for method, m, _ in missing if method == DIRECT})
+    pruned = [place for place in missing if place[0] != DIRECT]
+    searched = [place for place in missing if place[0] == DIRECT]
     for place, channels in itertools.chain(
-        _pruned([place for place in missing if place[0] != DIRECT], parts, weights),
-        *(
-            _searched([p for p in missing if p[:2] == (DIRECT, m)], config, parts, features)
-            for m in layers
-        ),
+        _pruned(pruned, parts, weights), _searched(searched, config, parts, features)
     ):
         store.save_candidates(*place, channels)
         found[place] = channels
@@ -92,24 +85,22 @@ def _pruned(
 
 
 def _searched(
-    places: Sequence[_Place],
-    config: Config,
-    parts: Parts,
-    features: Callable[[], Mapping[int, LayerFeatures]],
+    places: Sequence[_Place], config: Config, parts: Parts, features: _Features
 ) -> Iterator[tuple[_Place, tuple[int, ...]]]:
-    """Of one layer, by its amortised attacker; its cloud NN is not needed here."""
-    num_layers, width = places[0][1], max(depth for _, _, depth in places)
-    layer = features()[num_layers]
-    learnt = {ATTACKER: layer_training(config, parts)[ATTACKER]}
-    data = LayerData(layer, layer_sums(layer, parts, max(config.depths)), parts)
-    params = layer_networks(config, data, learnt)[ATTACKER]
-    attack = AmortisedPsnr(data, learnt[ATTACKER][0], params, width)
-    scorer = SubsetScorer(layer, parts, width, attack)
-    key = layer_key(num_layers, config.seed)
-    name = backbone_named(config.backbone).cut(num_layers).name
-    for place in places:
-        # Beyond what the layer's amortised networks derive from the same key.
-        stream = stream_of(jax.random.fold_in(key, 2 + place[2]))
-        with progress_bar(1, f"searching channels of {name}, depth {place[2]}") as advance:
-            best = search.search(scorer, len(layer.channels), place[2], stream, progress=advance)
-        yield place, best
+    """By each layer's amortised attacker; its cloud NN is not needed here."""
+    for num_layers, of_layer in itertools.groupby(places, key=operator.itemgetter(1)):
+        learnt = {ATTACKER: layer_training(config, parts)[ATTACKER]}
+        depths = [depth for _, _, depth in of_layer]
+        layer, width = features()[num_layers], max(depths)
+        data = layer_data(config, layer, parts)
+        params = layer_networks(config, data, learnt)[ATTACKER]
+        attack = AmortisedPsnr(data, learnt[ATTACKER][0], params, width)
+        scorer = SubsetScorer(layer, parts, width, attack)
+        key = layer_key(num_layers, config.seed)
+        name = backbone_named(config.backbone).cut(num_layers).name
+        for depth in depths:
+            # Beyond what the layer's amortised networks derive from the same key.
+            stream = stream_of(jax.random.fold_in(key, 2 + depth))
+            with progress_bar(1, f"searching channels of {name}, depth {depth}") as advance:
+                best = search.search(scorer, len(layer.channels), depth, stream, progress=advance)
+            yield (DIRECT, num_layers, depth), best

@@ -19,7 +19,7 @@ from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, backbone_named
 from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import Share
@@ -47,13 +47,10 @@ def check_side(image_size: int, layers: Sequence[int], backbone: str = DEFAULT) 
 
 
 def _setting(default: Any, told: str, **more: Any) -> Any:
-    """Returns a field of `Config`.
+    """Returns a field of `Config` with a default, or a type that makes one, and its flag's help.
 
-    Args:
-        default: its value where none is given, or a type that makes one.
-        told: what it is, for people; the help of its flag. Of a schedule, of what.
-        more: "least", "most" and "choices" of its flag, "flag" where that is called otherwise, and
-            "decides": whether it decides the numbers, as nearly all do.
+    `more` is "least", "most" and "choices" of its flag, and "decides": whether it decides the
+    numbers, as nearly all do.
     """
     given = {"default_factory" if isinstance(default, type) else "default": default}
     return dataclasses.field(**given, metadata={"told": told, **more})
@@ -150,9 +147,7 @@ class Config:
     def cells(self, candidates: Candidates | None = None) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense.
 
-        Args:
-            candidates: of the selections; without them, only names and numbers of cells are right
-                (`cells.grid_cells`).
+        Without the selections' candidates, only names and numbers of cells are right.
         """
         if unknown := set(self.selections) - set(METHODS):
             raise UserError(
@@ -188,17 +183,17 @@ class Config:
         """The folder for features, or a bucket's address."""
         return self.cache_dir if is_remote(self.cache_dir) else self.local_cache
 
+    def load_parts(self) -> Parts:
+        """Returns the images; see `parts.load_parts`."""
+        names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable")
+        return load_parts(self.dataset, **{name: getattr(self, name) for name in names})
+
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any], workdir: Path, **others: Any) -> "Config":
-        """Returns the configuration that `deciding` described.
-
-        Args:
-            settings: what `config.json` holds.
-            workdir: of the new configuration.
-            others: fields that the settings say nothing about, or that are to differ.
+        """Returns the configuration that `deciding` described, but for `others`.
 
         Raises:
-            UserError: they lack a setting, or hold one that cannot be used.
+            UserError: the settings, of `config.json`, lack one, or hold one that cannot be used.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         try:
@@ -230,20 +225,20 @@ class Config:
     def _check_mode(self) -> None:
         if self.mode not in MODES:
             raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
-        usual = _USUAL_ATTACKERS[self.mode]
         if self.mode == DEDICATED:
             check_attackers(self.chosen_attackers)
-        elif self.attackers and self.attackers != usual:
+            return
+        if self.attackers and self.attackers != _USUAL_ATTACKERS[self.mode]:
             raise UserError(
                 f"attackers are {', '.join(self.attackers)} in mode {self.mode}, which has its own;"
                 " leave them out or use the mode dedicated"
             )
-        if self.mode != DEDICATED and self.scoring_images < self.examples:
+        if self.scoring_images < self.examples:
             raise UserError(
                 f"scoring_images is {self.scoring_images}; allowed are at least as many as "
                 f"examples, {self.examples}; score on more images or keep fewer examples"
             )
-        if self.mode != DEDICATED and self.compute_dtype != "float32":
+        if self.compute_dtype != "float32":
             raise UserError(
                 f"compute_dtype is {self.compute_dtype} in mode {self.mode}; allowed is float32 "
                 "there; leave it out or use the mode dedicated"

@@ -1,6 +1,15 @@
-"""A characterisation under way, as every mode sees it: what is asked for, and what there is."""
+"""A characterisation under way, and how the mode dedicated measures its cells.
+
+A cloud NN and every attacker are trained for each cell, in groups that fill the devices. Cells of
+one layer have one shape: the channel axis is filled up with zeros to the grid's largest depth, so a
+layer compiles once. `scoring` has the other modes.
+
+    for measurement in dedicated_measurements(run):
+        ...
+"""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +20,20 @@ from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
+from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.measure import REPORTED, Protocol
+from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.measure import REPORTED, Protocol, measure
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
-from privynet_jax.results.cells import Cell, by_layer
+from privynet_jax.platform import signals
+from privynet_jax.platform.devices import execution_for
+from privynet_jax.results.cells import Cell, Measurement, by_layer
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import CloudNN, cloud_nn
+from privynet_jax.training.session import current_session, session
 
 # Images per part that a white box attacks, about a second each on two CPU cores.
 _OPTIMISED_IMAGES = 64
@@ -30,20 +43,12 @@ _OPTIMISED_IMAGES = 64
 class GridRun:
     """What a mode needs to measure a grid's missing cells.
 
-    Attributes:
-        config: the settings.
-        cells: the whole grid, which fixes the padded depth, and so every number.
-        mine: this process's cells; those of a layer are cut into groups, whatever is missing.
-        missing: which of them to do.
-        parts: images and labels.
-        weights: of the local NN.
-        features: returns layer -> features that hold the cells' channels.
-        examples: int [K], test images whose reconstructions are kept.
-        progress: told the number of cells done since the last call; half of one counts 0.5.
+    Of this process's cells, `mine`, those of a layer are cut into groups, whatever is missing.
+    Of the test images `examples`, int [K], reconstructions are kept. `progress` is told the number
+    of cells done since the last call; half of one counts 0.5.
     """
 
     config: Config
-    cells: Sequence[Cell]
     mine: Sequence[Cell]
     missing: Sequence[Cell]
     parts: Parts
@@ -52,19 +57,55 @@ class GridRun:
     examples: np.ndarray
     progress: Callable[[float], Any] = lambda done: None
 
-    @property
-    def width(self) -> int:
-        """Channels to which all representations are filled up, so that a layer compiles once."""
-        return max(cell.topology.depth for cell in self.cells)
 
-    def scene(self, cell: Cell) -> Scenario:
-        """Returns the data of a cell's topology."""
-        features = self.features()[cell.topology.num_layers]
-        return Scenario(cell.topology, self.parts, features, self.weights, self.width)
+def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
+    """Yields a measurement per missing cell, group by group, layers ascending.
 
-    def layers(self) -> Iterator[tuple[int, list[Cell]]]:
-        """Yields (layer, its missing cells), layers ascending."""
-        return by_layer(self.missing)
+    Groups are cut from all of the process's cells, and measured whole where one cell of them is
+    missing: a place that is left empty would cost as much, and a group keeps its checkpoint.
+
+    Raises:
+        UserError: training diverged, or a single cell does not fit into a device's memory.
+        signals.Terminated: a signal came; what was trained so far is in the checkpoints.
+    """
+    config, missing, spread = run.config, set(run.missing), current_session().spread
+    protocol, width = protocol_of(config, run.parts, run.examples), max(config.depths)
+    for number, cells in by_layer(run.mine):
+        size = execution_for(len(cells), config.attacker.batch_size, spread).group_size
+        for start in range(0, len(cells), size):
+            group = cells[start : start + size]
+            share = len(missing.intersection(group)) / len(group)
+            if not share:
+                continue
+            names = " ".join(cell.name for cell in group)
+            checkpoint = checkpoint_of(config, hashlib.sha256(names.encode()).hexdigest()[:16])
+            # Signals are deferred while they train, so that their checkpoint can be saved.
+            with (
+                signals.deferred(),
+                session(
+                    checkpoint=checkpoint,
+                    progress=lambda done, share=share: run.progress(share * done),
+                ),
+            ):
+                features = run.features()[number]
+                scenes = [
+                    Scenario(cell.topology, run.parts, features, run.weights, width)
+                    for cell in group
+                ]
+                measurements = measure(group, scenes, protocol, config.seed)
+            yield from (found for found in measurements if found.cell in missing)
+            checkpoint.discard()
+
+
+def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
+    """Returns layer -> channels whose features a grid of topologies needs.
+
+    That is all of them where subsets are estimated, be it to score cells or to choose channels.
+    """
+    if config.mode == DEDICATED and set(config.selections) == {RANDOM}:
+        return needed_channels(topologies)
+    layers = sorted({(topology.num_layers, topology.layer.channels) for topology in topologies})
+    return {number: tuple(range(channels)) for number, channels in layers}
 
 
 def checkpoint_folder(config: Config) -> Path:
@@ -87,11 +128,7 @@ def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None
     """Returns what a configuration measures of every cell: the closed form attacks in any case.
 
     A learning rate that is given counts for all attackers' networks; each has its own otherwise.
-
-    Args:
-        config: the settings.
-        parts: images and labels.
-        examples: int [K], test images whose reconstructions are kept; None keeps none.
+    Of the test images `examples`, int [K], reconstructions are kept.
     """
     capacities = capacities_of_size(config.attacker_width, config.attacker_blocks)
     if (rate := config.attacker.learning_rate) is not None:

@@ -77,14 +77,22 @@ def measure(
         signals.Terminated: a stop was requested; what was trained is in the session's checkpoint.
     """
     begun, keys = time.perf_counter(), [training_key(cell, seed) for cell in cells]
+    accuracy: list[dict[str, np.ndarray]] = [{} for _ in cells]
     with _piece(len(cells), protocol):
-        accuracy = _accuracies(cells, scenes, protocol, keys)
-    attacks = {}
+        if protocol.cloud is not None:
+            accuracy = cloud_accuracies(
+                protocol.cloud,
+                protocol.schedule,
+                {f"cell {cell.name}": key for cell, key in zip(cells, keys, strict=True)},
+                [{part: scene.stored(part) for part in ("target", *REPORTED)} for scene in scenes],
+                [scene.parts for scene in scenes],
+            )
+    fitted = []
     for attack in protocol.attacks:
         with _piece(len(cells), protocol):
-            attacks[attack.name] = fit_attack(attack, scenes, keys)
+            fitted.append(fit_attack(attack, scenes, keys))
     found = [
-        _attacked(cell, scene, protocol, {name: fitted[i] for name, fitted in attacks.items()})
+        _attacked(cell, scene, protocol, [own[i] for own in fitted])
         for i, (cell, scene) in enumerate(zip(cells, scenes, strict=True))
     ]
     seconds = (time.perf_counter() - begun) / len(cells)
@@ -120,12 +128,8 @@ def cloud_accuracies(
 ) -> list[dict[str, np.ndarray]]:
     """Trains cloud NNs side by side; returns per network: part -> float32 [N], 1 where it is right.
 
-    Args:
-        network: the cloud NN.
-        schedule: of its training.
-        keys: what each is called where it diverges -> its key.
-        representations: per network: part -> [N, h, w, D].
-        parts: per network, whose labels those are.
+    `keys` has what each is called where it diverges. Representations [N, h, w, D] by part, and the
+    images whose they are, come per network.
 
     Raises:
         UserError: training diverged.
@@ -152,43 +156,20 @@ def cloud_accuracies(
     return found
 
 
-def _accuracies(
-    cells: Sequence[Cell], scenes: Sequence[Scenario], protocol: Protocol, keys: Sequence[jax.Array]
-) -> list[dict[str, np.ndarray]]:
-    if protocol.cloud is None:
-        return [{} for _ in cells]
-    return cloud_accuracies(
-        protocol.cloud,
-        protocol.schedule,
-        {f"cell {cell.name}": key for cell, key in zip(cells, keys, strict=True)},
-        [{part: scene.stored(part) for part in ("target", *REPORTED)} for scene in scenes],
-        [scene.parts for scene in scenes],
-    )
-
-
 def _attacked(
-    cell: Cell, scene: Scenario, protocol: Protocol, attacks: Mapping[str, FittedAttack]
-) -> dict[str, Any]:
+    cell: Cell, scene: Scenario, protocol: Protocol, fitted: Sequence[FittedAttack]
+) -> dict[str, dict[str, Any]]:
     """A `Measurement`'s fields about attacks."""
-    quality = {
-        attack.name: {
-            part: score(attacks[attack.name], scene, part, rows)
-            for part, rows in protocol.rows(attack).items()
+    found: dict[str, dict[str, Any]] = {"attacks": {}, "examples": {}, "reports": {}}
+    for attack, own in zip(protocol.attacks, fitted, strict=True):
+        quality = {
+            part: score(own, scene, part, rows) for part, rows in protocol.rows(attack).items()
         }
-        for attack in protocol.attacks
-    }
-    for name, by_part in quality.items():
-        _check(f"cell {cell.name}", name, np.isfinite(by_part["test"]["psnr_db"]).all())
-    return {
-        "attacks": quality,
-        "examples": {
-            name: _as_bytes(fitted, scene, protocol.examples) for name, fitted in attacks.items()
-        },
-        "reports": {
-            attack.name: {**attacks[attack.name].report, "knowledge": attack.knowledge}
-            for attack in protocol.attacks
-        },
-    }
+        _check(f"cell {cell.name}", attack.name, np.isfinite(quality["test"]["psnr_db"]).all())
+        found["attacks"][attack.name] = quality
+        found["examples"][attack.name] = _as_bytes(own, scene, protocol.examples)
+        found["reports"][attack.name] = {**own.report, "knowledge": attack.knowledge}
+    return found
 
 
 def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ shallow layers (edges, colours) and deeper ones (textures, parts). It is the lea
 distance of Zhang et al. 2018 (arXiv:1801.03924, equation 1) with all weights equal, which they call
 a cosine distance, over the layers below. `characterisation` computes it for the strongest attacker.
 
-    distance = PerceptualDistance(weights, originals)
+    distance = perceptual_distance(weights, originals)
     distance(reconstructions)  # float32 [N]: 0 for equal images, 1 for nothing in common
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,27 +36,39 @@ def images_for(image_size: int) -> int:
     return max(1, min(_MOST_IMAGES, _PIXELS // image_size**2))
 
 
-def compared_layers(backbone: Backbone) -> list[int]:
-    """Returns the layers whose activations are compared: 2, 4 and 7 of VGG16."""
-    last = {cut.stride: cut.number for cut in backbone.cuts}
-    return [last[stride] for stride in sorted(last)[:_STRIDES]]
+def perceptual_distance(
+    weights: PretrainedWeights, originals: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what compares reconstructions, uint8 [N, H, W, 3], to these originals: float32 [N].
 
-
-def directions(backbone: Backbone) -> Callable[[Any, jax.Array], list[jax.Array]]:
-    """Returns a pure function (params, images float32 [N, H, W, 3]) -> unit vectors per layer.
-
-    Each result is float32 [N, h, w, C], of length 1 along the channels, or 0 where none responds.
+    The originals are in memory at once with their activations.
     """
-    layers = compared_layers(backbone)
+    find = functools.partial(directions, weights.backbone)
+    theirs = jax.jit(find)(weights.params, as_float(originals))
 
-    def of_images(params: Any, images: jax.Array) -> list[jax.Array]:
-        found = activations(backbone, params, images, layers).values()
-        return [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + _EPSILON) for x in found]
+    @jax.jit
+    def compared(params: Any, theirs: list[jax.Array], images: jax.Array) -> jax.Array:
+        return half_squares(find(params, images), theirs)
 
-    return of_images
+    def distance(images: np.ndarray) -> np.ndarray:
+        return np.asarray(compared(weights.params, theirs, as_float(images)))
+
+    return distance
 
 
-def perceptual_distance(ours: Sequence[jax.Array], theirs: Sequence[jax.Array]) -> jax.Array:
+def directions(backbone: Backbone, params: Any, images: jax.Array) -> list[jax.Array]:
+    """Returns unit vectors of images float32 [N, H, W, 3] at the layers that are compared.
+
+    Those are 2, 4 and 7 of VGG16. Each result is float32 [N, h, w, C], of length 1 along the
+    channels, or 0 where none responds.
+    """
+    last = {cut.stride: cut.number for cut in backbone.cuts}
+    layers = [last[stride] for stride in sorted(last)[:_STRIDES]]
+    found = activations(backbone, params, images, layers).values()
+    return [x / (jnp.linalg.norm(x, axis=-1, keepdims=True) + _EPSILON) for x in found]
+
+
+def half_squares(ours: Sequence[jax.Array], theirs: Sequence[jax.Array]) -> jax.Array:
     """Returns float32 [N]: half the squared difference of unit vectors, averaged.
 
     That is 1 minus their cosine, averaged over the positions of a layer and then over the layers.
@@ -65,25 +78,3 @@ def perceptual_distance(ours: Sequence[jax.Array], theirs: Sequence[jax.Array]) 
         for a, b in zip(ours, theirs, strict=True)
     ]
     return jnp.mean(jnp.stack(layers), axis=0)
-
-
-class PerceptualDistance:
-    """Compares reconstructions with the same originals, cell after cell."""
-
-    def __init__(self, weights: PretrainedWeights, originals: np.ndarray) -> None:
-        """Prepares originals.
-
-        Args:
-            weights: of the backbone whose activations are compared.
-            originals: uint8 [N, H, W, 3]; all are in memory at once with their activations.
-        """
-        find, params = directions(weights.backbone), weights.params
-        self._params = params
-        self._originals = jax.jit(find)(params, as_float(originals))
-        self._compare = jax.jit(
-            lambda params, theirs, x: perceptual_distance(find(params, x), theirs)
-        )
-
-    def __call__(self, reconstructions: np.ndarray) -> np.ndarray:
-        """uint8 [N, H, W, 3], one per original -> float32 [N]."""
-        return np.asarray(self._compare(self._params, self._originals, as_float(reconstructions)))

@@ -42,11 +42,8 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
             [image_features(parts).parts],
             [parts],
         )
-    guess = _mean_image(parts.auxiliary)
-    quality = {part: _quality(guess, getattr(parts, part)) for part in REPORTED}
-    guessing = AttackResult.of_images(
-        MEAN_IMAGE, quality, {"knowledge": "auxiliary images"}
-    ).columns()
+    known = {"knowledge": "auxiliary images"}
+    guessing = AttackResult.of_images(MEAN_IMAGE, _guessed(parts), known).columns()
     accuracy = {
         "accuracy": summarise(right["test"]).mean,
         "validation_accuracy": summarise(right["validation"]).mean,
@@ -59,22 +56,23 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
 
 def attacked_pictures(parts: Parts) -> dict[str, np.ndarray]:
     """Returns what is known of the test images before anybody attacks them (`ResultStore`)."""
-    quality = _quality(_mean_image(parts.auxiliary), parts.test)
     known = {"labels": parts.test.labels, "class_names": np.array(parts.class_names)}
-    return known | {f"mean_image_{name}": values for name, values in quality.items()}
+    guessed = _guessed(parts)["test"]
+    return known | {f"mean_image_{name}": values for name, values in guessed.items()}
 
 
-def _mean_image(part: Part) -> np.ndarray:
-    """float32 [H, W, 3], summed in batches: as floats, all images may not fit into memory."""
-    total = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(part))
-    return np.float32(total / len(part))
-
-
-def _quality(guess: np.ndarray, part: Part) -> dict[str, np.ndarray]:
-    values = [image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in _batches(part)]
-    return {metric: np.concatenate([v[metric] for v in values]) for metric in values[0]}
+def _guessed(parts: Parts) -> dict[str, dict[str, np.ndarray]]:
+    """Part -> metric -> how good an answer the auxiliary mean image is to each image."""
+    total = sum(batch.sum(axis=0, dtype=np.float64) for batch in _batches(parts.auxiliary))
+    guess, found = np.float32(total / len(parts.auxiliary)), {}
+    for part in REPORTED:
+        batches = _batches(getattr(parts, part))
+        values = [image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in batches]
+        found[part] = {name: np.concatenate([v[name] for v in values]) for name in values[0]}
+    return found
 
 
 def _batches(part: Part) -> Iterator[np.ndarray]:
+    # As floats, all images may not fit into memory.
     starts = range(0, len(part), _BATCH)
     return (as_float(part.images[start : start + _BATCH]) for start in starts)

@@ -15,11 +15,10 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
-from privynet_jax.characterisation.config import LOCAL_CACHE
-from privynet_jax.characterisation.modes import cached_channels
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import cached_channels
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Parts, load_parts
-from privynet_jax.platform.files import is_remote
+from privynet_jax.images.parts import Parts
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.work_directory import ResultStore
 
@@ -28,13 +27,8 @@ from privynet_jax.results.work_directory import ResultStore
 class Reopened:
     """A finished characterisation.
 
-    Attributes:
-        store: the work directory.
-        settings: what `config.json` says.
-        results: of all its cells, by layers, depth, selection and draw.
-        parts: the very images that it was measured on.
-        weights: likewise.
-        features: number of layers -> the very features that its cells were measured on.
+    Settings are what `config.json` says; results are of all cells, by layers, depth, selection and
+    draw. Images, weights and features (by number of layers) are those that it was measured with.
     """
 
     store: ResultStore
@@ -46,8 +40,7 @@ class Reopened:
 
     def scenario(self, result: CellResult) -> Scenario:
         """Returns the data of a cell's topology, filled up to the width that the grid had."""
-        width = max(result.depth for result in self.results)
-        features = self.features(result.num_layers)
+        features, width = self.features(result.num_layers), max(self.settings["depths"])
         return Scenario(result.topology, self.parts, features, self.weights, width)
 
 
@@ -61,40 +54,28 @@ def reopen(
 ) -> Reopened:
     """Opens a finished characterisation, with its images and weights.
 
-    Args:
-        workdir: its folder.
-        weights: where to have the weights from; they must be those that it was made with.
-        cache_dir: of weights and features; a bucket holds features alone.
-        data_dir: folder of TFDS data sets; None is TFDS's default.
-        skip_unreadable: leave out images that cannot be decoded, as it may have done.
+    Where these come from, and whether unreadable images are left out, is said as in `Config`.
 
     Raises:
         UserError: cells are missing, or images or weights are others than those it was made with.
     """
     store, settings = ResultStore.existing(workdir)
     results = store.grid_results(settings)
-    local = Path(LOCAL_CACHE if is_remote(cache_dir) else cache_dir).expanduser()
-    found = matching_weights(weights, settings, workdir, local)
-    parts = load_parts(
-        settings["dataset"],
-        data_dir=data_dir,
-        image_size=settings["image_size"],
-        seed=settings["seed"],
-        max_images=settings["max_images"],
-        skip_unreadable=skip_unreadable,
-    )
+    places = {"cache_dir": cache_dir, "data_dir": data_dir, "skip_unreadable": skip_unreadable}
+    config = Config.of_settings(settings, workdir, **places)
+    found = matching_weights(weights, settings, workdir, config.local_cache)
+    parts = config.load_parts()
     if parts.fingerprint != settings["data_fingerprint"]:
         raise UserError(
             f"{settings['dataset']} has other images now than {workdir} was measured on; restore "
             "them, or characterise again in a new folder"
         )
-    topologies = [result.topology for result in results]
-    channels = cached_channels(settings["mode"], settings["selections"], topologies)
+    channels = cached_channels(config, [result.topology for result in results])
 
     @functools.lru_cache(maxsize=1)  # one layer's may be all that fits into memory
     def features(number: int) -> LayerFeatures:
-        union, dtype = {number: channels[number]}, settings["feature_dtype"]
-        return load_features(found, parts, union, cache_dir, dtype=dtype)[number]
+        union, dtype = {number: channels[number]}, config.feature_dtype
+        return load_features(found, parts, union, config.feature_cache, dtype=dtype)[number]
 
     return Reopened(store, settings, results, parts, found, features)
 

@@ -1,7 +1,7 @@
 """A whole characterisation: from a data set's name to a work directory full of results.
 
-The main path: data, weights, features and candidates are brought together here; a mode (`modes`)
-measures the missing cells; each result is kept at once, and tables are written of all.
+The main path: data, weights, features and candidates are brought together here; a mode measures
+the missing cells; each result is kept at once, and tables are written of all.
 
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
@@ -17,24 +17,28 @@ import numpy as np
 from privynet_jax.backbone.features.feature_cache import load_features, reached
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import local_cost
-from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source, load_weights
+from privynet_jax.backbone.weights.sources import check_source, load_weights
 from privynet_jax.characterisation.candidates import find_candidates
 from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.grid_run import GridRun, checkpoint_folder
-from privynet_jax.characterisation.modes import MEASURES, cached_channels
-from privynet_jax.characterisation.perceptual import PerceptualDistance, images_for
+from privynet_jax.characterisation.grid_run import (
+    GridRun,
+    cached_channels,
+    checkpoint_folder,
+    dedicated_measurements,
+)
+from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
+from privynet_jax.characterisation.scoring import estimated_measurements
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.cells import Measurement
 from privynet_jax.results.risk_tables import PERCEPTUAL, write_risk_tables
 from privynet_jax.results.statistics import summarise
-from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.results.work_directory import TEST_PICTURES, ResultStore
 from privynet_jax.training.session import session
 
 _REFERENCE = "reference.csv"
@@ -69,33 +73,32 @@ def characterise(config: Config) -> Characterisation:
     check_source(config.weights, config.backbone)
     if is_remote(config.feature_cache):
         reached(config.feature_cache)
-    parts = load_parts(
-        config.dataset,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        seed=config.seed,
-        max_images=config.max_images,
-        skip_unreadable=config.skip_unreadable,
-    )
+    parts = config.load_parts()
     weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
-    features = functools.cache(functools.partial(_features, config, cells, weights, parts))
+
+    @functools.cache
+    def features() -> dict[int, LayerFeatures]:
+        union = cached_channels(config, [cell.topology for cell in cells])
+        own, where = (config.share.index, config.share.count), config.feature_cache
+        return load_features(weights, parts, union, where, dtype=config.feature_dtype, share=own)
+
     # The first of them are the examples that are kept, the others are for the distance alone.
-    judged = spread_over_classes(parts.test.labels, max(_judged(config), config.examples))
+    count = images_for(config.image_size) if config.mode == DEDICATED else 0
+    judged = spread_over_classes(parts.test.labels, max(count, config.examples))
     spread = Spread(config.cells_per_device, config.steps_per_dispatch, config.device_memory_gib)
     with session(spread=spread):
         cells = config.cells(find_candidates(config, parts, weights, features, store))
         mine = share_of(cells, config.share)
         missing = [cell for cell in mine if not store.has(cell.name)]
         if missing:
-            _run_missing(
-                GridRun(config, cells, mine, missing, parts, weights, features, judged), store
-            )
+            run = GridRun(config, mine, missing, parts, weights, features, judged)
+            _run_missing(run, store, [cell.name for cell in cells])
         if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
             store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
-    if not store.has_test_pictures():
+    if not (config.workdir / TEST_PICTURES).exists():
         store.save_test_pictures(attacked_pictures(parts))
     # Of several processes, the last one to come here finds everything.
     results = store.write_tables([cell.name for cell in cells])
@@ -104,39 +107,23 @@ def characterise(config: Config) -> Characterisation:
     return Characterisation(results, complete, store, parts.test.images[judged[: config.examples]])
 
 
-def _judged(config: Config) -> int:
-    """Images that a perceptual distance is of; it would double the time of an estimated cell."""
-    return images_for(config.image_size) if config.mode == DEDICATED else 0
-
-
-def _features(
-    config: Config, cells: Sequence[Cell], weights: PretrainedWeights, parts: Parts
-) -> dict[int, LayerFeatures]:
-    return load_features(
-        weights,
-        parts,
-        cached_channels(config.mode, config.selections, [cell.topology for cell in cells]),
-        config.feature_cache,
-        dtype=config.feature_dtype,
-        share=(config.share.index, config.share.count),
-    )
-
-
-def _run_missing(run: GridRun, store: ResultStore) -> None:
+def _run_missing(run: GridRun, store: ResultStore, names: Sequence[str]) -> None:
     """Measures cells by the mode asked for, and keeps each as soon as it is there."""
-    config, names, due = run.config, [cell.name for cell in run.cells], 0.0
-    share, count = config.share, _judged(config)
-    originals = run.parts.test.images[run.examples[:count]]
-    distance = PerceptualDistance(run.weights, originals) if count else None
+    config, share, due = run.config, run.config.share, 0.0
+    measure, distance = estimated_measurements, None
+    if config.mode == DEDICATED:  # the distance would double the time of an estimated cell
+        measure = dedicated_measurements
+        judged = run.examples[: images_for(config.image_size)]
+        distance = perceptual_distance(run.weights, run.parts.test.images[judged])
     whose = f" the share of process {share.index}" if share.count > 1 else ""
     done = len(run.mine) - len(run.missing)
     with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
-        for measurement in MEASURES[config.mode](dataclasses.replace(run, progress=progress)):
+        for measurement in measure(dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)
             arrays = _arrays(measurement, config.examples)
             if distance is not None:
                 rebuilt = measurement.examples[result.strongest.attacker]
-                arrays[PERCEPTUAL] = distance(rebuilt[:count])
+                arrays[PERCEPTUAL] = distance(rebuilt[: len(judged)])
             store.save(result, arrays)
             if time.monotonic() > due:
                 begun = time.monotonic()

@@ -27,8 +27,7 @@ class AttackResult:
     Attributes:
         attacker: its name.
         knowledge: what it has besides the representations under attack, such as `PAIRS`.
-        psnr_db: over test images, peak 1.0; likewise `ssim`.
-        validation_psnr_db: over validation images, for planning; likewise `validation_ssim`.
+        psnr_db, ssim: over test images, peak 1.0; of validation images, they are for planning.
         falling_percent_per_doubling: by how much its held-out squared error fell per doubling of
             training; 0 for closed forms; None where it was not trained for this cell alone.
         converged: whether twice the training would gain little (`training.convergence`); None
@@ -54,13 +53,14 @@ class AttackResult:
         """Summarises part -> metric -> one value per image, and an `attacks.base.Report`."""
         converged = report.get("converged")
         falling = float(report.get("falling_percent_per_doubling", 0.0))
+        test, validation = by_part["test"], by_part["validation"]
         return cls(
             attacker=attacker,
             knowledge=report.get("knowledge", PAIRS),
-            psnr_db=summarise(by_part["test"]["psnr_db"]),
-            ssim=summarise(by_part["test"]["ssim"]),
-            validation_psnr_db=summarise(by_part["validation"]["psnr_db"]),
-            validation_ssim=summarise(by_part["validation"]["ssim"]),
+            psnr_db=summarise(test["psnr_db"]),
+            ssim=summarise(test["ssim"]),
+            validation_psnr_db=summarise(validation["psnr_db"]),
+            validation_ssim=summarise(validation["ssim"]),
             falling_percent_per_doubling=None if converged is None else falling,
             converged=converged,
         )
@@ -73,19 +73,17 @@ class AttackResult:
 
     def training_columns(self) -> dict[str, float | bool | str]:
         """Returns the columns on how far training had come, empty where that is not known."""
-        known = self.converged is not None
-        return {
-            "falling_percent_per_doubling": self.falling_percent_per_doubling if known else "",
-            "converged": self.converged if known else "",
-        }
+        names = ("falling_percent_per_doubling", "converged")
+        return {name: "" if self.converged is None else getattr(self, name) for name in names}
 
     def columns(self) -> dict[str, float | str]:
         """Returns the flat columns that every table uses."""
-        columns: dict[str, float | str] = {}
-        for metric in _METRICS:
-            for statistic, value in dataclasses.asdict(getattr(self, metric)).items():
-                columns[f"{metric}_{statistic}"] = value
-        return {**columns, "attacker": self.attacker, "knowledge": self.knowledge}
+        numbers = {
+            f"{metric}_{statistic}": value
+            for metric in _METRICS
+            for statistic, value in dataclasses.asdict(getattr(self, metric)).items()
+        }
+        return {**numbers, "attacker": self.attacker, "knowledge": self.knowledge}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,15 +91,13 @@ class CellResult:
     """What characterising one topology gave.
 
     Attributes:
-        name, draw, selection: of the `cells.Cell`.
-        num_layers, channels, backbone: of its topology.
+        name, draw, selection: of the `cells.Cell`; num_layers, channels, backbone: its topology.
         layer: the backbone's name of the last local layer.
         depth: released channels.
-        accuracy: of the cloud NN on test images, in [0, 1].
-        validation_accuracy: the same on validation images, for planning.
+        accuracy: of the cloud NN on test images, in [0, 1]; `validation_accuracy` is for planning.
         attacks: one entry per attacker.
-        cost: the local NN's cost, by column: local_macs, local_param_bytes,
-            local_activation_bytes (peak), release_bytes; per image where that applies.
+        cost: the local NN's, by column: local_macs, local_param_bytes, local_activation_bytes
+            (peak), release_bytes; per image where that applies.
         environment: version of JAX and kind of device that computed it.
         train_seconds: wall-clock seconds of the cell's group, shared equally among its cells.
     """
@@ -133,29 +129,25 @@ class CellResult:
 
     def identity(self) -> dict[str, Any]:
         """Returns the columns that say which cell this is, spelled alike in all tables."""
-        return {
-            "num_layers": self.num_layers,
-            "layer": self.layer,
-            "depth": self.depth,
-            "selection": self.selection,
-            "draw": self.draw,
-            "channels": " ".join(map(str, self.channels)),
-        }
-
-    def _privacy_loss(self) -> dict[str, Any]:
-        """The worst of all attackers, column by column; `attacker` is strongest by mean PSNR."""
-        columns = [attack.columns() for attack in self.attacks]
-        worst = self.strongest.columns()
-        numbers = [name for name, value in worst.items() if not isinstance(value, str)]
-        return {**worst, **{name: max(c[name] for c in columns) for name in numbers}}
+        names = ("num_layers", "layer", "depth", "selection", "draw")
+        own = {name: getattr(self, name) for name in names}
+        return {**own, "channels": " ".join(map(str, self.channels))}
 
     def row(self) -> dict[str, Any]:
-        """Returns the cell's row of `results.csv`."""
+        """Returns the cell's row of `results.csv`.
+
+        Privacy loss is that of all attackers, column by column; `attacker` is the strongest.
+        """
+        columns = [attack.columns() for attack in self.attacks]
+        worst = {
+            name: value if isinstance(value, str) else max(own[name] for own in columns)
+            for name, value in self.strongest.columns().items()
+        }
         return {
             **self.identity(),
             "accuracy": self.accuracy,
             "validation_accuracy": self.validation_accuracy,
-            **self._privacy_loss(),
+            **worst,
             **self.strongest.training_columns(),
             **self.cost,
             "environment": self.environment,
@@ -164,7 +156,5 @@ class CellResult:
 
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
-        return [
-            {**self.identity(), **attack.columns(), **attack.training_columns()}
-            for attack in self.attacks
-        ]
+        own = self.identity()
+        return [{**own, **each.columns(), **each.training_columns()} for each in self.attacks]

@@ -8,6 +8,7 @@ key, so a cell's numbers depend neither on the cells beside it nor on what ran b
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,13 +25,9 @@ Candidates = Mapping[tuple[str, int, int], tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One topology of the grid.
+    """One topology of the grid: a draw of channels, from 0, from those that a selection found.
 
-    Attributes:
-        topology: the local NN.
-        draw: which of the random draws of channels at this number of layers and depth, from 0; of
-            the selection direct, whose channels are always the same, which training.
-        selection: by which method the channels were found that the draw was made from.
+    Of the selection direct, whose channels are always the same, `draw` says which training.
     """
 
     topology: Topology
@@ -40,9 +37,9 @@ class Cell:
     @property
     def name(self) -> str:
         """A file name that sorts like (layers, depth, selection, draw), up to draw 99."""
-        topology = self.topology
         method = "" if self.selection == RANDOM else f"_{self.selection}"
-        return f"m{topology.num_layers:02d}_d{topology.depth:03d}{method}_r{self.draw:02d}"
+        place = f"m{self.topology.num_layers:02d}_d{self.topology.depth:03d}"
+        return f"{place}{method}_r{self.draw:02d}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,16 +88,9 @@ def grid_cells(
     random in training is the same, so that selections are compared like with like. `DIRECT` has as
     many candidates as channels are released, so its draws differ in their training alone.
 
-    Args:
-        layers: numbers of local layers, cuts of the backbone.
-        depths: numbers of released channels, each at most the layer's width.
-        draws: random draws of channels per (layers, depth), at least 1.
-        seed: a cell's channels depend on this, on its own (layers, depth, draw) and on the
-            candidates alone.
-        selections: methods whose candidates are drawn from.
-        candidates: of every selection but `RANDOM`. Where one has none, its draws are made from all
-            channels: names and numbers of cells are right then, channels are not.
-        backbone: name of the network that is split.
+    A cell's channels depend on the seed, on its own (layers, depth, draw) and on the candidates
+    alone. Where a selection other than `RANDOM` has no candidates, its draws are made from all
+    channels: names and numbers of cells are right then, channels are not.
 
     Raises:
         UserError: an argument is empty, out of range or given twice.
@@ -116,19 +106,14 @@ def grid_cells(
                     f"depth {depth} at layer {cut.number} ({cut.name}); allowed are 1 to "
                     f"{cut.channels} channels there; use smaller depths or deeper layers"
                 )
-    pools = candidates or {}
-
-    def topology(m: int, depth: int, selection: str, draw: int) -> Topology:
-        pool = pools.get((selection, m, depth))
-        return Topology(m, draw_channels(m, depth, draw, seed, pool, backbone), backbone)
-
-    return tuple(
-        Cell(topology(m, depth, selection, draw), draw, selection)
-        for m in sorted(layers)
-        for depth in sorted(depths)
-        for selection in selections
-        for draw in range(draws)
-    )
+    cells = []
+    for m, depth, selection, draw in itertools.product(
+        sorted(layers), sorted(depths), selections, range(draws)
+    ):
+        pool = (candidates or {}).get((selection, m, depth))
+        channels = draw_channels(m, depth, draw, seed, pool, backbone)
+        cells.append(Cell(Topology(m, channels, backbone), draw, selection))
+    return tuple(cells)
 
 
 def check_values(what: str, values: Sequence[int] | Sequence[str]) -> None:
@@ -150,16 +135,9 @@ def draw_channels(
 ) -> tuple[int, ...]:
     """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
 
-    For characterising only: anybody can repeat this draw. Channels that are to be a secret need
-    randomness that nobody else has (`secret_draw.draw_secretly`).
-
-    Args:
-        num_layers: which layer.
-        depth: how many channels.
-        draw: which draw, from 0.
-        seed: of the grid.
-        candidates: what to draw from; None means all channels of the layer.
-        backbone: name of the network.
+    They are of `candidates`, or of all channels of the layer, and every draw of a grid's seed has
+    its own. For characterising only: anybody can repeat this draw. Channels that are to be a secret
+    need randomness that nobody else has (`secret_draw.draw_secretly`).
     """
     key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
     width = backbone_named(backbone).cut(num_layers).channels

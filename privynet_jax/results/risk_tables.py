@@ -16,15 +16,9 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.results import statistics
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.statistics import (
-    Interval,
-    bootstrap,
-    mean_of,
-    p95_of,
-    share_of,
-    summarise,
-)
+from privynet_jax.results.statistics import Interval, summarise
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.results.work_directory import ResultStore
 
@@ -68,8 +62,9 @@ def write_risk_tables(
                 f"{store.workdir}/cells/{result.name}.npz has no value per test image; delete it "
                 "and run experiments.characterize again"
             )
-        rows.append(risk_row(result, arrays, pictures, mode, threshold))
-        by_class += class_rows(result, arrays, pictures, mode, threshold)
+        found = result, arrays, pictures, mode, threshold
+        rows.append(risk_row(*found))
+        by_class += class_rows(*found)
     store.write_csv(RISK, rows)
     store.write_csv(RISK_CLASSES, by_class)
     return rows
@@ -87,7 +82,7 @@ def risk_row(
     `gain_db` is, picture by picture, how much better the attack is than answering the auxiliary
     mean image: what the representation gave away. `recognisable` is the share of pictures that are
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
-    intervals. `perceptual` is `perceptual.PerceptualDistance`, the smaller the more is
+    intervals. `perceptual` is `perceptual.perceptual_distance`, the smaller the more is
     lost, on the first so many pictures of a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)
@@ -102,14 +97,11 @@ def risk_row(
         row |= _with_intervals(metric, values[metric])
     row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
-    row |= _ends("recognisable", share_of(values["ssim"] >= threshold))
+    row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold))
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
-    some = bool(len(distances))
-    return row | {
-        "perceptual_mean": float(distances.mean()) if some else "",
-        "perceptual_min": float(distances.min()) if some else "",
-        "perceptual_images": len(distances),
-    }
+    ends = (float(distances.mean()), float(distances.min())) if len(distances) else ("", "")
+    row["perceptual_mean"], row["perceptual_min"] = ends
+    return row | {"perceptual_images": len(distances)}
 
 
 def class_rows(
@@ -168,13 +160,11 @@ def _names(result: CellResult) -> list[str]:
 
 
 def _with_intervals(metric: str, values: np.ndarray) -> dict[str, float]:
-    statistics = {"mean": mean_of, "p95": p95_of}
     columns: dict[str, float] = {}
     for name, value in dataclasses.asdict(summarise(values)).items():
-        columns[f"{metric}_{name}"] = value
-        if name in statistics:
-            columns |= _ends(f"{metric}_{name}", bootstrap(values, statistics[name]))
-            columns[f"{metric}_{name}"] = value  # the bootstrap's may be rounded otherwise
+        if statistic := {"mean": statistics.mean_of, "p95": statistics.p95_of}.get(name):
+            columns |= _ends(f"{metric}_{name}", statistics.bootstrap(values, statistic))
+        columns[f"{metric}_{name}"] = value  # the bootstrap's may be rounded otherwise
     return columns
 
 

@@ -103,23 +103,20 @@ def bootstrap(
     Args:
         values: [N], finite; else ValueError.
         statistic: such as `mean_of`.
-        groups: int [N], from which photograph or person each image is; None where each stands
+        groups: int [N], from which photograph or person each image is; by default each stands
             alone. One group alone has no interval.
     """
     values = _checked(values)
     groups = np.arange(len(values)) if groups is None else groups
     whole = statistic(values, np.ones((1, len(values)), np.int64))
-    ends = resampled(functools.partial(statistic, values), groups)
-    return Interval(float(whole[0]), *ends)
+    return Interval(float(whole[0]), *resampled(functools.partial(statistic, values), groups))
 
 
 def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tuple[float, float]:
     """Returns the ends of the percentile bootstrap's 95 % interval; NaN for a sample of one group.
 
-    Args:
-        statistic: of counts int [R, N] for each sample, how often each image was drawn, to
-            float64 [R].
-        samples: int [N] each, the images' groups; samples are resampled apart from each other.
+    Samples are the groups of images, int [N] each, and are resampled apart from each other. The
+    statistic takes counts int [R, N] for each, how often each image was drawn, to float64 [R].
     """
     members = [np.unique(groups, return_inverse=True) for groups in samples]
     if any(len(names) < 2 for names, _ in members):
@@ -129,11 +126,13 @@ def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tup
     size = max(1, _AT_ONCE // sum(map(len, samples)))
     found = []
     for start in range(0, RESAMPLES, size):
-        rows = min(size, RESAMPLES - start)
-        counts = [
-            _drawn(stream, rows, len(names))[:, member]
-            for stream, (names, member) in zip(streams, members, strict=True)
-        ]
+        counts = []
+        for stream, (names, member) in zip(streams, members, strict=True):
+            drawn = stream.integers(len(names), size=(min(size, RESAMPLES - start), len(names)))
+            # How often each group came in each row, and so each of its images.
+            rows = np.arange(len(drawn))[:, None] * len(names)
+            came = np.bincount((drawn + rows).ravel(), minlength=drawn.size)
+            counts.append(came.reshape(drawn.shape)[:, member])
         found.append(statistic(*counts))
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(np.concatenate(found), (tail, 100 - tail))
@@ -196,12 +195,6 @@ def _by_student(
     times = scipy.special.ndtri(upper) if normal else scipy.special.stdtrit(freedom, upper)
     reach = float(times) * deviation
     return Interval(mean, mean - reach, mean + reach)
-
-
-def _drawn(stream: np.random.Generator, rows: int, groups: int) -> np.ndarray:
-    """Draws as many groups as there are, per row; int64 [rows, groups] of how often each came."""
-    drawn = stream.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
 
 
 def _checked(values: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ best_accuracy(own, 20.0)  # 0.598: between the second and the third
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,13 @@ class Spread:
     least: float
     greatest: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Summarises the values of all draws."""
+        least, greatest = min(values), max(values)
+        # Rounding can put the mean of equal values just outside them.
+        return cls(min(max(float(np.mean(values)), least), greatest), least, greatest)
+
 
 @dataclasses.dataclass(frozen=True)
 class DrawSummary:
@@ -41,16 +49,12 @@ class DrawSummary:
 
 def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     """Returns one summary per (layers, depth, selection), in ascending order."""
-
-    def shape(result: CellResult) -> tuple[int, int, str]:
-        return result.num_layers, result.depth, result.selection
-
-    summaries = []
+    shape, summaries = operator.attrgetter("num_layers", "depth", "selection"), []
     for _, group in itertools.groupby(sorted(results, key=shape), key=shape):
         cells = tuple(group)
         rows = [cell.row() for cell in cells]
         columns = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
-        spreads = [_spread([row[column] for row in rows]) for column in columns]
+        spreads = [Spread.of([row[column] for row in rows]) for column in columns]
         summaries.append(DrawSummary(cells, *spreads))
     return summaries
 
@@ -70,10 +74,9 @@ def convergence_note(results: Sequence[CellResult]) -> str:
     every = f"The strongest attackers of all {len(results)} cells"
     if not trained:
         return f"{every} are closed forms, which have no training to finish."
-    known = [attack for attack in trained if attack.converged is not None]
-    if not known:
+    if all(attack.converged is None for attack in trained):
         return "Whether the strongest attackers had converged was not recorded."
-    falling = [attack.falling_percent_per_doubling for attack in known if not attack.converged]
+    falling = [a.falling_percent_per_doubling for a in trained if a.converged is False]
     if not falling:
         return f"{every} had converged."
     return (
@@ -106,12 +109,6 @@ def _reference_line(row: Mapping[str, str]) -> str:
     parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
     parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
     return f"for comparison, {title}: {', '.join(parts)}"
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    least, greatest = min(values), max(values)
-    # Rounding can put the mean of equal values just outside them.
-    return Spread(min(max(float(np.mean(values)), least), greatest), least, greatest)
 
 
 def _ranged(spread: Spread, factor: float = 1.0) -> str:

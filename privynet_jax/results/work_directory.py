@@ -39,7 +39,7 @@ from privynet_jax.results.text_tables import as_csv
 # What reading damaged JSON, tables or archives of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
-_CONFIG, _TEST_PICTURES = "config.json", "test_pictures.npz"
+_CONFIG, TEST_PICTURES = "config.json", "test_pictures.npz"
 _CONTINUE = (
     "delete it and run its experiments.characterize command again, which makes it anew; if another "
     "version of privynet_jax made it, characterise again in a new folder"
@@ -91,7 +91,7 @@ class ResultStore:
         """Opens a work directory to read it, and returns it with its settings; writes nothing.
 
         Raises:
-            UserError: it is no work directory, or `config.json` is damaged or of another version.
+            UserError: it is no work directory, or its settings are damaged or of another version.
         """
         path = workdir / _CONFIG
         if not path.is_file():
@@ -115,7 +115,7 @@ class ResultStore:
             UserError: cells are missing, damaged or of another version.
         """
         names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
-        results = [self.load(name) for name in names if self.has(name)]
+        results = map(self.load, filter(self.has, names))
         characterised = {(r.num_layers, r.depth, r.selection, r.draw): r for r in results}
         axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
         wanted = list(itertools.product(*axes, range(config["draws"])))
@@ -124,8 +124,7 @@ class ResultStore:
             raise UserError(
                 f"{self.workdir} is not finished: {len(missing)} of {len(wanted)} cells are "
                 f"missing, the first with {layers} layers, depth {depth}, selection {selection}, "
-                f"draw {draw}; "
-                "run its experiments.characterize command again, which does what is missing"
+                f"draw {draw}; run its experiments.characterize command again, which does the rest"
             )
         return [characterised[cell] for cell in wanted]
 
@@ -155,22 +154,17 @@ class ResultStore:
         """Returns the arrays that were saved with a cell."""
         return _read_arrays(self._path(name, "npz"))
 
-    def has_test_pictures(self) -> bool:
-        """Whether `save_test_pictures` was called."""
-        return (self.workdir / _TEST_PICTURES).exists()
-
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps what is known of the test images before any attack.
 
-        Args:
-            arrays: "labels", int [N]; "class_names" by label; "mean_image_psnr_db" and
-                "mean_image_ssim", float [N], of answering the auxiliary mean image.
+        That is "labels", int [N]; "class_names" by label; "mean_image_psnr_db" and
+        "mean_image_ssim", float [N], of answering the auxiliary mean image.
         """
-        _write_arrays(self.workdir / _TEST_PICTURES, arrays)
+        _write_arrays(self.workdir / TEST_PICTURES, arrays)
 
     def load_test_pictures(self) -> dict[str, np.ndarray]:
         """Returns what `save_test_pictures` kept; UserError where it is missing or damaged."""
-        return _read_arrays(self.workdir / _TEST_PICTURES)
+        return _read_arrays(self.workdir / TEST_PICTURES)
 
     def save_candidates(
         self, selection: str, num_layers: int, depth: int, channels: Sequence[int]
@@ -205,7 +199,8 @@ class ResultStore:
         """
         written: list[str] | None = None
         while (finished := [name for name in names if self.has(name)]) != written:
-            results = [self._load_once(name) for name in finished]
+            self._loaded.update({n: self.load(n) for n in finished if n not in self._loaded})
+            results = [self._loaded[name] for name in finished]
             self.write_csv("results.csv", [result.row() for result in results])
             attacks = [row for result in results for row in result.attack_rows()]
             self.write_csv("attacks.csv", attacks)
@@ -222,11 +217,6 @@ class ResultStore:
         path = self.workdir / name
         with _whole(path):
             return list(csv.DictReader(path.read_text().splitlines()))
-
-    def _load_once(self, name: str) -> CellResult:
-        if name not in self._loaded:
-            self._loaded[name] = self.load(name)
-        return self._loaded[name]
 
     def _candidates(self, selection: str, num_layers: int, depth: int) -> Path:
         return self.workdir / "candidates" / f"{selection}_m{num_layers:02d}_d{depth:03d}.json"

@@ -35,6 +35,7 @@ def run(vgg_weights, small_parts, tmp_path_factory):
         depths=(3, 12),
         draws=3,
         seed=5,
+        mode="amortised",
         cloud=Schedule(steps=4, batch_size=8),
         attacker=Schedule(steps=3, batch_size=8),
         cloud_width=8,
@@ -48,7 +49,7 @@ def run(vgg_weights, small_parts, tmp_path_factory):
     cells, rows = config.cells(), np.arange(3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amortised, "POOL", 24)
-        yield GridRun(config, cells, cells, cells, small_parts, vgg_weights, lambda: features, rows)
+        yield GridRun(config, cells, cells, small_parts, vgg_weights, lambda: features, rows)
 
 
 class Asked:
@@ -71,12 +72,13 @@ def asked(run):
 @pytest.fixture(scope="module")
 def whole(run, asked):
     with session(stop_requested=asked):
-        return list(scoring.amortised_measurements(run))
+        return list(scoring.estimated_measurements(run))
 
 
 @pytest.fixture(scope="module")
 def by_linear(run):
-    return list(scoring.linear_measurements(run))
+    config = dataclasses.replace(run.config, mode="linear")
+    return list(scoring.estimated_measurements(dataclasses.replace(run, config=config)))
 
 
 def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
@@ -85,7 +87,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
         (whole, {"linear", "amortised"}, (40, 40)),
         (by_linear, {"linear"}, (len(parts.validation), len(parts.test))),
     ]:
-        for cell, measurement in zip(run.cells, measurements, strict=True):
+        for cell, measurement in zip(run.mine, measurements, strict=True):
             assert measurement.cell == cell
             assert set(measurement.attacks) == set(measurement.examples) == attackers
             for part, count in zip(("validation", "test"), counts, strict=True):
@@ -99,7 +101,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
 
 
 def test_the_linear_attack_is_the_one_of_the_subset(run, whole, by_linear):
-    cell, layer, parts = run.cells[1], run.features()[LAYER], run.parts
+    cell, layer, parts = run.mine[1], run.features()[LAYER], run.parts
     sums = subsets.layer_sums(layer, parts, 12)
     attack = linear_attack.fit(sums.fitted_on, sums.chosen_on, cell.topology.channels)
     rows = spread_over_classes(parts.test.labels, 20)
@@ -122,9 +124,9 @@ def test_company_changes_nothing_and_kept_networks_are_not_trained_again(run, wh
 
     monkeypatch.setattr(amortised, "train", refuse)
     monkeypatch.setattr(scoring, "_AT_ONCE", 1)
-    chosen = dataclasses.replace(run, missing=[run.cells[4], run.cells[1]])
+    chosen = dataclasses.replace(run, missing=[run.mine[4], run.mine[1]])
     by_cell = {measurement.cell: measurement for measurement in whole}
-    for apart in scoring.amortised_measurements(chosen):
+    for apart in scoring.estimated_measurements(chosen):
         together = by_cell[apart.cell]
         for a, b in zip(
             jax.tree.leaves((apart.accuracy, apart.attacks)),
@@ -143,7 +145,7 @@ def test_stopped_while_networks_train_they_go_on_to_the_same_bits(run, whole, as
     for begun, stop_at in ((tmp_path, 2), (cloud, 2), (tmp_path, math.inf)):
         own = Asked(begun, stop_at)
         with contextlib.suppress(signals.Terminated), session(stop_requested=own):
-            next(scoring.amortised_measurements(dataclasses.replace(run, config=config)))
+            next(scoring.estimated_measurements(dataclasses.replace(run, config=config)))
         assert (own.since >= stop_at) == (not attacker.exists())
         questions += own.questions
     # What was done is not done again: only the question that stopped it is asked twice.
@@ -158,5 +160,5 @@ def test_networks_that_diverge_are_refused_and_not_kept(run, tmp_path):
         run.config, workdir=tmp_path / "run", cloud=Schedule(4, 8, 1e30), attacker=run.config.cloud
     )
     with pytest.raises(UserError, match=r"network of layer 4 diverged; .* lower learning rate"):
-        next(scoring.amortised_measurements(dataclasses.replace(run, config=config)))
+        next(scoring.estimated_measurements(dataclasses.replace(run, config=config)))
     assert not (tmp_path / "run" / "networks").exists()

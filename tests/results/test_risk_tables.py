@@ -104,7 +104,6 @@ def test_a_sample_of_all_images_is_in_their_own_order():
 
 def test_pictures_survive_a_work_directory(tmp_path):
     store = ResultStore.open(tmp_path / "run", CONFIG)
-    assert not store.has_test_pictures()
     store.save_test_pictures(PICTURES)
     again = store.load_test_pictures()
     assert again.keys() == PICTURES.keys()
