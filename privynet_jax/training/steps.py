@@ -2,13 +2,13 @@
 
 There are no devices, files or loops over data here, so every function can be jitted, vmapped,
 pmapped, scanned and lowered for any backend. The learning rate is an argument: one compilation
-serves every rate and every length of training.
+serves every rate and every length of training. `mapping` maps `first_state` and `take_steps` over
+members.
 
     state = init_state(task, key, representations)
     state, loss = step(task, state, constants, representations, targets, rate=1e-3)
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -25,11 +25,39 @@ class State(NamedTuple):
     optimiser: Any
 
 
+class Constants(NamedTuple):
+    """What a member brings to every step, and training does not change.
+
+    Attributes:
+        own: the task's constants.
+        key: data of the key of `Task.draw`.
+        channels: int32 [width], positions of its channels among the stored ones, then zeros.
+        released: bool [width], false where a channel only fills up the width.
+    """
+
+    own: Any
+    key: jax.Array
+    channels: jax.Array
+    released: jax.Array
+
+
+class Resident(NamedTuple):
+    """Data in a device's memory, shared by the device's members.
+
+    Attributes:
+        representations: [N, h, w, C], all stored channels of the layer.
+        targets: labels int [N], or images uint8 [N, H, W, 3].
+    """
+
+    representations: jax.Array
+    targets: jax.Array
+
+
 class Dispatch(NamedTuple):
     """What several steps are taken with, each array with a leading axis of steps.
 
     Attributes:
-        batches: a pytree; `fetch` makes representations and targets of each.
+        batches: a pytree, each as `fetch` takes it.
         rates: float32 [steps].
         numbers: int32 [steps], of each step since the first of the training.
         live: bool [steps]; steps that are not live only fill up, and change nothing.
@@ -41,10 +69,36 @@ class Dispatch(NamedTuple):
     live: jax.Array
 
 
+def fetch(constants: Constants, resident: Resident | None, batch: Any) -> tuple[Any, Any]:
+    """Returns (representations [B, h, w, width], targets [B, ...]) of one batch.
+
+    Args:
+        constants: the member's.
+        resident: the data that it learns from, or None where the host gathers.
+        batch: int [B], rows of the resident data; or what is returned, where the host gathers.
+    """
+    if resident is None:
+        return batch
+    chosen = jnp.take(resident.representations[batch], constants.channels, axis=-1)
+    return jnp.where(constants.released, chosen, 0), resident.targets[batch]
+
+
 def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
     """Returns the state before the first step, from a key and one batch of representations."""
     params = task.init(key, example)
     return State(params, _update(task).init(params))
+
+
+def first_state(
+    task: Task, key_data: jax.Array, constants: Constants, resident: Resident | None, batch: Any
+) -> State:
+    """Returns the state of a member before its first step."""
+    representations, targets = fetch(constants, resident, batch)
+    if task.draw is not None:
+        key = jax.random.wrap_key_data(constants.key)
+        representations, _ = task.draw(key, constants.own, representations, targets)
+    example = jax.tree.map(as_float32, representations)
+    return init_state(task, jax.random.wrap_key_data(key_data), example)
 
 
 def step(
@@ -73,33 +127,21 @@ def step(
 
 
 def take_steps(
-    task: Task,
-    state: State,
-    constants: Any,
-    dispatch: Dispatch,
-    key: jax.Array,
-    fetch: Callable[[Any], tuple[Any, jax.Array]] = lambda batch: batch,
+    task: Task, state: State, constants: Constants, resident: Resident | None, dispatch: Dispatch
 ) -> tuple[State, jax.Array]:
     """Takes the steps of one dispatch; returns the state and the losses, float32 [steps].
 
     Several steps become one `lax.scan`: right for accelerators, where each dispatch costs, and
     wrong for CPU, where XLA runs convolutions inside a loop some 50 times slower.
-
-    Args:
-        task: what is learnt.
-        state: from `init_state` or the steps before.
-        constants: what the task is given besides.
-        dispatch: the mini-batches and their rates.
-        key: of `Task.draw`, with the number of each step.
-        fetch: one batch -> (representations, targets) as `step` takes them.
     """
+    key = jax.random.wrap_key_data(constants.key)
 
     def one(state: State, this: Dispatch) -> tuple[State, jax.Array]:
-        inputs, targets = fetch(this.batches)
+        inputs, targets = fetch(constants, resident, this.batches)
         if task.draw is not None:
             drawing = jax.random.fold_in(key, this.numbers)
-            inputs, targets = task.draw(drawing, constants, inputs, targets)
-        return step(task, state, constants, inputs, targets, this.rates)
+            inputs, targets = task.draw(drawing, constants.own, inputs, targets)
+        return step(task, state, constants.own, inputs, targets, this.rates)
 
     def or_nothing(state: State, this: Dispatch) -> tuple[State, jax.Array]:
         after, loss = one(state, this)
