@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from privynet_jax.training.tasks import WEIGHT_DECAY, Task, clipped
+from privynet_jax.training.tasks import WEIGHT_DECAY, Task
 
 
 class State(NamedTuple):
@@ -171,4 +171,5 @@ def as_targets(targets: jax.Array) -> jax.Array:
 
 
 def _update(task: Task) -> optax.GradientTransformation:
-    return clipped(task.optimiser(1.0, WEIGHT_DECAY))
+    # The norm of all gradients together is limited before the optimiser sees them.
+    return optax.chain(optax.clip_by_global_norm(1.0), task.optimiser(1.0, WEIGHT_DECAY))

@@ -10,41 +10,27 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 from jax.typing import DTypeLike
 
+from privynet_jax.training import tasks
 from privynet_jax.training.models import networks
-from privynet_jax.training.tasks import (
-    LOGARITHMIC,
-    SQUARED,
-    ImageLoss,
-    Optimiser,
-    Task,
-    adamw,
-    attacker_task,
-    muon,
-)
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """A network and how it is trained.
+    """A network and how it is trained; what `tasks.attacker_task` takes, it explains.
 
     Attributes:
         name: what reports call it.
         network: side of the images in pixels, and dtype -> network, representations -> images.
         learning_rate: the peak that suits it, wherever it is trained; tuning tries multiples.
-        optimiser: what makes updates of gradients.
-        loss: that it minimises.
-        linear_start: whether the network corrects the linear estimate, or answers by itself.
-        shows_estimate: whether it is given that estimate besides the representation.
-        stream: of random numbers, where a cell trains several.
     """
 
     name: str
     network: Callable[..., nn.Module]
     learning_rate: float
-    optimiser: Optimiser = adamw
-    loss: ImageLoss = SQUARED
+    optimiser: tasks.Optimiser = tasks.adamw
+    loss: tasks.ImageLoss = tasks.squared_loss
     linear_start: bool = True
     shows_estimate: bool = False
     stream: int = 1
@@ -54,7 +40,7 @@ class Capacity:
         image_size: int,
         dtype: DTypeLike = "float32",
         wrapped: Callable[[nn.Module], nn.Module] = lambda network: network,
-    ) -> Task:
+    ) -> tasks.Task:
         """Returns what the network learns: images float32 [N, H, W, 3].
 
         Args:
@@ -63,7 +49,7 @@ class Capacity:
             wrapped: what is done to the network; it keeps its call and its `image_size`.
         """
         plain = {} if dtype == "float32" else {"dtype": dtype}
-        return attacker_task(
+        return tasks.attacker_task(
             wrapped(self.network(image_size, **plain)),
             name=self.name,
             stream=self.stream,
@@ -87,8 +73,8 @@ CAPACITIES: Mapping[str, Capacity] = {
             STRONG,
             networks.StrongAttacker,
             4e-3,
-            muon,
-            LOGARITHMIC,
+            tasks.muon,
+            tasks.log_loss,
             shows_estimate=True,
             stream=3,
         ),
