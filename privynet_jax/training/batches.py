@@ -77,12 +77,7 @@ def resident(
 ) -> Resident | None:
     """Returns members' data as they lie on the devices; None where the host gathers.
 
-    Data stay until others need the room.
-
-    Args:
-        inputs: per member; only channels of one stored array can lie there.
-        targets: per member; likewise.
-        execution: the devices, and how much of their memory may be used.
+    Only channels of one stored array can lie there. Data stay until others need the room.
     """
     stored, answers = stored_of(inputs[0]), targets[0]
     size = nbytes(stored) + nbytes(answers)

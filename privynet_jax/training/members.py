@@ -31,7 +31,6 @@ from privynet_jax.training.prediction import measured
 from privynet_jax.training.steps import Constants, State
 from privynet_jax.training.tasks import Task, check_learning_rate
 
-_NO_ROWS = np.zeros(0, int)
 # Of what a checkpoint keeps of a member: one with another layout is not taken.
 _LAYOUT = 2
 
@@ -57,7 +56,7 @@ class Member:
     targets: Any
     rows: np.ndarray
     learning_rate: float
-    held_out: np.ndarray = dataclasses.field(default_factory=lambda: _NO_ROWS)
+    held_out: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     constants: Any = ()
     begun: "Trained | None" = None
 
@@ -165,8 +164,8 @@ class Progress:
         self._history.append(now)
         if best is None or self._score(now) > best:
             self._best = state.params
-        finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
         stale = without_progress([self._score(moment) for moment in self._history])
+        finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
         if not finite or 0 < self._course.patience <= stale:
             self._final = state
 
@@ -208,12 +207,7 @@ class Progress:
         return arrays
 
     def restore(self, arrays: Arrays, like: State) -> State:
-        """Goes back to where `arrays` was called; returns the state, of the structure of another.
-
-        Args:
-            arrays: that were returned.
-            like: any state of the task's.
-        """
+        """Goes back to where `arrays` was called; returns the state, of another's structure."""
         history = json.loads(arrays["history"].tobytes())
         self._losses, self._history = [arrays["losses"]], [Validation(**each) for each in history]
         best, leaves = (
@@ -237,8 +231,5 @@ class Progress:
 
 def below(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns what has a prefix, without it."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
+    start = len(prefix)
+    return {name[start:]: array for name, array in arrays.items() if name.startswith(prefix)}

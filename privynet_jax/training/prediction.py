@@ -34,7 +34,9 @@ def predicted(
         representations: float [N, h, w, D], an array or what reads rows.
         rows: int [n], which of them; all by default.
     """
-    return _by_batch(_prediction(task), (params, constants), (representations,), rows)
+    return _by_batch(
+        functools.partial(_outputs, task), (params, constants), (representations,), rows
+    )
 
 
 def measured(
@@ -49,7 +51,8 @@ def measured(
 
     Targets are labels int [N], or images uint8 [N, H, W, 3].
     """
-    return _by_batch(_measures(task), (params, constants), (representations, targets), rows)
+    measures = functools.partial(_measures, task)
+    return _by_batch(measures, (params, constants), (representations, targets), rows)
 
 
 def _by_batch(
@@ -73,14 +76,9 @@ def _by_batch(
     return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
 
-@functools.lru_cache(maxsize=64)
-def _prediction(task: Task) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(outputs_of, task))
+_outputs = jax.jit(outputs_of, static_argnums=0)
 
 
-@functools.lru_cache(maxsize=64)
-def _measures(task: Task) -> Callable[..., dict[str, jax.Array]]:
-    def measures(params: Any, constants: Any, x: jax.Array, targets: jax.Array) -> Any:
-        return task.measure(outputs_of(task, params, constants, x), as_targets(targets))
-
-    return jax.jit(measures)
+@functools.partial(jax.jit, static_argnums=0)
+def _measures(task: Task, params: Any, constants: Any, x: jax.Array, targets: jax.Array) -> Any:
+    return task.measure(outputs_of(task, params, constants, x), as_targets(targets))

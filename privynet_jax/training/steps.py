@@ -72,10 +72,8 @@ class Dispatch(NamedTuple):
 def fetch(constants: Constants, resident: Resident | None, batch: Any) -> tuple[Any, Any]:
     """Returns (representations [B, h, w, width], targets [B, ...]) of one batch.
 
-    Args:
-        constants: the member's.
-        resident: the data that it learns from, or None where the host gathers.
-        batch: int [B], rows of the resident data; or what is returned, where the host gathers.
+    A batch is int [B], rows of the resident data; or itself what is returned, where the host
+    gathers.
     """
     if resident is None:
         return batch
@@ -106,13 +104,8 @@ def step(
 ) -> tuple[State, jax.Array]:
     """Returns the state after one mini-batch, and the loss on it before.
 
-    Args:
-        task: what is learnt.
-        state: from `init_state` or the step before.
-        constants: what the task is given besides.
-        inputs: representations [B, h, w, D] of any floating type, or what `Task.draw` made.
-        targets: labels int [B], or images uint8 [B, H, W, 3].
-        rate: float32 scalar, the learning rate; 0 changes no parameter.
+    Inputs are representations [B, h, w, D] of any floating type, or what `Task.draw` made; targets
+    labels int [B], or images uint8 [B, H, W, 3]. A learning rate of 0 changes no parameter.
     """
     x, y = jax.tree.map(as_float32, inputs), as_targets(targets)
 

@@ -105,9 +105,7 @@ class _Group:
             checkpoint.sections[section] = self._arrays
         self._run()
         self._tell(1.0)
-        trained = [
-            own.result(state) for own, state in zip(self._progress, self._states, strict=True)
-        ]
+        trained = [own.result(state) for own, state in self._with_states()]
         if checkpoint:
             checkpoint.sections[section] = self._arrays()
         return trained
@@ -214,16 +212,15 @@ class _Group:
     def _validate(self, ends_cycle: bool) -> None:
         self._collect(0)
         if any(len(member.held_out) for member in self._members):
-            for own, state in zip(self._progress, self._states, strict=True):
+            for own, state in self._with_states():
                 own.validate(state, ends_cycle)
 
     def _placed(self, per_member: Sequence[Any]) -> Any:
         return self._execution.place(self._execution.stack(per_member))
 
-    @property
-    def _states(self) -> list[State]:
-        """Of every member, NumPy arrays."""
-        return self._execution.unstack(self._state, len(self._members))
+    def _with_states(self) -> list[tuple[Progress, State]]:
+        states = self._execution.unstack(self._state, len(self._members))
+        return list(zip(self._progress, states, strict=True))
 
     def _tell(self, share: float | None = None) -> None:
         """Tells the session how much more of the members' trainings is done."""
@@ -235,7 +232,7 @@ class _Group:
         """Everything that continuing needs, by name."""
         self._collect(0)
         arrays = {"step": np.asarray(self._step), "identity": self._identity()}
-        for index, (own, state) in enumerate(zip(self._progress, self._states, strict=True)):
+        for index, (own, state) in enumerate(self._with_states()):
             arrays |= {f"{index}/{name}": array for name, array in own.arrays(state).items()}
         return arrays
 

@@ -11,7 +11,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 
 from privynet_jax.training import tasks
-from privynet_jax.training.models import networks
+from privynet_jax.training.models.networks import StrongAttacker, attacker
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 
@@ -43,10 +43,7 @@ class Capacity:
     ) -> tasks.Task:
         """Returns what the network learns: images float32 [N, H, W, 3].
 
-        Args:
-            image_size: side of the images in pixels.
-            dtype: of the network's arithmetic.
-            wrapped: what is done to the network; it keeps its call and its `image_size`.
+        `wrapped` may make another network of it, with the same call and the same `image_size`.
         """
         plain = {} if dtype == "float32" else {"dtype": dtype}
         return tasks.attacker_task(
@@ -65,18 +62,10 @@ class Capacity:
 CAPACITIES: Mapping[str, Capacity] = {
     capacity.name: capacity
     for capacity in (
+        Capacity(PAPER, functools.partial(attacker, width=64, num_blocks=8), 2e-3, stream=4),
+        Capacity(RESIDUAL, attacker, 3e-3),
         Capacity(
-            PAPER, functools.partial(networks.attacker, width=64, num_blocks=8), 2e-3, stream=4
-        ),
-        Capacity(RESIDUAL, networks.attacker, 3e-3),
-        Capacity(
-            STRONG,
-            networks.StrongAttacker,
-            4e-3,
-            tasks.muon,
-            tasks.log_loss,
-            shows_estimate=True,
-            stream=3,
+            STRONG, StrongAttacker, 4e-3, tasks.muon, tasks.log_loss, shows_estimate=True, stream=3
         ),
     )
 }
@@ -84,6 +73,6 @@ CAPACITIES: Mapping[str, Capacity] = {
 
 def capacities_of_size(width: int, num_blocks: int) -> dict[str, Capacity]:
     """Returns `CAPACITIES` with another size of the residual network."""
-    network = functools.partial(networks.attacker, width=width, num_blocks=num_blocks)
+    network = functools.partial(attacker, width=width, num_blocks=num_blocks)
     residual = dataclasses.replace(CAPACITIES[RESIDUAL], network=network)
     return {**CAPACITIES, RESIDUAL: residual}

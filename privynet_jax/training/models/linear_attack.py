@@ -13,6 +13,7 @@ Representations here are float32 and normalised (`extraction`), images float32 i
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
@@ -57,12 +58,8 @@ class Sums:
 
     def __add__(self, other: Self) -> Self:
         """Returns the sums over both."""
-        return type(self)(
-            self.gram + other.gram,
-            self.cross + other.cross,
-            self.energy + other.energy,
-            self.count + other.count,
-        )
+        both = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(own + theirs for own, theirs in both))
 
 
 class LinearStatistics(Sums):
@@ -84,25 +81,17 @@ class LinearStatistics(Sums):
 
 
 def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> LinearStatistics:
-    """Sums up the normal equations of a part, in bounded memory.
+    """Sums up the normal equations of a part.
 
-    Args:
-        batches: pairs of representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h
-            is the layer's stride. A batch's neighbourhoods take 9 times its representations' space.
-
-    Raises:
-        ValueError: there is no batch.
+    Batches are representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h is the
+    layer's stride. A batch's neighbourhoods take 9 times its representations' space.
     """
     total = None
     for representations, images in batches:
         gram, cross, energy = jax.device_get(_batch_sums(representations, images))
         # Products are float32 for speed; sums over batches are float64, since they grow large.
-        sums = LinearStatistics(
-            np.float64(gram),
-            np.float64(cross),
-            float(energy),
-            int(np.prod(representations.shape[:3])),
-        )
+        count = math.prod(representations.shape[:3])
+        sums = LinearStatistics(np.float64(gram), np.float64(cross), float(energy), count)
         total = sums if total is None else total + sums
     if total is None:
         raise ValueError("Expected at least one batch of representations and images, got none.")
@@ -117,16 +106,10 @@ def fit(
     *,
     on_both: bool = True,
 ) -> LinearAttack:
-    """Returns the least-squares attack on a subset of channels.
+    """Returns the least-squares attack on a subset of the statistics' channels, by `best_ridge`.
 
-    Solutions of `fitted_on` compete on `chosen_on`; the winner's ridge then solves both together.
-
-    Args:
-        fitted_on: sums over most images that the attacker owns.
-        chosen_on: sums over its other images, held out to choose the ridge.
-        positions: the released channels, as indices into the statistics' channels.
-        ridges: that compete; None means `RIDGES`.
-        on_both: False solves `fitted_on` alone, where something else is judged by the others.
+    `fitted_on` are sums over most images that the attacker owns, `chosen_on` over the others, held
+    out to choose among the ridges; None means `RIDGES`.
     """
     rows = subset_rows(positions, fitted_on.num_channels)
     # Sub-blocks first: the sums of a whole layer may be hundreds of times as large.
@@ -137,12 +120,7 @@ def fit(
 
 
 def reconstruct(attack: LinearAttack, representations: jax.Array) -> jax.Array:
-    """Returns image estimates float32 [N, H, W, 3], not clipped, from normalised representations.
-
-    Args:
-        attack: what `fit` returned; a kernel with more channels, all zero, works as well.
-        representations: float32 [N, h, w, depth].
-    """
+    """Returns image estimates float32 [N, H, W, 3], not clipped, from [N, h, w, depth]."""
     padded, padding = same_padded(representations, margin=NEIGHBOURHOOD // 2)
     blocks = jax.lax.conv_general_dilated(
         padded,
@@ -195,11 +173,9 @@ def best_ridge(
 ) -> np.ndarray:
     """Returns float64 [unknowns, B]: the ridge that does best on `chosen_on`, solved on both.
 
-    Args:
-        fitted_on: sums over most examples; the last unknown is the constant, never penalised.
-        chosen_on: sums over the others.
-        ridges: relative to the mean diagonal of the Gram matrix.
-        on_both: False solves `fitted_on` alone.
+    Without `on_both` it is solved on `fitted_on` alone, where something else is judged by the
+    others. Ridges are relative to the mean diagonal of the Gram matrix; the last unknown is the
+    constant, never penalised.
     """
     ridge = ridges[0]
     if len(ridges) > 1:
