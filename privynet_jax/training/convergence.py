@@ -95,19 +95,12 @@ class Course:
 
 
 class Validation(NamedTuple):
-    """What held-out examples said at some moment.
+    """What held-out examples said at some moment."""
 
-    Attributes:
-        step: how many steps had been taken.
-        means: of each of the task's measures.
-        ends_cycle: whether the learning rate had gone down to zero.
-        training_loss: mean over the steps since the validation before.
-    """
-
-    step: int
-    means: Mapping[str, float]
-    ends_cycle: bool
-    training_loss: float
+    step: int  # how many had been taken
+    means: Mapping[str, float]  # of each of the task's measures
+    ends_cycle: bool  # whether the learning rate had gone down to zero
+    training_loss: float  # mean over the steps since the validation before
 
 
 def falling_percent_per_doubling(

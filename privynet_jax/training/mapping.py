@@ -28,11 +28,7 @@ class DoesNotFitError(Exception):
 
 
 class MappedTask:
-    """A task's functions, mapped over members.
-
-    Attributes:
-        init: (key data, constants, resident, batch) -> state, as `steps.first_state`.
-    """
+    """`steps.first_state`, as `init`, and `steps.take_steps`, mapped over members."""
 
     def __init__(self, task: Task, execution: Execution) -> None:
         self._task, self._execution = task, execution

@@ -104,16 +104,11 @@ class Trained:
 
 
 class Progress:
-    """How far a member has come.
-
-    Attributes:
-        initial_key: of its network's initial values.
-        key: of the order of its examples, and of what `Task.draw` draws.
-        before: steps that it took in an earlier training.
-    """
+    """How far a member has come."""
 
     def __init__(self, member: Member, task: Task, course: Course) -> None:
         self._member, self._task, self._course = member, task, course
+        # Of its network's initial values; of the order of its examples and what `Task.draw` draws.
         self.initial_key, self.key = jax.random.split(jax.random.fold_in(member.key, task.stream))
         begun, self._final = member.begun, None
         self.before = begun.steps if begun else 0

@@ -26,47 +26,28 @@ class State(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What a member brings to every step, and training does not change.
+    """What a member brings to every step, and training does not change."""
 
-    Attributes:
-        own: the task's constants.
-        key: data of the key of `Task.draw`.
-        channels: int32 [width], positions of its channels among the stored ones, then zeros.
-        released: bool [width], false where a channel only fills up the width.
-    """
-
-    own: Any
-    key: jax.Array
-    channels: jax.Array
-    released: jax.Array
+    own: Any  # the task's constants
+    key: jax.Array  # data of the key of `Task.draw`
+    channels: jax.Array  # int32 [width], where its channels lie in what is stored, then zeros
+    released: jax.Array  # bool [width], false where a channel only fills up the width
 
 
 class Resident(NamedTuple):
-    """Data in a device's memory, shared by the device's members.
+    """Data in a device's memory, shared by the device's members."""
 
-    Attributes:
-        representations: [N, h, w, C], all stored channels of the layer.
-        targets: labels int [N], or images uint8 [N, H, W, 3].
-    """
-
-    representations: jax.Array
-    targets: jax.Array
+    representations: jax.Array  # [N, h, w, C], all stored channels of the layer
+    targets: jax.Array  # labels int [N], or images uint8 [N, H, W, 3]
 
 
 class Dispatch(NamedTuple):
-    """What several steps are taken with, each array with a leading axis of steps.
+    """What several steps are taken with, each array with a leading axis of steps."""
 
-    Attributes:
-        batches: a pytree, each as `fetch` takes it.
-        rates: float32 [steps].
-        numbers: int32 [steps], of each step since the first of the training.
-        live: bool [steps]; steps that are not live only fill up, and change nothing.
-    """
-
-    batches: Any
-    rates: jax.Array
-    numbers: jax.Array
-    live: jax.Array
+    batches: Any  # a pytree, each as `fetch` takes it
+    rates: jax.Array  # float32 [steps]
+    numbers: jax.Array  # int32 [steps], of each step since the first of the training
+    live: jax.Array  # bool [steps]; steps that are not live only fill up, and change nothing
 
 
 def fetch(constants: Constants, resident: Resident | None, batch: Any) -> tuple[Any, Any]:

@@ -18,17 +18,11 @@ PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 
 @dataclasses.dataclass(frozen=True)
 class Capacity:
-    """A network and how it is trained; what `tasks.attacker_task` takes, it explains.
+    """A network and how it is trained; what `tasks.attacker_task` takes, it explains."""
 
-    Attributes:
-        name: what reports call it.
-        network: side of the images in pixels, and dtype -> network, representations -> images.
-        learning_rate: the peak that suits it, wherever it is trained; tuning tries multiples.
-    """
-
-    name: str
-    network: Callable[..., nn.Module]
-    learning_rate: float
+    name: str  # what reports call it
+    network: Callable[..., nn.Module]  # of the side of images in pixels, and maybe a dtype
+    learning_rate: float  # the peak that suits it, wherever it is trained; tuning tries multiples
     optimiser: tasks.Optimiser = tasks.adamw
     loss: tasks.ImageLoss = tasks.squared_loss
     linear_start: bool = True

@@ -29,32 +29,20 @@ RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 class LinearAttack(NamedTuple):
-    """A linear map from representation to image, in the form of one convolution.
+    """A linear map from representation to image, in the form of one convolution."""
 
-    Attributes:
-        kernel: float32 [3, 3, depth, stride * stride * 3].
-        bias: float32 [stride * stride * 3].
-    """
-
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: jax.Array  # float32 [3, 3, depth, stride * stride * 3]
+    bias: jax.Array  # float32 [stride * stride * 3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over positions of neighbourhoods and pixels; subclasses say how they are arranged.
+    """Sums over positions of neighbourhoods and pixels; subclasses say how they are arranged."""
 
-    Attributes:
-        gram: float64, neighbourhoods (with a one appended) against themselves.
-        cross: float64, the same against pixels of the block.
-        energy: sum of squared pixels.
-        count: number of positions.
-    """
-
-    gram: np.ndarray
-    cross: np.ndarray
-    energy: float
-    count: int
+    gram: np.ndarray  # float64, neighbourhoods (with a one appended) against themselves
+    cross: np.ndarray  # float64, the same against pixels of the block
+    energy: float  # sum of squared pixels
+    count: int  # of positions
 
     def __add__(self, other: Self) -> Self:
         """Returns the sums over both."""
