@@ -21,7 +21,7 @@ import optax
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.models.attackers import Capacity
 from privynet_jax.training.models.networks import Attention, ResidualBlock, WorkingGrid
-from privynet_jax.training.tasks import LOGARITHMIC, muon
+from privynet_jax.training.tasks import log_loss, muon
 
 _BLOCKS, _WIDTH, _LAYERS = 8, 64, 5
 _RESIDUAL_SCALE = 0.1
@@ -141,6 +141,6 @@ BASELINES: Mapping[str, Capacity] = {
     for name, network in {"srgan": ResidualDecoder, "transposed": TransposedDecoder}.items()
 }
 CONTENDERS: Mapping[str, Capacity] = {
-    name: Capacity(name, network, 4e-3, muon, LOGARITHMIC, shows_estimate=True)
+    name: Capacity(name, network, 4e-3, muon, log_loss, shows_estimate=True)
     for name, network in {"unet": UNet, "transformer": Transformer}.items()
 }

@@ -3,7 +3,7 @@
 Whoever wants to know a topology's accuracy and privacy loss asks here: the grid, audits, and the
 comparisons of attackers, knowledge and defences.
 
-    protocol = Protocol(cloud=cloud_nn(30, 32), schedule=Schedule(steps=300), attacks=attacks)
+    protocol = Protocol(cloud=CloudNN(30, 32), schedule=Schedule(steps=300), attacks=attacks)
     for measurement in measure(cells, scenes, protocol, seed=0):
         ...
 """

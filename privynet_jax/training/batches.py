@@ -2,7 +2,7 @@
 
 On accelerators, representations that fit into their memory are loaded once, and a batch is just
 its rows. The others are gathered by the host, one batch ahead of the devices. On CPU that is all
-of them: the devices' memory is the host's own. `trainer` asks for batches, `mapping.fetch` unpacks
+of them: the devices' memory is the host's own. `trainer` asks for batches, `steps.fetch` unpacks
 them.
 
     rows = shuffled_rows(key, member_rows, batch_size=32)
@@ -20,7 +20,7 @@ import numpy as np
 
 from privynet_jax.platform.devices import Execution, nbytes
 from privynet_jax.platform.row_views import ChosenChannels
-from privynet_jax.training.mapping import Resident
+from privynet_jax.training.steps import Resident
 
 _Item = TypeVar("_Item")
 # What lies on devices, by what it was loaded from, least recently used first.
@@ -77,12 +77,7 @@ def resident(
 ) -> Resident | None:
     """Returns members' data as they lie on the devices; None where the host gathers.
 
-    Data stay until others need the room.
-
-    Args:
-        inputs: per member; only channels of one stored array can lie there.
-        targets: per member; likewise.
-        execution: the devices, and how much of their memory may be used.
+    Only channels of one stored array can lie there. Data stay until others need the room.
     """
     stored, answers = stored_of(inputs[0]), targets[0]
     size = nbytes(stored) + nbytes(answers)

@@ -42,12 +42,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, every_seconds: float) -> None:
-        """Reads what an earlier run left; nothing is written before `save`.
-
-        Args:
-            folder: of this work alone; its name must say which work.
-            every_seconds: how often `is_due` says so.
-        """
+        """Reads what an earlier run of this very work left; writes nothing before `save`."""
         self._folder, self._every = folder.absolute(), every_seconds
         self._saved_at = time.monotonic()
         self._manager: ocp.CheckpointManager | None = None
@@ -55,11 +50,7 @@ class Checkpoint:
         self.sections: dict[str, Arrays | Callable[[], Arrays]] = dict(self._restored())
 
     def next_section(self, name: str) -> str:
-        """Returns what the next training is called.
-
-        The same work begins the same trainings in the same order, which is how those of an earlier
-        run are found again.
-        """
+        """Returns what the next training is called: the same work has the same ones in order."""
         self._begun += 1
         return f"{self._begun:04d}-{name}"
 
@@ -113,11 +104,8 @@ class Checkpoint:
             return {} if newest is None else self._read(manager, newest)
         except Exception as error:  # Orbax and TensorStore raise whatever fits
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            _LOG.warning(
-                "the checkpoint %s cannot be used (%s); its networks are trained anew",
-                self._folder,
-                reason,
-            )
+            told = "the checkpoint %s cannot be used (%s); its networks are trained anew"
+            _LOG.warning(told, self._folder, reason)
             self.discard()
             return {}
 
@@ -168,12 +156,7 @@ class Checkpoint:
 
 
 def save_tree(folder: Path, tree: Any) -> None:
-    """Writes a pytree of nested dictionaries of arrays; the folder appears whole or not at all.
-
-    Args:
-        folder: kept as it is if it exists; folders above it are made.
-        tree: what is kept.
-    """
+    """Writes nested dictionaries of arrays; the folder appears whole, or stays as it is."""
     folder = folder.absolute()  # Orbax takes no relative paths
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -189,15 +172,7 @@ def save_tree(folder: Path, tree: Any) -> None:
 
 
 def load_tree(folder: Path, kind: str) -> Any:
-    """Returns what `save_tree` was given, as NumPy arrays.
-
-    Args:
-        folder: that was written.
-        kind: what it was taken for, in words.
-
-    Raises:
-        UserError: the folder is damaged.
-    """
+    """Returns what `save_tree` was given, as NumPy arrays; UserError says that it is no `kind`."""
     folder = folder.absolute()
     with damaged_if(folder, kind, Exception):
         tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree

@@ -1,35 +1,106 @@
-"""How a training went, and whether more of it would have gained anything: one definition for all.
+"""How long networks are trained, and whether more of it would have gained anything.
 
 A network is only comparable once its learning rate has gone down. So a training that is to be
 judged comes in cycles, each a warm-up and a cosine down to zero, and held-out examples are looked
 at after each. By how much the error fell from the end of the last cycle but one to the end of the
 last, per doubling of training, says whether it has converged.
 
+    for stretch in Course(steps=300, batch_size=32, cycles=(0.3, 0.7)).stretches():
+        stretch.rates(now=stretch.cycle_start, count=10)
     falling_percent_per_doubling(history, error)  # 3.1
 """
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 # A squared error that falls by so much is 0.2 dB.
 CONVERGED_PERCENT = 5.0
+_WARM_UP = 0.1
+
+
+def relative_rate(share: float) -> float:
+    """Returns the learning rate, relative to its peak, where so much of a cycle is over."""
+    if share >= 1:
+        return 0.0
+    if share < _WARM_UP:
+        # Not zero: the first step of a short cycle may be its only one.
+        return max(share / _WARM_UP, 0.01)
+    return 0.5 + 0.5 * math.cos(math.pi * (share - _WARM_UP) / (1 - _WARM_UP))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+    """Training between two validations; all numbers are steps, or seconds by the clock."""
+
+    stop: float
+    cycle_start: float
+    cycle_stop: float
+    by_clock: bool = False
+
+    @property
+    def ends_cycle(self) -> bool:
+        """Whether the learning rate is zero at its end."""
+        return self.stop == self.cycle_stop
+
+    def steps_left(self, step: int) -> float:
+        """Returns how many steps it has from one on; by the clock nobody knows."""
+        return math.inf if self.by_clock else self.stop - step
+
+    def rates(self, now: float, count: int) -> list[float]:
+        """Returns the learning rates of the next steps, relative to their peak."""
+        moments = [now if self.by_clock else now + index for index in range(count)]
+        length = self.cycle_stop - self.cycle_start
+        return [relative_rate((moment - self.cycle_start) / length) for moment in moments]
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """How long members are trained, and when they are looked at.
+
+    Attributes:
+        steps: mini-batches.
+        batch_size: examples of each.
+        cycles: shares of the steps; each is a warm-up and a cosine down to zero.
+        validations: how often held-out examples are looked at besides the ends of cycles.
+        patience: validations in a row without anything better that end a training; 0: none do.
+        seconds: of wall-clock time without compilation, instead of steps; results then depend on
+            the machine and on what else it does.
+    """
+
+    steps: int
+    batch_size: int
+    cycles: tuple[float, ...] = (1.0,)
+    validations: int = 0
+    patience: int = 0
+    seconds: float | None = None
+
+    def stretches(self, members: int = 1) -> list[Stretch]:
+        """Returns its stretches in order; members side by side spend their seconds together."""
+        shares = [share / sum(self.cycles) for share in itertools.accumulate(self.cycles)]
+        if self.seconds is not None:
+            ends = [0.0, *(self.seconds * members * share for share in shares)]
+            return [Stretch(stop, start, stop, True) for start, stop in itertools.pairwise(ends)]
+        ends = [0]
+        for share in shares:  # each cycle has a step at least
+            ends.append(max(ends[-1] + 1, round(self.steps * share)))
+        every = math.ceil(self.steps / self.validations) if self.validations else self.steps
+        found = []
+        for start, stop in itertools.pairwise(ends):
+            inner = [step for step in range(every, stop, every) if step > start]
+            found += [Stretch(step, start, stop) for step in (*inner, stop)]
+        return found
 
 
 class Validation(NamedTuple):
-    """What held-out examples said at some moment.
+    """What held-out examples said at some moment."""
 
-    Attributes:
-        step: how many steps had been taken.
-        means: of each of the task's measures.
-        ends_cycle: whether the learning rate had gone down to zero.
-        training_loss: mean over the steps since the validation before.
-    """
-
-    step: int
-    means: Mapping[str, float]
-    ends_cycle: bool
-    training_loss: float
+    step: int  # how many had been taken
+    means: Mapping[str, float]  # of each of the task's measures
+    ends_cycle: bool  # whether the learning rate had gone down to zero
+    training_loss: float  # mean over the steps since the validation before
 
 
 def falling_percent_per_doubling(
@@ -37,23 +108,13 @@ def falling_percent_per_doubling(
 ) -> float:
     """Returns by how many percent the held-out error fell per doubling of training at its end.
 
-    Args:
-        history: of a training; with fewer than two cycles nothing is known, which counts as 100.
-        error: means of measures -> a positive number (`tasks.Task`).
+    Of fewer than two cycles nothing is known, which counts as 100. `error` is `tasks.Task`'s.
     """
     ends = [(moment.step, error(moment.means)) for moment in history if moment.ends_cycle]
     if len(ends) < 2:
         return 100.0
     (earlier, before), (later, after) = ends[-2:]
     return 100 * (1 - (after / before) ** (1 / math.log2(later / earlier)))
-
-
-def has_converged(falling_percent: float, epochs: float) -> bool:
-    """Whether doubling a training would gain little.
-
-    Never before each example was seen once: a network that has hardly begun gains little too.
-    """
-    return epochs >= 1 and falling_percent <= CONVERGED_PERCENT
 
 
 def without_progress(scores: Sequence[tuple[float, ...]]) -> int:

@@ -21,17 +21,16 @@ import numpy as np
 from privynet_jax.training.batches import positions_of, shuffled_rows
 from privynet_jax.training.checkpoints import Arrays
 from privynet_jax.training.convergence import (
+    CONVERGED_PERCENT,
+    Course,
     Validation,
     falling_percent_per_doubling,
-    has_converged,
     without_progress,
 )
-from privynet_jax.training.course import Course
 from privynet_jax.training.prediction import measured
-from privynet_jax.training.steps import State, init_state
+from privynet_jax.training.steps import Constants, State
 from privynet_jax.training.tasks import Task, check_learning_rate
 
-_NO_ROWS = np.zeros(0, int)
 # Of what a checkpoint keeps of a member: one with another layout is not taken.
 _LAYOUT = 2
 
@@ -57,7 +56,7 @@ class Member:
     targets: Any
     rows: np.ndarray
     learning_rate: float
-    held_out: np.ndarray = dataclasses.field(default_factory=lambda: _NO_ROWS)
+    held_out: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     constants: Any = ()
     begun: "Trained | None" = None
 
@@ -91,8 +90,11 @@ class Trained:
 
     @property
     def converged(self) -> bool:
-        """Whether twice the training would gain little; see `convergence`."""
-        return has_converged(self.falling_percent, self.epochs)
+        """Whether twice the training would gain little; see `convergence`.
+
+        Never before each example was seen once: a network that has hardly begun gains little too.
+        """
+        return self.epochs >= 1 and self.falling_percent <= CONVERGED_PERCENT
 
     @property
     def diverged(self) -> bool:
@@ -102,25 +104,34 @@ class Trained:
 
 
 class Progress:
-    """How far a member has come.
-
-    Attributes:
-        initial_key: of its network's initial values.
-        key: of the order of its examples, and of what `Task.draw` draws.
-        before: steps that it took in an earlier training.
-        stopped: whether it has ended before the course: nothing changes it any more.
-    """
+    """How far a member has come."""
 
     def __init__(self, member: Member, task: Task, course: Course) -> None:
-        """Begins, or goes on where an earlier training ended."""
         self._member, self._task, self._course = member, task, course
+        # Of its network's initial values; of the order of its examples and what `Task.draw` draws.
         self.initial_key, self.key = jax.random.split(jax.random.fold_in(member.key, task.stream))
-        begun, self.stopped, self._final = member.begun, False, None
+        begun, self._final = member.begun, None
         self.before = begun.steps if begun else 0
         self._losses: list[np.ndarray] = [begun.losses] if begun else []
         self._history = list(begun.history) if begun else []
         # What was never judged is no best: the last params are its result.
         self._best = begun.params if begun and begun.history else None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it has ended before the course: nothing changes it any more."""
+        return self._final is not None
+
+    @property
+    def constants(self) -> Constants:
+        """What each of its steps is given."""
+        width, positions = self._member.inputs.shape[-1], positions_of(self._member.inputs)
+        return Constants(
+            self._member.constants,
+            np.asarray(jax.random.key_data(self.key)),
+            np.pad(positions, (0, width - len(positions))).astype(np.int32),
+            np.arange(width) < len(positions),
+        )
 
     def rows(self, step: int) -> Iterator[np.ndarray]:
         """Mini-batches from a step of this course on."""
@@ -148,10 +159,10 @@ class Progress:
         self._history.append(now)
         if best is None or self._score(now) > best:
             self._best = state.params
-        finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
         stale = without_progress([self._score(moment) for moment in self._history])
+        finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
         if not finite or 0 < self._course.patience <= stale:
-            self.stopped, self._final = True, state
+            self._final = state
 
     def result(self, state: State) -> Trained:
         """Returns what the trainer does, from the group's last state of this member."""
@@ -169,62 +180,42 @@ class Progress:
     def identity(self) -> bytes:
         """Returns what tells this training from others of its task: a checkpoint's must be it."""
         member, course = self._member, dataclasses.astuple(self._course)
-        told = (
-            _LAYOUT,
-            self._task.name,
-            course,
-            self.before,
-            member.learning_rate,
-            member.inputs.shape,
-        )
+        told = (_LAYOUT, self._task.name, course, self.before)
+        told += (member.learning_rate, member.inputs.shape)
+        key = np.asarray(jax.random.key_data(member.key)).tobytes()
         arrays = (positions_of(member.inputs), member.rows, member.held_out)
         return b" ".join(
-            [
-                repr(told).encode(),
-                np.asarray(jax.random.key_data(member.key)).tobytes(),
-                *(np.int64(array).tobytes() for array in arrays),
-            ]
+            [repr(told).encode(), key, *(np.int64(array).tobytes() for array in arrays)]
         )
 
     def arrays(self, state: State) -> Arrays:
         """Returns what a checkpoint keeps, by name."""
         history = json.dumps([moment._asdict() for moment in self._history])
-        trees = {"best": () if self._best is None else self._best, "state": self._final or state}
-        return {
+        arrays = {
             "losses": self._all_losses,
             "stopped": np.asarray(self.stopped),
             "history": np.frombuffer(history.encode(), np.uint8),
-            **{
-                f"{kind}/{i:05d}": x
-                for kind, tree in trees.items()
-                for i, x in enumerate(jax.tree.leaves(tree))
-            },
         }
+        for kind, tree in (("best", self._best), ("state", self._final or state)):
+            leaves = enumerate(jax.tree.leaves(tree))  # None has none
+            arrays |= {f"{kind}/{index:05d}": leaf for index, leaf in leaves}
+        return arrays
 
-    def restore(self, arrays: Arrays) -> State:
-        """Goes back to where `arrays` was called; returns the state."""
-        self._losses, self.stopped = [arrays["losses"]], bool(arrays["stopped"])
+    def restore(self, arrays: Arrays, like: State) -> State:
+        """Goes back to where `arrays` was called; returns the state, of another's structure."""
         history = json.loads(arrays["history"].tobytes())
-        self._history = [Validation(**moment) for moment in history]
-        shapes = jax.eval_shape(self._initial_state, self._member.constants)
+        self._losses, self._history = [arrays["losses"]], [Validation(**each) for each in history]
         best, leaves = (
             [values for _, values in sorted(below(f"{kind}/", arrays).items())]
             for kind in ("best", "state")
         )
-        self._best = jax.tree.structure(shapes.params).unflatten(best) if best else None
-        state = jax.tree.structure(shapes).unflatten(leaves)
-        self._final = state if self.stopped else None
+        self._best = jax.tree.structure(like.params).unflatten(best) if best else None
+        state = jax.tree.structure(like).unflatten(leaves)
+        self._final = state if arrays["stopped"] else None
         return state
 
-    def _initial_state(self, constants: Any) -> State:
-        example = np.zeros((1, *self._member.inputs.shape[1:]), np.float32)
-        if self._task.draw is not None:
-            targets = np.asarray(self._member.targets[:1])
-            example, _ = self._task.draw(self.key, constants, example, targets)
-        return init_state(self._task, self.initial_key, example)
-
     def _score(self, moment: Validation) -> tuple[float, ...]:
-        """Of a validation; what is no number is worse than anything."""
+        """What is no number is worse than anything."""
         score = self._task.score(moment.means)
         return tuple(x if math.isfinite(x) else -math.inf for x in score)
 
@@ -235,8 +226,5 @@ class Progress:
 
 def below(prefix: str, arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns what has a prefix, without it."""
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
+    start = len(prefix)
+    return {name[start:]: array for name, array in arrays.items() if name.startswith(prefix)}

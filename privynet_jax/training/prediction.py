@@ -34,8 +34,9 @@ def predicted(
         representations: float [N, h, w, D], an array or what reads rows.
         rows: int [n], which of them; all by default.
     """
-    found = _by_batch(_prediction(task), (params, constants), (representations,), rows)
-    return np.concatenate(found)
+    return _by_batch(
+        functools.partial(_outputs, task), (params, constants), (representations,), rows
+    )
 
 
 def measured(
@@ -46,23 +47,17 @@ def measured(
     targets: Any,
     rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns the task's measures per example, float32 [n] each; arguments as of `predicted`.
+    """Returns the task's measures per example, float32 [n] each, as `predicted` its outputs.
 
-    Args:
-        task: what was learnt.
-        params: of its network.
-        constants: what it is given besides.
-        representations: float [N, h, w, D].
-        targets: labels int [N], or images uint8 [N, H, W, 3].
-        rows: int [n]; all by default.
+    Targets are labels int [N], or images uint8 [N, H, W, 3].
     """
-    found = _by_batch(_measures(task), (params, constants), (representations, targets), rows)
-    return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    measures = functools.partial(_measures, task)
+    return _by_batch(measures, (params, constants), (representations, targets), rows)
 
 
 def _by_batch(
     function: Callable[..., Any], fixed: Any, data: Sequence[Any], rows: np.ndarray | None
-) -> list[Any]:
+) -> Any:
     """What a function of fixed arguments and rows of data gives, in batches of one shape."""
     rows = np.arange(data[0].shape[0]) if rows is None else np.asarray(rows)
     if not len(rows):
@@ -78,17 +73,12 @@ def _by_batch(
         count = min(size, len(rows) - start)
         found.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], function(*fixed, *batch)))
         current_session().give_way()
-    return found
+    return jax.tree.map(lambda *x: np.concatenate(x), *found)
 
 
-@functools.lru_cache(maxsize=64)
-def _prediction(task: Task) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(outputs_of, task))
+_outputs = jax.jit(outputs_of, static_argnums=0)
 
 
-@functools.lru_cache(maxsize=64)
-def _measures(task: Task) -> Callable[..., dict[str, jax.Array]]:
-    def measures(params: Any, constants: Any, x: jax.Array, targets: jax.Array) -> Any:
-        return task.measure(outputs_of(task, params, constants, x), as_targets(targets))
-
-    return jax.jit(measures)
+@functools.partial(jax.jit, static_argnums=0)
+def _measures(task: Task, params: Any, constants: Any, x: jax.Array, targets: jax.Array) -> Any:
+    return task.measure(outputs_of(task, params, constants, x), as_targets(targets))

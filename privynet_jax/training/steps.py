@@ -2,20 +2,20 @@
 
 There are no devices, files or loops over data here, so every function can be jitted, vmapped,
 pmapped, scanned and lowered for any backend. The learning rate is an argument: one compilation
-serves every rate and every length of training.
+serves every rate and every length of training. `mapping` maps `first_state` and `take_steps` over
+members.
 
     state = init_state(task, key, representations)
     state, loss = step(task, state, constants, representations, targets, rate=1e-3)
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from privynet_jax.training.tasks import WEIGHT_DECAY, Task, clipped
+from privynet_jax.training.tasks import WEIGHT_DECAY, Task
 
 
 class State(NamedTuple):
@@ -25,20 +25,41 @@ class State(NamedTuple):
     optimiser: Any
 
 
+class Constants(NamedTuple):
+    """What a member brings to every step, and training does not change."""
+
+    own: Any  # the task's constants
+    key: jax.Array  # data of the key of `Task.draw`
+    channels: jax.Array  # int32 [width], where its channels lie in what is stored, then zeros
+    released: jax.Array  # bool [width], false where a channel only fills up the width
+
+
+class Resident(NamedTuple):
+    """Data in a device's memory, shared by the device's members."""
+
+    representations: jax.Array  # [N, h, w, C], all stored channels of the layer
+    targets: jax.Array  # labels int [N], or images uint8 [N, H, W, 3]
+
+
 class Dispatch(NamedTuple):
-    """What several steps are taken with, each array with a leading axis of steps.
+    """What several steps are taken with, each array with a leading axis of steps."""
 
-    Attributes:
-        batches: a pytree; `fetch` makes representations and targets of each.
-        rates: float32 [steps].
-        numbers: int32 [steps], of each step since the first of the training.
-        live: bool [steps]; steps that are not live only fill up, and change nothing.
+    batches: Any  # a pytree, each as `fetch` takes it
+    rates: jax.Array  # float32 [steps]
+    numbers: jax.Array  # int32 [steps], of each step since the first of the training
+    live: jax.Array  # bool [steps]; steps that are not live only fill up, and change nothing
+
+
+def fetch(constants: Constants, resident: Resident | None, batch: Any) -> tuple[Any, Any]:
+    """Returns (representations [B, h, w, width], targets [B, ...]) of one batch.
+
+    A batch is int [B], rows of the resident data; or itself what is returned, where the host
+    gathers.
     """
-
-    batches: Any
-    rates: jax.Array
-    numbers: jax.Array
-    live: jax.Array
+    if resident is None:
+        return batch
+    chosen = jnp.take(resident.representations[batch], constants.channels, axis=-1)
+    return jnp.where(constants.released, chosen, 0), resident.targets[batch]
 
 
 def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
@@ -47,18 +68,25 @@ def init_state(task: Task, key: jax.Array, example: jax.Array) -> State:
     return State(params, _update(task).init(params))
 
 
+def first_state(
+    task: Task, key_data: jax.Array, constants: Constants, resident: Resident | None, batch: Any
+) -> State:
+    """Returns the state of a member before its first step."""
+    representations, targets = fetch(constants, resident, batch)
+    if task.draw is not None:
+        key = jax.random.wrap_key_data(constants.key)
+        representations, _ = task.draw(key, constants.own, representations, targets)
+    example = jax.tree.map(as_float32, representations)
+    return init_state(task, jax.random.wrap_key_data(key_data), example)
+
+
 def step(
     task: Task, state: State, constants: Any, inputs: Any, targets: jax.Array, rate: jax.Array
 ) -> tuple[State, jax.Array]:
     """Returns the state after one mini-batch, and the loss on it before.
 
-    Args:
-        task: what is learnt.
-        state: from `init_state` or the step before.
-        constants: what the task is given besides.
-        inputs: representations [B, h, w, D] of any floating type, or what `Task.draw` made.
-        targets: labels int [B], or images uint8 [B, H, W, 3].
-        rate: float32 scalar, the learning rate; 0 changes no parameter.
+    Inputs are representations [B, h, w, D] of any floating type, or what `Task.draw` made; targets
+    labels int [B], or images uint8 [B, H, W, 3]. A learning rate of 0 changes no parameter.
     """
     x, y = jax.tree.map(as_float32, inputs), as_targets(targets)
 
@@ -73,33 +101,21 @@ def step(
 
 
 def take_steps(
-    task: Task,
-    state: State,
-    constants: Any,
-    dispatch: Dispatch,
-    key: jax.Array,
-    fetch: Callable[[Any], tuple[Any, jax.Array]] = lambda batch: batch,
+    task: Task, state: State, constants: Constants, resident: Resident | None, dispatch: Dispatch
 ) -> tuple[State, jax.Array]:
     """Takes the steps of one dispatch; returns the state and the losses, float32 [steps].
 
     Several steps become one `lax.scan`: right for accelerators, where each dispatch costs, and
     wrong for CPU, where XLA runs convolutions inside a loop some 50 times slower.
-
-    Args:
-        task: what is learnt.
-        state: from `init_state` or the steps before.
-        constants: what the task is given besides.
-        dispatch: the mini-batches and their rates.
-        key: of `Task.draw`, with the number of each step.
-        fetch: one batch -> (representations, targets) as `step` takes them.
     """
+    key = jax.random.wrap_key_data(constants.key)
 
     def one(state: State, this: Dispatch) -> tuple[State, jax.Array]:
-        inputs, targets = fetch(this.batches)
+        inputs, targets = fetch(constants, resident, this.batches)
         if task.draw is not None:
             drawing = jax.random.fold_in(key, this.numbers)
-            inputs, targets = task.draw(drawing, constants, inputs, targets)
-        return step(task, state, constants, inputs, targets, this.rates)
+            inputs, targets = task.draw(drawing, constants.own, inputs, targets)
+        return step(task, state, constants.own, inputs, targets, this.rates)
 
     def or_nothing(state: State, this: Dispatch) -> tuple[State, jax.Array]:
         after, loss = one(state, this)
@@ -129,4 +145,5 @@ def as_targets(targets: jax.Array) -> jax.Array:
 
 
 def _update(task: Task) -> optax.GradientTransformation:
-    return clipped(task.optimiser(1.0, WEIGHT_DECAY))
+    # The norm of all gradients together is limited before the optimiser sees them.
+    return optax.chain(optax.clip_by_global_norm(1.0), task.optimiser(1.0, WEIGHT_DECAY))

@@ -3,7 +3,7 @@
 A `Task` has no data, no devices and no length of training: `steps` takes gradient steps on it, and
 `trainer` trains many networks of one task side by side.
 
-    task = cloud_task(cloud_nn(30, 32))
+    task = cloud_task(CloudNN(30, 32))
     logits = task.predict(params, (), representations)
 """
 
@@ -55,11 +55,6 @@ def muon(rate: float, weight_decay: float) -> optax.GradientTransformation:
     )
 
 
-def clipped(update: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Limits the norm of all gradients together before an optimiser sees them."""
-    return optax.chain(optax.clip_by_global_norm(1.0), update)
-
-
 def _as_matrix(kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
     """Everything that a kernel sums over is one side of its matrix; others are no matrices."""
     if kernel.ndim not in (2, 4):
@@ -80,9 +75,6 @@ def log_loss(estimates: jax.Array, images: jax.Array) -> jax.Array:
     """
     errors = jnp.mean(jnp.square(estimates - images), axis=(1, 2, 3))
     return _USUAL_ERROR * jnp.mean(jnp.log(errors + _LEAST_ERROR))
-
-
-SQUARED, LOGARITHMIC = squared_loss, log_loss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +114,6 @@ def check_learning_rate(rate: float | None) -> None:
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a network learns. Equal tasks share what is compiled for them.
-
-    Room is left for what comes: several players are several losses of `predict`'s outputs with
-    respect to parts of `params`, and parameters that members share are a part of `params` whose
-    gradients are averaged; both concern `steps.step` alone.
 
     Attributes:
         name: what results call it.
@@ -184,7 +172,7 @@ def attacker_task(
     *,
     name: str,
     stream: int = 1,
-    loss: ImageLoss = SQUARED,
+    loss: ImageLoss = squared_loss,
     optimiser: Optimiser = adamw,
     linear_start: bool = True,
     shows_estimate: bool = False,

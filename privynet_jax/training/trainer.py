@@ -8,12 +8,9 @@ told, and when to give way.
     members = [Member(key, representations, labels, rows, learning_rate=2e-3)]
     [trained] = train(cloud_task(network), members, Course(steps=300, batch_size=32))
     trained.params, trained.converged
-
-Room is left for batches that a function of key and step makes: that is `Task.draw`.
 """
 
 import collections
-import dataclasses
 import hashlib
 import itertools
 import time
@@ -25,17 +22,14 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.devices import Execution, execution_for
-from privynet_jax.training.batches import gather, one_ahead, positions_of, resident
+from privynet_jax.training.batches import gather, one_ahead, resident
 from privynet_jax.training.checkpoints import Arrays
-from privynet_jax.training.course import Course, Stretch
-from privynet_jax.training.mapping import Constants, DoesNotFitError, MappedTask, mapped_task
+from privynet_jax.training.convergence import Course, Stretch
+from privynet_jax.training.mapping import AHEAD, DoesNotFitError, mapped_task
 from privynet_jax.training.members import Member, Progress, Trained, below
-from privynet_jax.training.session import Session, current_session
+from privynet_jax.training.session import current_session
 from privynet_jax.training.steps import Dispatch, State
 from privynet_jax.training.tasks import Task
-
-# Dispatches that the host may be ahead of the devices, which bounds what waits in memory.
-_AHEAD = 2
 
 
 def train(
@@ -46,63 +40,72 @@ def train(
     Args:
         task: what they learn.
         members: at least one.
-        course: how long.
+        course: how long; seconds are of each.
         one_per_device: see `devices.execution_for`.
 
     Raises:
         UserError: a single member does not fit into a device's memory.
         signals.Terminated: a stop was requested; the session's checkpoint has everything so far.
     """
-    session = current_session()
-    execution = execution_for(len(members), course.batch_size, session.spread, one_per_device)
-    execution = _fitting(task, members[: execution.group_size], course, execution)
-    size, trained = execution.group_size, []
-    for start in range(0, len(members), size):
-        group = members[start : start + size]
-        own = course
-        if course.seconds is not None:  # of each, which they spend together
-            own = dataclasses.replace(course, seconds=course.seconds * len(group))
-        trained += _Group(task, group, own, execution, session).train()
+    spread = current_session().spread
+    execution = execution_for(len(members), course.batch_size, spread, one_per_device)
+    execution = _fitting(task, members, course, execution)
+    trained = []
+    for start in range(0, len(members), execution.group_size):
+        group = members[start : start + execution.group_size]
+        trained += _Group(task, group, course, execution).train()
     return trained
+
+
+def _fitting(
+    task: Task, members: Sequence[Member], course: Course, execution: Execution
+) -> Execution:
+    """Returns as large an execution as the devices' memory allows."""
+    while execution.step_bytes is not None:
+        try:
+            _Group(task, members[: execution.group_size], course, execution).check_memory()
+            break
+        except DoesNotFitError as error:
+            if (smaller := execution.reduced()) is None:
+                raise UserError(
+                    f"{error}; give smaller batches, narrower networks or smaller images"
+                ) from None
+            execution = smaller
+    return execution
 
 
 class _Group:
     """Members that fill the places of an execution once."""
 
     def __init__(
-        self,
-        task: Task,
-        members: Sequence[Member],
-        course: Course,
-        execution: Execution,
-        session: Session,
+        self, task: Task, members: Sequence[Member], course: Course, execution: Execution
     ) -> None:
-        self._task, self._members, self._course = task, members, course
-        self._execution, self._session = execution, session
+        self._task, self._members, self._execution = task, members, execution
+        self._session, self._by_clock = current_session(), course.seconds is not None
+        self._stretches = course.stretches(len(members))
         self._inputs = [member.inputs for member in members]
         self._targets = [member.targets for member in members]
-        self._mapped: MappedTask = mapped_task(task, execution)
-        self._resident = resident(self._inputs, self._targets, execution)
-        self._step, self._state = 0, None
-        self._told, self._began = 0.0, None
         self._progress = [Progress(member, task, course) for member in members]
+        self._mapped = mapped_task(task, execution)
+        self._resident = resident(self._inputs, self._targets, execution)
+        self._constants = self._placed([own.constants for own in self._progress])
+        self._step, self._state, self._told, self._began = 0, None, 0.0, None
         self._pending: collections.deque[tuple[int, jax.Array]] = collections.deque()
 
     def train(self) -> list[Trained]:
         """Goes through all stretches, from a checkpoint on if there is one."""
-        checkpoint = self._session.checkpoint if self._course.seconds is None else None
+        checkpoint = None if self._by_clock else self._session.checkpoint
         if checkpoint:
             section = checkpoint.next_section(self._task.name)
             if kept := checkpoint.arrays(section):
                 self._restore(kept)
-            checkpoint.sections[section] = self._arrays
-        self._tell(self._step / self._course.steps)
+        self._tell()
         self._begin()
+        if checkpoint:
+            checkpoint.sections[section] = self._arrays
         self._run()
         self._tell(1.0)
-        trained = [
-            own.result(state) for own, state in zip(self._progress, self._states, strict=True)
-        ]
+        trained = [own.result(state) for own, state in self._with_states()]
         if checkpoint:
             checkpoint.sections[section] = self._arrays()
         return trained
@@ -110,79 +113,64 @@ class _Group:
     def check_memory(self) -> None:
         """Raises `mapping.DoesNotFitError` where a dispatch is too large for a device."""
         self._begin()
-        self._compile(next(self._dispatches(self._course.stretches()[0])))
+        dispatch, _ = next(self._dispatches(self._stretches[0]))
+        self._compiled(dispatch)
+
+    def _begin(self) -> None:
+        """Makes the first state, unless there is one, and opens the members' batches."""
+        if self._state is None:
+            begun = [member.begun for member in self._members]
+            states = [one.state if one else None for one in begun]
+            if None in begun:
+                initial = self._mapped.init(*self._first_arguments())
+                initial = self._execution.unstack(initial, len(begun))
+                states = [own or new for own, new in zip(states, initial, strict=True)]
+            self._state = self._placed(states)
+        self._rows = [own.rows(self._step) for own in self._progress]
+
+    def _first_arguments(self) -> tuple[Any, ...]:
+        keys = [np.asarray(jax.random.key_data(own.initial_key)) for own in self._progress]
+        batch = self._batch([next(own.rows(0)) for own in self._progress], axis=2)
+        return self._execution.stack(keys), self._constants, self._resident, batch
 
     def _run(self) -> None:
         if self._step == 0:
             self._validate(False)
-        for stretch in self._course.stretches():
+        for stretch in self._stretches:
             if all(own.stopped for own in self._progress):
                 break
             # One that was interrupted at its end may still have to be judged there.
-            if self._course.seconds is not None or stretch.stop >= self._step:
+            if stretch.steps_left(self._step) >= 0:
                 self._take(stretch)
                 self._validate(stretch.ends_cycle)
 
     def _take(self, stretch: Stretch) -> None:
         """Takes the steps of a stretch, as far as they are not taken yet."""
         for dispatch, count in one_ahead(self._dispatches(stretch)):
-            compiled = self._compile((dispatch, count))
+            compiled = self._compiled(dispatch)
             self._began = self._began or time.perf_counter()
-            dispatch = self._rated(dispatch, count, stretch)
+            dispatch = self._rated(dispatch, stretch.rates(self._now, count))
             # Returns at once: the next batch is gathered on the host while the devices work.
             self._state, losses = compiled(self._state, self._constants, self._resident, dispatch)
             self._pending.append((count, losses))
-            self._collect(_AHEAD)
+            self._collect(AHEAD)
             self._step += count
-            self._tell(self._now / self._total)
+            self._tell()
             self._session.give_way()
-            if self._course.seconds is not None and self._now >= stretch.stop:
+            if self._now >= stretch.stop:
                 break
 
     @property
     def _now(self) -> float:
-        """How much of the course is over: steps, or seconds."""
-        if self._course.seconds is None:
+        """How much of the course is over: steps, or seconds since the steps were compiled."""
+        if not self._by_clock:
             return self._step
         return time.perf_counter() - self._began if self._began else 0.0
-
-    @property
-    def _total(self) -> float:
-        return self._course.seconds or self._course.steps
-
-    def _begin(self) -> None:
-        """Places constants and the first state on the devices."""
-        self._constants = self._execution.place(
-            self._execution.stack(
-                [_constants(*own) for own in zip(self._members, self._progress, strict=True)]
-            )
-        )
-        if self._state is None:
-            begun = [member.begun for member in self._members]
-            states = [one.state if one else None for one in begun]
-            if None in begun:
-                initial = self._execution.unstack(self._initial(), len(begun))
-                states = [own or new for own, new in zip(states, initial, strict=True)]
-            self._state = self._placed(states)
-        self._rows = [own.rows(self._step) for own in self._progress]
-
-    def _initial(self) -> State:
-        keys = [np.asarray(jax.random.key_data(own.initial_key)) for own in self._progress]
-        batch = self._batch([next(own.rows(0)) for own in self._progress], axis=2)
-        return self._mapped.init(
-            self._execution.stack(keys), self._constants, self._resident, batch
-        )
-
-    def _placed(self, states: Sequence[State]) -> State:
-        return self._execution.place(self._execution.stack(states))
 
     def _dispatches(self, stretch: Stretch) -> Iterator[tuple[Dispatch, int]]:
         """Yields (dispatch without rates, how many of its steps are live)."""
         size, step, places = self._execution.steps_per_dispatch, self._step, self._execution.places
-        while self._course.seconds is not None or step < stretch.stop:
-            count = size
-            if self._course.seconds is None:
-                count = min(size, int(stretch.stop) - step)
+        while (count := min(size, stretch.steps_left(step))) > 0:
             taken = [list(itertools.islice(rows, count)) for rows in self._rows]
             # Steps beyond the last one are computed and thrown away: one shape is compiled.
             filled = [np.stack([*own, *[own[-1]] * (size - count)]) for own in taken]
@@ -204,18 +192,13 @@ class _Group:
             found = gather(self._inputs, self._targets, rows, self._execution)
         return self._execution.place_batches(found, axis)
 
-    def _compile(self, made: tuple[Dispatch, int]) -> Any:
-        arguments = (self._state, self._constants, self._resident, made[0])
-        return self._mapped.compiled_steps(*arguments, in_flight=_AHEAD + 1)
+    def _compiled(self, dispatch: Dispatch) -> Any:
+        return self._mapped.compiled_steps(self._state, self._constants, self._resident, dispatch)
 
-    def _rated(self, dispatch: Dispatch, count: int, stretch: Stretch) -> Dispatch:
-        """Fills in learning rates: by the step's number, or by the clock."""
-        rates = np.zeros(self._execution.steps_per_dispatch, np.float32)
-        by_clock = self._course.seconds is not None
-        rates[:count] = [
-            stretch.rate(self._now + (0 if by_clock else index)) for index in range(count)
-        ]
-        peaks = [np.float32(member.learning_rate) * rates for member in self._members]
+    def _rated(self, dispatch: Dispatch, rates: Sequence[float]) -> Dispatch:
+        filled = np.zeros(self._execution.steps_per_dispatch, np.float32)
+        filled[: len(rates)] = rates
+        peaks = [np.float32(member.learning_rate) * filled for member in self._members]
         return dispatch._replace(rates=self._execution.stack(peaks))
 
     def _collect(self, left: int) -> None:
@@ -229,27 +212,27 @@ class _Group:
     def _validate(self, ends_cycle: bool) -> None:
         self._collect(0)
         if any(len(member.held_out) for member in self._members):
-            for own, state in zip(self._progress, self._states, strict=True):
+            for own, state in self._with_states():
                 own.validate(state, ends_cycle)
 
-    @property
-    def _states(self) -> list[State]:
-        """Of every member, NumPy arrays."""
-        return self._execution.unstack(self._state, len(self._members))
+    def _placed(self, per_member: Sequence[Any]) -> Any:
+        return self._execution.place(self._execution.stack(per_member))
 
-    def _tell(self, share: float) -> None:
+    def _with_states(self) -> list[tuple[Progress, State]]:
+        states = self._execution.unstack(self._state, len(self._members))
+        return list(zip(self._progress, states, strict=True))
+
+    def _tell(self, share: float | None = None) -> None:
         """Tells the session how much more of the members' trainings is done."""
-        share = min(1.0, share)
+        share = min(1.0, self._now / self._stretches[-1].stop if share is None else share)
         self._session.progress(len(self._members) * (share - self._told))
         self._told = share
 
     def _arrays(self) -> Arrays:
-        """Everything that continuing needs, by name; nothing before there is a state."""
+        """Everything that continuing needs, by name."""
         self._collect(0)
-        if self._state is None:
-            return {}
         arrays = {"step": np.asarray(self._step), "identity": self._identity()}
-        for index, (own, state) in enumerate(zip(self._progress, self._states, strict=True)):
+        for index, (own, state) in enumerate(self._with_states()):
             arrays |= {f"{index}/{name}": array for name, array in own.arrays(state).items()}
         return arrays
 
@@ -258,39 +241,14 @@ class _Group:
         if not np.array_equal(arrays["identity"], self._identity()):
             return
         self._step = int(arrays["step"])
-        self._state = self._placed(
-            [own.restore(below(f"{i}/", arrays)) for i, own in enumerate(self._progress)]
-        )
+        like = jax.eval_shape(self._mapped.init, *self._first_arguments())
+        states = [
+            own.restore(below(f"{index}/", arrays), like)
+            for index, own in enumerate(self._progress)
+        ]
+        self._state = self._placed(states)
 
     def _identity(self) -> np.ndarray:
         """uint8 [32]. Where other devices group members otherwise, their places mean others."""
         digest = hashlib.sha256(b" ".join(own.identity() for own in self._progress))
         return np.frombuffer(digest.digest(), np.uint8)
-
-
-def _constants(member: Member, own: Progress) -> Constants:
-    width, positions = member.inputs.shape[-1], positions_of(member.inputs)
-    return Constants(
-        member.constants,
-        np.asarray(jax.random.key_data(own.key)),
-        np.pad(positions, (0, width - len(positions))).astype(np.int32),
-        np.arange(width) < len(positions),
-    )
-
-
-def _fitting(
-    task: Task, members: Sequence[Member], course: Course, execution: Execution
-) -> Execution:
-    """Returns as large an execution as the devices' memory allows."""
-    while execution.step_bytes is not None:
-        try:
-            group = members[: execution.group_size]
-            _Group(task, group, course, execution, current_session()).check_memory()
-            break
-        except DoesNotFitError as error:
-            if (smaller := execution.reduced()) is None:
-                raise UserError(
-                    f"{error}; give smaller batches, narrower networks or smaller images"
-                ) from None
-            execution = smaller
-    return execution

@@ -1,15 +1,17 @@
 """How much a held-out error falls per doubling of training, by hand."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 
 from privynet_jax.training.convergence import (
     Validation,
     falling_percent_per_doubling,
-    has_converged,
     without_progress,
 )
+from privynet_jax.training.members import Trained
 
 
 def falling(*moments):
@@ -36,8 +38,9 @@ def test_after_one_cycle_nothing_is_known():
     [(5.0, 1.0, True), (-3.0, 1.0, True), (5.1, 9.0, False), (0.0, 0.9, False)],
 )
 def test_converged_is_at_most_five_percent_once_every_example_was_seen(percent, epochs, converged):
-    assert has_converged(percent, epochs) == converged
-    assert not has_converged(math.nan, epochs)
+    trained = Trained((), (), 1, epochs, np.zeros(1, np.float32), (), percent)
+    assert trained.converged == converged
+    assert not dataclasses.replace(trained, falling_percent=math.nan).converged
 
 
 def test_progress_is_a_record_of_any_number():

@@ -8,12 +8,17 @@ import pytest
 from jax import export
 
 from privynet_jax.platform.devices import of_one_device
-from privynet_jax.training import mapping
-from privynet_jax.training.mapping import Constants, Resident, fetch
 from privynet_jax.training.models.attackers import RESIDUAL, STRONG, capacities_of_size
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.models.networks import cloud_nn
-from privynet_jax.training.steps import Dispatch
+from privynet_jax.training.steps import (
+    Constants,
+    Dispatch,
+    Resident,
+    fetch,
+    first_state,
+    take_steps,
+)
 from privynet_jax.training.tasks import cloud_task
 
 IMAGES, BATCH, SIZE, STORED, WIDTH = 12, 4, 16, 5, 3
@@ -68,11 +73,11 @@ def test_every_step_lowers_for_every_backend(name, stride, members, steps, resid
     rows = np.zeros((steps, BATCH), np.int32)
     batches = rows if resident else (x[rows][..., :WIDTH], targets[rows])
     first = jax.tree.map(lambda array: array[0], batches)
-    key, init = constants.key, functools.partial(mapping._init, task)
+    key, init = constants.key, functools.partial(first_state, task)
     state = jax.eval_shape(init, key, constants, shared, first)
     live = np.ones(steps, bool)
     dispatch = Dispatch(batches, np.float32(rows[:, 0]), rows[:, 0], live)
-    take = functools.partial(mapping._steps, task)
+    take = functools.partial(take_steps, task)
     for function, own, rest in ((init, key, first), (take, state, dispatch)):
         outputs = jax.eval_shape(function, own, constants, shared, rest)
         many = jax.tree.map(

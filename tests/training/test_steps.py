@@ -12,7 +12,15 @@ from support.small_training import BATCH, RATE, WIDTH, numpy_adamw, regression
 from privynet_jax.images.parts import as_float
 from privynet_jax.training import steps
 from privynet_jax.training.models.linear_attack import LinearAttack, reconstruct
-from privynet_jax.training.steps import Dispatch, init_state, outputs_of, step, take_steps
+from privynet_jax.training.steps import (
+    Constants,
+    Dispatch,
+    Resident,
+    init_state,
+    outputs_of,
+    step,
+    take_steps,
+)
 from privynet_jax.training.tasks import attacker_task, muon
 
 SIZE = 16
@@ -69,10 +77,12 @@ def test_steps_of_one_dispatch_are_those_steps(optimiser):
         looped, loss = one(looped, (), x[index], y[index], np.float32(rates[index]))
         losses.append(loss)
     many = jax.jit(functools.partial(take_steps, task))
-    key = jax.random.key(0)
+    constants = Constants(
+        (), jax.random.key_data(jax.random.key(0)), np.arange(WIDTH), np.ones(WIDTH, bool)
+    )
     # The last two fill up the dispatch, and leave no trace, the optimiser's counts included.
     filled = dispatch(x, y, rates, np.arange(5) < 3)
-    scanned, found = many(start, (), filled, key)
+    scanned, found = many(start, constants, None, filled)
     assert_close(scanned.params, looped.params, atol=0.01 * sum(rates[:3]))
     np.testing.assert_allclose(found[:3], losses, rtol=0.01)
     counts = [x for x in jax.tree.leaves(scanned.optimiser) if x.dtype == np.int32]
@@ -81,15 +91,13 @@ def test_steps_of_one_dispatch_are_those_steps(optimiser):
     single = dispatch(x[:1], y[:1], rates[:1])
     jaxpr = jax.make_jaxpr(functools.partial(take_steps, task))
     if optimiser == "adamw":  # Muon has one of its own
-        assert "scan" not in str(jaxpr(start, (), single, key))
-        assert "scan" in str(jaxpr(start, (), filled, key))
+        assert "scan" not in str(jaxpr(start, constants, None, single))
+        assert "scan" in str(jaxpr(start, constants, None, filled))
     rows = np.arange(2 * BATCH).reshape(2, BATCH)
-    flat = [array.reshape(-1, *array.shape[2:]) for array in (x, y)]
-    by_rows, _ = take_steps(
-        *(task, start, (), dispatch(x[:2], y[:2], rates[:2])._replace(batches=rows), key),
-        lambda mine: tuple(jnp.asarray(array)[mine] for array in flat),
-    )
-    assert_close(by_rows, many(start, (), dispatch(x[:2], y[:2], rates[:2]), key)[0], atol=1e-2)
+    flat = Resident(*(jnp.asarray(array).reshape(-1, *array.shape[2:]) for array in (x, y)))
+    two = dispatch(x[:2], y[:2], rates[:2])
+    by_rows, _ = take_steps(task, start, constants, flat, two._replace(batches=rows))
+    assert_close(by_rows, many(start, constants, None, two)[0], atol=1e-2)
 
 
 def images_and_inputs(stride=4):

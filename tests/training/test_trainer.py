@@ -26,7 +26,7 @@ from privynet_jax.platform.devices import Spread, execution_for
 from privynet_jax.training import trainer
 from privynet_jax.training.batches import shuffled_rows
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.course import relative_rate
+from privynet_jax.training.convergence import relative_rate
 from privynet_jax.training.mapping import DoesNotFitError, MappedTask, mapped_task
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session

@@ -6,7 +6,7 @@ most frequent value for everybody, and the same classifier on the pixels themsel
 (Song and Raghunathan 2020, arXiv:2004.00053, do the same to embeddings of text).
 
     own, attacked = Labelled(x, values["auxiliary"]), Labelled(x_test, values["test"])
-    right = infer(own, attacked, cloud_nn(3, image_size=32), schedule, key)
+    right = infer(own, attacked, CloudNN(3, image_size=32), schedule, key)
     majority = majority_right(own.labels, attacked.labels)
     bootstrap(right, mean_of), bootstrap(majority, mean_of)
 """

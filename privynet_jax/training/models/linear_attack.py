@@ -13,6 +13,7 @@ Representations here are float32 and normalised (`extraction`), images float32 i
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Self
 
@@ -28,41 +29,25 @@ RIDGES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 class LinearAttack(NamedTuple):
-    """A linear map from representation to image, in the form of one convolution.
+    """A linear map from representation to image, in the form of one convolution."""
 
-    Attributes:
-        kernel: float32 [3, 3, depth, stride * stride * 3].
-        bias: float32 [stride * stride * 3].
-    """
-
-    kernel: jax.Array
-    bias: jax.Array
+    kernel: jax.Array  # float32 [3, 3, depth, stride * stride * 3]
+    bias: jax.Array  # float32 [stride * stride * 3]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums over positions of neighbourhoods and pixels; subclasses say how they are arranged.
+    """Sums over positions of neighbourhoods and pixels; subclasses say how they are arranged."""
 
-    Attributes:
-        gram: float64, neighbourhoods (with a one appended) against themselves.
-        cross: float64, the same against pixels of the block.
-        energy: sum of squared pixels.
-        count: number of positions.
-    """
-
-    gram: np.ndarray
-    cross: np.ndarray
-    energy: float
-    count: int
+    gram: np.ndarray  # float64, neighbourhoods (with a one appended) against themselves
+    cross: np.ndarray  # float64, the same against pixels of the block
+    energy: float  # sum of squared pixels
+    count: int  # of positions
 
     def __add__(self, other: Self) -> Self:
         """Returns the sums over both."""
-        return type(self)(
-            self.gram + other.gram,
-            self.cross + other.cross,
-            self.energy + other.energy,
-            self.count + other.count,
-        )
+        both = zip(vars(self).values(), vars(other).values(), strict=True)
+        return type(self)(*(own + theirs for own, theirs in both))
 
 
 class LinearStatistics(Sums):
@@ -84,25 +69,17 @@ class LinearStatistics(Sums):
 
 
 def gather_statistics(batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> LinearStatistics:
-    """Sums up the normal equations of a part, in bounded memory.
+    """Sums up the normal equations of a part.
 
-    Args:
-        batches: pairs of representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h
-            is the layer's stride. A batch's neighbourhoods take 9 times its representations' space.
-
-    Raises:
-        ValueError: there is no batch.
+    Batches are representations float32 [N, h, w, C] and images float32 [N, H, W, 3]; H/h is the
+    layer's stride. A batch's neighbourhoods take 9 times its representations' space.
     """
     total = None
     for representations, images in batches:
         gram, cross, energy = jax.device_get(_batch_sums(representations, images))
         # Products are float32 for speed; sums over batches are float64, since they grow large.
-        sums = LinearStatistics(
-            np.float64(gram),
-            np.float64(cross),
-            float(energy),
-            int(np.prod(representations.shape[:3])),
-        )
+        count = math.prod(representations.shape[:3])
+        sums = LinearStatistics(np.float64(gram), np.float64(cross), float(energy), count)
         total = sums if total is None else total + sums
     if total is None:
         raise ValueError("Expected at least one batch of representations and images, got none.")
@@ -117,16 +94,10 @@ def fit(
     *,
     on_both: bool = True,
 ) -> LinearAttack:
-    """Returns the least-squares attack on a subset of channels.
+    """Returns the least-squares attack on a subset of the statistics' channels, by `best_ridge`.
 
-    Solutions of `fitted_on` compete on `chosen_on`; the winner's ridge then solves both together.
-
-    Args:
-        fitted_on: sums over most images that the attacker owns.
-        chosen_on: sums over its other images, held out to choose the ridge.
-        positions: the released channels, as indices into the statistics' channels.
-        ridges: that compete; None means `RIDGES`.
-        on_both: False solves `fitted_on` alone, where something else is judged by the others.
+    `fitted_on` are sums over most images that the attacker owns, `chosen_on` over the others, held
+    out to choose among the ridges; None means `RIDGES`.
     """
     rows = subset_rows(positions, fitted_on.num_channels)
     # Sub-blocks first: the sums of a whole layer may be hundreds of times as large.
@@ -137,12 +108,7 @@ def fit(
 
 
 def reconstruct(attack: LinearAttack, representations: jax.Array) -> jax.Array:
-    """Returns image estimates float32 [N, H, W, 3], not clipped, from normalised representations.
-
-    Args:
-        attack: what `fit` returned; a kernel with more channels, all zero, works as well.
-        representations: float32 [N, h, w, depth].
-    """
+    """Returns image estimates float32 [N, H, W, 3], not clipped, from [N, h, w, depth]."""
     padded, padding = same_padded(representations, margin=NEIGHBOURHOOD // 2)
     blocks = jax.lax.conv_general_dilated(
         padded,
@@ -195,11 +161,9 @@ def best_ridge(
 ) -> np.ndarray:
     """Returns float64 [unknowns, B]: the ridge that does best on `chosen_on`, solved on both.
 
-    Args:
-        fitted_on: sums over most examples; the last unknown is the constant, never penalised.
-        chosen_on: sums over the others.
-        ridges: relative to the mean diagonal of the Gram matrix.
-        on_both: False solves `fitted_on` alone.
+    Without `on_both` it is solved on `fitted_on` alone, where something else is judged by the
+    others. Ridges are relative to the mean diagonal of the Gram matrix; the last unknown is the
+    constant, never penalised.
     """
     ridge = ridges[0]
     if len(ridges) > 1:

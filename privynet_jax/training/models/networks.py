@@ -6,7 +6,7 @@ the image. There a convolution keeps a CPU's matrix units as busy as a GPU's, an
 image does not depend on the layer. Neither has batch statistics, so training and evaluation are
 the same function. `trainer` trains them.
 
-    network = cloud_nn(num_classes=30, image_size=32)
+    network = CloudNN(num_classes=30, image_size=32)
     variables = network.init(key, representations)
     logits = network.apply(variables, representations)
 """
@@ -115,7 +115,7 @@ class CloudNN(nn.Module):
     """
 
     num_classes: int
-    image_size: int
+    image_size: int = 32
     width: int = 64
     dtype: DType = jnp.float32
 
@@ -143,7 +143,7 @@ class ResidualAttacker(nn.Module):
         dtype: of all that is computed; parameters and the correction are float32.
     """
 
-    image_size: int
+    image_size: int = 32
     width: int = 96
     num_blocks: int = 3
     dtype: DType = jnp.float32
@@ -192,15 +192,5 @@ class StrongAttacker(nn.Module):
         return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
 
 
-def cloud_nn(
-    num_classes: int, image_size: int = 32, width: int = 64, dtype: DType = jnp.float32
-) -> CloudNN:
-    """Returns the cloud NN; see `CloudNN` for shapes."""
-    return CloudNN(num_classes, image_size, width, dtype)
-
-
-def attacker(
-    image_size: int = 32, width: int = 96, num_blocks: int = 3, dtype: DType = jnp.float32
-) -> ResidualAttacker:
-    """Returns the trained attacker's network; see `ResidualAttacker` for shapes."""
-    return ResidualAttacker(image_size, width, num_blocks, dtype)
+# As the functional API calls them.
+cloud_nn, attacker = CloudNN, ResidualAttacker
