@@ -103,7 +103,7 @@ class Execution:
         return _identity(self.devices)(stacked)
 
     def place_batches(self, stacked: Any, axis: int) -> Any:
-        """Returns a pytree of mini-batches [*places, ...], to be used once; `axis` is of examples."""
+        """Returns mini-batches [*places, ...], to be used once; `axis` is that of examples."""
         if not self.shares_examples:
             return stacked  # pmap's own
         return jax.device_put(stacked, _sharding(self.devices, *[None] * axis, "images"))
