@@ -23,9 +23,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 from tqdm import tqdm
 
-from privynet_jax.errors import UserError
+from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
@@ -107,7 +107,7 @@ def _builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuil
         close = difflib.get_close_matches(dataset, known, n=5) or [photo_patches.PhotoPatches.name]
         reason = f"the closest names are {', '.join(close)}"
     except Exception as error:  # TFDS raises many types for a bad version, config or folder
-        reason = _first_line(error)
+        reason = first_line(error)
     if Path(dataset).is_dir():
         reason = f"a folder is given as folder:{dataset}"
     raise UserError(
@@ -140,7 +140,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
         if not builder.data_path.exists():
             _raise_if_of_the_disk(error, where)
             raise UserError(
-                f"cannot prepare {dataset} in {where}: {_first_line(error)} "
+                f"cannot prepare {dataset} in {where}: {first_line(error)} "
                 "(connect to the network, delete a damaged download, or copy a prepared folder "
                 "from another machine)"
             ) from None
@@ -193,7 +193,7 @@ class _Examples:
             return read()
         except Exception as error:  # array_record raises bare RuntimeErrors
             raise UserError(
-                f"cannot read the split {self.split} in {self._folder}: {_first_line(error)}; "
+                f"cannot read the split {self.split} in {self._folder}: {first_line(error)}; "
                 "delete that folder to have it prepared anew"
             ) from None
 
@@ -231,10 +231,6 @@ def _whole_numbers(info: tfds.core.DatasetInfo) -> list[str]:
         for name, kind in info.features.items()
         if kind.shape == () and np.issubdtype(kind.np_dtype, np.integer)
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
