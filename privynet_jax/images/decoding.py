@@ -41,17 +41,11 @@ class StoredImage(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedSplit:
-    """Labelled examples of one split.
-
-    Attributes:
-        images: [N].
-        labels: int32 [N].
-        groups: int64 [N]; images of one group overlap, or are copies of each other.
-    """
+    """Labelled examples of one split."""
 
     images: Sequence[StoredImage]
-    labels: np.ndarray
-    groups: np.ndarray
+    labels: np.ndarray  # int32 [N]
+    groups: np.ndarray  # int64 [N]; images of one group overlap, or are copies of each other
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -91,12 +91,8 @@ def hold_out(count: int, copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows to learn from, and those to judge by, int [n] each, ascending.
 
     Evenly spaced, so that whoever holds out of the same rows holds out the same ones: attackers of
-    a layer share sums over them. All copies of an image are on one side, because an image that was
-    learnt from tells nothing.
-
-    Args:
-        count: of images, two at least.
-        copies: rows that there are of each image, one after the other.
+    a layer share sums over them. Each of the images, two at least, has so many rows, one after the
+    other; they are on one side, because an image that was learnt from tells nothing.
     """
     held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
     is_held = np.zeros(count, bool)

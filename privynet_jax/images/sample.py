@@ -88,15 +88,8 @@ def digest_of(image: np.ndarray) -> str:
 def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
     """Removes pictures that the planner saw, so that an audit is independent of them.
 
-    Args:
-        parts: images and labels.
-        digests: `digest_of` each picture of the planner's sample.
-
-    Returns:
-        The parts that are left, and how many pictures were removed.
-
-    Raises:
-        UserError: nothing is left of a part.
+    Returns what is left of the parts, and how many pictures with one of these digests are removed;
+    UserError where nothing is left of a part.
     """
     seen, removed = frozenset(digests), 0
     kept: dict[str, Part] = {}

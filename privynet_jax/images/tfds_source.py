@@ -68,8 +68,7 @@ def read_feature(
 ) -> Iterator[tuple[bytes, int]]:
     """Yields (encoded image, value) of a whole-number feature, of every example of every split.
 
-    The feature is one like "scale" of `photo_patches`; arguments and errors are those of
-    `read_dataset` otherwise, and a feature that the data set has not is a UserError too.
+    UserError where the data set has no such feature, and as for `read_dataset`.
     """
     with _quiet():
         builder = _prepared_builder(dataset, data_dir)

@@ -129,15 +129,11 @@ class Execution:
 def execution_for(
     members: int, batch_size: int, spread: Spread = Spread(), one_per_device: bool = False
 ) -> Execution:
-    """Returns the execution that suits the backend.
+    """Returns the execution that suits the backend, for so many members that are to be trained.
 
-    Args:
-        members: that are to be trained; no more are put side by side. A single one has its
-            examples spread.
-        batch_size: examples of its mini-batches.
-        spread: what the user wants of it.
-        one_per_device: whatever their number, so that rounds of fewer and fewer members share a
-            program; too few for the devices go one after the other, each with its examples spread.
+    A single one has the `batch_size` examples of its mini-batches spread. `one_per_device`,
+    whatever their number, lets rounds of fewer and fewer members share a program; too few for the
+    devices go one after the other, each with its examples spread.
     """
     present = tuple(jax.local_devices())
     if one_per_device:

@@ -100,15 +100,11 @@ def _download(wheel: PinnedWheel, folder: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedFile:
-    """A file on the web.
-
-    Attributes:
-        url: its address; the last part is the file's name.
-        md5: hexadecimal MD5 that its publisher states. It guards against damage and against other
-            versions; against forgery it is weak, and HTTPS has to help.
-    """
+    """A file on the web, whose name is the last part of its address."""
 
     url: str
+    # Hexadecimal, as its publisher states it. It guards against damage and against other versions;
+    # against forgery it is weak, and HTTPS has to help.
     md5: str
 
     @property
