@@ -34,18 +34,12 @@ _CHUNK_BYTES = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """What a user may say about it; zeros let the backend decide.
+    """What a user may say about it; zeros let the backend decide."""
 
-    Attributes:
-        cells_per_device: members that a device trains at once; 0 means 1 on CPU, and up to 8
-            elsewhere.
-        steps_per_dispatch: 0 means 1 on CPU and 10 elsewhere.
-        device_memory_gib: memory to use of each device, in GiB; 0 means what it says it has. CPU
-            devices say nothing: there, steps are not limited and the host gathers mini-batches.
-    """
-
-    cells_per_device: int = 0
-    steps_per_dispatch: int = 0
+    cells_per_device: int = 0  # members at once; 0 means 1 on CPU, and up to 8 elsewhere
+    steps_per_dispatch: int = 0  # 0 means 1 on CPU and 10 elsewhere
+    # To use of each device, in GiB; 0 means what it says it has. CPU devices say nothing: there,
+    # steps are not limited and the host gathers mini-batches.
     device_memory_gib: float = 0.0
 
 

@@ -54,12 +54,10 @@ class ShardFolder:
     """
 
     def __init__(self, folder: epath.Path, identity: str, scratch: Path | None = None) -> None:
-        """Names a place; makes the folder, and removes what killed processes left in it.
+        """Makes the folder, and removes what killed processes left in it.
 
-        Args:
-            folder: where the shards are.
-            identity: of the array, in one line; a shard written under another passes for none.
-            scratch: an existing local folder of this process alone; required for a bucket.
+        The identity is the array's, in one line: a shard written under another passes for none. A
+        bucket needs a scratch folder, which exists and is this process's alone.
         """
         self._folder, self._identity = folder, identity
         # Where shards are read from.
