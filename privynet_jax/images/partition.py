@@ -25,14 +25,9 @@ def split_groups(
     out so that its examples follow the fractions as closely as whole groups allow. A class with at
     least as many groups as there are parts reaches every part.
 
-    Args:
-        labels: int [N]. A group belongs to the class of its first example.
-        groups: int [N]; examples with one value stay together.
-        fractions: part name -> share of a class's examples; the shares sum to 1, else UserError.
-        seed: a non-negative integer.
-
-    Returns:
-        Part name -> indices into `labels`, shuffled; each example is in exactly one part.
+    Labels and groups are int [N]; a group belongs to the class of its first example. The fractions
+    are part name -> share of a class's examples, and sum to 1, else UserError. Returns part name ->
+    indices into `labels`, shuffled; each example is in exactly one part.
     """
     if labels.shape != groups.shape or labels.ndim != 1:
         raise UserError(f"Expected labels and groups [N], got {labels.shape} and {groups.shape}")

@@ -55,11 +55,8 @@ def load_sample(
     They come from all pictures of the data set, or from its train split where it has splits.
     `count` of them, all where there are fewer; None means 500, but at most a third of each class.
     Others are drawn in place of pictures that are unreadable and may be skipped. Other arguments
-    are those of `parts.load_parts`.
-
-    Raises:
-        UserError: as for `load_parts`, or a class has less than `LEAST_PER_CLASS` pictures in the
-            sample.
+    are those of `parts.load_parts`. UserError is raised as there, and where a class has less than
+    `LEAST_PER_CLASS` pictures in the sample.
     """
     if count is not None and not 1 <= count <= _MOST:
         raise UserError(

@@ -37,12 +37,9 @@ _NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
     """Returns a data set's train split and its test split, preparing the data set where needed.
 
-    The test split is the one named test, else validation: the first that has labelled examples.
-
-    Args:
-        dataset: `photo_patches`, or what `tfds.builder` accepts, such as `cifar10`; it needs
-            supervised keys that are an image and a class label.
-        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+    The test split is the one named test, else validation: the first that has labelled examples. A
+    data set is what `tfds.builder` accepts, and has supervised keys that are an image and a class
+    label. TFDS keeps prepared data sets in `data_dir`; None is its default.
 
     Raises:
         UserError: unknown or unsuitable data set, it cannot be prepared (no network; TensorFlow
