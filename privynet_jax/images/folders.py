@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 from privynet_jax.platform.digests import sha256_of
 
 # Below this a class cannot reach all four parts.
@@ -27,14 +27,10 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
 
     Hidden files are passed over; every other file counts as a picture.
 
-    Args:
-        folder: as above.
-        in_parts: whether there must be enough pictures, of at least two classes, to be dealt out to
-            the four parts of the data; a release needs none of that.
-
     Raises:
-        UserError: there is no such folder, it holds no class folders, or, for four parts, there is
-            one class alone, or a class has too few different pictures.
+        UserError: there is no such folder, it holds no class folders, or, where pictures are to be
+            dealt out to four parts, there is one class alone, or a class has too few different
+            pictures.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
@@ -50,11 +46,7 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Returns all visible files below a folder, sorted by path; labelled or not.
-
-    Raises:
-        UserError: there is none, or one is a link to nothing.
-    """
+    """Returns all visible files below a folder, sorted; UserError for none or a broken link."""
     entries = sorted(_walk(folder))
     if broken := [path for path in entries if not path.exists()]:
         # Passed over, a whole class could go missing unnoticed.

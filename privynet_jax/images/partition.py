@@ -25,14 +25,9 @@ def split_groups(
     out so that its examples follow the fractions as closely as whole groups allow. A class with at
     least as many groups as there are parts reaches every part.
 
-    Args:
-        labels: int [N]. A group belongs to the class of its first example.
-        groups: int [N]; examples with one value stay together.
-        fractions: part name -> share of a class's examples; the shares sum to 1, else UserError.
-        seed: a non-negative integer.
-
-    Returns:
-        Part name -> indices into `labels`, shuffled; each example is in exactly one part.
+    Labels and groups are int [N]; a group belongs to the class of its first example. The fractions
+    are part name -> share of a class's examples, and sum to 1, else UserError. Returns part name ->
+    indices into `labels`, shuffled; each example is in exactly one part.
     """
     if labels.shape != groups.shape or labels.ndim != 1:
         raise UserError(f"Expected labels and groups [N], got {labels.shape} and {groups.shape}")
@@ -91,12 +86,8 @@ def hold_out(count: int, copies: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Returns the rows to learn from, and those to judge by, int [n] each, ascending.
 
     Evenly spaced, so that whoever holds out of the same rows holds out the same ones: attackers of
-    a layer share sums over them. All copies of an image are on one side, because an image that was
-    learnt from tells nothing.
-
-    Args:
-        count: of images, two at least.
-        copies: rows that there are of each image, one after the other.
+    a layer share sums over them. Each of the images, two at least, has so many rows, one after the
+    other; they are on one side, because an image that was learnt from tells nothing.
     """
     held = max(1, min(_MOST_HELD_OUT, round(_HELD_OUT_SHARE * count)))
     is_held = np.zeros(count, bool)

@@ -10,18 +10,13 @@ NumPy only: no part of an experiment's arithmetic happens here.
 
 import dataclasses
 import hashlib
-import logging
-import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_or_skip
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, decode_split
 from privynet_jax.images.folders import read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.tfds_source import read_dataset
@@ -32,10 +27,6 @@ TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
 # Of the train split, where a data set has no labelled test split.
 HELD_OUT_FRACTION = 0.2
 FOLDER_PREFIX = "folder:"
-
-_LOG = logging.getLogger(__name__)
-# Decoded images of one part beyond this go to a file, which the system may page out.
-_MOST_BYTES_IN_MEMORY = 2**29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,13 +113,14 @@ def load_parts(
         # A fixed seed: the test part must not change with the seed of an experiment.
         halves = split_groups(train.labels, train.groups, fractions, seed=0)
         train, test = train.take(halves["train"]), train.take(halves["test"])
-    chosen = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
-    splits = {name: train.take(chosen[name]) for name in TRAIN_FRACTIONS}
+    rows_of = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
+    splits = {name: train.take(rows) for name, rows in rows_of.items()}
     splits["test"] = test.take(stream_of(seed, "test").permutation(len(test)))
     parts = {}
     for name in PART_NAMES:
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
-        parts[name] = _decode(splits[name].take(rows), image_size, skip_unreadable, name)
+        chosen = splits[name].take(rows)
+        parts[name] = Part(*decode_split(chosen, image_size, f"the part {name}", skip_unreadable))
         if not len(parts[name]):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)
@@ -164,29 +156,6 @@ def _checked_limits(
                 f"{what} is {value}; allowed are {least} and more; leave it out for the usual"
             )
     return limits
-
-
-def _decode(split: EncodedSplit, image_size: int, skip_unreadable: bool, part: str) -> Part:
-    """Decodes one image at a time, into a file where the result is large."""
-    images = _allocate((len(split), image_size, image_size, 3))
-    kept = []
-    bar = tqdm(split.images, desc=f"decoding {part}", unit="image", delay=2)
-    for index, stored in enumerate(bar):
-        picture = decode_or_skip(stored.read_bytes(), image_size, str(stored), skip_unreadable)
-        if picture is not None:
-            images[len(kept)] = picture
-            kept.append(index)
-    if skipped := len(split) - len(kept):
-        _LOG.warning("skipped %d unreadable images of the part %s", skipped, part)
-    return Part(images[: len(kept)], split.labels[kept])
-
-
-def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    """An uint8 array in memory or, when large, in a nameless file of the temporary folder."""
-    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _fingerprint(name: str, image_size: int, parts: Mapping[str, Part]) -> str:

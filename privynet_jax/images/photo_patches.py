@@ -147,11 +147,8 @@ class PhotoPatches(tfds.core.GeneratorBasedBuilder):
 def photograph_paths(cache_dir: Path) -> list[Path]:
     """Returns the verified files of the 30 photographs, in the order of `CLASS_NAMES`.
 
-    Args:
-        cache_dir: where photographs that no dependency ships are kept once downloaded.
-
-    Raises:
-        UserError: a file is missing, damaged, or neither cached nor to be downloaded.
+    The cache keeps those that no dependency ships. UserError where a file is missing, damaged, or
+    neither cached nor to be downloaded.
     """
     installed = []
     for folder, files in _INSTALLED.items():

@@ -9,16 +9,13 @@ pictures were seen, so that an audit can leave them out. No JAX here.
 
 import dataclasses
 import hashlib
-import logging
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_or_skip
-from privynet_jax.images.encoded import EncodedSplit
+from privynet_jax.images.decoding import decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.images.parts import Part, Parts, read_labelled
 
@@ -29,8 +26,6 @@ LEAST_PER_CLASS = 2
 USUAL, _USUAL_SHARE = 500, 3
 _MOST = 100_000
 _DIGEST_DIGITS = 16
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,11 +55,8 @@ def load_sample(
     They come from all pictures of the data set, or from its train split where it has splits.
     `count` of them, all where there are fewer; None means 500, but at most a third of each class.
     Others are drawn in place of pictures that are unreadable and may be skipped. Other arguments
-    are those of `parts.load_parts`.
-
-    Raises:
-        UserError: as for `load_parts`, or a class has less than `LEAST_PER_CLASS` pictures in the
-            sample.
+    are those of `parts.load_parts`. UserError is raised as there, and where a class has less than
+    `LEAST_PER_CLASS` pictures in the sample.
     """
     if count is not None and not 1 <= count <= _MOST:
         raise UserError(
@@ -75,9 +67,9 @@ def load_sample(
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
     most = np.bincount(train.labels, minlength=len(class_names))
     if count is None:
+        count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    wanted = min(USUAL if count is None else count, int(most.sum()))
-    images, labels = _decode(in_turn, image_size, wanted, most, skip_unreadable)
+    images, labels = decode_split(in_turn, image_size, "the sample", skip_unreadable, count, most)
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
     return Sample(images, labels, class_names, digests, available=len(train))
@@ -93,15 +85,8 @@ def digest_of(image: np.ndarray) -> str:
 def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
     """Removes pictures that the planner saw, so that an audit is independent of them.
 
-    Args:
-        parts: images and labels.
-        digests: `digest_of` each picture of the planner's sample.
-
-    Returns:
-        The parts that are left, and how many pictures were removed.
-
-    Raises:
-        UserError: nothing is left of a part.
+    Returns what is left of the parts, and how many pictures with one of these digests are removed;
+    UserError where nothing is left of a part.
     """
     seen, removed = frozenset(digests), 0
     kept: dict[str, Part] = {}
@@ -119,30 +104,6 @@ def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, i
     # Caches are addressed by the fingerprint, so other images need another one.
     fingerprint = hashlib.sha256(" ".join([parts.fingerprint, *sorted(seen)]).encode()).hexdigest()
     return dataclasses.replace(parts, **kept, fingerprint=fingerprint), removed
-
-
-def _decode(
-    split: EncodedSplit, image_size: int, count: int, most: np.ndarray, skip_unreadable: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures and labels: the first `count` that can be decoded, of each class at most `most`."""
-    pictures, labels, skipped = [], [], 0
-    left = most.copy()
-    with tqdm(total=count, desc="reading the sample", unit="picture", delay=2) as bar:
-        for stored, label in zip(split.images, split.labels, strict=True):
-            if len(pictures) == count or not left[label]:
-                continue
-            picture = decode_or_skip(stored.read_bytes(), image_size, str(stored), skip_unreadable)
-            if picture is None:
-                skipped += 1
-                continue
-            pictures.append(picture)
-            labels.append(label)
-            left[label] -= 1
-            bar.update()
-    if skipped:
-        _LOG.warning("passed over %d unreadable pictures of the sample", skipped)
-    shape = (len(pictures), image_size, image_size, 3)
-    return np.array(pictures, np.uint8).reshape(shape), np.array(labels, np.int32)
 
 
 def _check_classes(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:

@@ -23,9 +23,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 from tqdm import tqdm
 
-from privynet_jax.errors import UserError
+from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
@@ -37,12 +37,9 @@ _NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
     """Returns a data set's train split and its test split, preparing the data set where needed.
 
-    The test split is the one named test, else validation: the first that has labelled examples.
-
-    Args:
-        dataset: `photo_patches`, or what `tfds.builder` accepts, such as `cifar10`; it needs
-            supervised keys that are an image and a class label.
-        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+    The test split is the one named test, else validation: the first that has labelled examples. A
+    data set is what `tfds.builder` accepts, and has supervised keys that are an image and a class
+    label. TFDS keeps prepared data sets in `data_dir`; None is its default.
 
     Raises:
         UserError: unknown or unsuitable data set, it cannot be prepared (no network; TensorFlow
@@ -68,8 +65,7 @@ def read_feature(
 ) -> Iterator[tuple[bytes, int]]:
     """Yields (encoded image, value) of a whole-number feature, of every example of every split.
 
-    The feature is one like "scale" of `photo_patches`; arguments and errors are those of
-    `read_dataset` otherwise, and a feature that the data set has not is a UserError too.
+    UserError where the data set has no such feature, and as for `read_dataset`.
     """
     with _quiet():
         builder = _prepared_builder(dataset, data_dir)
@@ -107,7 +103,7 @@ def _builder(dataset: str, data_dir: Path | str | None) -> tfds.core.DatasetBuil
         close = difflib.get_close_matches(dataset, known, n=5) or [photo_patches.PhotoPatches.name]
         reason = f"the closest names are {', '.join(close)}"
     except Exception as error:  # TFDS raises many types for a bad version, config or folder
-        reason = _first_line(error)
+        reason = first_line(error)
     if Path(dataset).is_dir():
         reason = f"a folder is given as folder:{dataset}"
     raise UserError(
@@ -140,7 +136,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
         if not builder.data_path.exists():
             _raise_if_of_the_disk(error, where)
             raise UserError(
-                f"cannot prepare {dataset} in {where}: {_first_line(error)} "
+                f"cannot prepare {dataset} in {where}: {first_line(error)} "
                 "(connect to the network, delete a damaged download, or copy a prepared folder "
                 "from another machine)"
             ) from None
@@ -193,7 +189,7 @@ class _Examples:
             return read()
         except Exception as error:  # array_record raises bare RuntimeErrors
             raise UserError(
-                f"cannot read the split {self.split} in {self._folder}: {_first_line(error)}; "
+                f"cannot read the split {self.split} in {self._folder}: {first_line(error)}; "
                 "delete that folder to have it prepared anew"
             ) from None
 
@@ -231,10 +227,6 @@ def _whole_numbers(info: tfds.core.DatasetInfo) -> list[str]:
         for name, kind in info.features.items()
         if kind.shape == () and np.issubdtype(kind.np_dtype, np.integer)
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

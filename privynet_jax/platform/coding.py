@@ -31,17 +31,11 @@ _LEAST_PEAK = 16.0
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coding:
-    """The storage of one layer's features.
+    """The storage of one layer's features."""
 
-    Attributes:
-        dtype: one of `DTYPES`.
-        scales: float32 [C], what each channel is multiplied by.
-        peaks: float32 [C], the largest normalised value that a byte can hold; larger ones are cut.
-    """
-
-    dtype: str
-    scales: np.ndarray
-    peaks: np.ndarray
+    dtype: str  # one of `DTYPES`
+    scales: np.ndarray  # float32 [C], what each channel is multiplied by
+    peaks: np.ndarray  # float32 [C], largest normalised value that a byte holds; others are cut
 
     def encode(self, features: jax.Array) -> jax.Array:
         """Returns the stored form of float32 features [..., C]; see `all_finite`."""
@@ -84,12 +78,10 @@ def all_finite(stored: np.ndarray) -> bool:
     Asked on the host, of the largest value, because a device's reduction of everything to one
     number takes longer on CPUs than storing it all.
     """
-    if not stored.size:
-        return True
     if stored.dtype == np.uint8:
-        return bool(stored.max() < _NOT_FINITE)
+        return bool(stored.max(initial=0) < _NOT_FINITE)
     if stored.dtype == np.float16:  # whose comparisons NumPy emulates; as bits they are integers
-        return bool((stored.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+        return bool((stored.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
     return bool(np.isfinite(stored).all())
 
 

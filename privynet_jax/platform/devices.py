@@ -34,41 +34,27 @@ _CHUNK_BYTES = 2**26
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """What a user may say about it; zeros let the backend decide.
+    """What a user may say about it; zeros let the backend decide."""
 
-    Attributes:
-        cells_per_device: members that a device trains at once; 0 means 1 on CPU, and up to 8
-            elsewhere.
-        steps_per_dispatch: 0 means 1 on CPU and 10 elsewhere.
-        device_memory_gib: memory to use of each device, in GiB; 0 means what it says it has. CPU
-            devices say nothing: there, steps are not limited and the host gathers mini-batches.
-    """
-
-    cells_per_device: int = 0
-    steps_per_dispatch: int = 0
+    cells_per_device: int = 0  # members at once; 0 means 1 on CPU, and up to 8 elsewhere
+    steps_per_dispatch: int = 0  # 0 means 1 on CPU and 10 elsewhere
+    # To use of each device, in GiB; 0 means what it says it has. CPU devices say nothing: there,
+    # steps are not limited and the host gathers mini-batches.
     device_memory_gib: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How members are spread.
-
-    Attributes:
-        devices: that compute.
-        cells_per_device: members that one device trains at once, by `vmap` when more than one.
-        steps_per_dispatch: steps of one `lax.scan`; 1 means none.
-        resident_bytes: of a device's memory, for representations that stay there; 0 where mini-
-            batches are gathered on the host, as on CPU.
-        step_bytes: of a device's memory, for a training step of all its members; None is no limit.
-        shares_examples: one member at a time, whose examples are dealt out to all devices.
-    """
+    """How members are spread."""
 
     devices: tuple[jax.Device, ...]
-    cells_per_device: int = 1
-    steps_per_dispatch: int = 1
+    cells_per_device: int = 1  # at once, by `vmap` when more than one
+    steps_per_dispatch: int = 1  # of one `lax.scan`; 1 means none
+    # Of a device's memory, for representations that stay there; 0 where mini-batches are gathered
+    # on the host, as on CPU.
     resident_bytes: int = 0
-    step_bytes: int | None = None
-    shares_examples: bool = False
+    step_bytes: int | None = None  # for a training step of all of a device's members, at most
+    shares_examples: bool = False  # one member at a time, dealt out to all devices
 
     @property
     def places(self) -> tuple[int, int]:
@@ -107,28 +93,19 @@ class Execution:
     def place(self, stacked: Any) -> Any:
         """Returns a pytree [*places, ...] on its devices, to be used many times."""
         if self.shares_examples:
-            return jax.device_put(stacked, self._sharding())
+            return jax.device_put(stacked, _sharding(self.devices))
         return _identity(self.devices)(stacked)
 
     def place_batches(self, stacked: Any, axis: int) -> Any:
-        """Returns mini-batches [*places, ...] where they are needed.
-
-        Args:
-            stacked: a pytree.
-            axis: of examples.
-        """
+        """Returns mini-batches [*places, ...], to be used once; `axis` is that of examples."""
         if not self.shares_examples:
             return stacked  # pmap's own
-        return jax.device_put(stacked, self._sharding(*[None] * axis, "examples"))
+        return jax.device_put(stacked, _sharding(self.devices, *[None] * axis, "images"))
 
     def load(self, stored: Any) -> jax.Array:
-        """Returns all rows of an array on every device: [devices, N, ...].
-
-        Args:
-            stored: has a `shape`, a `dtype`, and rows by slice; it is read piece by piece.
-        """
+        """Returns all rows on every device, [devices, N, ...]; `stored` is read piece by piece."""
         if self.shares_examples:
-            return jax.device_put(stored[:][None], self._sharding())
+            return jax.device_put(stored[:][None], _sharding(self.devices))
         total = stored.shape[0]
         count = max(1, min(total, _CHUNK_BYTES // (nbytes(stored) // total)))
         blank = jax.pmap(lambda _: jnp.zeros(stored.shape, stored.dtype), devices=self.devices)
@@ -142,34 +119,25 @@ class Execution:
             loaded = write(loaded, stored[begin : begin + count], begin)
         return loaded
 
-    def _sharding(self, *spec: str | None) -> jax.sharding.NamedSharding:
-        mesh = jax.sharding.Mesh(np.asarray(self.devices), ("examples",))
-        return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
-
 
 def execution_for(
     members: int, batch_size: int, spread: Spread = Spread(), one_per_device: bool = False
 ) -> Execution:
-    """Returns the execution that suits the backend.
+    """Returns the execution that suits the backend, for so many members that are to be trained.
 
-    Args:
-        members: that are to be trained; no more are put side by side. A single one has its
-            examples spread.
-        batch_size: examples of its mini-batches.
-        spread: what the user wants of it.
-        one_per_device: whatever their number, so that rounds of fewer and fewer members share a
-            program; too few for the devices go one after the other, each with its examples spread.
+    A single one has the `batch_size` examples of its mini-batches spread. `one_per_device`,
+    whatever their number, lets rounds of fewer and fewer members share a program; too few for the
+    devices go one after the other, each with its examples spread.
     """
     present = tuple(jax.local_devices())
     if one_per_device:
         spread = dataclasses.replace(spread, cells_per_device=1)
         members = members if members >= len(present) else 1
-    on_cpu = present[0].platform == "cpu"
-    memory = spread.device_memory_gib * 2**30 or (0 if on_cpu else _memory_of(present[0]))
+    memory = spread.device_memory_gib * 2**30 or (0 if on_cpu() else _memory_of(present[0]))
     devices, cells = present[:members], 1
     if members == 1:
-        devices = present[: most_dividing(batch_size, len(present))]
-    elif not on_cpu or spread.cells_per_device:
+        devices = present[: _most_dividing(batch_size, len(present))]
+    elif not on_cpu() or spread.cells_per_device:
         fitting = -(-members // len(devices))
         # Equal groups: 9 members on one device become 5 and 4, not 8 and 1 with 7 copies.
         balanced = -(-fitting // -(-fitting // _MOST_CELLS_PER_DEVICE))
@@ -177,7 +145,7 @@ def execution_for(
     return Execution(
         devices=devices,
         cells_per_device=cells,
-        steps_per_dispatch=spread.steps_per_dispatch or (1 if on_cpu else 10),
+        steps_per_dispatch=spread.steps_per_dispatch or (1 if on_cpu() else 10),
         resident_bytes=int(_RESIDENT_SHARE * memory),
         step_bytes=int(_STEP_SHARE * memory) or None,
         shares_examples=members == 1,
@@ -189,8 +157,7 @@ def environment() -> str:
     return f"jax {jax.__version__} on {jax.local_devices()[0].device_kind}"
 
 
-def most_dividing(count: int, most: int) -> int:
-    """Returns the largest number up to `most` that divides a count."""
+def _most_dividing(count: int, most: int) -> int:
     return max(n for n in range(1, most + 1) if count % n == 0)
 
 
@@ -200,13 +167,7 @@ def nbytes(array: Any) -> int:
 
 
 def at_once(most: int, each: int, limit: int) -> int:
-    """Returns how many things to hold at once: at most so many, and at least one.
-
-    Args:
-        most: however small they are.
-        each: bytes of one.
-        limit: bytes of all of them.
-    """
+    """Returns how many things to hold at once: 1 to `most`, of so many bytes each and in all."""
     return max(1, min(most, limit // max(1, each)))
 
 
@@ -216,34 +177,26 @@ def on_cpu() -> bool:
 
 
 def data_parallel(
-    most_devices: int | None = None, *, dividing: int | None = None
+    dividing: int | None = None,
 ) -> tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]:
     """Returns the shardings of images (split by the first axis) and of parameters (everywhere).
 
-    Args:
-        most_devices: use no more; None means all local devices. On CPU too, one device per core
-            beats one computation that shares its loops out among the cores.
-        dividing: examples per batch; use as many devices as can share them out equally.
+    Over all local devices, or as many as can share out equally the images of a batch that is given.
+    On CPU too, one device per core beats one computation that shares out its loops among the cores.
     """
-    present = jax.local_devices()[:most_devices]
-    count = len(present)
+    devices = jax.local_devices()
     if dividing is not None:
-        count = most_dividing(dividing, count)
-    devices = np.asarray(present[:count])
-    mesh, spec = jax.sharding.Mesh(devices, ("images",)), jax.sharding.PartitionSpec
-    split = jax.sharding.NamedSharding(mesh, spec("images"))
-    return split, jax.sharding.NamedSharding(mesh, spec())
+        devices = devices[: _most_dividing(dividing, len(devices))]
+    return _sharding(devices, "images"), _sharding(devices)
 
 
 def map_members(
     function: Callable[..., Any], execution: Execution, donate: tuple[int, ...] = ()
 ) -> Callable[..., Any]:
-    """Maps a function of one member over the leading axes `Execution.places`.
+    """Maps a function of arrays of one member over the leading axes `Execution.places`.
 
-    Args:
-        function: of arrays of one member; its third argument is shared by those of a device.
-        execution: the devices, and whether to use `vmap`.
-        donate: arguments whose memory the outputs may take.
+    Its third argument is shared by the members of a device. Outputs may take the memory of the
+    arguments to `donate`.
     """
     per_device = of_one_device(function, execution.cells_per_device)
     if not execution.shares_examples:
@@ -257,7 +210,7 @@ def map_members(
 
 
 def of_one_device(function: Callable[..., Any], members: int) -> Callable[..., Any]:
-    """What `map_members` gives each device: the function over a leading axis of so many members."""
+    """What `map_members` gives each device: the function over a leading axis of members."""
 
     def per_device(first: Any, second: Any, shared: Any, *rest: Any) -> Any:
         if members > 1:
@@ -272,6 +225,11 @@ def of_one_device(function: Callable[..., Any], members: int) -> Callable[..., A
 @functools.cache  # a new function would be compiled anew
 def _identity(devices: tuple[jax.Device, ...]) -> Callable[[Any], Any]:
     return jax.pmap(lambda x: x, devices=devices)
+
+
+def _sharding(devices: Sequence[jax.Device], *axes: str | None) -> jax.sharding.NamedSharding:
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("images",))
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def _write_rows(loaded: jax.Array, rows: jax.Array, start: jax.Array) -> jax.Array:

@@ -86,12 +86,9 @@ def sha256_of_files(folder: Path) -> dict[str, str]:
 
 
 def verify_files(folder: Path, expected: Mapping[str, str], remedy: str) -> None:
-    """Raises UserError, which ends in the remedy, unless the folder has the files as they were.
+    """Raises UserError, which ends in the remedy, unless the folder's `sha256_of_files` are these.
 
-    Args:
-        folder: may hold other files besides.
-        expected: as `sha256_of_files` gave it.
-        remedy: what to do.
+    It may hold other files besides.
     """
     for name, digest in expected.items():
         if not (folder / name).is_file():

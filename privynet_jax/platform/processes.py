@@ -20,13 +20,11 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 
 from privynet_jax.errors import UserError
-
-Item = TypeVar("Item")
 
 # Seconds that a process waits for the others, which is JAX's own default.
 MEETING_TIMEOUT = 300
@@ -36,12 +34,7 @@ _GRACE = 60
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """Which part of the work is one process's.
-
-    Attributes:
-        index: of the process, from 0.
-        count: number of processes.
-    """
+    """Which part of the work is one process's: the process's number, from 0, of so many."""
 
     index: int = 0
     count: int = 1
@@ -54,7 +47,7 @@ class Share:
             )
 
 
-def share_of(items: Sequence[Item], share: Share) -> Sequence[Item]:
+def share_of(items: Sequence[Any], share: Share) -> Sequence[Any]:
     """Returns one process's items: a contiguous piece, all pieces being equal up to one item.
 
     Neighbouring cells are of one layer, so few processes compile the same layer. A piece depends on
@@ -77,16 +70,10 @@ def join(
     """Returns this process's share, after all processes have met if this is their first start.
 
     Without arguments that is the whole work, or on a TPU pod the share of this worker. The first
-    three arguments are those of `jax.distributed.initialize`; give all of them or none.
-
-    Args:
-        coordinator_address: HOST:PORT, where process 0 can be reached.
-        num_processes: how many processes share the work.
-        process_id: which of them this is, from 0.
-        workdir: remembers that the processes have met, so that one that starts again works on at
-            once: the others no longer listen.
-        timeout: seconds to wait for the others.
-        waiting: called before this process waits.
+    three arguments are those of `jax.distributed.initialize`; give all of them or none. `waiting`
+    is called before this process waits for the others, for `timeout` seconds. The `workdir`
+    remembers that they have met, so that one that starts again works on at once: the others no
+    longer listen.
 
     Raises:
         UserError: arguments are missing or wrong, or the processes do not meet in time.
@@ -99,7 +86,9 @@ def join(
         "process_id": process_id,
     }
     if all(value is None for value in launch.values()):
-        return _automatic_share(timeout)
+        pod = _meet({}, timeout) if importlib.util.find_spec("libtpu") else None
+        # Where no pod was recognised the TPU runtime may know of one nevertheless.
+        return pod or Share(jax.process_index(), jax.process_count())
     share = _checked(launch)
     met = workdir and workdir / f".met-{share.count}"
     if share.count > 1 and not (met and met.exists()):
@@ -115,13 +104,6 @@ def join(
             met.parent.mkdir(parents=True, exist_ok=True)
             met.touch()
     return share
-
-
-def _automatic_share(timeout: int) -> Share:
-    """The share of a TPU pod's worker; elsewhere all of the work."""
-    share = _meet({}, timeout) if importlib.util.find_spec("libtpu") else None
-    # Where no pod was recognised the TPU runtime may know of one nevertheless.
-    return share or Share(jax.process_index(), jax.process_count())
 
 
 def _checked(launch: Mapping[str, Any]) -> Share:
@@ -157,10 +139,14 @@ def _meet(launch: Mapping[str, Any], timeout: int) -> Share | None:
     ) as scout:
         try:
             os.close(listening)
-            answer = _answer(scout, timeout + _GRACE)
+            printed, _ = scout.communicate(timeout=timeout + _GRACE)
+        except subprocess.TimeoutExpired:
+            printed = ""
         finally:
             scout.kill()
             os.close(alive)
+    # Nothing is printed by one that hung or aborted, and a text by one to whom JAX gave a reason.
+    answer = json.loads(printed.strip() or '""')
     if isinstance(answer, str):
         where = launch.get("coordinator_address", "the coordinator of this TPU pod")
         raise UserError(
@@ -169,15 +155,6 @@ def _meet(launch: Mapping[str, Any], timeout: int) -> Share | None:
             "and the same num_processes, each with its own process_id"
         )
     return answer and Share(*answer)
-
-
-def _answer(scout: subprocess.Popen[str], timeout: float) -> list[int] | str | None:
-    """What `_scout` printed, or "" when it aborted or hung."""
-    try:
-        printed, _ = scout.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return ""
-    return json.loads(printed) if printed.strip() else ""
 
 
 def _scout() -> None:

@@ -23,16 +23,13 @@ _SETTINGS = "settings.json"
 def check_same_settings(
     what: str, found: Mapping[str, Any], wanted: Mapping[str, Any], otherwise: str
 ) -> None:
-    """Compares settings that were read from a file with those that are wanted now.
+    """Raises UserError, naming all of them, where settings differ or only one side has them.
 
     Args:
         what: was done with the settings found, and where: "runs/first was made".
-        found: as JSON gives them back.
-        wanted: as JSON would give them back.
+        found: as JSON gave them back.
+        wanted: now, as JSON would give them back.
         otherwise: what to do instead of giving the old settings again, beginning with "or".
-
-    Raises:
-        UserError: a setting differs, or only one of both has it; all such settings are named.
     """
     changed = [
         f"{name} was {found.get(name)!r} and is now {wanted.get(name)!r}"
@@ -49,14 +46,10 @@ class KeptRows:
     """A folder with one file per row, all measured with the same settings."""
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
-        """Opens the rows that lie in `out`.
+        """Opens the folder `out`/rows, which is made with the first row.
 
-        Args:
-            out: rows go to its folder "rows", which is made with the first of them.
-            settings: whatever decides the numbers, and can be written as JSON.
-
-        Raises:
-            UserError: there are rows of other settings, or the file that says so is damaged.
+        The settings are whatever decides the numbers, and can be written as JSON. UserError where
+        there are rows of other settings, or the file that says so is damaged.
         """
         self._folder = out / "rows"
         self._settings = json.dumps(settings, indent=1, sort_keys=True)

@@ -25,7 +25,6 @@ class RowView:
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        """Notes what the rows are like."""
         self.shape, self.dtype = shape, np.dtype(dtype)
 
     def __len__(self) -> int:
@@ -85,7 +84,6 @@ class JoinedRows(RowView):
     """Rows of one after those of another, all of one shape and type."""
 
     def __init__(self, *stored: Any) -> None:
-        """Keeps them, in this order."""
         ends = np.cumsum([len(one) for one in stored])
         super().__init__((int(ends[-1]), *stored[0].shape[1:]), stored[0].dtype)
         self._stored, self._ends = stored, ends

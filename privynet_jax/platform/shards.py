@@ -11,6 +11,7 @@ pages count as resident memory; what is resident is what was asked for. NumPy on
     rows[np.array([3, 0])]
 """
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -53,16 +54,18 @@ class ShardFolder:
     """
 
     def __init__(self, folder: epath.Path, identity: str, scratch: Path | None = None) -> None:
-        """Names a place; makes the folder, and removes what killed processes left in it.
+        """Makes the folder, and removes what killed processes left in it.
 
-        Args:
-            folder: where the shards are.
-            identity: of the array, in one line; a shard written under another passes for none.
-            scratch: an existing local folder of this process alone; required for a bucket.
+        The identity is the array's, in one line: a shard written under another passes for none. A
+        bucket needs a scratch folder, which exists and is this process's alone.
         """
-        self._folder, self._identity, self._scratch = folder, identity, scratch
+        self._folder, self._identity = folder, identity
+        # Where shards are read from.
+        self._local = epath.Path(scratch) if scratch and is_remote(folder) else folder
+        if is_remote(self._local):
+            raise ValueError(f"{folder} is a bucket and needs a scratch folder")
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_remote(folder):
+        if self._local == folder:
             remove_abandoned(Path(folder))
 
     def path(self, name: str) -> epath.Path:
@@ -76,60 +79,38 @@ class ShardFolder:
             DamagedShardError: it is damaged, cannot be read, or is another array's.
             OSError: the scratch folder is full.
         """
-        path = self.path(name)
-        header = _header(shape, dtype)
+        path, local, header = self.path(name), self._local / name, _header(shape, dtype)
+        size = len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize
         try:
-            with path.open("rb") as file:
-                if not is_remote(path):
-                    self._verify(file, name, header, shape, dtype)
-                    return Shard(os.fspath(path), len(header))
-                with open(self._local(name), "wb") as copy:
-                    self._verify(file, name, header, shape, dtype, copy)
+            with (
+                path.open("rb") as file,
+                contextlib.nullcontext() if local == path else local.open("wb") as copy,
+            ):
+                self._verify(file, name, header, size, copy)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno == errno.ENOSPC:  # the scratch folder's fault, not the shard's
                 raise
             raise DamagedShardError(f"cannot be read: {error}") from None
-        return Shard(os.fspath(self._local(name)), len(header))
+        return Shard(os.fspath(local), len(header))
 
     def write(self, name: str, rows: np.ndarray) -> Shard:
-        """Writes a shard, replacing what was there.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Writes a shard, replacing what was there; OSError where it cannot be written."""
         header = _header(rows.shape, rows.dtype)
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
         digest = self._digest(name)
         digest.update(header)
         digest.update(content)
-        places = [self.path(name)]
-        if is_remote(self._folder):
-            places.append(self._local(name))
-        for place in places:
-            write_shared(place, [header, content, digest.digest()])
-        return Shard(os.fspath(places[-1]), len(header))
-
-    def _local(self, name: str) -> epath.Path:
-        if self._scratch is None:
-            raise ValueError(f"{self._folder} is a bucket and needs a scratch folder")
-        return epath.Path(self._scratch) / name
+        for folder in dict.fromkeys((self._folder, self._local)):
+            write_shared(folder / name, [header, content, digest.digest()])
+        return Shard(os.fspath(self._local / name), len(header))
 
     def _digest(self, name: str) -> Any:
         return hashlib.sha256(f"{self._identity}\n{name}\n".encode())
 
-    def _verify(
-        self,
-        file: Any,
-        name: str,
-        header: bytes,
-        shape: Sequence[int],
-        dtype: np.typing.DTypeLike,
-        copy: Any = None,
-    ) -> None:
-        """Reads a whole file in bounded memory; copies its content if asked to."""
-        size = len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+    def _verify(self, file: Any, name: str, header: bytes, size: int, copy: Any) -> None:
+        """Reads a whole file in bounded memory; copies what is before its digest if asked to."""
         digest, seen = self._digest(name), 0
         while chunk := file.read(min(_CHUNK_BYTES, size - seen)):
             if not seen and not chunk.startswith(header[: len(chunk)]):
@@ -146,12 +127,7 @@ class ShardFolder:
 
 
 class ShardedRows(RowView):
-    """An array [N, ...] read row by row from verified shards; like an array in what it answers.
-
-    Attributes:
-        shape: of the whole array.
-        dtype: of the stored values.
-    """
+    """An array [N, ...] read row by row from verified shards; like an array in what it answers."""
 
     def __init__(
         self,
@@ -162,36 +138,22 @@ class ShardedRows(RowView):
         opener: "Opener | None" = None,
         keep: Any = None,
     ) -> None:
-        """Opens nothing yet.
+        """Opens nothing yet; all shards but the last have as many rows.
 
-        Args:
-            shards: in the order of rows.
-            rows_per_shard: rows in each but the last.
-            shape: of the whole array.
-            dtype: of the stored values.
-            opener: `opener_of_files()`, shared by all arrays that are in use together.
-            keep: anything that must live as long, such as the scratch folder.
+        The opener is `opener_of_files()`, shared by all arrays that are in use together; `keep` is
+        anything that must live as long, such as the scratch folder.
         """
         super().__init__(tuple(map(int, shape)), dtype)
         self._shards, self._rows_per_shard, self._keep = shards, rows_per_shard, keep
-        self._row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self.row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self.nbytes = self.shape[0] * self.row_bytes
         self._held: np.ndarray | None = None
         self._open = opener_of_files() if opener is None else opener
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the whole array."""
-        return self.shape[0] * self._row_bytes
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of one row."""
-        return self._row_bytes
 
     def select(self, which: slice | np.ndarray, positions: np.ndarray) -> Blocks:
         """As `RowView.select`, in blocks that the processor's caches hold."""
         numbers = self._numbers(which)
-        step = max(1, _BLOCK_BYTES // max(1, self._row_bytes))
+        step = max(1, _BLOCK_BYTES // max(1, self.row_bytes))
         for start in range(0, len(numbers), step):
             block = self._read(numbers[start : start + step])
             yield slice(start, start + len(block)), block.take(positions, axis=-1)
@@ -211,11 +173,11 @@ class ShardedRows(RowView):
         # Rows that follow one another in one file are read at once.
         cuts = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(shards) != 0)) + 1
         starts = np.concatenate([[0], cuts])
-        ends = (self._row_bytes * np.append(cuts, len(numbers))).tolist()
+        ends = (self.row_bytes * np.append(cuts, len(numbers))).tolist()
         begin = 0
         # Plain integers from here on: with small rows, this loop is what reading costs.
         for end, shard, place in zip(
-            ends, shards[starts].tolist(), (self._row_bytes * places[starts]).tolist(), strict=True
+            ends, shards[starts].tolist(), (self.row_bytes * places[starts]).tolist(), strict=True
         ):
             path, offset = self._shards[shard]
             self._open(path).read_into(buffer[begin:end], offset + place)

@@ -24,14 +24,12 @@ class Terminated(BaseException):
 
 
 # Signals belong to the process, and so does this state.
-_requested = threading.Event()
 _received: list[int] = []
 _deferring = threading.Event()
 
 
 def handle_signals() -> None:
     """Takes over SIGTERM and SIGINT; to be called from the main thread."""
-    _requested.clear()
     _received.clear()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _on_signal)
@@ -39,14 +37,11 @@ def handle_signals() -> None:
 
 def requested() -> bool:
     """Whether a signal has come."""
-    return _requested.is_set()
+    return bool(_received)
 
 
 def exit_status() -> int:
-    """Returns what shells expect of a process that a signal ended: 128 plus its number.
-
-    That of the last one that came; of SIGTERM where none did.
-    """
+    """Returns what shells expect after a signal, 128 plus its number; SIGTERM's if none came."""
     return 128 + (_received[-1] if _received else signal.SIGTERM)
 
 
@@ -64,8 +59,7 @@ def deferred() -> Iterator[None]:
 
 
 def _on_signal(number: int, _: Any) -> None:
-    again = _requested.is_set()
-    _requested.set()
+    again = requested()
     _received.append(number)
     if number == signal.SIGINT and (again or not _deferring.is_set()):
         raise KeyboardInterrupt

@@ -357,7 +357,7 @@ def test_unreadable_pictures(command, pictures, tmp_path, caplog):
     everything = (f"--sample=folder:{mine}", "--sample_images=100")
     refused(command(*everything), "bad.png", "--skip_unreadable")
     assert command(*everything, "--skip_unreadable")[0] == 0
-    assert "passed over 1 unreadable" in caplog.text
+    assert "skipped 1 unreadable" in caplog.text
     assert len(read_plan(tmp_path / "plan.json").sample) == 30
 
 

@@ -108,7 +108,7 @@ def test_unreadable_pictures(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         sample = load(tmp_path, count=500, skip_unreadable=True)
     assert len(sample) == 16
-    assert "passed over 2 unreadable pictures" in caplog.text
+    assert "skipped 2 unreadable images of the sample" in caplog.text
     # Others are drawn in their place.
     for count in range(10, 15):
         assert len(load(tmp_path, count=count, skip_unreadable=True)) == count

@@ -137,11 +137,11 @@ def test_bytes_of_what_is_stored():
     assert nbytes(np.zeros((3, 5), np.float16)) == 30
 
 
-@pytest.mark.parametrize("most", [None, 1, 2])
-def test_images_are_spread_over_the_devices(most):
+@pytest.mark.parametrize(("dividing", "most"), [(None, 2), (3, 1), (4, 2)])
+def test_images_are_spread_over_the_devices(dividing, most):
     present = jax.local_devices()
     assert len(present) == 2  # conftest's doing
-    images, everywhere = data_parallel(most)
+    images, everywhere = data_parallel(dividing)
     assert images.device_set == everywhere.device_set == set(present[:most])
     assert images.spec == jax.sharding.PartitionSpec("images")
     assert everywhere.is_fully_replicated

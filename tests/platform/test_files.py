@@ -82,7 +82,7 @@ def test_a_temporary_file_is_hidden_and_beside_the_file(tmp_path, monkeypatch):
     write_atomically(tmp_path / "file", "x")
     [(folder, name)] = seen
     assert folder == str(tmp_path)
-    assert name.startswith(".file-")
+    assert name.startswith(".file.")
 
 
 def test_a_reader_never_sees_a_part(tmp_path):
@@ -123,13 +123,6 @@ def test_a_shared_file_is_made_and_replaced_whole(tmp_path):
         assert path.read_bytes() == b"".join(map(bytes, chunks))
         assert names(tmp_path) == ["shard"]
     assert (tmp_path / "shard").stat().st_mode & 0o777 == 0o644
-
-
-def test_a_shared_file_larger_than_one_write(tmp_path, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, content: write(descriptor, content[:3]))
-    write_shared(epath.Path(tmp_path) / "shard", [b"abcdefgh", np.array([1, 2], "<i2")])
-    assert (tmp_path / "shard").read_bytes() == b"abcdefgh\1\0\2\0"
 
 
 @pytest.mark.parametrize("links", [True, False])

@@ -106,7 +106,7 @@ def test_dead_channels_stay_zero_and_weak_ones_are_not_blown_up(vgg_weights, few
 
 def test_batches_spread_over_two_devices_give_the_same(vgg_weights, few_parts, monkeypatch):
     expected = extracted(vgg_weights, few_parts, UNION, few_parts.test)[1]
-    monkeypatch.setattr(extraction, "data_parallel", lambda: data_parallel(most_devices=1))
+    monkeypatch.setattr(extraction, "data_parallel", lambda: data_parallel(dividing=1))
     found = extracted(vgg_weights, few_parts, UNION, few_parts.test)[1]
     # A rounding of float32 may tip one of float16: one unit in its last place.
     np.testing.assert_allclose(found, expected, rtol=2**-10, atol=2**-24)
