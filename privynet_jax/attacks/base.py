@@ -145,11 +145,3 @@ class Attack(Protocol):
             UserError: pairs or knowledge are not enough for this attack, or training diverged.
         """
         ...
-
-
-def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
-    """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
-    # Of images: copies tell no more of the pixels that are to be found.
-    count = min(len(pairs.images) // pairs.copies for pairs in scenes)
-    if count < least:
-        raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")

@@ -12,19 +12,20 @@ one budget. `registry.Training.network` makes those that commands know.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs
-from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
 from privynet_jax.training.models.attackers import Capacity
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.prediction import predicted
+
+_LEAST_PAIRS = 3  # one is held out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,18 @@ class InverseNetwork:
     dtype: str = "float32"
     wrapped: Callable[[nn.Module], nn.Module] = lambda network: network
     knowledge: str = PAIRS
-    least_pairs: ClassVar[int] = LinearInversion.least_pairs + 1  # one is held out
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
-        check_pairs(self.name, scenes, self.least_pairs)
+        # Of images: copies tell no more of the pixels that are to be found.
+        count = min(len(pairs.images) // pairs.copies for pairs in scenes)
+        if count < _LEAST_PAIRS:
+            raise UserError(
+                f"the attack {self.name} was given {count} pairs; "
+                f"allowed are {_LEAST_PAIRS} or more"
+            )
         size = scenes[0].images.shape[1]
         tasks = {own.name: own.task(size, self.dtype, self.wrapped) for own in self.capacities}
         candidates = [
@@ -77,4 +83,4 @@ def _reconstructed(tuned: Tuned, linear: LinearAttack, representations: np.ndarr
             f"representations of shape {np.shape(representations)}; this attack was fitted on "
             f"[N, h, w, {expected}]; give the same topology's"
         )
-    return predicted(tuned.candidate.task, tuned.params, linear, representations)
+    return predicted(tuned.candidate.task, tuned.trained.params, linear, representations)

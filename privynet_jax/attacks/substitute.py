@@ -15,6 +15,7 @@ The share of the guess that is right is not in the report, because no attacker k
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,10 +37,9 @@ from privynet_jax.attacks.channel_statistics import (
 )
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.guessing import Guess, guess_channels
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.row_views import ChosenChannels, RowView
 from privynet_jax.training.batches import stream_of
 
 SUBSTITUTE = "substitute"
@@ -51,47 +51,42 @@ _AT_ONCE = 64
 _GUESS = 2**31 - 1
 
 
+class LayerRows(RowView):
+    """All channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
+
+    def __init__(self, layer: Representing, images: np.ndarray) -> None:
+        """Keeps both."""
+        self._run, self._images = jax.jit(layer), images
+        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+        _, *shape = jax.eval_shape(self._run, one).shape
+        super().__init__((len(images), *shape), np.float32)
+        self._size = chunk_size(_AT_ONCE, shape)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        for start in range(0, len(numbers), self._size):
+            batch = as_float(self._images[numbers[start : start + self._size]])
+            # One shape for all batches, so that the layer is compiled once.
+            filled = np.pad(batch, ((0, self._size - len(batch)), *[(0, 0)] * 3))
+            rows[start : start + self._size] = np.asarray(self._run(filled))[: len(batch)]
+        return rows
+
+
 class PublicLayer:
     """A layer of the network on images that the attacker owns."""
 
-    def __init__(
-        self, count: int, shape: tuple[int, int, int], rows: Callable[[slice], np.ndarray]
-    ) -> None:
-        """Keeps how to get rows -> [n, h, w, C], all channels, of any scale; shape [h, w, C]."""
-        self.count, self.shape, self._rows = count, shape, rows
+    def __init__(self, rows: Any) -> None:
+        """Keeps all channels [N, h, w, C], of any scale: `LayerRows`, or cached features."""
+        self.count, *self.shape = rows.shape
+        self._rows = rows
         self._statistics: dict[int, ChannelStatistics] = {}
-
-    @classmethod
-    def of_network(cls, layer: Representing, images: np.ndarray) -> "PublicLayer":
-        """Runs the layer on images uint8 [N, H, W, 3], whenever rows are asked for."""
-        run = jax.jit(layer)
-        shape = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)).shape
-        size = chunk_size(_AT_ONCE, shape[1:])
-
-        def rows(wanted: slice) -> np.ndarray:
-            chosen = images[wanted]
-            out = np.empty((len(chosen), *shape[1:]), np.float32)
-            for start in range(0, len(chosen), size):
-                batch = as_float(chosen[start : start + size])
-                # One shape for all batches, so that the layer is compiled once.
-                filled = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * 3))
-                out[start : start + size] = np.asarray(run(filled))[: len(batch)]
-            return out
-
-        return cls(len(images), shape[1:], rows)
-
-    @classmethod
-    def of_features(cls, features: LayerFeatures, part: str) -> "PublicLayer":
-        """Reads cached features of all channels instead, of a part that is the attacker's."""
-        stored = features.parts[part]
-        return cls(stored.shape[0], stored.shape[1:], lambda wanted: stored[wanted])
 
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""
         if images_per_chunk not in self._statistics:
             most = min(self.count, max(_MOST_STATISTICS, 4 * images_per_chunk))
             starts = range(0, most - images_per_chunk + 1, images_per_chunk)
-            chunks = (self._rows(slice(start, start + images_per_chunk)) for start in starts)
+            chunks = (self._rows[start : start + images_per_chunk] for start in starts)
             self._statistics[images_per_chunk] = channel_statistics(chunks)
         return self._statistics[images_per_chunk]
 
@@ -100,7 +95,7 @@ class PublicLayer:
         chosen = np.asarray(channels)
         out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
         for rows in self._blocks():
-            out[rows] = self._rows(rows)[..., chosen]
+            out[rows] = self._rows[rows][..., chosen]
         return np.divide(out, _rms(out), out=out, casting="unsafe")
 
     def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
@@ -108,7 +103,7 @@ class PublicLayer:
         rms = self.statistics(chunk_size(self.count, self.shape)).rms
         out = np.empty((self.count, *self.shape[:2], depth), np.float32)
         for rows in self._blocks():
-            for place, values in enumerate(self._rows(rows), rows.start):
+            for place, values in enumerate(self._rows[rows], rows.start):
                 drawn = draw()
                 out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
         return out
@@ -170,7 +165,7 @@ class Substitute:
                 "layer and representations without images; give 'network but not channels'"
             )
         guess_key = jax.random.fold_in(key, _GUESS)
-        public = self.public or PublicLayer.of_network(knowledge.layer, pairs.images)
+        public = self.public or PublicLayer(LayerRows(knowledge.layer, pairs.images))
         if public.count != len(pairs.images):
             raise UserError(
                 f"{public.count} public representations for {len(pairs.images)} images; "

@@ -7,14 +7,14 @@ comparable once its learning rate has gone down. Several topologies are tuned si
 
     problems = [Problem(pairs, linear_attack, key)]
     [tuned] = tune(candidates, problems, Budget(steps=2000))
-    tuned.params, tuned.candidate.capacity, tuned.converged
+    tuned.trained.params, tuned.report["converged"]
 """
 
 import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -123,32 +123,11 @@ class Problem:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tuned:
-    """The network that did best.
-
-    Attributes:
-        candidate: which.
-        trained: its training.
-    """
+class Tuned(NamedTuple):
+    """The network that did best on the held-out pairs, and its training."""
 
     candidate: Candidate
     trained: Trained
-
-    @property
-    def params(self) -> Any:
-        """Those that did best on the held-out pairs, after any cycle or at the start."""
-        return self.trained.params
-
-    @property
-    def held_out_psnr_db(self) -> float:
-        """Mean over held-out pairs."""
-        return max(moment.means["psnr_db"] for moment in self.trained.history)
-
-    @property
-    def converged(self) -> bool:
-        """Whether doubling the budget would gain little; see `training.convergence`."""
-        return self.trained.converged
 
     @property
     def report(self) -> Report:
@@ -157,9 +136,9 @@ class Tuned:
             "capacity": self.candidate.capacity,
             "learning_rate": self.candidate.learning_rate,
             "steps": self.trained.steps,
-            "held_out_psnr_db": self.held_out_psnr_db,
+            "held_out_psnr_db": max(moment.means["psnr_db"] for moment in self.trained.history),
             "falling_percent_per_doubling": self.trained.falling_percent,
-            "converged": self.converged,
+            "converged": self.trained.converged,
         }
 
 
@@ -189,7 +168,7 @@ def tune(
     last = budget.course(left, (_FIRST_CYCLE, 1 - _FIRST_CYCLE))
     with _told(left / budget.amount):
         finished = _advanced(runs, problems, last)
-    return [Tuned(*_checked(next(iter(of_problem.items())))) for of_problem in finished]
+    return [_checked(*next(iter(of_problem.items()))) for of_problem in finished]
 
 
 @contextlib.contextmanager
@@ -205,17 +184,10 @@ def _advanced(
 ) -> list[dict[Candidate, Trained | None]]:
     """Trains all candidates of all problems further, those of one network side by side."""
     after: list[dict[Candidate, Trained | None]] = [dict(run) for run in runs]
-    for task in dict.fromkeys(candidate.task for run in runs for candidate in run):
-        places = [
-            (number, candidate)
-            for number, run in enumerate(runs)
-            for candidate in run
-            if candidate.task == task
-        ]
-        members = [
-            problems[number].member(candidate, runs[number][candidate])
-            for number, candidate in places
-        ]
+    everything = [(number, candidate) for number, run in enumerate(runs) for candidate in run]
+    for task in dict.fromkeys(candidate.task for _, candidate in everything):
+        places = [place for place in everything if place[1].task == task]
+        members = [problems[number].member(own, runs[number][own]) for number, own in places]
         # Rounds of a single topology shrink to one network: they must not compile each its own.
         trained = train(task, members, course, one_per_device=len(problems) == 1)
         for (number, candidate), result in zip(places, trained, strict=True):
@@ -236,11 +208,10 @@ def _best(run: dict[Candidate, Trained | None], count: int) -> dict[Candidate, T
     }
 
 
-def _checked(item: tuple[Candidate, Trained | None]) -> tuple[Candidate, Trained]:
-    candidate, trained = item
+def _checked(candidate: Candidate, trained: Trained | None) -> Tuned:
     if trained is None or trained.diverged:
         raise UserError(
             f"the network {candidate.capacity} diverged at every learning rate that was tried, "
             f"last at {candidate.learning_rate:g}; give lower ones"
         )
-    return candidate, trained
+    return Tuned(candidate, trained)
