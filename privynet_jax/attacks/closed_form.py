@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
-from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.estimates.subsets import linear_statistics
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training.batches import positions_of, stored_of
 from privynet_jax.training.models import linear_attack

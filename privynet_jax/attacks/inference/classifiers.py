@@ -1,6 +1,6 @@
 """Several cloud NNs on rows of one array of representations, and what they answer.
 
-`attribute` trains copies with different keys, `membership` a network per shadow.
+`attributes` trains copies with different keys, `membership` a network per shadow.
 
     data = Labelled(representations, labels)
     trained = train_classifiers(data, [rows_of_one, rows_of_another], network, schedule, key)

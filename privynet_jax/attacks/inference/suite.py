@@ -14,9 +14,8 @@ import jax
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
-from privynet_jax.attacks.inference import attribute, membership
+from privynet_jax.attacks.inference import attributes, membership
 from privynet_jax.attacks.inference.classifiers import Labelled
-from privynet_jax.attacks.inference.image_attributes import attribute_values, count_of
 from privynet_jax.attacks.inference.membership import FALSE_POSITIVES
 from privynet_jax.attacks.inference.reidentification import (
     Found,
@@ -46,10 +45,9 @@ class Settings:
     Attributes:
         cloud: schedule of the cloud NN, and of every classifier and shadow.
         width: of their channels.
-        attributes: as `image_attributes.attribute_values` takes them.
+        attributes: as `attributes.attribute_values` takes them.
         candidates: numbers of pictures among which a query is to be found.
         shadows: networks per kind of LiRA.
-        repeats: classifiers per attribute.
     """
 
     cloud: Schedule
@@ -57,7 +55,6 @@ class Settings:
     attributes: tuple[str, ...] = ("brightness", "colour")
     candidates: tuple[int, ...] = (100,)
     shadows: int = 8
-    repeats: int = 2
 
 
 class Rebuilt(NamedTuple):
@@ -85,7 +82,7 @@ class Suite:
         self._parts, self._settings = parts, settings
         self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
         self._values = {
-            name: attribute_values(name, parts, data_dir) for name in settings.attributes
+            name: attributes.attribute_values(name, parts, data_dir) for name in settings.attributes
         }
         self._by_pixels: dict[str, dict[str, Interval]] = {}
 
@@ -98,7 +95,7 @@ class Suite:
                 images = image_features(self._parts).parts
                 whole = [images[part][:] for part in ("auxiliary", "test")]
                 self._by_pixels[name] = self._accuracies(whole, values)
-            chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
+            chance = attributes.majority_right(values["auxiliary"], values["test"]).mean()
             for classifier, rate in self._accuracies(released, values).items():
                 title = (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS)
                 reference = self._by_pixels[name][classifier].value
@@ -152,7 +149,7 @@ class Suite:
         """Returns how many networks an attack trains per topology, the shared ones left out."""
         settings = self._settings
         return {
-            ATTRIBUTE: settings.repeats * len(settings.attributes),
+            ATTRIBUTE: attributes.REPEATS * len(settings.attributes),
             REIDENTIFICATION: 0,
             MEMBERSHIP: membership.networks(settings.shadows),
         }[attack]
@@ -168,15 +165,14 @@ class Suite:
             Labelled(x, values[part])
             for x, part in zip(representations, ("auxiliary", "test"), strict=True)
         )
-        by_network = attribute.infer(
+        by_network = attributes.infer(
             own,
             attacked,
-            self._network(count_of(values)),
+            self._network(attributes.count_of(values)),
             self._settings.cloud,
             self._keys[ATTRIBUTE],
-            repeats=self._settings.repeats,
         )
-        by_probe = attribute.infer_by_probe(own, attacked, count_of(values))
+        by_probe = attributes.infer_by_probe(own, attacked, attributes.count_of(values))
         return {
             "network": bootstrap(by_network, mean_of),
             "linear probe": bootstrap(by_probe, mean_of),
