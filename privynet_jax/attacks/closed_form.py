@@ -58,9 +58,7 @@ def _inverted(attack: LinearAttack, representations: np.ndarray) -> np.ndarray:
 def linear_attacks(scenes: Sequence[Pairs], *, on_both: bool) -> list[LinearAttack]:
     """Returns the closed-form attack on each topology of one layer, from sums that they share.
 
-    Args:
-        scenes: one per topology.
-        on_both: solve on held-out pairs too; without, something else is judged by those.
+    It is solved `on_both`, or not on held-out pairs, where something else is judged by those.
     """
     attacks = []
     for pairs in scenes:

@@ -67,12 +67,7 @@ class State(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What `Matcher` found.
-
-    Attributes:
-        images: float32 [N, H, W, 3] in [0, 1].
-        losses: float32 [N] each, at the start, half-way and at the end.
-    """
+    """Images float32 [N, H, W, 3] in [0, 1]; losses [N] at the start, half-way and at the end."""
 
     images: np.ndarray
     losses: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -97,13 +92,10 @@ class Matcher:
     def __call__(
         self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
     ) -> Matched:
-        """Returns the images found.
+        """Returns the images found for float [N, h, w, D], each tried `steps` times, 1 or more.
 
-        Args:
-            representations: float [N, h, w, D]; cast batch by batch, as all of these.
-            starts: float [N, H, W, 3], estimates around which the prior lies.
-            weights: float [N] each.
-            steps: times that each image is tried, at least 1.
+        Starts, float [N, H, W, 3], are estimates around which the prior lies; there are N weights
+        of each term. All are cast batch by batch.
         """
         known = Known(representations, starts, Weights(*weights))
         found = []

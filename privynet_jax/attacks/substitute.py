@@ -6,14 +6,14 @@ those pairs, if only it knew which channels the release holds. It guesses them: 
 He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
 
     attack = Substitute(inner=LinearInversion())
-    [fitted] = attack.fit([scene.shown(NETWORK)], [scene.knowledge(NETWORK)], [key])
+    [fitted] = attack.fit([scene.pairs(NETWORK)], [scene.knowledge(NETWORK)], [key])
     fitted.report["confidence"]
 
 The share of the guess that is right is not in the report, because no attacker knows that.
 """
 
 import dataclasses
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,6 +27,7 @@ from privynet_jax.attacks.base import (
     FittedAttack,
     Knowledge,
     Pairs,
+    Report,
     Representing,
 )
 from privynet_jax.attacks.channel_statistics import (
@@ -84,10 +85,9 @@ class PublicLayer:
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""
         if images_per_chunk not in self._statistics:
-            most = min(self.count, max(_MOST_STATISTICS, 4 * images_per_chunk))
-            starts = range(0, most - images_per_chunk + 1, images_per_chunk)
-            chunks = (self._rows[start : start + images_per_chunk] for start in starts)
-            self._statistics[images_per_chunk] = channel_statistics(chunks)
+            most = max(_MOST_STATISTICS, 4 * images_per_chunk) // images_per_chunk
+            chunks = chunks_of(self._rows, images_per_chunk)
+            self._statistics[images_per_chunk] = channel_statistics(itertools.islice(chunks, most))
         return self._statistics[images_per_chunk]
 
     def represent(self, channels: Sequence[int]) -> np.ndarray:
@@ -144,27 +144,22 @@ class Substitute:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Guesses, represents its own images, and fits; see `base.Attack.fit`."""
-        made, guesses = zip(*map(self._made, scenes, knowledge, keys), strict=True)
+        made, found = zip(*map(self._made, scenes, knowledge, keys), strict=True)
         # With the keys themselves, the inner attack differs from the same attack on real pairs,
         # fitted with those, by the pairs alone: their comparison tells what the guess costs.
         fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
         return [
-            FittedAttack(
-                own.reconstruct, {**own.report, "guess": guess, "confidence": _confidence(guess)}
-            )
-            for own, guess in zip(fitted, guesses, strict=True)
+            FittedAttack(own.reconstruct, {**own.report, **more})
+            for own, more in zip(fitted, found, strict=True)
         ]
 
-    def _made(
-        self, pairs: Pairs, knowledge: Knowledge, key: jax.Array
-    ) -> tuple[Pairs, Guess | None]:
-        """Returns pairs of the attacker's own making, and the guess behind them."""
+    def _made(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> tuple[Pairs, Report]:
+        """Returns pairs of the attacker's own making, and what is told of the guess behind them."""
         if knowledge.layer is None or knowledge.observed is None:
             raise UserError(
                 f"the attack {self.name} was given the knowledge {knowledge.name!r}; it needs the "
                 "layer and representations without images; give 'network but not channels'"
             )
-        guess_key = jax.random.fold_in(key, _GUESS)
         public = self.public or PublicLayer(LayerRows(knowledge.layer, pairs.images))
         if public.count != len(pairs.images):
             raise UserError(
@@ -175,16 +170,19 @@ class Substitute:
         observed = knowledge.observed[:]
         width, depth = observed.shape[-1], _released(observed)
         observed = observed[..., :depth]
-        draw = functools.partial(_drawn, depth, public.shape[-1], stream_of(guess_key))
+        channels, stream = np.arange(public.shape[-1]), stream_of(jax.random.fold_in(key, _GUESS))
+
+        def draw() -> np.ndarray:
+            return stream.permutation(stream.choice(channels, depth, replace=False))
+
         guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
-        if guess is None:
-            made = public.represent_mixed(depth, draw)
-        else:
-            made = public.represent(guess.channels)
+        made = public.represent(guess.channels) if guess else public.represent_mixed(depth, draw)
         # The release's own scale, which it was normalised to on images that nobody else knows.
         made *= _rms(observed)
         filled = ChosenChannels(made, np.arange(depth), width)
-        return Pairs(filled, pairs.images, pairs.copies), guess
+        confidence = float(np.mean(guess.confidence)) if guess else 0.0
+        told = {"guess": guess, "confidence": confidence}
+        return Pairs(filled, pairs.images, pairs.copies), told
 
     def _guess(
         self, observed: np.ndarray, public: PublicLayer, draw: Callable[[], np.ndarray]
@@ -197,15 +195,6 @@ class Substitute:
         size = chunk_size(min(len(observed), public.count // 4), public.shape)
         released = channel_statistics(chunks_of(observed, size))
         return guess_channels(released, public.statistics(size))
-
-
-def _drawn(depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
-    """Channels drawn at random, in any order, int [depth]."""
-    return stream.permutation(stream.choice(np.arange(channels), depth, replace=False))
-
-
-def _confidence(guess: Guess | None) -> float:
-    return 0.0 if guess is None else float(np.mean(guess.confidence))
 
 
 def _released(x: np.ndarray) -> int:

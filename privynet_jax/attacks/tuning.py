@@ -68,34 +68,18 @@ class Budget:
         return Course(self.steps, self.batch_size, cycles, seconds=max(1e-3, amount))
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One way to train.
+class Candidate(NamedTuple):
+    """One way to train: what reports call the network, its task, and its peak learning rate.
 
-    Attributes:
-        capacity: what reports call its network.
-        task: what is learnt; candidates that share it share its compilation.
-        learning_rate: the peak.
-
-    Raises:
-        UserError: the learning rate is not a positive number.
+    Candidates that share a task share its compilation.
     """
 
     capacity: str
     task: Task
     learning_rate: float
 
-    def __post_init__(self) -> None:
-        # A network that never moves would pass for one that has converged.
-        if not (0 < self.learning_rate < math.inf):
-            raise UserError(
-                f"learning rate {self.learning_rate:g} of the network {self.capacity}; allowed "
-                "are positive numbers; multiples of its usual rate from 0.1 to 10 are worth trying"
-            )
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(NamedTuple):
     """One topology for which a network is to be found.
 
     Attributes:
@@ -142,20 +126,21 @@ class Tuned(NamedTuple):
         }
 
 
+# Candidate -> its training so far.
+_Run = dict[Candidate, Trained | None]
+
+
 def tune(
     candidates: Sequence[Candidate], problems: Sequence[Problem], budget: Budget
 ) -> list[Tuned]:
-    """Trains candidates for every problem: more and more of the budget for fewer of them.
+    """Trains different candidates for every problem of a layer, within a budget for each problem.
 
-    Args:
-        candidates: at least one, all different.
-        problems: at least one, of one layer.
-        budget: for all candidates of a problem together.
+    More and more of the budget goes to fewer of them.
 
     Raises:
         UserError: every candidate of a problem diverged.
     """
-    runs: list[dict[Candidate, Trained | None]] = [dict.fromkeys(candidates) for _ in problems]
+    runs: list[_Run] = [dict.fromkeys(candidates) for _ in problems]
     left, count = budget.amount, len(candidates)
     while count > 1:
         amount = _HALVING_SHARE * budget.amount / count
@@ -173,17 +158,15 @@ def tune(
 
 @contextlib.contextmanager
 def _told(share: float) -> Iterator[None]:
-    """Counts trainings by what share of a budget each takes, so that an attack counts as one."""
+    """Counts a training as the share of a budget that it takes: an attack counts as one."""
     progress = current_session().progress
     with session(progress=lambda done: progress(share * done)):
         yield
 
 
-def _advanced(
-    runs: Sequence[dict[Candidate, Trained | None]], problems: Sequence[Problem], course: Course
-) -> list[dict[Candidate, Trained | None]]:
+def _advanced(runs: Sequence[_Run], problems: Sequence[Problem], course: Course) -> list[_Run]:
     """Trains all candidates of all problems further, those of one network side by side."""
-    after: list[dict[Candidate, Trained | None]] = [dict(run) for run in runs]
+    after: list[_Run] = [dict(run) for run in runs]
     everything = [(number, candidate) for number, run in enumerate(runs) for candidate in run]
     for task in dict.fromkeys(candidate.task for _, candidate in everything):
         places = [place for place in everything if place[1].task == task]
@@ -195,17 +178,15 @@ def _advanced(
     return after
 
 
-def _best(run: dict[Candidate, Trained | None], count: int) -> dict[Candidate, Trained | None]:
+def _best(run: _Run, count: int) -> _Run:
     """The candidates that did best at the end of their last cycle; of equals the first ones."""
 
-    def psnr_db(candidate: Candidate) -> float:
-        trained = run[candidate]
+    def psnr_db(item: tuple[Candidate, Trained | None]) -> float:
+        _, trained = item
         found = trained.history[-1].means["psnr_db"] if trained else -math.inf
         return found if math.isfinite(found) else -math.inf
 
-    return {
-        candidate: run[candidate] for candidate in sorted(run, key=psnr_db, reverse=True)[:count]
-    }
+    return dict(sorted(run.items(), key=psnr_db, reverse=True)[:count])
 
 
 def _checked(candidate: Candidate, trained: Trained | None) -> Tuned:

@@ -47,9 +47,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WhiteBox:
-    """White-box optimisation behind the interface of all attacks.
-
-    Tuning costs as much as attacking some 150 images.
+    """White-box optimisation; tuning costs as much as attacking some 150 images.
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
@@ -123,7 +121,7 @@ class WhiteBox:
             "learning_rate": 1.0,
             **found,
             "falling_percent_per_doubling": float(falling),
-            "converged": bool(converged and not (choice and falling > CONVERGED_PERCENT)),
+            "converged": bool(converged and (choice is None or falling <= CONVERGED_PERCENT)),
         }
 
 

@@ -19,7 +19,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -120,14 +120,8 @@ def train_on_pool(
     Inputs are representations [N, h, w, C], all channels, an array or what reads rows; targets
     are labels int [N], or images uint8 [N, H, W, 3].
     """
-    member = Member(
-        key=key,
-        inputs=inputs,
-        targets=targets,
-        rows=np.arange(len(targets)),
-        learning_rate=schedule.learning_rate,
-        constants=pool,
-    )
+    rows, rate = np.arange(len(targets)), schedule.learning_rate
+    member = Member(key, inputs, targets, rows, rate, constants=pool)
     [trained] = train(_on_pool(task), [member], Course(schedule.steps, schedule.batch_size))
     return trained
 
@@ -155,19 +149,12 @@ def _on_pool(task: Task) -> Task:
     return dataclasses.replace(task, draw=draw, init=init, predict=predict)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerData:
+class LayerData(NamedTuple):
     """A layer's features with all of its channels, the sums over them, and their images."""
 
     layer: LayerFeatures
     sums: LayerSums
     parts: Parts
-
-    def examples(self, name: str) -> tuple[Any, np.ndarray]:
-        """Returns representations and targets of what a network learns from."""
-        if name == CLOUD:
-            return self.layer.parts["target"], self.parts.target.labels
-        return self.layer.parts["auxiliary"], self.parts.auxiliary.images
 
 
 def trained_networks(
@@ -179,13 +166,8 @@ def trained_networks(
 ) -> dict[str, Any]:
     """Returns params of a layer's networks by name, from the folder or newly trained.
 
-    Args:
-        data: of the layer.
-        learnt: "cloud" and "attacker", or one of them -> what it learns, and how long; no number
-            of one network depends on whether the other is wanted.
-        depths: of the grid; they decide which subsets the networks are trained on.
-        folder: where networks are kept.
-        seed: of the grid.
+    What is learnt is "cloud" and "attacker", or one of them: no number of one depends on whether
+    the other is wanted. The grid's depths decide which subsets they are trained on.
 
     Raises:
         UserError: training diverged.
@@ -201,10 +183,14 @@ def trained_networks(
     least = max(1, round(min(depths) / _MARGIN))
     most = min(channels, round(max(depths) * _MARGIN))
     pool = draw_pool(jax.random.fold_in(key, 0), data.sums, least, most, channels)
+    stored, parts = data.layer.parts, data.parts
+    examples = {
+        CLOUD: (stored["target"], parts.target.labels),
+        ATTACKER: (stored["auxiliary"], parts.auxiliary.images),
+    }
     for name in missing:
         task, schedule = learnt[name]
-        inputs, targets = data.examples(name)
-        trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, inputs, targets, schedule)
+        trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, *examples[name], schedule)
         if trained.diverged:
             raise UserError(
                 f"the amortised {name} network of layer {number} diverged; "

@@ -8,7 +8,6 @@ channels (`imputation`), the linear attack (`linear_attack`) and the linear prob
     estimates = linear_estimates(subset, x)  # x: all channels of the layer
 """
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -62,8 +61,7 @@ class Subset(NamedTuple):
     probe: Probe
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerSums:
+class LayerSums(NamedTuple):
     """Sums over a layer's images: components of all channels, and for linear attack and probe."""
 
     components: Components
@@ -106,14 +104,9 @@ def linear_statistics(
     """Returns the sums over images to fit on, and over others on which a ridge is chosen.
 
     They are taken once for all who ask for the same, whichever topologies of a layer they attack.
-
-    Args:
-        stored: representations [N, h, w, C], an array or what reads rows.
-        images: uint8 [N, H, W, 3], theirs.
-        fitted_rows: int [n].
-        chosen_rows: int [m].
-        channels: int [c], positions of those that count; all by default.
-        positions: of representations to sum over; decides how many rows, the first ones, count.
+    Of representations [N, h, w, C], an array or what reads rows, with their images uint8
+    [N, H, W, 3]; only some channels count, int [c], where these are given; and of the rows, int [n]
+    and [m], the first ones, until they have so many positions.
     """
     if channels is None:
         channels = np.arange(stored.shape[-1])
@@ -145,13 +138,10 @@ def _sums(
 def prepare(
     sums: LayerSums, positions: Sequence[int], width: int, *, quickly: bool = False
 ) -> Subset:
-    """Returns what the networks are told about a subset.
+    """Returns what the networks are told about a subset, padded to a width.
 
-    Args:
-        sums: of its layer.
-        positions: where its channels lie among the layer's cached ones.
-        width: channels to which it is padded.
-        quickly: use one ridge each instead of choosing it.
+    Positions are those of its channels among the layer's. `quickly` uses one ridge each instead of
+    choosing it.
     """
     attack = linear_attack.fit(
         sums.fitted_on, sums.chosen_on, positions, (_ATTACK_RIDGE,) if quickly else None

@@ -97,8 +97,8 @@ def test_six_candidates_compile_once_side_by_side_and_once_for_the_last(monkeypa
 
 @pytest.mark.parametrize("rate", [0.0, -1e-3, np.inf, np.nan])
 def test_a_rate_that_trains_nothing_is_refused(rate):
-    with pytest.raises(UserError, match=r"learning rate \S+ of the network at \S+; allowed are"):
-        candidates(rate)
+    with pytest.raises(UserError, match=r"learning rate \S+; allowed are positive"):
+        tuned([rate], Budget(steps=20, batch_size=4))
 
 
 def test_diverging_candidates_lose_and_nothing_else_is_refused():

@@ -34,9 +34,7 @@ def train_classifiers(
     schedule: Schedule,
     key: jax.Array,
 ) -> list[Trained]:
-    """Trains one network per subset, each from initial values and in an order of its own.
-
-    Each learns from its rows, int [n], of the data.
+    """Trains one network per subset, int [n] rows of the data, each with randomness of its own.
 
     Raises:
         UserError: training diverged.

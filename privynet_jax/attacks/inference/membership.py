@@ -59,20 +59,14 @@ def attack(
 ) -> dict[str, Rates]:
     """Trains a cloud NN on the members, and attacks it; `networks(shadows)` are trained in all.
 
-    Args:
-        members: what the cloud NN is trained on.
-        others: of the same kind, which it is not trained on.
-        own: the attacker's, disjoint from both; offline shadows learn from halves of it.
-        network: the cloud NN, and each shadow.
-        schedule: of the cloud NN; shadows with fewer examples take proportionally fewer steps.
-        key: of all that is random.
-        shadows: networks per kind of LiRA; even.
+    It is not trained on the others, which are of the same kind, nor on the attacker's own, from
+    halves of which offline shadows learn. There are so many shadows per kind of LiRA, an even
+    number; those with fewer examples take proportionally fewer steps of the schedule.
 
-    Returns:
-        Attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` + attack ->
-        the same attack on a network trained as long on the attacker's own data. What a control
-        exceeds chance by comes from members and others being different pictures: only what an
-        attack reaches beyond its control is leakage.
+    Returns attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` +
+    attack -> the same attack on a network trained as long on the attacker's own data. What a
+    control exceeds chance by comes from members and others being different pictures: only what an
+    attack reaches beyond its control is leakage.
 
     Raises:
         UserError: the number of shadows is odd, or training diverged.
@@ -134,9 +128,7 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def offline_lira(target: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Returns float64 [N]: standard deviations by which a network is surer than shadows are.
 
-    Args:
-        target: confidences [N] of the network under attack.
-        outside: [shadows, N], of networks that saw none of the candidates.
+    Of the network's confidences [N], and those [shadows, N] of networks that saw no candidate.
     """
     means = outside.mean(axis=0)
     return (target - means) / _spread(outside - means, len(outside))
@@ -147,11 +139,7 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
 
     Both distributions are normal, with a mean per candidate and a variance in common to all: the
     choice of Carlini et al. for few shadows, where a candidate's own variance is mostly noise.
-
-    Args:
-        target: confidences [N] of the network under attack.
-        shadows: [shadows, N].
-        inside: bool [shadows, N], whether a shadow was trained on a candidate; some were, some not.
+    `inside`, bool [shadows, N], says whether a shadow was trained on a candidate; some were.
     """
     log_likelihoods = []
     for chosen in (inside, ~inside):
