@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ class LinearInversion:
 
     name: str = LINEAR
     knowledge: str = PAIRS
+    least_pairs: ClassVar[int] = 2  # one to fit, one to choose the ridge on
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]

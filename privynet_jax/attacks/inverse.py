@@ -12,20 +12,19 @@ one budget. `registry` makes those that commands know.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import numpy as np
 
 from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
-from privynet_jax.attacks.closed_form import linear_attacks
+from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
 from privynet_jax.training.models.attackers import CAPACITIES, Capacity
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.prediction import predicted
-
-_LEAST_PAIRS = 3  # one is held out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +57,7 @@ class InverseNetwork:
     capacities: tuple[Capacity, ...]
     training: Training
     knowledge: str = PAIRS
+    least_pairs: ClassVar[int] = LinearInversion.least_pairs + 1  # one is held out
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
@@ -65,10 +65,10 @@ class InverseNetwork:
         """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
         # Of images: copies tell no more of the pixels that are to be found.
         count = min(len(pairs.images) // pairs.copies for pairs in scenes)
-        if count < _LEAST_PAIRS:
+        if count < self.least_pairs:
             raise UserError(
                 f"the attack {self.name} was given {count} pairs; "
-                f"allowed are {_LEAST_PAIRS} or more"
+                f"allowed are {self.least_pairs} or more"
             )
         size, training = scenes[0].images.shape[1], self.training
         tasks = {
