@@ -71,13 +71,11 @@ class InverseNetwork:
                 f"allowed are {self.least_pairs} or more"
             )
         size, training = scenes[0].images.shape[1], self.training
-        tasks = {
-            own.name: own.task(size, training.dtype, training.wrapped) for own in self.capacities
-        }
+        tasks = [own.task(size, training.dtype, training.wrapped) for own in self.capacities]
         candidates = [
-            Candidate(own.name, tasks[own.name], factor * own.learning_rate)
+            Candidate(own.name, task, factor * own.learning_rate)
             for factor in training.rate_factors
-            for own in self.capacities
+            for own, task in zip(self.capacities, tasks, strict=True)
         ]
         starts = linear_attacks(scenes, on_both=False)
         problems = [Problem(*each) for each in zip(scenes, starts, keys, strict=True)]

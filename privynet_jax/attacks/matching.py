@@ -76,12 +76,10 @@ class Matched(NamedTuple):
 class Matcher:
     """Runs the optimisation in batches that fit into memory, on all local devices."""
 
-    def __init__(
-        self, local: Representing, prior: PixelPrior, pixels_at_once: int | None = None
-    ) -> None:
+    def __init__(self, local: Representing, prior: PixelPrior) -> None:
         """Prepares for one local NN; images are sought in the prior's coordinates, and under it."""
         height, width, _ = prior.deviations.shape
-        pixels = pixels_at_once or (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE)
+        pixels = _PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE
         # A local NN that runs on several devices wants as many images on each.
         devices = len(data_parallel()[0].device_set)
         self._size = devices * max(1, pixels // (height * width * devices))

@@ -80,31 +80,17 @@ class Candidate(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One topology for which a network is to be found.
-
-    Attributes:
-        pairs: of which some are held out.
-        constants: what the tasks are given besides: the linear attack.
-        key: of initial values, which all candidates share, and of the order of examples.
-    """
+    """One topology for which a network is to be found; some of its pairs are held out."""
 
     pairs: Pairs
-    constants: Any
-    key: jax.Array
+    constants: Any  # what the tasks are given besides: the linear attack
+    key: jax.Array  # of initial values, which all candidates share, and of the order of examples
 
     def member(self, candidate: Candidate, begun: Trained | None) -> Member:
         """Returns a candidate's network as the trainer takes it."""
         rows, held_out = self.pairs.hold_out()
-        return Member(
-            key=self.key,
-            inputs=self.pairs.representations,
-            targets=self.pairs.images,
-            rows=rows,
-            learning_rate=candidate.learning_rate,
-            held_out=held_out,
-            constants=self.constants,
-            begun=begun,
-        )
+        data, rate = (self.pairs.representations, self.pairs.images), candidate.learning_rate
+        return Member(self.key, *data, rows, rate, held_out, self.constants, begun)
 
 
 class Tuned(NamedTuple):

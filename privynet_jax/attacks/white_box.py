@@ -80,7 +80,7 @@ class WhiteBox:
                     f"the attack {self.name} was given the knowledge {known.name!r}, but needs the "
                     "local NN itself; give 'everything'"
                 )
-        parts = [[pairs.chosen(rows) for rows in pairs.hold_out()] for pairs in scenes]
+        parts = [map(pairs.chosen, pairs.hold_out()) for pairs in scenes]
         mine, held = zip(*parts, strict=True)
         started = self.warm_start.fit(mine, knowledge, keys)
         return [self._tuned(*each) for each in zip(held, knowledge, started, strict=True)]
