@@ -19,7 +19,7 @@ from experiments import cli
 from experiments.comparing.ground import Ground, reopened
 from privynet_jax import Config, Protocol, UserError, measure, session
 from privynet_jax.attacks.inference import suite as inference
-from privynet_jax.attacks.inference.image_attributes import check_attributes
+from privynet_jax.attacks.inference.attributes import check_attributes
 from privynet_jax.attacks.inference.suite import ATTACKS, ATTRIBUTE, REIDENTIFICATION, Rebuilt
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.backbone.features.feature_cache import load_features

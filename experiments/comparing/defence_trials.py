@@ -15,13 +15,9 @@ import jax
 
 from experiments.comparing.ground import Ground
 from privynet_jax import Protocol, measure
+from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.defences.defended import (
-    defended_features,
-    folded,
-    normalised_local_nn,
-    several_copies,
-)
+from privynet_jax.defences.defended import defended_features, folded, several_copies
 from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.results.cells import Cell, Measurement, training_key
 
@@ -61,8 +57,7 @@ def measure_defended(
     for cell in cells:
         layer, local = ground.features[cell.topology.num_layers], None
         if defence.changes_image:
-            scales = layer.scales[layer.positions(cell.topology.channels)]
-            local = normalised_local_nn(ground.weights.params, cell.topology, scales)
+            local = ground.scene(cell.topology).knowledge(EVERYTHING).local
         key = jax.random.fold_in(training_key(cell, seed), _STREAM)
         features = defended_features(
             layer, ground.parts, cell.topology, defence, key, copies=copies, local=local

@@ -36,7 +36,7 @@ class Layer:
     @property
     def public(self) -> PublicLayer:
         """The layer on the attacker's images, as anybody represents them."""
-        return PublicLayer.of_features(self.features, "auxiliary")
+        return PublicLayer(self.features.parts["auxiliary"])
 
     def scene(self, topology: Topology) -> Scenario:
         """Returns the scenario in which only some channels are released."""

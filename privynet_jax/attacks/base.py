@@ -35,8 +35,8 @@ class Pairs:
 
     Attributes:
         representations: [N, h, w, D], float32 or float16; an array or what reads rows. Of root mean
-            square about 1 per channel; channels beyond the released ones may fill up D with zeros.
-            [0, h, w, D] where the attacker has images but nobody to represent them.
+            square about 1 per channel, or zeros that fill up D. [0, h, w, D] where the attacker has
+            images but nobody to represent them.
         images: uint8 [N, H, W, 3].
         copies: rows that there are of each image, one after the other.
     """
@@ -106,11 +106,9 @@ Report = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FittedAttack:
-    """An attack that is ready for the representations of one topology.
+    """An attack that is ready for the representations of one topology, and what fitting found.
 
-    Attributes:
-        reconstruct: float32 [N, h, w, D], normalised -> estimates float32 [N, H, W, 3] in [0, 1].
-        report: what fitting chose and found.
+    It reconstructs of float32 [N, h, w, D], normalised, estimates float32 [N, H, W, 3] in [0, 1].
     """
 
     reconstruct: Callable[[np.ndarray], np.ndarray]
@@ -118,12 +116,7 @@ class FittedAttack:
 
 
 class Attack(Protocol):
-    """A way to rebuild images; `registry` lists those that commands know by name.
-
-    Attributes:
-        name: what results call it.
-        knowledge: what it needs beside pairs, one of `KNOWLEDGE`.
-    """
+    """A way to rebuild images: what results call it, and what it needs, one of `KNOWLEDGE`."""
 
     name: str
     knowledge: str
@@ -135,21 +128,11 @@ class Attack(Protocol):
 
         What is found for one does not depend on which others are fitted beside it.
 
-        Args:
-            scenes: per topology what the attacker owns, with representations of one shape but for
-                N; what it needs for tuning it holds out of them (`Pairs.hold_out`).
-            knowledge: per topology what else it knows.
-            keys: per topology, of all that is random.
+        There is one of each per topology: what the attacker owns, with representations of one shape
+        but for N, of which it holds out what tuning needs (`Pairs.hold_out`); what else it knows;
+        and the key of all that is random.
 
         Raises:
             UserError: pairs or knowledge are not enough for this attack, or training diverged.
         """
         ...
-
-
-def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
-    """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
-    # Of images: copies tell no more of the pixels that are to be found.
-    count = min(len(pairs.images) // pairs.copies for pairs in scenes)
-    if count < least:
-        raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")

@@ -13,7 +13,6 @@ How statistics differ from chunk to chunk of images tells how far each can be tr
 
 import dataclasses
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,17 +51,9 @@ class ChannelStatistics:
     pairwise: np.ndarray
     spread: np.ndarray
 
-    @property
-    def chunks(self) -> int:
-        """How many there were."""
-        return len(self.unary)
-
 
 def chunk_size(images: int, shape: tuple[int, int, int]) -> int:
-    """Returns how many images make a chunk, of so many images of the smaller set that is compared.
-
-    `shape` is height, width and channels of the larger one.
-    """
+    """Returns how many images make a chunk: of so many, whose maps have the larger set's shape."""
     return max(1, min(IMAGES_PER_CHUNK, images, _MOST_VALUES // int(np.prod(shape))))
 
 
@@ -82,11 +73,11 @@ def channel_statistics(chunks: Iterable[np.ndarray]) -> ChannelStatistics:
     unary, squares = [], []
     total = squared = 0.0
     for chunk in chunks:
-        found: _Chunk = jax.device_get(_of_chunk(jnp.asarray(chunk)))
-        unary.append(np.float64(found.unary))
-        squares.append(np.float64(found.mean_square))
-        total = total + np.float64(found.pairwise)
-        squared = squared + _products(found.pairwise)
+        mean_square, alone, pairwise = jax.device_get(_of_chunk(jnp.asarray(chunk)))
+        squares.append(np.float64(mean_square))
+        unary.append(np.float64(alone))
+        total = total + np.float64(pairwise)
+        squared = squared + _products(pairwise)
     if not unary or not np.isfinite(unary).all():
         raise UserError(
             "representations without images or with values that are not finite; allowed are "
@@ -105,15 +96,9 @@ def _products(pairwise: np.ndarray) -> np.ndarray:
     return flat @ flat.T / flat.shape[1]
 
 
-class _Chunk(NamedTuple):
-    mean_square: jax.Array
-    unary: jax.Array
-    pairwise: jax.Array
-
-
 @jax.jit
-def _of_chunk(x: jax.Array) -> _Chunk:
-    """Statistics of [n, h, w, C]: [C], [C, S] and [lags + 1, C, C]."""
+def _of_chunk(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean squares [C] of [n, h, w, C], and statistics [C, S] and [lags + 1, C, C]."""
     x = x.astype(jnp.float32)
     everywhere = (0, 1, 2)
     mean_square = jnp.mean(jnp.square(x), axis=everywhere)
@@ -132,7 +117,7 @@ def _of_chunk(x: jax.Array) -> _Chunk:
         _mean_map(flat),
         jnp.arctanh(jnp.clip(lagged, -0.999, 0.999)),
     ]
-    return _Chunk(mean_square, jnp.concatenate(unary, axis=-1), pairwise)
+    return mean_square, jnp.concatenate(unary, axis=-1), pairwise
 
 
 def _standardised(x: jax.Array) -> jax.Array:

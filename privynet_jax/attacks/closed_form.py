@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs
-from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
+from privynet_jax.estimates.subsets import linear_statistics
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training.batches import positions_of, stored_of
 from privynet_jax.training.models import linear_attack
@@ -41,7 +41,6 @@ class LinearInversion:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Solves the normal equations; see `base.Attack.fit`."""
-        check_pairs(self.name, scenes, self.least_pairs)
         return [
             FittedAttack(functools.partial(_inverted, attack), {"converged": True})
             for attack in linear_attacks(scenes, on_both=True)
@@ -61,9 +60,7 @@ def _inverted(attack: LinearAttack, representations: np.ndarray) -> np.ndarray:
 def linear_attacks(scenes: Sequence[Pairs], *, on_both: bool) -> list[LinearAttack]:
     """Returns the closed-form attack on each topology of one layer, from sums that they share.
 
-    Args:
-        scenes: one per topology.
-        on_both: solve on held-out pairs too; without, something else is judged by those.
+    It is solved `on_both`, or not on held-out pairs, where something else is judged by those.
     """
     attacks = []
     for pairs in scenes:

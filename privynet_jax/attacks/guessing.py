@@ -46,11 +46,9 @@ class Guess:
     ranking: np.ndarray
 
     def share_found(self, truth: Sequence[int], top: int = 1) -> float:
-        """Returns the share of released channels that are guessed, in [0, 1].
+        """Returns the share of released channels, in the release's order, that are guessed.
 
-        Args:
-            truth: the released channels, in the release's order.
-            top: 1 asks for the guess itself; more, for the truth among so many likeliest ones.
+        A `top` above 1 asks for the truth among so many likeliest ones.
         """
         right = np.asarray(truth)
         if top == 1:
@@ -61,10 +59,8 @@ class Guess:
 def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Guess:
     """Returns the likeliest assignment of released channels to channels of the layer.
 
-    Args:
-        release: statistics of the D released channels.
-        layer: of all channels of the layer, on images of the attacker's own; of chunks of as many
-            images as the release's.
+    The layer's statistics are of all its channels, on images of the attacker's own, in chunks of as
+    many images as the release's.
 
     Raises:
         UserError: the release has more channels than the layer, or maps of another size.
@@ -108,17 +104,13 @@ def _check(release: ChannelStatistics, layer: ChannelStatistics) -> None:
 def _cost_alone(release: ChannelStatistics, layer: ChannelStatistics) -> np.ndarray:
     """float64 [D, C]: squared distance of mean statistics, each direction in units of its noise."""
     theirs, ours = release.unary.mean(axis=0), layer.unary.mean(axis=0)
-    within = _within(layer) * (1 / layer.chunks + 1 / release.chunks)
-    root = _root(within, np.cov(ours.T))
-    x, y = np.linalg.solve(root, theirs.T).T, np.linalg.solve(root, ours.T).T
-    return np.square(x[:, None] - y[None]).sum(axis=-1)
-
-
-def _within(layer: ChannelStatistics) -> np.ndarray:
-    """Covariance [S, S] of a chunk's statistics, pooled over channels."""
+    # Covariance of a chunk's statistics, pooled over channels.
     deviations = layer.unary - layer.unary.mean(axis=0)
     flat = deviations.reshape(-1, deviations.shape[-1])
-    return flat.T @ flat / max(1, len(flat) - deviations.shape[1])
+    of_chunks = flat.T @ flat / max(1, len(flat) - deviations.shape[1])
+    root = _root(of_chunks * (1 / len(layer.unary) + 1 / len(release.unary)), np.cov(ours.T))
+    x, y = np.linalg.solve(root, theirs.T).T, np.linalg.solve(root, ours.T).T
+    return np.square(x[:, None] - y[None]).sum(axis=-1)
 
 
 def _cost_together(
@@ -146,7 +138,7 @@ def _whitened(
     release: ChannelStatistics, layer: ChannelStatistics
 ) -> tuple[np.ndarray, np.ndarray]:
     """Correlations of both, [lags, ., .] in units of their noise, which lags share for a pair."""
-    within = layer.spread * (1 / layer.chunks + 1 / release.chunks)
+    within = layer.spread * (1 / len(layer.unary) + 1 / len(release.unary))
     root = _root(within, np.cov(layer.pairwise.reshape(len(within), -1)))
     return tuple(
         np.linalg.solve(root, x.pairwise.reshape(len(within), -1)).reshape(x.pairwise.shape)

@@ -2,50 +2,60 @@
 
 Each adds a correction to the closed-form linear estimate, so that training only spends its budget
 on what a linear map cannot do. Which network and which learning rate are chosen by `tuning` within
-one budget. `registry.Training.network` makes those that commands know.
+one budget. `registry` makes those that commands know.
 
-    attack = InverseNetwork("strong", (CAPACITIES["strong"],), Budget(steps=2000))
+    attack = InverseNetwork("strong", (CAPACITIES["strong"],), Training(Budget(steps=2000)))
     [fitted] = attack.fit([scene.pairs()], [Knowledge(PAIRS)], [jax.random.key(0)])
     fitted.reconstruct(representations), fitted.report["converged"]
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
-from privynet_jax.training.models.attackers import Capacity
+from privynet_jax.training.models.attackers import CAPACITIES, Capacity
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.prediction import predicted
 
 
 @dataclasses.dataclass(frozen=True)
-class InverseNetwork:
-    """A trained inverse network behind the interface of all attacks.
+class Training:
+    """How attackers train, whichever they are.
 
     Attributes:
-        name: what results call it.
-        capacities: networks that compete.
-        budget: for all of them together.
-        rate_factors: multiples of each capacity's learning rate that compete, best guess first.
-        dtype: of the networks' arithmetic.
+        budget: of each.
+        rate_factors: multiples of a network's usual learning rate that compete within it, best
+            guess first.
+        capacities: the inverse networks by name, with those of `CAPACITIES` among them.
+        dtype: of their arithmetic.
         wrapped: what is done to each network; it keeps its call and its `image_size`.
     """
 
-    name: str
-    capacities: tuple[Capacity, ...]
-    budget: Budget
+    budget: Budget = Budget()  # noqa: RUF009 - frozen
     rate_factors: tuple[float, ...] = (1.0,)
+    capacities: Mapping[str, Capacity] = dataclasses.field(
+        default_factory=lambda: CAPACITIES, hash=False
+    )
     dtype: str = "float32"
     wrapped: Callable[[nn.Module], nn.Module] = lambda network: network
+
+
+@dataclasses.dataclass(frozen=True)
+class InverseNetwork:
+    """A trained inverse network, or the best of several that compete within the budget."""
+
+    name: str
+    capacities: tuple[Capacity, ...]
+    training: Training
     knowledge: str = PAIRS
     least_pairs: ClassVar[int] = LinearInversion.least_pairs + 1  # one is held out
 
@@ -53,17 +63,23 @@ class InverseNetwork:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
-        check_pairs(self.name, scenes, self.least_pairs)
-        size = scenes[0].images.shape[1]
-        tasks = {own.name: own.task(size, self.dtype, self.wrapped) for own in self.capacities}
+        # Of images: copies tell no more of the pixels that are to be found.
+        count = min(len(pairs.images) // pairs.copies for pairs in scenes)
+        if count < self.least_pairs:
+            raise UserError(
+                f"the attack {self.name} was given {count} pairs; "
+                f"allowed are {self.least_pairs} or more"
+            )
+        size, training = scenes[0].images.shape[1], self.training
+        tasks = [own.task(size, training.dtype, training.wrapped) for own in self.capacities]
         candidates = [
-            Candidate(own.name, tasks[own.name], factor * own.learning_rate)
-            for factor in self.rate_factors
-            for own in self.capacities
+            Candidate(own.name, task, factor * own.learning_rate)
+            for factor in training.rate_factors
+            for own, task in zip(self.capacities, tasks, strict=True)
         ]
         starts = linear_attacks(scenes, on_both=False)
         problems = [Problem(*each) for each in zip(scenes, starts, keys, strict=True)]
-        found = tune(candidates, problems, self.budget)
+        found = tune(candidates, problems, training.budget)
         return [
             FittedAttack(functools.partial(_reconstructed, tuned, start), tuned.report)
             for tuned, start in zip(found, starts, strict=True)
@@ -77,4 +93,4 @@ def _reconstructed(tuned: Tuned, linear: LinearAttack, representations: np.ndarr
             f"representations of shape {np.shape(representations)}; this attack was fitted on "
             f"[N, h, w, {expected}]; give the same topology's"
         )
-    return predicted(tuned.candidate.task, tuned.params, linear, representations)
+    return predicted(tuned.candidate.task, tuned.trained.params, linear, representations)

@@ -67,12 +67,7 @@ class State(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What `Matcher` found.
-
-    Attributes:
-        images: float32 [N, H, W, 3] in [0, 1].
-        losses: float32 [N] each, at the start, half-way and at the end.
-    """
+    """Images float32 [N, H, W, 3] in [0, 1]; losses [N] at the start, half-way and at the end."""
 
     images: np.ndarray
     losses: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -81,12 +76,10 @@ class Matched(NamedTuple):
 class Matcher:
     """Runs the optimisation in batches that fit into memory, on all local devices."""
 
-    def __init__(
-        self, local: Representing, prior: PixelPrior, pixels_at_once: int | None = None
-    ) -> None:
+    def __init__(self, local: Representing, prior: PixelPrior) -> None:
         """Prepares for one local NN; images are sought in the prior's coordinates, and under it."""
         height, width, _ = prior.deviations.shape
-        pixels = pixels_at_once or (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE)
+        pixels = _PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE
         # A local NN that runs on several devices wants as many images on each.
         devices = len(data_parallel()[0].device_set)
         self._size = devices * max(1, pixels // (height * width * devices))
@@ -97,13 +90,10 @@ class Matcher:
     def __call__(
         self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
     ) -> Matched:
-        """Returns the images found.
+        """Returns the images found for float [N, h, w, D], each tried `steps` times, 1 or more.
 
-        Args:
-            representations: float [N, h, w, D]; cast batch by batch, as all of these.
-            starts: float [N, H, W, 3], estimates around which the prior lies.
-            weights: float [N] each.
-            steps: times that each image is tried, at least 1.
+        Starts, float [N, H, W, 3], are estimates around which the prior lies; there are N weights
+        of each term. All are cast batch by batch.
         """
         known = Known(representations, starts, Weights(*weights))
         found = []

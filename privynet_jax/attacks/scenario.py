@@ -19,6 +19,7 @@ import numpy as np
 from privynet_jax.attacks.base import (
     EVERYTHING,
     NETWORK,
+    PAIRS,
     Attack,
     FittedAttack,
     Knowledge,
@@ -78,24 +79,21 @@ class Scenario:
         """Returns the same as float32, of some of the images; by default of all."""
         return np.float32(self.stored(part)[rows])
 
-    def pairs(self, count: int | None = None) -> Pairs:
-        """Returns the attacker's pairs: the first so many auxiliary images, by default all."""
-        every = Pairs(self.stored("auxiliary"), self.parts.auxiliary.images, self.copies)
-        rows = len(every.images) if count is None else self.copies * count
-        return every if rows >= len(every.images) else every.chosen(np.arange(rows))
-
-    def shown(self, knowledge: str) -> Pairs:
+    def pairs(self, knowledge: str = PAIRS) -> Pairs:
         """Returns what an attacker of this knowledge owns; for `NETWORK` images alone."""
-        if knowledge == NETWORK:
-            return Pairs(self.stored("auxiliary")[:0], self.parts.auxiliary.images, self.copies)
-        return self.pairs()
+        stored = self.stored("auxiliary")
+        owned = stored[:0] if knowledge == NETWORK else stored
+        return Pairs(owned, self.parts.auxiliary.images, self.copies)
 
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
+        everything = dataclasses.replace(
+            self.topology, channels=range(self.topology.layer.channels)
+        )
         return Knowledge(
             name,
             local=self._local() if name == EVERYTHING else None,
-            layer=self._layer() if name in (EVERYTHING, NETWORK) else None,
+            layer=local_nn(self._params, everything) if name in (EVERYTHING, NETWORK) else None,
             observed=self.stored("target")[:OBSERVED_IMAGES] if name == NETWORK else None,
         )
 
@@ -107,10 +105,6 @@ class Scenario:
             return jax.numpy.pad(local(images) * scales, ((0, 0), (0, 0), (0, 0), (0, unused)))
 
         return represent
-
-    def _layer(self) -> Representing:
-        everything = range(self.topology.layer.channels)
-        return local_nn(self._params, dataclasses.replace(self.topology, channels=everything))
 
     @property
     def _params(self) -> Any:
@@ -131,15 +125,10 @@ def make_scenario(
     features: LayerFeatures | None = None,
     dtype: str = "float32",
 ) -> Scenario:
-    """Returns the scenario of a topology.
+    """Returns the scenario of a topology under attack.
 
-    Args:
-        weights: of the local NN.
-        parts: the images.
-        topology: what is attacked.
-        cache_dir: of features, which are computed where it lacks them.
-        features: of the topology's layer, where they are at hand; else they are loaded.
-        dtype: of features that are loaded.
+    Without `features` of its layer at hand, they are loaded from the cache as `dtype`, or computed
+    where the cache lacks them.
 
     Raises:
         UserError: features cannot be had.
@@ -155,7 +144,7 @@ def fit_attack(
     attack: Attack, scenes: Sequence[Scenario], keys: Sequence[jax.Array]
 ) -> list[FittedAttack]:
     """Fits an attack on topologies of one layer, and shows it no more than it is to know."""
-    shown = [scene.shown(attack.knowledge) for scene in scenes]
+    shown = [scene.pairs(attack.knowledge) for scene in scenes]
     known = [scene.knowledge(attack.knowledge) for scene in scenes]
     return attack.fit(shown, known, keys)
 
@@ -166,10 +155,7 @@ def score(
     part: str = "test",
     rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns how well an attack rebuilds a part's images: "psnr_db" and "ssim", float32 [n] each.
-
-    `rows` says which of them; all by default.
-    """
+    """Returns "psnr_db" and "ssim" of a part's images, or of some rows, float32 [n] each."""
     images, stored = getattr(scenario.parts, part).images, scenario.stored(part)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     size = at_once(_SCORED_AT_ONCE, 4 * int(np.prod(stored.shape[1:])), _SCORED_BYTES)

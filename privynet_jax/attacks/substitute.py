@@ -6,15 +6,16 @@ those pairs, if only it knew which channels the release holds. It guesses them: 
 He et al. 2019, doi:10.1145/3359789.3359824, whose query-free attack trains its stand-in instead).
 
     attack = Substitute(inner=LinearInversion())
-    [fitted] = attack.fit([scene.shown(NETWORK)], [scene.knowledge(NETWORK)], [key])
+    [fitted] = attack.fit([scene.pairs(NETWORK)], [scene.knowledge(NETWORK)], [key])
     fitted.report["confidence"]
 
 The share of the guess that is right is not in the report, because no attacker knows that.
 """
 
 import dataclasses
-import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from privynet_jax.attacks.base import (
     FittedAttack,
     Knowledge,
     Pairs,
+    Report,
     Representing,
 )
 from privynet_jax.attacks.channel_statistics import (
@@ -36,10 +38,9 @@ from privynet_jax.attacks.channel_statistics import (
 )
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.guessing import Guess, guess_channels
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.row_views import ChosenChannels, RowView
 from privynet_jax.training.batches import stream_of
 
 SUBSTITUTE = "substitute"
@@ -51,48 +52,42 @@ _AT_ONCE = 64
 _GUESS = 2**31 - 1
 
 
+class LayerRows(RowView):
+    """All channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
+
+    def __init__(self, layer: Representing, images: np.ndarray) -> None:
+        """Keeps both."""
+        self._run, self._images = jax.jit(layer), images
+        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+        _, *shape = jax.eval_shape(self._run, one).shape
+        super().__init__((len(images), *shape), np.float32)
+        self._size = chunk_size(_AT_ONCE, shape)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        for start in range(0, len(numbers), self._size):
+            batch = as_float(self._images[numbers[start : start + self._size]])
+            # One shape for all batches, so that the layer is compiled once.
+            filled = np.pad(batch, ((0, self._size - len(batch)), *[(0, 0)] * 3))
+            rows[start : start + self._size] = np.asarray(self._run(filled))[: len(batch)]
+        return rows
+
+
 class PublicLayer:
     """A layer of the network on images that the attacker owns."""
 
-    def __init__(
-        self, count: int, shape: tuple[int, int, int], rows: Callable[[slice], np.ndarray]
-    ) -> None:
-        """Keeps how to get rows -> [n, h, w, C], all channels, of any scale; shape [h, w, C]."""
-        self.count, self.shape, self._rows = count, shape, rows
+    def __init__(self, rows: Any) -> None:
+        """Keeps all channels [N, h, w, C], of any scale: `LayerRows`, or cached features."""
+        self.count, *self.shape = rows.shape
+        self._rows = rows
         self._statistics: dict[int, ChannelStatistics] = {}
-
-    @classmethod
-    def of_network(cls, layer: Representing, images: np.ndarray) -> "PublicLayer":
-        """Runs the layer on images uint8 [N, H, W, 3], whenever rows are asked for."""
-        run = jax.jit(layer)
-        shape = jax.eval_shape(run, jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)).shape
-        size = chunk_size(_AT_ONCE, shape[1:])
-
-        def rows(wanted: slice) -> np.ndarray:
-            chosen = images[wanted]
-            out = np.empty((len(chosen), *shape[1:]), np.float32)
-            for start in range(0, len(chosen), size):
-                batch = as_float(chosen[start : start + size])
-                # One shape for all batches, so that the layer is compiled once.
-                filled = np.pad(batch, ((0, size - len(batch)), *[(0, 0)] * 3))
-                out[start : start + size] = np.asarray(run(filled))[: len(batch)]
-            return out
-
-        return cls(len(images), shape[1:], rows)
-
-    @classmethod
-    def of_features(cls, features: LayerFeatures, part: str) -> "PublicLayer":
-        """Reads cached features of all channels instead, of a part that is the attacker's."""
-        stored = features.parts[part]
-        return cls(stored.shape[0], stored.shape[1:], lambda wanted: stored[wanted])
 
     def statistics(self, images_per_chunk: int) -> ChannelStatistics:
         """Returns the statistics of all channels, taken once per size of chunks."""
         if images_per_chunk not in self._statistics:
-            most = min(self.count, max(_MOST_STATISTICS, 4 * images_per_chunk))
-            starts = range(0, most - images_per_chunk + 1, images_per_chunk)
-            chunks = (self._rows(slice(start, start + images_per_chunk)) for start in starts)
-            self._statistics[images_per_chunk] = channel_statistics(chunks)
+            most = max(_MOST_STATISTICS, 4 * images_per_chunk) // images_per_chunk
+            chunks = chunks_of(self._rows, images_per_chunk)
+            self._statistics[images_per_chunk] = channel_statistics(itertools.islice(chunks, most))
         return self._statistics[images_per_chunk]
 
     def represent(self, channels: Sequence[int]) -> np.ndarray:
@@ -100,7 +95,7 @@ class PublicLayer:
         chosen = np.asarray(channels)
         out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
         for rows in self._blocks():
-            out[rows] = self._rows(rows)[..., chosen]
+            out[rows] = self._rows[rows][..., chosen]
         return np.divide(out, _rms(out), out=out, casting="unsafe")
 
     def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
@@ -108,7 +103,7 @@ class PublicLayer:
         rms = self.statistics(chunk_size(self.count, self.shape)).rms
         out = np.empty((self.count, *self.shape[:2], depth), np.float32)
         for rows in self._blocks():
-            for place, values in enumerate(self._rows(rows), rows.start):
+            for place, values in enumerate(self._rows[rows], rows.start):
                 drawn = draw()
                 out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
         return out
@@ -149,28 +144,23 @@ class Substitute:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Guesses, represents its own images, and fits; see `base.Attack.fit`."""
-        made, guesses = zip(*map(self._made, scenes, knowledge, keys), strict=True)
+        made, found = zip(*map(self._made, scenes, knowledge, keys), strict=True)
         # With the keys themselves, the inner attack differs from the same attack on real pairs,
         # fitted with those, by the pairs alone: their comparison tells what the guess costs.
         fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
         return [
-            FittedAttack(
-                own.reconstruct, {**own.report, "guess": guess, "confidence": _confidence(guess)}
-            )
-            for own, guess in zip(fitted, guesses, strict=True)
+            FittedAttack(own.reconstruct, {**own.report, **more})
+            for own, more in zip(fitted, found, strict=True)
         ]
 
-    def _made(
-        self, pairs: Pairs, knowledge: Knowledge, key: jax.Array
-    ) -> tuple[Pairs, Guess | None]:
-        """Returns pairs of the attacker's own making, and the guess behind them."""
+    def _made(self, pairs: Pairs, knowledge: Knowledge, key: jax.Array) -> tuple[Pairs, Report]:
+        """Returns pairs of the attacker's own making, and what is told of the guess behind them."""
         if knowledge.layer is None or knowledge.observed is None:
             raise UserError(
                 f"the attack {self.name} was given the knowledge {knowledge.name!r}; it needs the "
                 "layer and representations without images; give 'network but not channels'"
             )
-        guess_key = jax.random.fold_in(key, _GUESS)
-        public = self.public or PublicLayer.of_network(knowledge.layer, pairs.images)
+        public = self.public or PublicLayer(LayerRows(knowledge.layer, pairs.images))
         if public.count != len(pairs.images):
             raise UserError(
                 f"{public.count} public representations for {len(pairs.images)} images; "
@@ -180,16 +170,19 @@ class Substitute:
         observed = knowledge.observed[:]
         width, depth = observed.shape[-1], _released(observed)
         observed = observed[..., :depth]
-        draw = functools.partial(_drawn, depth, public.shape[-1], stream_of(guess_key))
+        channels, stream = np.arange(public.shape[-1]), stream_of(jax.random.fold_in(key, _GUESS))
+
+        def draw() -> np.ndarray:
+            return stream.permutation(stream.choice(channels, depth, replace=False))
+
         guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
-        if guess is None:
-            made = public.represent_mixed(depth, draw)
-        else:
-            made = public.represent(guess.channels)
+        made = public.represent(guess.channels) if guess else public.represent_mixed(depth, draw)
         # The release's own scale, which it was normalised to on images that nobody else knows.
         made *= _rms(observed)
         filled = ChosenChannels(made, np.arange(depth), width)
-        return Pairs(filled, pairs.images, pairs.copies), guess
+        confidence = float(np.mean(guess.confidence)) if guess else 0.0
+        told = {"guess": guess, "confidence": confidence}
+        return Pairs(filled, pairs.images, pairs.copies), told
 
     def _guess(
         self, observed: np.ndarray, public: PublicLayer, draw: Callable[[], np.ndarray]
@@ -202,15 +195,6 @@ class Substitute:
         size = chunk_size(min(len(observed), public.count // 4), public.shape)
         released = channel_statistics(chunks_of(observed, size))
         return guess_channels(released, public.statistics(size))
-
-
-def _drawn(depth: int, channels: int, stream: np.random.Generator) -> np.ndarray:
-    """Channels drawn at random, in any order, int [depth]."""
-    return stream.permutation(stream.choice(np.arange(channels), depth, replace=False))
-
-
-def _confidence(guess: Guess | None) -> float:
-    return 0.0 if guess is None else float(np.mean(guess.confidence))
 
 
 def _released(x: np.ndarray) -> int:

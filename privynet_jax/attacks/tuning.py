@@ -7,14 +7,14 @@ comparable once its learning rate has gone down. Several topologies are tuned si
 
     problems = [Problem(pairs, linear_attack, key)]
     [tuned] = tune(candidates, problems, Budget(steps=2000))
-    tuned.params, tuned.candidate.capacity, tuned.converged
+    tuned.trained.params, tuned.report["converged"]
 """
 
 import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -68,87 +68,36 @@ class Budget:
         return Course(self.steps, self.batch_size, cycles, seconds=max(1e-3, amount))
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """One way to train.
+class Candidate(NamedTuple):
+    """One way to train: what reports call the network, its task, and its peak learning rate.
 
-    Attributes:
-        capacity: what reports call its network.
-        task: what is learnt; candidates that share it share its compilation.
-        learning_rate: the peak.
-
-    Raises:
-        UserError: the learning rate is not a positive number.
+    Candidates that share a task share its compilation.
     """
 
     capacity: str
     task: Task
     learning_rate: float
 
-    def __post_init__(self) -> None:
-        # A network that never moves would pass for one that has converged.
-        if not (0 < self.learning_rate < math.inf):
-            raise UserError(
-                f"learning rate {self.learning_rate:g} of the network {self.capacity}; allowed "
-                "are positive numbers; multiples of its usual rate from 0.1 to 10 are worth trying"
-            )
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Problem:
-    """One topology for which a network is to be found.
-
-    Attributes:
-        pairs: of which some are held out.
-        constants: what the tasks are given besides: the linear attack.
-        key: of initial values, which all candidates share, and of the order of examples.
-    """
+class Problem(NamedTuple):
+    """One topology for which a network is to be found; some of its pairs are held out."""
 
     pairs: Pairs
-    constants: Any
-    key: jax.Array
+    constants: Any  # what the tasks are given besides: the linear attack
+    key: jax.Array  # of initial values, which all candidates share, and of the order of examples
 
     def member(self, candidate: Candidate, begun: Trained | None) -> Member:
         """Returns a candidate's network as the trainer takes it."""
         rows, held_out = self.pairs.hold_out()
-        return Member(
-            key=self.key,
-            inputs=self.pairs.representations,
-            targets=self.pairs.images,
-            rows=rows,
-            learning_rate=candidate.learning_rate,
-            held_out=held_out,
-            constants=self.constants,
-            begun=begun,
-        )
+        data, rate = (self.pairs.representations, self.pairs.images), candidate.learning_rate
+        return Member(self.key, *data, rows, rate, held_out, self.constants, begun)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tuned:
-    """The network that did best.
-
-    Attributes:
-        candidate: which.
-        trained: its training.
-    """
+class Tuned(NamedTuple):
+    """The network that did best on the held-out pairs, and its training."""
 
     candidate: Candidate
     trained: Trained
-
-    @property
-    def params(self) -> Any:
-        """Those that did best on the held-out pairs, after any cycle or at the start."""
-        return self.trained.params
-
-    @property
-    def held_out_psnr_db(self) -> float:
-        """Mean over held-out pairs."""
-        return max(moment.means["psnr_db"] for moment in self.trained.history)
-
-    @property
-    def converged(self) -> bool:
-        """Whether doubling the budget would gain little; see `training.convergence`."""
-        return self.trained.converged
 
     @property
     def report(self) -> Report:
@@ -157,26 +106,27 @@ class Tuned:
             "capacity": self.candidate.capacity,
             "learning_rate": self.candidate.learning_rate,
             "steps": self.trained.steps,
-            "held_out_psnr_db": self.held_out_psnr_db,
+            "held_out_psnr_db": max(moment.means["psnr_db"] for moment in self.trained.history),
             "falling_percent_per_doubling": self.trained.falling_percent,
-            "converged": self.converged,
+            "converged": self.trained.converged,
         }
+
+
+# Candidate -> its training so far.
+_Run = dict[Candidate, Trained | None]
 
 
 def tune(
     candidates: Sequence[Candidate], problems: Sequence[Problem], budget: Budget
 ) -> list[Tuned]:
-    """Trains candidates for every problem: more and more of the budget for fewer of them.
+    """Trains different candidates for every problem of a layer, within a budget for each problem.
 
-    Args:
-        candidates: at least one, all different.
-        problems: at least one, of one layer.
-        budget: for all candidates of a problem together.
+    More and more of the budget goes to fewer of them.
 
     Raises:
         UserError: every candidate of a problem diverged.
     """
-    runs: list[dict[Candidate, Trained | None]] = [dict.fromkeys(candidates) for _ in problems]
+    runs: list[_Run] = [dict.fromkeys(candidates) for _ in problems]
     left, count = budget.amount, len(candidates)
     while count > 1:
         amount = _HALVING_SHARE * budget.amount / count
@@ -189,33 +139,24 @@ def tune(
     last = budget.course(left, (_FIRST_CYCLE, 1 - _FIRST_CYCLE))
     with _told(left / budget.amount):
         finished = _advanced(runs, problems, last)
-    return [Tuned(*_checked(next(iter(of_problem.items())))) for of_problem in finished]
+    return [_checked(*next(iter(of_problem.items()))) for of_problem in finished]
 
 
 @contextlib.contextmanager
 def _told(share: float) -> Iterator[None]:
-    """Counts trainings by what share of a budget each takes, so that an attack counts as one."""
+    """Counts a training as the share of a budget that it takes: an attack counts as one."""
     progress = current_session().progress
     with session(progress=lambda done: progress(share * done)):
         yield
 
 
-def _advanced(
-    runs: Sequence[dict[Candidate, Trained | None]], problems: Sequence[Problem], course: Course
-) -> list[dict[Candidate, Trained | None]]:
+def _advanced(runs: Sequence[_Run], problems: Sequence[Problem], course: Course) -> list[_Run]:
     """Trains all candidates of all problems further, those of one network side by side."""
-    after: list[dict[Candidate, Trained | None]] = [dict(run) for run in runs]
-    for task in dict.fromkeys(candidate.task for run in runs for candidate in run):
-        places = [
-            (number, candidate)
-            for number, run in enumerate(runs)
-            for candidate in run
-            if candidate.task == task
-        ]
-        members = [
-            problems[number].member(candidate, runs[number][candidate])
-            for number, candidate in places
-        ]
+    after: list[_Run] = [dict(run) for run in runs]
+    everything = [(number, candidate) for number, run in enumerate(runs) for candidate in run]
+    for task in dict.fromkeys(candidate.task for _, candidate in everything):
+        places = [place for place in everything if place[1].task == task]
+        members = [problems[number].member(own, runs[number][own]) for number, own in places]
         # Rounds of a single topology shrink to one network: they must not compile each its own.
         trained = train(task, members, course, one_per_device=len(problems) == 1)
         for (number, candidate), result in zip(places, trained, strict=True):
@@ -223,24 +164,21 @@ def _advanced(
     return after
 
 
-def _best(run: dict[Candidate, Trained | None], count: int) -> dict[Candidate, Trained | None]:
+def _best(run: _Run, count: int) -> _Run:
     """The candidates that did best at the end of their last cycle; of equals the first ones."""
 
-    def psnr_db(candidate: Candidate) -> float:
-        trained = run[candidate]
+    def psnr_db(item: tuple[Candidate, Trained | None]) -> float:
+        _, trained = item
         found = trained.history[-1].means["psnr_db"] if trained else -math.inf
         return found if math.isfinite(found) else -math.inf
 
-    return {
-        candidate: run[candidate] for candidate in sorted(run, key=psnr_db, reverse=True)[:count]
-    }
+    return dict(sorted(run.items(), key=psnr_db, reverse=True)[:count])
 
 
-def _checked(item: tuple[Candidate, Trained | None]) -> tuple[Candidate, Trained]:
-    candidate, trained = item
+def _checked(candidate: Candidate, trained: Trained | None) -> Tuned:
     if trained is None or trained.diverged:
         raise UserError(
             f"the network {candidate.capacity} diverged at every learning rate that was tried, "
             f"last at {candidate.learning_rate:g}; give lower ones"
         )
-    return candidate, trained
+    return Tuned(candidate, trained)

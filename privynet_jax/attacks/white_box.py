@@ -47,9 +47,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WhiteBox:
-    """White-box optimisation behind the interface of all attacks.
-
-    Tuning costs as much as attacking some 150 images.
+    """White-box optimisation; tuning costs as much as attacking some 150 images.
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
@@ -82,7 +80,7 @@ class WhiteBox:
                     f"the attack {self.name} was given the knowledge {known.name!r}, but needs the "
                     "local NN itself; give 'everything'"
                 )
-        parts = [[pairs.chosen(rows) for rows in pairs.hold_out()] for pairs in scenes]
+        parts = [map(pairs.chosen, pairs.hold_out()) for pairs in scenes]
         mine, held = zip(*parts, strict=True)
         started = self.warm_start.fit(mine, knowledge, keys)
         return [self._tuned(*each) for each in zip(held, knowledge, started, strict=True)]
@@ -111,38 +109,34 @@ class WhiteBox:
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
     ) -> dict[str, str | float | int | bool]:
+        # Where the warm start does best, its answer is given, whatever became of the optimisation.
+        falling = (found if choice else warm.report).get("falling_percent_per_doubling", 0.0)
         # What starts from an unfinished attack may still gain from finishing that.
-        converged = bool(warm.report.get("converged", True))
-        falling = found["falling_percent_per_doubling"]
-        if choice is None:  # the answer is the warm start's, whatever became of the optimisation
-            falling = float(warm.report.get("falling_percent_per_doubling", 0.0))
-        else:
-            converged = converged and falling <= CONVERGED_PERCENT
+        converged = warm.report.get("converged", True)
         return {
             "warm_start": self.warm_start.name,
-            "tv_weight": choice.tv_weight if choice else 0.0,
-            "prior_weight": choice.prior_weight if choice else float("inf"),
+            **(choice or Choice(0.0, float("inf")))._asdict(),
             "steps": self.steps if choice else 0,
             # L-BFGS finds its own; 1 is a full step of Newton's method.
             "learning_rate": 1.0,
             **found,
-            "falling_percent_per_doubling": falling,
-            "converged": converged,
+            "falling_percent_per_doubling": float(falling),
+            "converged": bool(converged and (choice is None or falling <= CONVERGED_PERCENT)),
         }
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Tuning:
     """Weights compete on images whose truth the attacker owns, by successive halving."""
 
-    def __init__(
-        self, matcher: Matcher, known: tuple[np.ndarray, np.ndarray], truth: np.ndarray, steps: int
-    ) -> None:
-        """Keeps them; what is known are representations and starts."""
-        self._matcher, self._known, self._truth, self._steps = matcher, known, truth, steps
+    matcher: Matcher
+    known: tuple[np.ndarray, np.ndarray]  # representations and starts
+    truth: np.ndarray
+    steps: int
 
     def best(self) -> tuple[Choice | None, dict[str, float]]:
         """Returns the weights that do best, None if the warm start does, and what was found."""
-        steps, count = self._steps, len(self._truth)
+        steps, count = self.steps, len(self.truth)
         few, some = max(1, count // 6), max(1, count // 3)
         grid = [Choice(*pair) for pair in itertools.product(TV_WEIGHTS, PRIOR_WEIGHTS)]
         left = self._ranked(grid, few, steps // 8)[:8]
@@ -152,7 +146,7 @@ class _Tuning:
         matched = {choice: self._match([choice], count, steps) for choice in left}
         scores = {choice: self._psnr_db(found.images).mean() for choice, found in matched.items()}
         winner = max(left, key=scores.__getitem__)
-        start_db = float(self._psnr_db(self._known[1]).mean())
+        start_db = float(self._psnr_db(self.known[1]).mean())
         found = {
             "warm_start_held_out_psnr_db": start_db,
             "held_out_psnr_db": max(start_db, float(scores[winner])),
@@ -169,11 +163,11 @@ class _Tuning:
     def _match(self, choices: Sequence[Choice], count: int, steps: int) -> Matched:
         """All choices on the first images side by side: [choices * count, ...]."""
         rows = np.tile(np.arange(count), len(choices))
-        known = (ChosenRows(x, rows) for x in self._known)
-        return self._matcher(*known, _weights(count, choices), steps)
+        known = (ChosenRows(x, rows) for x in self.known)
+        return self.matcher(*known, _weights(count, choices), steps)
 
     def _psnr_db(self, images: np.ndarray, repeats: int = 1) -> np.ndarray:
-        truth = np.tile(self._truth[: len(images) // repeats], (repeats, 1, 1, 1))
+        truth = np.tile(self.truth[: len(images) // repeats], (repeats, 1, 1, 1))
         return np.asarray(psnr_db(np.float32(images), truth))
 
 

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.split import Params, local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
@@ -35,11 +34,8 @@ def defend(
 ) -> jax.Array:
     """Returns what is released of representations, where the defence leaves images alone.
 
-    Args:
-        defence: which.
-        key: of the release, secret.
-        representations: normalised, float32 [N, h, w, D]; noise may make them negative (`folded`).
-        rows: int [N], each image's row in the release; equal rows get equal randomness.
+    They are normalised, float32 [N, h, w, D]; noise may make them negative (`folded`). Of the
+    release's secret key and each image's row, int [N]: equal rows get equal randomness.
     """
     _, after = image_keys(key, rows)
     return jax.vmap(defence.of_representation)(after, representations)
@@ -63,22 +59,14 @@ def folded(x: jax.Array) -> jax.Array:
 _defend = jax.jit(defend, static_argnums=0)
 
 
-def normalised_local_nn(
-    params: Params, topology: Topology, scales: np.ndarray
-) -> Callable[[jax.Array], jax.Array]:
-    """Returns images -> representation normalised by scales, float32 [depth]; see `local_nn`."""
-    local = local_nn(params, topology)
-    return lambda images: local(images) * scales
-
-
 def defended_local_nn(
     local: Callable[[jax.Array], jax.Array], defence: Defence
 ) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
     """Returns what a device would run: a pure function that can be jitted and exported.
 
     It takes the release's secret key; images float32 [N, H, W, 3] in [0, 1]; and int [N], each
-    image's row in the release, from which its randomness comes. It returns the normalised,
-    defended representation, float32 [N, h, w, depth]. `local` makes the undefended one.
+    image's row in the release, from which its randomness comes. It returns the defended
+    representation, float32 [N, h, w, depth]; `local` makes the normalised, undefended one.
     """
 
     def release(key: jax.Array, images: jax.Array, rows: jax.Array) -> jax.Array:
@@ -122,17 +110,12 @@ def defended_features(
     Args:
         layer: normalised representations without a defence.
         parts: the images that they were made of, each once.
-        topology: of the layer.
-        defence: sees the released channels together (their norm, for one).
+        topology: whose channels are released, alone, with the scales they had before the defence.
+        defence: sees them together (their norm, for one). Clipping and noise change their root mean
+            square; one public number, taken from auxiliary images, brings it to 1.
         key: of the release.
         copies: of auxiliary images, each with its own randomness; row r is image r // copies.
-        local: images -> normalised representation; needed for defences that change the image, whose
-            representations no cache has.
-
-    Returns:
-        The topology's channels alone, with the scales that they had before the defence. They are
-        brought to a root mean square of 1 by one public number, taken from auxiliary images,
-        because clipping and noise change it.
+        local: images -> normalised representation, for defences that change the image.
     """
     if defence.changes_image and local is None:
         raise ValueError(f"Expected `local` for {defence}, got none.")
@@ -142,21 +125,9 @@ def defended_features(
     return LayerFeatures(layer.num_layers, topology.channels, rows, scales)
 
 
-class _DefendedRows(RowView):
-    """Rows of one part that are defended as they are read; the same row is always the same."""
-
-    def __init__(self, release: "_Release", part: str) -> None:
-        rows = len(getattr(release.parts, part)) * release.copies_of(part)
-        super().__init__((rows, *release.shape), np.float32)
-        self._release, self._part = release, part
-
-    def _read(self, numbers: np.ndarray) -> np.ndarray:
-        return self._release(self._part, numbers)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Release:
-    """Everything that is released of a topology, computed row by row."""
+    """What is released of a topology, before it is brought to a root mean square of 1."""
 
     layer: LayerFeatures
     parts: Parts
@@ -166,28 +137,21 @@ class _Release:
     copies: int
     local: Callable[[jax.Array], jax.Array] | None
 
-    def __call__(self, part: str, rows: np.ndarray) -> np.ndarray:
-        return self._defended(part, rows) / self._root_mean_square
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (*self.layer.parts["auxiliary"].shape[1:3], self.topology.depth)
-
     def copies_of(self, part: str) -> int:
         return self.copies if part == "auxiliary" else 1
 
-    @functools.cached_property
-    def _root_mean_square(self) -> np.float32:
-        # The first copy of different images. Where all is zero it stays so.
-        rows = self.copies * np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
-        squares = np.square(self._defended("auxiliary", rows), dtype=np.float64)
-        return np.float32(np.sqrt(np.mean(squares)) or 1.0)
-
-    def _defended(self, part: str, rows: np.ndarray) -> np.ndarray:
+    def defended(self, part: str, rows: np.ndarray) -> np.ndarray:
         key = jax.random.fold_in(self.key, PART_NAMES.index(part))
         filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
         batches = [self._batch(part, key, rows[chosen]) for chosen in filled.reshape(-1, _BATCH)]
-        return np.concatenate([np.zeros((0, *self.shape), np.float32), *batches])[: len(rows)]
+        return np.concatenate(batches)[: len(rows)]
+
+    @functools.cached_property
+    def root_mean_square(self) -> np.float32:
+        # The first copy of different images. Where all is zero it stays so.
+        rows = self.copies * np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
+        squares = np.square(self.defended("auxiliary", rows), dtype=np.float64)
+        return np.float32(np.sqrt(np.mean(squares)) or 1.0)
 
     def _batch(self, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
         images, copy = np.divmod(rows, self.copies_of(part))
@@ -203,3 +167,18 @@ class _Release:
     @functools.cached_property
     def _of_images(self) -> Callable[..., jax.Array]:
         return jax.jit(defended_local_nn(self.local, self.defence))
+
+
+class _DefendedRows(RowView):
+    """Rows of one part that are defended as they are read; the same row is always the same."""
+
+    def __init__(self, release: _Release, part: str) -> None:
+        rows = len(getattr(release.parts, part)) * release.copies_of(part)
+        place = release.layer.parts["auxiliary"].shape[1:3]
+        super().__init__((rows, *place, release.topology.depth), np.float32)
+        self._release, self._part = release, part
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        if not len(numbers):
+            return np.zeros((0, *self.shape[1:]), self.dtype)
+        return self._release.defended(self._part, numbers) / self._release.root_mean_square

@@ -22,28 +22,25 @@ DELTA = 1e-5
 
 
 def laplace_epsilon(distance: float, scale: float) -> float:
-    """Returns epsilon of Laplace noise; delta is 0.
+    """Returns epsilon of Laplace noise of a scale, at a delta of 0; without noise infinity.
 
-    Args:
-        distance: the most that two representations may be apart in the L1 norm.
-        scale: of the noise added to each value. Zero guarantees nothing: infinity.
+    The distance is the most that two representations may be apart in the L1 norm.
     """
-    return _ratio(distance, scale)
+    if distance == 0:
+        return 0.0
+    return distance / scale if scale > 0 else math.inf
 
 
 def gaussian_epsilon(distance: float, sigma: float, delta: float = DELTA) -> float:
     """Returns the least epsilon of Gaussian noise at a delta, exactly, also where it is large.
 
     The analytic Gaussian mechanism of Balle and Wang (2018, arXiv:1805.06530), solved for epsilon.
-
-    Args:
-        distance: the most that two representations may be apart in the L2 norm.
-        sigma: standard deviation of the noise on each value. Zero guarantees nothing: infinity.
-        delta: between 0 and 1.
+    The distance is the most that two representations may be apart in the L2 norm, sigma the noise's
+    standard deviation; zero guarantees nothing: infinity. Delta lies between 0 and 1.
     """
     if not 0 < delta < 1:
         raise ValueError(f"Expected delta between 0 and 1, got {delta}.")
-    ratio = _ratio(distance, sigma)
+    ratio = laplace_epsilon(distance, sigma)  # the distance in standard deviations
     if math.isinf(ratio) or gaussian_delta(0.0, ratio) <= delta:
         return ratio if math.isinf(ratio) else 0.0
     # At -ndtri(delta) the first of the two terms alone is delta, so that the root lies below it.
@@ -56,9 +53,7 @@ def gaussian_epsilon(distance: float, sigma: float, delta: float = DELTA) -> flo
 def gaussian_delta(epsilon: float, ratio: float) -> float:
     """Returns the least delta of Gaussian noise at an epsilon (theorem 8 of Balle and Wang).
 
-    Args:
-        epsilon: at least 0.
-        ratio: the most that two representations may be apart in L2, in standard deviations.
+    The ratio is the most that two representations may be apart in L2, in standard deviations.
     """
     return 0.0 if ratio == 0 else _delta(epsilon / ratio - ratio / 2, ratio)
 
@@ -72,9 +67,3 @@ def _delta(z: float, ratio: float) -> float:
     # exp(epsilon) * ndtr(-z - ratio), whose factors overflow and underflow; this form does not.
     rest = math.exp(-z * z / 2) * special.erfcx((z + ratio) / math.sqrt(2)) / 2
     return float(special.ndtr(-z) - rest)
-
-
-def _ratio(distance: float, noise: float) -> float:
-    if distance == 0:
-        return 0.0
-    return distance / noise if noise > 0 else math.inf

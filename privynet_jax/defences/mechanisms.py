@@ -38,12 +38,10 @@ class Defence:
 
     Attributes:
         name: the word for it in flags and tables.
-        example: of a flag.
         changes_image: whether `of_image` does anything; else cached representations serve.
     """
 
     name: ClassVar[str] = ""
-    example: ClassVar[str] = ""
     changes_image: ClassVar[bool] = False
 
     def of_image(self, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -68,7 +66,7 @@ class Defence:
         if not is_allowed:
             raise UserError(
                 f"defence {self.name} has {field}={getattr(self, field)}; allowed: {allowed}; "
-                f"for example {self.example}"
+                f"for example {type(self)()}"
             )
 
 
@@ -77,7 +75,6 @@ class Undefended(Defence):
     """Nothing beyond the split itself: PrivyNet's own way."""
 
     name: ClassVar[str] = "none"
-    example: ClassVar[str] = "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,6 @@ class GaussianNoise(Defence):
     """
 
     name: ClassVar[str] = "gaussian"
-    example: ClassVar[str] = "gaussian:clip=1,sigma=0.5"
     clip: float = 1.0
     sigma: float = 0.5
 
@@ -123,7 +119,6 @@ class LaplaceNoise(Defence):
     """
 
     name: ClassVar[str] = "laplace"
-    example: ClassVar[str] = "laplace:clip=0.5,scale=0.5"
     clip: float = 0.5
     scale: float = 0.5
 
@@ -153,7 +148,6 @@ class Arden(LaplaceNoise):
     """
 
     name: ClassVar[str] = "arden"
-    example: ClassVar[str] = "arden:nullify=0.2,clip=0.5,scale=0.2"
     changes_image: ClassVar[bool] = True
     nullify: float = 0.2
 
@@ -176,7 +170,6 @@ class ChannelDropout(Defence):
     """
 
     name: ClassVar[str] = "dropout"
-    example: ClassVar[str] = "dropout:rate=0.5"
     rate: float = 0.5
 
     def __post_init__(self) -> None:
@@ -200,7 +193,6 @@ class Quantisation(Defence):
     """
 
     name: ClassVar[str] = "quantise"
-    example: ClassVar[str] = "quantise:bits=2,peak=3,rounding=stochastic"
     bits: int = 2
     peak: float = 3.0
     rounding: str = _ROUNDINGS[0]
@@ -243,8 +235,7 @@ def parse_defence(text: str) -> Defence:
     word, _, given = text.strip().partition(":")
     if word not in _KINDS:
         raise UserError(
-            f"defence {text!r}; allowed are {', '.join(_KINDS)}; "
-            f"for example {GaussianNoise.example}"
+            f"defence {text!r}; allowed are {', '.join(_KINDS)}; for example {GaussianNoise()}"
         )
     kind, values = _KINDS[word], {}
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
@@ -257,7 +248,7 @@ def parse_defence(text: str) -> Defence:
         except (KeyError, ValueError):
             raise UserError(
                 f"defence {text!r}: {item!r} cannot be used; {word} takes "
-                f"{', '.join(fields) or 'no parameters'}, each once; for example {kind.example}"
+                f"{', '.join(fields) or 'no parameters'}, each once; for example {kind()}"
             ) from None
     return kind(**values)
 
@@ -279,7 +270,7 @@ def parse_defences(text: str) -> tuple[Defence, ...]:
     if not defences or len(set(defences)) < len(defences):
         raise UserError(
             f"defences {text!r}: expected at least one, each once; for example none,"
-            f"{GaussianNoise.example},{ChannelDropout.example}"
+            f"{GaussianNoise()},{ChannelDropout()}"
         )
     return defences
 

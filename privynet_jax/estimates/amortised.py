@@ -5,6 +5,7 @@ Every subset is brought to the same inputs in closed form first (`subsets`), and
 correct what a closed form answers already (`amortised_networks`). After that a subset costs an
 evaluation; `scoring` does that. Networks are kept in the work directory, or trained now.
 
+    cloud_task, attacker_task = layer_tasks(cloud_nn(30, 32), attacker(32))
     learnt = {CLOUD: (cloud_task, schedule), ATTACKER: (attacker_task, schedule)}
     networks = trained_networks(LayerData(layer, sums, parts), learnt, depths, folder, seed=0)
     networks[ATTACKER]  # params
@@ -16,10 +17,11 @@ import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,42 +63,44 @@ def layer_key(num_layers: int, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), num_layers), 2**31)
 
 
+def layer_tasks(cloud: CloudNN, attacker: ResidualAttacker) -> tuple[Task, Task]:
+    """Returns the tasks of a layer's two networks, of the sizes that dedicated ones have.
+
+    Their constants are one `Subset`.
+    """
+    size = attacker.image_size
+    cloud_network = AmortisedCloudNN(cloud.num_classes, cloud.image_size, cloud.width)
+    attacker_network = AmortisedAttacker(size, attacker.width, attacker.num_blocks)
+    cloud_task = tasks.cloud_task(cloud_network)
+    attacker_task = tasks.attacker_task(attacker_network, name=AMORTISED)
+    return (
+        _correcting(cloud_task, cloud_network, (cloud.num_classes,), _scores),
+        _correcting(attacker_task, attacker_network, (size, size, 3), linear_estimates),
+    )
+
+
+def _scores(subset: Subset, x: jax.Array) -> jax.Array:
+    released = jnp.take(x, subset.imputation.positions, axis=-1)
+    return probe_scores(subset.probe, pooled(released))
+
+
 @functools.cache
-def cloud_task(network: AmortisedCloudNN) -> Task:
-    """Returns the amortised cloud NN's task; its constants are one `Subset`."""
+def _correcting(
+    task: Task,
+    network: nn.Module,
+    shape: tuple[int, ...],
+    answers: Callable[[Subset, jax.Array], jax.Array],
+) -> Task:
+    """Returns the task for a network that corrects a closed form's answers, float32 [N, *shape]."""
 
     def init(key: jax.Array, z: jax.Array) -> Any:
-        return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((1, network.num_classes)))
-
-    def predict(params: Any, subset: Subset, x: jax.Array) -> jax.Array:
-        z, share = imputed(subset.imputation, x), subset.imputation.share
-        released = jnp.take(x, subset.imputation.positions, axis=-1)
-        return network.apply(params, z, share, probe_scores(subset.probe, pooled(released)))
-
-    return dataclasses.replace(tasks.cloud_task(network), init=init, predict=predict)
-
-
-@functools.cache
-def attacker_task(network: AmortisedAttacker) -> Task:
-    """Returns the amortised attacker's task; its constants are one `Subset`."""
-
-    def init(key: jax.Array, z: jax.Array) -> Any:
-        size = network.image_size
-        return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((len(z), size, size, 3)))
+        return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((len(z), *shape)))
 
     def predict(params: Any, subset: Subset, x: jax.Array) -> jax.Array:
         z = imputed(subset.imputation, x)
-        return network.apply(params, z, subset.imputation.share, linear_estimates(subset, x))
+        return network.apply(params, z, subset.imputation.share, answers(subset, x))
 
-    own = tasks.attacker_task(network, name=AMORTISED)
-    return dataclasses.replace(own, init=init, predict=predict)
-
-
-def layer_tasks(cloud: CloudNN, attacker: ResidualAttacker) -> tuple[Task, Task]:
-    """Returns the tasks of a layer's two networks, of the sizes that dedicated ones have."""
-    cloud_network = AmortisedCloudNN(cloud.num_classes, cloud.image_size, cloud.width)
-    attacker_network = AmortisedAttacker(attacker.image_size, attacker.width, attacker.num_blocks)
-    return cloud_task(cloud_network), attacker_task(attacker_network)
+    return dataclasses.replace(task, init=init, predict=predict)
 
 
 def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: int) -> Subset:
@@ -116,14 +120,8 @@ def train_on_pool(
     Inputs are representations [N, h, w, C], all channels, an array or what reads rows; targets
     are labels int [N], or images uint8 [N, H, W, 3].
     """
-    member = Member(
-        key=key,
-        inputs=inputs,
-        targets=targets,
-        rows=np.arange(len(targets)),
-        learning_rate=schedule.learning_rate,
-        constants=pool,
-    )
+    rows, rate = np.arange(len(targets)), schedule.learning_rate
+    member = Member(key, inputs, targets, rows, rate, constants=pool)
     [trained] = train(_on_pool(task), [member], Course(schedule.steps, schedule.batch_size))
     return trained
 
@@ -151,19 +149,12 @@ def _on_pool(task: Task) -> Task:
     return dataclasses.replace(task, draw=draw, init=init, predict=predict)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerData:
+class LayerData(NamedTuple):
     """A layer's features with all of its channels, the sums over them, and their images."""
 
     layer: LayerFeatures
     sums: LayerSums
     parts: Parts
-
-    def examples(self, name: str) -> tuple[Any, np.ndarray]:
-        """Returns representations and targets of what a network learns from."""
-        if name == CLOUD:
-            return self.layer.parts["target"], self.parts.target.labels
-        return self.layer.parts["auxiliary"], self.parts.auxiliary.images
 
 
 def trained_networks(
@@ -175,13 +166,8 @@ def trained_networks(
 ) -> dict[str, Any]:
     """Returns params of a layer's networks by name, from the folder or newly trained.
 
-    Args:
-        data: of the layer.
-        learnt: "cloud" and "attacker", or one of them -> what it learns, and how long; no number
-            of one network depends on whether the other is wanted.
-        depths: of the grid; they decide which subsets the networks are trained on.
-        folder: where networks are kept.
-        seed: of the grid.
+    What is learnt is "cloud" and "attacker", or one of them: no number of one depends on whether
+    the other is wanted. The grid's depths decide which subsets they are trained on.
 
     Raises:
         UserError: training diverged.
@@ -197,10 +183,14 @@ def trained_networks(
     least = max(1, round(min(depths) / _MARGIN))
     most = min(channels, round(max(depths) * _MARGIN))
     pool = draw_pool(jax.random.fold_in(key, 0), data.sums, least, most, channels)
+    stored, parts = data.layer.parts, data.parts
+    examples = {
+        CLOUD: (stored["target"], parts.target.labels),
+        ATTACKER: (stored["auxiliary"], parts.auxiliary.images),
+    }
     for name in missing:
         task, schedule = learnt[name]
-        inputs, targets = data.examples(name)
-        trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, inputs, targets, schedule)
+        trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, *examples[name], schedule)
         if trained.diverged:
             raise UserError(
                 f"the amortised {name} network of layer {number} diverged; "

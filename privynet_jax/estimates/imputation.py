@@ -12,7 +12,6 @@ Channels enter compressed, as log(1 + x), like those of every network here. Know
 of channels that are not released makes this a tool of whoever measures, not an attack.
 """
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -26,8 +25,7 @@ RIDGE = 1e-2
 _LEAST_VARIANCE = 1e-4
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Components:
+class Components(NamedTuple):
     """Principal components of a layer's compressed channels.
 
     Attributes:

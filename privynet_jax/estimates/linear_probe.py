@@ -9,7 +9,6 @@ mean and spread over the image, and its mean in each quarter.
     scores = probe_scores(probe, pooled(released))   # released: float [N, h, w, 8], padded
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,8 +38,7 @@ class Probe(NamedTuple):
     bias: jax.Array
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ProbeSums:
+class ProbeSums(NamedTuple):
     """Sums over a layer's images, from which every subset's probe follows.
 
     Attributes:
@@ -93,10 +91,7 @@ def unit_scale(values: np.ndarray) -> np.ndarray:
 def fit_probe(
     sums: ProbeSums, positions: Sequence[int], width: int, ridges: Sequence[float] = RIDGES
 ) -> Probe:
-    """Returns the probe of some positions among a layer's channels, padded to `width` channels.
-
-    The ridge is the best on the images held out.
-    """
+    """Returns the probe of some of a layer's channels, padded to `width`, with the best ridge."""
     channels = len(sums.mean) // _PER_CHANNEL
     starts = np.arange(_PER_CHANNEL)[:, None] * channels
     rows = (starts + np.asarray(positions)[None, :]).ravel()

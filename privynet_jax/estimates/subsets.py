@@ -8,9 +8,9 @@ channels (`imputation`), the linear attack (`linear_attack`) and the linear prob
     estimates = linear_estimates(subset, x)  # x: all channels of the layer
 """
 
-import dataclasses
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,10 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.estimates.imputation import Components, Imputation, fit_components, impute
 from privynet_jax.estimates.linear_probe import RIDGES as PROBE_RIDGES
 from privynet_jax.estimates.linear_probe import Probe, ProbeSums, fit_probe, gather_probe_sums
-from privynet_jax.estimates.linear_sums import linear_statistics
 from privynet_jax.images.depth_and_space import depth_to_space
 from privynet_jax.images.partition import hold_out
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.training.models import linear_attack
 from privynet_jax.training.models.networks import WORKING_STRIDE
 
@@ -35,7 +35,13 @@ _COMPONENTS, _STEM_INPUTS = 128, 512
 _IMAGES = 512
 # Positions per unknown of the linear attack; `dedicated`'s dedicated attacks can afford more.
 _POSITIONS_PER_UNKNOWN = 128
-_BATCH = 64
+# Positions of representations that enter a Gram matrix: over 100 per unknown at 512 channels.
+POSITIONS = 2**19
+# Positions whose neighbourhoods are formed at once: 64 images of 32 x 32, and 1 of 224 x 224.
+_BATCH, _BATCH_POSITIONS = 64, 2**16
+# The latest sums, with what they were taken over: attackers of a layer ask for the same ones.
+_latest: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+_KEPT = 2
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -55,8 +61,7 @@ class Subset(NamedTuple):
     probe: Probe
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LayerSums:
+class LayerSums(NamedTuple):
     """Sums over a layer's images: components of all channels, and for linear attack and probe."""
 
     components: Components
@@ -87,16 +92,56 @@ def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerS
     )
 
 
+def linear_statistics(
+    stored: Any,
+    images: np.ndarray,
+    fitted_rows: np.ndarray,
+    chosen_rows: np.ndarray,
+    *,
+    channels: np.ndarray | None = None,
+    positions: int = POSITIONS,
+) -> tuple[linear_attack.LinearStatistics, linear_attack.LinearStatistics]:
+    """Returns the sums over images to fit on, and over others on which a ridge is chosen.
+
+    They are taken once for all who ask for the same, whichever topologies of a layer they attack.
+    Of representations [N, h, w, C], an array or what reads rows, with their images uint8
+    [N, H, W, 3]; only some channels count, int [c], where these are given; and of the rows, int [n]
+    and [m], the first ones, until they have so many positions.
+    """
+    if channels is None:
+        channels = np.arange(stored.shape[-1])
+    arrays = (fitted_rows, chosen_rows, channels)
+    key = (id(stored), id(images), *(array.tobytes() for array in arrays), positions)
+    if key not in _latest:
+        view = stored
+        if len(channels) < stored.shape[-1]:
+            view = ChosenChannels(stored, channels)
+        sums = tuple(_sums(view, images, rows, positions) for rows in (fitted_rows, chosen_rows))
+        _latest[key] = (stored, images, sums)  # the first two keep their ids theirs
+        while len(_latest) > _KEPT:
+            del _latest[next(iter(_latest))]
+    return _latest[key][2]
+
+
+def _sums(
+    stored: Any, images: np.ndarray, rows: np.ndarray, positions: int
+) -> linear_attack.LinearStatistics:
+    per_image = math.prod(stored.shape[1:3])
+    rows = rows[: -(-positions // per_image)]
+    size = max(1, min(_BATCH, _BATCH_POSITIONS // per_image))
+    batches = (rows[start : start + size] for start in range(0, len(rows), size))
+    return linear_attack.gather_statistics(
+        (np.float32(stored[b]), as_float(images[b])) for b in batches
+    )
+
+
 def prepare(
     sums: LayerSums, positions: Sequence[int], width: int, *, quickly: bool = False
 ) -> Subset:
-    """Returns what the networks are told about a subset.
+    """Returns what the networks are told about a subset, padded to a width.
 
-    Args:
-        sums: of its layer.
-        positions: where its channels lie among the layer's cached ones.
-        width: channels to which it is padded.
-        quickly: use one ridge each instead of choosing it.
+    Positions are those of its channels among the layer's. `quickly` uses one ridge each instead of
+    choosing it.
     """
     attack = linear_attack.fit(
         sums.fitted_on, sums.chosen_on, positions, (_ATTACK_RIDGE,) if quickly else None

@@ -28,8 +28,7 @@ from scipy import linalg, special
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.estimates.amortised import LayerData
 from privynet_jax.estimates.linear_probe import unit_scale
-from privynet_jax.estimates.linear_sums import linear_statistics
-from privynet_jax.estimates.subsets import Subset, prepare, stacked
+from privynet_jax.estimates.subsets import Subset, linear_statistics, prepare, stacked
 from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.devices import data_parallel

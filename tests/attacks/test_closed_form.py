@@ -131,7 +131,7 @@ def test_the_mean_image_ignores_what_it_is_given():
 
 def test_one_pair_is_too_few():
     images = smooth_images(1)
-    with pytest.raises(UserError, match="was given 1 pairs; allowed are 2 or more"):
+    with pytest.raises(UserError, match="1 representations and 1 images are no pairs"):
         fit_one(LinearInversion(), Pairs(invertible(images), images))
 
 

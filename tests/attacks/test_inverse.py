@@ -20,7 +20,7 @@ from support.attack_checks import (
 from experiments.comparing.other_networks import BASELINES
 from privynet_jax.attacks.base import Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.inverse import InverseNetwork, Training
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import ChosenChannels
@@ -38,7 +38,7 @@ def folded(images):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_learn_nothing_where_there_is_nothing(name):
-    attack = InverseNetwork(name, (BASELINES[name],), Budget(steps=3, batch_size=4))
+    attack = InverseNetwork(name, (BASELINES[name],), Training(Budget(steps=3, batch_size=4)))
     check_learns_nothing_from_constants(attack, count=64)
     check_learns_nothing_from_shuffled_pairs(attack, count=64)
 
@@ -48,12 +48,15 @@ def test_training_adds_to_the_linear_attack():
     pairs = Pairs(folded(known), known)
     linear = mean_psnr_db(LinearInversion(), pairs, folded(asked), asked)
     network = capacities_of_size(width=24, num_blocks=0)["residual"]
-    residual = InverseNetwork("residual", (network,), Budget(steps=100, batch_size=32), (2.0,))
+    training = Training(Budget(steps=100, batch_size=32), (2.0,))
+    residual = InverseNetwork("residual", (network,), training)
     assert mean_psnr_db(residual, pairs, folded(asked), asked) > linear + 0.3
 
 
 def small_network(name, budget):
-    return InverseNetwork(name, (capacities_of_size(width=8, num_blocks=0)[name],), budget)
+    return InverseNetwork(
+        name, (capacities_of_size(width=8, num_blocks=0)[name],), Training(budget)
+    )
 
 
 def test_everything_follows_from_the_key():
@@ -92,7 +95,8 @@ def test_capacities_and_rates_compete_within_the_budget():
     images = smooth_images(64)
     small = capacities_of_size(width=8, num_blocks=0)["residual"]
     other = dataclasses.replace(small, name="hasty", learning_rate=0.02)
-    attack = InverseNetwork("best", (small, other), Budget(steps=40, batch_size=8), (1.0, 0.01))
+    training = Training(Budget(steps=40, batch_size=8), (1.0, 0.01))
+    attack = InverseNetwork("best", (small, other), training)
     report = fit_one(attack, Pairs(folded(images), images)).report
     usual = small.learning_rate
     assert report["learning_rate"] in (usual, 0.01 * usual)

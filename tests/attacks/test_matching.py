@@ -71,11 +71,13 @@ def test_each_image_has_weights_of_its_own():
     assert np.abs(np.diff(together[3], axis=0)).mean() < 0.02  # smooth
 
 
-def test_batches_change_nothing():
+def test_batches_change_nothing(monkeypatch):
     images = some_images(7)
     starts = np.full_like(images, 0.5)
-    small = Matcher(mixed, PRIOR, pixels_at_once=2 * SIDE * SIDE)
     large = Matcher(mixed, PRIOR)
+    for name in ("_PIXELS_ON_CPU", "_PIXELS_ELSEWHERE"):
+        monkeypatch.setattr(matching, name, 2 * SIDE * SIDE)
+    small = Matcher(mixed, PRIOR)
     ours, theirs = (
         m(mixed(images), starts, weights(7, tv=0.1, prior=0.1), 30) for m in (small, large)
     )

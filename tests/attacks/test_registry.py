@@ -58,9 +58,9 @@ def test_names_are_the_attackers_own_and_in_one_order():
     assert told == list(known)
     needs = {attack.name: attack.knowledge for attack in attacks}
     assert [needs[name] for name in told[6:]] == [NETWORK, *[EVERYTHING] * 5]
-    assert named_attacks(["tuned"], TRAINING)[0].rate_factors == (1.0, 2.0, 0.5)
+    assert named_attacks(["tuned"], TRAINING)[0].training.rate_factors == (1.0, 2.0, 0.5)
     assert len(named_attacks(["tuned"], TRAINING)[0].capacities) == 3
-    assert named_attacks(["strong"])[0].budget == Budget()
+    assert named_attacks(["strong"])[0].training.budget == Budget()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_names_are_the_attackers_own_and_in_one_order():
 )
 def test_other_names_are_refused(names, told):
     with pytest.raises(UserError) as raised:
-        named_attacks(names, flag="attackers_2")
-    start = f"--attackers_2 names {told}; allowed are mean image, linear, paper, residual, strong"
+        named_attacks(names)
+    start = f"--attackers names {told}; allowed are mean image, linear, paper, residual, strong"
     assert str(raised.value).startswith(start)
     assert str(raised.value).endswith("each once; give one or more")

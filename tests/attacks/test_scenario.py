@@ -45,11 +45,11 @@ def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
     assert known.local is None
     assert known.layer is None
     assert known.observed is None
-    pairs = scene.pairs(7)
-    assert pairs.representations.shape == (7, 32, 32, 3)
-    np.testing.assert_array_equal(pairs.images, small_parts.auxiliary.images[:7])
-    assert len(scene.shown(NETWORK).representations) == 0
-    assert len(scene.shown(NETWORK).images) == len(small_parts.auxiliary)
+    pairs = scene.pairs()
+    assert pairs.representations.shape == (len(pairs.images), 32, 32, 3)
+    assert pairs.images is small_parts.auxiliary.images
+    assert len(scene.pairs(NETWORK).representations) == 0
+    assert len(scene.pairs(NETWORK).images) == len(small_parts.auxiliary)
 
 
 def test_scales_are_those_of_the_features_and_not_of_the_images_at_hand(
@@ -74,9 +74,9 @@ def test_pairs_are_read_as_the_cache_stores_them(scene, vgg_weights, small_parts
     coded = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path, dtype=dtype)
     whole = coded.representations("auxiliary")
     assert whole.dtype == np.float32
-    pairs, rows = coded.pairs(90), np.array([3, 89, 0, 3])
+    pairs, rows = coded.pairs(), np.array([3, 89, 0, 3])
     assert pairs.representations.dtype == (np.float32 if dtype == "float32" else np.float16)
-    assert pairs.representations.shape == (90, 32, 32, 3)
+    assert pairs.representations.shape == whole.shape
     np.testing.assert_array_equal(pairs.chosen(rows).representations[:], whole[rows])
     # Half a step of a byte's logarithm is 3 % of 1 + x at most.
     np.testing.assert_allclose(1 + whole, 1 + scene.representations("auxiliary"), rtol=0.03)
@@ -91,8 +91,8 @@ def test_topologies_of_one_layer_have_one_width(scene, small_parts):
     # Convolutions over 576 products in float32.
     np.testing.assert_allclose(computed, found[:2], rtol=1e-4, atol=1e-4)
     several = dataclasses.replace(scene, copies=4)
-    assert (several.pairs(6).images.shape[0], several.pairs(6).copies) == (24, 4)
-    assert several.shown(NETWORK).copies == 4
+    assert several.pairs().copies == 4
+    assert several.pairs(NETWORK).copies == 4
 
 
 def test_representations_have_a_root_mean_square_of_about_one(scene):

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.attack_checks import fit_one
-from support.handmade_layers import distinct_layer, handmade_features, pictures, represented
+from support.handmade_layers import distinct_layer, pictures, represented
 
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
-from privynet_jax.attacks.substitute import GUESSES, PublicLayer, Substitute
+from privynet_jax.attacks.substitute import GUESSES, LayerRows, PublicLayer, Substitute
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
@@ -77,9 +77,7 @@ def test_shuffled_pairs_give_no_more_than_the_mean_image(guessing):
 
 def test_cached_features_are_what_the_network_gives():
     everything = represented(LAYER, OWN, range(24), np.linspace(0.5, 2, 24))
-    features = handmade_features(1, range(24), {"auxiliary": everything})
-    cached = PublicLayer.of_features(features, "auxiliary")
-    run = PublicLayer.of_network(LAYER, OWN)
+    cached, run = PublicLayer(everything), PublicLayer(LayerRows(LAYER, OWN))
     np.testing.assert_allclose(cached.represent(TRUTH), run.represent(TRUTH), atol=1e-4)
     fitted = fit_one(Substitute(public=cached), ALONE, knowing(), KEY)
     assert fitted.report["guess"].channels == TRUTH
@@ -105,6 +103,6 @@ def test_too_little_knowledge_is_refused():
         fit_one(Substitute(), ALONE, Knowledge(PAIRS), KEY)
     with pytest.raises(UserError, match="aligned, random, mixed"):
         Substitute(guessing="clever")
-    public = PublicLayer.of_network(LAYER, OWN[:10])
+    public = PublicLayer(LayerRows(LAYER, OWN[:10]))
     with pytest.raises(UserError, match="as many"):
         fit_one(Substitute(public=public), ALONE, knowing(), KEY)

@@ -63,8 +63,8 @@ def test_the_better_rate_wins_and_gets_most_of_the_budget():
     # Ten steps for three candidates, three each; ten for two; then all of the 60 that are left.
     assert found.trained.steps == 3 + 5 + 60
     # From 0 to 51 / 255, where every step at a rate near 0.5 leaves less than half of the way.
-    np.testing.assert_allclose(found.params["params"]["value"], 0.2, atol=1e-3)
-    assert found.held_out_psnr_db > 55
+    np.testing.assert_allclose(found.trained.params["params"]["value"], 0.2, atol=1e-3)
+    assert found.report["held_out_psnr_db"] > 55
 
 
 def test_topologies_are_tuned_as_alone_and_told_as_one_each():
@@ -77,7 +77,10 @@ def test_topologies_are_tuned_as_alone_and_told_as_one_each():
         [alone] = tuned([1e-6, 0.2], budget, own)
         # Every example is the same, so nothing random is left; sums of 1,728 values in float32.
         np.testing.assert_allclose(
-            found.params["params"]["value"], alone.params["params"]["value"], rtol=1e-5, atol=1e-7
+            found.trained.params["params"]["value"],
+            alone.trained.params["params"]["value"],
+            rtol=1e-5,
+            atol=1e-7,
         )
         assert found.report["learning_rate"] == alone.report["learning_rate"]
 
@@ -94,8 +97,8 @@ def test_six_candidates_compile_once_side_by_side_and_once_for_the_last(monkeypa
 
 @pytest.mark.parametrize("rate", [0.0, -1e-3, np.inf, np.nan])
 def test_a_rate_that_trains_nothing_is_refused(rate):
-    with pytest.raises(UserError, match=r"learning rate \S+ of the network at \S+; allowed are"):
-        candidates(rate)
+    with pytest.raises(UserError, match=r"learning rate \S+; allowed are positive"):
+        tuned([rate], Budget(steps=20, batch_size=4))
 
 
 def test_diverging_candidates_lose_and_nothing_else_is_refused():
@@ -125,7 +128,7 @@ def test_held_out_pairs_are_never_learnt_from():
     # White would have drawn the value up, and is what the best is judged by.
     np.testing.assert_allclose(found.trained.state.params["params"]["value"], 0.2, atol=1e-3)
     # 0.8 away from white, or 1.94 dB; the float32 mean of 432 squares is known to 1e-6.
-    assert found.held_out_psnr_db == pytest.approx(-20 * np.log10(0.8), abs=0.02)
+    assert found.report["held_out_psnr_db"] == pytest.approx(-20 * np.log10(0.8), abs=0.02)
 
 
 def test_a_budget_in_seconds_ends_in_time_and_leaves_out_compilation():

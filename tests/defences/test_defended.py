@@ -17,7 +17,6 @@ from privynet_jax.defences.defended import (
     defended_features,
     defended_local_nn,
     image_keys,
-    normalised_local_nn,
     several_copies,
 )
 from privynet_jax.defences.mechanisms import (
@@ -47,8 +46,9 @@ def layer():
     return handmade_features(4, range(10, 18), {n: np.float16(x) for n, x in stored.items()})
 
 
-def normalised(weights):
-    return normalised_local_nn(weights.params, TOPOLOGY, SCALES)
+def normalised(weights, topology=TOPOLOGY, scales=SCALES):
+    local = local_nn(weights.params, topology)
+    return lambda images: local(images) * scales
 
 
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
@@ -144,7 +144,7 @@ def test_copies_belong_to_their_images(layer, parts):
 
 def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
     topology, defence = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
-    local = normalised_local_nn(vgg_weights.params, topology, np.float32([1, 2]))
+    local = normalised(vgg_weights, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
     found = defended_features(layer, parts, topology, defence, KEY, copies=2, local=local)
     # Seven images: their first copies have the first seven keys.

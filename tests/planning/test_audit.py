@@ -123,7 +123,7 @@ def test_the_characterisation_s_networks_are_trained_longer_with_another_seed(
     assert protocol.cloud.num_classes == 2
     [linear, residual] = protocol.attacks
     assert (linear.name, residual.name) == ("linear", "residual")
-    assert residual.budget == Budget(8, None, 4)
+    assert residual.training.budget == Budget(8, None, 4)
     [capacity] = residual.capacities
     assert capacity.network.keywords == {"width": 8, "num_blocks": 1}
     assert protocol.attacked is None

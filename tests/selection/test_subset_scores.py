@@ -9,7 +9,7 @@ from support.handmade_layers import handmade_features
 
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import extractor
-from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.estimates.subsets import linear_statistics
 from privynet_jax.images.partition import hold_out, spread_over_classes
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection.subset_scores import SubsetScorer, _field_numbers

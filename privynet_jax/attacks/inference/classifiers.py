@@ -1,6 +1,6 @@
 """Several cloud NNs on rows of one array of representations, and what they answer.
 
-`attribute` trains copies with different keys, `membership` a network per shadow.
+`attributes` trains copies with different keys, `membership` a network per shadow.
 
     data = Labelled(representations, labels)
     trained = train_classifiers(data, [rows_of_one, rows_of_another], network, schedule, key)
@@ -34,9 +34,7 @@ def train_classifiers(
     schedule: Schedule,
     key: jax.Array,
 ) -> list[Trained]:
-    """Trains one network per subset, each from initial values and in an order of its own.
-
-    Each learns from its rows, int [n], of the data.
+    """Trains one network per subset, int [n] rows of the data, each with randomness of its own.
 
     Raises:
         UserError: training diverged.

@@ -16,14 +16,16 @@ candidate, larger for likelier members:
 """
 
 import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
-from privynet_jax.attacks.inference.roc import Rates, rates
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
+from privynet_jax.results.statistics import Interval, resampled
 from privynet_jax.training.batches import stream_of
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
@@ -31,6 +33,18 @@ from privynet_jax.training.tasks import Schedule
 LOSS, OFFLINE, ONLINE = ("loss", "offline LiRA", "online LiRA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
+
+
+class Rates(NamedTuple):
+    """How well scores tell members from others, with 95 % percentile-bootstrap intervals.
+
+    Attributes:
+        tpr: true positive rate at a false positive rate; by chance as much.
+        auc: area under the ROC curve; 0.5 by chance.
+    """
+
+    tpr: Interval
+    auc: Interval
 
 
 def attack(
@@ -45,20 +59,14 @@ def attack(
 ) -> dict[str, Rates]:
     """Trains a cloud NN on the members, and attacks it; `networks(shadows)` are trained in all.
 
-    Args:
-        members: what the cloud NN is trained on.
-        others: of the same kind, which it is not trained on.
-        own: the attacker's, disjoint from both; offline shadows learn from halves of it.
-        network: the cloud NN, and each shadow.
-        schedule: of the cloud NN; shadows with fewer examples take proportionally fewer steps.
-        key: of all that is random.
-        shadows: networks per kind of LiRA; even.
+    It is not trained on the others, which are of the same kind, nor on the attacker's own, from
+    halves of which offline shadows learn. There are so many shadows per kind of LiRA, an even
+    number; those with fewer examples take proportionally fewer steps of the schedule.
 
-    Returns:
-        Attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` + attack ->
-        the same attack on a network trained as long on the attacker's own data. What a control
-        exceeds chance by comes from members and others being different pictures: only what an
-        attack reaches beyond its control is leakage.
+    Returns attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` +
+    attack -> the same attack on a network trained as long on the attacker's own data. What a
+    control exceeds chance by comes from members and others being different pictures: only what an
+    attack reaches beyond its control is leakage.
 
     Raises:
         UserError: the number of shadows is odd, or training diverged.
@@ -120,9 +128,7 @@ def confidence(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def offline_lira(target: np.ndarray, outside: np.ndarray) -> np.ndarray:
     """Returns float64 [N]: standard deviations by which a network is surer than shadows are.
 
-    Args:
-        target: confidences [N] of the network under attack.
-        outside: [shadows, N], of networks that saw none of the candidates.
+    Of the network's confidences [N], and those [shadows, N] of networks that saw no candidate.
     """
     means = outside.mean(axis=0)
     return (target - means) / _spread(outside - means, len(outside))
@@ -133,11 +139,7 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
 
     Both distributions are normal, with a mean per candidate and a variance in common to all: the
     choice of Carlini et al. for few shadows, where a candidate's own variance is mostly noise.
-
-    Args:
-        target: confidences [N] of the network under attack.
-        shadows: [shadows, N].
-        inside: bool [shadows, N], whether a shadow was trained on a candidate; some were, some not.
+    `inside`, bool [shadows, N], says whether a shadow was trained on a candidate; some were.
     """
     log_likelihoods = []
     for chosen in (inside, ~inside):
@@ -158,3 +160,74 @@ def _spread(deviations: np.ndarray, each: float) -> float:
     """Standard deviation from deviations of means that `each` values determined."""
     freedom = deviations.size * max(1 - 1 / each, 1e-3)
     return float(np.sqrt(np.sum(np.square(deviations)) / freedom)) or 1.0
+
+
+class Curve(NamedTuple):
+    """Rates at every threshold that some score sets, from "nobody" to "everybody".
+
+    Attributes:
+        false: float64 [..., T], share of the others that score at least the threshold; ascending.
+        true: float64 [..., T], share of the members that do.
+    """
+
+    false: np.ndarray
+    true: np.ndarray
+
+
+def roc(members: np.ndarray, others: np.ndarray) -> Curve:
+    """Returns the curve of scores float [M] and [N]; equal ones are one diagonal step.
+
+    Raises:
+        ValueError: one of them is empty, or a score is NaN.
+    """
+    return _curves(members, others)(np.ones(len(members), int), np.ones(len(others), int))
+
+
+def area(curve: Curve) -> np.ndarray:
+    """Returns the area under the curve: the chance that a member outscores another, ties half."""
+    return np.trapezoid(curve.true, curve.false, axis=-1)
+
+
+def true_positives(curve: Curve, at: float) -> np.ndarray:
+    """Returns the largest true positive rate at thresholds with a false positive rate up to `at`.
+
+    A threshold has to be one: rates between two thresholds are not interpolated.
+    """
+    # A rate of 15 in 1500 is within 0.01, however it was rounded.
+    return np.where(curve.false <= at + 1e-12, curve.true, 0).max(axis=-1)
+
+
+def rates(members: np.ndarray, others: np.ndarray, at: float) -> Rates:
+    """Returns the rates of scores as `roc` takes them, at a false positive rate.
+
+    Members and others are resampled apart, and the threshold is found anew each time.
+    """
+    curves, whole = _curves(members, others), roc(members, others)
+    samples = (np.arange(len(members)), np.arange(len(others)))
+
+    def interval(number: Callable[[Curve], np.ndarray]) -> Interval:
+        ends = resampled(lambda *counts: number(curves(*counts)), *samples)
+        return Interval(float(number(whole)), *ends)
+
+    return Rates(tpr=interval(lambda curve: true_positives(curve, at)), auc=interval(area))
+
+
+def _curves(members: np.ndarray, others: np.ndarray) -> Callable[[np.ndarray, np.ndarray], Curve]:
+    """Makes curves of how often each member, int [..., M], and each other, int [..., N], counts."""
+    scores = np.concatenate([np.float64(members), np.float64(others)])
+    if not len(members) or not len(others) or np.isnan(scores).any():
+        raise ValueError("Expected scores of at least one member and one other, none of them NaN")
+    # Thresholds descend; one takes in all scores that are equal.
+    distinct, threshold = np.unique(-scores, return_inverse=True)
+
+    def rates_of(counts: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+        order = np.argsort(thresholds)
+        passed = np.searchsorted(thresholds[order], np.arange(len(distinct) + 1))
+        taken = np.cumsum(counts[..., order], axis=-1)
+        taken = np.concatenate([np.zeros_like(taken[..., :1]), taken], axis=-1)
+        return taken[..., passed] / taken[..., -1:]
+
+    own, foreign = threshold[: len(members)], threshold[len(members) :]
+    return lambda of_members, of_others: Curve(
+        rates_of(of_others, foreign), rates_of(of_members, own)
+    )

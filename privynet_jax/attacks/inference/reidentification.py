@@ -10,10 +10,9 @@ channels are released nor in which order (`similarities`).
     found.top1.mean(), found.ranks.mean()  # chance: 0.01, 50.5
 """
 
-import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,24 +29,16 @@ _QUERIES_AT_ONCE = 256
 _BYTES_AT_ONCE = 2**27
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Found:
+class Found(NamedTuple):
     """What the search found, per query.
 
     Attributes:
         top1: float64 [Q], the chance that the best candidate, ties broken at random, is the truth.
         ranks: float64 [Q], of the truth among the candidates, from 1; the middle rank of ties.
-        candidates: N.
     """
 
     top1: np.ndarray
     ranks: np.ndarray
-    candidates: int
-
-    @property
-    def chance(self) -> tuple[float, float]:
-        """The top-1 rate, and the mean and median rank, of somebody who knows nothing."""
-        return 1 / self.candidates, (self.candidates + 1) / 2
 
 
 def reidentify(
@@ -58,12 +49,9 @@ def reidentify(
     The gallery's mean is taken away from all descriptors first: what all pictures have in common
     tells none from another. Computed in float64, block by block: large galleries need no copy.
 
-    Args:
-        queries: float or uint8 [Q, d], one descriptor per query.
-        gallery: float or uint8 [M, d], on the queries' scale.
-        truth: int [Q], each query's picture in the gallery.
-        candidates: N, pictures that each query is compared with; at most M.
-        key: of the draw of the others.
+    Queries are descriptors float or uint8 [Q, d], the gallery [M, d] on the same scale; truth is
+    int [Q], each query's picture in it. Each query is compared with so many candidates, at most M;
+    the key draws the others.
     """
     if not 1 < candidates <= len(gallery):
         raise ValueError(f"Expected 2 to {len(gallery)} candidates, got {candidates}")
@@ -87,7 +75,7 @@ def reidentify(
         ties = (chosen & (np.abs(likeness - own) <= _TOLERANCE)).sum(axis=1) - 1
         top1.append(np.where(closer == 0, 1 / (ties + 1), 0))
         ranks.append(1 + closer + ties / 2)
-    return Found(np.concatenate(top1), np.concatenate(ranks), candidates)
+    return Found(np.concatenate(top1), np.concatenate(ranks))
 
 
 def pixels(images: np.ndarray) -> np.ndarray:

@@ -14,12 +14,11 @@ import jax
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
-from privynet_jax.attacks.inference import attribute, membership
+from privynet_jax.attacks.inference import attributes, membership
+from privynet_jax.attacks.inference.attributes import PARTS
 from privynet_jax.attacks.inference.classifiers import Labelled
-from privynet_jax.attacks.inference.image_attributes import attribute_values, count_of
 from privynet_jax.attacks.inference.membership import FALSE_POSITIVES
 from privynet_jax.attacks.inference.reidentification import (
-    Found,
     grids,
     pixels,
     pooled,
@@ -30,7 +29,7 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
-from privynet_jax.training.models.networks import CloudNN, cloud_nn
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = ("attribute", "reidentification", "membership")
@@ -46,10 +45,9 @@ class Settings:
     Attributes:
         cloud: schedule of the cloud NN, and of every classifier and shadow.
         width: of their channels.
-        attributes: as `image_attributes.attribute_values` takes them.
+        attributes: as `attributes.attribute_values` takes them.
         candidates: numbers of pictures among which a query is to be found.
         shadows: networks per kind of LiRA.
-        repeats: classifiers per attribute.
     """
 
     cloud: Schedule
@@ -57,7 +55,6 @@ class Settings:
     attributes: tuple[str, ...] = ("brightness", "colour")
     candidates: tuple[int, ...] = (100,)
     shadows: int = 8
-    repeats: int = 2
 
 
 class Rebuilt(NamedTuple):
@@ -76,29 +73,25 @@ class Suite:
     ) -> None:
         """Prepares what does not depend on the topology; see `attribute_values` for errors.
 
-        Args:
-            parts: the images.
-            settings: of the attacks.
-            data_dir: of the data set, where an attribute comes with it.
-            key: of all that is random; every topology and attack meets the same.
+        The key is of all that is random; every topology and attack meets the same.
         """
         self._parts, self._settings = parts, settings
         self._keys = dict(zip(ATTACKS, jax.random.split(key, len(ATTACKS)), strict=True))
         self._values = {
-            name: attribute_values(name, parts, data_dir) for name in settings.attributes
+            name: attributes.attribute_values(name, parts, data_dir) for name in settings.attributes
         }
         self._by_pixels: dict[str, dict[str, Interval]] = {}
 
     def attribute(self, scene: Scenario) -> list[Row]:
         """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
-        released = [scene.stored(part) for part in ("auxiliary", "test")]
+        released = [scene.stored(part) for part in PARTS]
         rows = []
         for name, values in self._values.items():
             if name not in self._by_pixels:
                 images = image_features(self._parts).parts
-                whole = [images[part][:] for part in ("auxiliary", "test")]
+                whole = [images[part][:] for part in PARTS]
                 self._by_pixels[name] = self._accuracies(whole, values)
-            chance = attribute.majority_right(values["auxiliary"], values["test"]).mean()
+            chance = attributes.majority_right(values["auxiliary"], values["test"]).mean()
             for classifier, rate in self._accuracies(released, values).items():
                 title = (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS)
                 reference = self._by_pixels[name][classifier].value
@@ -126,22 +119,23 @@ class Suite:
             descriptors = described(asked), described(gallery)
             for candidates in self._settings.candidates:
                 title = (REIDENTIFICATION, f"{variant}, among {candidates}", knowledge)
-                rows += _rows(title, _ranks(reidentify(*descriptors, queries, candidates, key)))
+                found = reidentify(*descriptors, queries, candidates, key)
+                by_chance, middle = 1 / candidates, (candidates + 1) / 2
+                numbers = {
+                    "top-1 rate": (bootstrap(found.top1, mean_of), by_chance),
+                    "mean rank": (bootstrap(found.ranks, mean_of), middle),
+                    "median rank": (bootstrap(found.ranks, median_of), middle),
+                }
+                rows += _rows(title, numbers)
         return rows
 
     def membership(self, scene: Scenario) -> list[Row]:
         """Members are target images, others validation and test images."""
-        parts, settings = self._parts, self._settings
+        parts, settings, key = self._parts, self._settings, self._keys[MEMBERSHIP]
         of = {name: Labelled(scene.stored(name), part.labels) for name, part in parts.items()}
-        found = membership.attack(
-            of["target"],
-            membership.joined(of["validation"], of["test"]),
-            of["auxiliary"],
-            self._network(parts.num_classes),
-            settings.cloud,
-            self._keys[MEMBERSHIP],
-            shadows=settings.shadows,
-        )
+        data = of["target"], membership.joined(of["validation"], of["test"]), of["auxiliary"]
+        network = self._network(parts.num_classes)
+        found = membership.attack(*data, network, settings.cloud, key, shadows=settings.shadows)
         title, rows = f"TPR at {100 * FALSE_POSITIVES:g} % FPR", []
         for name, result in found.items():
             numbers = {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)}
@@ -152,44 +146,26 @@ class Suite:
         """Returns how many networks an attack trains per topology, the shared ones left out."""
         settings = self._settings
         return {
-            ATTRIBUTE: settings.repeats * len(settings.attributes),
+            ATTRIBUTE: attributes.REPEATS * len(settings.attributes),
             REIDENTIFICATION: 0,
             MEMBERSHIP: membership.networks(settings.shadows),
         }[attack]
 
     def _network(self, num_classes: int) -> CloudNN:
-        return cloud_nn(num_classes, self._parts.image_size, self._settings.width)
+        return CloudNN(num_classes, self._parts.image_size, self._settings.width)
 
     def _accuracies(
         self, representations: Sequence[Any], values: Mapping[str, np.ndarray]
     ) -> dict[str, Interval]:
         """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
-        own, attacked = (
-            Labelled(x, values[part])
-            for x, part in zip(representations, ("auxiliary", "test"), strict=True)
-        )
-        by_network = attribute.infer(
-            own,
-            attacked,
-            self._network(count_of(values)),
-            self._settings.cloud,
-            self._keys[ATTRIBUTE],
-            repeats=self._settings.repeats,
-        )
-        by_probe = attribute.infer_by_probe(own, attacked, count_of(values))
-        return {
-            "network": bootstrap(by_network, mean_of),
-            "linear probe": bootstrap(by_probe, mean_of),
+        own, attacked = map(Labelled, representations, (values[part] for part in PARTS))
+        count, key = attributes.count_of(values), self._keys[ATTRIBUTE]
+        network, schedule = self._network(count), self._settings.cloud
+        found = {
+            "network": attributes.infer(own, attacked, network, schedule, key),
+            "linear probe": attributes.infer_by_probe(own, attacked, count),
         }
-
-
-def _ranks(found: Found) -> dict[str, tuple[Interval, float]]:
-    top1, middle = found.chance
-    return {
-        "top-1 rate": (bootstrap(found.top1, mean_of), top1),
-        "mean rank": (bootstrap(found.ranks, mean_of), middle),
-        "median rank": (bootstrap(found.ranks, median_of), middle),
-    }
+        return {name: bootstrap(right, mean_of) for name, right in found.items()}
 
 
 def _rows(

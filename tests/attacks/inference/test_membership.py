@@ -1,9 +1,10 @@
-"""Membership inference with known answers: memorised members, and none; LiRA by hand."""
+"""Membership inference with known answers; LiRA by hand; ROC curves against scikit-learn."""
 
 import jax
 import numpy as np
 import pytest
 from scipy import special, stats
+from sklearn import metrics
 
 from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.attacks.inference.membership import (
@@ -12,15 +13,19 @@ from privynet_jax.attacks.inference.membership import (
     LOSS,
     OFFLINE,
     ONLINE,
+    area,
     attack,
     balanced_halves,
     confidence,
     networks,
     offline_lira,
     online_lira,
+    rates,
+    roc,
+    true_positives,
 )
-from privynet_jax.attacks.inference.roc import rates
 from privynet_jax.errors import UserError
+from privynet_jax.results.statistics import RESAMPLES, Interval
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
@@ -151,3 +156,91 @@ def test_shadows_are_even(shadows):
     nothing = Labelled(np.zeros((2, 4, 4, 1)), np.zeros(2, int))
     with pytest.raises(UserError, match=f"{shadows} shadow networks; allowed are even"):
         attack(nothing, nothing, nothing, cloud_nn(2, 16), Schedule(1), KEY, shadows=shadows)
+
+
+# ROC curves.
+
+
+def sklearn_curve(members, others):
+    truth = np.repeat([1, 0], [len(members), len(others)])
+    return metrics.roc_curve(truth, np.concatenate([members, others]), drop_intermediate=False)
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+@pytest.mark.parametrize("seed", range(4))
+def test_curve_and_area_are_scikit_learn_s(digits, seed):
+    stream = np.random.default_rng(seed)
+    # Rounded to whole numbers nearly all scores are tied.
+    members = np.round(stream.normal(0.7, 1, 83), digits)
+    others = np.round(stream.normal(0, 1, 131), digits)
+    curve = roc(members, others)
+    false, true, _ = sklearn_curve(members, others)
+    np.testing.assert_allclose(curve.false, false)
+    np.testing.assert_allclose(curve.true, true)
+    truth = np.repeat([1, 0], [83, 131])
+    expected = metrics.roc_auc_score(truth, np.concatenate([members, others]))
+    assert area(curve) == pytest.approx(expected)
+    for at in (0.0, 0.01, 0.1, 1.0):
+        assert true_positives(curve, at) == true[false <= at].max()
+
+
+def test_by_hand():
+    curve = roc(np.array([3.0, 2, 2, 0]), np.array([2.0, 1, 1, 0]))
+    np.testing.assert_array_equal(curve.false, [0, 0, 0.25, 0.75, 1])
+    np.testing.assert_array_equal(curve.true, [0, 0.25, 0.75, 0.75, 1])
+    # 4 + 2 * 3.5 + 0.5 of 16 pairs are in the right order, ties half.
+    assert area(curve) == pytest.approx(11.5 / 16)
+    assert [true_positives(curve, at) for at in (0, 0.2, 0.25, 1)] == [0.25, 0.25, 0.75, 1]
+
+
+def test_equal_scores_are_chance_and_no_threshold():
+    curve = roc(np.ones(50), np.ones(70))
+    assert area(curve) == 0.5
+    # Whoever accuses one accuses all, so at 1 % nobody is accused.
+    assert true_positives(curve, 0.01) == 0
+
+
+def test_infinite_scores_are_scores():
+    assert area(roc(np.array([np.inf, 1]), np.array([-np.inf, 0]))) == 1
+
+
+@pytest.mark.parametrize(("members", "others"), [([], [1.0]), ([1.0], []), ([np.nan], [1.0])])
+def test_nothing_and_nan_are_refused(members, others):
+    with pytest.raises(ValueError, match="at least one member and one other"):
+        roc(np.array(members), np.array(others))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    # Normal scores one standard deviation apart: the area is Phi(1 / sqrt(2)).
+    covered = 0
+    for seed in range(40):
+        stream = np.random.default_rng(seed)
+        auc = rates(stream.normal(1, 1, 150), stream.normal(0, 1, 150), 0.05).auc
+        covered += auc.low <= 0.7602 <= auc.high
+    # 95 % of 40 is 38; a binomial has fewer than 34 once in a hundred times.
+    assert covered >= 34
+
+
+def test_intervals_of_scores_that_tell_everything():
+    found = rates(np.arange(5.0, 10), np.arange(5.0), 0.01)
+    assert found == (Interval(1, 1, 1), Interval(1, 1, 1))
+    assert rates(np.arange(9.0), np.arange(9.0), 0.01) == rates(
+        np.arange(9.0), np.arange(9.0), 0.01
+    )
+
+
+def test_intervals_resample_members_and_others_apart():
+    stream = np.random.default_rng(8)
+    # Tied now and then.
+    members, others = np.round(stream.normal(1, 1, 24), 1), np.round(stream.normal(0, 1, 36), 1)
+    drawn = [
+        np.random.default_rng(i).integers(size, size=(RESAMPLES, size))
+        for i, size in enumerate((24, 36))
+    ]
+    curves = [roc(members[ours], others[theirs]) for ours, theirs in zip(*drawn, strict=True)]
+    found = rates(members, others, 0.1)
+    expected = np.percentile([area(curve) for curve in curves], (2.5, 97.5))
+    # Float64 sums in another order.
+    assert (found.auc.low, found.auc.high) == pytest.approx(tuple(expected), rel=1e-9)
+    expected = np.percentile([true_positives(curve, 0.1) for curve in curves], (2.5, 97.5))
+    assert (found.tpr.low, found.tpr.high) == pytest.approx(tuple(expected), rel=1e-9)

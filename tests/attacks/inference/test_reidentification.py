@@ -36,7 +36,6 @@ def test_what_says_nothing_finds_nothing(images):
     found = reidentify(constant, constant, np.arange(COUNT), 50, KEY)
     np.testing.assert_allclose(found.top1, 1 / 50)
     np.testing.assert_allclose(found.ranks, 25.5)
-    assert found.chance == (1 / 50, 25.5)
     # The same answer to every question is right once among all.
     same = np.broadcast_to(pixels(images).mean(axis=0) + 0.1, (COUNT, 192))
     found = reidentify(same, pixels(images), np.arange(COUNT), COUNT, KEY)

@@ -1,27 +1,76 @@
-"""Labels that nobody releases, one per image: what an attribute attack is to infer.
+"""Attribute inference: a label that nobody released, told from representations.
 
-Some follow from the picture itself (how bright it is, how much contrast it has, which colour cast),
-some come with the data set, such as photo_patches' scale: `feature:scale`. NumPy only.
+The attacker owns auxiliary images with their representations, so it knows the attribute of each,
+trains a classifier, and asks it about test images (Song and Raghunathan 2020, arXiv:2004.00053, do
+the same to embeddings of text). Some attributes follow from the picture itself, some come with the
+data set, such as photo_patches' scale: `feature:scale`.
 
-    values = attribute_values("brightness", parts, data_dir=None)
-    values["test"]  # int [N]
+    values = attribute_values("brightness", parts, data_dir=None)  # "test" -> int [N]
+    own, attacked = Labelled(x, values["auxiliary"]), Labelled(x_test, values["test"])
+    right = infer(own, attacked, CloudNN(3, image_size=32), schedule, key)
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
+from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.errors import UserError
+from privynet_jax.estimates.linear_probe import (
+    fit_probe,
+    gather_probe_sums,
+    pool_rows,
+    probe_scores,
+)
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.parts import FOLDER_PREFIX, Parts
 from privynet_jax.images.sample import digest_of
 from privynet_jax.images.tfds_source import read_feature
+from privynet_jax.training.models.networks import CloudNN
+from privynet_jax.training.tasks import Schedule
 
 FEATURE_PREFIX = "feature:"
 PARTS = ("auxiliary", "test")
 _LEVELS = 3
+REPEATS = 2
+
+
+def infer(
+    own: Labelled,
+    attacked: Labelled,
+    network: CloudNN,
+    schedule: Schedule,
+    key: jax.Array,
+) -> np.ndarray:
+    """Trains `REPEATS` classifiers on the attacker's images, each for a schedule, and asks them.
+
+    Returns float64 [N], the share of the classifiers that were right about an attacked image.
+    """
+    everything = [np.arange(len(own.labels))] * REPEATS
+    trained = train_classifiers(own, everything, network, schedule, key)
+    answers = logits_of(trained, network, attacked.representations).argmax(axis=-1)
+    return (answers == attacked.labels).mean(axis=0)
+
+
+def infer_by_probe(own: Labelled, attacked: Labelled, num_values: int) -> np.ndarray:
+    """Asks a linear classifier (`linear_probe`): float64 [N], 1 where it was right.
+
+    It finds at once what a network trained for seconds may not have begun to: how strongly
+    channels respond over the whole picture.
+    """
+    channels = own.representations.shape[-1]
+    sums = gather_probe_sums(own.representations, own.labels, num_values)
+    probe = fit_probe(sums, range(channels), channels)
+    answers = probe_scores(probe, pool_rows(attacked.representations)).argmax(axis=1)
+    return np.float64(answers == attacked.labels)
+
+
+def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:
+    """Returns float64 [N]: who is right that always answers the attacker's most frequent value."""
+    return np.float64(attacked_values == np.bincount(own_values).argmax())
 
 
 def attribute_values(
@@ -29,12 +78,9 @@ def attribute_values(
 ) -> dict[str, np.ndarray]:
     """Returns auxiliary and test images' values of an attribute: int [N] each, from 0.
 
-    Args:
-        attribute: "brightness" or "contrast" (thirds of the auxiliary images), "colour" (which of
-            red, green and blue stands out most against the auxiliary images' mean), "class" (the
-            label itself, for comparison), or "feature:NAME", a whole number of a TFDS data set.
-        parts: the images.
-        data_dir: of the data set.
+    "brightness" and "contrast" are in thirds of the auxiliary images; "colour" is which of red,
+    green and blue stands out most against their mean, "class" the label itself, for comparison,
+    and "feature:NAME" a whole number of a TFDS data set.
 
     Raises:
         UserError: the attribute is unknown, or the same for all images.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from privynet_jax.estimates import linear_sums
-from privynet_jax.estimates.linear_sums import linear_statistics
+from privynet_jax.estimates import subsets
+from privynet_jax.estimates.subsets import linear_statistics
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.models.linear_attack import gather_statistics
 
@@ -24,7 +24,7 @@ def assert_sums(found, rows, channels=slice(None)):
 
 
 def test_sums_are_over_the_rows_and_channels_that_are_asked_for(monkeypatch):
-    monkeypatch.setattr(linear_sums, "_BATCH_POSITIONS", 16 * 12)  # 35 rows in three pieces
+    monkeypatch.setattr(subsets, "_BATCH_POSITIONS", 16 * 12)  # 35 rows in three pieces
     fitted_on, chosen_on = linear_statistics(STORED, IMAGES, ROWS, OTHERS)
     assert_sums(fitted_on, ROWS)
     assert_sums(chosen_on, OTHERS)
@@ -40,4 +40,4 @@ def test_the_latest_sums_are_kept(monkeypatch):
     first = linear_statistics(STORED, IMAGES, ROWS, OTHERS)
     assert linear_statistics(STORED, IMAGES, ROWS.copy(), OTHERS) is first
     assert linear_statistics(STORED.copy(), IMAGES, ROWS, OTHERS) is not first
-    assert len(linear_sums._latest) <= linear_sums._KEPT
+    assert len(subsets._latest) <= subsets._KEPT
