@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting.promises import audited
-from privynet_jax import AuditSettings, UserError, audit_plan, read_plan, session
+from privynet_jax import AuditSettings, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.planning.audit_findings import Attacked, Audit
 from privynet_jax.platform.files import checked_file
@@ -43,8 +43,7 @@ _NO_STRONGER = (
 
 
 def main() -> None:
-    if not cli.PLAN.value or not _DATA.value:
-        raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
+    data = cli.needed(_DATA, "give pictures to attack: folder:PATH or a TFDS name")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
     seed = cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value
@@ -58,7 +57,7 @@ def main() -> None:
     )
     cli.use_cpu_cores(at_most=settings.repeats)
     weights = cli.weights_of(plan)
-    parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
+    parts = cli.load_data(data, image_size=plan.image_size, seed=settings.seed)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)
     with bar as advance, session(progress=advance):

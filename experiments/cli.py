@@ -167,11 +167,16 @@ def data_folder() -> Path | None:
     return folder("data_dir", DATA_DIR.value) if DATA_DIR.value else None
 
 
+def needed(flag: flags.FlagHolder, advice: str) -> str:
+    """Returns what a flag gives, which must be given, as the advice says."""
+    if not flag.value:
+        raise UserError(f"no --{flag.name} is given; {advice}")
+    return flag.value
+
+
 def needed_folder(flag: flags.FlagHolder) -> Path:
     """Returns the folder that a flag names, which must be given; see `folder`."""
-    if not flag.value:
-        raise UserError(f"no --{flag.name} is given; name a folder")
-    return folder(flag.name, flag.value)
+    return folder(flag.name, needed(flag, "name a folder"))
 
 
 def folder(flag: str, path: str) -> Path:
@@ -184,7 +189,7 @@ def folder(flag: str, path: str) -> Path:
 
 def needed_file(flag: flags.FlagHolder) -> Path:
     """Returns the file that a flag names, with ~ for a home; it must be given and be there."""
-    file = expanded(flag.name, _given(flag))
+    file = expanded(flag.name, needed(flag, "name a file"))
     if file.is_dir() or not file.exists():
         found = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"--{flag.name}={file} {found}; give a file")
@@ -193,13 +198,7 @@ def needed_file(flag: flags.FlagHolder) -> Path:
 
 def new_file(flag: flags.FlagHolder) -> Path:
     """Returns the file that a flag names; it must be given, and can be written."""
-    return checked_file(flag.name, _given(flag))
-
-
-def _given(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UserError(f"no --{flag.name} is given; name a file")
-    return flag.value
+    return checked_file(flag.name, needed(flag, "name a file"))
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

@@ -15,7 +15,7 @@ The release's order of channels is shuffled, and the attacker knows nothing of i
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from experiments import cli
 from experiments.comparing import knowledge_tables
-from experiments.comparing.ground import SHARED, deciding, filled, load_ground
-from experiments.comparing.knowledge_cases import Case, Layer, cases, side_by_side
+from experiments.comparing.ground import SHARED, Ground, deciding, filled, load_ground
+from experiments.comparing.knowledge_cases import Case, cases, side_by_side
 from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
@@ -69,7 +69,8 @@ def main() -> None:
     _check_pairs(pairs, attack)
     names = ("dataset", "other_dataset", "image_size", "steps")
     kept, rows = KeptRows(out, {**deciding(*names), "attacker": attack.name}), []
-    compared = {number: list(cases(attack, pairs, *found)) for number, found in _layers(layers)}
+    grounds = _grounds(layers)
+    compared = {number: list(cases(attack, pairs, number, *grounds)) for number in layers}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
@@ -86,14 +87,13 @@ def main() -> None:
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
-def _layers(numbers: Sequence[int]) -> Iterator[tuple[int, list[Layer]]]:
-    """Yields each number with its layer, and the same on the other data set, if any."""
-    size, union = _SIZE.value, all_channels(numbers, VGG16)
+def _grounds(layers: Sequence[int]) -> list[Ground]:
+    """Returns the data set with all channels of these layers, and the other one, if any."""
+    size, union = _SIZE.value, all_channels(layers, VGG16)
     grounds = [load_ground(_DATASET.value, union, image_size=size)]
     if _OTHER.value:
         grounds.append(load_ground(_OTHER.value, union, image_size=size, max_images={}))
-    for number in numbers:
-        yield number, [Layer(g.parts, g.features[number], g.weights) for g in grounds]
+    return grounds
 
 
 def _drawn(number: int, depth: int) -> list[Cell]:
@@ -108,7 +108,7 @@ def _drawn(number: int, depth: int) -> list[Cell]:
 
 
 def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
-    scenes = [case.layer.scene(cell.topology) for case, cell in missing]
+    scenes = [case.ground.scene(cell.topology) for case, cell in missing]
     protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
     found = measure([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
     return [_row(case, attack.name, each) for (case, _), each in zip(missing, found, strict=True)]

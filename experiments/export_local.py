@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Plan, UserError, read_plan
+from privynet_jax import Plan, read_plan
 from privynet_jax.deployment.device.local_package import DTYPES, write_package
 from privynet_jax.platform.files import check_is_new
 
@@ -21,9 +21,7 @@ _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are 
 
 
 def main() -> None:
-    if not cli.PLAN.value or not cli.OUT.value:
-        raise UserError("--plan and --out are both needed: a plan, and a new folder to write")
-    folder = cli.folder("out", cli.OUT.value)
+    folder = cli.needed_folder(cli.OUT)
     check_is_new(folder)  # before anything is fetched or read
     plan = read_plan(cli.needed_file(cli.PLAN))
     weights = cli.weights_of(plan)

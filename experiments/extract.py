@@ -15,7 +15,7 @@ conv2_2.
 from absl import flags
 
 from experiments import cli
-from privynet_jax import UserError, open_package, write_release
+from privynet_jax import open_package, write_release
 from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
@@ -35,11 +35,10 @@ _ORDER_OUT = flags.DEFINE_string(
 
 def main() -> None:
     package_folder, out = cli.needed_folder(cli.PACKAGE), cli.needed_folder(cli.OUT)
-    if not cli.IMAGES.value:
-        raise UserError("no --images is given; give folder:PATH or a TFDS name")
+    images = cli.needed(cli.IMAGES, "give folder:PATH or a TFDS name")
     package = open_package(package_folder)
     pictures = find_pictures(
-        cli.IMAGES.value,
+        images,
         class_names=package.class_names,
         labelled=_LABELLED.value,
         split=_SPLIT.value,

@@ -57,8 +57,6 @@ Row = Mapping[str, Any]
 def main() -> None:
     chosen, candidates = _checked_attacks()
     workdir = cli.needed_folder(cli.WORKDIR)
-    if cli.MAX_IMAGES.value:
-        raise UserError("--workdir brings its own images; leave out --max_images")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     found = reopened()

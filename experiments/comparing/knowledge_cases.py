@@ -3,8 +3,8 @@
 Knowledge is the attack's own (`Attack.knowledge`); what an attacker owns stands in the place of the
 auxiliary images.
 
-    for attack, group in side_by_side(cases(LinearInversion(), [10, 100], layer), cells):
-        scenes = [case.layer.scene(cell.topology) for case, cell in group]
+    for attack, group in side_by_side(cases(LinearInversion(), [10, 100], 4, ground), cells):
+        scenes = [case.ground.scene(cell.topology) for case, cell in group]
 """
 
 import dataclasses
@@ -13,54 +13,36 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax import Part, Parts, PretrainedWeights, Topology
+from experiments.comparing.ground import Ground
+from privynet_jax import Part
 from privynet_jax.attacks.base import NETWORK, OTHER_PAIRS, PAIRS, Attack
 from privynet_jax.attacks.closed_form import MeanImage
-from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.substitute import ALIGNED, MIXED, RANDOM_GUESS, PublicLayer, Substitute
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.platform.row_views import ChosenRows, RowView
 from privynet_jax.results.cells import Cell
 
 MEAN_IMAGE = "nothing: the mean image"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Layer:
-    """A data set with all channels of one layer."""
+def with_fewer(ground: Ground, number: int, count: int) -> Ground:
+    """Returns the layer of this number with the first so many pairs."""
+    part, rows = ground.parts.auxiliary, np.arange(count)
+    stored = ChosenRows(ground.features[number].parts["auxiliary"], rows)
+    return _with_pairs(ground, number, Part(part.images[rows], part.labels[rows]), stored)
 
-    parts: Parts
-    features: LayerFeatures
-    weights: PretrainedWeights
 
-    @property
-    def public(self) -> PublicLayer:
-        """The layer on the attacker's images, as anybody represents them."""
-        return PublicLayer.of_features(self.features, "auxiliary")
+def with_pairs_of(other: Ground, ground: Ground, number: int) -> Ground:
+    """Returns a layer with pairs of another data set's images that the attacked device made."""
+    layer, theirs = ground.features[number], other.features[number]
+    stored = _Rescaled(theirs.parts["auxiliary"], layer.scales / theirs.scales)
+    return _with_pairs(ground, number, other.parts.auxiliary, stored)
 
-    def scene(self, topology: Topology) -> Scenario:
-        """Returns the scenario in which only some channels are released."""
-        return Scenario(topology, self.parts, self.features, self.weights)
 
-    def with_fewer(self, count: int) -> "Layer":
-        """Returns it with the first so many pairs."""
-        part, rows = self.parts.auxiliary, np.arange(count)
-        stored = ChosenRows(self.features.parts["auxiliary"], rows)
-        return self._with_pairs(Part(part.images[rows], part.labels[rows]), stored)
-
-    def with_pairs_of(self, other: "Layer") -> "Layer":
-        """Returns it with pairs of another data set's images that the attacked device made."""
-        stored = other.features.parts["auxiliary"]
-        rescaled = _Rescaled(stored, self.features.scales / other.features.scales)
-        return self._with_pairs(other.parts.auxiliary, rescaled)
-
-    def _with_pairs(self, part: Part, stored: Any) -> "Layer":
-        features = {**self.features.parts, "auxiliary": stored}
-        return Layer(
-            dataclasses.replace(self.parts, auxiliary=part),
-            dataclasses.replace(self.features, parts=features),
-            self.weights,
-        )
+def _with_pairs(ground: Ground, number: int, part: Part, stored: Any) -> Ground:
+    layer = ground.features[number]
+    changed = dataclasses.replace(layer, parts={**layer.parts, "auxiliary": stored})
+    parts = dataclasses.replace(ground.parts, auxiliary=part)
+    return Ground(parts, ground.weights, {number: changed})
 
 
 class _Rescaled(RowView):
@@ -76,40 +58,46 @@ class _Rescaled(RowView):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """One attacker: its knowledge in words, the attack, and the layer with what it owns."""
+    """One attacker: its knowledge in words, the attack, and the data set with what it owns."""
 
     words: str
     attack: Attack
-    layer: Layer
+    ground: Ground
 
     @property
     def images(self) -> int:
         """How many it owns."""
-        return len(self.layer.parts.auxiliary)
+        return len(self.ground.parts.auxiliary)
 
 
 def cases(
-    attack: Attack, counts: Sequence[int], layer: Layer, other: Layer | None = None
+    attack: Attack,
+    counts: Sequence[int],
+    number: int,
+    ground: Ground,
+    other: Ground | None = None,
 ) -> Iterator[Case]:
     """Yields all attackers of one layer: by knowledge, then by the number of pairs.
 
-    All fit the same attack, which needs pairs alone; `other` is the layer on another data set.
+    All fit the same attack, which needs pairs alone. Without pairs they know the layer on their own
+    images, as anybody represents them.
     """
-    yield Case(MEAN_IMAGE, MeanImage(), layer)
-    yield Case(PAIRS, attack, layer)
+    yield Case(MEAN_IMAGE, MeanImage(), ground)
+    yield Case(PAIRS, attack, ground)
     if other:
-        yield Case(OTHER_PAIRS, attack, layer.with_pairs_of(other))
-    public = layer.public
+        yield Case(OTHER_PAIRS, attack, with_pairs_of(other, ground, number))
+    public = PublicLayer.of_features(ground.features[number], "auxiliary")
     for guessing in (RANDOM_GUESS, MIXED, ALIGNED):
         knowing = Substitute(attack, guessing, public=public)
-        yield Case(f"{NETWORK}, {guessing} guess", knowing, layer)
+        yield Case(f"{NETWORK}, {guessing} guess", knowing, ground)
     if other:
-        knowing = Substitute(attack, ALIGNED, public=other.public)
+        public = PublicLayer.of_features(other.features[number], "auxiliary")
         words = f"{NETWORK}, {ALIGNED} guess, other pictures"
-        yield Case(words, knowing, layer.with_pairs_of(other))
+        knowing = Substitute(attack, ALIGNED, public=public)
+        yield Case(words, knowing, with_pairs_of(other, ground, number))
     for count in counts:
-        if count < len(layer.parts.auxiliary):
-            yield Case(f"{count} pairs", attack, layer.with_fewer(count))
+        if count < len(ground.parts.auxiliary):
+            yield Case(f"{count} pairs", attack, with_fewer(ground, number, count))
 
 
 def side_by_side(
