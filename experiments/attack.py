@@ -5,13 +5,12 @@
         --attackers=strong --attacked_images=0
 
 A grid can afford short attacks alone. This trains the strongest network of the project, for
---strong_steps, on cells of the grid (the first draw of every layers, depth and selection), and
-optimises images for an attacker who has the local NN as well (`white box`, 150 gradients per image,
-so only --attacked_images are attacked). --attackers=tuned spends the same steps on the network and
-the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
-table, and writes strong_attacks.csv to the work directory, where `experiments.report` finds it;
-`grid_psnr_db` is of the grid's strongest attacker on the same images. The same command again
-continues where it was stopped.
+--strong_steps, on cells of the grid, and optimises images for an attacker who has the local NN as
+well (`white box`, 150 gradients per image, so only --attacked_images are attacked).
+--attackers=tuned spends the same steps on the network and the learning rate that do best on the
+attacker's held-out pairs, their choice included. Prints a table, and writes strong_attacks.csv to
+the work directory, where `experiments.report` finds it; `grid_psnr_db` is of the grid's strongest
+attacker on the same images. The same command again continues where it was stopped.
 """
 
 import collections
@@ -73,11 +72,12 @@ def main() -> None:
     done = sum(kept.read(title) is not None for title in titles)
     try:
         with progress_bar(len(titles), "attacking", "attacks", done) as advance:
-            for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
-                for group, attack in itertools.product([list(of_layer)], attacks):
-                    titled = {_title(result, attack.name): result for result in group}
-                    with session(progress=advance):
-                        filled(kept, titled, functools.partial(_attacked, attack, found, training))
+            layers = dict.fromkeys(result.num_layers for result in results)
+            for number, attack in itertools.product(layers, attacks):
+                group = [result for result in results if result.num_layers == number]
+                titled = {_title(result, attack.name): result for result in group}
+                with session(progress=advance):
+                    filled(kept, titled, functools.partial(_attacked, attack, found, training))
     finally:
         # All rows of the same settings, whichever call they are of, and also of one cut short.
         every = [_title(result, name) for result in found.results for name in attackers(training)]
@@ -101,10 +101,8 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
     known = [result.name for result in results]
     check_values("--attacked_cells", _CELLS.value)
     if unknown := sorted(set(_CELLS.value) - set(known)):
-        raise UserError(
-            f"--attacked_cells names {', '.join(unknown)}; allowed are {_FIRST}, {_ALL}, or some "
-            f"of {', '.join(known)}"
-        )
+        allowed = f"{_FIRST}, {_ALL}, or some of {', '.join(known)}"
+        raise UserError(f"--attacked_cells names {', '.join(unknown)}; allowed are {allowed}")
     return [result for result in results if result.name in _CELLS.value]
 
 

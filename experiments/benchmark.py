@@ -3,9 +3,8 @@
     python -m experiments.benchmark --json=benchmark.json
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
-the trainer; and candidates of a tuning beside cells. --devices forces a number of CPU devices.
-Every share is of the float32 matrix-product rate measured right before and after, in the same
-process.
+the trainer; and candidates of a tuning beside cells. Every share is of the float32 matrix-product
+rate measured right before and after.
 """
 
 import dataclasses

@@ -4,18 +4,13 @@
 
 Every attacker of the project that needs pairs alone, and two plain decoders (`other_networks`),
 each with the same budget per topology, compilation left out for all; `tuned` spends a part of it on
-choosing among the project's networks and learning rates. Prints a table, and writes attackers.csv
-and a picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are
-wall-clock seconds. --steps instead of them makes numbers that do not depend on the machine. Run
-again, it measures what is missing.
+choosing. Prints a table, and writes attackers.csv and a picture of reconstructions to --out.
+Nothing else should run meanwhile: --seconds are wall-clock seconds. --steps instead of them makes
+numbers that do not depend on the machine. Run again, it measures what is missing.
 
 --attackers=linear,"white box from linear" compares with attackers who know the local NN and its
-channels as well, and optimise each image; they start from an attacker who had the same budget:
-
-    python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
-        --attackers=linear,"white box from linear" --max_images=test=100
-
---attackers=strong,unet,transformer sets other architectures beside the strong one.
+channels as well, and start from an attacker who had the same budget; strong,unet,transformer sets
+other architectures beside the strong one.
 """
 
 import base64
@@ -66,8 +61,8 @@ def main() -> None:
     attacks = _attacks()
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    names = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    kept = KeptRows(out, deciding(*names))
+    given = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
+    kept = KeptRows(out, deciding(*given))
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
     with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:
@@ -77,15 +72,12 @@ def main() -> None:
             bar.set_description(f"{group[0].name} {attack.name}")
             titled = {f"{cell.name}, {attack.name}": cell for cell in group}
             rows = filled(kept, titled, functools.partial(_measured, attack, ground))
-            found |= {(cell, attack): row for cell, row in zip(group, rows, strict=True)}
+            found |= zip(titled, rows, strict=True)
             bar.update(len(group))
-    ordered = {key: found[key] for key in itertools.product(cells, attacks)}
-    table = [row["columns"] for row in ordered.values()]
+    names = [f"{cell.name}, {attack.name}" for cell, attack in itertools.product(cells, attacks)]
+    table = [found[name]["columns"] for name in names]
     write_atomically(out / "attackers.csv", as_csv(table))
-    estimates = {
-        f"{cell.name}\n{attack.name}": _images(row["images"])
-        for (cell, attack), row in ordered.items()
-    }
+    estimates = {name.replace(", ", "\n", 1): _images(found[name]["images"]) for name in names}
     originals = ground.parts.test.images[: _PICTURED.value]
     picture = plots.image_rows(originals, estimates, "Test images as rebuilt, and PSNR in dB")
     write_atomically(out / "attackers.png", picture)
@@ -97,10 +89,7 @@ def _attacks() -> list[Attack]:
     factors = cli.numbers(_RATES)
     if not factors or min(factors) <= 0:
         given = ",".join(_RATES.value)
-        raise UserError(
-            f"--{_RATES.name}={given}: allowed are positive numbers, one or more; 1 stands for a "
-            "network's usual rate"
-        )
+        raise UserError(f"--{_RATES.name}={given}: allowed are positive numbers, one or more")
     steps = _STEPS.value
     budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
     training = Training(budget, factors, {**CAPACITIES, **BASELINES, **CONTENDERS})

@@ -9,8 +9,8 @@ fewer channels instead; a defence is of use where it is more accurate than those
 loss. Writes defences.csv and defences.png.
 
 Its attackers are the linear one and those that --attackers names, by default the strong one. None
-has the local NN (a white box), and none averages the noise out over repeated releases of one image:
-here every image is released once. Against these a defence may be worth less than its row says.
+is a white box, and none averages the noise out over repeated releases of an image: against these a
+defence may be worth less than its row says.
 
 A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
 `privynet_jax.defences.mechanisms` has all of them. Epsilon, where there is one, is the local
@@ -99,8 +99,8 @@ def main() -> None:
         for row in rows
     }
     given = deciding(_DRAWS.name, _STEPS.name, _DATA_SET.name)
-    names = [attack.name for attack in attacks]
-    kept = KeptRows(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
+    given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
+    kept = KeptRows(out, given)
     union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
@@ -135,10 +135,8 @@ def _attacks(steps: int) -> list[Attack]:
     training = Training(budget, (1.0,), capacities_of_size(64, 2), "float32", OfAnySign)
     attacks = named_attacks({LINEAR, *(cli.ATTACKERS.value or [STRONG])}, training)
     if knowing := [attack.name for attack in attacks if attack.knowledge != PAIRS]:
-        raise UserError(
-            f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
-            "because no other knows what to do about a defence; leave them out"
-        )
+        told = f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone"
+        raise UserError(f"{told}, because no other knows what to do about a defence")
     return attacks
 
 
@@ -156,8 +154,7 @@ def rows_of_flags() -> list[Row]:
 
 def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
     """Returns a row's numbers, lists with one per draw, each of the draw's strongest attacker."""
-    strongest = [_strongest(measurement) for measurement in measured]
-    pairs = list(zip(measured, strongest, strict=True))
+    pairs = [(measurement, _strongest(measurement)) for measurement in measured]
     attacks = [measurement.attacks[name]["test"] for measurement, name in pairs]
     psnr = [summarise(attack["psnr_db"]) for attack in attacks]
     falling = [m.reports[name].get("falling_percent_per_doubling", 0.0) for m, name in pairs]
@@ -167,7 +164,7 @@ def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
         "psnr_db_mean": [loss.mean for loss in psnr],
         "psnr_db_p95": [loss.p95 for loss in psnr],
         "ssim_mean": [summarise(attack["ssim"]).mean for attack in attacks],
-        "attacker": "/".join(sorted(set(strongest))),
+        "attacker": "/".join(sorted({name for _, name in pairs})),
         # Of several draws the one that was furthest from its end: the mean rests on all.
         "falling_percent_per_doubling": float(max(falling)),
         "epsilon": row.defence.epsilon(values),

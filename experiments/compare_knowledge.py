@@ -4,13 +4,10 @@
 
 The same attack is fitted, for several draws of channels per layer, on pairs; on pairs whose images
 come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
-VGG16 and the number of layers, and guesses the channels: at random, another at random per image, or
-by statistics of the release. Then again on 10 pairs and more. All attackers of a draw have the same
-random key: they differ by what they know, and not by luck as well. All are scored on test images.
-Prints a table, and writes knowledge.csv (a row per draw) and knowledge.png. Run again, it measures
-what is missing.
-
-The release's order of channels is shuffled, and the attacker knows nothing of it.
+VGG16 and the number of layers, and guesses the channels, whose order is shuffled: at random,
+another at random per image, or by statistics of the release. Then again on 10 pairs and more. All
+attackers of a draw have the same random key, and are scored on test images. Prints a table, and
+writes knowledge.csv (a row per draw) and knowledge.png. Run again, it measures what is missing.
 """
 
 import functools
@@ -35,14 +32,8 @@ from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import (
-    Cell,
-    Measurement,
-    check_values,
-    draw_channels,
-    draw_key,
-    grid_cells,
-)
+from privynet_jax.results import cells as grids
+from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 
@@ -63,7 +54,7 @@ def main() -> None:
     cli.use_cpu_cores(at_most=_DRAWS.value)
     layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
     # Refuses what is given twice, and what a layer is too small for.
-    grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
+    grids.grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     check_side(_SIZE.value, layers)
     attack = _attack()
     _check_pairs(pairs, attack)
@@ -101,8 +92,8 @@ def _drawn(number: int, depth: int) -> list[Cell]:
     cells = []
     for draw in range(_DRAWS.value):
         place = (number, depth, draw, cli.SEED.value)
-        stream = np.random.default_rng(np.asarray(jax.random.key_data(draw_key(*place))))
-        order = stream.permutation(draw_channels(*place))
+        stream = np.random.default_rng(np.asarray(jax.random.key_data(grids.draw_key(*place))))
+        order = stream.permutation(grids.draw_channels(*place))
         cells.append(Cell(Topology(number, tuple(map(int, order))), draw))
     return cells
 
@@ -159,7 +150,7 @@ def _check_pairs(counts: Sequence[int], attack: Attack) -> None:
     """Refuses numbers of pairs that are given twice, or that the attack cannot be fitted on."""
     least = getattr(attack, "least_pairs", 1)
     if counts:  # else all pairs are enough
-        check_values("--pairs", counts)
+        grids.check_values("--pairs", counts)
     if min(counts, default=least) < least:
         raise UserError(
             f"--pairs={','.join(_PAIRS.value)}; allowed are {least} pairs and more with "

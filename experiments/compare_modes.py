@@ -116,13 +116,16 @@ def _centred(values: np.ndarray, groups: Sequence[tuple[str, str]]) -> np.ndarra
 
 def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
     """A panel per column: estimated against dedicated, colour = layers, size = depth."""
-    colours = plots.layer_colours(sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs}))
+    layers, depths = (
+        sorted({int(row[name]) for row, _ in pairs}) for name in ("num_layers", "depth")
+    )
+    colours = dict(zip(layers, plots.colours(len(layers)), strict=True))
     figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(9.6, 4.6), layout="constrained")
     for axes, (column, (title, unit, factor)) in zip(panels, _COLUMNS.items(), strict=True):
         for pair in pairs:
-            layers, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
+            number, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
             point = (factor * float(row[column]) for row in pair)
-            plots.draw_point(axes, *point, depth=depth, color=colours[layers])
+            plots.draw_point(axes, *point, depth=depth, color=colours[number])
         low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
         axes.locator_params(nbins=6)
         axes.plot([low, high], [low, high], color=plots.GREY, linestyle=":", zorder=1)
@@ -130,11 +133,7 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
         axes.set_xlabel(f"{title} by dedicated networks, {unit}")
         axes.set_ylabel(f"{title} estimated, {unit}")
         plots.tidy(axes)
-    handles = [
-        plots.handle(f"{num_layers} layers", color=colour, marker="o", linestyle="none")
-        for num_layers, colour in colours.items()
-    ]
-    handles += plots.depth_handles(sorted({int(dedicated["depth"]) for dedicated, _ in pairs}))
+    handles = plots.dot_handles({f"{m} layers": colours[m] for m in layers}, depths)
     handles.append(plots.handle("equal", color=plots.GREY, linestyle=":"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return plots.as_png(figure)

@@ -8,8 +8,7 @@ is given), and what is needed to read them. --images may also be a TFDS data set
 
 The same command again continues after a kill, and verifies what is there. Pictures that were
 repaired or removed meanwhile make another release, which starts anew; --skip_unreadable goes on
-with the one begun. On 2 CPU cores a thousand images of 32 x 32 pixels take about a second at
-conv2_2.
+with the one begun.
 """
 
 from absl import flags

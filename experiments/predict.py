@@ -7,9 +7,8 @@
         --package=package --order=order.csv --out=pictures.csv
 
 The first is the cloud's: row, class number, a probability per class. The second runs local NN and
-cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
-class name. The third is for the device too: order.csv, from experiments.extract, tells which
-picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
+cloud NN on pictures, labelled or not, in subfolders or not. The third is for the device too:
+order.csv, from experiments.extract, tells which picture each row of the first is.
 """
 
 import csv
@@ -109,9 +108,8 @@ def predict_pictures(
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
                 for path in paths[start : start + size]:
-                    image = decode_or_skip(
-                        path.read_bytes(), package.image_size, str(path), skipping
-                    )
+                    content = path.read_bytes()
+                    image = decode_or_skip(content, package.image_size, str(path), skipping)
                     if image is None:
                         skipped += 1
                         continue

@@ -1,9 +1,4 @@
-"""The table and the picture of `compare_defences`, from what was measured of each row.
-
-table = as_table({Row(4, 16, Undefended()): measured, ...})
-print(as_text(table), convergence_note(table))
-write_atomically(folder / "defences.png", picture(table))
-"""
+"""The table and the picture of `compare_defences`, from what was measured of each row."""
 
 import dataclasses
 import itertools

@@ -1,10 +1,6 @@
 """The attackers that `compare_knowledge` compares: what each knows and owns, and its attack.
 
-Knowledge is the attack's own (`Attack.knowledge`); what an attacker owns stands in the place of the
-auxiliary images.
-
-    for attack, group in side_by_side(cases(LinearInversion(), [10, 100], 4, ground), cells):
-        scenes = [case.ground.scene(cell.topology) for case, cell in group]
+What an attacker owns stands in the place of the auxiliary images.
 """
 
 import dataclasses

@@ -1,8 +1,4 @@
-"""The table and the picture of `compare_knowledge`, from one row per draw and attacker.
-
-print(as_text(rows))
-write_atomically(folder / "knowledge.png", picture(rows))
-"""
+"""The table and the picture of `compare_knowledge`, from one row per draw and attacker."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -66,8 +62,7 @@ def picture(rows: _Rows) -> bytes:
             error_kw={"elinewidth": 1, **bars},
         )
     left.set_xticks(range(len(titles)), list(titles.values()))
-    colours = plt.cm.viridis(np.linspace(0, 0.88, len(titles)))
-    for (place, title), colour in zip(titles.items(), colours, strict=True):
+    for (place, title), colour in zip(titles.items(), plots.colours(len(titles)), strict=True):
         fewer = sorted(
             (group[0]["images"], means[place, kind])
             for (where, kind), group in _groups(rows).items()

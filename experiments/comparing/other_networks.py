@@ -6,8 +6,6 @@ the linear estimate, the folding to one working grid, the compression of activat
 optimiser of their own. `CONTENDERS` stand in the strong attacker's place, a U-Net and a
 transformer, and get all that it gets: the linear estimate to see and to correct, compressed
 activations, the logarithmic loss and Muon.
-
-    named_attacks(["srgan", "unet"], Training(capacities={**CAPACITIES, **BASELINES, **CONTENDERS}))
 """
 
 import functools

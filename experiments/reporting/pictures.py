@@ -1,10 +1,6 @@
 """The pictures of a report: heat maps over layers x depth, and test images beside what came back.
 
-Everything ends as the content of PNG files: `experiments.report` writes them, and its template
-shows them as data URIs.
-
-    for picture in heat_maps(over_draws(results), "random"):
-        write_atomically(folder / picture.name, picture.png)
+`experiments.report` writes them as PNG files, and its template shows them as data URIs.
 """
 
 import base64
@@ -18,6 +14,7 @@ from PIL import Image
 
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
+from experiments.reporting.tables import damaged
 from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary
@@ -41,7 +38,7 @@ class Picture(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """The picture as an address that holds it whole."""
+        """An address that holds it whole."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -143,10 +140,7 @@ def of_file(path: Path, alt: str) -> Picture:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
     except (OSError, SyntaxError, ValueError):
-        raise UserError(
-            f"{path} is damaged: it is no PNG; delete it, or have it made anew by the command "
-            "that wrote it"
-        ) from None
+        raise damaged(path, "PNG") from None
     return Picture(path.name, content, alt)
 
 

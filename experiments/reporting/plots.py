@@ -33,7 +33,7 @@ _IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
 
 
 def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
-    """Writes tradeoff.png; see `tradeoff`."""
+    """Writes tradeoff.png."""
     write_atomically(store.workdir / "tradeoff.png", tradeoff(results, store))
 
 
@@ -45,22 +45,18 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
-    colours = layer_colours(layers)
-    depths = sorted({s.cells[0].depth for s in summaries})
+    of_layers = dict(zip(layers, colours(len(layers)), strict=True))
+    named = {f"{m}: {name}": of_layers[m] for m, name in layers.items()}
+    handles = dot_handles(named, [s.cells[0].depth for s in summaries])
     shapes = marker_shapes(s.cells[0].selection for s in summaries)
     # The legend has a line per layer and depth, and must not be taller than the picture.
-    height = max(4.8, 1.6 + 0.23 * (len(layers) + len(depths) + len(shapes)))
+    height = max(4.8, 1.6 + 0.23 * (len(handles) + len(shapes)))
     figure, axes = plt.subplots(figsize=(7.8, height), layout="constrained")
     axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
     axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-    for (num_layers, colour), (selection, shape) in itertools.product(
-        colours.items(), shapes.items()
-    ):
-        drawn = (num_layers, selection)
+    for drawn in itertools.product(of_layers, shapes):
         chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
-        _plot_layer(axes, chosen, colour, shape)
-    handles = [handle(f"{m}: {name}", color=colours[m], **_DOT) for m, name in layers.items()]
-    handles += depth_handles(depths)
+        _plot_layer(axes, chosen, of_layers[drawn[0]], shapes[drawn[1]])
     if len(shapes) > 1:
         handles += [
             handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
@@ -149,11 +145,10 @@ def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
     return {method: shape for method, shape in shapes.items() if method in present}
 
 
-def layer_colours(layers: Iterable[int]) -> dict[int, np.ndarray]:
-    """Returns a colour per number of layers, from dark to bright."""
-    layers = list(layers)
+def colours(count: int) -> np.ndarray:
+    """Returns so many colours, from dark to bright."""
     # The map's brightest end would hardly show on white.
-    return dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
+    return plt.cm.viridis(np.linspace(0, 0.88, count))
 
 
 def handle(label: str, **style: Any) -> plt.Line2D:
@@ -161,12 +156,11 @@ def handle(label: str, **style: Any) -> plt.Line2D:
     return plt.Line2D([], [], label=label, **style)
 
 
-def depth_handles(depths: Iterable[int]) -> list[plt.Line2D]:
-    """Returns a legend's entries for the sizes of markers."""
-    return [
-        handle(_counted(depth), color=GREY, markersize=marker_size(depth), **_DOT)
-        for depth in depths
-    ]
+def dot_handles(named: Mapping[str, Any], depths: Iterable[int]) -> list[plt.Line2D]:
+    """Returns a legend's entries: for colours by their names, then for the sizes of markers."""
+    dots = [handle(name, color=colour, **_DOT) for name, colour in named.items()]
+    sizes = {_counted(depth): marker_size(depth) for depth in sorted(set(depths))}
+    return dots + [handle(name, color=GREY, markersize=s, **_DOT) for name, s in sizes.items()]
 
 
 def marker_size(depth: int) -> float:

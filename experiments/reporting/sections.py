@@ -1,9 +1,6 @@
 """What a report says in words: its headline, what was assumed, and what other commands left.
 
-`experiments.report` hands over results, settings and files; its template sets what comes back.
-
-    facts = settings(config)
-    facts["attacker steps"]
+`experiments.report` and its template ask.
 """
 
 import importlib.metadata
