@@ -1,6 +1,5 @@
 """What every command needs around its job: flags in common, what they name, and the devices."""
 
-import collections
 import dataclasses
 import functools
 import math
@@ -10,7 +9,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
@@ -21,16 +20,6 @@ from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import checked_file, expanded, is_remote
 from privynet_jax.platform.processes import Share, join
-
-
-class _Setting(NamedTuple):
-    """What a flag sets: a field of `Config`, or a part of a field that is a schedule."""
-
-    field: str
-    part: str
-    kind: Any
-    about: Mapping[str, Any]
-
 
 # What a setting is -> how its flag is defined.
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -43,19 +32,21 @@ _SCHEDULE: Mapping[str, tuple[str, type, float]] = {
 }
 
 
-def _settings() -> dict[str, _Setting]:
-    """Returns flag -> what it sets, in the order of `Config`'s fields."""
-    found: dict[str, _Setting] = {}
-    kinds, usual = typing.get_type_hints(Config), Config(Path())
-    for field in (field for field in dataclasses.fields(Config) if "told" in field.metadata):
-        name, told, default = field.name, field.metadata["told"], getattr(usual, field.name)
-        if kinds[name] is not Schedule:
-            about = {"default": None if name == "workdir" else default, **field.metadata}
-            found[about.get("flag", name)] = _Setting(name, "", kinds[name], about)
+_FIELDS = [field for field in dataclasses.fields(Config) if "told" in field.metadata]
+_KINDS = typing.get_type_hints(Config)
+
+
+def _settings() -> dict[str, dict[str, Any]]:
+    """Returns flag -> what it is, in the order of `Config`'s fields; a schedule has three flags."""
+    found, usual = {}, Config(Path())
+    for name, told in ((field.name, field.metadata) for field in _FIELDS):
+        default = None if name == "workdir" else getattr(usual, name)
+        if _KINDS[name] is not Schedule:
+            found[name] = {"kind": _KINDS[name], "default": default, **told}
             continue
         for part, (words, kind, least) in _SCHEDULE.items():
-            about = {"default": getattr(default, part), "told": words.format(told), "least": least}
-            found[f"{name}_{part}"] = _Setting(name, part, kind, about)
+            about = {"told": words.format(told["told"]), "kind": kind, "least": least}
+            found[f"{name}_{part}"] = {"default": getattr(default, part), **about}
     return found
 
 
@@ -65,8 +56,8 @@ _DEFINED: dict[str, flags.FlagHolder] = {}
 
 def setting(flag: str, **others: Any) -> flags.FlagHolder:
     """Defines the flag of a setting; `others`, "default" or "told", are not as the field says."""
-    kind, about = _SETTINGS[flag].kind, {**_SETTINGS[flag].about, **others}
-    default, told = about["default"], about["told"]
+    about = _SETTINGS[flag] | others
+    kind, default, told = about["kind"], about["default"], about["told"]
     if "choices" in about:
         holder = flags.DEFINE_enum(flag, default, about["choices"], told)
     elif kind in _NUMBERS:
@@ -92,14 +83,14 @@ def define_settings() -> list[str]:
 def config_of_flags() -> Config:
     """Returns the `Config` that the flags of `define_settings` describe."""
     given: dict[str, Any] = {}
-    schedules: dict[str, dict[str, Any]] = collections.defaultdict(dict)
-    for flag, setting in _SETTINGS.items():
-        value = _READERS.get(setting.kind, operator.attrgetter("value"))(_DEFINED[flag])
-        if setting.part:
-            schedules[setting.field][setting.part] = value
-        elif value is not None:
-            given[setting.field] = value
-    return Config(**given, **{name: Schedule(**parts) for name, parts in schedules.items()})
+    for name in (field.name for field in _FIELDS):
+        if _KINDS[name] is Schedule:
+            value = Schedule(**{part: _DEFINED[f"{name}_{part}"].value for part in _SCHEDULE})
+        else:
+            value = _READERS.get(_KINDS[name], operator.attrgetter("value"))(_DEFINED[name])
+        if value is not None:
+            given[name] = value
+    return Config(**given)
 
 
 # A flag of more than one command is defined here, because two commands may not define it both.
@@ -118,7 +109,7 @@ TRAINING = flags.DEFINE_float(
     "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0
 )
 CHECKPOINT_MINUTES = setting("checkpoint_minutes")
-WEIGHTS_HELP = _SETTINGS["weights"].about["told"]
+WEIGHTS_HELP = _SETTINGS["weights"]["told"]
 _TOLD = f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
 WEIGHTS = setting("weights", default=None, told=_TOLD)
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")

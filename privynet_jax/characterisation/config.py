@@ -52,8 +52,8 @@ def _setting(default: Any, told: str, **more: Any) -> Any:
     Args:
         default: its value where none is given, or a type that makes one.
         told: what it is, for people; the help of its flag. Of a schedule, of what.
-        more: "least", "most" and "choices" of its flag, "flag" where that is called otherwise, and
-            "decides": whether it decides the numbers, as nearly all do.
+        more: "least", "most" and "choices" of its flag, and "decides": whether it decides the
+            numbers, as nearly all do.
     """
     given = {"default_factory" if isinstance(default, type) else "default": default}
     return dataclasses.field(**given, metadata={"told": told, **more})
