@@ -88,11 +88,7 @@ def drawn_cases(
     margin_db: float,
     seed: int,
 ) -> list[Case]:
-    """Returns limits that can be planned for, and what is planned under each.
-
-    PSNR limits are uniform between the least and the greatest that any option can promise; every
-    second one, by chance, comes with a limit of computation, uniform over the grid's.
-    """
+    """Returns limits that can be planned for, every second one of computation too, and plans."""
     stream, accuracy = np.random.default_rng(seed), operator.attrgetter("accuracy")
     promised = [option.expected.psnr_db.high + margin_db for option in options]
     macs = [result.cost["local_macs"] / 1e6 for result in results]

@@ -131,10 +131,7 @@ def key_flags(names: str) -> None:
 
 
 def use_cpu_cores(at_most: int | None = None) -> None:
-    """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
-
-    It changes nothing where JAX finds an accelerator.
-    """
+    """Gives JAX one CPU device per core, up to a number; call it before anything is computed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
@@ -194,13 +191,9 @@ def new_file(flag: flags.FlagHolder) -> Path:
 
 def load_data(dataset: str, **settings: Any) -> Parts:
     """Loads a data set as the flags say, but for what `load_parts` is given here."""
-    given = {
-        "data_dir": data_folder(),
-        "seed": SEED.value,
-        "max_images": limits(MAX_IMAGES.value),
-        "skip_unreadable": SKIP_UNREADABLE.value,
-    }
-    return load_parts(dataset, **{**given, **settings})
+    given = {"seed": SEED.value, "max_images": limits(MAX_IMAGES.value), **settings}
+    places = {"data_dir": data_folder(), "skip_unreadable": SKIP_UNREADABLE.value}
+    return load_parts(dataset, **places, **given)
 
 
 def weights_of(plan: Plan) -> PretrainedWeights:
@@ -227,7 +220,7 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 
 def _items(flag: flags.FlagHolder, kind: type, what: str) -> tuple:
     try:
-        return tuple(kind(value) for value in flag.value)
+        return tuple(map(kind, flag.value))
     except ValueError:
         given = ",".join(flag.value)
         raise UserError(f"--{flag.name}={given}: expected {what} separated by commas") from None
@@ -245,10 +238,8 @@ def limits(values: Sequence[str]) -> dict[str, int]:
     except ValueError:
         found = {}
     if len(found) < len(values):
-        raise UserError(
-            f"--max_images={','.join(values)}: expected part=count, each part once, separated by "
-            "commas, as in target=3000,test=1000"
-        )
+        expected = "part=count, each part once, separated by commas, as in target=3000,test=1000"
+        raise UserError(f"--max_images={','.join(values)}: expected {expected}")
     return found
 
 

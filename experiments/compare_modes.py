@@ -70,9 +70,8 @@ def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row
 def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | float]]:
     """Returns one row per (number of layers, column), and one per column over all layers.
 
-    `spearman` is the rank correlation. `within` is Pearson's after the mean of each (layers, depth)
-    is taken away on both sides: how well the choice of channels alone is told. Differences are
-    estimated minus dedicated; `spread` is their standard deviation.
+    `within` is Pearson's correlation after the mean of each (layers, depth) is taken away: how well
+    the choice of channels alone is told. `spread` is the differences' standard deviation.
     """
     layers = sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs})
     rows: list[dict[str, str | int | float]] = []

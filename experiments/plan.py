@@ -61,10 +61,8 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 def main() -> None:
     out = cli.new_file(cli.OUT)
     if out.exists() and not _OVERWRITE.value:
-        raise UserError(
-            f"--out={out} exists, and local packages may have been made of it: their channels "
-            "would no longer be those of the plan; give another file, or --overwrite"
-        )
+        why = "local packages made of it would no longer have the plan's channels"
+        raise UserError(f"--out={out} exists, and {why}; give another file, or --overwrite")
     sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
     workdir = cli.needed_folder(cli.WORKDIR)
     given = {name: flag.value for name, flag in _MOST.items()}
@@ -100,10 +98,8 @@ def _chosen(selection: Selection, depth: int) -> str:
     """Says how channels came to be chosen, and how much of a secret they are."""
     bits = f"selection {selection.method}, {selection.entropy_bits:.0f} bits"
     if selection.method == DIRECT:
-        return (
-            f"the best {depth} channels that the search found ({bits}: whoever repeats the search "
-            "finds them), in a secret order"
-        )
+        repeated = f"{bits}: whoever repeats the search finds them"
+        return f"the best {depth} channels that the search found ({repeated}), in a secret order"
     candidates = len(selection.candidates)
     return f"{depth} secret channels, drawn at random from {candidates} candidates ({bits})"
 

@@ -2,11 +2,10 @@
 
     python -m experiments.report --workdir=runs/quickstart
 
-Writes one HTML file that needs nothing else (by default report.html in the work directory; --out
-says where), and beside it a folder with the pictures as PNG. Tables and pictures that other
-commands left in the work directory are shown too, and with --plan and --audit what was planned and
-whether it held; the plan's secrets stay out. Test images are part of the page: --notest_images
-leaves them out, and then the data set is not needed.
+Writes one HTML file that needs nothing else (by default report.html in the work directory), and
+beside it a folder with the pictures as PNG. Tables and pictures that other commands left in the
+work directory are shown too, and with --plan and --audit what was planned and whether it held; the
+plan's secrets stay out. --notest_images leaves test images out, and needs no data set.
 """
 
 import datetime
@@ -40,9 +39,9 @@ def main() -> None:
         raise UserError(f"--out={out} must end in .html; give such a file")
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
-    content = contents(store, config, results) | planned
+    content = _contents(store, config, results) | planned
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
-    page = rendered(content)
+    page = _rendered(content)
     folder = out.with_name(f"{out.stem}_pictures")
     folder.mkdir(exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
@@ -60,10 +59,9 @@ def main() -> None:
         )
 
 
-def contents(
+def _contents(
     store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
 ) -> dict[str, Any]:
-    """Returns what the template needs of a work directory, images of its data set apart."""
     no_split, mean_image = plots.references(store)
     summaries, selections = over_draws(results), {result.selection for result in results}
     return {
@@ -83,8 +81,7 @@ def contents(
     }
 
 
-def rendered(content: Mapping[str, Any]) -> str:
-    """Returns the page."""
+def _rendered(content: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments"),
         autoescape=True,
@@ -125,14 +122,14 @@ def _parts(config: Mapping[str, Any]) -> Parts:
     names = ("dataset", "image_size", "seed", "max_images")
     try:
         parts = cli.load_data(**{name: config[name] for name in names})
+        if parts.fingerprint != config["data_fingerprint"]:
+            raise UserError(
+                f"{config['dataset']} holds other images now than were characterised; give "
+                "--data_dir and --skip_unreadable as then"
+            )
+        return parts
     except UserError as error:
         raise UserError(f"{error}; or give --notest_images for a report without them") from None
-    if parts.fingerprint != config["data_fingerprint"]:
-        raise UserError(
-            f"{config['dataset']} holds other images now than were characterised; give --data_dir "
-            "and --skip_unreadable as then, or --notest_images for a report without them"
-        )
-    return parts
 
 
 def _tradeoff_alt(results: Sequence[CellResult]) -> str:

@@ -2,11 +2,10 @@
 
     python -m experiments.train_cloud --release=release --out=classifier
 
-The new folder --out holds the trained network (Orbax), classifier.json and history.csv; for
-experiments.predict. A tenth of each class is held out, and the parameters with the best accuracy
-there are kept; training ends early after --patience validations, of the run's twenty, that brought
-nothing better. After Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers.
-2000 steps of 64 take about a minute on two CPU cores.
+The new folder --out holds the trained network (Orbax), classifier.json and history.csv. A tenth of
+each class is held out, and the parameters with the best accuracy there are kept; training ends
+early after --patience validations, of the run's twenty, that brought nothing better. After Ctrl-C,
+SIGTERM or a kill the same command continues, to the same numbers.
 """
 
 from pathlib import Path

@@ -73,11 +73,7 @@ def cases(
     ground: Ground,
     other: Ground | None = None,
 ) -> Iterator[Case]:
-    """Yields all attackers of one layer: by knowledge, then by the number of pairs.
-
-    All fit the same attack, which needs pairs alone. Without pairs they know the layer on their own
-    images, as anybody represents them.
-    """
+    """Yields all attackers of one layer: by knowledge, then by the number of pairs."""
     yield Case(MEAN_IMAGE, MeanImage(), ground)
     yield Case(PAIRS, attack, ground)
     if other:

@@ -1,7 +1,4 @@
-"""The pictures of a characterisation: its trade-off, and what an attacker rebuilt.
-
-Other commands draw with the same `plt`, axes, markers and rows of images.
-"""
+"""The pictures of a characterisation, and what other commands draw with."""
 
 import io
 import itertools
@@ -38,10 +35,7 @@ def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
 
 
 def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
-    """Returns a PNG of accuracy against PSNR.
-
-    Colour tells layers, size depth, the marker's shape the selection; bars span draws.
-    """
+    """Returns a PNG of accuracy against PSNR, where the marker's shape tells the selection."""
     no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
@@ -83,10 +77,7 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
 def save_reconstructions(
     results: Sequence[CellResult], store: ResultStore, originals: np.ndarray, names: Sequence[str]
 ) -> None:
-    """Writes reconstructions.png: originals, then a row per named cell by its strongest attacker.
-
-    The originals are uint8 [K, H, W, 3]; names of cells that are not finished are passed over.
-    """
+    """Writes reconstructions.png: originals, then a row per named cell that is finished."""
     by_name = {result.name: result for result in results}
     shown = {}
     for result in (by_name[name] for name in names if name in by_name):
@@ -102,10 +93,7 @@ def save_reconstructions(
 
 
 def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: str) -> bytes:
-    """Returns a PNG of originals, and below them rows of estimates with the PSNR of each in dB.
-
-    Originals, and the estimates under every title, are uint8 [K, H, W, 3].
-    """
+    """Returns a PNG of originals and, by title, rows of estimates, all uint8 [K, H, W, 3]."""
     width = len(originals) * (_IMAGE + _GAP) - _GAP
     height = (1 + len(rows)) * (_IMAGE + _CAPTION)
     figure, grid = plt.subplots(
@@ -132,17 +120,14 @@ def references(store: ResultStore) -> tuple[float, float]:
         rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
     except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{store.workdir / 'reference.csv'} is missing or damaged; "
-            "delete it and run again to have it made anew"
-        ) from None
+        path = store.workdir / "reference.csv"
+        raise UserError(f"{path} is missing or damaged; delete it and run again") from None
 
 
 def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
-    """Returns selection -> Matplotlib's marker for it, in the order of `selection.METHODS`."""
+    """Returns selection -> Matplotlib's marker for it, in the order of `METHODS`."""
     present = set(selections)
-    shapes = dict(zip(METHODS, "ovs^D", strict=True))
-    return {method: shape for method, shape in shapes.items() if method in present}
+    return {m: shape for m, shape in zip(METHODS, "ovs^D", strict=True) if m in present}
 
 
 def colours(count: int) -> np.ndarray:
@@ -194,7 +179,6 @@ def as_png(figure: plt.Figure) -> bytes:
 def _plot_layer(
     axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
 ) -> None:
-    """Draws the points of one layer and selection, depths ascending, and a line through them."""
     points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
     axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
     for summary, point in zip(summaries, points, strict=True):

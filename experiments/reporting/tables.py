@@ -31,10 +31,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, for a reader; the first `heads` columns are headings of rows.
-
-    Names are short and unique in the report, for links.
-    """
+    """Text in rows and columns; the first `heads` columns are headings of rows."""
 
     name: str
     caption: str
@@ -81,8 +78,8 @@ def attackers(results: Sequence[CellResult]) -> Table:
     losses = collections.defaultdict(list)
     for result in results:
         for attack in result.attacks:
-            whose = (attack.attacker, attack.knowledge)
-            losses[whose].append((result.num_layers, attack.psnr_db.mean))
+            loss = (result.num_layers, attack.psnr_db.mean)
+            losses[attack.attacker, attack.knowledge].append(loss)
     wins = collections.Counter((r.strongest.attacker, r.strongest.knowledge) for r in results)
     rows = []
     for attacker, found in losses.items():
@@ -131,9 +128,9 @@ def of_csv(path: Path, caption: str) -> Table:
     if len(lines) < 2 or {len(line) for line in lines} != {len(lines[0])} or not lines[0]:
         raise damaged(path, "table with a heading and rows")
     names, *lines = lines
-    ends = {name: [f"{name}_low", f"{name}_high"] for name in names}
+    ends = {name: (f"{name}_low", f"{name}_high") for name in names}
     ends = {name: both for name, both in ends.items() if set(both) <= set(names)}
-    hidden = {"channels", *itertools.chain.from_iterable(ends.values())}
+    hidden = {"channels"}.union(*ends.values())
     shown = [name for name in names if name not in hidden]
     rows = []
     for line in lines[:_MOST]:
@@ -146,10 +143,9 @@ def of_csv(path: Path, caption: str) -> Table:
         caption += " Intervals are in brackets."
     if len(lines) > _MOST:
         caption += f" These are the first {_MOST} of {len(lines)} rows."
-    texts = itertools.takewhile(lambda text: not _NUMBER.fullmatch(text), rows[0])
-    heads = max(1, len(list(texts)))
-    columns = tuple(map(_heading, shown))
-    return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads=heads)
+    words = itertools.takewhile(lambda text: not _NUMBER.fullmatch(text), rows[0])
+    columns, heads = tuple(map(_heading, shown)), max(1, len(list(words)))
+    return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads)
 
 
 def damaged(path: Path, kind: str) -> UserError:
