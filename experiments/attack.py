@@ -46,13 +46,11 @@ cli.key_flags("attackers attacked_images checkpoint_minutes")
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1
 )
-_CELLS = flags.DEFINE_list(
-    "attacked_cells", ["first"], "Names of cells, as in cells/; first: the first draws; or all."
-)
+_FIRST, _ALL = "first", "all"
+_CELLS = flags.DEFINE_list("attacked_cells", [_FIRST], "Names as in cells/; first draws; or all.")
 STRONG_ATTACKS = "strong_attacks.csv"
 _USUAL = ("linear", "strong", "white box from strong")
 _TIMES_AS_LONG = 4
-_FIRST, _ALL = "first", "all"
 
 Row = Mapping[str, Any]
 
@@ -93,17 +91,14 @@ def _title(result: CellResult, attacker: str) -> str:
 
 
 def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
-    """The cells that are named, in the order of the grid."""
-    if _CELLS.value == [_FIRST]:
-        return [result for result in results if result.draw == 0]
-    if _CELLS.value == [_ALL]:
-        return list(results)
-    known = [result.name for result in results]
-    check_values("--attacked_cells", _CELLS.value)
-    if unknown := sorted(set(_CELLS.value) - set(known)):
+    named, known = _CELLS.value, [result.name for result in results]
+    if named in ([_FIRST], [_ALL]):
+        return [result for result in results if named == [_ALL] or result.draw == 0]
+    check_values("--attacked_cells", named)
+    if unknown := sorted(set(named) - set(known)):
         allowed = f"{_FIRST}, {_ALL}, or some of {', '.join(known)}"
         raise UserError(f"--attacked_cells names {', '.join(unknown)}; allowed are {allowed}")
-    return [result for result in results if result.name in _CELLS.value]
+    return [result for result in results if result.name in named]
 
 
 def _attacked(

@@ -40,9 +40,7 @@ _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
     "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
-_MARGIN_DB = flags.DEFINE_float(
-    "planned_margin_db", planner.MARGIN_DB, "The planner's, in dB.", 0.0
-)
+_MARGIN_DB = flags.DEFINE_float("planned_margin_db", planner.MARGIN_DB, "The planner's.", 0.0)
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000
 _MOST_TRIES = 10_000
@@ -64,10 +62,8 @@ def main() -> None:
     method = _SELECTION.value or ("direct" if "direct" in settings["selections"] else RANDOM)
     planned_with = [result for result in results if result.selection == method]
     if not planned_with:
-        raise UserError(
-            f"{store.workdir} has no cells of the selection {method}, but "
-            f"{', '.join(settings['selections'])}; give one of those as --planned_selection"
-        )
+        others = f"but {', '.join(settings['selections'])}; give one of those as"
+        raise UserError(f"{store.workdir} has no selection {method}, {others} --{_SELECTION.name}")
     options = options_of(planned_with, settings["image_size"], "mean")
     cases = drawn_cases(options, results, _LIMITS.value, _MARGIN_DB.value, cli.SEED.value)
     cells = [
@@ -137,12 +133,10 @@ def _keeps(result: CellResult, limits: Limits) -> bool:
 
 def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
     """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
-    place = option.num_layers, option.depth
-    candidates = (
-        None if method == RANDOM else store.load_candidates(method, *place, option.backbone)
-    )
-    draw = _FIRST_DRAW + index
-    return draw_channels(*place, draw, cli.SEED.value, candidates, option.backbone)
+    place, backbone, candidates = (option.num_layers, option.depth), option.backbone, None
+    if method != RANDOM:
+        candidates = store.load_candidates(method, *place, backbone)
+    return draw_channels(*place, _FIRST_DRAW + index, cli.SEED.value, candidates, backbone)
 
 
 def _attacked(

@@ -117,9 +117,7 @@ PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wr
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
 )
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
-)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Default: all of a TPU pod, else 1.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 flags.disclaim_key_flags()  # what is declared below is its caller's
 

@@ -16,7 +16,7 @@ other architectures beside the strong one.
 import base64
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import Cell, Measurement, grid_cells
+from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
@@ -45,9 +45,7 @@ _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", def
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "That each attacker may train, all included.", 0.0)
 _STEPS = flags.DEFINE_integer("steps", 0, "Mini-batches instead of --seconds; 0: seconds.", 0)
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
-_RATES = flags.DEFINE_list(
-    "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
-)
+_RATES = flags.DEFINE_list("rate_factors", ["1"], "Competing multiples of usual learning rates.")
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
 # Attackers that need pairs alone, other architectures apart.
@@ -103,29 +101,23 @@ def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dic
     scenes = [ground.scene(cell.topology) for cell in cells]
     rows = []
     for found in measure(cells, scenes, protocol, cli.SEED.value):
-        images = found.examples[attack.name]
-        text = base64.b64encode(images.tobytes()).decode()
-        columns = _columns(found, attack.name)
+        images, quality = found.examples[attack.name], found.attacks[attack.name]["test"]
+        psnr, text = summarise(quality["psnr_db"]), base64.b64encode(images.tobytes()).decode()
+        columns = {
+            "layers": found.cell.topology.num_layers,
+            "depth": found.cell.topology.depth,
+            "draw": found.cell.draw,
+            "attacker": attack.name,
+            "knowledge": found.reports[attack.name]["knowledge"],
+            "psnr_db": psnr.mean,
+            "p95_db": psnr.p95,
+            "ssim": summarise(quality["ssim"]).mean,
+            **found.training_columns(attack.name),
+            # With what the budget does not count: compilation, linear start, reconstruction.
+            "seconds_in_all": found.seconds,
+        }
         rows.append({"columns": columns, "images": [list(images.shape), text]})
     return rows
-
-
-def _columns(found: Measurement, attacker: str) -> Mapping[str, Any]:
-    quality = found.attacks[attacker]["test"]
-    psnr = summarise(quality["psnr_db"])
-    return {
-        "layers": found.cell.topology.num_layers,
-        "depth": found.cell.topology.depth,
-        "draw": found.cell.draw,
-        "attacker": attacker,
-        "knowledge": found.reports[attacker]["knowledge"],
-        "psnr_db": psnr.mean,
-        "p95_db": psnr.p95,
-        "ssim": summarise(quality["ssim"]).mean,
-        **found.training_columns(attacker),
-        # With what the budget does not count: compilation, linear start, reconstruction.
-        "seconds_in_all": found.seconds,
-    }
 
 
 def _images(kept: tuple[Sequence[int], str]) -> np.ndarray:

@@ -21,9 +21,9 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.comparing import knowledge_tables
+from experiments.comparing import knowledge
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, load_ground
-from experiments.comparing.knowledge_cases import Case, cases, side_by_side
+from experiments.comparing.knowledge import Case
 from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
@@ -40,13 +40,9 @@ from privynet_jax.results.text_tables import as_csv
 cli.key_flags(SHARED)
 _DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=5)
-_OTHER = flags.DEFINE_string(
-    "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
-)
+_OTHER = flags.DEFINE_string("other_dataset", None, "Another one: folder:PATH or a TFDS name.")
 _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is trained.", 1)
-_PAIRS = flags.DEFINE_list(
-    "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
-)
+_PAIRS = flags.DEFINE_list("pairs", ["10", "30", "100", "300", "1000"], "Fewer pairs than all.")
 
 
 def main() -> None:
@@ -61,20 +57,20 @@ def main() -> None:
     names = ("dataset", "other_dataset", "image_size", "steps")
     kept, rows = KeptRows(out, {**deciding(*names), "attacker": attack.name}), []
     grounds = _grounds(layers)
-    compared = {number: list(cases(attack, pairs, number, *grounds)) for number in layers}
+    compared = {number: list(knowledge.cases(attack, pairs, number, *grounds)) for number in layers}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
         for number, depth in places:
-            for attack, group in side_by_side(compared[number], _drawn(number, depth)):
+            for attack, group in knowledge.side_by_side(compared[number], _drawn(number, depth)):
                 titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}
                 rows += filled(kept, titled, functools.partial(_measured, attack))
                 bar.update(len(group))
     order = {case.words: i for i, case in enumerate(next(iter(compared.values())))}
     rows.sort(key=lambda row: (row["layers"], row["depth"], row["draw"], order[row["knowledge"]]))
     write_atomically(out / "knowledge.csv", as_csv(rows))
-    write_atomically(out / "knowledge.png", knowledge_tables.picture(rows))
-    print(knowledge_tables.as_text(rows))
+    write_atomically(out / "knowledge.png", knowledge.picture(rows))
+    print(knowledge.as_text(rows))
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
@@ -136,26 +132,20 @@ def _guessed(report: Mapping[str, Any], topology: Topology) -> dict[str, Any]:
 
 
 def _attack() -> Attack:
-    """Returns the attack that is tried with all kinds of knowledge."""
     attacks = named_attacks(cli.ATTACKERS.value or [LINEAR], Training(Budget(_STEPS.value)))
     if len(attacks) > 1 or attacks[0].knowledge != PAIRS:
-        raise UserError(
-            f"--attackers={','.join(cli.ATTACKERS.value)}; allowed is one that needs pairs alone, "
-            "for it is tried with all kinds of knowledge; give linear or a network's name"
-        )
+        told = f"--attackers={','.join(cli.ATTACKERS.value)}; allowed is one"
+        raise UserError(f"{told} that needs pairs alone; give linear or a network's name")
     return attacks[0]
 
 
 def _check_pairs(counts: Sequence[int], attack: Attack) -> None:
-    """Refuses numbers of pairs that are given twice, or that the attack cannot be fitted on."""
     least = getattr(attack, "least_pairs", 1)
     if counts:  # else all pairs are enough
         grids.check_values("--pairs", counts)
     if min(counts, default=least) < least:
-        raise UserError(
-            f"--pairs={','.join(_PAIRS.value)}; allowed are {least} pairs and more with "
-            f"--attackers={attack.name}; give more"
-        )
+        allowed = f"{least} pairs and more with --attackers={attack.name}"
+        raise UserError(f"--pairs={','.join(_PAIRS.value)}; allowed are {allowed}; give more")
 
 
 if __name__ == "__main__":

@@ -59,11 +59,9 @@ def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row
     by_cell = {cell(row): row for row in estimated}
     pairs = [(row, by_cell[cell(row)]) for row in dedicated if cell(row) in by_cell]
     if len(pairs) < 3:
-        raise UserError(
-            f"the work directories share {len(pairs)} cells of {len(dedicated)} and "
-            f"{len(estimated)}; allowed are 3 or more; run both with the same layers, depths and "
-            "seed"
-        )
+        shared = f"{len(pairs)} cells of {len(dedicated)} and {len(estimated)}"
+        remedy = "run both with the same layers, depths and seed"
+        raise UserError(f"the work directories share {shared}; allowed are 3 or more; {remedy}")
     return pairs
 
 
@@ -139,13 +137,10 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
 
 
 def _opened(flag: flags.FlagHolder, *, dedicated: bool) -> ResultStore:
-    """The work directory that a flag names, whose mode must be of the kind that is wanted."""
     store, config = ResultStore.existing(cli.needed_folder(flag))
     if (config["mode"] == DEDICATED) != dedicated:
-        wanted = "dedicated" if dedicated else "amortised or linear"
-        raise UserError(
-            f"{store.workdir} was made with --mode={config['mode']}; give one made with {wanted}"
-        )
+        wanted = f"give one made with {'dedicated' if dedicated else 'amortised or linear'}"
+        raise UserError(f"{store.workdir} was made with --mode={config['mode']}; {wanted}")
     return store
 
 

@@ -53,15 +53,11 @@ def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     options, found = options_of(store.grid_results(config)), config["selections"]
     if len(found) < 2:
-        raise UserError(
-            f"{store.workdir} has the one selection {found[0]}; at least two are needed; "
-            "characterise with --selections=random,both,direct"
-        )
+        needed = "at least two are needed; characterise with --selections=random,both,direct"
+        raise UserError(f"{store.workdir} has the one selection {found[0]}; {needed}")
     if _BASELINE.value not in found:
-        raise UserError(
-            f"{store.workdir} has no selection {_BASELINE.value} to compare with, but "
-            f"{', '.join(found)}; give one of those as --baseline"
-        )
+        others = f"but {', '.join(found)}; give one of those as --baseline"
+        raise UserError(f"{store.workdir} has no selection {_BASELINE.value}, {others}")
     at_equal_size = compared(options, _BASELINE.value)
     at_equal_limits = limited(options)
     store.write_csv("selection.csv", at_equal_size)

@@ -32,12 +32,12 @@ def main() -> None:
 
 def report(plan: Plan, folder: Path) -> list[str]:
     """Returns the lines that say what was written and what to do with it; no secrets."""
-    shape = "x".join(map(str, plan.topology.representation_shape(plan.image_size)))
+    topology, side = plan.topology, plan.image_size
+    shape = "x".join(map(str, topology.representation_shape(side)))
     size = sum(path.stat().st_size for path in folder.iterdir())
     return [
-        f"Local NN: {plan.topology.num_layers} layers of {plan.topology.backbone} to "
-        f"{plan.topology.layer.name}, "
-        f"images {plan.image_size}x{plan.image_size}x3 to representations {shape}.",
+        f"Local NN: {topology.num_layers} layers of {topology.backbone} to {topology.layer.name}, "
+        f"images {side}x{side}x3 to representations {shape}.",
         f"Written to {folder} ({size / 2**20:.2f} MiB), readable by you alone: it is secret.",
         f"Copy the folder to the device, and run python local_nn.py there; see {folder}/README.md.",
     ]

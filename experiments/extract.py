@@ -20,16 +20,12 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
 
 cli.key_flags("package images out data_dir skip_unreadable")
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."
-)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "How representations are stored.")
 _LABELLED = flags.DEFINE_boolean(
     "labelled", True, "Release class numbers too; a folder then has one subfolder per class."
 )
 _SPLIT = flags.DEFINE_enum("split", "all", SPLITS, "Of data sets with splits.")
-_ORDER_OUT = flags.DEFINE_string(
-    "order_out", None, "CSV for this device alone: which picture each row is."
-)
+_ORDER_OUT = flags.DEFINE_string("order_out", None, "CSV of the picture of each row; stays here.")
 
 
 def main() -> None:
@@ -52,11 +48,10 @@ def main() -> None:
         order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
         private_folders=[package_folder],
     )
-    shape = " x ".join(map(str, package.shape))
+    shape, labels = " x ".join(map(str, package.shape)), "with" if _LABELLED.value else "without"
     print(
-        f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, "
-        f"{'shuffled, with labels' if _LABELLED.value else 'shuffled, without labels'}; "
-        f"{written.skipped} pictures were skipped."
+        f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, shuffled, "
+        f"{labels} labels; {written.skipped} pictures were skipped."
     )
     print(
         "Hand over that folder and nothing else; archives tell your user name unless they are "

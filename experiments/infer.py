@@ -35,11 +35,8 @@ from privynet_jax.training.models.attackers import STRONG
 
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
-_ATTRIBUTES = flags.DEFINE_list(
-    "attributes",
-    ["brightness", "colour"],
-    "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set.",
-)
+_TOLD = "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set."
+_ATTRIBUTES = flags.DEFINE_list("attributes", ["brightness", "colour"], _TOLD)
 _CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."
 )
@@ -119,7 +116,6 @@ def _strongest(measurement: Measurement) -> Rebuilt:
 
 
 def _with_flags(config: Config) -> Config:
-    """Returns a characterisation's settings, with what flags give instead."""
     given = {"cloud": _NETWORK_STEPS.value, "attacker": _REBUILDING_STEPS.value}
     schedules = {
         name: dataclasses.replace(getattr(config, name), steps=steps)
@@ -134,7 +130,6 @@ def _with_flags(config: Config) -> Config:
 def _suite_settings(
     config: Config, chosen: Sequence[str], candidates: tuple[int, ...] | None, most: int
 ) -> inference.Settings:
-    """Returns what flags say; of attacks that are not chosen, the usual settings."""
     attributes = tuple(_ATTRIBUTES.value) if ATTRIBUTE in chosen else ()
     networks = config.cloud, config.cloud_width
     settings = inference.Settings(*networks, attributes, shadows=_SHADOWS.value)

@@ -21,9 +21,7 @@ from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
-_SAMPLE_IMAGES = flags.DEFINE_integer(
-    "sample_images", None, "To look at; default: 500, but at most a third of each class."
-)
+_SAMPLE_IMAGES = flags.DEFINE_integer("sample_images", None, "Default: 500, or a third of a class.")
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
     "psnr_db": "Most privacy loss as PSNR, in dB.",
@@ -37,15 +35,9 @@ _MOST = {
     name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
     for name, told in _LIMITS.items()
 }
-_STATISTIC = flags.DEFINE_enum(
-    "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
-)
-_MARGIN_DB = flags.DEFINE_float(
-    "margin_db", planner.MARGIN_DB, "Kept under --max_psnr_db for stronger attackers, in dB."
-)
-_MARGIN_SSIM = flags.DEFINE_float(
-    "margin_ssim", planner.MARGIN_SSIM, "Kept under --max_ssim for stronger attackers."
-)
+_STATISTIC = flags.DEFINE_enum("statistic", "mean", STATISTICS, "Of privacy loss over images.")
+_MARGIN_DB = flags.DEFINE_float("margin_db", planner.MARGIN_DB, "Kept under --max_psnr_db, in dB.")
+_MARGIN_SSIM = flags.DEFINE_float("margin_ssim", planner.MARGIN_SSIM, "Kept under --max_ssim.")
 _SELECTION = flags.DEFINE_enum(
     "selection",
     None,

@@ -45,10 +45,8 @@ Predicted = Iterator[tuple[Sequence[Sequence[object]], np.ndarray]]
 def main() -> None:
     given = (cli.RELEASE, cli.PACKAGE, cli.IMAGES, _ORDER)
     if tuple(sorted(flag.name for flag in given if flag.value)) not in _ALLOWED:
-        raise UserError(
-            "give --release, or --package and --images, or --release, --package and --order; "
-            "see --help for what each of the three predicts"
-        )
+        told = "give --release, or --package and --images, or --release, --package and --order"
+        raise UserError(f"{told}; see --help for what each of the three predicts")
     out = cli.new_file(cli.OUT)  # before anything is computed for it
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
@@ -146,10 +144,9 @@ def read_order(path: Path, rows: int) -> list[str]:
         if head[0] != "row" or len(lines) != rows or sorted(pictures) != list(range(rows)):
             raise ValueError
     except (OSError, ValueError, csv.Error, IndexError):
-        raise UserError(
-            f"--order={path} is no list of the pictures of {rows} rows; give the --order_out that "
-            "experiments.extract wrote together with this release"
-        ) from None
+        remedy = "give the --order_out that experiments.extract wrote together with this release"
+        told = f"--order={path} is no list of the pictures of {rows} rows; {remedy}"
+        raise UserError(told) from None
     return [pictures[row] for row in range(rows)]
 
 

@@ -27,9 +27,7 @@ from privynet_jax.results.summaries import convergence_note, over_draws
 
 cli.key_flags("workdir out plan data_dir skip_unreadable")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
-_IMAGES = flags.DEFINE_boolean(
-    "test_images", True, "Show test images and what attackers rebuild; needs the data set."
-)
+_IMAGES = flags.DEFINE_boolean("test_images", True, "Show test images; needs the data set.")
 
 
 def main() -> None:
@@ -49,21 +47,18 @@ def main() -> None:
     for picture in files:
         write_atomically(folder / picture.name, picture.png)
     write_atomically(out, page)
-    print(
-        f"The report is in {out} ({len(page) / 2**20:.1f} MiB, one file that needs nothing else); "
-        f"its {len(files)} pictures are in {folder} too."
-    )
+    size = f"{len(page) / 2**20:.1f} MiB, one file that needs nothing else"
+    print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
     if _IMAGES.value:
-        print(
-            "It shows test images: hand it only to those who may see them, or give --notest_images."
-        )
+        told = "hand it only to those who may see them, or give --notest_images"
+        print(f"It shows test images: {told}.")
 
 
 def _contents(
     store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
 ) -> dict[str, Any]:
     no_split, mean_image = plots.references(store)
-    summaries, selections = over_draws(results), {result.selection for result in results}
+    summaries = over_draws(results)
     return {
         **{"promises": promises, "sections": sections, "tables": tables},
         **{"store": store, "config": config, "results": results, "summaries": summaries},
@@ -72,7 +67,7 @@ def _contents(
         "tradeoff": Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results)),
         "heat_maps": {
             selection: pictures.heat_maps(summaries, selection)
-            for selection in plots.marker_shapes(selections)
+            for selection in plots.marker_shapes(result.selection for result in results)
         },
         "further": sections.further(store.workdir),
         "convergence": convergence_note(results),

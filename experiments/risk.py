@@ -15,15 +15,13 @@ from privynet_jax.results import risk_tables
 
 cli.key_flags("workdir")
 _USUAL = risk_tables.RECOGNISABLE_SSIM
-_RECOGNISABLE_SSIM = flags.DEFINE_float(
-    "recognisable_ssim", _USUAL, "From which SSIM on; our own convention.", -1.0, 1.0
-)
+_RECOGNISABLE = flags.DEFINE_float("recognisable_ssim", _USUAL, "From which SSIM on.", -1.0, 1.0)
 
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     results = store.grid_results(config)
-    given = (config["mode"], _RECOGNISABLE_SSIM.value)
+    given = (config["mode"], _RECOGNISABLE.value)
     print(risk_tables.risk_text(risk_tables.write_risk_tables(store, results, *given)))
     tables = f"{risk_tables.RISK} and {risk_tables.RISK_CLASSES} are in {store.workdir}."
     print(f"Intervals are over test images, taken as independent. {tables}")

@@ -165,7 +165,6 @@ def _vgg_flops(num_layers: int, setup: Setup) -> int:
 
 
 def _learnt(setup: Setup, num_layers: int) -> dict[str, Learnt]:
-    """Returns what the two networks of a cell learn, by name."""
     network = cloud_nn(CLASSES, setup.image_size, setup.width)
     strong = CAPACITIES[STRONG].task(setup.image_size)
     values = VGG16.cut(num_layers).stride ** 2 * 3
@@ -182,7 +181,6 @@ def _learnt(setup: Setup, num_layers: int) -> dict[str, Learnt]:
 def _members(
     chosen: Sequence[Cell], layer: LayerFeatures, what: Learnt, factors: Sequence[float] = (1.0,)
 ) -> list[Member]:
-    """Returns a member per cell and factor of the learning rate."""
     stored = layer.parts["target"]
     width = chosen[0].topology.depth
     return [
@@ -200,7 +198,6 @@ def _members(
 
 
 def _random_images(count: int, size: int) -> np.ndarray:
-    """Returns uint8 [count, size, size, 3]."""
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
 
 

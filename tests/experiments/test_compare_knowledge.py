@@ -17,8 +17,14 @@ from PIL import Image
 from support.commands import refused_apart
 
 from experiments.comparing.ground import Ground
-from experiments.comparing.knowledge_cases import cases, side_by_side, with_pairs_of
-from experiments.comparing.knowledge_tables import as_text, lost_db, picture
+from experiments.comparing.knowledge import (
+    as_text,
+    cases,
+    lost_db,
+    picture,
+    side_by_side,
+    with_pairs_of,
+)
 from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.backbone.features.feature_cache import load_features
