@@ -20,7 +20,7 @@ from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
 
 cli.key_flags(" ".join(cli.define_settings()))
-cli.key_flags("coordinator_address num_processes process_id trained_attackers")
+cli.key_flags("coordinator_address num_processes process_id")
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )

@@ -162,7 +162,8 @@ def _attacked(
     few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
     protocol = dataclasses.replace(protocol_of(config, parts), optimised={"test": few})
     with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
-        return Ground(parts, weights, features).measured(cells, protocol, config.seed)
+        found = dict(Ground(parts, weights, features).measured(cells, protocol, config.seed))
+    return [found[cell] for cell in cells]
 
 
 def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:

@@ -123,9 +123,11 @@ flags.disclaim_key_flags()  # what is declared below is its caller's
 
 
 def key_flags(names: str) -> None:
-    """Shows flags of this module in a command's own --help; names with spaces between."""
+    """Gives a command flags of this module, no others; names with spaces between."""
     for name in names.split():
         flags.declare_key_flag(name)
+        if name == "attackers":
+            flags.declare_key_flag("trained_attackers")
 
 
 def use_cpu_cores(at_most: int | None = None) -> None:

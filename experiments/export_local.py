@@ -27,11 +27,10 @@ def main() -> None:
     weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
     write_package(folder, plan, weights.params, dtype=_DTYPE.value)
-    print("\n".join(report(plan, folder)))
+    print("\n".join(_report(plan, folder)))
 
 
-def report(plan: Plan, folder: Path) -> list[str]:
-    """Returns the lines that say what was written and what to do with it; no secrets."""
+def _report(plan: Plan, folder: Path) -> list[str]:
     topology, side = plan.topology, plan.image_size
     shape = "x".join(map(str, topology.representation_shape(side)))
     size = sum(path.stat().st_size for path in folder.iterdir())

@@ -92,16 +92,17 @@ def _attacked(
     shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
     total, rows = shared + per_cell * len(cells), []
     with progress_bar(total, "attacking", "networks") as advance, session(progress=advance):
-        rebuilt = []
+        rebuilt = {}
         if attackers:
             # `measure` tells of cells.
             with session(progress=lambda done: advance(done * attackers)):
-                rebuilt = ground.measured(cells, protocol, config.seed)
-        for i, result in enumerate(results):
-            scene, identity = ground.scene(result.topology), result.identity()
+                measured = ground.measured(cells, protocol, config.seed)
+                rebuilt = {cell: _strongest(measurement) for cell, measurement in measured}
+        for cell, result in zip(cells, results, strict=True):
+            scene, identity = ground.scene(cell.topology), result.identity()
             del identity["channels"]
             for name in chosen:
-                more = (_strongest(rebuilt[i]), queries) if name == REIDENTIFICATION else ()
+                more = (rebuilt[cell], queries) if name == REIDENTIFICATION else ()
                 rows += [identity | row for row in getattr(suite, name)(scene, *more)]
     return rows
 

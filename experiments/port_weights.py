@@ -32,12 +32,11 @@ def main() -> None:
     save_checkpoint(
         folder, weights.params, weights.layout, weights.fingerprint, weights.backbone.name
     )
-    print("\n".join(report(weights)))
+    print("\n".join(_report(weights)))
     print(f"Written to {folder}; use it as --weights={folder}")
 
 
-def report(weights: PretrainedWeights) -> list[str]:
-    """Returns the lines that describe weights: what they are, their input, and every tensor."""
+def _report(weights: PretrainedWeights) -> list[str]:
     transform = {k: v.tolist() for k, v in weights.params["preprocessing"].items()}
     order = "".join("RGB"[index] for index in transform["channel_order"])
     scale, shift = (" ".join(f"{v:.6g}" for v in transform[key]) for key in ("scale", "shift"))

@@ -56,24 +56,23 @@ def main() -> None:
         classifier.check_fits(package.shape, len(package.class_names), "the package")
         classes = package.class_names
     if cli.RELEASE.value:
-        predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
+        _predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
     elif package:
         kind, _, path = cli.IMAGES.value.partition(":")
         folder = expanded("images", path)
         if kind != "folder" or not path or not folder.is_dir():
             raise UserError(f"--images={cli.IMAGES.value} is no folder; give folder:PATH")
-        predict_pictures(folder, package, classifier, out)
+        _predict_pictures(folder, package, classifier, out)
     print(f"The predictions are in {out}.")
 
 
-def predict_release(
+def _predict_release(
     release: Release, classifier: Classifier, classes: Sequence[object], out: Path
 ) -> None:
-    """Writes predictions of a release's rows; prints their accuracy where there are labels."""
     total = len(release.representations)
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
-    pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
+    pictures = _read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
     right = 0
 
     def predicted() -> Predicted:
@@ -85,16 +84,15 @@ def predict_release(
                 right += int((found.argmax(axis=1) == release.labels[start : rows.stop]).sum())
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
-    write_shared(out, table(("row", "picture") if pictures else ("row",), classes, predicted()))
+    write_shared(out, _table(("row", "picture") if pictures else ("row",), classes, predicted()))
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
         print(f"Accuracy on the release's {total} rows{seen}: {100 * right / total:.1f} %.")
 
 
-def predict_pictures(
+def _predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
 ) -> None:
-    """Writes predictions of all pictures below a folder, by local NN and cloud NN."""
     paths, skipped, skipping = list_pictures(folder), 0, cli.SKIP_UNREADABLE.value
     size = images_per_batch(package.image_size)
 
@@ -119,12 +117,12 @@ def predict_pictures(
         if skipped == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
-    write_shared(out, table(("picture",), package.class_names, predicted()))
+    write_shared(out, _table(("picture",), package.class_names, predicted()))
     if skipped:
         _LOG.warning("skipped %d unreadable images of the folder %s", skipped, folder)
 
 
-def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:
+def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:
     """Yields CSV: what names a prediction, the likeliest class, and the probability of each."""
     yield _csv([[*head, "class", *(f"probability_{name}" for name in classes)]])
     for names, found in predicted:
@@ -135,8 +133,7 @@ def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) 
         )
 
 
-def read_order(path: Path, rows: int) -> list[str]:
-    """Returns the picture of each of a release's rows, from what experiments.extract wrote."""
+def _read_order(path: Path, rows: int) -> list[str]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             head, *lines = csv.reader(file, strict=True)

@@ -1,7 +1,7 @@
 """What comparisons share: data with their features, and rows that are measured once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -32,13 +32,14 @@ class Ground:
         layer = self.features[topology.num_layers]
         return Scenario(topology, self.parts, layer, self.weights, width)
 
-    def measured(self, cells: Sequence[Cell], protocol: Protocol, seed: int) -> list[Measurement]:
-        """Returns a measurement per cell; layer by layer, all padded to the most channels."""
-        width, found = max(cell.topology.depth for cell in cells), {}
+    def measured(
+        self, cells: Sequence[Cell], protocol: Protocol, seed: int
+    ) -> Iterator[tuple[Cell, Measurement]]:
+        """Yields each cell with what is measured, by layer, all padded to the most channels."""
+        width = max(cell.topology.depth for cell in cells)
         for _, mine in by_layer(cells):
             scenes = [self.scene(cell.topology, width) for cell in mine]
-            found |= zip(mine, measure(mine, scenes, protocol, seed), strict=True)
-        return [found[cell] for cell in cells]
+            yield from zip(mine, measure(mine, scenes, protocol, seed), strict=True)
 
 
 def load_ground(dataset: str, union: Mapping[int, Sequence[int]], **settings: Any) -> Ground:
