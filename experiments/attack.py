@@ -5,13 +5,12 @@
         --attackers=strong --attacked_images=0
 
 A grid can afford short attacks alone. This trains the strongest network of the project, for
---strong_steps, on cells of the grid (the first draw of every layers, depth and selection), and
-optimises images for an attacker who has the local NN as well (`white box`, 150 gradients per image,
-so only --attacked_images are attacked). --attackers=tuned spends the same steps on the network and
-the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
-table, and writes strong_attacks.csv to the work directory, where `experiments.report` finds it;
-`grid_psnr_db` is of the grid's strongest attacker on the same images. The same command again
-continues where it was stopped.
+--strong_steps, on cells of the grid, and optimises images for an attacker who has the local NN as
+well (`white box`, 150 gradients per image, so only --attacked_images are attacked).
+--attackers=tuned spends the same steps on the network and the learning rate that do best on the
+attacker's held-out pairs, their choice included. Prints a table, and writes strong_attacks.csv to
+the work directory, where `experiments.report` finds it; `grid_psnr_db` is of the grid's strongest
+attacker on the same images. The same command again continues where it was stopped.
 """
 
 import collections
@@ -47,13 +46,11 @@ cli.key_flags("attackers attacked_images checkpoint_minutes")
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1
 )
-_CELLS = flags.DEFINE_list(
-    "attacked_cells", ["first"], "Names of cells, as in cells/; first: the first draws; or all."
-)
+_FIRST, _ALL = "first", "all"
+_CELLS = flags.DEFINE_list("attacked_cells", [_FIRST], "Names as in cells/; first draws; or all.")
 STRONG_ATTACKS = "strong_attacks.csv"
 _USUAL = ("linear", "strong", "white box from strong")
 _TIMES_AS_LONG = 4
-_FIRST, _ALL = "first", "all"
 
 Row = Mapping[str, Any]
 
@@ -73,11 +70,12 @@ def main() -> None:
     done = sum(kept.read(title) is not None for title in titles)
     try:
         with progress_bar(len(titles), "attacking", "attacks", done) as advance:
-            for _, of_layer in itertools.groupby(results, key=lambda result: result.num_layers):
-                for group, attack in itertools.product([list(of_layer)], attacks):
-                    titled = {_title(result, attack.name): result for result in group}
-                    with session(progress=advance):
-                        filled(kept, titled, functools.partial(_attacked, attack, found, training))
+            layers = dict.fromkeys(result.num_layers for result in results)
+            for number, attack in itertools.product(layers, attacks):
+                group = [result for result in results if result.num_layers == number]
+                titled = {_title(result, attack.name): result for result in group}
+                with session(progress=advance):
+                    filled(kept, titled, functools.partial(_attacked, attack, found, training))
     finally:
         # All rows of the same settings, whichever call they are of, and also of one cut short.
         every = [_title(result, name) for result in found.results for name in attackers(training)]
@@ -93,19 +91,14 @@ def _title(result: CellResult, attacker: str) -> str:
 
 
 def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
-    """The cells that are named, in the order of the grid."""
-    if _CELLS.value == [_FIRST]:
-        return [result for result in results if result.draw == 0]
-    if _CELLS.value == [_ALL]:
-        return list(results)
-    known = [result.name for result in results]
-    check_values("--attacked_cells", _CELLS.value)
-    if unknown := sorted(set(_CELLS.value) - set(known)):
-        raise UserError(
-            f"--attacked_cells names {', '.join(unknown)}; allowed are {_FIRST}, {_ALL}, or some "
-            f"of {', '.join(known)}"
-        )
-    return [result for result in results if result.name in _CELLS.value]
+    named, known = _CELLS.value, [result.name for result in results]
+    if named in ([_FIRST], [_ALL]):
+        return [result for result in results if named == [_ALL] or result.draw == 0]
+    check_values("--attacked_cells", named)
+    if unknown := sorted(set(named) - set(known)):
+        allowed = f"{_FIRST}, {_ALL}, or some of {', '.join(known)}"
+        raise UserError(f"--attacked_cells names {', '.join(unknown)}; allowed are {allowed}")
+    return [result for result in results if result.name in named]
 
 
 def _attacked(

@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.reporting.promises import audited
-from privynet_jax import AuditSettings, UserError, audit_plan, read_plan, session
+from privynet_jax import AuditSettings, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.planning.audit_findings import Attacked, Audit
 from privynet_jax.platform.files import checked_file
@@ -27,12 +27,8 @@ from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("plan out weights cache_dir data_dir")
 cli.key_flags("skip_unreadable max_images attackers attacked_images training")
-_DATA = flags.DEFINE_string(
-    "data", None, "Labelled pictures that are to be protected: folder:PATH or TFDS name."
-)
-_SEED = flags.DEFINE_integer(
-    "audit_seed", None, "Default: the characterisation's plus 1.", 0, cli.MOST_SEED
-)
+_DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
+_SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _BROKEN = 2
 _TRANSFERS_WITHIN = 1.5
@@ -43,14 +39,12 @@ _NO_STRONGER = (
 
 
 def main() -> None:
-    if not cli.PLAN.value or not _DATA.value:
-        raise UserError("--plan and --data are both needed: a plan, and pictures to attack")
+    data = cli.needed(_DATA, "give pictures to attack: folder:PATH or a TFDS name")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
-    seed = cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value
     settings = AuditSettings(
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
-        seed=seed,
+        seed=cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value,
         repeats=_REPEATS.value,
         attackers=tuple(cli.ATTACKERS.value),
         training=cli.TRAINING.value,
@@ -58,7 +52,7 @@ def main() -> None:
     )
     cli.use_cpu_cores(at_most=settings.repeats)
     weights = cli.weights_of(plan)
-    parts = cli.load_data(_DATA.value, image_size=plan.image_size, seed=settings.seed)
+    parts = cli.load_data(data, image_size=plan.image_size, seed=settings.seed)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)
     with bar as advance, session(progress=advance):
@@ -75,11 +69,8 @@ def report(audit: Audit, statistic: str) -> str:
     """Returns the findings for people to read."""
     images = ", ".join(f"{count} {name}" for name, count in audit.images.items())
     findings = [audited({**dataclasses.asdict(f), "held": f.held}) for f in audit.findings]
-    broken = [
-        f"{row['audited']} ({row['strongest attacker']})".removesuffix(" ()")
-        for row in findings
-        if row["verdict"] == "BROKEN"
-    ]
+    told = ((row, f" ({row['strongest attacker']})".removesuffix(" ()")) for row in findings)
+    broken = [row["audited"] + whose for row, whose in told if row["verdict"] == "BROKEN"]
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
@@ -115,7 +106,6 @@ def _attackers(attacks: Sequence[Attacked]) -> str:
 
 
 def _transfer(difference_db: float | None) -> str:
-    """Says whether the characterisation's privacy loss carried over to these pictures."""
     if difference_db is None:
         return (
             "Not all of the characterisation's attackers were tried, so nothing is said of how far "

@@ -3,9 +3,8 @@
     python -m experiments.benchmark --json=benchmark.json
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
-the trainer; and candidates of a tuning beside cells. --devices forces a number of CPU devices.
-Every share is of the float32 matrix-product rate measured right before and after, in the same
-process.
+the trainer; and candidates of a tuning beside cells. Every share is of the float32 matrix-product
+rate measured right before and after.
 """
 
 import dataclasses
@@ -31,7 +30,8 @@ from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
 
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
-_PARTS = flags.DEFINE_list("parts", ["extraction", "training", "tuning"], "What is measured.")
+_MEASURED = ("extraction", "training", "tuning")  # functions of `benchmark_parts`
+_PARTS = flags.DEFINE_list("parts", list(_MEASURED), "What is measured.")
 _LAYERS = flags.DEFINE_list("layers", list(map(str, Setup.layers)), "Numbers of layers, 1..13.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Setup.image_size, "Side of images in pixels.")
 _DEPTH = flags.DEFINE_integer("depth", Setup.depth, "Released channels.", 1, 64)
@@ -43,11 +43,6 @@ _QUICK = flags.DEFINE_boolean("quick", False, "Rough numbers within a minute.")
 # More than any machine has; on accelerators each device holds as many cells as it may.
 _MANY = 2**16
 _CELLS_PER_DEVICE = 8
-_MEASURED = {
-    "extraction": benchmark_parts.extraction,
-    "training": benchmark_parts.training,
-    "tuning": benchmark_parts.tuning,
-}
 
 
 def main() -> None:
@@ -83,7 +78,7 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
     with tqdm(desc="measuring", unit="row") as bar:
         for part in parts:
             report[part] = []
-            for row in _MEASURED[part](setup, clock, execution):
+            for row in getattr(benchmark_parts, part)(setup, clock, execution):
                 report[part].append(row)
                 bar.update()
     clock.product_rate()

@@ -20,7 +20,7 @@ from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
 
 cli.key_flags(" ".join(cli.define_settings()))
-cli.key_flags("coordinator_address num_processes process_id trained_attackers")
+cli.key_flags("coordinator_address num_processes process_id")
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
@@ -30,7 +30,7 @@ def main() -> None:
     config = cli.config_of_flags()
     of_layer = len(config.depths) * len(config.selections) * config.draws
     cli.use_cpu_cores(at_most=of_layer)
-    pictured = _pictured_names(config.cells(), _PICTURED.value)
+    pictured = _pictured_names(config.cells())
     share = cli.joined_share(config.workdir)
     done = characterise(dataclasses.replace(config, share=share))
     if not done.complete:
@@ -56,14 +56,12 @@ def main() -> None:
     )
 
 
-def _pictured_names(cells: Sequence[Cell], asked: Sequence[str]) -> list[str]:
-    known = [cell.name for cell in cells]
+def _pictured_names(cells: Sequence[Cell]) -> list[str]:
+    known, asked = [cell.name for cell in cells], _PICTURED.value
     if unknown := [name for name in asked if name not in known]:
-        raise UserError(
-            f"--pictured names {', '.join(unknown)}; allowed are this grid's cells: "
-            f"{', '.join(known)}"
-        )
-    return list(asked) or [cell.name for cell in cells if cell.draw == 0]
+        allowed = f"this grid's cells: {', '.join(known)}"
+        raise UserError(f"--pictured names {', '.join(unknown)}; allowed are {allowed}")
+    return asked or [cell.name for cell in cells if cell.draw == 0]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@
 
 Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
 cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
---training times the attackers' steps. They are the characterisation's unless --attackers names
-others. Prints and writes planning.csv, one row per limit: whether the limit was kept, and the
-accuracy beside that of the best feasible cell of the grid.
+--training times the attackers' steps. Prints and writes planning.csv, one row per limit: whether
+the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing.ground import Ground
-from privynet_jax import Limits, ResultStore, UserError, measure, session
+from privynet_jax import Limits, ResultStore, UserError, session
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import METHODS, RANDOM
@@ -32,7 +31,7 @@ from privynet_jax.planning import planner
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, Measurement, by_layer, draw_channels
+from privynet_jax.results.cells import Cell, Measurement, draw_channels
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("workdir weights data_dir cache_dir seed")
@@ -42,7 +41,7 @@ _SELECTION = flags.DEFINE_enum(
     "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
 _MARGIN_DB = flags.DEFINE_float(
-    "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's, in dB.", 0.0
+    "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's.", 0.0
 )
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000
@@ -50,10 +49,7 @@ _MOST_TRIES = 10_000
 
 
 class Case(NamedTuple):
-    """A limit, the planner's choice, and the most accurate cells that keep it, if there are any.
-
-    `best_random` is the best one whose channels were drawn at random.
-    """
+    """A limit, the planner's choice, and the best cells that keep it, of all and of `RANDOM`."""
 
     limits: Limits
     option: Option
@@ -68,10 +64,8 @@ def main() -> None:
     method = _SELECTION.value or ("direct" if "direct" in settings["selections"] else RANDOM)
     planned_with = [result for result in results if result.selection == method]
     if not planned_with:
-        raise UserError(
-            f"{store.workdir} has no cells of the selection {method}, but "
-            f"{', '.join(settings['selections'])}; give one of those as --planned_selection"
-        )
+        others = f"but {', '.join(settings['selections'])}; give one of those as"
+        raise UserError(f"{store.workdir} has no selection {method}, {others} --{_SELECTION.name}")
     options = options_of(planned_with, settings["image_size"], "mean")
     cases = drawn_cases(options, results, _LIMITS.value, _MARGIN_DB.value, cli.SEED.value)
     cells = [
@@ -92,11 +86,7 @@ def drawn_cases(
     margin_db: float,
     seed: int,
 ) -> list[Case]:
-    """Returns limits that can be planned for, and what is planned under each.
-
-    PSNR limits are uniform between the least and the greatest that any option can promise; every
-    second one, by chance, comes with a limit of computation, uniform over the grid's.
-    """
+    """Returns limits that can be planned for, every second one of computation too, and plans."""
     stream, accuracy = np.random.default_rng(seed), operator.attrgetter("accuracy")
     promised = [option.expected.psnr_db.high + margin_db for option in options]
     macs = [result.cost["local_macs"] / 1e6 for result in results]
@@ -146,12 +136,10 @@ def _keeps(result: CellResult, limits: Limits) -> bool:
 
 def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
     """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
-    place = option.num_layers, option.depth
-    candidates = (
-        None if method == RANDOM else store.load_candidates(method, *place, option.backbone)
-    )
-    draw = _FIRST_DRAW + index
-    return draw_channels(*place, draw, cli.SEED.value, candidates, option.backbone)
+    place, backbone, candidates = (option.num_layers, option.depth), option.backbone, None
+    if method != RANDOM:
+        candidates = store.load_candidates(method, *place, backbone)
+    return draw_channels(*place, _FIRST_DRAW + index, cli.SEED.value, candidates, backbone)
 
 
 def _attacked(
@@ -168,21 +156,16 @@ def _attacked(
     )
     config = dataclasses.replace(config, attacker=config.attacker.longer(cli.TRAINING.value))
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = matching_weights(
-        cli.WEIGHTS.value or Config.weights, settings, store.workdir, cache_dir
-    )
+    source = cli.WEIGHTS.value or Config.weights
+    weights = matching_weights(source, settings, store.workdir, cache_dir)
     same = {"image_size": config.image_size, "max_images": config.max_images}
     parts = cli.load_data(config.dataset, seed=config.seed, **same)
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, cache_dir, dtype=config.feature_dtype)
-    ground, width = Ground(parts, weights, features), max(cell.topology.depth for cell in cells)
     few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
     protocol = dataclasses.replace(protocol_of(config, parts), optimised={"test": few})
-    found: dict[Cell, Measurement] = {}
     with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
-        for _, mine in by_layer(cells):
-            scenes = [ground.scene(cell.topology, width) for cell in mine]
-            found |= zip(mine, measure(mine, scenes, protocol, config.seed), strict=True)
+        found = dict(Ground(parts, weights, features).measured(cells, protocol, config.seed))
     return [found[cell] for cell in cells]
 
 

@@ -1,6 +1,5 @@
 """What every command needs around its job: flags in common, what they name, and the devices."""
 
-import collections
 import dataclasses
 import functools
 import math
@@ -10,7 +9,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from absl import flags
@@ -21,16 +20,6 @@ from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import checked_file, expanded, is_remote
 from privynet_jax.platform.processes import Share, join
-
-
-class _Setting(NamedTuple):
-    """What a flag sets: a field of `Config`, or a part of a field that is a schedule."""
-
-    field: str
-    part: str
-    kind: Any
-    about: Mapping[str, Any]
-
 
 # What a setting is -> how its flag is defined.
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -43,19 +32,21 @@ _SCHEDULE: Mapping[str, tuple[str, type, float]] = {
 }
 
 
-def _settings() -> dict[str, _Setting]:
-    """Returns flag -> what it sets, in the order of `Config`'s fields."""
-    found: dict[str, _Setting] = {}
-    kinds, usual = typing.get_type_hints(Config), Config(Path())
-    for field in (field for field in dataclasses.fields(Config) if "told" in field.metadata):
-        name, told, default = field.name, field.metadata["told"], getattr(usual, field.name)
-        if kinds[name] is not Schedule:
-            about = {"default": None if name == "workdir" else default, **field.metadata}
-            found[about.get("flag", name)] = _Setting(name, "", kinds[name], about)
+_FIELDS = [field for field in dataclasses.fields(Config) if "told" in field.metadata]
+_KINDS = typing.get_type_hints(Config)
+
+
+def _settings() -> dict[str, dict[str, Any]]:
+    """Returns flag -> what it is, in the order of `Config`'s fields; a schedule has three flags."""
+    found, usual = {}, Config(Path())
+    for name, told in ((field.name, field.metadata) for field in _FIELDS):
+        default = None if name == "workdir" else getattr(usual, name)
+        if _KINDS[name] is not Schedule:
+            found[name] = {"kind": _KINDS[name], "default": default, **told}
             continue
         for part, (words, kind, least) in _SCHEDULE.items():
-            about = {"default": getattr(default, part), "told": words.format(told), "least": least}
-            found[f"{name}_{part}"] = _Setting(name, part, kind, about)
+            about = {"told": words.format(told["told"]), "kind": kind, "least": least}
+            found[f"{name}_{part}"] = {"default": getattr(default, part), **about}
     return found
 
 
@@ -65,8 +56,8 @@ _DEFINED: dict[str, flags.FlagHolder] = {}
 
 def setting(flag: str, **others: Any) -> flags.FlagHolder:
     """Defines the flag of a setting; `others`, "default" or "told", are not as the field says."""
-    kind, about = _SETTINGS[flag].kind, {**_SETTINGS[flag].about, **others}
-    default, told = about["default"], about["told"]
+    about = _SETTINGS[flag] | others
+    kind, default, told = about["kind"], about["default"], about["told"]
     if "choices" in about:
         holder = flags.DEFINE_enum(flag, default, about["choices"], told)
     elif kind in _NUMBERS:
@@ -92,14 +83,14 @@ def define_settings() -> list[str]:
 def config_of_flags() -> Config:
     """Returns the `Config` that the flags of `define_settings` describe."""
     given: dict[str, Any] = {}
-    schedules: dict[str, dict[str, Any]] = collections.defaultdict(dict)
-    for flag, setting in _SETTINGS.items():
-        value = _READERS.get(setting.kind, operator.attrgetter("value"))(_DEFINED[flag])
-        if setting.part:
-            schedules[setting.field][setting.part] = value
-        elif value is not None:
-            given[setting.field] = value
-    return Config(**given, **{name: Schedule(**parts) for name, parts in schedules.items()})
+    for name in (field.name for field in _FIELDS):
+        if _KINDS[name] is Schedule:
+            value = Schedule(**{part: _DEFINED[f"{name}_{part}"].value for part in _SCHEDULE})
+        else:
+            value = _READERS.get(_KINDS[name], operator.attrgetter("value"))(_DEFINED[name])
+        if value is not None:
+            given[name] = value
+    return Config(**given)
 
 
 # A flag of more than one command is defined here, because two commands may not define it both.
@@ -118,7 +109,7 @@ TRAINING = flags.DEFINE_float(
     "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0
 )
 CHECKPOINT_MINUTES = setting("checkpoint_minutes")
-WEIGHTS_HELP = _SETTINGS["weights"].about["told"]
+WEIGHTS_HELP = _SETTINGS["weights"]["told"]
 _TOLD = f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
 WEIGHTS = setting("weights", default=None, told=_TOLD)
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
@@ -126,24 +117,21 @@ PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wr
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
 )
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
-)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Default: all of a TPU pod, else 1.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
 
 def key_flags(names: str) -> None:
-    """Shows flags of this module in a command's own --help; names with spaces between."""
+    """Gives a command flags of this module, no others; names with spaces between."""
     for name in names.split():
         flags.declare_key_flag(name)
+        if name == "attackers":
+            flags.declare_key_flag("trained_attackers")
 
 
 def use_cpu_cores(at_most: int | None = None) -> None:
-    """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
-
-    It changes nothing where JAX finds an accelerator.
-    """
+    """Gives JAX one CPU device per core, up to a number; call it before anything is computed."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
@@ -167,11 +155,16 @@ def data_folder() -> Path | None:
     return folder("data_dir", DATA_DIR.value) if DATA_DIR.value else None
 
 
+def needed(flag: flags.FlagHolder, advice: str) -> str:
+    """Returns what a flag gives, which must be given, as the advice says."""
+    if not flag.value:
+        raise UserError(f"no --{flag.name} is given; {advice}")
+    return flag.value
+
+
 def needed_folder(flag: flags.FlagHolder) -> Path:
     """Returns the folder that a flag names, which must be given; see `folder`."""
-    if not flag.value:
-        raise UserError(f"no --{flag.name} is given; name a folder")
-    return folder(flag.name, flag.value)
+    return folder(flag.name, needed(flag, "name a folder"))
 
 
 def folder(flag: str, path: str) -> Path:
@@ -184,7 +177,7 @@ def folder(flag: str, path: str) -> Path:
 
 def needed_file(flag: flags.FlagHolder) -> Path:
     """Returns the file that a flag names, with ~ for a home; it must be given and be there."""
-    file = expanded(flag.name, _given(flag))
+    file = expanded(flag.name, needed(flag, "name a file"))
     if file.is_dir() or not file.exists():
         found = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"--{flag.name}={file} {found}; give a file")
@@ -193,24 +186,14 @@ def needed_file(flag: flags.FlagHolder) -> Path:
 
 def new_file(flag: flags.FlagHolder) -> Path:
     """Returns the file that a flag names; it must be given, and can be written."""
-    return checked_file(flag.name, _given(flag))
-
-
-def _given(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UserError(f"no --{flag.name} is given; name a file")
-    return flag.value
+    return checked_file(flag.name, needed(flag, "name a file"))
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:
     """Loads a data set as the flags say, but for what `load_parts` is given here."""
-    given = {
-        "data_dir": data_folder(),
-        "seed": SEED.value,
-        "max_images": limits(MAX_IMAGES.value),
-        "skip_unreadable": SKIP_UNREADABLE.value,
-    }
-    return load_parts(dataset, **{**given, **settings})
+    given = {"seed": SEED.value, "max_images": limits(MAX_IMAGES.value), **settings}
+    places = {"data_dir": data_folder(), "skip_unreadable": SKIP_UNREADABLE.value}
+    return load_parts(dataset, **places, **given)
 
 
 def weights_of(plan: Plan) -> PretrainedWeights:
@@ -237,7 +220,7 @@ def numbers(flag: flags.FlagHolder) -> tuple[float, ...]:
 
 def _items(flag: flags.FlagHolder, kind: type, what: str) -> tuple:
     try:
-        return tuple(kind(value) for value in flag.value)
+        return tuple(map(kind, flag.value))
     except ValueError:
         given = ",".join(flag.value)
         raise UserError(f"--{flag.name}={given}: expected {what} separated by commas") from None
@@ -255,10 +238,8 @@ def limits(values: Sequence[str]) -> dict[str, int]:
     except ValueError:
         found = {}
     if len(found) < len(values):
-        raise UserError(
-            f"--max_images={','.join(values)}: expected part=count, each part once, separated by "
-            "commas, as in target=3000,test=1000"
-        )
+        expected = "part=count, each part once, separated by commas, as in target=3000,test=1000"
+        raise UserError(f"--max_images={','.join(values)}: expected {expected}")
     return found
 
 

@@ -4,24 +4,19 @@
 
 Every attacker of the project that needs pairs alone, and two plain decoders (`other_networks`),
 each with the same budget per topology, compilation left out for all; `tuned` spends a part of it on
-choosing among the project's networks and learning rates. Prints a table, and writes attackers.csv
-and a picture of reconstructions to --out. Nothing else should run meanwhile: --seconds are
-wall-clock seconds. --steps instead of them makes numbers that do not depend on the machine. Run
-again, it measures what is missing.
+choosing. Prints a table, and writes attackers.csv and a picture of reconstructions to --out.
+Nothing else should run meanwhile: --seconds are wall-clock seconds. --steps instead of them makes
+numbers that do not depend on the machine. Run again, it measures what is missing.
 
 --attackers=linear,"white box from linear" compares with attackers who know the local NN and its
-channels as well, and optimise each image; they start from an attacker who had the same budget:
-
-    python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
-        --attackers=linear,"white box from linear" --max_images=test=100
-
---attackers=strong,unet,transformer sets other architectures beside the strong one.
+channels as well, and start from an attacker who had the same budget; strong,unet,transformer sets
+other architectures beside the strong one.
 """
 
 import base64
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +34,7 @@ from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import Cell, Measurement, grid_cells
+from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
@@ -50,9 +45,7 @@ _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", def
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "That each attacker may train, all included.", 0.0)
 _STEPS = flags.DEFINE_integer("steps", 0, "Mini-batches instead of --seconds; 0: seconds.", 0)
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
-_RATES = flags.DEFINE_list(
-    "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
-)
+_RATES = flags.DEFINE_list("rate_factors", ["1"], "Competing multiples of usual learning rates.")
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
 # Attackers that need pairs alone, other architectures apart.
@@ -66,8 +59,8 @@ def main() -> None:
     attacks = _attacks()
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    names = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    kept = KeptRows(out, deciding(*names))
+    given = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
+    kept = KeptRows(out, deciding(*given))
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
     with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:
@@ -77,15 +70,12 @@ def main() -> None:
             bar.set_description(f"{group[0].name} {attack.name}")
             titled = {f"{cell.name}, {attack.name}": cell for cell in group}
             rows = filled(kept, titled, functools.partial(_measured, attack, ground))
-            found |= {(cell, attack): row for cell, row in zip(group, rows, strict=True)}
+            found |= zip(titled, rows, strict=True)
             bar.update(len(group))
-    ordered = {key: found[key] for key in itertools.product(cells, attacks)}
-    table = [row["columns"] for row in ordered.values()]
+    names = [f"{cell.name}, {attack.name}" for cell, attack in itertools.product(cells, attacks)]
+    table = [found[name]["columns"] for name in names]
     write_atomically(out / "attackers.csv", as_csv(table))
-    estimates = {
-        f"{cell.name}\n{attack.name}": _images(row["images"])
-        for (cell, attack), row in ordered.items()
-    }
+    estimates = {name.replace(", ", "\n", 1): _images(found[name]["images"]) for name in names}
     originals = ground.parts.test.images[: _PICTURED.value]
     picture = plots.image_rows(originals, estimates, "Test images as rebuilt, and PSNR in dB")
     write_atomically(out / "attackers.png", picture)
@@ -97,10 +87,7 @@ def _attacks() -> list[Attack]:
     factors = cli.numbers(_RATES)
     if not factors or min(factors) <= 0:
         given = ",".join(_RATES.value)
-        raise UserError(
-            f"--{_RATES.name}={given}: allowed are positive numbers, one or more; 1 stands for a "
-            "network's usual rate"
-        )
+        raise UserError(f"--{_RATES.name}={given}: allowed are positive numbers, one or more")
     steps = _STEPS.value
     budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
     training = Training(budget, factors, {**CAPACITIES, **BASELINES, **CONTENDERS})
@@ -114,29 +101,23 @@ def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dic
     scenes = [ground.scene(cell.topology) for cell in cells]
     rows = []
     for found in measure(cells, scenes, protocol, cli.SEED.value):
-        images = found.examples[attack.name]
-        text = base64.b64encode(images.tobytes()).decode()
-        columns = _columns(found, attack.name)
+        images, quality = found.examples[attack.name], found.attacks[attack.name]["test"]
+        psnr, text = summarise(quality["psnr_db"]), base64.b64encode(images.tobytes()).decode()
+        columns = {
+            "layers": found.cell.topology.num_layers,
+            "depth": found.cell.topology.depth,
+            "draw": found.cell.draw,
+            "attacker": attack.name,
+            "knowledge": found.reports[attack.name]["knowledge"],
+            "psnr_db": psnr.mean,
+            "p95_db": psnr.p95,
+            "ssim": summarise(quality["ssim"]).mean,
+            **found.training_columns(attack.name),
+            # With what the budget does not count: compilation, linear start, reconstruction.
+            "seconds_in_all": found.seconds,
+        }
         rows.append({"columns": columns, "images": [list(images.shape), text]})
     return rows
-
-
-def _columns(found: Measurement, attacker: str) -> Mapping[str, Any]:
-    quality = found.attacks[attacker]["test"]
-    psnr = summarise(quality["psnr_db"])
-    return {
-        "layers": found.cell.topology.num_layers,
-        "depth": found.cell.topology.depth,
-        "draw": found.cell.draw,
-        "attacker": attacker,
-        "knowledge": found.reports[attacker]["knowledge"],
-        "psnr_db": psnr.mean,
-        "p95_db": psnr.p95,
-        "ssim": summarise(quality["ssim"]).mean,
-        **found.training_columns(attacker),
-        # With what the budget does not count: compilation, linear start, reconstruction.
-        "seconds_in_all": found.seconds,
-    }
 
 
 def _images(kept: tuple[Sequence[int], str]) -> np.ndarray:

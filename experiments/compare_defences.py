@@ -9,8 +9,8 @@ fewer channels instead; a defence is of use where it is more accurate than those
 loss. Writes defences.csv and defences.png.
 
 Its attackers are the linear one and those that --attackers names, by default the strong one. None
-has the local NN (a white box), and none averages the noise out over repeated releases of one image:
-here every image is released once. Against these a defence may be worth less than its row says.
+is a white box, and none averages the noise out over repeated releases of an image: against these a
+defence may be worth less than its row says.
 
 A defence is named with its parameters, as in laplace:clip=0.5,scale=1;
 `privynet_jax.defences.mechanisms` has all of them. Epsilon, where there is one, is the local
@@ -49,12 +49,8 @@ cli.key_flags(SHARED)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
 _DEFENDED_LAYERS = flags.DEFINE_list("defended_layers", ["4"], "Layers that are defended.")
 _DEFENDED_DEPTHS = flags.DEFINE_list("defended_depths", ["16"], "Their numbers of channels.")
-_UNDEFENDED_LAYERS = flags.DEFINE_list(
-    "undefended_layers", ["4", "7", "10"], "Layers of PrivyNet's own trade-off."
-)
-_UNDEFENDED_DEPTHS = flags.DEFINE_list(
-    "undefended_depths", ["8", "16", "32"], "Their numbers of channels."
-)
+_OWN_LAYERS = flags.DEFINE_list("undefended_layers", ["4", "7", "10"], "Layers of PrivyNet's own.")
+_OWN_DEPTHS = flags.DEFINE_list("undefended_depths", ["8", "16", "32"], "Numbers of channels.")
 _DEFENCES = flags.DEFINE_string(
     "defences",
     "gaussian:clip=1,sigma=0.5,gaussian:clip=1,sigma=1,gaussian:clip=1,sigma=2,"
@@ -69,9 +65,7 @@ _DEFENCES = flags.DEFINE_string(
 )
 _DRAWS = flags.DEFINE_integer("channel_draws", 2, "Random draws of channels per row.", 1)
 _STEPS = flags.DEFINE_float("steps_factor", 1.0, "Times the quickstart's steps.", 0.01, 1000.0)
-_DATA_SET = flags.DEFINE_string(
-    "defended_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
-)
+_DATA_SET = flags.DEFINE_string("defended_data", "photo_patches", "Or folder:PATH or TFDS name.")
 
 _STEPS_EACH, _CLOUD_BATCH, _ATTACKER_BATCH = 300, 32, 16
 _SIZE = 32
@@ -99,8 +93,8 @@ def main() -> None:
         for row in rows
     }
     given = deciding(_DRAWS.name, _STEPS.name, _DATA_SET.name)
-    names = [attack.name for attack in attacks]
-    kept = KeptRows(out, {**given, "attackers": names, "row_version": _ROW_VERSION})
+    given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
+    kept = KeptRows(out, given)
     union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
@@ -135,16 +129,14 @@ def _attacks(steps: int) -> list[Attack]:
     training = Training(budget, (1.0,), capacities_of_size(64, 2), "float32", OfAnySign)
     attacks = named_attacks({LINEAR, *(cli.ATTACKERS.value or [STRONG])}, training)
     if knowing := [attack.name for attack in attacks if attack.knowledge != PAIRS]:
-        raise UserError(
-            f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone, "
-            "because no other knows what to do about a defence; leave them out"
-        )
+        told = f"--attackers names {', '.join(knowing)}; allowed are those that need pairs alone"
+        raise UserError(f"{told}, because no other knows what to do about a defence")
     return attacks
 
 
 def rows_of_flags() -> list[Row]:
     """Returns PrivyNet's own rows, then the defended ones."""
-    lists = (_UNDEFENDED_LAYERS, _UNDEFENDED_DEPTHS, _DEFENDED_LAYERS, _DEFENDED_DEPTHS)
+    lists = (_OWN_LAYERS, _OWN_DEPTHS, _DEFENDED_LAYERS, _DEFENDED_DEPTHS)
     layers, depths, *defended = map(cli.whole_numbers, lists)
     defences = (Undefended(), *parse_defences(_DEFENCES.value))
     places = [
@@ -156,8 +148,7 @@ def rows_of_flags() -> list[Row]:
 
 def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
     """Returns a row's numbers, lists with one per draw, each of the draw's strongest attacker."""
-    strongest = [_strongest(measurement) for measurement in measured]
-    pairs = list(zip(measured, strongest, strict=True))
+    pairs = [(measurement, _strongest(measurement)) for measurement in measured]
     attacks = [measurement.attacks[name]["test"] for measurement, name in pairs]
     psnr = [summarise(attack["psnr_db"]) for attack in attacks]
     falling = [m.reports[name].get("falling_percent_per_doubling", 0.0) for m, name in pairs]
@@ -167,7 +158,7 @@ def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
         "psnr_db_mean": [loss.mean for loss in psnr],
         "psnr_db_p95": [loss.p95 for loss in psnr],
         "ssim_mean": [summarise(attack["ssim"]).mean for attack in attacks],
-        "attacker": "/".join(sorted(set(strongest))),
+        "attacker": "/".join(sorted({name for _, name in pairs})),
         # Of several draws the one that was furthest from its end: the mean rests on all.
         "falling_percent_per_doubling": float(max(falling)),
         "epsilon": row.defence.epsilon(values),

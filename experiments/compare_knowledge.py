@@ -4,18 +4,15 @@
 
 The same attack is fitted, for several draws of channels per layer, on pairs; on pairs whose images
 come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
-VGG16 and the number of layers, and guesses the channels: at random, another at random per image, or
-by statistics of the release. Then again on 10 pairs and more. All attackers of a draw have the same
-random key: they differ by what they know, and not by luck as well. All are scored on test images.
-Prints a table, and writes knowledge.csv (a row per draw) and knowledge.png. Run again, it measures
-what is missing.
-
-The release's order of channels is shuffled, and the attacker knows nothing of it.
+VGG16 and the number of layers, and guesses the channels, whose order is shuffled: at random,
+another at random per image, or by statistics of the release. Then again on 10 pairs and more. All
+attackers of a draw have the same random key, and are scored on test images. Prints a table, and
+writes knowledge.csv (a row per draw) and knowledge.png. Run again, it measures what is missing.
 """
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,9 +21,9 @@ from absl import flags
 from tqdm import tqdm
 
 from experiments import cli
-from experiments.comparing import knowledge_tables
-from experiments.comparing.ground import SHARED, deciding, filled, load_ground
-from experiments.comparing.knowledge_cases import Case, Layer, cases, side_by_side
+from experiments.comparing import knowledge
+from experiments.comparing.ground import SHARED, Ground, deciding, filled, load_ground
+from experiments.comparing.knowledge import Case
 from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
@@ -35,27 +32,17 @@ from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import (
-    Cell,
-    Measurement,
-    check_values,
-    draw_channels,
-    draw_key,
-    grid_cells,
-)
+from privynet_jax.results import cells as grids
+from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
 
 cli.key_flags(SHARED)
 _DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=5)
-_OTHER = flags.DEFINE_string(
-    "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
-)
+_OTHER = flags.DEFINE_string("other_dataset", None, "Another one: folder:PATH or a TFDS name.")
 _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is trained.", 1)
-_PAIRS = flags.DEFINE_list(
-    "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
-)
+_PAIRS = flags.DEFINE_list("pairs", ["10", "30", "100", "300", "1000"], "Fewer pairs than all.")
 
 
 def main() -> None:
@@ -63,37 +50,37 @@ def main() -> None:
     cli.use_cpu_cores(at_most=_DRAWS.value)
     layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
     # Refuses what is given twice, and what a layer is too small for.
-    grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
+    grids.grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     check_side(_SIZE.value, layers)
     attack = _attack()
     _check_pairs(pairs, attack)
     names = ("dataset", "other_dataset", "image_size", "steps")
     kept, rows = KeptRows(out, {**deciding(*names), "attacker": attack.name}), []
-    compared = {number: list(cases(attack, pairs, *found)) for number, found in _layers(layers)}
+    grounds = _grounds(layers)
+    compared = {number: list(knowledge.cases(attack, pairs, number, *grounds)) for number in layers}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     with tqdm(total=total, desc="attacking", unit="attack") as bar:
         for number, depth in places:
-            for attack, group in side_by_side(compared[number], _drawn(number, depth)):
+            for attack, group in knowledge.side_by_side(compared[number], _drawn(number, depth)):
                 titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}
                 rows += filled(kept, titled, functools.partial(_measured, attack))
                 bar.update(len(group))
     order = {case.words: i for i, case in enumerate(next(iter(compared.values())))}
     rows.sort(key=lambda row: (row["layers"], row["depth"], row["draw"], order[row["knowledge"]]))
     write_atomically(out / "knowledge.csv", as_csv(rows))
-    write_atomically(out / "knowledge.png", knowledge_tables.picture(rows))
-    print(knowledge_tables.as_text(rows))
+    write_atomically(out / "knowledge.png", knowledge.picture(rows))
+    print(knowledge.as_text(rows))
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
-def _layers(numbers: Sequence[int]) -> Iterator[tuple[int, list[Layer]]]:
-    """Yields each number with its layer, and the same on the other data set, if any."""
-    size, union = _SIZE.value, all_channels(numbers, VGG16)
+def _grounds(layers: Sequence[int]) -> list[Ground]:
+    """Returns the data set with all channels of these layers, and the other one, if any."""
+    size, union = _SIZE.value, all_channels(layers, VGG16)
     grounds = [load_ground(_DATASET.value, union, image_size=size)]
     if _OTHER.value:
         grounds.append(load_ground(_OTHER.value, union, image_size=size, max_images={}))
-    for number in numbers:
-        yield number, [Layer(g.parts, g.features[number], g.weights) for g in grounds]
+    return grounds
 
 
 def _drawn(number: int, depth: int) -> list[Cell]:
@@ -101,14 +88,14 @@ def _drawn(number: int, depth: int) -> list[Cell]:
     cells = []
     for draw in range(_DRAWS.value):
         place = (number, depth, draw, cli.SEED.value)
-        stream = np.random.default_rng(np.asarray(jax.random.key_data(draw_key(*place))))
-        order = stream.permutation(draw_channels(*place))
+        stream = np.random.default_rng(np.asarray(jax.random.key_data(grids.draw_key(*place))))
+        order = stream.permutation(grids.draw_channels(*place))
         cells.append(Cell(Topology(number, tuple(map(int, order))), draw))
     return cells
 
 
 def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
-    scenes = [case.layer.scene(cell.topology) for case, cell in missing]
+    scenes = [case.ground.scene(cell.topology) for case, cell in missing]
     protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
     found = measure([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
     return [_row(case, attack.name, each) for (case, _), each in zip(missing, found, strict=True)]
@@ -145,26 +132,20 @@ def _guessed(report: Mapping[str, Any], topology: Topology) -> dict[str, Any]:
 
 
 def _attack() -> Attack:
-    """Returns the attack that is tried with all kinds of knowledge."""
     attacks = named_attacks(cli.ATTACKERS.value or [LINEAR], Training(Budget(_STEPS.value)))
     if len(attacks) > 1 or attacks[0].knowledge != PAIRS:
-        raise UserError(
-            f"--attackers={','.join(cli.ATTACKERS.value)}; allowed is one that needs pairs alone, "
-            "for it is tried with all kinds of knowledge; give linear or a network's name"
-        )
+        told = f"--attackers={','.join(cli.ATTACKERS.value)}; allowed is one"
+        raise UserError(f"{told} that needs pairs alone; give linear or a network's name")
     return attacks[0]
 
 
 def _check_pairs(counts: Sequence[int], attack: Attack) -> None:
-    """Refuses numbers of pairs that are given twice, or that the attack cannot be fitted on."""
     least = getattr(attack, "least_pairs", 1)
     if counts:  # else all pairs are enough
-        check_values("--pairs", counts)
+        grids.check_values("--pairs", counts)
     if min(counts, default=least) < least:
-        raise UserError(
-            f"--pairs={','.join(_PAIRS.value)}; allowed are {least} pairs and more with "
-            f"--attackers={attack.name}; give more"
-        )
+        allowed = f"{least} pairs and more with --attackers={attack.name}"
+        raise UserError(f"--pairs={','.join(_PAIRS.value)}; allowed are {allowed}; give more")
 
 
 if __name__ == "__main__":

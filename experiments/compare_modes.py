@@ -59,20 +59,17 @@ def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row
     by_cell = {cell(row): row for row in estimated}
     pairs = [(row, by_cell[cell(row)]) for row in dedicated if cell(row) in by_cell]
     if len(pairs) < 3:
-        raise UserError(
-            f"the work directories share {len(pairs)} cells of {len(dedicated)} and "
-            f"{len(estimated)}; allowed are 3 or more; run both with the same layers, depths and "
-            "seed"
-        )
+        shared = f"{len(pairs)} cells of {len(dedicated)} and {len(estimated)}"
+        remedy = "run both with the same layers, depths and seed"
+        raise UserError(f"the work directories share {shared}; allowed are 3 or more; {remedy}")
     return pairs
 
 
 def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | float]]:
     """Returns one row per (number of layers, column), and one per column over all layers.
 
-    `spearman` is the rank correlation. `within` is Pearson's after the mean of each (layers, depth)
-    is taken away on both sides: how well the choice of channels alone is told. Differences are
-    estimated minus dedicated; `spread` is their standard deviation.
+    `within` is Pearson's correlation after the mean of each (layers, depth) is taken away: how well
+    the choice of channels alone is told. `spread` is the differences' standard deviation.
     """
     layers = sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs})
     rows: list[dict[str, str | int | float]] = []
@@ -116,13 +113,16 @@ def _centred(values: np.ndarray, groups: Sequence[tuple[str, str]]) -> np.ndarra
 
 def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
     """A panel per column: estimated against dedicated, colour = layers, size = depth."""
-    colours = plots.layer_colours(sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs}))
+    layers, depths = (
+        sorted({int(row[name]) for row, _ in pairs}) for name in ("num_layers", "depth")
+    )
+    colours = dict(zip(layers, plots.colours(len(layers)), strict=True))
     figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(9.6, 4.6), layout="constrained")
     for axes, (column, (title, unit, factor)) in zip(panels, _COLUMNS.items(), strict=True):
         for pair in pairs:
-            layers, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
+            number, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
             point = (factor * float(row[column]) for row in pair)
-            plots.draw_point(axes, *point, depth=depth, color=colours[layers])
+            plots.draw_point(axes, *point, depth=depth, color=colours[number])
         low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
         axes.locator_params(nbins=6)
         axes.plot([low, high], [low, high], color=plots.GREY, linestyle=":", zorder=1)
@@ -130,24 +130,17 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
         axes.set_xlabel(f"{title} by dedicated networks, {unit}")
         axes.set_ylabel(f"{title} estimated, {unit}")
         plots.tidy(axes)
-    handles = [
-        plots.handle(f"{num_layers} layers", color=colour, marker="o", linestyle="none")
-        for num_layers, colour in colours.items()
-    ]
-    handles += plots.depth_handles(sorted({int(dedicated["depth"]) for dedicated, _ in pairs}))
+    handles = plots.dot_handles({f"{m} layers": colours[m] for m in layers}, depths)
     handles.append(plots.handle("equal", color=plots.GREY, linestyle=":"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return plots.as_png(figure)
 
 
 def _opened(flag: flags.FlagHolder, *, dedicated: bool) -> ResultStore:
-    """The work directory that a flag names, whose mode must be of the kind that is wanted."""
     store, config = ResultStore.existing(cli.needed_folder(flag))
     if (config["mode"] == DEDICATED) != dedicated:
-        wanted = "dedicated" if dedicated else "amortised or linear"
-        raise UserError(
-            f"{store.workdir} was made with --mode={config['mode']}; give one made with {wanted}"
-        )
+        wanted = f"give one made with {'dedicated' if dedicated else 'amortised or linear'}"
+        raise UserError(f"{store.workdir} was made with --mode={config['mode']}; {wanted}")
     return store
 
 

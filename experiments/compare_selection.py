@@ -9,8 +9,8 @@ each selection may use whichever layers and depth suit it best. Writes selection
 selection_limits.csv and selection.png there.
 """
 
+import collections
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,15 +53,11 @@ def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     options, found = options_of(store.grid_results(config)), config["selections"]
     if len(found) < 2:
-        raise UserError(
-            f"{store.workdir} has the one selection {found[0]}; at least two are needed; "
-            "characterise with --selections=random,both,direct"
-        )
+        needed = "at least two are needed; characterise with --selections=random,both,direct"
+        raise UserError(f"{store.workdir} has the one selection {found[0]}; {needed}")
     if _BASELINE.value not in found:
-        raise UserError(
-            f"{store.workdir} has no selection {_BASELINE.value} to compare with, but "
-            f"{', '.join(found)}; give one of those as --baseline"
-        )
+        others = f"but {', '.join(found)}; give one of those as --baseline"
+        raise UserError(f"{store.workdir} has no selection {_BASELINE.value}, {others}")
     at_equal_size = compared(options, _BASELINE.value)
     at_equal_limits = limited(options)
     store.write_csv("selection.csv", at_equal_size)
@@ -79,16 +75,11 @@ def main() -> None:
 
 def options_of(results: Sequence[CellResult]) -> list[Option]:
     """Returns the draws of every (layers, depth, selection), selections in the methods' order."""
-
-    def place(r: CellResult) -> tuple[int, str, int, int]:
-        return r.num_layers, r.layer, r.depth, METHODS.index(r.selection)
-
-    return [
-        Option(num_layers, layer, depth, METHODS[method], tuple(cells))
-        for (num_layers, layer, depth, method), cells in itertools.groupby(
-            sorted(results, key=place), key=place
-        )
-    ]
+    draws = collections.defaultdict(list)
+    for r in results:
+        draws[r.num_layers, r.layer, r.depth, r.selection].append(r)
+    options = [Option(*place, tuple(cells)) for place, cells in draws.items()]
+    return sorted(options, key=lambda o: (o.num_layers, o.depth, METHODS.index(o.selection)))
 
 
 def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | int]]:
@@ -119,16 +110,14 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
     Each selection's layers and depth are chosen on validation images; test images are reported.
     """
     losses = [float(np.mean(o.values("validation_psnr_db_mean"))) for o in options]
-    limits = np.linspace(min(losses), max(losses), _LIMITS + 1)[1:]
-    measured = list(zip(options, losses, strict=True))
-    selections, rows = dict.fromkeys(option.selection for option in options), []
-    for limit in limits:
-        row = {"PSNR at most": f"{limit:.1f} dB"}
-        for selection in selections:
-            mine = [(o, loss) for o, loss in measured if o.selection == selection]
-            within = [option for option, loss in mine if loss <= limit + 1e-9]
-            row[selection] = _described(within) if within else "none"
-        rows.append(row)
+    rows = []
+    for limit in np.linspace(min(losses), max(losses), _LIMITS + 1)[1:]:
+        within = {option.selection: [] for option in options}
+        for option, loss in zip(options, losses, strict=True):
+            if loss <= limit + 1e-9:
+                within[option.selection].append(option)
+        told = {name: _described(mine) if mine else "none" for name, mine in within.items()}
+        rows.append({"PSNR at most": f"{limit:.1f} dB", **told})
     return rows
 
 
@@ -156,9 +145,7 @@ def _picture(options: Sequence[Option]) -> bytes:
         axes.set_xlabel("privacy loss: mean PSNR, dB")
         plots.tidy(axes)
     panels[0, 0].set_ylabel("accuracy on test images, %")
-    dot = {"marker": "o", "linestyle": "none"}
-    handles = [plots.handle(method, color=colour, **dot) for method, colour in colours.items()]
-    handles += plots.depth_handles(sorted({o.depth for o in options}))
+    handles = plots.dot_handles(colours, [o.depth for o in options])
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return plots.as_png(figure)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Plan, UserError, read_plan
+from privynet_jax import Plan, read_plan
 from privynet_jax.deployment.device.local_package import DTYPES, write_package
 from privynet_jax.platform.files import check_is_new
 
@@ -21,25 +21,22 @@ _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are 
 
 
 def main() -> None:
-    if not cli.PLAN.value or not cli.OUT.value:
-        raise UserError("--plan and --out are both needed: a plan, and a new folder to write")
-    folder = cli.folder("out", cli.OUT.value)
+    folder = cli.needed_folder(cli.OUT)
     check_is_new(folder)  # before anything is fetched or read
     plan = read_plan(cli.needed_file(cli.PLAN))
     weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
     write_package(folder, plan, weights.params, dtype=_DTYPE.value)
-    print("\n".join(report(plan, folder)))
+    print("\n".join(_report(plan, folder)))
 
 
-def report(plan: Plan, folder: Path) -> list[str]:
-    """Returns the lines that say what was written and what to do with it; no secrets."""
-    shape = "x".join(map(str, plan.topology.representation_shape(plan.image_size)))
+def _report(plan: Plan, folder: Path) -> list[str]:
+    topology, side = plan.topology, plan.image_size
+    shape = "x".join(map(str, topology.representation_shape(side)))
     size = sum(path.stat().st_size for path in folder.iterdir())
     return [
-        f"Local NN: {plan.topology.num_layers} layers of {plan.topology.backbone} to "
-        f"{plan.topology.layer.name}, "
-        f"images {plan.image_size}x{plan.image_size}x3 to representations {shape}.",
+        f"Local NN: {topology.num_layers} layers of {topology.backbone} to {topology.layer.name}, "
+        f"images {side}x{side}x3 to representations {shape}.",
         f"Written to {folder} ({size / 2**20:.2f} MiB), readable by you alone: it is secret.",
         f"Copy the folder to the device, and run python local_nn.py there; see {folder}/README.md.",
     ]

@@ -8,38 +8,32 @@ is given), and what is needed to read them. --images may also be a TFDS data set
 
 The same command again continues after a kill, and verifies what is there. Pictures that were
 repaired or removed meanwhile make another release, which starts anew; --skip_unreadable goes on
-with the one begun. On 2 CPU cores a thousand images of 32 x 32 pixels take about a second at
-conv2_2.
+with the one begun.
 """
 
 from absl import flags
 
 from experiments import cli
-from privynet_jax import UserError, open_package, write_release
+from privynet_jax import open_package, write_release
 from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
 
 cli.key_flags("package images out data_dir skip_unreadable")
-_DTYPE = flags.DEFINE_enum(
-    "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."
-)
+_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "How representations are stored.")
 _LABELLED = flags.DEFINE_boolean(
     "labelled", True, "Release class numbers too; a folder then has one subfolder per class."
 )
 _SPLIT = flags.DEFINE_enum("split", "all", SPLITS, "Of data sets with splits.")
-_ORDER_OUT = flags.DEFINE_string(
-    "order_out", None, "CSV for this device alone: which picture each row is."
-)
+_ORDER_OUT = flags.DEFINE_string("order_out", None, "CSV of the picture of each row; stays here.")
 
 
 def main() -> None:
     package_folder, out = cli.needed_folder(cli.PACKAGE), cli.needed_folder(cli.OUT)
-    if not cli.IMAGES.value:
-        raise UserError("no --images is given; give folder:PATH or a TFDS name")
+    images = cli.needed(cli.IMAGES, "give folder:PATH or a TFDS name")
     package = open_package(package_folder)
     pictures = find_pictures(
-        cli.IMAGES.value,
+        images,
         class_names=package.class_names,
         labelled=_LABELLED.value,
         split=_SPLIT.value,
@@ -54,11 +48,10 @@ def main() -> None:
         order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
         private_folders=[package_folder],
     )
-    shape = " x ".join(map(str, package.shape))
+    shape, labels = " x ".join(map(str, package.shape)), "with" if _LABELLED.value else "without"
     print(
-        f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, "
-        f"{'shuffled, with labels' if _LABELLED.value else 'shuffled, without labels'}; "
-        f"{written.skipped} pictures were skipped."
+        f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, shuffled, "
+        f"{labels} labels; {written.skipped} pictures were skipped."
     )
     print(
         "Hand over that folder and nothing else; archives tell your user name unless they are "

@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing.ground import Ground, reopened
-from privynet_jax import Config, Protocol, UserError, measure, session
+from privynet_jax import Config, UserError, session
 from privynet_jax.attacks.inference import suite as inference
 from privynet_jax.attacks.inference.attributes import check_attributes
 from privynet_jax.attacks.inference.suite import ATTACKS, ATTRIBUTE, REIDENTIFICATION, Rebuilt
@@ -28,17 +28,15 @@ from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Cell, Measurement, by_layer, check_values
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell, Measurement, check_values
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import STRONG
 
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
-_ATTRIBUTES = flags.DEFINE_list(
-    "attributes",
-    ["brightness", "colour"],
-    "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set.",
-)
+_TOLD = "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set."
+_ATTRIBUTES = flags.DEFINE_list("attributes", ["brightness", "colour"], _TOLD)
 _CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."
 )
@@ -57,8 +55,6 @@ Row = Mapping[str, Any]
 def main() -> None:
     chosen, candidates = _checked_attacks()
     workdir = cli.needed_folder(cli.WORKDIR)
-    if cli.MAX_IMAGES.value:
-        raise UserError("--workdir brings its own images; leave out --max_images")
     out = checked_file("out", cli.OUT.value) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     found = reopened()
@@ -67,11 +63,12 @@ def main() -> None:
     # Before features are extracted: an attribute may be unknown, or the same for all images.
     key = jax.random.fold_in(jax.random.key(config.seed), len(ATTACKS))
     suite = inference.Suite(found.parts, settings, cli.data_folder(), key)
-    cells = [Cell(r.topology, r.draw, r.selection) for r in found.results if r.draw == 0]
-    union = all_channels([layer for layer, _ in by_layer(cells)], found.weights.backbone)
+    results = [result for result in found.results if result.draw == 0]
+    layers = sorted({result.num_layers for result in results})
+    union = all_channels(layers, found.weights.backbone)
     features = load_features(found.weights, found.parts, union, cli.cache_folder())
     ground = Ground(found.parts, found.weights, features)
-    rows = _attacked(cells, ground, config, suite, chosen)
+    rows = _attacked(results, ground, config, suite, chosen)
     write_atomically(out, as_csv(rows))
     print(as_text(rows))
     print(
@@ -81,12 +78,13 @@ def main() -> None:
 
 
 def _attacked(
-    cells: Sequence[Cell],
+    results: Sequence[CellResult],
     ground: Ground,
     config: Config,
     suite: inference.Suite,
     chosen: Sequence[str],
 ) -> list[Row]:
+    cells = [Cell(result.topology, result.draw, result.selection) for result in results]
     queries = spread_over_classes(ground.parts.test.labels, _QUERIES.value)
     protocol = dataclasses.replace(protocol_of(config, ground.parts, queries), cloud=None)
     attackers = len(protocol.attacks) if REIDENTIFICATION in chosen else 0
@@ -98,35 +96,19 @@ def _attacked(
         if attackers:
             # `measure` tells of cells.
             with session(progress=lambda done: advance(done * attackers)):
-                rebuilt = _reconstructions(cells, ground, protocol, config.seed)
-        for cell in cells:
-            scene, topology = ground.scene(cell.topology), cell.topology
-            identity = {
-                "num_layers": topology.num_layers,
-                "layer": topology.layer.name,
-                "depth": topology.depth,
-                "selection": cell.selection,
-                "draw": cell.draw,
-            }
+                measured = ground.measured(cells, protocol, config.seed)
+                rebuilt = {cell: _strongest(measurement) for cell, measurement in measured}
+        for cell, result in zip(cells, results, strict=True):
+            scene, identity = ground.scene(cell.topology), result.identity()
+            del identity["channels"]
             for name in chosen:
                 more = (rebuilt[cell], queries) if name == REIDENTIFICATION else ()
                 rows += [identity | row for row in getattr(suite, name)(scene, *more)]
     return rows
 
 
-def _reconstructions(
-    cells: Sequence[Cell], ground: Ground, protocol: Protocol, seed: int
-) -> dict[Cell, Rebuilt]:
-    """Cell -> the examples, rebuilt as in the grid, by who is strongest on validation images."""
-    width = max(cell.topology.depth for cell in cells)
-    found = {}
-    for _, mine in by_layer(cells):
-        scenes = [ground.scene(cell.topology, width) for cell in mine]
-        found |= zip(mine, map(_strongest, measure(mine, scenes, protocol, seed)), strict=True)
-    return found
-
-
 def _strongest(measurement: Measurement) -> Rebuilt:
+    """The examples, rebuilt as in the grid, by who does best on validation images."""
     quality = {
         name: attack["validation"]["psnr_db"].mean() for name, attack in measurement.attacks.items()
     }
@@ -135,7 +117,6 @@ def _strongest(measurement: Measurement) -> Rebuilt:
 
 
 def _with_flags(config: Config) -> Config:
-    """Returns a characterisation's settings, with what flags give instead."""
     given = {"cloud": _NETWORK_STEPS.value, "attacker": _REBUILDING_STEPS.value}
     schedules = {
         name: dataclasses.replace(getattr(config, name), steps=steps)
@@ -150,10 +131,9 @@ def _with_flags(config: Config) -> Config:
 def _suite_settings(
     config: Config, chosen: Sequence[str], candidates: tuple[int, ...] | None, most: int
 ) -> inference.Settings:
-    """Returns what flags say; of attacks that are not chosen, the usual settings."""
-    settings = inference.Settings(config.cloud, config.cloud_width, (), shadows=_SHADOWS.value)
-    if ATTRIBUTE in chosen:
-        settings = dataclasses.replace(settings, attributes=tuple(_ATTRIBUTES.value))
+    attributes = tuple(_ATTRIBUTES.value) if ATTRIBUTE in chosen else ()
+    networks = config.cloud, config.cloud_width
+    settings = inference.Settings(*networks, attributes, shadows=_SHADOWS.value)
     if REIDENTIFICATION not in chosen:
         return settings
     if most < 2:
@@ -161,10 +141,8 @@ def _suite_settings(
     candidates = (min(_USUAL_CANDIDATES, most),) if candidates is None else candidates
     if not candidates or not all(2 <= count <= most for count in candidates):
         told = ",".join(map(str, candidates))
-        raise UserError(
-            f"--candidates={told}; allowed are whole numbers from 2 to {most}, the test images "
-            "there are"
-        )
+        allowed = f"whole numbers from 2 to {most}, the test images there are"
+        raise UserError(f"--candidates={told}; allowed are {allowed}")
     check_values("--candidates", candidates)
     return dataclasses.replace(settings, candidates=candidates)
 
@@ -189,25 +167,18 @@ def _checked_attacks() -> tuple[list[str], tuple[int, ...] | None]:
 
 def as_text(rows: Sequence[Row]) -> str:
     """Returns the rows for people to read."""
-    return aligned(
-        [
+    shown = []
+    for row in rows:
+        short = {name: v if isinstance(v, str) else f"{v:.4g}" for name, v in row.items()}
+        shown.append(
             {
                 "layers": f"{row['num_layers']} {row['layer']}",
-                "depth": row["depth"],
-                **{name: row[name] for name in ("attack", "variant", "number")},
-                "value (95 %)": "{} ({}-{})".format(
-                    *(_short(row[name]) for name in ("value", "low", "high"))
-                ),
-                "chance": _short(row["chance"]),
-                "reference": _short(row["reference"]),
+                **{name: row[name] for name in ("depth", "attack", "variant", "number")},
+                "value (95 %)": f"{short['value']} ({short['low']}-{short['high']})",
+                **{name: short[name] for name in ("chance", "reference")},
             }
-            for row in rows
-        ]
-    )
-
-
-def _short(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+        )
+    return aligned(shown)
 
 
 if __name__ == "__main__":

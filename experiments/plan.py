@@ -21,35 +21,25 @@ from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
-_SAMPLE_IMAGES = flags.DEFINE_integer(
-    "sample_images", None, "To look at; default: 500, but at most a third of each class."
-)
+_SAMPLE_IMAGES = flags.DEFINE_integer("sample_images", None, "Default: 500, or a third of a class.")
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
-    "psnr_db": flags.DEFINE_float("max_psnr_db", None, "Most privacy loss as PSNR, in dB."),
-    "ssim": flags.DEFINE_float("max_ssim", None, "Most privacy loss as SSIM.", -1.0, 1.0),
-    "local_mmacs": flags.DEFINE_float(
-        "max_local_mmacs", None, "Most local multiply-accumulates per image, in millions."
-    ),
-    "storage_mib": flags.DEFINE_float("max_storage_mib", None, "Most local parameters, in MiB."),
-    "release_kib": flags.DEFINE_float(
-        "max_release_kib", None, "Largest representation of one image as float32, in KiB."
-    ),
-    "latency_ms": flags.DEFINE_float(
-        "max_latency_ms", None, "Most milliseconds for one image, on one core of this machine."
-    ),
+    "psnr_db": "Most privacy loss as PSNR, in dB.",
+    "ssim": "Most privacy loss as SSIM.",
+    "local_mmacs": "Most local multiply-accumulates per image, in millions.",
+    "storage_mib": "Most local parameters, in MiB.",
+    "release_kib": "Largest representation of one image as float32, in KiB.",
+    "latency_ms": "Most milliseconds for one image, on one core of this machine.",
 }
-_STATISTIC = flags.DEFINE_enum(
-    "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
-)
+_MOST = {
+    name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
+    for name, told in _LIMITS.items()
+}
+_STATISTIC = flags.DEFINE_enum("statistic", "mean", STATISTICS, "Of privacy loss over images.")
 _MARGIN_DB = flags.DEFINE_float(
-    "margin_db",
-    planner.MARGINS["psnr_db"],
-    "Kept under --max_psnr_db for stronger attackers, in dB.",
+    "margin_db", planner.MARGINS["psnr_db"], "Kept under --max_psnr_db, in dB."
 )
-_MARGIN_SSIM = flags.DEFINE_float(
-    "margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim for stronger attackers."
-)
+_MARGIN_SSIM = flags.DEFINE_float("margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim.")
 _SELECTION = flags.DEFINE_enum(
     "selection",
     None,
@@ -65,17 +55,12 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 def main() -> None:
     out = cli.new_file(cli.OUT)
     if out.exists() and not _OVERWRITE.value:
-        raise UserError(
-            f"--out={out} exists, and local packages may have been made of it: their channels "
-            "would no longer be those of the plan; give another file, or --overwrite"
-        )
-    if not _SAMPLE.value:
-        raise UserError("no --sample is given; give folder:PATH with one subfolder per class")
-    if not cli.WORKDIR.value:
-        raise UserError("no --workdir is given; name that of a finished experiments.characterize")
-    limits = Limits(
-        **{name: flag.value for name, flag in _LIMITS.items()}, statistic=_STATISTIC.value
-    )
+        why = "local packages made of it would no longer have the plan's channels"
+        raise UserError(f"--out={out} exists, and {why}; give another file, or --overwrite")
+    sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
+    workdir = cli.needed_folder(cli.WORKDIR)
+    given = {name: flag.value for name, flag in _MOST.items()}
+    limits = Limits(**given, statistic=_STATISTIC.value)
     settings = PlanSettings(
         selection=_SELECTION.value,
         margin_db=_MARGIN_DB.value,
@@ -86,10 +71,9 @@ def main() -> None:
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.data_folder(),
     )
-    workdir = cli.folder("workdir", cli.WORKDIR.value)
     weights = cli.WEIGHTS.value or Config.weights
     try:
-        planned = plan_topology(workdir, _SAMPLE.value, limits, weights, settings)
+        planned = plan_topology(workdir, sample, limits, weights, settings)
     except NothingFitsError as error:
         print(error.explanation)
         raise
@@ -108,10 +92,8 @@ def _chosen(selection: Selection, depth: int) -> str:
     """Says how channels came to be chosen, and how much of a secret they are."""
     bits = f"selection {selection.method}, {selection.entropy_bits:.0f} bits"
     if selection.method == DIRECT:
-        return (
-            f"the best {depth} channels that the search found ({bits}: whoever repeats the search "
-            "finds them), in a secret order"
-        )
+        repeated = f"{bits}: whoever repeats the search finds them"
+        return f"the best {depth} channels that the search found ({repeated}), in a secret order"
     candidates = len(selection.candidates)
     return f"{depth} secret channels, drawn at random from {candidates} candidates ({bits})"
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Backbone, PretrainedWeights, UserError, load_weights
+from privynet_jax import Backbone, PretrainedWeights, load_weights
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
 from privynet_jax.platform.files import check_is_new
@@ -25,22 +25,18 @@ _TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
 
 
 def main() -> None:
-    if not _FROM.value or not _TO.value:
-        raise UserError("--from and --to are both needed: weights, and a new folder for them")
-    folder = cli.folder("to", _TO.value)
+    source, folder = cli.needed(_FROM, "name weights"), cli.needed_folder(_TO)
     check_is_new(folder)  # before anything is fetched or read
-    weights = load_weights(
-        _FROM.value, cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value), backbone=None
-    )
+    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
+    weights = load_weights(source, cache_dir=cache_dir, backbone=None)
     save_checkpoint(
         folder, weights.params, weights.layout, weights.fingerprint, weights.backbone.name
     )
-    print("\n".join(report(weights)))
+    print("\n".join(_report(weights)))
     print(f"Written to {folder}; use it as --weights={folder}")
 
 
-def report(weights: PretrainedWeights) -> list[str]:
-    """Returns the lines that describe weights: what they are, their input, and every tensor."""
+def _report(weights: PretrainedWeights) -> list[str]:
     transform = {k: v.tolist() for k, v in weights.params["preprocessing"].items()}
     order = "".join("RGB"[index] for index in transform["channel_order"])
     scale, shift = (" ".join(f"{v:.6g}" for v in transform[key]) for key in ("scale", "shift"))

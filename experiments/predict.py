@@ -7,9 +7,8 @@
         --package=package --order=order.csv --out=pictures.csv
 
 The first is the cloud's: row, class number, a probability per class. The second runs local NN and
-cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
-class name. The third is for the device too: order.csv, from experiments.extract, tells which
-picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
+cloud NN on pictures, labelled or not, in subfolders or not. The third is for the device too:
+order.csv, from experiments.extract, tells which picture each row of the first is.
 """
 
 import csv
@@ -46,10 +45,8 @@ Predicted = Iterator[tuple[Sequence[Sequence[object]], np.ndarray]]
 def main() -> None:
     given = (cli.RELEASE, cli.PACKAGE, cli.IMAGES, _ORDER)
     if tuple(sorted(flag.name for flag in given if flag.value)) not in _ALLOWED:
-        raise UserError(
-            "give --release, or --package and --images, or --release, --package and --order; "
-            "see --help for what each of the three predicts"
-        )
+        told = "give --release, or --package and --images, or --release, --package and --order"
+        raise UserError(f"{told}; see --help for what each of the three predicts")
     out = cli.new_file(cli.OUT)  # before anything is computed for it
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
@@ -59,24 +56,23 @@ def main() -> None:
         classifier.check_fits(package.shape, len(package.class_names), "the package")
         classes = package.class_names
     if cli.RELEASE.value:
-        predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
+        _predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
     elif package:
         kind, _, path = cli.IMAGES.value.partition(":")
         folder = expanded("images", path)
         if kind != "folder" or not path or not folder.is_dir():
             raise UserError(f"--images={cli.IMAGES.value} is no folder; give folder:PATH")
-        predict_pictures(folder, package, classifier, out)
+        _predict_pictures(folder, package, classifier, out)
     print(f"The predictions are in {out}.")
 
 
-def predict_release(
+def _predict_release(
     release: Release, classifier: Classifier, classes: Sequence[object], out: Path
 ) -> None:
-    """Writes predictions of a release's rows; prints their accuracy where there are labels."""
     total = len(release.representations)
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
-    pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
+    pictures = _read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
     right = 0
 
     def predicted() -> Predicted:
@@ -88,16 +84,15 @@ def predict_release(
                 right += int((found.argmax(axis=1) == release.labels[start : rows.stop]).sum())
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
-    write_shared(out, table(("row", "picture") if pictures else ("row",), classes, predicted()))
+    write_shared(out, _table(("row", "picture") if pictures else ("row",), classes, predicted()))
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
         print(f"Accuracy on the release's {total} rows{seen}: {100 * right / total:.1f} %.")
 
 
-def predict_pictures(
+def _predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
 ) -> None:
-    """Writes predictions of all pictures below a folder, by local NN and cloud NN."""
     paths, skipped, skipping = list_pictures(folder), 0, cli.SKIP_UNREADABLE.value
     size = images_per_batch(package.image_size)
 
@@ -109,9 +104,8 @@ def predict_pictures(
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
                 for path in paths[start : start + size]:
-                    image = decode_or_skip(
-                        path.read_bytes(), package.image_size, str(path), skipping
-                    )
+                    content = path.read_bytes()
+                    image = decode_or_skip(content, package.image_size, str(path), skipping)
                     if image is None:
                         skipped += 1
                         continue
@@ -123,12 +117,12 @@ def predict_pictures(
         if skipped == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
-    write_shared(out, table(("picture",), package.class_names, predicted()))
+    write_shared(out, _table(("picture",), package.class_names, predicted()))
     if skipped:
         _LOG.warning("skipped %d unreadable images of the folder %s", skipped, folder)
 
 
-def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:
+def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:
     """Yields CSV: what names a prediction, the likeliest class, and the probability of each."""
     yield _csv([[*head, "class", *(f"probability_{name}" for name in classes)]])
     for names, found in predicted:
@@ -139,8 +133,7 @@ def table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) 
         )
 
 
-def read_order(path: Path, rows: int) -> list[str]:
-    """Returns the picture of each of a release's rows, from what experiments.extract wrote."""
+def _read_order(path: Path, rows: int) -> list[str]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             head, *lines = csv.reader(file, strict=True)
@@ -148,10 +141,9 @@ def read_order(path: Path, rows: int) -> list[str]:
         if head[0] != "row" or len(lines) != rows or sorted(pictures) != list(range(rows)):
             raise ValueError
     except (OSError, ValueError, csv.Error, IndexError):
-        raise UserError(
-            f"--order={path} is no list of the pictures of {rows} rows; give the --order_out that "
-            "experiments.extract wrote together with this release"
-        ) from None
+        remedy = "give the --order_out that experiments.extract wrote together with this release"
+        told = f"--order={path} is no list of the pictures of {rows} rows; {remedy}"
+        raise UserError(told) from None
     return [pictures[row] for row in range(rows)]
 
 

@@ -2,11 +2,10 @@
 
     python -m experiments.report --workdir=runs/quickstart
 
-Writes one HTML file that needs nothing else (by default report.html in the work directory; --out
-says where), and beside it a folder with the pictures as PNG. Tables and pictures that other
-commands left in the work directory are shown too, and with --plan and --audit what was planned and
-whether it held; the plan's secrets stay out. Test images are part of the page: --notest_images
-leaves them out, and then the data set is not needed.
+Writes one HTML file that needs nothing else (by default report.html in the work directory), and
+beside it a folder with the pictures as PNG. Tables and pictures that other commands left in the
+work directory are shown too, and with --plan and --audit what was planned and whether it held; the
+plan's secrets stay out. --notest_images leaves test images out, and needs no data set.
 """
 
 import datetime
@@ -21,7 +20,6 @@ from experiments import cli
 from experiments.reporting import pictures, plots, promises, sections, tables
 from experiments.reporting.pictures import Picture
 from privynet_jax import Parts, ResultStore, UserError, read_plan
-from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.files import checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
@@ -29,14 +27,7 @@ from privynet_jax.results.summaries import convergence_note, over_draws
 
 cli.key_flags("workdir out plan data_dir skip_unreadable")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
-_IMAGES = flags.DEFINE_boolean(
-    "test_images", True, "Show test images and what attackers rebuild; needs the data set."
-)
-_BEST = (
-    "Settings that no other setting beats in both numbers, from the most private to the most "
-    "accurate: means over draws of channels, and their range. Chosen on validation images, "
-    "reported on test images."
-)
+_IMAGES = flags.DEFINE_boolean("test_images", True, "Show test images; needs the data set.")
 
 
 def main() -> None:
@@ -46,9 +37,9 @@ def main() -> None:
         raise UserError(f"--out={out} must end in .html; give such a file")
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
-    content = contents(store, config, results) | planned
+    content = _contents(store, config, results) | planned
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
-    page = rendered(content)
+    page = _rendered(content)
     folder = out.with_name(f"{out.stem}_pictures")
     folder.mkdir(exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
@@ -56,63 +47,36 @@ def main() -> None:
     for picture in files:
         write_atomically(folder / picture.name, picture.png)
     write_atomically(out, page)
-    print(
-        f"The report is in {out} ({len(page) / 2**20:.1f} MiB, one file that needs nothing else); "
-        f"its {len(files)} pictures are in {folder} too."
-    )
+    size = f"{len(page) / 2**20:.1f} MiB, one file that needs nothing else"
+    print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
     if _IMAGES.value:
-        print(
-            "It shows test images: hand it only to those who may see them, or give --notest_images."
-        )
+        told = "hand it only to those who may see them, or give --notest_images"
+        print(f"It shows test images: {told}.")
 
 
-def contents(
+def _contents(
     store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
 ) -> dict[str, Any]:
-    """Returns what the template needs of results and settings; what it needs besides is added."""
     no_split, mean_image = plots.references(store)
     summaries = over_draws(results)
-    tradeoff = Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results))
-    heat_maps = {
-        selection: pictures.heat_maps(summaries, selection)
-        for selection in plots.marker_shapes(result.selection for result in results)
-    }
-    best = sections.best_settings(results)
     return {
-        "data": promises.data_name(config["dataset"]),
-        "config": config,
-        "results": results,
-        "test_count": len(store.load_arrays(results[0].name)["accuracy"]),
-        "estimated": config["mode"] != DEDICATED,
-        "no_split": no_split,
-        "mean_image": mean_image,
-        "most_private": best[0],
-        "most_accurate": best[-1],
-        "titled": sections.titled,
-        "best": tables.settings_table("best", _BEST, best),
-        "tradeoff": tradeoff,
-        "heat_maps": heat_maps,
-        "attackers": tables.attackers(results),
-        "attacks": tables.of_csv(
-            store.workdir / "attacks.csv", "Each attacker on each cell, over test images."
-        ),
+        **{"promises": promises, "sections": sections, "tables": tables},
+        **{"store": store, "config": config, "results": results, "summaries": summaries},
+        **{"no_split": no_split, "mean_image": mean_image},
+        "best": sections.best_settings(results),
+        "tradeoff": Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results)),
+        "heat_maps": {
+            selection: pictures.heat_maps(summaries, selection)
+            for selection in plots.marker_shapes(result.selection for result in results)
+        },
+        "further": sections.further(store.workdir),
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
-        "cost": tables.costs(results, config["image_size"]),
-        "all_settings": tables.settings_table(
-            "settings", "All settings: means over draws of channels, and their range.", summaries
-        ),
-        "further": sections.further(store.workdir),
-        "settings": sections.settings(config),
-        "knowledge": sections.knowledge(results),
-        "environments": sorted({result.environment for result in results}),
-        "versions": sections.versions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def rendered(content: Mapping[str, Any]) -> str:
-    """Returns the page."""
+def _rendered(content: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments"),
         autoescape=True,
@@ -124,23 +88,18 @@ def rendered(content: Mapping[str, Any]) -> str:
 
 
 def _planned() -> dict[str, Any]:
-    """What the template needs of a plan and of its audit."""
     plan = read_plan(cli.needed_file(cli.PLAN)) if cli.PLAN.value else None
-    planned = {"plan": plan, "plan_table": plan and promises.plan_table(plan)}
-    audit = promises.audit_table(cli.needed_file(_AUDIT)) if _AUDIT.value else (None, None)
-    return planned | dict(zip(("audit_table", "held"), audit, strict=True))
+    audit, held = promises.audit_table(cli.needed_file(_AUDIT)) if _AUDIT.value else (None, None)
+    return {"plan": plan, "audit_table": audit, "held": held}
 
 
-_NO_IMAGES: Mapping[str, Any] = {"counts": {}, "classes": None, "shown": [], "folded": []}
+_NO_IMAGES = {"counts": {}, "classes": None, "shown": [], "folded": []}
 
 
 def _reconstructed(
     store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
 ) -> dict[str, Any]:
-    """What the template needs of the data set, and of every cell's reconstructions.
-
-    Of the draws of a setting the one that gives away most is shown, the others are folded.
-    """
+    """Of the draws of a setting the one that gives away most is shown, the others are folded."""
     parts = _parts(config)
     rows = spread_over_classes(parts.test.labels, config["examples"])
     originals = parts.test.images[rows]
@@ -155,18 +114,17 @@ def _reconstructed(
 
 def _parts(config: Mapping[str, Any]) -> Parts:
     """The very images of the characterisation."""
+    names = ("dataset", "image_size", "seed", "max_images")
     try:
-        parts = cli.load_data(
-            **{name: config[name] for name in ("dataset", "image_size", "seed", "max_images")}
-        )
+        parts = cli.load_data(**{name: config[name] for name in names})
+        if parts.fingerprint != config["data_fingerprint"]:
+            raise UserError(
+                f"{config['dataset']} holds other images now than were characterised; give "
+                "--data_dir and --skip_unreadable as then"
+            )
+        return parts
     except UserError as error:
         raise UserError(f"{error}; or give --notest_images for a report without them") from None
-    if parts.fingerprint != config["data_fingerprint"]:
-        raise UserError(
-            f"{config['dataset']} holds other images now than were characterised; give --data_dir "
-            "and --skip_unreadable as then, or --notest_images for a report without them"
-        )
-    return parts
 
 
 def _tradeoff_alt(results: Sequence[CellResult]) -> str:

@@ -2,39 +2,29 @@
 
     python -m experiments.risk --workdir=runs/first --recognisable_ssim=0.4
 
-Prints, for the strongest attacker of every cell, mean and 95th percentile of PSNR with 95 %
-bootstrap intervals, the gain over answering the mean image, the share of pictures that are rebuilt
-recognisably, and the perceptual distance. Writes the same, and more, to risk.csv, and classes to
-risk_classes.csv, in the work directory.
+Prints, for the strongest attacker of every cell, PSNR with 95 % bootstrap intervals, the gain over
+answering the mean image, the share of pictures that are rebuilt recognisably, and the perceptual
+distance. Writes more to risk.csv, and classes to risk_classes.csv, in the work directory.
 """
 
 from absl import flags
 
 from experiments import cli
-from privynet_jax.results.risk_tables import (
-    RECOGNISABLE_SSIM,
-    RISK,
-    RISK_CLASSES,
-    risk_text,
-    write_risk_tables,
-)
-from privynet_jax.results.work_directory import ResultStore
+from privynet_jax import ResultStore
+from privynet_jax.results import risk_tables
 
 cli.key_flags("workdir")
-_RECOGNISABLE_SSIM = flags.DEFINE_float(
-    "recognisable_ssim", RECOGNISABLE_SSIM, "From which SSIM on; our own convention.", -1.0, 1.0
-)
+_USUAL = risk_tables.RECOGNISABLE_SSIM
+_RECOGNISABLE = flags.DEFINE_float("recognisable_ssim", _USUAL, "From which SSIM on.", -1.0, 1.0)
 
 
 def main() -> None:
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
     results = store.grid_results(config)
-    rows = write_risk_tables(store, results, config["mode"], _RECOGNISABLE_SSIM.value)
-    print(risk_text(rows))
-    print(
-        f"Intervals are over test images, taken as independent. {RISK} and {RISK_CLASSES} are in "
-        f"{store.workdir}."
-    )
+    given = (config["mode"], _RECOGNISABLE.value)
+    print(risk_tables.risk_text(risk_tables.write_risk_tables(store, results, *given)))
+    tables = f"{risk_tables.RISK} and {risk_tables.RISK_CLASSES} are in {store.workdir}."
+    print(f"Intervals are over test images, taken as independent. {tables}")
 
 
 if __name__ == "__main__":

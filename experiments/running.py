@@ -32,6 +32,7 @@ def run(main: Callable[[], None], *, continues: bool = True) -> NoReturn:
     def guarded(arguments: Sequence[str]) -> None:
         if len(arguments) > 1:
             fail(f"unexpected argument {arguments[1]!r}; flags start with --, see --help")
+        _check_used(main.__module__)
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
         signals.handle_signals()
@@ -55,6 +56,14 @@ def fail(message: str) -> NoReturn:
     """Ends the command with one line on standard error and exit status 1."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(1)
+
+
+def _check_used(module: str) -> None:
+    """Flags that commands share are for those that declare them, and mean nothing to others."""
+    used = flags.FLAGS.get_key_flags_for_module(module)
+    for flag in flags.FLAGS.flags_by_module_dict().get("experiments.cli", ()):
+        if flag.present and flag not in used:
+            fail(f"--{flag.name} means nothing to this command; leave it out, or see --help")
 
 
 def _check_finite() -> None:

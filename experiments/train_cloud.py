@@ -2,11 +2,10 @@
 
     python -m experiments.train_cloud --release=release --out=classifier
 
-The new folder --out holds the trained network (Orbax), classifier.json and history.csv; for
-experiments.predict. A tenth of each class is held out, and the parameters with the best accuracy
-there are kept; training ends early after --patience validations, of the run's twenty, that brought
-nothing better. After Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers.
-2000 steps of 64 take about a minute on two CPU cores.
+The new folder --out holds the trained network (Orbax), classifier.json and history.csv. A tenth of
+each class is held out, and the parameters with the best accuracy there are kept; training ends
+early after --patience validations, of the run's twenty, that brought nothing better. After Ctrl-C,
+SIGTERM or a kill the same command continues, to the same numbers.
 """
 
 from pathlib import Path
@@ -19,20 +18,14 @@ from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, tra
 from privynet_jax.platform.progress import progress_bar
 
 cli.key_flags("release out seed checkpoint_minutes")
-_STEPS = flags.DEFINE_integer("steps", ClassifierSettings.schedule.steps, "Mini-batches in all.", 1)
-_BATCH = flags.DEFINE_integer(
-    "batch_size", ClassifierSettings.schedule.batch_size, "Rows per step.", 1
-)
-_RATE = flags.DEFINE_float(
-    "learning_rate", ClassifierSettings.schedule.learning_rate, "Its peak.", 0.0
-)
-_WIDTH = flags.DEFINE_integer("width", ClassifierSettings.width, "Channels of the cloud NN.", 1)
-_VALIDATION = flags.DEFINE_float(
-    "validation_fraction", ClassifierSettings.validation_fraction, "Of each class, held out."
-)
-_PATIENCE = flags.DEFINE_integer(
-    "patience", ClassifierSettings.patience, "Validations without anything better, to the end.", 1
-)
+_USUAL = ClassifierSettings()
+_STEPS = flags.DEFINE_integer("steps", _USUAL.schedule.steps, "Mini-batches in all.", 1)
+_BATCH = flags.DEFINE_integer("batch_size", _USUAL.schedule.batch_size, "Rows per step.", 1)
+_RATE = flags.DEFINE_float("learning_rate", _USUAL.schedule.learning_rate, "Its peak.", 0.0)
+_WIDTH = flags.DEFINE_integer("width", _USUAL.width, "Channels of the cloud NN.", 1)
+_HELD_OUT = _USUAL.validation_fraction
+_VALIDATION = flags.DEFINE_float("validation_fraction", _HELD_OUT, "Of each class, held out.")
+_PATIENCE = flags.DEFINE_integer("patience", _USUAL.patience, "Validations without gain.", 1)
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8
 

@@ -1,16 +1,7 @@
 """How fast the parts of a characterisation run, always beside the machine's matrix-product rate.
 
-Rooms of the library do the work, on random images, features and parameters: times do not depend on
-values. Machines are shared and noisy, so a `Clock` puts a float32 matrix product before and after
-every sample, and a share compares what was measured within the same second.
-`experiments.benchmark` calls, prints and saves.
-
-    clock = Clock(execution, size=2048, repeats=5, seconds=0.4)
-    rows = clock.measure({"conv4_3": (flops, work)})  # work(n) does it n times and waits
-    rows["conv4_3"]["share"]  # of the matrix-product rate
-
-Operations of VGG16 are counted as `local_cost` counts them: two per multiply-accumulate. Those of a
-training step are XLA's own count.
+Machines are shared and noisy, so a `Clock` puts a float32 matrix product before and after every
+sample, and a share compares what was measured within the same second.
 """
 
 import math
@@ -34,10 +25,7 @@ class Clock:
     """Times work between matrix products."""
 
     def __init__(self, execution: Execution, size: int, repeats: int, seconds: float) -> None:
-        """Compiles the product of matrices of a side, for devices to multiply all at the same time.
-
-        There are so many samples per work, each of so many seconds or more.
-        """
+        """There are so many `repeats` per work, each of so many seconds or more."""
         self.rates: list[float] = []
         self._repeats, self._seconds = repeats, seconds
         # Mapped like a network, so that it keeps the same devices busy in the same way.
@@ -60,13 +48,9 @@ class Clock:
     def measure(self, works: Mapping[str, tuple[float, Work]]) -> dict[str, dict[str, float]]:
         """Times works in turn, so that each meets the same moods of the machine.
 
-        Args:
-            works: name -> (operations of doing it once, work).
-
-        Returns:
-            name -> `seconds` of doing it once (median over samples), `gflops`
-            and `gflops_best`, and `share`, the median over samples of its rate divided by the mean
-            of the matrix-product rates just before and after.
+        Works are (operations of doing it once, work) by name; of each come the median `seconds` of
+        doing it once, `gflops`, `gflops_best`, and `share`, the median of its rate divided by the
+        mean of the matrix-product rates just before and after.
         """
         counts = {name: self._count_for(work) for name, (_, work) in works.items()}
         samples: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
@@ -86,11 +70,7 @@ class Clock:
 
 
 def counted_by_xla(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns XLA's count of a function's operations.
-
-    It leaves out taps on padding, a fifth to a third on the small grids here, and counts each
-    element-wise operation as one.
-    """
+    """Returns XLA's count of a function's operations, which leaves out taps on padding."""
     return float(jax.jit(function).lower(*arguments).cost_analysis()["flops"])
 
 

@@ -1,14 +1,8 @@
-"""The table and the picture of `compare_defences`, from what was measured of each row.
+"""The table and the picture of `compare_defences`, from what was measured of each row."""
 
-table = as_table({Row(4, 16, Undefended()): measured, ...})
-print(as_text(table), convergence_note(table))
-write_atomically(folder / "defences.png", picture(table))
-"""
-
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +28,7 @@ TITLES = {
 _Lines = Sequence[Mapping[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What is measured together: draws of channels under one defence."""
 
     num_layers: int
@@ -131,10 +124,7 @@ def convergence_note(table: _Lines) -> str:
 
 
 def picture(table: _Lines) -> bytes:
-    """Returns a PNG of accuracy over privacy loss: PrivyNet's own, and a line per kind and place.
-
-    Where defences have several places, (layers, depth), each has a marker of its own.
-    """
+    """Returns a PNG of accuracy over privacy loss, with a line per kind and place of defences."""
     own = [line for line in table if line["kind"] == _NONE]
     defended = [line for line in table if line["kind"] != _NONE]
     places = list(dict.fromkeys(map(_place, defended)))
@@ -171,7 +161,6 @@ def _draw_own(axes: plt.Axes, own: _Lines) -> None:
 
 
 def _draw_line(axes: plt.Axes, lines: _Lines, start: _Lines, style: Mapping[str, Any]) -> None:
-    """Draws a defence from the undefended topology on, the attacker doing worse and worse."""
     if not lines:
         return
     ordered = [*start, *sorted(lines, key=lambda line: -line["psnr_db_mean"])]

@@ -1,11 +1,7 @@
 """What a defence is worth: a cloud NN and attackers that are all trained on defended releases.
 
-The same networks and attacks as a characterisation's, on `defended` features: the cloud NN learns
-from the one defended release of the target images; the attackers, who know the defence with its
-parameters, from defended pairs of their own.
-
-    ground = Ground(parts, weights, features)
-    measurements = measure_defended(ground, cells, defence, protocol, copies=3, seed=0)
+The cloud NN of `compare_defences` learns from the one defended release of the target images; its
+attackers, who know the defence with its parameters, from defended pairs of their own.
 """
 
 from collections.abc import Sequence
@@ -17,7 +13,7 @@ from experiments.comparing.ground import Ground
 from privynet_jax import Protocol, measure
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.defences.defended import defended_features, folded, several_copies
+from privynet_jax.defences import defended
 from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.results.cells import Cell, Measurement, training_key
 
@@ -32,12 +28,12 @@ class OfAnySign(nn.Module):
 
     @property
     def image_size(self) -> int:
-        """Side of the images in pixels, from which the representations came."""
+        """As its own says."""
         return self.network.image_size
 
     def __call__(self, x: jax.Array, *others: jax.Array) -> jax.Array:
         """float32 [N, h, w, D] and whatever else the network takes -> what it gives."""
-        return self.network(folded(x), *others)
+        return self.network(defended.folded(x), *others)
 
 
 def measure_defended(
@@ -53,13 +49,13 @@ def measure_defended(
     The attacker has so many copies of its images, each defended anew; the seed is of training, and
     of the releases' randomness.
     """
-    parts, scenes = several_copies(ground.parts, copies), []
+    parts, scenes = defended.several_copies(ground.parts, copies), []
     for cell in cells:
         layer, local = ground.features[cell.topology.num_layers], None
         if defence.changes_image:
             local = ground.scene(cell.topology).knowledge(EVERYTHING).local
         key = jax.random.fold_in(training_key(cell, seed), _STREAM)
-        features = defended_features(
+        features = defended.defended_features(
             layer, ground.parts, cell.topology, defence, key, copies=copies, local=local
         )
         scenes.append(Scenario(cell.topology, parts, features, copies=copies))

@@ -1,22 +1,19 @@
-"""What comparisons share: data with their features, and rows that are measured once.
-
-ground = load_ground("photo_patches", needed_channels(topologies))
-rows = filled(KeptRows(out, settings), {"m04_d016_r00, linear": cell}, measure_cells)
-"""
+"""What comparisons share: data with their features, and rows that are measured once."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Parts, PretrainedWeights, Topology, load_weights
+from privynet_jax import Parts, PretrainedWeights, Protocol, Topology, load_weights, measure
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.reopening import Reopened, reopen
 from privynet_jax.platform.resuming import KeptRows
+from privynet_jax.results.cells import Cell, Measurement, by_layer
 
 # Flags of every comparison.
 SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable"
@@ -32,9 +29,17 @@ class Ground:
 
     def scene(self, topology: Topology, width: int | None = None) -> Scenario:
         """Returns what an attacker of a topology has, padded to a width."""
-        return Scenario(
-            topology, self.parts, self.features[topology.num_layers], self.weights, width
-        )
+        layer = self.features[topology.num_layers]
+        return Scenario(topology, self.parts, layer, self.weights, width)
+
+    def measured(
+        self, cells: Sequence[Cell], protocol: Protocol, seed: int
+    ) -> Iterator[tuple[Cell, Measurement]]:
+        """Yields each cell with what is measured, by layer, all padded to the most channels."""
+        width = max(cell.topology.depth for cell in cells)
+        for _, mine in by_layer(cells):
+            scenes = [self.scene(cell.topology, width) for cell in mine]
+            yield from zip(mine, measure(mine, scenes, protocol, seed), strict=True)
 
 
 def load_ground(dataset: str, union: Mapping[int, Sequence[int]], **settings: Any) -> Ground:

@@ -1,13 +1,9 @@
 """Networks beside the project's own: plain decoders to beat, and other architectures.
 
 `BASELINES` are what papers train, and nothing more: an SRGAN-style residual decoder (Ledig et al.
-2017, arXiv:1609.04802, which PrivyNet's attack uses) and five transposed convolutions. They lack
-the linear estimate, the folding to one working grid, the compression of activations, and an
-optimiser of their own. `CONTENDERS` stand in the strong attacker's place, a U-Net and a
-transformer, and get all that it gets: the linear estimate to see and to correct, compressed
-activations, the logarithmic loss and Muon.
-
-    named_attacks(["srgan", "unet"], Training(capacities={**CAPACITIES, **BASELINES, **CONTENDERS}))
+2017, arXiv:1609.04802, which PrivyNet's attack uses) and five transposed convolutions.
+`CONTENDERS`, a U-Net and a transformer, get all that the strong attacker gets: the linear estimate
+to see and to correct, compressed activations, the logarithmic loss and Muon.
 """
 
 import functools
@@ -74,10 +70,9 @@ class TransposedDecoder(nn.Module):
 
 
 class UNet(nn.Module):
-    """Halves its grid as often as `widths` says, and comes back, with a skip at every size.
+    """Halves its grid, of `stride` x `stride` pixels per position, and comes back, with skips.
 
-    Its finest grid has `stride` x `stride` pixels per position; a side of the image must be a
-    multiple of `stride` times two to the number of halvings.
+    A side of the image must be a multiple of `stride` times two to the number of halvings.
     """
 
     image_size: int
@@ -106,10 +101,7 @@ class UNet(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A vision transformer whose tokens are the positions of the working grid (arXiv:2010.11929).
-
-    Layers of attention and of a perceptron, each around a skip, that start as the identity.
-    """
+    """A vision transformer; tokens are the positions of the working grid (arXiv:2010.11929)."""
 
     image_size: int
     width: int = 192

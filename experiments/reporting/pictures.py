@@ -1,10 +1,6 @@
 """The pictures of a report: heat maps over layers x depth, and test images beside what came back.
 
-Everything ends as the content of PNG files: `experiments.report` writes them, and its template
-shows them as data URIs.
-
-    for picture in heat_maps(over_draws(results), "random"):
-        write_atomically(folder / picture.name, picture.png)
+`experiments.report` writes them as PNG files, and its template shows them as data URIs.
 """
 
 import base64
@@ -18,6 +14,7 @@ from PIL import Image
 
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
+from experiments.reporting.tables import damaged
 from privynet_jax import ResultStore, UserError, as_float, psnr_db
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary
@@ -41,7 +38,7 @@ class Picture(NamedTuple):
 
     @property
     def uri(self) -> str:
-        """The picture as an address that holds it whole."""
+        """An address that holds it whole."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
@@ -55,10 +52,7 @@ class Pair(NamedTuple):
 
 
 class Reconstructions(NamedTuple):
-    """A cell's best, median and worst protected image of those whose reconstructions were kept.
-
-    The sheet is all pairs in one picture: originals above what was rebuilt.
-    """
+    """Best, median and worst protected image of those that were kept, and all in one picture."""
 
     cell: CellResult
     pairs: tuple[Pair, ...]
@@ -66,10 +60,7 @@ class Reconstructions(NamedTuple):
 
 
 def heat_maps(summaries: Sequence[DrawSummary], selection: str) -> list[Picture]:
-    """Returns a heat map over layers x depth per metric, of one selection.
-
-    Colours mean the same numbers for all selections, those of all summaries.
-    """
+    """Returns a heat map over layers x depth per metric; all selections' colours are alike."""
     return [_heat_map(summaries, selection, metric) for metric in _METRICS]
 
 
@@ -98,26 +89,23 @@ def _heat_map(summaries: Sequence[DrawSummary], selection: str, metric: str) -> 
     axes.set_title(title, size=10)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    low, high = np.nanmin(values), np.nanmax(values)
+    low, high = (f"{end:.{digits}f}" for end in (np.nanmin(values), np.nanmax(values)))
     alt = (
-        f"Heat map of {title} over layers and released channels, selection {selection}: from "
-        f"{low:.{digits}f} to {high:.{digits}f}. The table of all settings has the numbers."
+        f"Heat map of {title} over layers and released channels, selection {selection}: from {low} "
+        f"to {high}. The table of all settings has the numbers."
     )
     return Picture(f"heatmap_{metric}_{selection}.png", plots.as_png(figure), alt)
 
 
 def reconstructions(cell: CellResult, store: ResultStore, originals: np.ndarray) -> Reconstructions:
-    """Returns the best, the median and the worst protected one of a cell's kept images.
-
-    Originals are uint8 [K, H, W, 3], the test images in the order of the cells' examples.
-    """
+    """Shows what a cell's strongest attacker made of originals, uint8 [K, H, W, 3]."""
     attacker = cell.strongest.attacker
     rebuilt = store.load_arrays(cell.name).get(f"{attacker}_examples")
     if rebuilt is None or rebuilt.shape != originals.shape or rebuilt.dtype != np.uint8:
+        path = store.workdir / "cells" / f"{cell.name}.npz"
         raise UserError(
-            f"{store.workdir / 'cells' / cell.name}.npz lacks the reconstructions of "
-            f"{len(originals)} test images; delete it and run experiments.characterize again to "
-            "have it made anew, or give --notest_images"
+            f"{path} lacks the reconstructions of {len(originals)} test images; delete it and run "
+            "experiments.characterize again, or give --notest_images"
         )
     quality = np.asarray(psnr_db(as_float(rebuilt), as_float(originals)))
     order = np.argsort(quality, kind="stable")
@@ -143,15 +131,11 @@ def of_file(path: Path, alt: str) -> Picture:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             picture.load()
     except (OSError, SyntaxError, ValueError):
-        raise UserError(
-            f"{path} is damaged: it is no PNG; delete it, or have it made anew by the command "
-            "that wrote it"
-        ) from None
+        raise damaged(path, "PNG") from None
     return Picture(path.name, content, alt)
 
 
 def _small(pixels: np.ndarray) -> np.ndarray:
-    """A test image, made smaller where it is larger than a report needs."""
     image = Image.fromarray(pixels)
     image.thumbnail((_MOST_PIXELS, _MOST_PIXELS))
     return np.asarray(image)

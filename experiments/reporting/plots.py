@@ -1,7 +1,4 @@
-"""The pictures of a characterisation: its trade-off, and what an attacker rebuilt.
-
-Other commands draw with the same `plt`, axes, markers and rows of images.
-"""
+"""The pictures of a characterisation, and what other commands draw with."""
 
 import io
 import itertools
@@ -33,34 +30,27 @@ _IMAGE, _GAP, _CAPTION = 0.82, 0.06, 0.15
 
 
 def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
-    """Writes tradeoff.png; see `tradeoff`."""
+    """Writes tradeoff.png."""
     write_atomically(store.workdir / "tradeoff.png", tradeoff(results, store))
 
 
 def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
-    """Returns a PNG of accuracy against PSNR.
-
-    Colour tells layers, size depth, the marker's shape the selection; bars span draws.
-    """
+    """Returns a PNG of accuracy against PSNR, where the marker's shape tells the selection."""
     no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
-    colours = layer_colours(layers)
-    depths = sorted({s.cells[0].depth for s in summaries})
+    of_layers = dict(zip(layers, colours(len(layers)), strict=True))
+    named = {f"{m}: {name}": of_layers[m] for m, name in layers.items()}
+    handles = dot_handles(named, [s.cells[0].depth for s in summaries])
     shapes = marker_shapes(s.cells[0].selection for s in summaries)
     # The legend has a line per layer and depth, and must not be taller than the picture.
-    height = max(4.8, 1.6 + 0.23 * (len(layers) + len(depths) + len(shapes)))
+    height = max(4.8, 1.6 + 0.23 * (len(handles) + len(shapes)))
     figure, axes = plt.subplots(figsize=(7.8, height), layout="constrained")
     axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
     axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-    for (num_layers, colour), (selection, shape) in itertools.product(
-        colours.items(), shapes.items()
-    ):
-        drawn = (num_layers, selection)
+    for drawn in itertools.product(of_layers, shapes):
         chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
-        _plot_layer(axes, chosen, colour, shape)
-    handles = [handle(f"{m}: {name}", color=colours[m], **_DOT) for m, name in layers.items()]
-    handles += depth_handles(depths)
+        _plot_layer(axes, chosen, of_layers[drawn[0]], shapes[drawn[1]])
     if len(shapes) > 1:
         handles += [
             handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
@@ -87,10 +77,7 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
 def save_reconstructions(
     results: Sequence[CellResult], store: ResultStore, originals: np.ndarray, names: Sequence[str]
 ) -> None:
-    """Writes reconstructions.png: originals, then a row per named cell by its strongest attacker.
-
-    The originals are uint8 [K, H, W, 3]; names of cells that are not finished are passed over.
-    """
+    """Writes reconstructions.png: originals, then a row per named cell that is finished."""
     by_name = {result.name: result for result in results}
     shown = {}
     for result in (by_name[name] for name in names if name in by_name):
@@ -106,10 +93,7 @@ def save_reconstructions(
 
 
 def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: str) -> bytes:
-    """Returns a PNG of originals, and below them rows of estimates with the PSNR of each in dB.
-
-    Originals, and the estimates under every title, are uint8 [K, H, W, 3].
-    """
+    """Returns a PNG of originals and, by title, rows of estimates, all uint8 [K, H, W, 3]."""
     width = len(originals) * (_IMAGE + _GAP) - _GAP
     height = (1 + len(rows)) * (_IMAGE + _CAPTION)
     figure, grid = plt.subplots(
@@ -136,24 +120,20 @@ def references(store: ResultStore) -> tuple[float, float]:
         rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
     except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{store.workdir / 'reference.csv'} is missing or damaged; "
-            "delete it and run again to have it made anew"
-        ) from None
+        path = store.workdir / "reference.csv"
+        raise UserError(f"{path} is missing or damaged; delete it and run again") from None
 
 
 def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
-    """Returns selection -> Matplotlib's marker for it, in the order of `selection.METHODS`."""
+    """Returns selection -> Matplotlib's marker for it, in the order of `METHODS`."""
     present = set(selections)
-    shapes = dict(zip(METHODS, "ovs^D", strict=True))
-    return {method: shape for method, shape in shapes.items() if method in present}
+    return {m: shape for m, shape in zip(METHODS, "ovs^D", strict=True) if m in present}
 
 
-def layer_colours(layers: Iterable[int]) -> dict[int, np.ndarray]:
-    """Returns a colour per number of layers, from dark to bright."""
-    layers = list(layers)
+def colours(count: int) -> np.ndarray:
+    """Returns so many colours, from dark to bright."""
     # The map's brightest end would hardly show on white.
-    return dict(zip(layers, plt.cm.viridis(np.linspace(0, 0.88, len(layers))), strict=True))
+    return plt.cm.viridis(np.linspace(0, 0.88, count))
 
 
 def handle(label: str, **style: Any) -> plt.Line2D:
@@ -161,12 +141,11 @@ def handle(label: str, **style: Any) -> plt.Line2D:
     return plt.Line2D([], [], label=label, **style)
 
 
-def depth_handles(depths: Iterable[int]) -> list[plt.Line2D]:
-    """Returns a legend's entries for the sizes of markers."""
-    return [
-        handle(_counted(depth), color=GREY, markersize=marker_size(depth), **_DOT)
-        for depth in depths
-    ]
+def dot_handles(named: Mapping[str, Any], depths: Iterable[int]) -> list[plt.Line2D]:
+    """Returns a legend's entries: for colours by their names, then for the sizes of markers."""
+    dots = [handle(name, color=colour, **_DOT) for name, colour in named.items()]
+    sizes = {_counted(depth): marker_size(depth) for depth in sorted(set(depths))}
+    return dots + [handle(name, color=GREY, markersize=s, **_DOT) for name, s in sizes.items()]
 
 
 def marker_size(depth: int) -> float:
@@ -200,7 +179,6 @@ def as_png(figure: plt.Figure) -> bytes:
 def _plot_layer(
     axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
 ) -> None:
-    """Draws the points of one layer and selection, depths ascending, and a line through them."""
     points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
     axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
     for summary, point in zip(summaries, points, strict=True):

@@ -1,7 +1,4 @@
-"""What a plan promises, and what its audit found, in words and tables.
-
-`experiments.report` shows the tables; `experiments.audit` prints what is `audited`.
-"""
+"""What a plan promises, and what its audit found, in words and tables."""
 
 import json
 from collections.abc import Mapping
@@ -29,11 +26,10 @@ def plan_table(plan: Plan) -> Table:
     """Returns what a plan expects and what limits it was made for. Its secrets stay out."""
     limits, rows = plan.limits.given(), []
     for name, (title, factor) in _LIMITS.items():
-        limit = _digits(limits[name], factor) if name in limits else ""
+        limit = _digits(limits.get(name), factor)
         if name in plan.cost:
             rows.append((title, _digits(plan.cost[name], 1), "", limit))
-        elif name in ("accuracy", "psnr_db", "ssim"):
-            interval = getattr(plan.expected, name)
+        elif interval := getattr(plan.expected, name, None):
             value, low, high = (
                 _digits(end, factor) for end in (interval.value, interval.low, interval.high)
             )
@@ -77,18 +73,15 @@ def audit_table(path: Path) -> tuple[Table, bool]:
 def audited(finding: Mapping[str, Any]) -> dict[str, str]:
     """Returns an audit's finding, the fields of `Finding` and whether it `held`, in words."""
     title, factor = _LIMITS[finding["what"]]
-    numbers = {
-        name: "" if finding[name] is None else _digits(finding[name], factor)
-        for name in ("found", "expected", "limit")
-    }
+    numbers = {name: _digits(finding[name], factor) for name in ("found", "expected", "limit")}
     kept = "" if finding["limit"] is None else ("kept" if finding["held"] else "BROKEN")
     attacker = finding["attacker"]
     whose = f"{attacker}, on {finding['images']} images" if attacker else ""
     return {"audited": title, **numbers, "verdict": kept, "strongest attacker": whose}
 
 
-def _digits(value: float, factor: float) -> str:
-    return f"{factor * value:.3g}"
+def _digits(value: float | None, factor: float) -> str:
+    return "" if value is None else f"{factor * value:.3g}"
 
 
 def data_name(dataset: str) -> str:

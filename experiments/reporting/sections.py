@@ -1,9 +1,6 @@
 """What a report says in words: its headline, what was assumed, and what other commands left.
 
-`experiments.report` hands over results, settings and files; its template sets what comes back.
-
-    facts = settings(config)
-    facts["attacker steps"]
+`experiments.report` and its template ask.
 """
 
 import importlib.metadata
@@ -65,10 +62,9 @@ _KNOWN = {
 
 
 def best_settings(results: Sequence[CellResult]) -> list[DrawSummary]:
-    """Returns the settings that no other beats in accuracy and privacy loss at once.
+    """Returns the settings that no other beats at both, with the least privacy loss first.
 
     Validation images decide, because the best of many on test images is better there by luck too.
-    They come with the least privacy loss first.
     """
     points = {}
     for summary in over_draws(results):
@@ -85,15 +81,13 @@ def settings(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the settings of a work directory, in words and flat."""
     facts = {}
     for name, value in config.items():
-        title = name.replace("_", " ")
         if isinstance(value, dict):
-            parts = {f"{title} {key.replace('_', ' ')}": str(v) for key, v in value.items()}
-            facts |= parts or {title: "all"}
+            facts |= {f"{name} {key}": str(v) for key, v in value.items()} or {name: "all"}
         elif isinstance(value, list):
-            facts[title] = ", ".join(map(str, value))
+            facts[name] = ", ".join(map(str, value))
         else:
-            facts[title] = data_name(value) if name == "dataset" else str(value)
-    return facts
+            facts[name] = data_name(value) if name == "dataset" else str(value)
+    return {name.replace("_", " "): text for name, text in facts.items()}
 
 
 def knowledge(results: Sequence[CellResult]) -> dict[str, str]:
@@ -113,13 +107,11 @@ def further(workdir: Path) -> list[dict[str, Any]]:
     """Returns title, table and picture of what other commands left in a work directory."""
     sections = []
     for stem, (title, caption) in _FURTHER.items():
-        path = workdir / f"{stem}.csv"
-        if not path.exists():
-            continue
-        picture = path.with_suffix(".png")
-        alt = f"{title}: the numbers of the table below it, drawn."
-        shown = of_file(picture, alt) if picture.exists() else None
-        sections.append({"title": title, "table": of_csv(path, caption), "picture": shown})
+        path, alt = workdir / f"{stem}.csv", f"{title}: the numbers of the table below it, drawn."
+        if path.exists():
+            picture = path.with_suffix(".png")
+            shown = of_file(picture, alt) if picture.exists() else None
+            sections.append({"title": title, "table": of_csv(path, caption), "picture": shown})
     return sections
 
 

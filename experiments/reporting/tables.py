@@ -1,9 +1,6 @@
 """The tables of a report: of the cells' results, and of whatever CSV other commands left.
 
-`experiments.report` hands over results or files, and its template shows what comes back.
-
-    table = attackers(results)
-    table.columns, table.rows  # all text, as people read it
+The template of `experiments.report` asks for them; all is text, as people read it.
 """
 
 import collections
@@ -34,10 +31,7 @@ _WORDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Text in rows and columns, for a reader; the first `heads` columns are headings of rows.
-
-    Names are short and unique in the report, for links.
-    """
+    """Text in rows and columns; the first `heads` columns are headings of rows."""
 
     name: str
     caption: str
@@ -65,16 +59,17 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
     rows = [
         (
             *place(summary),
-            ranged(summary.accuracy, 100),
-            ranged(summary.psnr_db),
+            _ranged(summary.accuracy, 100),
+            _ranged(summary.psnr_db),
             f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
             f"{summary.ssim.mean:.2f}",
             f"{summary.cells[0].cost['release_bytes'] / 2**10:.1f}",
         )
         for summary in summaries
     ]
-    columns = ("accuracy, %", "PSNR, dB", "best rebuilt image, dB", "SSIM", "released, KiB")
-    return Table(name, caption, (*_PLACE, *columns), tuple(rows), heads=3)
+    columns = ("layers", "channels", "selection", "accuracy, %", "PSNR, dB")
+    columns += ("best rebuilt image, dB", "SSIM", "released, KiB")
+    return Table(name, caption, columns, tuple(rows), heads=3)
 
 
 def attackers(results: Sequence[CellResult]) -> Table:
@@ -83,8 +78,8 @@ def attackers(results: Sequence[CellResult]) -> Table:
     losses = collections.defaultdict(list)
     for result in results:
         for attack in result.attacks:
-            whose = (attack.attacker, attack.knowledge)
-            losses[whose].append((result.num_layers, attack.psnr_db.mean))
+            loss = (result.num_layers, attack.psnr_db.mean)
+            losses[attack.attacker, attack.knowledge].append(loss)
     wins = collections.Counter((r.strongest.attacker, r.strongest.knowledge) for r in results)
     rows = []
     for attacker, found in losses.items():
@@ -104,29 +99,21 @@ def costs(results: Sequence[CellResult], image_size: int) -> Table:
     """Returns a row per (layers, depth): what the device computes, holds and sends per image."""
     raw = 3 * image_size**2
     cells = {(r.num_layers, r.depth): r for r in results}
-    rows = [
-        (
-            *(f"{r.num_layers}: {r.layer}", str(r.depth)),
-            f"{r.cost['local_macs'] / 1e6:,.1f}",
-            f"{r.cost['local_param_bytes'] / 2**10:,.0f}",
-            f"{r.cost['local_activation_bytes'] / 2**10:,.0f}",
-            f"{r.cost['release_bytes'] / 2**10:,.1f}",
-            f"{r.cost['release_bytes'] / raw:,.1f}",
-        )
-        for _, r in sorted(cells.items())
-    ]
-    return Table(
-        "cost",
+    rows = []
+    for _, r in sorted(cells.items()):
+        macs, release = r.cost["local_macs"] / 1e6, r.cost["release_bytes"]
+        held = (r.cost[name] / 2**10 for name in ("local_param_bytes", "local_activation_bytes"))
+        texts = (f"{macs:,.1f}", *(f"{kib:,.0f}" for kib in held))
+        texts += (f"{release / 2**10:,.1f}", f"{release / raw:,.1f}")
+        rows.append((f"{r.num_layers}: {r.layer}", str(r.depth), *texts))
+    caption = (
         "Cost of the local NN for one image. MACs are multiply-accumulates; parameters, "
         "activations (the most held at once) and the release are counted as float32. The last "
-        "column compares the release with the image's own bytes, uncompressed.",
-        (
-            *("layers", "channels", "million MACs", "parameters, KiB", "activations, KiB"),
-            *("released, KiB", "times the image"),
-        ),
-        tuple(rows),
-        heads=2,
+        "column compares the release with the image's own bytes, uncompressed."
     )
+    columns = ("layers", "channels", "million MACs", "parameters, KiB", "activations, KiB")
+    columns += ("released, KiB", "times the image")
+    return Table("cost", caption, columns, tuple(rows), heads=2)
 
 
 def of_csv(path: Path, caption: str) -> Table:
@@ -139,14 +126,11 @@ def of_csv(path: Path, caption: str) -> Table:
     except (OSError, UnicodeDecodeError, csv.Error):
         lines = []
     if len(lines) < 2 or {len(line) for line in lines} != {len(lines[0])} or not lines[0]:
-        raise UserError(
-            f"{path} is damaged: it is no table with a heading and rows; delete it, or have it "
-            "made anew by the command that wrote it"
-        )
+        raise damaged(path, "table with a heading and rows")
     names, *lines = lines
-    ends = {name: [f"{name}_low", f"{name}_high"] for name in names}
+    ends = {name: (f"{name}_low", f"{name}_high") for name in names}
     ends = {name: both for name, both in ends.items() if set(both) <= set(names)}
-    hidden = {"channels", *itertools.chain.from_iterable(ends.values())}
+    hidden = {"channels"}.union(*ends.values())
     shown = [name for name in names if name not in hidden]
     rows = []
     for line in lines[:_MOST]:
@@ -159,10 +143,15 @@ def of_csv(path: Path, caption: str) -> Table:
         caption += " Intervals are in brackets."
     if len(lines) > _MOST:
         caption += f" These are the first {_MOST} of {len(lines)} rows."
-    texts = itertools.takewhile(lambda text: not _NUMBER.fullmatch(text), rows[0])
-    heads = max(1, len(list(texts)))
-    columns = tuple(map(_heading, shown))
-    return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads=heads)
+    words = itertools.takewhile(lambda text: not _NUMBER.fullmatch(text), rows[0])
+    columns, heads = tuple(map(_heading, shown)), max(1, len(list(words)))
+    return Table(f"file-{path.stem}", caption, columns, tuple(rows), heads)
+
+
+def damaged(path: Path, kind: str) -> UserError:
+    """Returns the refusal of what another command wrote."""
+    remedy = "delete it, or have it made anew by the command that wrote it"
+    return UserError(f"{path} is damaged: it is no {kind}; {remedy}")
 
 
 def _heading(name: str) -> str:
@@ -193,12 +182,8 @@ def place(summary: DrawSummary) -> tuple[str, str, str]:
     return f"{first.num_layers}: {first.layer}", str(first.depth), first.selection
 
 
-def ranged(spread: Spread, factor: float = 1.0) -> str:
-    """Returns the mean, and where draws differ their range, with one decimal."""
-    mean, least, greatest = (
-        f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest)
-    )
+def _ranged(spread: Spread, factor: float = 1.0) -> str:
+    """The mean, and where draws differ their range."""
+    ends = (f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest))
+    mean, least, greatest = ends
     return mean if least == greatest else f"{mean} ({least}-{greatest})"
-
-
-_PLACE = ("layers", "channels", "selection")

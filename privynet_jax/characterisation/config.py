@@ -49,8 +49,11 @@ def check_side(image_size: int, layers: Sequence[int], backbone: str = DEFAULT) 
 def _setting(default: Any, told: str, **more: Any) -> Any:
     """Returns a field of `Config` with a default, or a type that makes one, and its flag's help.
 
-    `more` is "least", "most" and "choices" of its flag, and "decides": whether it decides the
-    numbers, as nearly all do.
+    Args:
+        default: its value where none is given, or a type that makes one.
+        told: what it is, for people; the help of its flag. Of a schedule, of what.
+        more: "least", "most" and "choices" of its flag, and "decides": whether it decides the
+            numbers, as nearly all do.
     """
     given = {"default_factory" if isinstance(default, type) else "default": default}
     return dataclasses.field(**given, metadata={"told": told, **more})

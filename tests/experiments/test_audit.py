@@ -152,8 +152,8 @@ def test_the_last_seed_of_all_is_followed_by_the_first(command, planned, monkeyp
     [
         (["--attackers=strongest"], ["attackers names strongest; allowed are mean image, linear"]),
         (["--attackers=strong,strong"], ["each once"]),
-        (["--plan="], ["--plan and --data are both needed"]),
-        (["--data="], ["--plan and --data are both needed"]),
+        (["--plan="], ["no --plan is given"]),
+        (["--data="], ["no --data is given"]),
         (["--plan=/no/such/plan.json"], ["--plan=/no/such/plan.json does not exist; give a file"]),
         (["--data=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
         (["--out=/no/such/folder/audit.json"], ["in a folder that exists"]),

@@ -16,8 +16,15 @@ import pytest
 from PIL import Image
 from support.commands import refused_apart
 
-from experiments.comparing.knowledge_cases import Layer, cases, side_by_side
-from experiments.comparing.knowledge_tables import as_text, lost_db, picture
+from experiments.comparing.ground import Ground
+from experiments.comparing.knowledge import (
+    as_text,
+    cases,
+    lost_db,
+    picture,
+    side_by_side,
+    with_pairs_of,
+)
 from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.backbone.features.feature_cache import load_features
@@ -91,7 +98,8 @@ def whole(vgg_weights, small_parts, tmp_path_factory):
 def layer_on(cut, name, weights, parts, cache):
     parts = dataclasses.replace(parts, **cut, fingerprint=name)
     union = {1: tuple(range(64))}
-    return Layer(parts, load_features(weights, parts, union, cache, dtype="float32")[1], weights)
+    features = load_features(weights, parts, union, cache, dtype="float32")
+    return Ground(parts, weights, {1: features[1]})
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +110,8 @@ def darker(whole, tmp_path_factory):
 
 
 def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
-    assert not np.allclose(darker.features.scales, whole.features.scales, rtol=0.1)
-    scene = whole.with_pairs_of(darker).scene(TOPOLOGY)
+    assert not np.allclose(darker.features[1].scales, whole.features[1].scales, rtol=0.1)
+    scene = with_pairs_of(darker, whole, 1).scene(TOPOLOGY)
     assert scene.pairs().images is darker.parts.auxiliary.images
     made = jax.jit(whole.scene(TOPOLOGY).knowledge(EVERYTHING).local)(
         as_float(darker.parts.auxiliary.images)
@@ -114,12 +122,12 @@ def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
 
 def test_each_attacker_has_what_its_words_say(whole, darker):
     attack = LinearInversion()
-    found = list(cases(attack, [10, 20, 40], whole, darker))
+    found = list(cases(attack, [10, 20, 40], 1, whole, darker))
     assert [case.words for case in found][-2:] == ["10 pairs", "20 pairs"]  # 40 are all
     assert [case.images for case in found][-2:] == [10, 20]
     by_words = {case.words: case for case in found}
     assert {case.attack.knowledge for case in found if "network" in case.words} == {NETWORK}
-    fewer = by_words["10 pairs"].layer.scene(TOPOLOGY).pairs()
+    fewer = by_words["10 pairs"].ground.scene(TOPOLOGY).pairs()
     np.testing.assert_array_equal(
         fewer.representations[:], whole.scene(TOPOLOGY).pairs().representations[:10]
     )

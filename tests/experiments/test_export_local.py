@@ -85,7 +85,7 @@ def test_weights_of_the_flag_replace_the_plan_s_source(export_local, vgg_weights
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--plan=plan.json",), "--plan and --out are both needed"),
+        (("--plan=plan.json",), "no --out is given"),
         (
             ("--plan=none.json", "--out=device"),
             "none.json does not exist; give a file",

@@ -83,7 +83,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
         (["--workdir={run}", "--candidates=21"], "whole numbers from 2 to 20"),
         (["--workdir={run}", "--candidates=9,9"], "--candidates repeats [9]"),
         (["--workdir={run}", "--attributes=feature:NOPE"], "no whole number 'NOPE'"),
-        (["--workdir={run}", "--max_images=test=9"], "brings its own images; leave out"),
+        (["--workdir={run}", "--max_images=test=9"], "--max_images means nothing to this command"),
         (["--workdir={run}", "--out={folder}"], "must be a file in a folder that exists"),
     ],
 )

@@ -230,7 +230,7 @@ def test_an_existing_folder_is_left_alone(port, tmp_path):
 
 def test_both_flags_are_needed(port):
     assert port("--from=embedded")[0] == 1
-    assert "--from and --to are both needed" in port("--to=x")[2]
+    assert "no --from is given" in port("--to=x")[2]
 
 
 def test_the_command_itself(tmp_path):
