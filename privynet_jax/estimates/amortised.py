@@ -5,7 +5,7 @@ Every subset is brought to the same inputs in closed form first (`subsets`), and
 correct what a closed form answers already (`amortised_networks`). After that a subset costs an
 evaluation; `scoring` does that. Networks are kept in the work directory, or trained now.
 
-    cloud_task, attacker_task = layer_tasks(cloud_nn(30, 32), attacker(32))
+    cloud_task, attacker_task = layer_tasks(CloudNN(30, 32), ResidualAttacker(32))
     learnt = {CLOUD: (cloud_task, schedule), ATTACKER: (attacker_task, schedule)}
     networks = trained_networks(LayerData(layer, sums, parts), learnt, depths, folder, seed=0)
     networks[ATTACKER]  # params
