@@ -24,7 +24,12 @@ from tqdm import tqdm
 from experiments import cli
 from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
-from privynet_jax.deployment.cloud.classifier import Classifier, open_classifier
+from privynet_jax.deployment.cloud.classifier import (
+    Classifier,
+    check_same_plan,
+    class_figures,
+    open_classifier,
+)
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
@@ -51,12 +56,15 @@ def main() -> None:
     cli.use_cpu_cores(_MOST_CORES)
     classifier = open_classifier(cli.needed_folder(_CLASSIFIER))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
+    release = open_release(cli.needed_folder(cli.RELEASE)) if cli.RELEASE.value else None
+    known = {"the classifier": classifier, "the package": package, "the release": release}
+    check_same_plan({name: one.plan_id for name, one in known.items() if one is not None})
     classes: Sequence[object] = range(classifier.num_classes)
-    if package:  # which may be of another plan than the classifier's release
+    if package:
         classifier.check_fits(package.shape, len(package.class_names), "the package")
         classes = package.class_names
-    if cli.RELEASE.value:
-        _predict_release(open_release(cli.needed_folder(cli.RELEASE)), classifier, classes, out)
+    if release is not None:
+        _predict_release(release, classifier, classes, out)
     elif package:
         kind, _, path = cli.IMAGES.value.partition(":")
         folder = expanded("images", path)
@@ -73,21 +81,26 @@ def _predict_release(
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
     pictures = _read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
-    right = 0
+    answers = []
 
     def predicted() -> Predicted:
-        nonlocal right
         for start in tqdm(range(0, total, _ROWS), "predicting", unit="batch", delay=1):
             rows = range(start, min(start + _ROWS, total))
             found = classifier.probabilities(release.representations[start : rows.stop])
-            if release.labels is not None:
-                right += int((found.argmax(axis=1) == release.labels[start : rows.stop]).sum())
+            answers.append(found.argmax(axis=1))
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
     write_shared(out, _table(("row", "picture") if pictures else ("row",), classes, predicted()))
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
-        print(f"Accuracy on the release's {total} rows{seen}: {100 * right / total:.1f} %.")
+        answered = np.concatenate(answers)
+        balanced, commonest = class_figures(release.labels, answered)
+        print(
+            f"Accuracy on the release's {total} rows{seen}: "
+            f"{100 * (answered == release.labels).mean():.1f} %, balanced over classes "
+            f"{100 * balanced:.1f} %, where always answering the commonest class gives "
+            f"{100 * commonest:.1f} %."
+        )
 
 
 def _predict_pictures(
@@ -135,7 +148,7 @@ def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted)
 
 def _read_order(path: Path, rows: int) -> list[str]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             head, *lines = csv.reader(file, strict=True)
         pictures = {int(row): picture for row, picture in lines}
         if head[0] != "row" or len(lines) != rows or sorted(pictures) != list(range(rows)):
@@ -150,7 +163,7 @@ def _read_order(path: Path, rows: int) -> list[str]:
 def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 if __name__ == "__main__":

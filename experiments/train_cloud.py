@@ -2,10 +2,10 @@
 
     python -m experiments.train_cloud --release=release --out=classifier
 
-The new folder --out holds the trained network (Orbax), classifier.json and history.csv. A tenth of
-each class is held out, and the parameters with the best accuracy there are kept; training ends
-early after --patience validations, of the run's twenty, that brought nothing better. After Ctrl-C,
-SIGTERM or a kill the same command continues, to the same numbers.
+The new folder --out holds the trained network (safetensors), classifier.json and history.csv. A
+tenth of each class is held out, and the parameters with the best accuracy there are kept; training
+ends early after --patience validations, of the run's twenty, that brought nothing better. After
+Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers.
 """
 
 from pathlib import Path
@@ -53,8 +53,10 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
     done = trained.history[-1].step
     early = "" if done == settings.schedule.steps else f", stopped early after {done} steps"
     return (
-        f"Validation accuracy {100 * trained.best.validation_accuracy:.1f} %, of the parameters "
-        f"after {trained.best.step} steps{early}. The classifier is in {out}. That accuracy chose "
+        f"Validation accuracy {100 * trained.best.validation_accuracy:.1f} %, balanced over "
+        f"classes {100 * trained.balanced_accuracy:.1f} %, where always answering the commonest "
+        f"class gives {100 * trained.commonest_class_share:.1f} %; of the parameters after "
+        f"{trained.best.step} steps{early}. The classifier is in {out}. That accuracy chose "
         "the parameters, so expect less on new pictures, and much less where pictures here are "
         "nearly copies of one another, some of which were held out."
     )

@@ -55,7 +55,11 @@ WITHOUT_JAX = (
 ONLY_IN = {
     "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
     "onnx": {"backbone.weights.tensor_files"},
-    "safetensors": {"backbone.weights.tensor_files", "deployment.device.local_package"},
+    "safetensors": {
+        "backbone.weights.tensor_files",
+        "deployment.cloud.classifier",
+        "deployment.device.local_package",
+    },
     "h5py": {"backbone.weights.tensor_files"},
     "msgspec": {"platform.documents"},
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints"},

@@ -31,10 +31,11 @@ _TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 def write_atomically(path: Path, data: bytes | str, *, private: bool = False) -> None:
     """Writes a file, which survives a power cut from then on, in place of one that may be there.
 
-    Text is written as UTF-8. Nobody but the user may read what is private.
+    Text is written as UTF-8, names of files as they are. Only the user may read what is private.
     """
     with _appearing(path, 0o600 if private else 0o644) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        # Names on disk may be no UTF-8; Python escapes such bytes, and gives them back like this.
+        file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
 

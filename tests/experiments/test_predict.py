@@ -2,35 +2,25 @@
 
 import csv
 import dataclasses
-import functools
+import os
 import re
 import types
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_release import random_release
+from support.handmade_classifier import handmade_classifier
+from support.small_release import id_of, random_release
 
 from experiments import predict
-from privynet_jax.deployment.cloud.classifier import (
-    Classifier,
-    Validation,
-    network_for,
-    save_classifier,
-)
+from privynet_jax.deployment.cloud.classifier import save_classifier
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
 
 
-@functools.cache
 def made_classifier(release="another"):
-    network = network_for(SHAPE, 3, width=4)
-    params = jax.jit(network.init)(jax.random.key(0), np.ones((1, *SHAPE), np.float32))
-    moment = Validation(1, 1.0, 0.5, 1.0)
-    params = jax.tree.map(np.asarray, params)
-    return Classifier(params, SHAPE, 3, 4, release, {}, (moment,))
+    return handmade_classifier(SHAPE, release=id_of(release))
 
 
 def local(images):
@@ -44,7 +34,12 @@ def world(tmp_path, monkeypatch):
     found = types.SimpleNamespace(
         release=random_release(rows=30),
         package=types.SimpleNamespace(
-            image_size=8, shape=SHAPE, class_names=NAMES, scales=SCALES, local=local
+            image_size=8,
+            shape=SHAPE,
+            class_names=NAMES,
+            scales=SCALES,
+            local=local,
+            plan_id="1d" * 32,
         ),
     )
     monkeypatch.setattr(predict, "open_release", lambda folder: found.release)
@@ -94,6 +89,7 @@ def test_rows_of_a_release(run, world, tmp_path, trained_on):
     assert_probabilities(rows, 2, expected)
     accuracy = 100 * (expected.argmax(axis=1) == world.release.labels).mean()
     assert f"{accuracy:.1f} %" in out
+    assert "always answering the commonest class gives 33.3 %" in out
     assert ("trained on most" in out) == (trained_on != "another")
 
 
@@ -173,6 +169,23 @@ def test_rows_by_their_pictures(run, tmp_path, world):
     assert_probabilities(rows, 3, expected)
 
 
+def test_a_release_of_another_plan_than_the_package(run, tmp_path, world):
+    world.package.plan_id = "2e" * 32
+    order = write_order(tmp_path / "order.csv", [(n, "a") for n in range(30)])
+    _, _, err = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
+    assert "the classifier is of another plan than the package; give" in err
+
+
+def test_names_that_are_no_utf_8_are_kept(run, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    order = tmp_path / "order.csv"
+    order.write_bytes(b"row,picture\n" + b"".join(b"%d,caf\xe9.png\n" % n for n in range(30)))
+    assert predict.read_order(order, 30) == [name] * 30
+    status, _, _ = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
+    assert not status
+    assert (tmp_path / "out.csv").read_bytes().count(b",caf\xe9.png,") == 30
+
+
 @pytest.mark.parametrize(
     "rows",
     [[(n, "a") for n in range(29)], [(0, "a")] * 30, [(n, "a", "b") for n in range(30)], [], [()]],
@@ -187,12 +200,15 @@ def test_an_order_of_another_release(run, tmp_path, rows):
 
 
 @pytest.mark.parametrize("given", ["--release={}", "--package={} --images=folder:{}"])
-@pytest.mark.parametrize("what", ["shape", "classes"])
+@pytest.mark.parametrize("what", ["shape", "classes", "plan"])
 def test_what_does_not_fit_is_one_line(run, tmp_path, world, pictures, given, what):
     if what == "shape":
         world.package.shape = (4, 4, 5)
         world.release.representations = np.zeros((30, 4, 4, 5), np.float16)
         message = "4 x 4 x 5 do not fit the classifier, which was trained on 4 x 4 x 3"
+    elif what == "plan":
+        world.package.plan_id = world.release.plan_id = "2e" * 32
+        message = "the classifier is of another plan than the "
     else:
         world.package.class_names = ("cat", "dog")
         world.release.num_classes = 2

@@ -174,7 +174,7 @@ def test_a_release_tells_no_secret(release, package, photos):
 def test_nothing_but_the_format_is_there(release):
     names = {"release.json", "labels.npy", *(f"representations-0000{i}.npy" for i in range(3))}
     assert {path.name for path in release.iterdir()} == names
-    fields = "version id rows shape dtype num_classes rows_per_shard peaks sha256"
+    fields = "version id plan_id rows shape dtype num_classes rows_per_shard peaks sha256"
     assert set(json.loads((release / "release.json").read_text())) == set(fields.split())
 
 
@@ -191,7 +191,7 @@ def test_rows_are_not_in_the_order_of_the_pictures(release, photos, package):
     assert (np.abs(np.diff(picture)) == 1).sum() < ROWS / 2
 
 
-def test_two_releases_of_one_package_tell_by_nothing_that_they_are(release, package, tmp_path):
+def test_ids_of_two_releases_of_one_package_have_nothing_in_common(release, package, tmp_path):
     """Their ids agree in no more digits than chance allows, nor do those of two packages."""
     ids = [json.loads((release / "release.json").read_text())["id"]]
     for index, seed in enumerate([SEED, PLAN_SEED]):

@@ -14,7 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -22,15 +21,11 @@ from PIL import Image
 from support import handmade_results as handmade
 from support import package_samples as samples
 from support import weight_samples
+from support.handmade_classifier import handmade_classifier
 
 from experiments import audit, export_local, extract, plan, predict, train_cloud
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.cloud.classifier import (
-    Classifier,
-    Validation,
-    network_for,
-    save_classifier,
-)
+from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.deployment.device.local_package import open_package, write_package
 from privynet_jax.deployment.release.extract_release import write_release
@@ -343,14 +338,12 @@ def without_labels(folder):
 
 def of_another_release(folder):
     """A classifier of representations of another size, sound in itself."""
-    save_classifier(folder / "other", a_classifier((4, 4, 3)))
+    plan_id = json.loads((folder / "package" / "local_nn.json").read_text())["plan_id"]
+    save_classifier(folder / "other", handmade_classifier((4, 4, 3), plan_id=plan_id))
 
 
-def a_classifier(shape):
-    params = network_for(shape, 3, width=4).init(jax.random.key(0), np.ones((1, *shape)))
-    moment = Validation(2, 1.0, 0.5, 1.0)
-    params = jax.tree.map(np.asarray, params)
-    return Classifier(params, shape, 3, 4, "a" * 64, {"steps": 2}, (moment,))
+def of_another_plan(folder):
+    save_classifier(folder / "other", handmade_classifier((4, 4, 3), plan_id="2e" * 32))
 
 
 def order_of_fewer_rows(folder):
@@ -438,11 +431,16 @@ BAD = {
     ),
     "another plan's classifier": (
         predict,
-        of_another_release,
+        of_another_plan,
         {**ON_PICTURES, "classifier": "other"},
-        "trained on 4 x 4 x 3",
+        "the classifier is of another plan than the package",
     ),
-    "a damaged classifier": (predict, one_byte("classifier/params/**/d/*"), {}, "is damaged: exp"),
+    "a damaged classifier": (
+        predict,
+        one_byte("classifier/params.safetensors"),
+        {},
+        "is damaged: exp",
+    ),
     "half a classifier": (predict, gone("classifier/history.csv"), {}, "history.csv is missing"),
     "nothing to read": (
         predict,

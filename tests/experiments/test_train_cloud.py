@@ -30,7 +30,9 @@ def test_a_run_and_the_same_again(train, tmp_path):
     assert not status
     trained = open_classifier(tmp_path / "classifier")
     accuracy = f"{100 * trained.best.validation_accuracy:.1f} %"
-    assert f"Validation accuracy {accuracy}, of the parameters after {trained.best.step}" in out
+    balanced = f"{100 * trained.balanced_accuracy:.1f} %"
+    assert f"Validation accuracy {accuracy}, balanced over classes {balanced}, where" in out
+    assert f"; of the parameters after {trained.best.step} steps" in out
     assert trained.settings == {
         **{"steps": 3, "batch_size": 8, "learning_rate": 0.002},
         **{"width": 4, "validation_fraction": 0.25, "patience": 6, "seed": 7},

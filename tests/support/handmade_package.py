@@ -23,6 +23,7 @@ class HandmadePackage:
     peaks: np.ndarray
     release_seed: str
     local: object
+    plan_id: str = "1d" * 32
 
 
 def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):

@@ -1,6 +1,7 @@
 """A release as the cloud's rooms see one, made of real photographs, for several test files."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ class SmallRelease:
     labels: Any
     num_classes: int | None
     dtype: str = "float16"
+    plan_id: str = "1d" * 32
 
 
 def representations_of(images, weights, layer, depth):
@@ -36,7 +38,7 @@ def real_releases(parts, weights, *, layer=4, depth=24):
     }
     scales = 1 / np.sqrt(np.square(features["target"]).mean(axis=(0, 1, 2)) + 1e-6)
     return {
-        name: SmallRelease(name, np.float16(x * scales), getattr(parts, name).labels, 30)
+        name: SmallRelease(id_of(name), np.float16(x * scales), getattr(parts, name).labels, 30)
         for name, x in features.items()
     }
 
@@ -46,4 +48,9 @@ def random_release(*, rows=24, side=4, depth=3, classes=3, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(rows, dtype=np.int32) % classes
     x = rng.random((rows, side, side, depth)) * (1 + labels[:, None, None, None])
-    return SmallRelease(f"random {rows} {seed}", np.float16(x), labels, classes)
+    return SmallRelease(id_of(f"random {rows} {seed}"), np.float16(x), labels, classes)
+
+
+def id_of(name):
+    """What a release's id looks like."""
+    return hashlib.sha256(name.encode()).hexdigest()

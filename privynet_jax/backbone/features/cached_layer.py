@@ -8,6 +8,7 @@ for unit in units_of(parts):
 """
 
 import logging
+import math
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -142,7 +143,7 @@ class CachedLayer:
 
     def nbytes(self, unit: Unit) -> int:
         """Returns the size of a unit's rows."""
-        return int(np.prod(self._shape(unit))) * np.dtype(self.dtype).itemsize
+        return math.prod(self._shape(unit)) * np.dtype(self.dtype).itemsize
 
     def find(self, unit: Unit) -> str:
         """Verifies a unit's shard, and returns what is wrong with it: "" if nothing is."""

@@ -1,7 +1,8 @@
 """A trained cloud NN: representations in, probabilities of classes out; and its folder.
 
-A folder holds `params/` (Orbax), `history.csv` and `classifier.json`, which tells what the network
-is, and the sha256 of the rest.
+A folder holds `params.safetensors`, `history.csv` for people, and `classifier.json`, which tells
+what the network is, and the sha256 of the others. It comes from the cloud, which may be the
+adversary: what the device takes of it is checked before memory is given to it.
 
     save_classifier(Path("runs/classifier"), classifier)
     classifier = open_classifier(Path("runs/classifier"))
@@ -9,49 +10,81 @@ is, and the sha256 of the rest.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import safetensors.numpy
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import read_version, sealed, sha256_of_files, verify_files
+from privynet_jax.platform.digests import sha256_of_files, verify_files
+from privynet_jax.platform.documents import (
+    Count,
+    Hex64,
+    Share,
+    Text,
+    read_document,
+    write_document,
+)
 from privynet_jax.platform.files import appears_whole, damaged_if
 from privynet_jax.platform.row_views import RowView
-from privynet_jax.training.checkpoints import load_tree, save_tree
+from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import cloud_task
 
-_FORMAT = "privynet_jax classifier 1"
-_MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params"
+_VERSION = 2
+_MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
 _TRAIN_ANEW = "delete the folder and train again"
 # A working grid has at least so many positions along a side, where folding allows.
 _LEAST_SIDE = 8
+# Values of one representation, as of a release.
+_MOST_VALUES = 2**32
 
 
 class Validation(NamedTuple):
     """A row of `history.csv`."""
 
     step: int
-    loss: float  # mean since the validation before, or NaN
-    validation_accuracy: float
+    loss: float | None  # mean since the validation before; None of the first
+    validation_accuracy: Share
     validation_loss: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Classifier:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Description:
+    """All that is told of a classifier but its parameters."""
+
+    shape: tuple[Count, Count, Count]  # height, width and channels of one representation
+    num_classes: Count
+    width: Count
+    release: Hex64  # id of the release that it was trained on
+    plan_id: Hex64  # of the plan behind that
+    settings: dict[Text, int | float]  # of the training
+    # Of the rows held out: the mean over classes of the accuracy in each, and what always answering
+    # the commonest class would give.
+    balanced_accuracy: Share
+    commonest_class_share: Share
+    history: tuple[Validation, ...]  # the one before the first step included
+
+    def __post_init__(self) -> None:
+        if math.prod(self.shape) > _MOST_VALUES or not self.history:
+            raise UserError("representations too large, or no validation")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Manifest(Description):
+    files: dict[Text, Hex64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Classifier(Description):
     """A trained cloud NN."""
 
     params: Mapping[str, Any]  # of `networks.CloudNN`, NumPy arrays
-    shape: tuple[int, int, int]  # height, width and channels of one representation
-    num_classes: int
-    width: int
-    release: str  # id of the release that it was trained on
-    settings: Mapping[str, Any]  # of the training, by name
-    history: tuple[Validation, ...]  # the one before the first step included
 
     @property
     def best(self) -> Validation:
@@ -98,22 +131,14 @@ class Classifier:
 def save_classifier(folder: Path, classifier: Classifier) -> None:
     """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
     with appears_whole(folder) as partial:
-        save_tree(partial / _PARAMS, classifier.params)
-        rows = [",".join(map(repr, validation)) for validation in classifier.history]
-        table = "\n".join([",".join(Validation._fields), *rows]) + "\n"
+        partial.mkdir()
+        leaves = jax.tree_util.tree_flatten_with_path(classifier.params)[0]
+        tensors = {_name(path): np.ascontiguousarray(array) for path, array in leaves}
+        safetensors.numpy.save_file(tensors, partial / _PARAMS)
+        table = as_csv([validation._asdict() for validation in classifier.history])
         (partial / _HISTORY).write_text(table, encoding="utf-8")
-        manifest = {
-            "format": _FORMAT,
-            "release": classifier.release,
-            "shape": list(classifier.shape),
-            "num_classes": classifier.num_classes,
-            "width": classifier.width,
-            "validation_accuracy": classifier.best.validation_accuracy,
-            "steps": classifier.best.step,
-            "settings": dict(classifier.settings),
-            "files": sha256_of_files(partial),
-        }
-        (partial / _MANIFEST).write_text(sealed(manifest), encoding="utf-8")
+        manifest = _Manifest(**_described(classifier), files=sha256_of_files(partial))
+        write_document(partial / _MANIFEST, manifest, _VERSION)
 
 
 def is_classifier(folder: Path) -> bool:
@@ -123,21 +148,60 @@ def is_classifier(folder: Path) -> bool:
 
 def open_classifier(folder: Path) -> Classifier:
     """Returns a classifier, after checking every file; UserError: it is none, or damaged."""
-    folder = folder.absolute()
-    if not is_classifier(folder):
-        what = "a folder without classifier.json" if folder.is_dir() else "no folder"
-        raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud")
-    content = read_version(folder / _MANIFEST, "format", _FORMAT, _TRAIN_ANEW)
-    with damaged_if(folder / _MANIFEST, "description", ValueError, KeyError, TypeError):
-        # TensorStore would notice damage too, but in threads of its own, which print tracebacks.
-        verify_files(folder, dict(content["files"]), _TRAIN_ANEW)
-    params = load_tree(folder / _PARAMS, "classifier")
-    with damaged_if(folder, "classifier", ValueError, KeyError, TypeError):
-        _, *lines = (folder / _HISTORY).read_text(encoding="utf-8").splitlines()
-        rows = [line.split(",") for line in lines]
-        history = tuple(Validation(int(step), *map(float, rest)) for step, *rest in rows)
-        told = {name: content[name] for name in ("num_classes", "width", "release", "settings")}
-        return Classifier(params=params, shape=tuple(content["shape"]), history=history, **told)
+    path = folder / _MANIFEST
+    try:
+        what = "description of a classifier"
+        manifest = read_document(path, _Manifest, _VERSION, _TRAIN_ANEW, what=what)
+    except (FileNotFoundError, NotADirectoryError):
+        what = f"a folder without {_MANIFEST}" if folder.is_dir() else "no folder"
+        raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud") from None
+    if manifest.files.keys() != {_HISTORY, _PARAMS}:
+        raise UserError(f"{path} lists other files than a classifier has; {_TRAIN_ANEW}")
+    verify_files(folder, manifest.files, _TRAIN_ANEW)
+    params = _read_params(folder / _PARAMS, manifest)
+    return Classifier(**_described(manifest), params=params)
+
+
+def _described(told: Description) -> dict[str, Any]:
+    return {field.name: getattr(told, field.name) for field in dataclasses.fields(Description)}
+
+
+def _read_params(path: Path, told: Description) -> Mapping[str, Any]:
+    """The parameters, if the file holds those of the network that is told and no others."""
+    network = network_for(told.shape, told.num_classes, told.width)
+    with damaged_if(path, "file of a classifier's parameters", Exception):
+        one = jax.ShapeDtypeStruct((1, *told.shape), np.float32)
+        expected = jax.eval_shape(network.init, jax.random.key(0), one)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
+        shapes = {_name(place): (leaf.shape, "F32") for place, leaf in leaves}
+        with safetensors.safe_open(path, framework="numpy") as file:
+            views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {n: (tuple(view.get_shape()), view.get_dtype()) for n, view in views.items()}
+            if found != shapes:
+                raise ValueError("its tensors are not those of the network that is described")
+            return jax.tree.unflatten(structure, [file.get_tensor(name) for name in shapes])
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def class_figures(labels: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Returns the mean over classes of the accuracy in each, and the commonest one's share.
+
+    Labels and what was predicted are int [N]; classes without a label do not count.
+    """
+    counts = np.bincount(labels)
+    right = np.bincount(labels, weights=labels == found)
+    return float((right[counts > 0] / counts[counts > 0]).mean()), float(counts.max() / len(labels))
+
+
+def check_same_plan(ids: Mapping[str, str]) -> None:
+    """Raises UserError unless all, name -> plan id, are of one plan."""
+    (first, plan_id), *others = ids.items()
+    for name, other in others:
+        if other != plan_id:
+            raise UserError(f"{first} is of another plan than {name}; give what belongs together")
 
 
 def nominal_image_size(side: int) -> int:

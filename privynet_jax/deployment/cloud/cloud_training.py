@@ -9,11 +9,14 @@ better than ever. Kept are the parameters of the validation with the highest acc
 the lowest loss), not the last ones.
 """
 
+import contextlib
 import dataclasses
-import json
+import math
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +24,7 @@ import numpy as np
 from privynet_jax.deployment.cloud.classifier import (
     Classifier,
     Validation,
+    class_figures,
     is_classifier,
     network_for,
     open_classifier,
@@ -30,16 +34,21 @@ from privynet_jax.deployment.release.release_folder import Release
 from privynet_jax.errors import UserError
 from privynet_jax.images import partition
 from privynet_jax.platform import signals
-from privynet_jax.platform.files import check_is_new, damaged_if, write_atomically
+from privynet_jax.platform.documents import Text, read_document, write_document
+from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
+from privynet_jax.platform.row_views import ChosenRows
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.networks import CloudNN
+from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule, check_learning_rate, cloud_task
 from privynet_jax.training.trainer import Course, Member, train
 
 # Of a whole training, equally spaced.
 VALIDATIONS = 20
+_SETTINGS, _VERSION = "settings.json", 2
+_OTHERWISE = "or a new folder, or delete that one first"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,47 +91,73 @@ class Data(NamedTuple):
     network: CloudNN
 
 
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """settings.json: what a working folder is of, and that it is one."""
+
+    settings: dict[Text, int | float | Text]
+
+
 def train_to_folder(
     release: Release, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
     Returns it, or None where an earlier call with the same settings finished it. Checkpoints, one
-    per `every_seconds`, lie in a folder beside it.
+    per `every_seconds`, lie in a working folder beside it, and so does the classifier where its
+    place was taken meanwhile: the same call then finishes at once.
 
     Raises:
         Terminated: a stop was requested; the same call continues.
-        UserError: the release cannot be trained on, training diverged, or the folder is taken,
+        UserError: the release cannot be trained on, training diverged, or a folder is taken,
             damaged, or of another release or other settings.
     """
-    folder, described = folder.absolute(), {"release": release.id, **settings.by_name()}
-    otherwise = "or a new folder, or delete that one first"
+    folder, described = folder.resolve(), {"release": release.id, **settings.by_name()}
     if is_classifier(folder):
         found = open_classifier(folder)
         before = {"release": found.release, **found.settings}
-        check_same_settings(f"{folder} was made", before, described, otherwise)
+        check_same_settings(f"{folder} was made", before, described, _OTHERWISE)
         return None
     check_is_new(folder)
-    working = folder.with_name(f"{folder.name}.training")
     data_of(release, settings)  # complains before anything is written
-    begun = working / "settings.json"
-    if begun.exists():
-        with damaged_if(begun, "list of settings", OSError, ValueError):
-            before = json.loads(begun.read_text(encoding="utf-8"))
-        check_same_settings(f"{working} was made", before, described, otherwise)
-    else:
-        working.mkdir(parents=True, exist_ok=True)
-        write_atomically(begun, json.dumps(described, indent=1) + "\n")
-    checkpoint = Checkpoint(working / "checkpoints", every_seconds)
+    working = folder.with_name(f"{folder.name}.training")
+    _begin(working, described)
+    kept, checkpoint = working / "classifier", Checkpoint(working / "checkpoints", every_seconds)
     try:
-        with session(checkpoint=checkpoint):
-            classifier = train_classifier(release, settings)
-        save_classifier(folder, classifier)
+        if not is_classifier(kept):
+            with session(checkpoint=checkpoint):
+                save_classifier(kept, train_classifier(release, settings))
+        classifier = open_classifier(kept)
     except UserError:
         _discard(working, checkpoint)  # it diverged, and would again
         raise
+    try:
+        os.replace(kept, folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} was taken during the training ({error.strerror}); the classifier is kept: "
+            "free that place and give the same command again"
+        ) from None
     _discard(working, checkpoint)
     return classifier
+
+
+def _begin(working: Path, described: Mapping[str, Any]) -> None:
+    """Makes a working folder, or takes the one of the same training; UserError for any other."""
+    path = working / _SETTINGS
+    if not working.exists() or (working.is_dir() and not any(working.iterdir())):
+        working.mkdir(parents=True, exist_ok=True)
+        write_document(path, _Begun(dict(described)), _VERSION)
+        return
+    try:
+        what = "list of a training's settings"
+        remedy = f"move it, {_OTHERWISE}"
+        before = read_document(path, _Begun, _VERSION, remedy, what=what).settings
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{working} is needed to work in, and is of something else; move it, {_OTHERWISE}"
+        ) from None
+    check_same_settings(f"{working} was made", before, described, _OTHERWISE)
 
 
 def train_classifier(release: Release, settings: ClassifierSettings) -> Classifier:
@@ -153,15 +188,27 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
             f"--learning_rate than {schedule.learning_rate:g}, and look whether the release holds "
             "negative or infinite values"
         )
+    network = data.network
+    rows = ChosenRows(release.representations, data.validation)
+    logits = predicted(cloud_task(network), trained.params, (), rows)
+    figures = class_figures(data.labels[data.validation], logits.argmax(axis=-1))
     return Classifier(
         params=trained.params,
         shape=tuple(release.representations.shape[1:]),
-        num_classes=data.network.num_classes,
+        num_classes=network.num_classes,
         width=settings.width,
         release=release.id,
+        plan_id=release.plan_id,
         settings=settings.by_name(),
+        balanced_accuracy=figures[0],
+        commonest_class_share=figures[1],
         history=tuple(
-            Validation(now.step, now.training_loss, now.means["accuracy"], now.means["loss"])
+            Validation(
+                now.step,
+                None if math.isnan(now.training_loss) else now.training_loss,
+                now.means["accuracy"],
+                now.means["loss"],
+            )
             for now in trained.history
         ),
     )
@@ -201,5 +248,10 @@ def data_of(release: Release, settings: ClassifierSettings) -> Data:
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:
+    """Removes what a training wrote into its folder, and the folder where nothing else is in it."""
     checkpoint.discard()
-    shutil.rmtree(working, ignore_errors=True)
+    for path in (working / "classifier", *working.glob(".classifier-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (working / _SETTINGS).unlink()
+        working.rmdir()

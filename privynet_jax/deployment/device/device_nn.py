@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-FORMAT, VERSION = "privynet_jax local NN", 2
+FORMAT, VERSION = "privynet_jax local NN", 3
 SETTINGS, WEIGHTS, NETWORK = "local_nn.json", "local_nn.safetensors", "local_network.py"
 # safetensors' names of the types that packages hold; its numbers are little-endian.
 _TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4"}
@@ -47,12 +47,10 @@ Network = Callable[[Any, Any], Any]
 
 def open_package(
     folder: os.PathLike[str] | str,
-    network: Callable[[Mapping[str, Any]], Network] | None = None,
 ) -> tuple[dict[str, Any], Callable[[Any], Any]]:
     """Verifies a package; returns its settings and the function from images to representations.
 
-    By default the network is that of local_network.py beside this file: settings -> pure function
-    (params, images) -> representations.
+    It runs local_network.py, which lies beside this file.
 
     Raises:
         PackageError: a file is damaged or of another version. The function raises it for images
@@ -60,10 +58,15 @@ def open_package(
         OSError: a file is missing or cannot be read.
     """
     settings = read_settings(Path(folder))
-    params = jax.tree.map(jnp.asarray, read_weights(Path(folder) / WEIGHTS))
-    if network is None:  # by its path: the folder need not be one that Python imports from
-        network = runpy.run_path(str(Path(__file__).with_name(NETWORK)))["network"]
-    compiled = jax.jit(network(settings))
+    # By its path: the folder need not be one that Python imports from.
+    program = runpy.run_path(str(Path(__file__).with_name(NETWORK)))
+    return settings, load(Path(folder), settings, program["network"](settings))
+
+
+def load(folder: Path, settings: Mapping[str, Any], network: Network) -> Callable[[Any], Any]:
+    """Returns the function of `open_package`, by a pure function (params, images)."""
+    compiled = jax.jit(network)
+    params = jax.tree.map(jnp.asarray, read_weights(folder / WEIGHTS))
     shape = (settings["image_size"], settings["image_size"], 3)
 
     def run(images: Any) -> Any:
@@ -74,7 +77,7 @@ def open_package(
             )
         return compiled(params, images)
 
-    return settings, run
+    return run
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -83,16 +86,21 @@ def read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_bytes())
         stated = settings["format"], settings["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        # What is nested so deeply that it can be read, but not written, ends here too.
+        is_unchanged = settings.get("sha256") == settings_digest(settings)
+        digests = dict(settings["files"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise PackageError(f"{path} is not the settings of a local NN") from None
     if stated != (FORMAT, VERSION):
         raise PackageError(
             f"{path} is {stated[0]!r} version {stated[1]!r}, and this program reads {FORMAT!r} "
             f"version {VERSION}; run the package's own local_nn.py"
         )
-    if settings.get("sha256") != settings_digest(settings):
+    if not is_unchanged:
         raise PackageError(f"{path} was changed or damaged")
-    for name, expected in settings["files"].items():
+    for name, expected in digests.items():
+        if os.path.basename(name) != name:
+            raise PackageError(f"{path} lists {name!r}, which is no file of the folder")
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
             raise PackageError(f"{folder / name} was changed or damaged")
     return settings
@@ -109,12 +117,15 @@ def read_weights(path: Path) -> dict[str, dict[str, np.ndarray]]:
     data = path.read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")  # of the numbers; before them is JSON
     params: dict[str, dict[str, np.ndarray]] = {}
-    for name, entry in json.loads(data[8:start]).items():
-        if name != "__metadata__":
-            group, _, kind = name.partition("/")
-            first, end = (start + offset for offset in entry["data_offsets"])
-            array = np.frombuffer(data[first:end], _TYPES[entry["dtype"]]).reshape(entry["shape"])
-            params.setdefault(group, {})[kind] = array
+    try:
+        for name, entry in json.loads(data[8:start]).items():
+            if name != "__metadata__":
+                group, _, kind = name.partition("/")
+                first, end = (start + offset for offset in entry["data_offsets"])
+                array = np.frombuffer(data[first:end], _TYPES[entry["dtype"]])
+                params.setdefault(group, {})[kind] = array.reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise PackageError(f"{path} holds no weights of a local NN") from None
     return params
 
 

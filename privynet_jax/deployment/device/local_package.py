@@ -32,9 +32,12 @@ from privynet_jax.deployment.device import device_nn
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.documents import Count, Hex64, Positive, Text, checked
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
 
 DTYPES = ("float32", "float16")
+_EXPORT = "give a folder as experiments.export_local wrote it, or export it again"
+_LONGEST_REASON = 300  # JAX tells whole shapes
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, STABLEHLO, README = "local_nn.py", "local_nn.stablehlo", "README.md"
 
@@ -53,11 +56,42 @@ class LocalPackage:
     # after that, which a byte of a release holds.
     scales: np.ndarray = dataclasses.field(repr=False)
     peaks: np.ndarray = dataclasses.field(repr=False)
+    plan_id: str  # of the plan that it was made of
     # 64 hexadecimal digits, secret, made for this package.
     release_seed: str = dataclasses.field(repr=False)
     # Images, float32 [N, image_size, image_size, 3] RGB in [0, 1], to representations, float32
     # [N, h, w, depth], not normalised; jitted. UserError for other images.
     local: Callable[[jax.Array | np.ndarray], jax.Array] = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layer:
+    """A convolution, as the program for devices takes it."""
+
+    name: Text
+    stride: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """What local_nn.json tells besides its format, version and checksum."""
+
+    image_size: Count
+    shape: tuple[Count, Count, Count]
+    backbone: Text
+    layers: tuple[_Layer, ...]
+    class_names: tuple[Text, ...]
+    scales: tuple[Positive, ...]
+    peaks: tuple[Positive, ...]
+    plan_id: Hex64
+    release_seed: Hex64
+    trial: tuple[float, ...]
+    files: dict[Text, Hex64]
+
+    def __post_init__(self) -> None:
+        backbone_named(self.backbone)
+        if {len(self.scales), len(self.peaks), len(self.trial)} != {self.shape[-1]}:
+            raise UserError("scales, peaks and trial are not one number per channel")
 
 
 def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "float32") -> None:
@@ -88,19 +122,20 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         device_nn.NETWORK: inspect.getsource(program).encode(),
         README: _readme(plan.image_size, shape, tensors).encode(),
     }
-    settings = {
-        "format": device_nn.FORMAT,
-        "version": device_nn.VERSION,
-        "image_size": plan.image_size,
-        "shape": shape,
+    told = _Settings(
+        image_size=plan.image_size,
+        shape=shape,
         **described,
-        "class_names": plan.class_names,
-        "scales": plan.scales,
-        "peaks": plan.peaks,
-        "release_seed": secrets.token_hex(32),
-        "trial": device_nn.trial(trunk, plan.image_size).tolist(),
-        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
-    }
+        class_names=getattr(plan, "released_classes", plan.class_names),
+        scales=plan.scales,
+        peaks=plan.peaks,
+        plan_id=getattr(plan, "id", "0" * 64),
+        release_seed=secrets.token_hex(32),
+        trial=device_nn.trial(trunk, plan.image_size).tolist(),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )
+    settings = {"format": device_nn.FORMAT, "version": device_nn.VERSION}
+    settings |= dataclasses.asdict(told)
     settings["sha256"] = device_nn.settings_digest(settings)
     files[device_nn.SETTINGS] = (json.dumps(settings, indent=1) + "\n").encode()
     with appears_whole(folder) as partial:
@@ -140,26 +175,35 @@ def exported(network: device_nn.Network, stored: Params, image_size: int) -> byt
 def open_package(folder: Path) -> LocalPackage:
     """Opens a package and verifies every file; UserError: something is missing or wrong."""
     try:
-        settings, run = device_nn.open_package(folder, _network)
-        height, width, depth = settings["shape"]
+        settings = device_nn.read_settings(folder)
+        told = {name: settings[name] for name in settings.keys() - {"format", "version", "sha256"}}
+        found = checked(told, _Settings, f"{folder} is no package for a device", _EXPORT)
+        # This library's own program for the backbone; the copy in the package is not run.
+        network = program_of(backbone_named(found.backbone)).network(settings)
+        run = device_nn.load(folder, settings, network)
+        images = jax.ShapeDtypeStruct((1, found.image_size, found.image_size, 3), np.float32)
+        if jax.eval_shape(run, images).shape[1:] != found.shape:
+            raise ValueError(f"its weights do not give {found.shape}")
         return LocalPackage(
-            image_size=settings["image_size"],
-            shape=(height, width, depth),
-            class_names=tuple(settings["class_names"]),
-            scales=np.array(settings["scales"], np.float32),
-            peaks=np.array(settings["peaks"], np.float32),
-            release_seed=settings["release_seed"],
+            image_size=found.image_size,
+            shape=found.shape,
+            class_names=found.class_names,
+            scales=np.float32(found.scales),
+            peaks=np.float32(found.peaks),
+            plan_id=found.plan_id,
+            release_seed=found.release_seed,
             local=functools.partial(_checked, run),
         )
     except device_nn.PackageError as error:
         why = str(error)
+    except UserError:
+        raise
     except OSError as error:
         why = f"{error.filename} cannot be read: {error.strerror}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"{folder} is no package for a device: {error!r}"
-    raise UserError(
-        f"{why}; give a folder as experiments.export_local wrote it, or export it again"
-    )
+    except (ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        why = f"{folder} is no package for a device: {type(error).__name__}: {reason}"
+    raise UserError(f"{why}; {_EXPORT}")
 
 
 def _checked(run: Callable[[Any], jax.Array], images: jax.Array | np.ndarray) -> jax.Array:
@@ -188,8 +232,3 @@ def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
                 )
             stored[group][kind] = rounded
     return stored
-
-
-def _network(settings: Mapping[str, Any]) -> device_nn.Network:
-    """Returns this library's own program for a package's backbone; the copy there is not run."""
-    return program_of(backbone_named(settings["backbone"])).network(settings)

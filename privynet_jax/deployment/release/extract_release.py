@@ -39,7 +39,7 @@ from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.text_tables import as_csv
 
-_VERSION = 1
+_VERSION = 2
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
 _MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
 # Of 12000 x 12000 pixels each decoder holds about 1 GB.
@@ -87,7 +87,7 @@ def write_release(
     journal = begin(folder, identity)
     if journal is None:
         return _already_complete(folder, pictures, order, order_out)
-    writer = ReleaseWriter(folder, identity, package.shape, dtype)
+    writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     _check_disk_space(folder, package.shape, dtype, len(pictures))
     with concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
         extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
@@ -223,6 +223,7 @@ def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray)
 def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
     return {
         "version": _VERSION,
+        "plan_id": package.plan_id,
         "image_size": package.image_size,
         "shape": list(map(int, package.shape)),
         "class_names": list(package.class_names),

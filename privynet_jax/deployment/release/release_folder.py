@@ -1,6 +1,6 @@
 """A release: what leaves the device, as a folder of shards; its writer and its reader.
 
-    writer = ReleaseWriter(folder, identity, shape=(16, 16, 8), dtype="float16")
+    writer = ReleaseWriter(folder, identity, plan_id, shape=(16, 16, 8), dtype="float16")
     writer.write(0, rows)  # float16 [n, 16, 16, 8]: `rows_per_shard`, or what is left
     writer.finish(n, labels, num_classes=10, peaks=package.peaks)
 
@@ -44,6 +44,7 @@ class Release:
     """A verified release."""
 
     id: str
+    plan_id: str  # of the plan that the package was made of
     # [N, h, w, depth], normalised; answers len, shape, dtype and [slice or integer array], the rows
     # as float32 where that is stored, else as float16.
     representations: ShardedRows | DecodedRows
@@ -58,10 +59,13 @@ class Release:
 class ReleaseWriter:
     """Writes the shards of a release, in any order, and at last what makes them one."""
 
-    def __init__(self, folder: Path, identity: str, shape: Sequence[int], dtype: str) -> None:
+    def __init__(
+        self, folder: Path, identity: str, plan_id: str, shape: Sequence[int], dtype: str
+    ) -> None:
         """Makes the folder of a release of this id, with rows (h, w, depth)."""
         self.rows_per_shard = rows_per_shard(shape, dtype)
-        self._folder, self._id, self._shape, self._dtype = folder, identity, tuple(shape), dtype
+        self._folder, self._id, self._plan_id = folder, identity, plan_id
+        self._shape, self._dtype = tuple(map(int, shape)), dtype
         self._shards = ShardFolder(epath.Path(folder), identity)
 
     def has(self, index: int, count: int) -> bool:
@@ -87,9 +91,15 @@ class ReleaseWriter:
         folder holds a file that is no part of a release.
         """
         refuse_foreign_files(self._folder)
-        told = tuple(map(float, peaks)) if self._dtype == "uint8" else None
         manifest = Manifest(
-            self._id, rows, self._shape, self._dtype, num_classes, self.rows_per_shard, told
+            id=self._id,
+            plan_id=self._plan_id,
+            rows=rows,
+            shape=self._shape,
+            dtype=self._dtype,
+            num_classes=num_classes,
+            rows_per_shard=self.rows_per_shard,
+            peaks=tuple(map(float, peaks)) if self._dtype == "uint8" else None,
         )
         names = {name for name, _ in manifest.shards()}
         if labels is not None:
@@ -119,7 +129,14 @@ def open_release(folder: Path) -> Release:
         stored.hold()
     peaks = np.float32(manifest.peaks or ())
     decoded = Coding(manifest.dtype, np.ones_like(peaks), peaks).decoded(stored)
-    return Release(manifest.id, decoded, labels, manifest.num_classes, manifest.dtype)
+    return Release(
+        id=manifest.id,
+        plan_id=manifest.plan_id,
+        representations=decoded,
+        labels=labels,
+        num_classes=manifest.num_classes,
+        dtype=manifest.dtype,
+    )
 
 
 def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:

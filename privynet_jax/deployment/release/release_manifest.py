@@ -7,37 +7,53 @@ All numbers in it are needed to read the shards, and none tells where a row came
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.coding import DTYPES
-from privynet_jax.platform.digests import read_version, sealed
-from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.documents import (
+    Count,
+    Hex64,
+    Positive,
+    Rows,
+    read_document,
+    write_document,
+)
 
 MANIFEST, LABELS = "release.json", "labels.npy"
-_VERSION = 1
+_VERSION = 2
 _SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
 _FILES = re.compile(rf"({_SHARDS.pattern}|release\.json)|\.({_SHARDS.pattern}|release\.json)[.-].+")
 # A kill costs a shard at most, so a shard is small in bytes and in pictures. Neither number may
 # depend on the images' size, because the manifest tells it.
 _SHARD_BYTES, _MOST_ROWS = 2**25, 1024
+# Values of one row: as many as 8,000 x 8,000 pixels have in 64 channels.
+_MOST_VALUES = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
     """All that release.json tells."""
 
-    id: str  # 64 hexadecimal digits; shards carry it too, so those of two releases do not mix
-    rows: int
-    shape: tuple[int, ...]  # (h, w, depth) of one row
-    dtype: str  # how they are stored, one of `coding.DTYPES`
-    num_classes: int | None  # labels are below it; None where there are no labels
-    rows_per_shard: int
-    peaks: tuple[float, ...] | None  # as in `coding.Coding`, where bytes are stored
+    id: Hex64  # shards carry it too, so those of two releases do not mix
+    plan_id: Hex64
+    rows: Rows
+    shape: tuple[Count, Count, Count]  # (h, w, depth) of one row
+    dtype: Literal["float16", "float32", "uint8"]  # how they are stored
+    num_classes: Count | None  # labels are below it; None where there are no labels
+    rows_per_shard: Count
+    peaks: tuple[Positive, ...] | None  # as in `coding.Coding`, where bytes are stored
+
+    def __post_init__(self) -> None:
+        if math.prod(self.shape) > _MOST_VALUES:
+            raise UserError(f"rows of {self.shape} values, more than {_MOST_VALUES}")
+        if (self.peaks is None) == (self.dtype == "uint8"):
+            raise UserError("peaks go with bytes, and bytes with peaks")
+        if self.peaks is not None and len(self.peaks) != self.shape[-1]:
+            raise UserError("the peaks are not one positive number per channel")
 
     def shards(self) -> Iterator[tuple[str, int]]:
         """Yields (file name, rows) of each shard of representations."""
@@ -46,7 +62,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes release.json whole."""
-        write_atomically(folder / MANIFEST, sealed({"version": _VERSION, **vars(self)}))
+        write_document(folder / MANIFEST, self, _VERSION)
 
 
 def shard_name(index: int) -> str:
@@ -72,40 +88,14 @@ def refuse_foreign_files(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Returns what release.json tells; UserError where that is not what a writer wrote."""
-    path = folder / MANIFEST
     again = "copy the release again, or extract it again into a new folder"
     try:
-        return _checked(read_version(path, "version", _VERSION, again))
-    except FileNotFoundError:
+        return read_document(
+            folder / MANIFEST, Manifest, _VERSION, again, what="description of a release"
+        )
+    except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir() and any(_SHARDS.fullmatch(path.name) for path in folder.iterdir()):
             why = "is incomplete; run extract again, by the same command, to complete it"
         else:
             why = "is no release; give the folder that experiments.extract wrote"
         raise UserError(f"{folder} {why}") from None
-    except UserError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is inconsistent: {error}; {again}") from None
-
-
-def _checked(content: Mapping[str, Any]) -> Manifest:
-    """Returns the manifest if every field is what a writer could have written."""
-    manifest = Manifest(**content)
-    shape, peaks, classes = manifest.shape, manifest.peaks, manifest.num_classes
-    if not (isinstance(manifest.id, str) and re.fullmatch("[0-9a-f]{64}", manifest.id)):
-        raise ValueError("the id is not 64 hexadecimal digits")
-    if not (isinstance(shape, list) and len(shape) == 3):
-        raise ValueError("the shape is not (h, w, depth)")
-    counts = [manifest.rows, manifest.rows_per_shard, *shape, 1 if classes is None else classes]
-    if not all(type(count) is int and 0 < count < 2**40 for count in counts):
-        raise ValueError("a size is not a positive whole number")
-    if manifest.dtype not in DTYPES:
-        raise ValueError(f"values of type {manifest.dtype!r}")
-    if (peaks is None) == (manifest.dtype == "uint8"):
-        raise ValueError("peaks go with bytes, and bytes with peaks")
-    if peaks is not None:
-        sound = [peak for peak in peaks if isinstance(peak, float) and 0 < peak < math.inf]
-        if not len(peaks) == len(sound) == shape[-1]:
-            raise ValueError("the peaks are not one positive number per channel")
-        peaks = tuple(peaks)
-    return dataclasses.replace(manifest, shape=tuple(shape), peaks=peaks)

@@ -30,7 +30,7 @@ QUICK = ClassifierSettings(
 
 
 def assert_same(one, other):
-    np.testing.assert_array_equal(one.history, other.history)  # of the first, a loss is NaN
+    assert one.history == other.history
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
 
 
@@ -68,11 +68,15 @@ def test_what_is_kept_is_the_best_and_no_other(undisturbed):
     right = (found == release.labels[held_out]).mean()
     assert right == undisturbed.best.validation_accuracy
     assert right == max(moment.validation_accuracy for moment in undisturbed.history)
+    labels = release.labels[held_out]
+    by_class = [(found == labels)[labels == label].mean() for label in np.unique(labels)]
+    assert undisturbed.balanced_accuracy == pytest.approx(np.mean(by_class))
+    assert undisturbed.commonest_class_share == np.bincount(labels).max() / len(labels)
 
 
 def test_validations_are_twenty_or_every_step_after_the_first(undisturbed):
     assert steps(undisturbed) == list(range(0, 31, 2))
-    assert np.isnan(undisturbed.history[0].loss)
+    assert undisturbed.history[0].loss is None
     short = dataclasses.replace(QUICK, schedule=Schedule(3, 8))
     assert steps(train_classifier(random_release(), short)) == [0, 1, 2, 3]
 
@@ -106,7 +110,7 @@ def test_training_stops_when_patience_ends():
     longer = train_classifier(noise, dataclasses.replace(settings, patience=20))
     count = len(stopped.history)
     assert len(longer.history) > count
-    np.testing.assert_array_equal(longer.history[:count], stopped.history)
+    assert longer.history[:count] == stopped.history
 
 
 # Continuing.
@@ -219,7 +223,7 @@ def test_a_finished_folder_is_left_alone(finished):
     changed = dataclasses.replace(settings, width=5, seed=3)
     with pytest.raises(UserError, match="seed was 0 and is now 3; width was 4 and is now 5"):
         train_to_folder(random_release(), changed, folder)
-    with pytest.raises(UserError, match="release was 'random 24 0' and is now 'random 24 1'"):
+    with pytest.raises(UserError, match=r"release was '[0-9a-f]{64}' and is now '[0-9a-f]{64}'"):
         train_to_folder(random_release(seed=1), settings, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -237,6 +241,47 @@ def test_other_folders_are_kept(tmp_path):
     with pytest.raises(UserError, match="exists already"):
         train_to_folder(random_release(), QUICK, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "settings.json", "checkpoints/mine"])
+def test_a_folder_of_the_working_folders_name_is_left_alone(tmp_path, name):
+    path = tmp_path / "classifier.training" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"classifier\.training.*; .*move it, or a new folder"):
+        train_to_folder(random_release(), QUICK, tmp_path / "classifier")
+    assert [p.read_text() for p in tmp_path.rglob("*") if p.is_file()] == ["{}"]
+
+
+def test_what_others_put_into_the_working_folder_is_kept(tmp_path):
+    settings = dataclasses.replace(QUICK, schedule=Schedule(2, 8))
+    with session(stop_requested=lambda: True), pytest.raises(Terminated):
+        train_to_folder(random_release(), settings, tmp_path / "classifier")
+    (tmp_path / "classifier.training" / "notes").write_text("kept")
+    train_to_folder(random_release(), settings, tmp_path / "classifier")
+    assert [p.name for p in (tmp_path / "classifier.training").iterdir()] == ["notes"]
+
+
+def test_a_place_that_was_taken_meanwhile_does_not_cost_the_training(tmp_path):
+    settings = dataclasses.replace(QUICK, schedule=Schedule(2, 8))
+    folder, told = tmp_path / "classifier", []
+
+    def take(share):
+        told.append(share)
+        folder.mkdir(exist_ok=True)
+        (folder / "mine").write_text("kept")
+
+    message = "was taken during the training .* is kept: free that place"
+    with session(progress=take), pytest.raises(UserError, match=message):
+        train_to_folder(random_release(), settings, folder)
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+    folder.rename(tmp_path / "elsewhere")
+    told.clear()
+    with session(progress=told.append):
+        trained = train_to_folder(random_release(), settings, folder)
+    assert not told  # nothing was trained
+    assert trained.history == open_classifier(folder).history
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier", "elsewhere"]
 
 
 # What cannot be trained.

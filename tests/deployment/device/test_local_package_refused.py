@@ -106,10 +106,26 @@ REFUSED = {
     "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
     "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
     "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
-    "other version": (lambda f: changed_settings(f, version=1), "version 1, .* version 2; run"),
-    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 2"),
+    "other version": (lambda f: changed_settings(f, version=2), "version 2, .* version 3; run"),
+    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 3"),
+    "nested and sound": (
+        lambda f: (f / SETTINGS).write_text('{"format": ' + "[" * 993 + "]" * 993 + "}"),
+        "is not the settings",
+    ),
     "no scales": (lambda f: changed_settings(f, scales=None), "no package for a device: .*scales"),
-    "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: TypeError"),
+    "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: .*shape"),
+    "another shape": (
+        lambda f: changed_settings(f, shape=[16, 15, 3]),
+        "no package for a device: .*its weights do not give",
+    ),
+    "a channel less": (lambda f: changed_settings(f, scales=[1.0] * 2), "one number per channel"),
+    "an image size beyond all": (lambda f: changed_settings(f, image_size=2**40), "image_size"),
+    "another backbone": (lambda f: changed_settings(f, backbone="x"), "backbone is 'x'; allowed"),
+    "something more": (lambda f: changed_settings(f, more=1), "unknown more"),
+    "a file elsewhere": (
+        lambda f: changed_settings(f, files={"../other": "0" * 64}),
+        "lists '../other', which is no file of the folder",
+    ),
 }
 
 

@@ -216,6 +216,14 @@ def test_the_order_of_rows_is_what_order_out_says_and_stays_private(tmp_path, ph
     assert pixels_by_row(order, photos)[1] == paths
 
 
+def test_a_name_that_is_no_utf_8_is_listed_as_it_is(tmp_path, photos, package):
+    name = os.fsdecode(b"cat/caf\xe9.png")
+    (photos / "cat" / "holiday_005.png").rename(photos / name)
+    order = tmp_path / "order.csv"
+    write(package, photos, tmp_path / "out", order_out=order)
+    assert b",cat/caf\xe9.png\n" in order.read_bytes()
+
+
 @pytest.mark.parametrize(
     ("out", "order_out", "message"),
     [
