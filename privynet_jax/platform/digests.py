@@ -44,33 +44,9 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], bool]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         digest = content.pop("sha256")
+        return content, digest == sha256_of_json(content)
     except (KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("no JSON with a checksum") from None
-    return content, digest == sha256_of_json(content)
-
-
-def read_version(path: Path, name: str, version: int | str, remedy: str) -> dict[str, Any]:
-    """Returns what `sealed` wrote, without the checksum and the version, which has this name.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is damaged, of another version or was changed; that ends in the remedy.
-    """
-    try:
-        content, is_unchanged = read_sealed(path)
-        found = content.pop(name)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{path} is damaged; {remedy}") from None
-    if found != version:
-        raise UserError(
-            f"{path} is of version {found!r} of the format, expected {version!r}; read it with the "
-            f"privynet_jax that wrote it, or {remedy}"
-        )
-    if not is_unchanged:
-        raise UserError(f"{path} was changed after it was written; {remedy}")
-    return content
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ import errno
 import functools
 import hashlib
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,7 +81,7 @@ class ShardFolder:
             OSError: the scratch folder is full.
         """
         path, local, header = self.path(name), self._local / name, _header(shape, dtype)
-        size = len(header) + int(np.prod(shape)) * np.dtype(dtype).itemsize
+        size = len(header) + math.prod(map(int, shape)) * np.dtype(dtype).itemsize
         try:
             with (
                 path.open("rb") as file,
@@ -145,7 +146,7 @@ class ShardedRows(RowView):
         """
         super().__init__(tuple(map(int, shape)), dtype)
         self._shards, self._rows_per_shard, self._keep = shards, rows_per_shard, keep
-        self.row_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
+        self.row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         self.nbytes = self.shape[0] * self.row_bytes
         self._held: np.ndarray | None = None
         self._open = opener_of_files() if opener is None else opener

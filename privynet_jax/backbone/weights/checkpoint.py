@@ -108,9 +108,9 @@ def _verified_manifest(folder: Path) -> dict[str, Any]:
             "experiments.port_weights wrote, or a weight file"
         )
     with damaged_if(
-        path, "description of weights", ValueError, KeyError, TypeError, AttributeError
+        path, "description of weights", ValueError, LookupError, TypeError, RecursionError
     ):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = dict(json.loads(path.read_text(encoding="utf-8")))
         if manifest["format"] != _FORMAT or manifest["backbone"] not in BACKBONES:
             raise ValueError(f"expected the format {_FORMAT!r} and a known backbone")
         files = dict(manifest["files"])

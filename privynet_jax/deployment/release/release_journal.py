@@ -41,7 +41,7 @@ class Journal:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             shards = [(int(stop), list(map(int, skipped))) for stop, skipped in content["shards"]]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         stops = [stop for stop, _ in shards]
         is_ours = (content.get("version"), content.get("id")) == (_VERSION, identity)

@@ -95,7 +95,16 @@ def test_a_save_that_fails_leaves_nothing(tmp_path):
 
 def test_folders_that_are_no_checkpoint(tmp_path):
     assert "is a mere folder, it has no weights.json" in refusal(tmp_path)
-    for text in ("", "{", "[]", "{}", '{"format": "other"}', '{"format": "x", "files": 3}'):
+    for text in (
+        "",
+        "{",
+        "[]",
+        "[" * 10**5,
+        "7",
+        "{}",
+        '{"format": "other"}',
+        '{"format": "x", "files": 3}',
+    ):
         (tmp_path / "weights.json").write_text(text)
         assert "weights.json is no readable description of weights" in refusal(tmp_path)
 
