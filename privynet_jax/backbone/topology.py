@@ -1,9 +1,11 @@
 """Which part of a backbone a device runs, which channels it releases, and what that costs it.
 
-topology = Topology(num_layers=4, channels=(3, 17, 90))  # which the planner chooses
-topology.layer.name                # "conv2_2"
-topology.representation_shape(32)  # (16, 16, 3)
-local_cost(topology, image_size=32).macs
+    topology = Topology(num_layers=4, channels=(3, 17, 90))
+    topology.layer.name                # "conv2_2"
+    topology.representation_shape(32)  # (16, 16, 3)
+    local_cost(topology, image_size=32).macs
+
+The planner chooses one. No JAX here.
 """
 
 import collections

@@ -1,10 +1,12 @@
 """One layer of the feature cache: its address, its manifest, and which of its shards there are.
 
-layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
-layer.read_manifest() or layer.write_manifest(coding)
-for unit in units_of(parts):
-    if layer.find(unit):
-        layer.write(unit, stored)
+    layer = CachedLayer(root, weights, parts, num_layers=4, channels=(3, 17), dtype="float16")
+    layer.read_manifest() or layer.write_manifest(coding)
+    for unit in units_of(parts):
+        if layer.find(unit):
+            layer.write(unit, stored)
+
+`feature_cache` drives several of them through one pass of the network.
 """
 
 import logging
