@@ -21,14 +21,7 @@ import safetensors.numpy
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
-from privynet_jax.platform.documents import (
-    Count,
-    Hex64,
-    Share,
-    Text,
-    read_document,
-    write_document,
-)
+from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, damaged_if
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
