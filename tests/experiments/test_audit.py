@@ -193,9 +193,9 @@ def test_an_edited_plan_is_refused(command, tmp_path):
     assert text.count('"psnr_db": 90.0') == 1
     path.write_text(text.replace('"psnr_db": 90.0', '"psnr_db": 10.0'))
     before = everything_in(tmp_path)
-    refused(command(), "plan.json was changed after it was planned")
+    refused(command(), "plan.json was changed after it was written")
     path.write_text("{}")
-    refused(command(), "plan.json is no plan")
+    refused(command(), "plan.json is of version None of the format")
     assert everything_in(tmp_path).keys() == before.keys()
 
 

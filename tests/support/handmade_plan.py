@@ -13,6 +13,7 @@ def plan():
     candidates = tuple(range(0, 128, 3))
     selection = Selection("both", candidates, SEED, entropy_bits(len(candidates), 4))
     return Plan(
+        id="1d" * 32,
         topology=Topology(4, selection.channels(4)),
         selection=selection,
         limits=Limits(psnr_db=20, local_mmacs=300.5, statistic="p95"),

@@ -54,6 +54,7 @@ def plan(pretrained, topology, image_size, **changes):
     alone = Selection("random", channels, "0f" * 32, entropy_bits(depth, depth))
     selection = changes.get("selection", alone)
     fields = {
+        "id": "1d" * 32,
         "topology": Topology(topology.num_layers, selection.channels(depth)),
         "selection": selection,
         "limits": Limits(psnr_db=20.0),
