@@ -106,8 +106,8 @@ class Audit:
         return all(finding.held for finding in self.findings)
 
     def write(self, path: Path) -> None:
-        """Writes it down as JSON, whole; it holds none of the plan's secrets."""
+        """Writes it down as JSON, whole, for the user alone; it holds none of the plan's secrets."""
         content = {**dataclasses.asdict(self), "held": self.held}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
             entry["held"] = finding.held
-        write_atomically(path, json.dumps(content, indent=1) + "\n")
+        write_atomically(path, json.dumps(content, indent=1) + "\n", private=True)

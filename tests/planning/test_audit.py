@@ -17,6 +17,7 @@ from privynet_jax.planning import audit as auditing
 from privynet_jax.planning.audit import AuditSettings, audit_plan
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
+from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.results.statistics import Distribution, summarise
 from privynet_jax.training.models.attackers import capacities_of_size
@@ -184,6 +185,24 @@ def test_pictures_that_the_planner_saw_are_not_used(audited, audited_parts):
     np.testing.assert_array_equal(scenes[0].parts.test.images, audited_parts.test.images[2:])
 
 
+def test_an_audit_leaves_no_features_behind(
+    audited_plan, audited_parts, vgg_weights, settings, monkeypatch, tmp_path
+):
+    """They tell the plan's channels, and show the pictures: not even a stop leaves them."""
+
+    def stopped(cells, scenes, *_):
+        assert len(scenes[0].representations("test"))
+        [folder] = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        raise Terminated
+
+    monkeypatch.setattr(auditing, "measure", stopped)
+    chosen = dataclasses.replace(settings, cache_dir=tmp_path)
+    with pytest.raises(Terminated):
+        audit_plan(audited_plan, audited_parts, vgg_weights, chosen)
+    assert not list(tmp_path.iterdir())
+
+
 def test_each_repeat_finds_what_it_would_find_alone(
     audited_plan, audited_parts, vgg_weights, settings
 ):
@@ -264,3 +283,4 @@ def test_an_audit_is_written_whole(tmp_path):
         ],
     }
     assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
+    assert (tmp_path / "audit.json").stat().st_mode & 0o777 == 0o600
