@@ -84,7 +84,8 @@ def main() -> None:
     print(
         f"\nThe plan is in {out}: {_chosen(plan.selection, plan.topology.depth)}. It was made with "
         f"{len(plan.sample)} of {planned.available} pictures, which an audit will leave out. Keep "
-        "the file as secret as the pictures."
+        "the file as secret as the pictures, and release no picture under two plans: whoever has "
+        "both releases has the channels of both."
     )
 
 

@@ -106,7 +106,7 @@ class Audit:
         return all(finding.held for finding in self.findings)
 
     def write(self, path: Path) -> None:
-        """Writes it down as JSON, whole, for the user alone; it holds none of the plan's secrets."""
+        """Writes JSON, whole and for the user alone; it holds none of the plan's secrets."""
         content = {**dataclasses.asdict(self), "held": self.held}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
             entry["held"] = finding.held

@@ -248,6 +248,9 @@ def test_the_report_says_what_was_found_of_every_limit_and_on_how_many_images():
     assert "accuracy, % 25 50" in words
     last = text.splitlines()[-1]
     assert "not kept: privacy loss: PSNR, dB (white box, on 64 images); local computation, " in last
+    # A second release of the same pictures would show a second set of channels.
+    assert "If nothing was released under this plan, plan again" in last
+    assert "use that for other pictures alone" in last
 
 
 def attacked(name, knowledge, repeat, psnr_db, converged):
