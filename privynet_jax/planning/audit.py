@@ -33,7 +33,7 @@ from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
 from privynet_jax.platform.files import is_remote
 from privynet_jax.results.cells import Cell, Measurement
-from privynet_jax.results.statistics import summarise
+from privynet_jax.results.statistics import accuracies, summarise
 
 # Settings of a characterisation's networks, for which nothing else may stand in.
 _SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
@@ -174,7 +174,7 @@ def _findings(
     attacks: Sequence[Attacked],
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
-    """What was found of every limit, and of accuracy."""
+    """What was found of every limit, and of the accuracies."""
     limits, statistic = plan.limits, plan.limits.statistic
     findings = []
     for metric in ("psnr_db", "ssim"):
@@ -185,8 +185,11 @@ def _findings(
         findings.append(Finding(name, getattr(limits, name), None, cost))
     if latency_ms is not None:
         findings.append(Finding("latency_ms", limits.latency_ms, plan.latency_ms, latency_ms))
-    right = float(np.mean([each.accuracy["test"].mean() for each in measurements]))
-    return (*findings, Finding("accuracy", None, plan.expected.accuracy.value, right))
+    right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]
+    for name in ("accuracy", "balanced_accuracy"):
+        found = float(np.mean([each[name] for each in right]))
+        findings.append(Finding(name, None, getattr(plan.expected, name).value, found))
+    return tuple(findings)
 
 
 def _strongest(attacks: Sequence[Attacked], metric: str, statistic: str) -> Attacked:

@@ -20,7 +20,7 @@ class Finding:
     """One limit or expectation, and what was found.
 
     Attributes:
-        what: a limit's name of `plan.Limits`, or "accuracy".
+        what: a limit's name of `plan.Limits`, "accuracy" or "balanced_accuracy".
         limit: the limit; None where there is only an expectation.
         expected: what the plan expected; None where it was counted, not measured.
         found: the worst over attackers and repeats, or for accuracy the mean over repeats.
@@ -76,7 +76,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        findings: in the order of `plan.LIMITS`, accuracy last.
+        findings: in the order of `plan.LIMITS`, accuracies last.
         data: name of the data set.
         images: part -> how many were used.
         left_out: pictures that the planner had seen.

@@ -14,7 +14,7 @@ from typing import Any
 
 from privynet_jax.backbone.topology import Topology, local_cost
 from privynet_jax.errors import UserError
-from privynet_jax.platform.documents import Count, Hex64, Positive, Text
+from privynet_jax.platform.documents import Count, Hex64, Positive, Share, Text
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
 
@@ -77,17 +77,22 @@ class Expectation:
 
     Attributes:
         accuracy: of the cloud NN on unseen images, in [0, 1].
+        balanced_accuracy: the mean over classes, by which plans are chosen: classes that are not
+            equally frequent count alike.
         psnr_db: privacy loss by the limits' statistic; `high` is what the planner held against
             the limit.
         ssim: likewise.
+        commonest_class_share: the accuracy of always answering the commonest class.
     """
 
     accuracy: Interval
+    balanced_accuracy: Interval
     psnr_db: Interval
     ssim: Interval
+    commonest_class_share: Share
 
     def __post_init__(self) -> None:
-        for interval in (self.accuracy, self.psnr_db, self.ssim):
+        for interval in (self.accuracy, self.balanced_accuracy, self.psnr_db, self.ssim):
             if not interval.low <= interval.high:
                 raise UserError(f"an interval from {interval.low} to {interval.high}")
 

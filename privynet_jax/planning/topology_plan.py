@@ -94,7 +94,7 @@ def plan_topology(
     weights: str = "embedded",
     settings: PlanSettings | None = None,
 ) -> Planned:
-    """Returns the plan of the most accurate characterised topology under limits.
+    """Returns the plan of the best characterised topology under limits, by balanced accuracy.
 
     Args:
         workdir: a finished characterisation.

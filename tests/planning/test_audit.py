@@ -80,6 +80,7 @@ class Measured:
             Measurement(
                 cell=cell,
                 accuracy={"test": np.float32([1, 0, cell.draw, 0])},
+                labels={"test": np.array([0, 1, 1, 1])},
                 attacks={
                     attack.name: {"test": self.quality(attack, cell, scenes[0], protocol)}
                     for attack in protocol.attacks
@@ -150,7 +151,7 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert len(np.unique(audited_parts.test.labels[protocol.optimised["test"]])) == 2
 
     by_name = {finding.what: finding for finding in found.findings}
-    assert tuple(by_name) == (*LIMITS, "accuracy")
+    assert tuple(by_name) == (*LIMITS, "accuracy", "balanced_accuracy")
     assert by_name["psnr_db"] == Finding("psnr_db", 14.0, 12.0, 14.0, "white box", 3)
     assert by_name["ssim"] == Finding("ssim", 0.13, 0.3, pytest.approx(0.14), "white box", 3)
     # One limit is just kept, the other just broken; what has no limit breaks nothing.
@@ -161,6 +162,9 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert by_name["latency_ms"] == Finding("latency_ms", None, None, 2.5)
     # Means of 1/4 and 2/4 right, in the two repeats.
     assert by_name["accuracy"] == Finding("accuracy", None, 0.5, 0.375)
+    # One class is always right, of the other none and 1/3.
+    balanced = Finding("balanced_accuracy", None, 0.45, pytest.approx((1 / 2 + 2 / 3) / 2))
+    assert by_name["balanced_accuracy"] == balanced
 
     assert [(each.attacker, each.repeat) for each in found.attacks] == [
         *(("linear", 0), ("strong", 0), ("white box", 0)),

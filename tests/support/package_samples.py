@@ -58,7 +58,7 @@ def plan(pretrained, topology, image_size, **changes):
         "topology": Topology(topology.num_layers, selection.channels(depth)),
         "selection": selection,
         "limits": Limits(psnr_db=20.0),
-        "expected": Expectation(interval, interval, interval),
+        "expected": Expectation(interval, interval, interval, interval, 0.25),
         "image_size": image_size,
         "class_names": ("cat", "dog", "Bücher"),
         "scales": tuple(np.linspace(0.01, 0.02, depth).tolist()),
