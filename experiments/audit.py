@@ -36,6 +36,11 @@ _NO_STRONGER = (
     "No other attackers than the characterisation's were tried; "
     '--attackers=strong,tuned,"white box" tries stronger ones.'
 )
+_WHAT_NOW = (
+    "If nothing was released under this plan, plan again with a larger --margin_db. What was "
+    "released cannot be called back, and the same pictures released under another plan would show "
+    "its channels as well: use that for other pictures alone."
+)
 
 
 def main() -> None:
@@ -85,8 +90,7 @@ def report(audit: Audit, statistic: str) -> str:
         _transfer(audit.difference_db),
         "Every limit was kept. These are measured attacks: they bound no other attacker."
         if audit.held
-        else f"BROKEN: at least one limit was not kept: {'; '.join(broken)}; plan again with a "
-        "larger --margin_db.",
+        else f"BROKEN: at least one limit was not kept: {'; '.join(broken)}. {_WHAT_NOW}",
     ]
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@
 Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
 cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
 --training times the attackers' steps. Prints and writes planning.csv, one row per limit: whether
-the limit was kept, and the accuracy beside that of the best feasible cell of the grid.
+the limit was kept, and the balanced accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from privynet_jax.planning.options import Option, options_of
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, draw_channels
+from privynet_jax.results.statistics import accuracies
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("workdir weights data_dir cache_dir seed")
@@ -87,7 +88,7 @@ def drawn_cases(
     seed: int,
 ) -> list[Case]:
     """Returns limits that can be planned for, every second one of computation too, and plans."""
-    stream, accuracy = np.random.default_rng(seed), operator.attrgetter("accuracy")
+    stream, merit = np.random.default_rng(seed), operator.attrgetter("balanced_accuracy")
     promised = [option.expected.psnr_db.high + margin_db for option in options]
     macs = [result.cost["local_macs"] / 1e6 for result in results]
     cases: list[Case] = []
@@ -103,8 +104,8 @@ def drawn_cases(
         if chosen is None or not feasible:
             continue
         random = [result for result in feasible if result.selection == RANDOM]
-        best_random = max(random, key=accuracy, default=None)
-        cases.append(Case(limits, chosen, max(feasible, key=accuracy), best_random))
+        best_random = max(random, key=merit, default=None)
+        cases.append(Case(limits, chosen, max(feasible, key=merit), best_random))
     raise UserError(
         f"plans can be made for limits from {min(promised):.1f} to {max(promised):.1f} dB, which "
         "hardly any cell of the grid keeps on test images; characterise more draws or depths"
@@ -115,15 +116,17 @@ def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the findings for people to read."""
     shifts = [row["psnr_db"] - row["expected_psnr_db"] for row in rows]
     to_best, to_random = (
-        [100 * (row["accuracy"] - row[name]) for row in rows if row[name] != ""]
-        for name in ("best_accuracy", "best_random_accuracy")
+        [100 * (row["balanced_accuracy"] - row[name]) for row in rows if row[name] != ""]
+        for name in ("best_balanced_accuracy", "best_random_balanced_accuracy")
     )
     kept = (
         f"{sum(row['kept'] for row in rows)} of {len(rows)} plans kept their limit. Audited PSNR "
         f"was {np.mean(shifts):+.1f} dB from what was expected (standard deviation "
         f"{np.std(shifts):.1f})."
     )
-    accuracy = f"Accuracy, in points, against the best feasible cell: {np.mean(to_best):+.1f}"
+    accuracy = (
+        f"Balanced accuracy, in points, against the best feasible cell: {np.mean(to_best):+.1f}"
+    )
     if to_random:
         accuracy += f"; against the best one with random channels: {np.mean(to_random):+.1f}"
     return "\n".join([aligned(rows), "", kept, f"{accuracy}."])
@@ -171,19 +174,22 @@ def _attacked(
 
 def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:
     psnr_db = max(float(by_part["test"]["psnr_db"].mean()) for by_part in measured.attacks.values())
+    right = accuracies(measured.accuracy["test"], measured.labels["test"])
     return {
         "limit_psnr_db": case.limits.psnr_db,
         "limit_mmacs": case.limits.local_mmacs or "",
         "num_layers": cell.topology.num_layers,
         "depth": cell.topology.depth,
         "expected_psnr_db": case.option.expected.psnr_db.value,
-        "expected_accuracy": case.option.expected.accuracy.value,
+        "expected_balanced_accuracy": case.option.expected.balanced_accuracy.value,
         "psnr_db": psnr_db,
         "kept": psnr_db <= (case.limits.psnr_db or 0.0),
-        "accuracy": float(measured.accuracy["test"].mean()),
+        "balanced_accuracy": right["balanced_accuracy"],
         "best_cell": case.best.name,
-        "best_accuracy": case.best.accuracy,
-        "best_random_accuracy": case.best_random.accuracy if case.best_random else "",
+        "best_balanced_accuracy": case.best.balanced_accuracy,
+        "best_random_balanced_accuracy": case.best_random.balanced_accuracy
+        if case.best_random
+        else "",
     }
 
 

@@ -1,10 +1,11 @@
-"""Plans the local NN: the most accurate characterised topology under limits, and its channels.
+"""Plans the local NN: the best characterised topology under limits, and its channels.
 
     python -m experiments.plan --workdir=runs/public --sample=folder:pictures --out=plan.json \
         --max_psnr_db=20 --max_local_mmacs=160
 
 --workdir is a finished characterisation of public data. --sample is a small labelled set of the
-user's own pictures, one subfolder per class; it scores channels and stays here. The plan holds
+user's own pictures, one subfolder per class; it scores channels and stays here. The best has the
+highest balanced accuracy, in which classes count alike however frequent they are. The plan holds
 secrets, which channels are released among them: keep it like a key. Takes a few seconds.
 """
 
@@ -84,7 +85,8 @@ def main() -> None:
     print(
         f"\nThe plan is in {out}: {_chosen(plan.selection, plan.topology.depth)}. It was made with "
         f"{len(plan.sample)} of {planned.available} pictures, which an audit will leave out. Keep "
-        "the file as secret as the pictures."
+        "the file as secret as the pictures, and release no picture under two plans: whoever has "
+        "both releases has the channels of both."
     )
 
 

@@ -19,6 +19,7 @@ _LIMITS = {
     "release_kib": ("release per image, KiB", 1),
     "latency_ms": ("latency, ms", 1),
     "accuracy": ("accuracy, %", 100),
+    "balanced_accuracy": ("balanced accuracy, %", 100),
 }
 
 

@@ -11,6 +11,7 @@ and more steps than the characterisation's, on parts that hold none of the plann
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +31,9 @@ from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
+from privynet_jax.platform.files import is_remote
 from privynet_jax.results.cells import Cell, Measurement
-from privynet_jax.results.statistics import summarise
+from privynet_jax.results.statistics import accuracies, summarise
 
 # Settings of a characterisation's networks, for which nothing else may stand in.
 _SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
@@ -42,7 +44,7 @@ class AuditSettings:
     """How an audit is done.
 
     Attributes:
-        cache_dir: of features.
+        cache_dir: where features are kept meanwhile, in a folder that nobody else may enter.
         seed: of everything random; other than the characterisation's.
         repeats: trainings of every network, with different initial values and orders.
         attackers: names of the `attacks.registry`; none: the characterisation's own. The closed
@@ -83,13 +85,12 @@ def audit_plan(
     config = _longer_config(plan, settings)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
     latency_ms = _measured_latency(plan)
-    scene = make_scenario(
-        weights, unseen, plan.topology, settings.cache_dir, dtype=config.feature_dtype
-    )
     cells = [Cell(plan.topology, repeat) for repeat in range(settings.repeats)]
     few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
-    measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
+    with _private_folder(settings.cache_dir) as cache:
+        scene = make_scenario(weights, unseen, plan.topology, cache, dtype=config.feature_dtype)
+        measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
     attacks = tuple(attacked for each in measurements for attacked in _attacked(each))
     names = dict.fromkeys(attacked.attacker for attacked in attacks)
     own, statistic = {LINEAR, *plan.settings["attackers"]}, plan.limits.statistic
@@ -132,6 +133,14 @@ def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 
 
+def _private_folder(cache_dir: os.PathLike[str] | str) -> tempfile.TemporaryDirectory:
+    """For features, which tell the plan's channels and show the pictures; it goes with them."""
+    if is_remote(cache_dir):
+        return tempfile.TemporaryDirectory(prefix="privynet-audit-")
+    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=cache_dir, prefix="audit-")
+
+
 def _measured_latency(plan: Plan) -> float | None:
     """In milliseconds, now and here, where the plan limits it."""
     if plan.limits.latency_ms is None:
@@ -165,7 +174,7 @@ def _findings(
     attacks: Sequence[Attacked],
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
-    """What was found of every limit, and of accuracy."""
+    """What was found of every limit, and of the accuracies."""
     limits, statistic = plan.limits, plan.limits.statistic
     findings = []
     for metric in ("psnr_db", "ssim"):
@@ -176,8 +185,11 @@ def _findings(
         findings.append(Finding(name, getattr(limits, name), None, cost))
     if latency_ms is not None:
         findings.append(Finding("latency_ms", limits.latency_ms, plan.latency_ms, latency_ms))
-    right = float(np.mean([each.accuracy["test"].mean() for each in measurements]))
-    return (*findings, Finding("accuracy", None, plan.expected.accuracy.value, right))
+    right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]
+    for name in ("accuracy", "balanced_accuracy"):
+        found = float(np.mean([each[name] for each in right]))
+        findings.append(Finding(name, None, getattr(plan.expected, name).value, found))
+    return tuple(findings)
 
 
 def _strongest(attacks: Sequence[Attacked], metric: str, statistic: str) -> Attacked:

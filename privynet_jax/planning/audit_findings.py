@@ -20,7 +20,7 @@ class Finding:
     """One limit or expectation, and what was found.
 
     Attributes:
-        what: a limit's name of `plan.Limits`, or "accuracy".
+        what: a limit's name of `plan.Limits`, "accuracy" or "balanced_accuracy".
         limit: the limit; None where there is only an expectation.
         expected: what the plan expected; None where it was counted, not measured.
         found: the worst over attackers and repeats, or for accuracy the mean over repeats.
@@ -76,7 +76,7 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        findings: in the order of `plan.LIMITS`, accuracy last.
+        findings: in the order of `plan.LIMITS`, accuracies last.
         data: name of the data set.
         images: part -> how many were used.
         left_out: pictures that the planner had seen.
@@ -106,8 +106,8 @@ class Audit:
         return all(finding.held for finding in self.findings)
 
     def write(self, path: Path) -> None:
-        """Writes it down as JSON, whole; it holds none of the plan's secrets."""
+        """Writes JSON, whole and for the user alone; it holds none of the plan's secrets."""
         content = {**dataclasses.asdict(self), "held": self.held}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
             entry["held"] = finding.held
-        write_atomically(path, json.dumps(content, indent=1) + "\n")
+        write_atomically(path, json.dumps(content, indent=1) + "\n", private=True)

@@ -62,7 +62,7 @@ def refusal(decision: Decision) -> str:
 def _limits_lines(decision: Decision) -> list[str]:
     given = decision.limits.given()
     if not given:
-        return ["Limits: none, so accuracy alone decides."]
+        return ["Limits: none, so balanced accuracy alone decides."]
     lines = [f"Limits (privacy loss: {_STATISTICS[decision.limits.statistic]}):"]
     for limit, value in given.items():
         margin = decision.margins.get(limit)
@@ -84,14 +84,17 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         whose = "a new training with the channels that the search found"
     costs = [f"{_WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
     lines = [
-        f"Chosen: {_named(option)}, the best accuracy of all that keep the limits.",
+        f"Chosen: {_named(option)}, the best balanced accuracy of all that keep the limits.",
         f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
         f"{_count(option.draws, _unit(option))} on validation images:",
-        f"    accuracy  {_interval(expected.accuracy, 100, 1)} %",
+        f"    accuracy  {_interval(expected.accuracy, 100, 1)} %; that of always answering the "
+        f"commonest class is {100 * expected.commonest_class_share:.1f} %",
+        f"    balanced  {_interval(expected.balanced_accuracy, 100, 1)} %, the mean over classes",
         f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {statistic}",
         f"    SSIM      {_interval(expected.ssim, 1, 3)}, {statistic}",
         f"  on test images, which decided nothing: accuracy {100 * tested['accuracy']:.1f} %, "
-        f"PSNR {tested['psnr_db']:.2f} dB, SSIM {tested['ssim']:.3f}",
+        f"balanced {100 * tested['balanced_accuracy']:.1f} %, PSNR {tested['psnr_db']:.2f} dB, "
+        f"SSIM {tested['ssim']:.3f}",
         f"  costs: {', '.join(costs)}",
     ]
     return [*lines, f"  latency is of one image on {latency_on}"] if latency_on else lines
@@ -122,7 +125,7 @@ def _binding_lines(decision: Decision) -> list[str]:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
     names = _joined([_WORDS[name][0] for name in binding])
     those = "Without it" if len(binding) == 1 else "Without any one of these"
-    return [f"Binding: {names}. {those}, a better accuracy would be possible.", *lines]
+    return [f"Binding: {names}. {those}, a better one would be possible.", *lines]
 
 
 def _relaxation(decision: Decision, limit: str) -> str:
@@ -130,10 +133,10 @@ def _relaxation(decision: Decision, limit: str) -> str:
     where = f"  {_flags(relaxed, [limit])}"
     if relaxed.chosen is None:
         return f"{where}: still nothing fits"
-    gain = relaxed.accuracy - (decision.accuracy if decision.chosen else 0)
+    gain = relaxed.merit - (decision.merit if decision.chosen else 0)
     if decision.chosen and gain <= 0:
         return f"{where}: buys nothing"
-    more = "more points of accuracy" if decision.chosen else "% accuracy"
+    more = "more points of balanced accuracy" if decision.chosen else "% balanced accuracy"
     unknown = _unmeasured(decision, relaxed.chosen)
     return f"{where}: {100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
 
@@ -146,12 +149,12 @@ def _unmeasured(decision: Decision, option: Option) -> str:
 def _near_lines(decision: Decision) -> list[str]:
     if not (misses := decision.near_misses):
         return []
-    lines = ["Near misses, which are more accurate and fail by no more than a notch:"]
+    lines = ["Near misses, which are better and fail by no more than a notch:"]
     for option in misses[:_SHOWN]:
         excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
         by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
-        accuracy, unknown = 100 * option.expected.accuracy.value, _unmeasured(decision, option)
-        lines.append(f"  {_named(option)}: {accuracy:.1f} % accuracy, exceeds {by}{unknown}")
+        merit, unknown = f"{100 * option.merit:.1f} % balanced", _unmeasured(decision, option)
+        lines.append(f"  {_named(option)}: {merit}, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
         lines.append(f"  and {len(misses) - _SHOWN} more")
     return lines
@@ -173,6 +176,12 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
     if decision.options[0].selection == RANDOM:
         lines.append(
             "Intervals are for random draws; channels that are selected otherwise may differ."
+        )
+    chosen = decision.chosen
+    if chosen and chosen.expected.accuracy.value <= chosen.expected.commonest_class_share:
+        lines.append(
+            "WARNING: always answering the commonest class would be right as often. What was "
+            "learnt shows in the balanced accuracy alone, which is 1 / classes where nothing was."
         )
     if mode != "dedicated":
         lines.append(

@@ -1,7 +1,7 @@
 """A plan: the chosen local NN, what it promises, and the secrets that go with it.
 
 `planner` chooses under `Limits`, `plan_file` keeps a `Plan`, and whoever packs, audits or releases
-reads it. No JAX here.
+reads it. Types say what a file may hold. No JAX here.
 
     limits = Limits(psnr_db=22.0, local_mmacs=160.0)
     plan.topology, plan.cost, plan.settings["seed"]
@@ -14,8 +14,9 @@ from typing import Any
 
 from privynet_jax.backbone.topology import Topology, local_cost
 from privynet_jax.errors import UserError
+from privynet_jax.platform.documents import Count, Hex64, Positive, Share, Text
 from privynet_jax.results.statistics import Interval
-from privynet_jax.selection.secret_draw import Selection
+from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
 
 # Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
 STATISTICS = ("mean", "median", "p95", "p99", "max")
@@ -48,7 +49,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
-            if not (is_number(value) and value > 0):
+            is_real = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (is_real and 0 < value < math.inf):
                 raise UserError(
                     f"the limit {name} is {value!r}; allowed are positive numbers; "
                     "leave it out for no limit"
@@ -75,14 +77,24 @@ class Expectation:
 
     Attributes:
         accuracy: of the cloud NN on unseen images, in [0, 1].
+        balanced_accuracy: the mean over classes, by which plans are chosen: classes that are not
+            equally frequent count alike.
         psnr_db: privacy loss by the limits' statistic; `high` is what the planner held against
             the limit.
         ssim: likewise.
+        commonest_class_share: the accuracy of always answering the commonest class.
     """
 
     accuracy: Interval
+    balanced_accuracy: Interval
     psnr_db: Interval
     ssim: Interval
+    commonest_class_share: Share
+
+    def __post_init__(self) -> None:
+        for interval in (self.accuracy, self.balanced_accuracy, self.psnr_db, self.ssim):
+            if not interval.low <= interval.high:
+                raise UserError(f"an interval from {interval.low} to {interval.high}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +102,7 @@ class Plan:
     """A topology with what it promises.
 
     Attributes:
+        id: drawn when the plan is made, and no secret: it says what belongs together.
         topology: backbone, layers and released channels, in a secret order; unless the selection is
             direct, the channels themselves are drawn in secret too.
         selection: how the channels came to be chosen.
@@ -107,22 +120,46 @@ class Plan:
             "selection" and number of "draws" of its cells, "margin_db" and "margin_ssim", and what
             was "tested" on images that decided nothing.
         sample: digests of the user's pictures that the planner saw; an audit leaves them out.
+
+    Raises:
+        UserError: the parts do not fit each other.
     """
 
+    id: Hex64
     topology: Topology
     selection: Selection
     limits: Limits
     expected: Expectation
-    image_size: int
-    class_names: tuple[str, ...]
-    scales: tuple[float, ...]
-    peaks: tuple[float, ...]
-    weights: str
-    weights_fingerprint: str
-    latency_ms: float | None
-    latency_on: str
+    image_size: Count
+    class_names: tuple[Text, ...]
+    scales: tuple[Positive, ...]
+    peaks: tuple[Positive, ...]
+    weights: Text
+    weights_fingerprint: Hex64
+    latency_ms: Positive | None
+    latency_on: Text
     characterised: Mapping[str, Any]
-    sample: tuple[str, ...]
+    sample: tuple[Text, ...]
+
+    def __post_init__(self) -> None:
+        topology, candidates = self.topology, self.selection.candidates
+        if not len(self.scales) == len(self.peaks) == topology.depth:
+            raise UserError("scales or peaks that are not one number per channel")
+        if (
+            len({*candidates}) < len(candidates)
+            or max(candidates, default=0) >= topology.layer.channels
+        ):
+            raise UserError(f"candidates that are no distinct channels of {topology.layer.name}")
+        if self.selection.channels(topology.depth) != topology.channels:
+            raise UserError("channels that its seed does not draw, or not in this order")
+        settings = self.characterised.get("settings")
+        if not isinstance(settings, Mapping) or type(settings.get("seed")) is not int:
+            raise UserError("settings of a characterisation without its seed")
+
+    @property
+    def released_classes(self) -> tuple[str, ...]:
+        """The classes in the secret order that numbers them in releases."""
+        return order_classes_secretly(self.class_names, self.selection.seed)
 
     @property
     def cost(self) -> dict[str, float]:
@@ -154,9 +191,3 @@ def costs_of(topology: Topology, image_size: int) -> dict[str, float]:
         "storage_mib": cost.param_bytes / 2**20,
         "release_kib": cost.release_bytes / 2**10,
     }
-
-
-def is_number(value: Any) -> bool:
-    """Whether something is a finite number, and not a truth value."""
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and -math.inf < value < math.inf

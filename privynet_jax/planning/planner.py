@@ -1,4 +1,4 @@
-"""Chooses the local topology with the best accuracy under limits, and says what decided.
+"""Chooses the local topology with the best balanced accuracy under limits; says what decided.
 
 `options` says what may be expected of every (layers, depth); `explanation` puts a `Decision` into
 words. Pure numbers, no JAX here.
@@ -64,24 +64,24 @@ class Decision:
 
     @property
     def chosen(self) -> Option | None:
-        """The feasible option with the best expected accuracy."""
+        """The feasible option with the best expected balanced accuracy."""
         return self.feasible[0] if self.feasible else None
 
     @property
-    def accuracy(self) -> float:
-        """Expected of the chosen option; minus infinity where nothing fits."""
-        return self.chosen.expected.accuracy.value if self.chosen else -math.inf
+    def merit(self) -> float:
+        """Of the chosen option; minus infinity where nothing fits."""
+        return self.chosen.merit if self.chosen else -math.inf
 
     @property
     def binding(self) -> tuple[str, ...]:
-        """Limits whose removal alone would give more accuracy, or anything at all."""
+        """Limits whose removal alone would give more merit, or anything at all."""
         given = self.limits.given()
-        return tuple(n for n in given if self._with(**{n: None}).accuracy > self.accuracy)
+        return tuple(n for n in given if self._with(**{n: None}).merit > self.merit)
 
     @property
     def near_misses(self) -> tuple[Option, ...]:
-        """More accurate options that miss no limit by more than `NEAR_NOTCHES`, nearest first."""
-        better = [o for o in self.options if o.expected.accuracy.value > self.accuracy]
+        """Better options that miss no limit by more than `NEAR_NOTCHES`, the nearest first."""
+        better = [o for o in self.options if o.merit > self.merit]
         near = [o for o in better if all(s.notches <= NEAR_NOTCHES for s in self.shortfalls(o))]
         return tuple(sorted(near, key=lambda option: _notches(self.shortfalls(option))))
 

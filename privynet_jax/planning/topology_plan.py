@@ -11,6 +11,7 @@ pictures score the channels of what was chosen.
 
 import dataclasses
 import functools
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def plan_topology(
     weights: str = "embedded",
     settings: PlanSettings | None = None,
 ) -> Planned:
-    """Returns the plan of the most accurate characterised topology under limits.
+    """Returns the plan of the best characterised topology under limits, by balanced accuracy.
 
     Args:
         workdir: a finished characterisation.
@@ -197,6 +198,7 @@ def _plan(
     # What values are scaled by, and what they reach up to.
     scales, peaks = normalisation(weights, sample.images, topology)
     return Plan(
+        id=secrets.token_hex(32),
         topology=topology,
         selection=selection,
         limits=decision.limits,

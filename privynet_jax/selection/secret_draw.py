@@ -1,10 +1,11 @@
-"""The secret draw of channels, and the secret order in which they are released.
+"""The secret draw of channels, and the secret orders in which they and classes are released.
 
-Both by a seed that only the plan holds; every subset and every order are equally likely.
+All by a seed that only the plan holds; every subset and every order are equally likely.
 
 seed = secrets.token_hex(32)
 drawn = draw_secretly(range(64), depth=8, seed=seed)  # 8 channels, ascending
 order_secretly(drawn, seed)  # the same, shuffled
+order_classes_secretly(("cat", "dog"), seed)  # by other bytes than the channels
 entropy_bits(64, 8)  # what somebody who knows all but the seed has to guess
 """
 
@@ -12,15 +13,19 @@ import dataclasses
 import hashlib
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from privynet_jax.backbone.topology import METHODS, check_depth
 from privynet_jax.errors import UserError
+from privynet_jax.platform.documents import Channel, Hex64, Text
 
 _SEED_BITS = 256
 _BYTES_PER_KEY = 16  # so many that two are never equal
-# Before the seed, so that the order's numbers are others than the draw's and tell nothing of them.
+# Before the seed, so that an order's numbers are others than the draw's and tell nothing of them.
 _ORDER = b"privynet_jax: order of release"
+_CLASSES = b"privynet_jax: order of classes"
+_Item = TypeVar("_Item", int, str)
 
 
 def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int, ...]:
@@ -28,12 +33,17 @@ def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int
 
     The seed, 64 hexadecimal digits such as `secrets.token_hex(32)`, decides the draw.
     """
-    return tuple(sorted(_shuffled(candidates, bytes.fromhex(seed))[:depth]))
+    return tuple(sorted(_shuffled(map(int, candidates), bytes.fromhex(seed))[:depth]))
 
 
 def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
     """Returns the channels, every order with equal probability, whatever the seed has drawn."""
-    return _shuffled(channels, _ORDER + bytes.fromhex(seed))
+    return _shuffled(map(int, channels), _ORDER + bytes.fromhex(seed))
+
+
+def order_classes_secretly(class_names: Sequence[str], seed: str) -> tuple[str, ...]:
+    """Returns class names in an order of which each is equally likely; it says nothing of them."""
+    return _shuffled(class_names, _CLASSES + bytes.fromhex(seed))
 
 
 def entropy_bits(candidates: int, depth: int) -> float:
@@ -45,15 +55,15 @@ def entropy_bits(candidates: int, depth: int) -> float:
     return min(math.log2(math.comb(candidates, depth)), float(_SEED_BITS))
 
 
-def _shuffled(channels: Sequence[int], secret: bytes) -> tuple[int, ...]:
-    """The channels in the order of one hashed number for each."""
+def _shuffled(items: Iterable[_Item], secret: bytes) -> tuple[_Item, ...]:
+    """The items, whatever order they come in, in the order of one hashed number for each."""
     # Rather than by NumPy's permutation: that may change from version to version, and its seeding
     # would keep 128 of the 256 bits.
-    ordered = sorted(channels)
+    ordered = sorted(items)
     stream = hashlib.shake_256(secret).digest(_BYTES_PER_KEY * len(ordered))
     starts = range(0, len(stream), _BYTES_PER_KEY)
     keys = [stream[start : start + _BYTES_PER_KEY] for start in starts]
-    return tuple(int(ordered[place]) for place in sorted(range(len(ordered)), key=keys.__getitem__))
+    return tuple(ordered[place] for place in sorted(range(len(ordered)), key=keys.__getitem__))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +73,13 @@ class Selection:
     Attributes:
         method: of `selection.METHODS`.
         candidates: channels that the released ones are drawn from, ascending; of direct, these.
-        seed: 64 hexadecimal digits, which decide the draw and the order of release.
+        seed: 64 hexadecimal digits, which decide the draw and the orders of release.
         entropy_bits: of the draw, for somebody who knows everything but the seed; 0 of direct.
     """
 
-    method: str
-    candidates: tuple[int, ...]
-    seed: str
+    method: Text
+    candidates: tuple[Channel, ...]
+    seed: Hex64
     entropy_bits: float
 
     def channels(self, depth: int) -> tuple[int, ...]:

@@ -193,9 +193,9 @@ def test_an_edited_plan_is_refused(command, tmp_path):
     assert text.count('"psnr_db": 90.0') == 1
     path.write_text(text.replace('"psnr_db": 90.0', '"psnr_db": 10.0'))
     before = everything_in(tmp_path)
-    refused(command(), "plan.json was changed after it was planned")
+    refused(command(), "plan.json was changed after it was written")
     path.write_text("{}")
-    refused(command(), "plan.json is no plan")
+    refused(command(), "plan.json is of version None of the format")
     assert everything_in(tmp_path).keys() == before.keys()
 
 
@@ -248,6 +248,9 @@ def test_the_report_says_what_was_found_of_every_limit_and_on_how_many_images():
     assert "accuracy, % 25 50" in words
     last = text.splitlines()[-1]
     assert "not kept: privacy loss: PSNR, dB (white box, on 64 images); local computation, " in last
+    # A second release of the same pictures would show a second set of channels.
+    assert "If nothing was released under this plan, plan again" in last
+    assert "use that for other pictures alone" in last
 
 
 def attacked(name, knowledge, repeat, psnr_db, converged):

@@ -61,10 +61,17 @@ def test_limits_that_no_cell_keeps_are_refused():
 
 
 def test_the_summary_counts_and_averages():
-    row = {"expected_psnr_db": 18.0, "best_accuracy": 0.6, "best_random_accuracy": 0.5}
+    row = {"expected_psnr_db": 18.0, "best_balanced_accuracy": 0.6}
+    random = {"best_random_balanced_accuracy": 0.5}
     rows = [
-        {**row, "psnr_db": 19.0, "kept": True, "accuracy": 0.58},
-        {**row, "psnr_db": 21.0, "kept": False, "accuracy": 0.6, "best_random_accuracy": ""},
+        {**row, **random, "psnr_db": 19.0, "kept": True, "balanced_accuracy": 0.58},
+        {
+            **row,
+            **dict.fromkeys(random, ""),
+            "psnr_db": 21.0,
+            "kept": False,
+            "balanced_accuracy": 0.6,
+        },
     ]
     text = as_text(rows)
     assert "1 of 2 plans kept their limit. Audited PSNR was +2.0 dB" in text

@@ -108,7 +108,8 @@ def test_a_plan_is_written_and_explained(command, workdir, tmp_path, vgg_weights
     assert (known["margin_db"], known["margin_ssim"], known["draws"]) == (2.0, 0.02, 2)
     assert known["selection"] == "random"
     bits = f"{made.selection.entropy_bits:.0f} bits"
-    for part in ("Chosen: 2 layers (conv1_2), 16 channels", "margin of 2.00 dB", bits):
+    two = "release no picture under two plans"
+    for part in ("Chosen: 2 layers (conv1_2), 16 channels", "margin of 2.00 dB", bits, two):
         assert part in output
     # The channels are a secret, which no terminal needs to show.
     assert ", ".join(map(str, made.topology.channels)) not in output

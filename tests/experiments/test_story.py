@@ -374,7 +374,7 @@ BAD = {
         export_local,
         in_json("plan.json", limits={"psnr_db": 15.0}),
         {},
-        "plan.json was changed after it was planned",
+        "plan.json was changed after it was written",
     ),
     "a plan by hand, with its checksum": (
         export_local,
@@ -454,7 +454,7 @@ BAD = {
         audit,
         in_json("plan.json", expected={"psnr_db": {"value": 9.0, "low": 8.0, "high": 10.0}}),
         {},
-        "plan.json was changed after it was planned",
+        "plan.json was changed after it was written",
     ),
     "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "the audit's seed 0 is"),
 }

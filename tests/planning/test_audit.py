@@ -17,6 +17,7 @@ from privynet_jax.planning import audit as auditing
 from privynet_jax.planning.audit import AuditSettings, audit_plan
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
+from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.results.statistics import Distribution, summarise
 from privynet_jax.training.models.attackers import capacities_of_size
@@ -79,6 +80,7 @@ class Measured:
             Measurement(
                 cell=cell,
                 accuracy={"test": np.float32([1, 0, cell.draw, 0])},
+                labels={"test": np.array([0, 1, 1, 1])},
                 attacks={
                     attack.name: {"test": self.quality(attack, cell, scenes[0], protocol)}
                     for attack in protocol.attacks
@@ -149,7 +151,7 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert len(np.unique(audited_parts.test.labels[protocol.optimised["test"]])) == 2
 
     by_name = {finding.what: finding for finding in found.findings}
-    assert tuple(by_name) == (*LIMITS, "accuracy")
+    assert tuple(by_name) == (*LIMITS, "accuracy", "balanced_accuracy")
     assert by_name["psnr_db"] == Finding("psnr_db", 14.0, 12.0, 14.0, "white box", 3)
     assert by_name["ssim"] == Finding("ssim", 0.13, 0.3, pytest.approx(0.14), "white box", 3)
     # One limit is just kept, the other just broken; what has no limit breaks nothing.
@@ -160,6 +162,9 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert by_name["latency_ms"] == Finding("latency_ms", None, None, 2.5)
     # Means of 1/4 and 2/4 right, in the two repeats.
     assert by_name["accuracy"] == Finding("accuracy", None, 0.5, 0.375)
+    # One class is always right, of the other none and 1/3.
+    balanced = Finding("balanced_accuracy", None, 0.45, pytest.approx((1 / 2 + 2 / 3) / 2))
+    assert by_name["balanced_accuracy"] == balanced
 
     assert [(each.attacker, each.repeat) for each in found.attacks] == [
         *(("linear", 0), ("strong", 0), ("white box", 0)),
@@ -182,6 +187,24 @@ def test_pictures_that_the_planner_saw_are_not_used(audited, audited_parts):
     assert (found.left_out, found.images["test"]) == (3, len(audited_parts.test) - 2)
     [(_, scenes, _, _)] = asked
     np.testing.assert_array_equal(scenes[0].parts.test.images, audited_parts.test.images[2:])
+
+
+def test_an_audit_leaves_no_features_behind(
+    audited_plan, audited_parts, vgg_weights, settings, monkeypatch, tmp_path
+):
+    """They tell the plan's channels, and show the pictures: not even a stop leaves them."""
+
+    def stopped(cells, scenes, *_):
+        assert len(scenes[0].representations("test"))
+        [folder] = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        raise Terminated
+
+    monkeypatch.setattr(auditing, "measure", stopped)
+    chosen = dataclasses.replace(settings, cache_dir=tmp_path)
+    with pytest.raises(Terminated):
+        audit_plan(audited_plan, audited_parts, vgg_weights, chosen)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_repeat_finds_what_it_would_find_alone(
@@ -264,3 +287,4 @@ def test_an_audit_is_written_whole(tmp_path):
         ],
     }
     assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
+    assert (tmp_path / "audit.json").stat().st_mode & 0o777 == 0o600

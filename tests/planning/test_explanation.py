@@ -40,12 +40,14 @@ def test_the_summary_of_a_choice():
         "accuracy  55.0 (50.0 to 60.0) %",
         "PSNR      20.00 (18.00 to 22.00) dB",
         "SSIM      0.550 (0.450 to 0.650)",
-        "on test images, which decided nothing: accuracy 54.0 %, PSNR 20.25 dB, SSIM 0.560",
+        "that of always answering the commonest class is 10.0 %",
+        "balanced  55.0 (50.0 to 60.0) %, the mean over classes",
+        "decided nothing: accuracy 54.0 %, balanced 53.0 %, PSNR 20.25 dB, SSIM 0.560",
         "local storage 1.00 MiB, released data 32.00 KiB per image",
         "Binding: privacy loss in PSNR and local computation",
         "--max_psnr_db=26.5: buys nothing",
-        "--max_local_mmacs=75: 10.0 more points of accuracy, with 4 layers (conv2_2), 16 channels",
-        "4 layers (conv2_2), 16 channels: 65.0 % accuracy, exceeds local computation by 5.00 MMAC",
+        "--max_local_mmacs=75: 10.0 more points of balanced accuracy, with 4 layers (conv2_2), 16",
+        "4 layers (conv2_2), 16 channels: 65.0 % balanced, exceeds local computation by 5.00 MMAC",
         "on photo_patches, images of 32 pixels, mode dedicated, 2000 attacker steps",
         "It bounds no other attacker",
     ):
@@ -91,6 +93,13 @@ def test_of_direct_trainings_differ_and_no_draws():
     assert "from 1 training on validation images" in text
     assert "WARNING: there is one training per depth, so how trainings differ is not known" in text
     assert "draws" not in text.replace("--draws=2", "")
+
+
+def test_what_is_no_better_than_the_commonest_class_is_warned_of():
+    warning = "WARNING: always answering the commonest class would be right as often."
+    frequent = option(accuracy=0.8, balanced=0.6, commonest=0.8)
+    assert warning in text_for([frequent])
+    assert warning not in text_for([option(accuracy=0.81, balanced=0.6, commonest=0.8)])
 
 
 def test_single_draws_are_warned_of():
@@ -140,7 +149,7 @@ def test_the_long_refusal():
         "--max_psnr_db=22 and --max_local_mmacs=100: no topology keeps them together",
         "--max_psnr_db=23 (was 22) (1.0 notches more)",
         "--max_local_mmacs=150 (was 100) (2.0 notches more)",
-        "--max_psnr_db=23: 55.0 % accuracy, with 4 layers (conv2_2), 8 channels",
+        "--max_psnr_db=23: 55.0 % balanced accuracy, with 4 layers (conv2_2), 8 channels",
         "--max_local_mmacs=125: still nothing fits",
     ):
         assert part in text

@@ -65,6 +65,9 @@ def test_one_draw_each_gets_an_assumed_spread():
 def test_intervals_promise_nothing_impossible():
     results = [cell(2, 3, d, accuracy=a, ssim=a) for d, a in enumerate((0.1, 0.9))]
     [option] = options_of(results, 32, "mean")
+    assert option.expected.balanced_accuracy.value == pytest.approx(0.46)
+    assert option.tested["balanced_accuracy"] == pytest.approx(0.45)
+    assert option.expected.commonest_class_share == 0.25
     accuracy, ssim = option.expected.accuracy, option.expected.ssim
     assert (accuracy.low, accuracy.high) == (0, 1)
     assert ssim.high == 1

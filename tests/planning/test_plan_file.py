@@ -87,7 +87,7 @@ def test_any_change_of_any_field_is_refused(path):
             edited(path, lambda content, w=way, v=value: put(content, w, v), new_checksum=False)
             if json.loads(path.read_text(encoding="utf-8")) == content:
                 continue  # it was None before
-            with pytest.raises(UserError, match="was changed after it was planned"):
+            with pytest.raises(UserError, match=r"was changed after it was written|of version"):
                 read_plan(path)
 
 
@@ -99,52 +99,55 @@ def test_fields_may_not_be_missing(path, name):
         read_plan(path)
     path.write_text(original, encoding="utf-8")
     edited(path, lambda content: content.pop(name), new_checksum=True)
-    with pytest.raises(UserError, match="fields that make no plan"):
+    with pytest.raises(UserError, match=f"is no plan: .* missing required field `{name}`"):
         read_plan(path)
 
 
 def test_a_wrong_type_with_a_right_checksum_is_refused(path):
     original = path.read_text(encoding="utf-8")
     content = json.loads(original)
-    free = {"sha256", "version", "characterised"}  # most settings may be anything
+    free = {"sha256", "characterised"}  # most settings may be anything
     ways = [way for way in places(content) if way[0] not in free]
-    ways += [(name,) for name in content if name not in free | {"sample", "class_names"}]
+    # Limits may all be missing, as in a plan that has none.
+    ways += [(name,) for name in content if name not in free | {"limits"}]
     ways += [("characterised",), ("characterised", "settings")]
     ways += [("selection", "candidates"), ("topology", "channels")]
     for way in ways:
         for value in ([[1]], {"a": 1}, True, math.nan, math.inf):
             path.write_text(original, encoding="utf-8")
             edited(path, lambda content, w=way, v=value: put(content, w, v), new_checksum=True)
-            with pytest.raises(UserError, match=r"plan\.json has .*; plan again"):
+            with pytest.raises(UserError, match=r"plan\.json is (no plan|of version)"):
                 read_plan(path)
 
 
 @pytest.mark.parametrize(
     ("way", "value", "message"),
     [
-        (("expected", "psnr_db", "low"), 30.0, "intervals that are none"),
-        (("expected", "ssim", "value"), "0.4", "intervals"),
+        (("expected", "psnr_db", "low"), 30.0, r"an interval from 30.0 to 19.5 - at `\$.expected"),
+        (("expected", "ssim", "value"), "0.4", r"Expected `float`, got `str`"),
         (("scales",), [1.0], "scales or peaks"),
-        (("scales", 1), 0.0, "scales or peaks"),
-        (("peaks", 1), -3, "scales or peaks"),
-        (("image_size",), 0, "an image size"),
-        (("image_size",), 32.0, "an image size"),
-        (("latency_ms",), -1, "a latency"),
-        (("class_names",), [1, 2], "texts that are none"),
-        (("weights",), None, "texts that are none"),
-        (("selection", "seed"), "", "a seed that is not 64 hexadecimal digits"),
-        (("selection", "seed"), "é" * 64, "a seed"),
+        (("scales", 1), 0.0, "> 0.0 - at .*scales"),
+        (("peaks", 1), -3, "> 0.0 - at .*peaks"),
+        (("image_size",), 0, ">= 1 - at .*image_size"),
+        (("image_size",), 10**9, "<= 1048575 - at .*image_size"),
+        (("latency_ms",), -1, "> 0.0 - at .*latency_ms"),
+        (("class_names",), [1, 2], "Expected `str`, got `int`"),
+        (("weights",), None, "Expected `str`, got `null`"),
+        (("weights",), "w" * 5000, "length <= 4096"),
+        (("selection", "seed"), "", "at .*selection.seed"),
+        (("selection", "seed"), "é" * 64, "at .*selection.seed"),
+        (("id",), "1d" * 31, "at .*id"),
         (("selection", "seed"), SEED[:-1] + "0", "channels that its seed does not draw"),
         (("selection", "candidates"), [0, 3, 6], "channels that its seed does not draw"),
-        (("selection", "candidates"), [5] * 9, "candidates"),
-        (("selection", "candidates"), [1, 2, 3, 128], "candidates"),
+        (("selection", "candidates"), [], "channels that its seed does not draw"),
+        (("selection", "candidates"), [5] * 9, "no distinct channels of conv2_2"),
+        (("selection", "candidates"), [1, 2, 3, 128], "no distinct channels of conv2_2"),
         (("topology", "channels"), [0, 1, 2, 3], "channels that its seed does not draw"),
         (("topology", "channels"), [0, 1, 2, 2], "channels repeat 2"),
         (("topology", "num_layers"), 14, "num_layers is 14"),
         (("limits", "psnr_db"), -3, "the limit psnr_db is -3"),
         (("limits", "statistic"), "p90", "statistic is 'p90'"),
-        (("limits", "price"), 3, "fields that make no plan"),
-        (("surprise",), 3, "fields that make no plan"),
+        (("surprise",), 3, "unknown surprise"),
     ],
 )
 def test_nonsense_with_a_right_checksum_is_refused(path, way, value, message):
@@ -159,20 +162,22 @@ def test_plans_from_before_the_secret_order_are_refused(path, plan):
     edited(
         path, lambda content: put(content, ("topology", "channels"), ascending), new_checksum=True
     )
-    with pytest.raises(UserError, match=r"does not draw, or not in this order; plan again$"):
+    with pytest.raises(UserError, match=r"does not draw, or not in this order; .*plan again$"):
         read_plan(path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_other_versions_are_refused(path, version):
     edited(path, lambda content: put(content, ("version",), version), new_checksum=True)
-    with pytest.raises(UserError, match="another version of privynet_jax"):
+    with pytest.raises(
+        UserError, match=rf"is of version {version!r} of the format.*; read it with"
+    ):
         read_plan(path)
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"sha256"', b"null", b"{}", b"[" * 100_000],
+    [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"sha256"', b"null", b"[" * 993 + b"]" * 993],
     ids=lambda content: repr(content[:8]),
 )
 def test_other_files_are_no_plans(tmp_path, content):
@@ -202,6 +207,6 @@ def test_what_cannot_be_read_is_told(tmp_path):
     ],
 )
 def test_what_could_not_be_read_is_not_written(tmp_path, plan, changes):
-    with pytest.raises(ValueError, match="Expected a plan that can be read again"):
+    with pytest.raises((ValueError, TypeError)):
         write_plan(tmp_path / "plan.json", dataclasses.replace(plan, **changes))
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from privynet_jax.selection.secret_draw import (
     Selection,
     draw_secretly,
     entropy_bits,
+    order_classes_secretly,
     order_secretly,
 )
 
@@ -55,6 +56,15 @@ def test_the_order_stays_the_same_from_version_to_version():
     expected = tuple(keys[key] for key in sorted(keys))
     assert order_secretly((9, 2, 5, 3), SEED) == expected
     assert Selection("direct", (2, 3, 5, 9), SEED, 0.0).channels(4) == expected
+
+
+def test_the_order_of_classes_stays_the_same_from_version_to_version():
+    stream = hashlib.shake_256(b"privynet_jax: order of classes" + bytes.fromhex(SEED))
+    digits, names = stream.hexdigest(16 * 3), ("cat", "dog", "κάτι")
+    keys = {digits[32 * i : 32 * i + 32]: name for i, name in enumerate(names)}
+    expected = tuple(keys[key] for key in sorted(keys))
+    assert order_classes_secretly(names, SEED) == expected
+    assert order_classes_secretly(names[::-1], SEED) == expected
 
 
 @pytest.mark.parametrize("position", range(64))

@@ -6,9 +6,19 @@ from privynet_jax.results.statistics import Interval
 
 
 def option(
-    num_layers=2, depth=8, accuracy=0.5, psnr_db=18.0, ssim=0.5, *, mmacs=10.0, latency=None
+    num_layers=2,
+    depth=8,
+    accuracy=0.5,
+    psnr_db=18.0,
+    ssim=0.5,
+    *,
+    mmacs=10.0,
+    latency=None,
+    balanced=None,
+    commonest=0.1,
 ):
     """An option whose upper ends are 2 dB and 0.1 above what is expected."""
+    balanced = accuracy if balanced is None else balanced
     return Option(
         num_layers=num_layers,
         depth=depth,
@@ -16,12 +26,19 @@ def option(
         draws=2,
         expected=Expectation(
             accuracy=Interval(accuracy, accuracy - 0.05, accuracy + 0.05),
+            balanced_accuracy=Interval(balanced, balanced - 0.05, balanced + 0.05),
+            commonest_class_share=commonest,
             psnr_db=Interval(psnr_db, psnr_db - 2, psnr_db + 2),
             ssim=Interval(ssim, ssim - 0.1, ssim + 0.1),
         ),
         cost={"local_mmacs": mmacs, "storage_mib": 0.25 * num_layers, "release_kib": 4.0 * depth}
         | ({} if latency is None else {"latency_ms": latency}),
-        tested={"accuracy": accuracy - 0.01, "psnr_db": psnr_db + 0.25, "ssim": ssim + 0.01},
+        tested={
+            "accuracy": accuracy - 0.01,
+            "balanced_accuracy": balanced - 0.02,
+            "psnr_db": psnr_db + 0.25,
+            "ssim": ssim + 0.01,
+        },
     )
 
 

@@ -13,11 +13,16 @@ def plan():
     candidates = tuple(range(0, 128, 3))
     selection = Selection("both", candidates, SEED, entropy_bits(len(candidates), 4))
     return Plan(
+        id="1d" * 32,
         topology=Topology(4, selection.channels(4)),
         selection=selection,
         limits=Limits(psnr_db=20, local_mmacs=300.5, statistic="p95"),
         expected=Expectation(
-            Interval(0.6, 0.55, 0.65), Interval(18.0, 17.0, 19.5), Interval(0.4, 0.3, 0.5)
+            accuracy=Interval(0.6, 0.55, 0.65),
+            balanced_accuracy=Interval(0.5, 0.4, 0.6),
+            psnr_db=Interval(18.0, 17.0, 19.5),
+            ssim=Interval(0.4, 0.3, 0.5),
+            commonest_class_share=0.7,
         ),
         image_size=32,
         class_names=("dog", "κάτι"),

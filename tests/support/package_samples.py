@@ -54,10 +54,11 @@ def plan(pretrained, topology, image_size, **changes):
     alone = Selection("random", channels, "0f" * 32, entropy_bits(depth, depth))
     selection = changes.get("selection", alone)
     fields = {
+        "id": "1d" * 32,
         "topology": Topology(topology.num_layers, selection.channels(depth)),
         "selection": selection,
         "limits": Limits(psnr_db=20.0),
-        "expected": Expectation(interval, interval, interval),
+        "expected": Expectation(interval, interval, interval, interval, 0.25),
         "image_size": image_size,
         "class_names": ("cat", "dog", "Bücher"),
         "scales": tuple(np.linspace(0.01, 0.02, depth).tolist()),

@@ -41,7 +41,11 @@ def plan(weights, **changes):
         "selection": selection,
         "limits": Limits(psnr_db=90.0, ssim=1.0, local_mmacs=1000.0),
         "expected": Expectation(
-            Interval(0.5, 0.4, 0.6), Interval(12.0, 11.0, 13.0), Interval(0.3, 0.2, 0.4)
+            accuracy=Interval(0.5, 0.4, 0.6),
+            balanced_accuracy=Interval(0.45, 0.4, 0.5),
+            psnr_db=Interval(12.0, 11.0, 13.0),
+            ssim=Interval(0.3, 0.2, 0.4),
+            commonest_class_share=0.5,
         ),
         "class_names": ("cats", "dogs"),
         "characterised": {"settings": SETTINGS},

@@ -1,6 +1,5 @@
 """Packages that are refused, and what writing one refuses: in one line, and nothing is left."""
 
-import dataclasses
 import json
 import re
 
@@ -153,7 +152,7 @@ def test_no_folder_at_all(tmp_path):
 def test_the_trial_notices_another_network(folders, vgg_weights, plans, tmp_path):
     """With every checksum in order: what a device would do that computes something else."""
     folder = tmp_path / "package"
-    swapped = dataclasses.replace(plans[32], topology=Topology(4, (3, 17, 91)))
+    swapped = samples.plan(vgg_weights, Topology(4, (3, 17, 91)), 32)
     write_package(folder, swapped, vgg_weights.params)
     right = json.loads((folders[32, "float32"] / SETTINGS).read_text(encoding="utf-8"))
     changed_settings(folder, trial=right["trial"])
