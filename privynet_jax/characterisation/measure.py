@@ -97,9 +97,13 @@ def measure(
     ]
     seconds = (time.perf_counter() - begun) / len(cells)
     return [
-        Measurement(cell=cell, accuracy=right, seconds=seconds, **fields)
-        for cell, right, fields in zip(cells, accuracy, found, strict=True)
+        Measurement(cell=cell, accuracy=right, seconds=seconds, labels=_labels(scene), **fields)
+        for cell, scene, right, fields in zip(cells, scenes, accuracy, found, strict=True)
     ]
+
+
+def _labels(scene: Scenario) -> dict[str, np.ndarray]:
+    return {part: getattr(scene.parts, part).labels for part in REPORTED}
 
 
 @contextlib.contextmanager

@@ -16,9 +16,8 @@ from privynet_jax.characterisation.measure import REPORTED, cloud_accuracies
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cell_results import AttackResult
+from privynet_jax.results.cell_results import AttackResult, accuracy_columns
 from privynet_jax.results.cells import reference_key
-from privynet_jax.results.statistics import summarise
 from privynet_jax.training.session import session
 
 _BATCH = 256
@@ -44,10 +43,7 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
         )
     known = {"knowledge": "auxiliary images"}
     guessing = AttackResult.of_images(MEAN_IMAGE, _guessed(parts), known).columns()
-    accuracy = {
-        "accuracy": summarise(right["test"]).mean,
-        "validation_accuracy": summarise(right["validation"]).mean,
-    }
+    accuracy = accuracy_columns(right, {part: getattr(parts, part).labels for part in REPORTED})
     return [
         {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
         {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},

@@ -34,10 +34,9 @@ from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.processes import share_of
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cell_results import AttackResult, CellResult
+from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
 from privynet_jax.results.cells import Measurement
 from privynet_jax.results.risk_tables import PERCEPTUAL, write_risk_tables
-from privynet_jax.results.statistics import summarise
 from privynet_jax.results.work_directory import TEST_PICTURES, ResultStore
 from privynet_jax.training.session import session
 
@@ -143,8 +142,7 @@ def _result(measurement: Measurement, image_size: int) -> CellResult:
         selection=measurement.cell.selection,
         draw=measurement.cell.draw,
         channels=topology.channels,
-        accuracy=summarise(measurement.accuracy["test"]).mean,
-        validation_accuracy=summarise(measurement.accuracy["validation"]).mean,
+        **accuracy_columns(measurement.accuracy, measurement.labels),
         attacks=tuple(
             AttackResult.of_images(name, by_part, measurement.reports[name])
             for name, by_part in measurement.attacks.items()

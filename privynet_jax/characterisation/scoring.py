@@ -96,6 +96,7 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
         data = layer_data(config, run.features()[number], run.parts)
         networks = jax.device_put(layer_networks(config, data, learnt), everywhere)
         labelled = _samples(data, config.scoring_images, "labels") if learnt else _pooled(data)
+        labels = {part: own for part, (_, own) in labelled.items()}
         labelled = jax.device_put(labelled, everywhere)
         pictured = jax.device_put(_samples(data, pictures, "images"), everywhere)
         for start in range(0, len(of_layer), size):
@@ -119,7 +120,7 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
             for index, cell in enumerate(cells):
                 own = jax.tree.map(operator.itemgetter(index), found)
                 run.progress(1)
-                yield Measurement(cell=cell, seconds=seconds, reports=_REPORTS, **own)
+                yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
 
 
 def _samples(data: LayerData, count: int, of: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

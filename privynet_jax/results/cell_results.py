@@ -11,13 +11,30 @@ import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.results.statistics import Distribution, summarise
+from privynet_jax.results.statistics import Distribution, accuracies, summarise
 
 # Auxiliary images and their representations; neither the network nor which of its channels.
 PAIRS = "pairs"
 # The attacker that trains nothing.
 CLOSED_FORM = "linear"
+# Columns of the cloud NN.
+ACCURACIES = tuple(
+    prefix + name
+    for name in ("accuracy", "balanced_accuracy", "commonest_class_share")
+    for prefix in ("", "validation_")
+)
 _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
+
+
+def accuracy_columns(
+    right: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+    """Returns `ACCURACIES` from parts' `statistics.accuracies`."""
+    return {
+        prefix + name: value
+        for part, prefix in (("test", ""), ("validation", "validation_"))
+        for name, value in accuracies(right[part], labels[part]).items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +111,8 @@ class CellResult:
         name, draw, selection: of the `cells.Cell`; num_layers, channels, backbone: its topology.
         layer: the backbone's name of the last local layer.
         depth: released channels.
-        accuracy: of the cloud NN on test images, in [0, 1]; `validation_accuracy` is for planning.
+        accuracy, balanced_accuracy, commonest_class_share: `statistics.accuracies` of the cloud NN
+            on test images; with "validation_", on validation images, for planning.
         attacks: one entry per attacker.
         cost: the local NN's, by column: local_macs, local_param_bytes, local_activation_bytes
             (peak), release_bytes; per image where that applies.
@@ -111,6 +129,10 @@ class CellResult:
     channels: tuple[int, ...]
     accuracy: float
     validation_accuracy: float
+    balanced_accuracy: float
+    validation_balanced_accuracy: float
+    commonest_class_share: float
+    validation_commonest_class_share: float
     attacks: tuple[AttackResult, ...]
     cost: Mapping[str, int]
     environment: str
@@ -145,8 +167,7 @@ class CellResult:
         }
         return {
             **self.identity(),
-            "accuracy": self.accuracy,
-            "validation_accuracy": self.validation_accuracy,
+            **{name: getattr(self, name) for name in ACCURACIES},
             **worst,
             **self.strongest.training_columns(),
             **self.cost,

@@ -52,6 +52,7 @@ class Measurement:
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
         seconds: wall-clock time of the group, divided by its cells.
         reports: attacker -> what it says of itself (`attacks.base.Report`).
+        labels: part name -> int [N], of the images that accuracy is of.
     """
 
     cell: Cell
@@ -60,6 +61,7 @@ class Measurement:
     examples: Mapping[str, np.ndarray]
     seconds: float
     reports: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def training_columns(self, attacker: str) -> dict[str, Any]:
         """Returns what tables say of an attacker's training; closed forms are through with it."""

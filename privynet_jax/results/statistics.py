@@ -68,6 +68,24 @@ def summarise(values: np.ndarray) -> Distribution:
     return Distribution(float(values.mean()), median, p95, p99, float(values.max()))
 
 
+def accuracies(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns how often answers were right, [N] of 0 and 1, for images of such labels, int [N].
+
+    "accuracy" is the share of images; "balanced_accuracy" the mean over the classes that occur of
+    each one's share, so that no class counts for more than another (Brodersen et al. 2010,
+    doi:10.1109/ICPR.2010.764); "commonest_class_share" the accuracy of always answering the
+    commonest class. All are in [0, 1].
+    """
+    right = _checked(right)
+    _, members, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    by_class = np.bincount(members, weights=right) / sizes
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(by_class.mean()),
+        "commonest_class_share": float(sizes.max() / len(right)),
+    }
+
+
 def mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The statistic "mean"."""
     return counts @ values / counts.sum(axis=1)

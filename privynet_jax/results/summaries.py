@@ -37,11 +37,13 @@ class Spread:
 class DrawSummary:
     """The cells of one (layers, depth, selection), which differ in the drawn channels only.
 
-    The spreads over draws are of accuracy in [0, 1], and of means and 95th percentiles over images.
+    The spreads over draws are of accuracies in [0, 1], and of means and 95th percentiles over
+    images.
     """
 
     cells: tuple[CellResult, ...]
     accuracy: Spread
+    balanced_accuracy: Spread
     psnr_db: Spread
     psnr_db_p95: Spread
     ssim: Spread
@@ -53,7 +55,7 @@ def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
     for _, group in itertools.groupby(sorted(results, key=shape), key=shape):
         cells = tuple(group)
         rows = [cell.row() for cell in cells]
-        columns = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
+        columns = ("accuracy", "balanced_accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
         spreads = [Spread.of([row[column] for row in rows]) for column in columns]
         summaries.append(DrawSummary(cells, *spreads))
     return summaries
@@ -64,8 +66,10 @@ def summary_table(
 ) -> str:
     """Returns a text table with a row per `over_draws`, and rows of `reference.csv` after it."""
     rows = [_summary_row(summary) for summary in over_draws(results)]
-    table = [aligned(rows, digits=1)] if rows else []
-    return "\n".join([*table, *map(_reference_line, references)])
+    lines = [aligned(rows, digits=1)] if rows else []
+    for share in sorted({100 * result.commonest_class_share for result in results}):
+        lines.append(f"for comparison, always the commonest class: {share:.1f} % accuracy")
+    return "\n".join([*lines, *map(_reference_line, references)])
 
 
 def convergence_note(results: Sequence[CellResult]) -> str:
@@ -95,6 +99,7 @@ def _summary_row(summary: DrawSummary) -> dict[str, Any]:
         "selection": first.selection,
         "draws": len(summary.cells),
         "accuracy %": _ranged(summary.accuracy, 100),
+        "balanced %": 100 * summary.balanced_accuracy.mean,
         "PSNR dB": _ranged(summary.psnr_db),
         "p95 dB": summary.psnr_db_p95.mean,
         "SSIM": f"{summary.ssim.mean:.2f}",
@@ -107,6 +112,7 @@ def _summary_row(summary: DrawSummary) -> dict[str, Any]:
 def _reference_line(row: Mapping[str, str]) -> str:
     accuracy, psnr, title = row["accuracy"], row["psnr_db_mean"], row["reference"].replace("_", " ")
     parts = [f"{100 * float(accuracy):.1f} % accuracy"] if accuracy else []
+    parts += [f"{100 * float(row['balanced_accuracy']):.1f} % balanced"] if accuracy else []
     parts += [f"{float(psnr):.1f} dB, SSIM {float(row['ssim_mean']):.2f}"] if psnr else []
     return f"for comparison, {title}: {', '.join(parts)}"
 

@@ -57,9 +57,13 @@ def test_tables_have_a_row_per_cell_and_attacker(finished):
 
 
 def test_rows_are_the_means_of_the_arrays_beside_them(finished):
+    labels = finished.done.store.load_test_pictures()["labels"]
     for result in finished.done.results:
         arrays = finished.done.store.load_arrays(result.name)
         assert result.accuracy == pytest.approx(np.mean(arrays["accuracy"], dtype=np.float64))
+        by_class = [arrays["accuracy"][labels == label].mean() for label in np.unique(labels)]
+        assert result.balanced_accuracy == pytest.approx(np.mean(by_class))
+        assert result.commonest_class_share == np.bincount(labels).max() / len(labels)
         for attack in result.attacks:
             values = np.float64(arrays[f"{attack.attacker}_psnr_db"])
             assert values.shape == (20,)

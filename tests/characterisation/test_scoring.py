@@ -92,6 +92,9 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
             assert set(measurement.attacks) == set(measurement.examples) == attackers
             for part, count in zip(("validation", "test"), counts, strict=True):
                 assert measurement.accuracy[part].shape == (count,)
+                of_part = getattr(parts, part).labels
+                rows = spread_over_classes(of_part, 40) if measurements is whole else slice(None)
+                np.testing.assert_array_equal(measurement.labels[part], of_part[rows])
                 assert set(np.unique(measurement.accuracy[part])) <= {0, 1}
                 for by_part in measurement.attacks.values():
                     assert by_part[part]["psnr_db"].shape == by_part[part]["ssim"].shape == (20,)

@@ -6,10 +6,12 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
 
 from privynet_jax.results import statistics
 from privynet_jax.results.statistics import (
     Interval,
+    accuracies,
     bootstrap,
     mean_of,
     median_of,
@@ -55,6 +57,19 @@ def test_statistics_are_plain_numbers():
 def test_nothing_and_nan_are_no_statistics(values):
     with pytest.raises(ValueError, match="Expected finite values of at least one image"):
         summarise(np.array(values))
+
+
+def test_classes_of_any_size_count_alike_in_balanced_accuracy():
+    # Nine images of class 4 and one of class 7: who always answers 4 knows nothing.
+    labels = np.array([4] * 9 + [7])
+    found = accuracies(labels == 4, labels)
+    assert found == {"accuracy": 0.9, "balanced_accuracy": 0.5, "commonest_class_share": 0.9}
+    stream = np.random.default_rng(0)
+    labels, answers = stream.integers(0, 5, 60), stream.integers(0, 5, 60)
+    expected = balanced_accuracy_score(labels, answers)
+    assert accuracies(labels == answers, labels)["balanced_accuracy"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="at least one image"):
+        accuracies(np.zeros(0), np.zeros(0, int))
 
 
 # Statistics of the resampled images themselves, for those that take counts.

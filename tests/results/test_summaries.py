@@ -57,17 +57,30 @@ def test_one_draw_has_no_range():
 def test_the_text_table():
     header, rule, *rows = summary_table(results()).splitlines()
     assert len(rule) == len(header)
-    for part in ("layers", "accuracy %", "PSNR dB", "p95 dB", "SSIM", "attacker"):
+    for part in ("layers", "accuracy %", "balanced %", "PSNR dB", "p95 dB", "SSIM", "attacker"):
         assert part in header
+    *rows, note = rows
+    assert note == "for comparison, always the commonest class: 12.5 % accuracy"
     first, second, third = (row.split() for row in rows)
     # 3.0 million multiply-accumulates and 8 KiB, as the cell made by hand says.
     assert first == [
-        *("2", "conv1_2", "8", "random", "2", "50.0", "(25.0-75.0)", "23.0", "(20.0-26.0)"),
+        *("2", "conv1_2", "8", "random", "2", "50.0", "(25.0-75.0)", "45.0", "23.0", "(20.0-26.0)"),
         *("28.0", "0.62", "linear/residual", "3.0", "8.0"),
     ]
     assert second[:5] == ["2", "conv1_2", "16", "random", "1"]
     assert third == [
-        *("10", "conv4_3", "4", "random", "1", "87.5", "(87.5-87.5)", "20.0", "(20.0-20.0)"),
+        *(
+            "10",
+            "conv4_3",
+            "4",
+            "random",
+            "1",
+            "87.5",
+            "(87.5-87.5)",
+            "82.5",
+            "20.0",
+            "(20.0-20.0)",
+        ),
         *("25.0", "0.50", "residual", "15.0", "4.0"),
     ]
 
@@ -77,7 +90,7 @@ def test_the_text_table():
 def test_columns_stand_under_their_headings(num_layers, depth):
     result = handmade.cell(num_layers, 3, attacks=(handmade.attack("residual", 20.0),))
     result = dataclasses.replace(result, depth=depth)
-    header, _, row = summary_table([result]).splitlines()
+    header, _, row, _ = summary_table([result]).splitlines()
     assert row.index("residual") == header.index("attacker")
     assert row.rindex("20.0 (") == header.index("PSNR dB")
     assert row.index("50.0 (") == header.index("accuracy %")
@@ -91,13 +104,14 @@ def test_the_mean_of_equal_numbers_is_that_number():
 
 
 def test_references_follow_the_cells():
+    accuracies = {"accuracy": "0.4955", "balanced_accuracy": "0.25"}
     references = [
-        {"reference": "no_split", "accuracy": "0.4955", "psnr_db_mean": "", "ssim_mean": ""},
+        {"reference": "no_split", **accuracies, "psnr_db_mean": "", "ssim_mean": ""},
         {"reference": "mean_image", "accuracy": "", "psnr_db_mean": "13.26", "ssim_mean": "0.338"},
     ]
     lines = summary_table([handmade.cell()], references).splitlines()
     assert lines[-2:] == [
-        "for comparison, no split: 49.5 % accuracy",
+        "for comparison, no split: 49.5 % accuracy, 25.0 % balanced",
         "for comparison, mean image: 13.3 dB, SSIM 0.34",
     ]
 

@@ -59,6 +59,10 @@ def cell(num_layers=2, depth=3, draw=0, accuracy=0.5, attacks=None, selection="r
         channels=tuple(range(depth)),
         accuracy=accuracy,
         validation_accuracy=accuracy + 0.01,
+        balanced_accuracy=accuracy - 0.05,
+        validation_balanced_accuracy=accuracy - 0.04,
+        commonest_class_share=0.125,
+        validation_commonest_class_share=0.25,
         attacks=attacks or (attack("linear", 12.0), attack("residual", 20.0)),
         cost={
             "local_macs": 1_500_000 * num_layers,
