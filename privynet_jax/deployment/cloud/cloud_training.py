@@ -117,7 +117,7 @@ def train_to_folder(
     try:
         with session(checkpoint=checkpoint):
             classifier = train_classifier(release, settings)
-        save_classifier(folder, classifier)
+            save_classifier(folder, classifier)
     except UserError:
         _discard(working, checkpoint)  # it diverged, and would again
         raise
