@@ -17,7 +17,7 @@ import collections
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
 
 def _attacked(
     attack: Attack, found: Reopened, training: Training, results: Sequence[CellResult]
-) -> list[Row]:
+) -> Iterator[Row]:
     """One attacker's row of each cell of one layer; they are measured side by side."""
     _, images = _grids_own(results[0], found)
     cells = [Cell(result.topology, result.draw, result.selection) for result in results]
@@ -111,12 +111,13 @@ def _attacked(
     folder = found.store.workdir / "strong_attacks" / f"training-{sha256_of_json(work)[:16]}"
     checkpoint = Checkpoint(folder, 60 * cli.CHECKPOINT_MINUTES.value)
     protocol = Protocol(attacks=(attack,), attacked=images)
-    # Signals are deferred meanwhile, so that the checkpoint can be saved.
-    with signals.deferred(), session(checkpoint=checkpoint):
-        scenes = [found.scenario(result) for result in results]
-        measurements = measure(cells, scenes, protocol, found.settings["seed"])
-    checkpoint.discard()
-    return [_row(*each, found) for each in zip(results, measurements, strict=True)]
+    scenes = [found.scenario(result) for result in results]
+    # Until whoever takes the rows has kept them, and the checkpoint may go.
+    with signals.deferred():
+        with session(checkpoint=checkpoint):
+            measurements = measure(cells, scenes, protocol, found.settings["seed"])
+        yield from (_row(*each, found) for each in zip(results, measurements, strict=True))
+        checkpoint.discard()
 
 
 def _grids_own(result: CellResult, found: Reopened) -> tuple[np.ndarray, np.ndarray]:

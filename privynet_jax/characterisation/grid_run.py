@@ -79,22 +79,20 @@ def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
                 continue
             names = " ".join(cell.name for cell in group)
             checkpoint = checkpoint_of(config, hashlib.sha256(names.encode()).hexdigest()[:16])
-            # Signals are deferred while they train, so that their checkpoint can be saved.
-            with (
-                signals.deferred(),
-                session(
+            features = run.features()[number]  # before, because extraction asks for no signals
+            scenes = [
+                Scenario(cell.topology, run.parts, features, run.weights, width) for cell in group
+            ]
+            # Until whoever takes the measurements has saved them, and the checkpoint may go.
+            with signals.deferred():
+                with session(
                     checkpoint=checkpoint,
                     progress=lambda done, share=share: run.progress(share * done),
-                ),
-            ):
-                features = run.features()[number]
-                scenes = [
-                    Scenario(cell.topology, run.parts, features, run.weights, width)
-                    for cell in group
-                ]
-                measurements = measure(group, scenes, protocol, config.seed)
-            yield from (found for found in measurements if found.cell in missing)
-            checkpoint.discard()
+                ):
+                    measurements = measure(group, scenes, protocol, config.seed)
+                yield from (found for found in measurements if found.cell in missing)
+                checkpoint.discard()
+            current_session().give_way()
 
 
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

@@ -10,6 +10,7 @@ comparisons of attackers, knowledge and defences.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.session import current_session, session
-from privynet_jax.training.tasks import CLOUD, Schedule, cloud_task
+from privynet_jax.training.tasks import CLOUD, Schedule, Task, cloud_task
 from privynet_jax.training.trainer import Course, Member, train
 
 REPORTED = ("validation", "test")
@@ -151,12 +152,19 @@ def cloud_accuracies(
     ]
     trained = train(task, members, Course(schedule.steps, schedule.batch_size))
     for name, own, stored, labelled in zip(keys, trained, representations, parts, strict=True):
-        right = {
-            part: measured(task, own.params, (), stored[part], getattr(labelled, part).labels)
-            for part in REPORTED
-        }
-        found.append({part: values["accuracy"] for part, values in right.items()})
+        evaluate = functools.partial(_right, task, own.params, stored, labelled)
+        found.append(current_session().kept("evaluation", evaluate))
         _check(name, CLOUD, not own.diverged and np.isfinite(found[-1]["test"]).all())
+    return found
+
+
+def _right(
+    task: Task, params: Any, stored: Mapping[str, Any], parts: Parts
+) -> dict[str, np.ndarray]:
+    found = {}
+    for part in REPORTED:
+        labels = getattr(parts, part).labels
+        found[part] = measured(task, params, (), stored[part], labels)["accuracy"]
     return found
 
 
@@ -166,13 +174,30 @@ def _attacked(
     """A `Measurement`'s fields about attacks."""
     found: dict[str, dict[str, Any]] = {"attacks": {}, "examples": {}, "reports": {}}
     for attack, own in zip(protocol.attacks, fitted, strict=True):
-        quality = {
-            part: score(own, scene, part, rows) for part, rows in protocol.rows(attack).items()
+        rows = protocol.rows(attack)
+        evaluate = functools.partial(_evaluated, own, scene, rows, protocol.examples)
+        arrays = current_session().kept("evaluation", evaluate)
+        _check(f"cell {cell.name}", attack.name, np.isfinite(arrays["test/psnr_db"]).all())
+        found["attacks"][attack.name] = {
+            part: {metric: arrays[f"{part}/{metric}"] for metric in ("psnr_db", "ssim")}
+            for part in rows
         }
-        _check(f"cell {cell.name}", attack.name, np.isfinite(quality["test"]["psnr_db"]).all())
-        found["attacks"][attack.name] = quality
-        found["examples"][attack.name] = _as_bytes(own, scene, protocol.examples)
+        found["examples"][attack.name] = arrays["examples"]
         found["reports"][attack.name] = {**own.report, "knowledge": attack.knowledge}
+    return found
+
+
+def _evaluated(
+    fitted: FittedAttack,
+    scene: Scenario,
+    rows: Mapping[str, np.ndarray | None],
+    examples: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The quality of some images of each part, flat, and reconstructions of test images."""
+    found = {"examples": _as_bytes(fitted, scene, examples)}
+    for part, own in rows.items():
+        quality = score(fitted, scene, part, own)
+        found |= {f"{part}/{metric}": values for metric, values in quality.items()}
     return found
 
 
@@ -181,7 +206,8 @@ def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.nda
     if not len(rows):
         return np.zeros((0, *scene.parts.test.images.shape[1:]), np.uint8)
     estimates = fitted.reconstruct(scene.representations("test", rows))
-    return np.uint8(np.round(255 * np.clip(estimates, 0, 1)))
+    # What is not finite is refused by whoever looks at its quality.
+    return np.uint8(np.round(255 * np.clip(np.nan_to_num(estimates), 0, 1)))
 
 
 def _check(whose: str, name: str, finite: bool) -> None:

@@ -24,6 +24,7 @@ from privynet_jax.characterisation.grid_run import (
     GridRun,
     cached_channels,
     checkpoint_folder,
+    checkpoint_of,
     dedicated_measurements,
 )
 from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
@@ -94,7 +95,8 @@ def characterise(config: Config) -> Characterisation:
             run = GridRun(config, mine, missing, parts, weights, features, judged)
             _run_missing(run, store, [cell.name for cell in cells])
         if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
-            store.write_csv(_REFERENCE, reference_rows(config, parts))
+            with session(checkpoint=checkpoint_of(config, "reference")):
+                store.write_csv(_REFERENCE, reference_rows(config, parts))
     # What is left belongs to groups of another number of devices, or of a run killed at its end.
     shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
     if not (config.workdir / TEST_PICTURES).exists():

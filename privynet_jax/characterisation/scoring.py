@@ -35,10 +35,11 @@ from privynet_jax.estimates.subsets import Subset, layer_sums, linear_estimates,
 from privynet_jax.images.metrics import correct, image_quality
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
+from privynet_jax.platform import signals
 from privynet_jax.platform.devices import data_parallel
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 from privynet_jax.training.models.attackers import CAPACITIES, RESIDUAL, capacities_of_size
-from privynet_jax.training.session import session
+from privynet_jax.training.session import current_session, session
 from privynet_jax.training.steps import outputs_of
 from privynet_jax.training.tasks import CLOUD, Schedule, Task
 
@@ -71,7 +72,9 @@ def layer_networks(config: Config, data: LayerData, learnt: _Learnt) -> dict[str
     """Returns params of a layer's networks by name, kept by the work directory or newly trained."""
     folder, name = config.workdir / "networks", f"layer_{data.layer.num_layers:02d}"
     with session(checkpoint=checkpoint_of(config, name)):
-        return trained_networks(data, learnt, config.depths, folder, config.seed)
+        networks = trained_networks(data, learnt, config.depths, folder, config.seed)
+    current_session().give_way()
+    return networks
 
 
 def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
@@ -117,10 +120,12 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
             found = {"accuracy": right, "attacks": by_attacker, "examples": examples}
             found = jax.device_get(found)
             seconds = (time.perf_counter() - begun) / len(cells)
-            for index, cell in enumerate(cells):
-                own = jax.tree.map(operator.itemgetter(index), found)
-                run.progress(1)
-                yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
+            with signals.deferred():  # until whoever takes the measurements has saved them
+                for index, cell in enumerate(cells):
+                    own = jax.tree.map(operator.itemgetter(index), found)
+                    run.progress(1)
+                    yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
+            current_session().give_way()
 
 
 def _samples(data: LayerData, count: int, of: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

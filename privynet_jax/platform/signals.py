@@ -14,7 +14,6 @@ something to save first defers them, looks whether one has come, saves, and then
 
 import contextlib
 import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ class Terminated(BaseException):
 
 # Signals belong to the process, and so does this state.
 _received: list[int] = []
-_deferring = threading.Event()
+_deferring: list[None] = []  # one entry per body of `deferred`, as they may lie in one another
 
 
 def handle_signals() -> None:
@@ -51,17 +50,17 @@ def deferred() -> Iterator[None]:
 
     Somebody who presses Ctrl-C a second time does not want to wait: that is not deferred.
     """
-    _deferring.set()
+    _deferring.append(None)
     try:
         yield
     finally:
-        _deferring.clear()
+        _deferring.pop()
 
 
 def _on_signal(number: int, _: Any) -> None:
     again = requested()
     _received.append(number)
-    if number == signal.SIGINT and (again or not _deferring.is_set()):
+    if number == signal.SIGINT and (again or not _deferring):
         raise KeyboardInterrupt
-    if not _deferring.is_set():
+    if not _deferring:
         raise Terminated

@@ -15,7 +15,7 @@ from typing import Any
 
 from privynet_jax.platform import signals
 from privynet_jax.platform.devices import Spread
-from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.checkpoints import Arrays, Checkpoint
 
 
 def _nobody(share: float) -> None:
@@ -50,6 +50,19 @@ class Session:
         if stop:
             raise signals.Terminated
 
+    def kept(self, name: str, make: Callable[[], Arrays]) -> Arrays:
+        """Returns arrays that are made now, or were before an earlier run was stopped.
+
+        For what follows trainings and takes its time, such as their evaluation. As with trainings,
+        the same work asks in the same order.
+        """
+        if self.checkpoint is None:
+            return make()
+        section = self.checkpoint.next_section(name)
+        found = self.checkpoint.arrays(section) or make()
+        self.checkpoint.sections[section] = found
+        return found
+
 
 _current = contextvars.ContextVar("session", default=Session())  # noqa: B039 - frozen
 
@@ -61,10 +74,14 @@ def current_session() -> Session:
 
 @contextlib.contextmanager
 def session(**fields: Any) -> Iterator[Session]:
-    """Opens a session; what is not given is as in the one around it."""
+    """Opens a session; what is not given is as in the one around it.
+
+    One with a checkpoint of its own defers signals, so that no step is torn in two.
+    """
     opened = dataclasses.replace(_current.get(), **fields)
     token = _current.set(opened)
     try:
-        yield opened
+        with signals.deferred() if fields.get("checkpoint") else contextlib.nullcontext():
+            yield opened
     finally:
         _current.reset(token)

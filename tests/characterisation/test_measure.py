@@ -1,7 +1,11 @@
 """Whole measurements: known answers come out, and what diverged is refused by name."""
 
+import contextlib
 import dataclasses
+import itertools
+import math
 
+import jax
 import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
@@ -18,7 +22,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.platform import signals
 from privynet_jax.results.cells import Cell
+from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models import linear_attack
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import cloud_nn
@@ -129,6 +135,35 @@ def test_company_changes_nothing(pixels, small_parts):
         # Alone, its examples are spread over the devices: gradients are summed in another order,
         # and four steps of at most 3e-3 per parameter can differ by a small part of themselves.
         np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_what_was_evaluated_before_a_stop_is_not_evaluated_again(small_parts, pixels, tmp_path):
+    features = folded_features(small_parts)
+
+    def questions_of(folder, stop_at=math.inf):
+        """How often a run asks whether to stop, and what it measures unless it is to."""
+        asked, found = itertools.count(), None
+        with (
+            contextlib.suppress(signals.Terminated),
+            session(
+                checkpoint=Checkpoint(folder, 1e9), stop_requested=lambda: next(asked) >= stop_at
+            ),
+        ):
+            found = measured(features, small_parts)
+        return next(asked), found
+
+    whole, _ = questions_of(tmp_path / "whole")
+    # Accuracies of two cells, and two attackers of each, on two parts of one batch each.
+    for left in (1, 7):
+        before, nothing = questions_of(tmp_path / str(left), whole - left)
+        assert nothing is None
+        again, found = questions_of(tmp_path / str(left))
+        # What was cut short asks again, and a training that had ended is judged again.
+        assert before + again <= whole + 5
+        for one, other in zip(found, pixels[0], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, one.attacks, other.attacks)
+            jax.tree.map(np.testing.assert_array_equal, one.accuracy, other.accuracy)
+            jax.tree.map(np.testing.assert_array_equal, one.examples, other.examples)
 
 
 def test_nothing_is_found_in_a_constant_representation(small_parts):
