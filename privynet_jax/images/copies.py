@@ -8,6 +8,7 @@ compared as networks would see them: upright, central square, RGB.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,7 +49,8 @@ def groups_of_copies(pictures: Sequence[StoredImage]) -> np.ndarray:
     Pictures that cannot be decoded are only compared by their bytes.
     """
     digests, thumbnails = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Filters of warnings are everybody's: threads that change them would leave them changed.
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(_look_at, pictures)
         for digest, pixels in tqdm(
             looks, "comparing pictures", len(pictures), unit="picture", delay=2
