@@ -2,9 +2,9 @@
 
 import csv
 import os
-import unicodedata
 import shutil
 import stat
+import unicodedata
 from pathlib import Path
 
 import numpy as np
