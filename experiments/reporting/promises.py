@@ -8,7 +8,7 @@ from typing import Any
 from experiments.reporting.tables import Table
 from privynet_jax import Plan, UserError
 from privynet_jax.backbone.topology import DIRECT
-from privynet_jax.images.parts import FOLDER_PREFIX
+from privynet_jax.images.folders import FOLDER_PREFIX
 
 # Limit or expectation -> what it is called, and what a number is multiplied with.
 _LIMITS = {

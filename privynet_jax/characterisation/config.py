@@ -218,6 +218,7 @@ class Config:
         fields = dataclasses.fields(self)
         return {
             **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
+            "dataset": parts.name,  # written in one way
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),
             "attackers": sorted(self.chosen_attackers),

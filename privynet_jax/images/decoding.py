@@ -12,6 +12,7 @@ import dataclasses
 import io
 import logging
 import math
+import os
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -159,6 +160,8 @@ def _allocate(shape: tuple[int, ...]) -> np.ndarray:
     if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
         return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+        if hasattr(os, "posix_fallocate"):  # else writing to a full disk would end the process
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 

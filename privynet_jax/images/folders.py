@@ -3,87 +3,167 @@
     pictures/cats/1.jpg, pictures/cats/2.png, pictures/dogs/...      (a fifth is held out as test)
     pictures/train/cats/..., pictures/test/cats/...                  (with a test split of its own)
 
-`parts` calls `read_folder` for `folder:PATH`. Files are found and fingerprinted here, and read
-again, one at a time, when they are decoded. Copies of one file form a group, so that no picture is
-both in the auxiliary and in the test part.
+`parts` calls `read_folder` for `folder:PATH`. Files are found and compared here, and read again,
+one at a time, when they are decoded. Copies form a group, so that no picture is both in the
+auxiliary and in the test part.
 """
 
+import logging
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError
+from privynet_jax.images.copies import groups_of_copies
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
-from privynet_jax.platform.digests import sha256_of
 
+FOLDER_PREFIX = "folder:"
 # Below this a class cannot reach all four parts.
 LEAST_IMAGES_PER_CLASS = 4
-_TRAIN, _TEST = "train", ("test", "validation", "val")
+_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
+_SPELLINGS = {
+    **dict.fromkeys(("train", "training"), _TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), _VALIDATION),
+    **dict.fromkeys(("test", "testing"), _TEST),
+}
+# What systems leave in folders; of what is hidden, nothing counts.
+_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
+_LOG = logging.getLogger(__name__)
 
 
 def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
     """Returns the pictures of a folder with one subfolder per class, in the order of their names.
 
-    Hidden files are passed over; every other file counts as a picture.
+    Splits are folders called train, val and test, in any usual spelling. Where there is no test,
+    val is the test split, else it joins train. Hidden files and what systems leave are passed over;
+    every other file counts as a picture. Names of classes are in Unicode's normal form C, so
+    folders whose names look alike are one class. `groups` are of both splits together.
+
+    Args:
+        folder: as above.
+        in_parts: whether pictures are to be dealt out to the four parts of the data. Then copies of
+            test pictures are left out of train, and there must be enough others.
 
     Raises:
-        UserError: there is no such folder, it holds no class folders, or, where pictures are to be
-            dealt out to four parts, there is one class alone, or a class has too few different
-            pictures.
+        UserError: there is no such folder, it holds no class folders, splits without train, or,
+            `in_parts`, one class alone, or a class with too few different pictures.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
-    names = {path.name for path in _visible(folder) if path.is_dir()}
-    has_splits = _TRAIN in names and names <= {_TRAIN, *_TEST}
-    place = folder / _TRAIN if has_splits else folder
-    train, class_names = _read_split(place, None)
+    places = _splits(folder)
+    train, test = (_by_class(places.get(split, ())) for split in (_TRAIN, _TEST))
+    names = tuple(sorted(train))
+    if unknown := sorted(test.keys() - train.keys()):
+        raise UserError(f"{places[_TEST][0]} has classes that train has not: {', '.join(unknown)}")
+    found = [
+        (split is test, label, path)
+        for split in (train, test)
+        for label, name in enumerate(names)
+        for path in split.get(name, ())
+    ]
+    tested, labels, paths = zip(*found, strict=True)
+    whole = EncodedSplit(paths, np.array(labels, np.int32), groups_of_copies(paths))
+    _tell_contradictions(whole)
+    is_test = np.array(tested)
+    is_copy = ~is_test & np.isin(whole.groups, whole.groups[is_test]) & in_parts
+    if count := np.count_nonzero(is_copy):
+        _LOG.warning("left out %d pictures of train that are copies of test pictures", count)
+    rest = whole.take(np.flatnonzero(~is_test & ~is_copy))
     if in_parts:
-        _check_class_sizes(place, train, class_names)
-    tests = [folder / name for name in _TEST if has_splits and name in names]
-    test = _read_split(tests[0], class_names)[0] if tests else None
-    return EncodedDataset(train, test, class_names)
+        _check_class_sizes(folder, rest, names)
+    return EncodedDataset(rest, whole.take(np.flatnonzero(is_test)) if test else None, names)
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Returns all visible files below a folder, sorted; UserError for none or a broken link."""
-    entries = sorted(_walk(folder))
+    """Returns all visible files below a folder, sorted; UserError for none or a broken link.
+
+    Links to folders are followed once the folders are read that are there, but for those that lead
+    round in circles, or to what was read already.
+    """
+    entries = _walk(folder)
     if broken := [path for path in entries if not path.exists()]:
         # Passed over, a whole class could go missing unnoticed.
         raise UserError(f"{broken[0]} is a link to nothing; repair or remove it")
     paths = [path for path in entries if path.is_file()]
     if not paths:
         raise UserError(f"{folder} holds no pictures; give a folder that does")
-    return paths
+    return sorted(paths)
 
 
-def _read_split(
-    folder: Path, class_names: tuple[str, ...] | None
-) -> tuple[EncodedSplit, tuple[str, ...]]:
-    loose = [path.name for path in _visible(folder) if not path.is_dir()]
-    classes = sorted(path for path in _visible(folder) if path.is_dir())
-    if loose or not classes:
-        instead = f"the file {sorted(loose)[0]}" if loose else "nothing"
-        raise UserError(
-            f"{folder} holds {instead} where one subfolder per class is expected; "
-            "sort the pictures into subfolders named like their classes"
+def plain_name(name: str) -> str:
+    """Returns a class's name in Unicode's normal form C: systems write one name in several ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def folder_of(dataset: str) -> Path | None:
+    """Returns the folder that `folder:PATH` means, or None for other data sets."""
+    path = dataset.removeprefix(FOLDER_PREFIX)
+    return None if path == dataset else Path(path).expanduser()
+
+
+def plain_dataset(dataset: str) -> str:
+    """Returns a data set's name: `folder:pictures` for `folder:./pictures/`, too."""
+    path = dataset.removeprefix(FOLDER_PREFIX)
+    return dataset if path == dataset else f"{FOLDER_PREFIX}{Path(path)}"
+
+
+def _splits(folder: Path) -> dict[str, list[Path]]:
+    """Folders of classes, for train and maybe test."""
+    folders = sorted(path for path in _visible(folder) if path.is_dir())
+    named = [(_SPELLINGS.get(path.name.casefold()), path) for path in folders]
+    splits = [(split, path) for split, path in named if split]
+    others = [path.name for split, path in named if not split]
+    called = " and ".join(path.name for _, path in splits)
+    # A class may be called train, or test; classes called train and test are splits.
+    if not splits or (others and len(splits) == 1):
+        return {_TRAIN: [folder]}
+    found = dict(splits)
+    if others:
+        problem = f"beside {others[0]}; a folder has splits or classes: move either away"
+    elif len(found) < len(splits):
+        problem = "for the same split; join or rename them"
+    elif _TRAIN not in found:
+        problem = (
+            f"and no train; call what is learnt from train, or give folder:{splits[0][1]} "
+            "for those pictures alone"
         )
-    names = class_names or tuple(path.name for path in classes)
-    if unknown := [path.name for path in classes if path.name not in names]:
-        raise UserError(f"{folder} has classes that {_TRAIN} has not: {', '.join(unknown)}")
-    pictures = {names.index(path.name): list_pictures(path) for path in classes}
-    labels = [label for label, found in pictures.items() for _ in found]
-    paths = [path for found in pictures.values() for path in found]
-    return EncodedSplit(paths, np.array(labels, np.int32), _groups_of_copies(paths)), names
+    else:
+        validation = [found[_VALIDATION]] if _VALIDATION in found else []
+        tests = [found[_TEST]] if _TEST in found else validation
+        trains = [found[_TRAIN], *(validation if tests != validation else [])]
+        told = [" and ".join(path.name for path in places) for places in (trains, tests)]
+        _LOG.warning("%s: train is %s, test is %s", folder, told[0], told[1] or "a fifth of that")
+        return {_TRAIN: trains, _TEST: tests}
+    raise UserError(f"{folder} has {called} {problem}")
 
 
-def _groups_of_copies(paths: list[Path]) -> np.ndarray:
-    """int64 [N]: equal for files of equal content."""
-    seen: dict[str, int] = {}
-    groups = np.empty(len(paths), np.int64)
-    for number, path in enumerate(tqdm(paths, desc="reading folder", unit="picture", delay=2)):
-        groups[number] = seen.setdefault(sha256_of(path), number)
-    return groups
+def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
+    """Name of class -> its pictures."""
+    found: dict[str, list[Path]] = {}
+    for place in places:
+        loose = sorted(path.name for path in _visible(place) if not path.is_dir())
+        classes = sorted(path for path in _visible(place) if path.is_dir())
+        circles = [path for path in classes if _leads_back(path, place)]
+        _tell_circles(circles)
+        if loose or not classes:
+            instead = f"the file {loose[0]}" if loose else "nothing"
+            raise UserError(
+                f"{place} holds {instead} where one subfolder per class is expected; "
+                "sort the pictures into subfolders named like their classes"
+            )
+        for path in (path for path in classes if path not in circles):
+            found.setdefault(plain_name(path.name), []).extend(list_pictures(path))
+    return found
+
+
+def _tell_contradictions(split: EncodedSplit) -> None:
+    wrong = np.flatnonzero(split.labels != split.labels[split.groups])
+    if len(wrong):
+        pairs = [f"{split.images[n]} and {split.images[split.groups[n]]}" for n in wrong[:3]]
+        told = "%d pictures are copies of pictures of another class, such as %s"
+        _LOG.warning(told, len(wrong), ", ".join(pairs))
 
 
 def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str, ...]) -> None:
@@ -101,12 +181,36 @@ def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str
 
 
 def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return [
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name.casefold() not in _LEFT_BY_SYSTEMS
+    ]
 
 
 def _walk(folder: Path) -> list[Path]:
-    paths = []
-    for path in _visible(folder):
-        # Links to folders are not followed: they may lead round in circles.
-        paths += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
-    return paths
+    """Files, and what is neither file nor folder; no folder is read twice."""
+    files, again, read = [], [], set()
+    waiting, links = [folder], []
+    while waiting or links:
+        place = waiting.pop() if waiting else links.pop(0)
+        if place.resolve() in read or _leads_back(place, folder):
+            again.append(place)
+            continue
+        read.add(place.resolve())
+        for path in sorted(_visible(place)):
+            kind = files if not path.is_dir() else links if path.is_symlink() else waiting
+            kind.append(path)
+    _tell_circles(again)
+    return files
+
+
+def _leads_back(path: Path, folder: Path) -> bool:
+    """Whether a link below a folder leads to it, or to what holds it."""
+    return path != folder and folder.resolve().is_relative_to(path.resolve())
+
+
+def _tell_circles(links: Sequence[Path]) -> None:
+    if links:
+        told = "passed over %d links to folders that are read anyway, such as %s"
+        _LOG.warning(told, len(links), links[0])

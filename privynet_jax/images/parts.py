@@ -17,7 +17,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import EncodedDataset, decode_split
-from privynet_jax.images.folders import read_folder
+from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.tfds_source import read_dataset
 
@@ -26,7 +26,6 @@ PART_NAMES = ("target", "auxiliary", "validation", "test")
 TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
 # Of the train split, where a data set has no labelled test split.
 HELD_OUT_FRACTION = 0.2
-FOLDER_PREFIX = "folder:"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,6 +106,7 @@ def load_parts(
             that cannot be decoded (named).
     """
     limits = _checked_limits(max_images, image_size, seed)
+    dataset = plain_dataset(dataset)
     train, test, class_names = read_labelled(dataset, data_dir)
     if test is None:
         fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
@@ -115,7 +115,7 @@ def load_parts(
         train, test = train.take(halves["train"]), train.take(halves["test"])
     rows_of = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
     splits = {name: train.take(rows) for name, rows in rows_of.items()}
-    splits["test"] = test.take(stream_of(seed, "test").permutation(len(test)))
+    splits["test"] = test.take(_test_rows(test.labels, seed, limits.get("test")))
     parts = {}
     for name in PART_NAMES:
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
@@ -134,10 +134,16 @@ def read_labelled(
 
     Arguments and errors are those of `load_parts`, and `in_parts` is that of `read_folder`.
     """
-    if dataset.startswith(FOLDER_PREFIX):
-        folder = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser()
+    if folder := folder_of(dataset):
         return read_folder(folder, in_parts=in_parts)
     return read_dataset(dataset, data_dir)
+
+
+def _test_rows(labels: np.ndarray, seed: int, limit: int | None) -> np.ndarray:
+    """Which test images are used, the same ones for every seed, in the seed's order."""
+    usual, order = (stream_of(one, "test").permutation(len(labels)) for one in (0, seed))
+    used = usual[spread_over_classes(labels[usual], limit)]
+    return order[np.isin(order, used)]
 
 
 def _checked_limits(

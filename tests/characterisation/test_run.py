@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -302,3 +303,9 @@ def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
         characterise(Config(tmp_path / "run", **changed))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_recorded_in_one_way(tmp_path):
+    config = Config(workdir=tmp_path, dataset="folder:./pictures/")
+    parts, weights = (SimpleNamespace(name="folder:pictures", fingerprint="any"),) * 2
+    assert config.deciding(parts, weights)["dataset"] == "folder:pictures"

@@ -1,5 +1,6 @@
 """Every kind of file that people have becomes the right pixels, or a reason."""
 
+import errno
 import io
 import struct
 import zlib
@@ -118,3 +119,15 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
 
 
 encoded_before_patch = encoded(Image.fromarray(PIXELS))
+
+
+def test_a_full_temporary_folder_is_an_error_and_no_crash(monkeypatch):
+    monkeypatch.setattr(decoding, "_MOST_BYTES_IN_MEMORY", 0)
+    assert decoding._allocate((2, 3, 3, 3)).shape == (2, 3, 3, 3)
+
+    def full(descriptor, start, length):
+        raise OSError(errno.ENOSPC, f"no room for {length} bytes")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="no room for 54 bytes"):
+        decoding._allocate((2, 3, 3, 3))

@@ -26,7 +26,8 @@ from privynet_jax.estimates.linear_probe import (
     probe_scores,
 )
 from privynet_jax.images.decoding import decode_or_skip
-from privynet_jax.images.parts import FOLDER_PREFIX, Parts
+from privynet_jax.images.folders import FOLDER_PREFIX
+from privynet_jax.images.parts import Parts
 from privynet_jax.images.sample import digest_of
 from privynet_jax.images.tfds_source import read_feature
 from privynet_jax.training.models.networks import CloudNN

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredImage
-from privynet_jax.images.folders import list_pictures
-from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
+from privynet_jax.images.folders import folder_of, list_pictures, plain_name
+from privynet_jax.images.parts import read_labelled
 from privynet_jax.platform.digests import canonical_json
 
 SPLITS = ("all", "train", "test")
@@ -79,9 +79,7 @@ def find_pictures(
     """
     if split not in SPLITS:
         raise UserError(f"split is {split!r}; allowed are {', '.join(SPLITS)}")
-    folder = None
-    if images.startswith(FOLDER_PREFIX):
-        folder = Path(images.removeprefix(FOLDER_PREFIX)).expanduser()
+    folder = folder_of(images)
     if folder is not None and not labelled:
         return _unlabelled_folder(folder, split)
     try:
@@ -94,13 +92,14 @@ def find_pictures(
     found = [image for chosen in splits for image in chosen.images]
     if not labelled:
         return Pictures(found, None, folder)
-    known = list(class_names)
-    if unknown := [name for name in dataset.class_names if name not in known]:
+    known = [plain_name(name) for name in class_names]
+    found_names = [plain_name(name) for name in dataset.class_names]
+    if unknown := [name for name in found_names if name not in known]:
         raise UserError(
             f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
             f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
         )
-    numbers = np.array([known.index(name) for name in dataset.class_names], np.int32)
+    numbers = np.array([known.index(name) for name in found_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
     return Pictures(found, labels, folder)
 

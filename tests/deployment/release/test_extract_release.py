@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import stat
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_pictures_of_all_sizes_have_rows_of_one(tmp_path, package):
     expected = package.local(np.full((1, 16, 16, 3), 200 / 255, np.float32)) * package.scales
     found = open_release(tmp_path / "out").representations[np.array([row])]
     np.testing.assert_allclose(found, expected, atol=1e-5)  # as above
+
+
+def test_names_of_classes_match_however_they_are_written(tmp_path):
+    one, other = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    fill(tmp_path, {one: 2, "tea": 2})
+    for name in (one, other):
+        found = find_pictures(f"folder:{tmp_path}", class_names=("tea", name), labelled=True)
+        assert found.labels.tolist() == [1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(("split", "rows"), [("all", 17), ("train", 12), ("test", 5)])

@@ -1,0 +1,85 @@
+"""Copies are found whatever their format and size; what is merely alike is none."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from privynet_jax.images.copies import groups_of_copies
+from privynet_jax.images.parts import read_labelled
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "camera")
+
+
+class Stored:
+    """A picture that lies in memory."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def read_bytes(self):
+        return self.content
+
+
+def saved(image, kind="PNG", **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return Stored(file.getvalue())
+
+
+def halved(image):
+    return image.resize((image.width // 2, image.height // 2), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    images = [Image.fromarray(getattr(data, name)()) for name in PHOTOGRAPHS]
+    return [image.convert("RGB").resize((160, 160)) for image in images]
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        lambda image: saved(image, "JPEG", quality=95),
+        lambda image: saved(image, "JPEG", quality=60),
+        lambda image: saved(image, "WEBP", quality=60),
+        lambda image: saved(halved(image)),
+        lambda image: saved(halved(image), "JPEG", quality=75),
+    ],
+    ids=["jpeg 95", "jpeg 60", "webp 60", "half", "half, jpeg 75"],
+)
+def test_copies_in_another_format_or_size_are_found(photographs, copy):
+    originals = [saved(image) for image in photographs]
+    count = len(originals)
+    groups = groups_of_copies([*originals, *map(copy, photographs)])
+    assert groups.tolist() == 2 * list(range(count))
+
+
+def test_bytes_count_where_nothing_can_be_decoded(photographs):
+    broken = [Stored(b"no picture"), saved(photographs[0]), Stored(b"no picture"), Stored(b"")]
+    assert groups_of_copies(broken).tolist() == [0, 1, 0, 3]
+    assert groups_of_copies([]).shape == (0,)
+
+
+def gradient(colour, size=64):
+    y, x = np.mgrid[:size, :size][..., None] / size - 0.5
+    return Image.fromarray(np.uint8(np.round(np.array(colour) + 40 * x + 10 * y)))
+
+
+def test_smooth_pictures_of_nearly_equal_colours_are_different():
+    colours = [(120, 90, 60), (122, 92, 62), (120, 90, 63), (117, 90, 60)]
+    assert groups_of_copies([saved(gradient(own)) for own in colours]).tolist() == [0, 1, 2, 3]
+    again = [saved(gradient(colours[0])), saved(gradient(colours[0]), "JPEG", quality=75)]
+    assert groups_of_copies(again).tolist() == [0, 0]
+
+
+def test_neighbouring_patches_of_one_photograph_are_different(test_data_dir, photo_parts):
+    del photo_parts  # so that they are there
+    train, _, _ = read_labelled("photo_patches", test_data_dir)
+    near = np.flatnonzero(np.isin(train.groups, np.unique(train.groups)[:40]))
+    groups = groups_of_copies([train.images[n] for n in near])
+    # But for a few that overlap along a straight edge in front of a plain sky.
+    assert len(near) > len(np.unique(groups)) > 0.99 * len(near) > 1000
+    assert (train.groups[near] == train.groups[near][groups]).all()
