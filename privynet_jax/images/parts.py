@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import EncodedDataset, decode_split
+from privynet_jax.images.encoded import EncodedDataset, decode_split
 from privynet_jax.images.folders import read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.tfds_source import read_dataset

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredImage
+from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
 from privynet_jax.platform.digests import canonical_json
