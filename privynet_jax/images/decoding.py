@@ -1,26 +1,38 @@
-"""Decodes image files of the kinds that people have, to one size and colour space.
+"""Labelled images as sources store them, and their decoding to one size and colour space.
 
-`encoded` hands over bytes as they were stored, and gets uint8 RGB squares. Pillow does the
-decoding; here is what it leaves open: which formats, orientation, transparency, colour profiles,
-values of more than 8 bits, sizes that exhaust memory.
+`tfds_source` and `folders` return encoded images, which are read one at a time; `parts` and
+`sample` decide which of them are decoded. So no source's images are ever in memory all at once.
+Pillow does the decoding; here is what it leaves open: which formats, orientation, sizes that
+exhaust memory. `colours` has the values of pixels.
 
     pixels = decode_picture(path.read_bytes(), size=32)  # uint8 [32, 32, 3]
 """
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import io
+import logging
+import math
 import os
-import re
+import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
+from tqdm import tqdm
 
 from privynet_jax.errors import UserError, first_line
+from privynet_jax.images.colours import (
+    UnreadablePictureError,
+    as_rgb,
+    embedded_profile,
+    in_srgb,
+    stated_values,
+)
 
 with contextlib.suppress(ImportError):  # an extra
     import pillow_heif
@@ -28,6 +40,7 @@ with contextlib.suppress(ImportError):  # an extra
     pillow_heif.register_heif_opener()
 
 Image.init()
+_LOG = logging.getLogger(__name__)
 # What is read. Pillow knows more, some of which starts other programs (EPS) or is read by nobody.
 _KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
@@ -35,15 +48,43 @@ FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 MAX_PIXELS = 150_000_000
 # Changes whenever other pixels are made of a file.
 VERSION = 2
-# Undeclared values of 16 bits that reach no further are no doubt of 9 to 13 bits.
-_LEAST_WHITE = 2**13
-_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
+# Decoded images beyond this go to a file, which the system may page out.
+_MOST_BYTES_IN_MEMORY = 2**29
 # Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class UnreadablePictureError(ValueError):
-    """The bytes are no image that can be used; the message says why, without naming the file."""
+class StoredImage(Protocol):
+    """An image that is read when asked for, such as a path; `str` is what a person calls it."""
+
+    def read_bytes(self) -> bytes:
+        """Returns it as PNG, JPEG, ..."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedSplit:
+    """Labelled examples of one split."""
+
+    images: Sequence[StoredImage]
+    labels: np.ndarray  # int32 [N]
+    groups: np.ndarray  # int64 [N]; images of one group overlap, or are copies of each other
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> "EncodedSplit":
+        """Returns the examples at the given indices, in their order."""
+        images = [self.images[index] for index in indices]
+        return EncodedSplit(images, self.labels[indices], self.groups[indices])
+
+
+class EncodedDataset(NamedTuple):
+    """A data set's labelled examples; `test` is None where no split but train has labels."""
+
+    train: EncodedSplit
+    test: EncodedSplit | None
+    class_names: tuple[str, ...]
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -88,11 +129,11 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
         try:
             if stored.format in ("JPEG", "MPO"):
                 stored.draft(None, (2 * size, 2 * size))
-            profile, values = _profile(stored), _values(stored, data)
+            profile, values = embedded_profile(stored), stated_values(stored, data)
             image = ImageOps.exif_transpose(stored)
             if image.mode != "CMYK" or profile is None:
-                image = _as_rgb(image, values)
-            return np.asarray(_in_srgb(_resized(image, size), profile))
+                image = as_rgb(image, values)
+            return np.asarray(in_srgb(_resized(image, size), profile))
         except UnreadablePictureError:
             raise
         except Exception as error:  # decoders of damaged data raise all sorts of types
@@ -139,88 +180,66 @@ def _what_else(data: bytes) -> str:
     return "it is no image that Pillow knows"
 
 
-class _Values(NamedTuple):
-    """What a file says about values that it stores in more than 8 bits."""
+def decode_split(
+    split: EncodedSplit,
+    size: int,
+    name: str,
+    skip: bool,
+    count: int | None = None,
+    most: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns decoded images, uint8 [n, size, size, 3], and their labels, in the split's order.
 
-    bits: int | None  # significant ones
-    are_scaled: bool  # up to 16 bits, as PNG demands
+    Args:
+        split: the images in turn.
+        size: side of the results in pixels.
+        name: of the split.
+        skip: pass over unreadable images, instead of raising UserError.
+        count: stop after so many; None means all.
+        most: int [classes], take no more of each class.
+    """
+    left = np.bincount(split.labels) if most is None else most.copy()
+    count = min(len(split) if count is None else count, int(left.sum()))
+    images, kept, asked = _allocate((count, size, size, 3)), [], []
 
+    def wanted() -> Iterator[tuple[str, bytes]]:
+        for index, (stored, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            if left[label]:
+                asked.append(index)
+                yield str(stored), stored.read_bytes()
 
-def _values(stored: Image.Image, data: bytes) -> _Values | None:
-    """None for 8 bits and less."""
-    if stored.format == "PNG":
-        if data[24] != 16:
-            return None
-        told = re.search(rb"\0\0\0[\1-\4]sBIT(.)", data[: data.find(b"IDAT")], re.DOTALL)
-        return _Values(told[1][0] if told else None, are_scaled=True)
-    if stored.format == "TIFF":
-        bits = stored.tag_v2.get(_BITS_PER_SAMPLE, (1,))
-        if bits[0] <= 8:
-            return None
-        most = int(np.max(stored.tag_v2.get(_MAX_SAMPLE_VALUE, 0))) + 1
-        # Of colours, Pillow has only the upper byte.
-        told = [n for n in range(9, 17) if len(bits) == 1 and (n == bits[0] < 16 or 2**n == most)]
-        return _Values(told[0] if told else None, are_scaled=False)
-    return _Values(None, are_scaled=False) if stored.mode.startswith("I") else None
-
-
-def _as_rgb(image: Image.Image, values: _Values | None) -> Image.Image:
-    if image.mode == "F":
-        raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
-    if values and image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image, np.int64), values))
-    elif values and values.bits is None:  # Pillow keeps the upper byte of colours
-        _check_reach(257 * max(high for _, high in image.convert("RGB").getextrema()))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def _eight_bits(values: np.ndarray, told: _Values) -> np.ndarray:
-    lowest, highest, bits = values.min(), values.max(), told.bits or 16
-    if lowest < 0 or highest >= 2**16:
-        raise UnreadablePictureError("it has signed or 32-bit values; convert it to 8 or 16 bits")
-    if told.bits is None:
-        _check_reach(highest)
-    # Some store their bits as they are, though they should have scaled them up.
-    if highest >= 2**bits or (told.are_scaled and not (values % 2 ** (16 - bits)).any()):
-        bits = 16
-    white = 2**bits - 1
-    return np.uint8((255 * values + white // 2) // white)
-
-
-def _check_reach(highest: int) -> None:
-    if 0 < highest < _LEAST_WHITE:
-        raise UnreadablePictureError(
-            f"its 16-bit values reach {highest} alone, so it is unknown which of them is white; "
-            "scale them to 0 .. 65535, or state their bits (PNG's sBIT, TIFF's MaxSampleValue)"
-        )
+    skipped = 0
+    with (
+        tqdm(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
+        contextlib.closing(decoded_ahead(wanted(), size, skip)) as decoded,
+    ):
+        for place, ahead in enumerate(decoded):
+            label = split.labels[asked[place]]
+            if len(kept) == count:
+                break
+            if not left[label]:  # since it was asked for
+                continue
+            picture = ahead.result()
+            if picture is None:
+                skipped += 1
+                continue
+            images[len(kept)] = picture
+            kept.append(asked[place])
+            left[label] -= 1
+            bar.update()
+    if skipped:
+        _LOG.warning("skipped %d unreadable images of %s", skipped, name)
+    return images[: len(kept)], split.labels[kept]
 
 
-def _profile(stored: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The embedded profile, if it changes colours; a damaged one is ignored, as in browsers."""
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(stored.info.get("icc_profile") or b""))
-        space = profile.profile.xcolor_space.strip()
-        is_usual = "sRGB" in (profile.profile.profile_description or "")
-    except (OSError, ImageCms.PyCMSError):
-        return None
-    fits = {
-        "CMYK": stored.mode == "CMYK",
-        "GRAY": stored.mode[0] in "1LI",
-        "RGB": stored.mode != "CMYK",
-    }
-    return profile if fits.get(space) and not is_usual else None
-
-
-def _in_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Image.Image:
-    if profile is not None:
-        mode = {"GRAY": "L"}.get(profile.profile.xcolor_space, image.mode)
-        with contextlib.suppress(ImageCms.PyCMSError):
-            srgb = ImageCms.createProfile("sRGB")
-            return ImageCms.profileToProfile(image.convert(mode), profile, srgb, outputMode="RGB")
-    return image.convert("RGB")
+def _allocate(shape: tuple[int, ...]) -> np.ndarray:
+    """An uint8 array in memory or, when large, in a nameless file of the temporary folder."""
+    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+        if hasattr(os, "posix_fallocate"):  # else writing to a full disk would end the process
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

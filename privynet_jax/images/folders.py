@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 from privynet_jax.platform.digests import sha256_of
 
 # Below this a class cannot reach all four parts.

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, decode_split
+from privynet_jax.images.decoding import EncodedDataset, decode_split
 from privynet_jax.images.folders import read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.tfds_source import read_dataset
+from privynet_jax.platform.files import expanded
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
 # Shares of a data set's own train split.
@@ -135,7 +136,7 @@ def read_labelled(
     Arguments and errors are those of `load_parts`, and `in_parts` is that of `read_folder`.
     """
     if dataset.startswith(FOLDER_PREFIX):
-        folder = Path(dataset.removeprefix(FOLDER_PREFIX)).expanduser()
+        folder = expanded("", dataset.removeprefix(FOLDER_PREFIX))
         return read_folder(folder, in_parts=in_parts)
     return read_dataset(dataset, data_dir)
 

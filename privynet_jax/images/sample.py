@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import decode_split
+from privynet_jax.images.decoding import decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.images.parts import Part, Parts, read_labelled
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.

@@ -112,11 +112,15 @@ def appears_whole(folder: Path) -> Iterator[Path]:
 
 
 def expanded(flag: str, path: str) -> Path:
-    """Returns the path that a flag names, with ~ for a home; UserError where that is unknown."""
+    """Returns a path, with ~ for a home; UserError where that is unknown.
+
+    The flag is the one that names the path; "" where several may have done so.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"--{flag}={path} begins with an unknown home; give a path") from None
+        named = f"--{flag}={path}" if flag else path
+        raise UserError(f"{named} begins with an unknown home; give a path") from None
 
 
 def checked_file(flag: str, path: str) -> Path:

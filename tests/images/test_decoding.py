@@ -199,7 +199,10 @@ JPEG = encoded(Image.fromarray(PIXELS.repeat(16, 0).repeat(16, 1)), "JPEG")
         (b"not a picture at all", "no image that Pillow knows"),
         (JPEG[: len(JPEG) // 2], "(?i)truncated"),
         (NOISE[: len(NOISE) // 2], "damaged"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "it seems to be EPS, which is not read"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
+            "it seems to be EPS, which is not read",
+        ),
         (encoded(Image.fromarray(PIXELS), "ICO"), "it seems to be ICO, which is not read"),
         (b"\0\0\0\x18ftypheic", "it is damaged|it is HEIC or AVIF, for which pip install"),
         (_png_of_size(100_000, 100_000), "over 150,000,000 pixels"),

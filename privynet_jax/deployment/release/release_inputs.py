@@ -16,10 +16,11 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.encoded import EncodedDataset, EncodedSplit, StoredImage
+from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.images.parts import FOLDER_PREFIX, read_labelled
 from privynet_jax.platform.digests import canonical_json
+from privynet_jax.platform.files import expanded
 
 SPLITS = ("all", "train", "test")
 
@@ -81,7 +82,7 @@ def find_pictures(
         raise UserError(f"split is {split!r}; allowed are {', '.join(SPLITS)}")
     folder = None
     if images.startswith(FOLDER_PREFIX):
-        folder = Path(images.removeprefix(FOLDER_PREFIX)).expanduser()
+        folder = expanded("images", images.removeprefix(FOLDER_PREFIX))
     if folder is not None and not labelled:
         return _unlabelled_folder(folder, split)
     try:
