@@ -18,7 +18,7 @@ import os
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -52,6 +52,9 @@ VERSION = 2
 _MOST_BYTES_IN_MEMORY = 2**29
 # Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+Decoder = Callable[[bytes, int], np.ndarray]
 
 
 class StoredImage(Protocol):
@@ -140,10 +143,12 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
             raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
 
 
-def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray | None:
-    """Returns `decode_picture` of a named file; where it is unreadable, None or a UserError."""
+def decode_or_skip(
+    data: bytes, size: int, name: str, skip: bool, decode: Decoder = decode_picture
+) -> np.ndarray | None:
+    """Returns a named file's picture; where it is unreadable, None or a UserError."""
     try:
-        return decode_picture(data, size)
+        return decode(data, size)
     except UnreadablePictureError as error:
         if skip:
             return None
@@ -154,7 +159,10 @@ def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray 
 
 
 def decoded_ahead(
-    pictures: Iterable[tuple[str, bytes]], size: int, skip: bool
+    pictures: Iterable[tuple[str, bytes]],
+    size: int,
+    skip: bool,
+    decode: Decoder = decode_picture,
 ) -> Iterator[concurrent.futures.Future]:
     """Yields what will be `decode_or_skip` of (name, data), in their order, by all cores."""
     cores = os.cpu_count() or 1
@@ -162,7 +170,7 @@ def decoded_ahead(
     pool = concurrent.futures.ThreadPoolExecutor(cores)
     try:
         for name, data in pictures:
-            waiting.append(pool.submit(decode_or_skip, data, size, name, skip))
+            waiting.append(pool.submit(decode_or_skip, data, size, name, skip, decode))
             if len(waiting) > 2 * cores:
                 yield waiting.popleft()
         yield from waiting
@@ -187,6 +195,7 @@ def decode_split(
     skip: bool,
     count: int | None = None,
     most: np.ndarray | None = None,
+    decode: Decoder = decode_picture,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns decoded images, uint8 [n, size, size, 3], and their labels, in the split's order.
 
@@ -197,6 +206,7 @@ def decode_split(
         skip: pass over unreadable images, instead of raising UserError.
         count: stop after so many; None means all.
         most: int [classes], take no more of each class.
+        decode: `decode_picture`, or what gives the same.
     """
     left = np.bincount(split.labels) if most is None else most.copy()
     count = min(len(split) if count is None else count, int(left.sum()))
@@ -211,7 +221,7 @@ def decode_split(
     skipped = 0
     with (
         tqdm(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
-        contextlib.closing(decoded_ahead(wanted(), size, skip)) as decoded,
+        contextlib.closing(decoded_ahead(wanted(), size, skip, decode)) as decoded,
     ):
         for place, ahead in enumerate(decoded):
             label = split.labels[asked[place]]
