@@ -9,6 +9,11 @@ no JAX works without it.
     representations = jax.jit(local)(images)
 """
 
+import os
+
 import lazy_loader
+
+if not hasattr(os, "preadv"):
+    raise ImportError("privynet_jax needs Linux or macOS (os.preadv); on Windows, run it in WSL 2")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -41,7 +41,7 @@ WITHOUT_JAX = (
     ),
     *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
     *("images.decoding", "images.folders", "images.partition", "images.parts", "images.sample"),
-    *("images.photo_patches", "images.tfds_source"),
+    *("images.colours", "images.photo_patches", "images.picture_cache", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.weights.conversion"),
     *("backbone.weights.families", "backbone.weights.torch_files"),
     "backbone.weights.tensor_files",

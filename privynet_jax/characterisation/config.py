@@ -21,7 +21,7 @@ from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
-from privynet_jax.platform.files import is_remote
+from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.training.models.attackers import RESIDUAL, STRONG
@@ -179,7 +179,7 @@ class Config:
     def local_cache(self) -> Path:
         """The folder for weights, which are never in a bucket."""
         remote = is_remote(self.cache_dir)
-        return Path(LOCAL_CACHE if remote else self.cache_dir).expanduser()
+        return expanded("cache_dir", LOCAL_CACHE if remote else str(self.cache_dir))
 
     @property
     def feature_cache(self) -> Path | str:

@@ -2,12 +2,14 @@
 
 `tfds_source` and `folders` return encoded images, which are read one at a time; `parts` and
 `sample` decide which of them are decoded. So no source's images are ever in memory all at once.
-Pillow does the decoding; here is what it leaves open: orientation, transparency, 16-bit values,
-sizes that exhaust memory.
+Pillow does the decoding; here is what it leaves open: which formats, orientation, sizes that
+exhaust memory. `colours` has the values of pixels.
 
     pixels = decode_picture(path.read_bytes(), size=32)  # uint8 [32, 32, 3]
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
 import io
 import logging
@@ -15,7 +17,8 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,13 +26,35 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError, first_line
+from privynet_jax.images.colours import (
+    UnreadablePictureError,
+    as_rgb,
+    embedded_profile,
+    in_srgb,
+    stated_values,
+)
 
+with contextlib.suppress(ImportError):  # an extra
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+Image.init()
 _LOG = logging.getLogger(__name__)
-# Decoded images beyond this go to a file, which the system may page out.
-_MOST_BYTES_IN_MEMORY = 2**29
+# What is read. Pillow knows more, some of which starts other programs (EPS) or is read by nobody.
+_KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
+FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 # A 12000 x 12000 photograph still passes; decoded, it takes 432 MB.
 MAX_PIXELS = 150_000_000
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+# Changes whenever other pixels are made of a file.
+VERSION = 2
+# Decoded images beyond this go to a file, which the system may page out.
+_MOST_BYTES_IN_MEMORY = 2**29
+# Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+Decoder = Callable[[bytes, int], np.ndarray]
 
 
 class StoredImage(Protocol):
@@ -65,49 +90,65 @@ class EncodedDataset(NamedTuple):
     class_names: tuple[str, ...]
 
 
-class UnreadablePictureError(ValueError):
-    """The bytes are no image that can be used; the message says why, without naming the file."""
+def open_picture(data: bytes) -> Image.Image:
+    """Returns an image of which only the header has been decoded.
+
+    Raises:
+        UnreadablePictureError: not one of `FORMATS`, damaged, or larger than `MAX_PIXELS`.
+    """
+    if not data:
+        raise UnreadablePictureError("the file is empty")
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        if picture.width * picture.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        return picture
+    except Image.DecompressionBombError:  # Pillow looks at the header too, before we can
+        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it") from None
+    except Image.UnidentifiedImageError:
+        raise UnreadablePictureError(_what_else(data)) from None
+    except Exception as error:  # readers of damaged headers raise all sorts of types
+        raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
 
 
 def decode_picture(data: bytes, size: int) -> np.ndarray:
     """Returns an image's central square, resized, as uint8 [size, size, 3] RGB.
 
     The EXIF orientation is applied; palettes and greyscale become RGB; transparent pixels become
-    white; CMYK is converted; 16-bit values are scaled to 8 bits; of an animation, the first frame
-    is used. Shrinking is antialiased (Lanczos).
+    white; colours are those of sRGB, by the embedded profile if there is a sound one; values of
+    more than 8 bits are scaled to 8 by the range that the file states; of an animation, the first
+    frame is used. Shrinking is antialiased (Lanczos). JPEGs of four times the size and more are
+    shrunk while they are decoded, to no less than twice the size: ten times as quick, and of a
+    photograph of 12 megapixels, pixels were off by 0.5 of 255 levels on average and by 14 at most.
 
     Args:
-        data: the content of a PNG, JPEG, GIF, WebP, TIFF, BMP, ... file.
+        data: the content of a file.
         size: side of the result in pixels.
 
     Raises:
-        UnreadablePictureError: not an image, damaged, larger than `MAX_PIXELS`, or with
-            floating-point values, whose range nobody can know.
+        UnreadablePictureError: as of `open_picture`, or its range of values is unknown.
     """
-    if not data:
-        raise UnreadablePictureError("the file is empty")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of what we check
-            with Image.open(io.BytesIO(data)) as stored:
-                # The header alone is known here; nothing has been decoded.
-                if stored.width * stored.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                return np.asarray(_resized(_as_rgb(ImageOps.exif_transpose(stored)), size))
-    except UnreadablePictureError:
-        raise
-    except Image.DecompressionBombError:  # Pillow looks at the header too, before we can
-        raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it") from None
-    except Image.UnidentifiedImageError:
-        raise UnreadablePictureError("it is no image that Pillow knows") from None
-    except Exception as error:  # decoders of damaged data raise all sorts of types
-        raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
+    with open_picture(data) as stored:
+        try:
+            if stored.format in ("JPEG", "MPO"):
+                stored.draft(None, (2 * size, 2 * size))
+            profile, values = embedded_profile(stored), stated_values(stored, data)
+            image = ImageOps.exif_transpose(stored)
+            if image.mode != "CMYK" or profile is None:
+                image = as_rgb(image, values)
+            return np.asarray(in_srgb(_resized(image, size), profile))
+        except UnreadablePictureError:
+            raise
+        except Exception as error:  # decoders of damaged data raise all sorts of types
+            raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
 
 
-def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray | None:
-    """Returns `decode_picture` of a named file; where it is unreadable, None or a UserError."""
+def decode_or_skip(
+    data: bytes, size: int, name: str, skip: bool, decode: Decoder = decode_picture
+) -> np.ndarray | None:
+    """Returns a named file's picture; where it is unreadable, None or a UserError."""
     try:
-        return decode_picture(data, size)
+        return decode(data, size)
     except UnreadablePictureError as error:
         if skip:
             return None
@@ -117,6 +158,36 @@ def decode_or_skip(data: bytes, size: int, name: str, skip: bool) -> np.ndarray 
         ) from None
 
 
+def decoded_ahead(
+    pictures: Iterable[tuple[str, bytes]],
+    size: int,
+    skip: bool,
+    decode: Decoder = decode_picture,
+) -> Iterator[concurrent.futures.Future]:
+    """Yields what will be `decode_or_skip` of (name, data), in their order, by all cores."""
+    cores = os.cpu_count() or 1
+    waiting: deque[concurrent.futures.Future] = deque()
+    pool = concurrent.futures.ThreadPoolExecutor(cores)
+    try:
+        for name, data in pictures:
+            waiting.append(pool.submit(decode_or_skip, data, size, name, skip, decode))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _what_else(data: bytes) -> str:
+    """What a file is that is none of `FORMATS`, and what to do about it."""
+    if data[4:8] == b"ftyp":
+        return "it is HEIC or AVIF, for which pip install 'privynet_jax[heif]', or convert it"
+    for kind, (_, accepts) in Image.OPEN.items():
+        if accepts and accepts(data[:16]) and kind not in FORMATS:
+            return f"it seems to be {kind}, which is not read; convert it to PNG"
+    return "it is no image that Pillow knows"
+
+
 def decode_split(
     split: EncodedSplit,
     size: int,
@@ -124,8 +195,9 @@ def decode_split(
     skip: bool,
     count: int | None = None,
     most: np.ndarray | None = None,
+    decode: Decoder = decode_picture,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns decoded images, uint8 [n, size, size, 3], and their labels, one after the other.
+    """Returns decoded images, uint8 [n, size, size, 3], and their labels, in the split's order.
 
     Args:
         split: the images in turn.
@@ -134,20 +206,35 @@ def decode_split(
         skip: pass over unreadable images, instead of raising UserError.
         count: stop after so many; None means all.
         most: int [classes], take no more of each class.
+        decode: `decode_picture`, or what gives the same.
     """
     left = np.bincount(split.labels) if most is None else most.copy()
     count = min(len(split) if count is None else count, int(left.sum()))
-    images, kept, skipped = _allocate((count, size, size, 3)), [], 0
-    with tqdm(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar:
+    images, kept, asked = _allocate((count, size, size, 3)), [], []
+
+    def wanted() -> Iterator[tuple[str, bytes]]:
         for index, (stored, label) in enumerate(zip(split.images, split.labels, strict=True)):
-            if len(kept) == count or not left[label]:
+            if left[label]:
+                asked.append(index)
+                yield str(stored), stored.read_bytes()
+
+    skipped = 0
+    with (
+        tqdm(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
+        contextlib.closing(decoded_ahead(wanted(), size, skip, decode)) as decoded,
+    ):
+        for place, ahead in enumerate(decoded):
+            label = split.labels[asked[place]]
+            if len(kept) == count:
+                break
+            if not left[label]:  # since it was asked for
                 continue
-            picture = decode_or_skip(stored.read_bytes(), size, str(stored), skip)
+            picture = ahead.result()
             if picture is None:
                 skipped += 1
                 continue
             images[len(kept)] = picture
-            kept.append(index)
+            kept.append(asked[place])
             left[label] -= 1
             bar.update()
     if skipped:
@@ -163,19 +250,6 @@ def _allocate(shape: tuple[int, ...]) -> np.ndarray:
         if hasattr(os, "posix_fallocate"):  # else writing to a full disk would end the process
             os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         return np.memmap(file, np.uint8, "w+", shape=shape)
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
-    if image.mode in _SIXTEEN_BIT:
-        values = np.asarray(image, np.int64)
-        scaled = (np.clip(values, 0, 65535) + 128) // 257  # 65535 = 255 * 257
-        image = Image.fromarray(np.uint8(scaled))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

@@ -18,6 +18,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import groups_of_copies
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
+from privynet_jax.platform.files import expanded
 
 FOLDER_PREFIX = "folder:"
 # Below this a class cannot reach all four parts.
@@ -100,7 +101,7 @@ def plain_name(name: str) -> str:
 def folder_of(dataset: str) -> Path | None:
     """Returns the folder that `folder:PATH` means, or None for other data sets."""
     path = dataset.removeprefix(FOLDER_PREFIX)
-    return None if path == dataset else Path(path).expanduser()
+    return None if path == dataset else expanded("", path)
 
 
 def plain_dataset(dataset: str) -> str:

@@ -9,6 +9,7 @@ NumPy only: no part of an experiment's arithmetic happens here.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import EncodedDataset, decode_split
 from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
-from privynet_jax.images.tfds_source import read_dataset
+from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.tfds_source import decoded_folder, read_dataset
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
 # Shares of a data set's own train split.
@@ -95,7 +97,8 @@ def load_parts(
         dataset: `photo_patches`; or `folder:PATH`, one subfolder per class (`folders`); or
             what `tfds.builder` accepts, such as `cifar10`, with supervised keys that are an image
             and a class label.
-        data_dir: where TFDS keeps prepared data sets; None is TFDS's default.
+        data_dir: where TFDS keeps prepared data sets, and we decoded pictures of large files; None
+            is TFDS's default.
         image_size: images are cropped to their central square and resized to this, in pixels.
         seed: of the assignment to parts and of the order inside each.
         max_images: part name -> the most images it may hold; classes stay as equal as possible.
@@ -116,11 +119,12 @@ def load_parts(
     rows_of = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
     splits = {name: train.take(rows) for name, rows in rows_of.items()}
     splits["test"] = test.take(_test_rows(test.labels, seed, limits.get("test")))
-    parts = {}
+    parts, decode = {}, functools.partial(decode_cached, decoded_folder(data_dir))
     for name in PART_NAMES:
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
         chosen = splits[name].take(rows)
-        parts[name] = Part(*decode_split(chosen, image_size, f"the part {name}", skip_unreadable))
+        what = f"the part {name}"
+        parts[name] = Part(*decode_split(chosen, image_size, what, skip_unreadable, decode=decode))
         if not len(parts[name]):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)

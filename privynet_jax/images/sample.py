@@ -8,6 +8,7 @@ pictures were seen, so that an audit can leave them out. No JAX here.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,8 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.images.parts import Part, Parts, read_labelled
+from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.tfds_source import decoded_folder
 
 # What Fisher's score needs of a class: a mean and a spread.
 LEAST_PER_CLASS = 2
@@ -69,7 +72,15 @@ def load_sample(
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    images, labels = decode_split(in_turn, image_size, "the sample", skip_unreadable, count, most)
+    images, labels = decode_split(
+        in_turn,
+        image_size,
+        "the sample",
+        skip_unreadable,
+        count,
+        most,
+        functools.partial(decode_cached, decoded_folder(data_dir)),
+    )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
     return Sample(images, labels, class_names, digests, available=len(train))

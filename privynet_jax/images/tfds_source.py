@@ -26,12 +26,18 @@ from tqdm import tqdm
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
+from privynet_jax.platform.files import expanded
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
 _GROUP_FEATURE = "cell"
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def decoded_folder(data_dir: Path | str | None) -> Path:
+    """Returns where decoded pictures are kept, beside TFDS's data sets; see `picture_cache`."""
+    return expanded("data_dir", str(data_dir or tfds.core.constants.DATA_DIR)) / "decoded_pictures"
 
 
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:

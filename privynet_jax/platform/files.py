@@ -40,7 +40,9 @@ def write_atomically(path: Path, data: bytes | str, *, private: bool = False) ->
         os.fsync(file.fileno())
 
 
-def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True) -> None:
+def write_shared(
+    path: "epath.Path", chunks: Iterable[Any], *, replace: bool = True, private: bool = False
+) -> None:
     """Writes a file whose readers verify its content, beside other processes that may do the same.
 
     Locally it appears whole. In a bucket it is written in place: most stores show an object only
@@ -51,14 +53,16 @@ def write_shared(path: "epath.Path", chunks: Iterable[Any], *, replace: bool = T
         chunks: bytes-like objects, in order.
         replace: False keeps a file that is already there, and drops this one. A bucket cannot
             promise that; the last writer wins there.
+        private: let nobody but the user read a local file.
     """
-    with path.open("wb") if is_remote(path) else _appearing(path, replace=replace) as file:
+    mode = 0o600 if private else 0o644
+    with path.open("wb") if is_remote(path) else _appearing(path, mode, replace=replace) as file:
         for chunk in chunks:
             file.write(chunk)
 
 
 @contextlib.contextmanager
-def _appearing(path: Path, mode: int = 0o644, *, replace: bool = True) -> Iterator[BinaryIO]:
+def _appearing(path: Path, mode: int, *, replace: bool = True) -> Iterator[BinaryIO]:
     """A file under a temporary name beside `path`, which is renamed when all went well."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
     try:
@@ -113,11 +117,15 @@ def appears_whole(folder: Path) -> Iterator[Path]:
 
 
 def expanded(flag: str, path: str) -> Path:
-    """Returns the path that a flag names, with ~ for a home; UserError where that is unknown."""
+    """Returns a path, with ~ for a home; UserError where that is unknown.
+
+    The flag is the one that names the path; "" where several may have done so.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise UserError(f"--{flag}={path} begins with an unknown home; give a path") from None
+        named = f"--{flag}={path}" if flag else path
+        raise UserError(f"{named} begins with an unknown home; give a path") from None
 
 
 def checked_file(flag: str, path: str) -> Path:

@@ -134,6 +134,12 @@ def test_no_network_says_what_to_do_and_keeps_nothing(monkeypatch, tmp_path):
     assert list((tmp_path / "tiny-1.2").iterdir()) == []
 
 
+def test_where_pip_is_missing_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tiny==1\.2 is fetched by pip.*ensurepip, or uv pip inst"):
+        fetch_members(WHEEL, MEMBERS, tmp_path)
+
+
 SERVED = bytes(range(256)) * 9000  # more than two chunks
 
 

@@ -13,6 +13,7 @@ from etils import epath
 from support.buckets import memory_bucket
 
 from privynet_jax.errors import UserError
+from privynet_jax.images.parts import load_parts
 from privynet_jax.platform import files
 from privynet_jax.platform.files import is_remote, write_atomically, write_shared
 
@@ -208,3 +209,5 @@ def test_paths_begin_with_homes(monkeypatch, tmp_path):
     assert files.expanded("plan", "~/plan.json") == tmp_path / "plan.json"
     with pytest.raises(UserError, match="--out=~nobody-has-this-name/x begins with an unknown ho"):
         files.checked_file("out", "~nobody-has-this-name/x")
+    with pytest.raises(UserError, match=r"^~nobody-has-this-name/x begins with"):
+        load_parts("folder:~nobody-has-this-name/x", data_dir=None)

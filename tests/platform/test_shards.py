@@ -219,6 +219,12 @@ def test_a_process_that_ends_with_open_files_ends_quietly(tmp_path):
     assert (done.stdout, done.stderr) == ("(1, 3, 2, 5)\n", "")
 
 
+def test_a_system_that_cannot_read_so_is_told_at_import():
+    program = "import os; del os.preadv; import privynet_jax"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].endswith("on Windows, run it in WSL 2")
+
+
 def test_threads_read_through_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "_MOST_OPEN_FILES", 1)  # every other read closes somebody's file
     rows = ShardedRows(write(folder_at(tmp_path), an_array()), ROWS_PER_SHARD, SHAPE, "float16")

@@ -1,0 +1,74 @@
+"""Large files are decoded once, whatever they are called, and damage is decoded again."""
+
+import errno
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from privynet_jax.images import picture_cache
+from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
+from privynet_jax.images.parts import load_parts
+from privynet_jax.images.picture_cache import decode_cached
+
+SIZE = 8
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The sizes at which files were decoded."""
+    sizes = []
+
+    def decode(data, size):
+        sizes.append(size)
+        return decode_picture(data, size)
+
+    monkeypatch.setattr(picture_cache, "decode_picture", decode)
+    return sizes
+
+
+def a_file(side=400):
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_large_file_is_decoded_once_for_each_size(tmp_path, decoded):
+    for size in (SIZE, SIZE, 5, 5):
+        found = decode_cached(tmp_path / "kept", a_file(), size)
+        np.testing.assert_array_equal(found, decode_picture(a_file(), size))
+    assert decoded == [SIZE, 5]
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    for path in (tmp_path / "kept").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.write_bytes(path.read_bytes()[:-1])  # damaged
+    np.testing.assert_array_equal(
+        decode_cached(tmp_path / "kept", a_file(), SIZE), decode_picture(a_file(), SIZE)
+    )
+    assert decoded == [SIZE, 5, SIZE]
+
+
+def test_small_files_damaged_ones_and_full_disks_leave_nothing(tmp_path, decoded, monkeypatch):
+    decode_cached(tmp_path / "kept", a_file(20), SIZE)
+    with pytest.raises(UnreadablePictureError):
+        decode_cached(tmp_path / "kept", a_file()[:-1000], SIZE)
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(picture_cache, "write_shared", refuse)
+    decode_cached(tmp_path / "kept", a_file(), SIZE)
+    assert not (tmp_path / "kept").exists() or not list((tmp_path / "kept").iterdir())
+
+
+def test_parts_come_out_of_the_cache(tmp_path, decoded):
+    for number in range(8):
+        (tmp_path / "pictures" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        place = tmp_path / "pictures" / "ab"[number % 2] / f"{number}.png"
+        place.write_bytes(a_file(390 + number))
+    dataset = f"folder:{tmp_path / 'pictures'}"
+    first, second = (load_parts(dataset, data_dir=tmp_path, image_size=SIZE) for _ in range(2))
+    assert first.fingerprint == second.fingerprint
+    assert len(decoded) == 8
