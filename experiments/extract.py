@@ -51,7 +51,8 @@ def main() -> None:
     shape, labels = " x ".join(map(str, package.shape)), "with" if _LABELLED.value else "without"
     print(
         f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, shuffled, "
-        f"{labels} labels; {written.skipped} pictures were skipped."
+        f"{labels} labels; {written.skipped} pictures were skipped, {written.copies} copies left "
+        "out."
     )
     print(
         "Hand over that folder and nothing else; archives tell your user name unless they are "

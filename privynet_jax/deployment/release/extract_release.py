@@ -24,7 +24,11 @@ from tqdm import tqdm
 
 from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
-from privynet_jax.deployment.release.release_inputs import Pictures, release_secrets
+from privynet_jax.deployment.release.release_inputs import (
+    Pictures,
+    release_secrets,
+    without_copies,
+)
 from privynet_jax.deployment.release.release_journal import (
     Journal,
     begin,
@@ -49,11 +53,12 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """What became of a call: rows released, pictures skipped, shards that were there already."""
+    """What became of a call."""
 
     rows: int
-    skipped: int
-    shards_kept: int
+    skipped: int  # pictures that are unreadable
+    copies: int  # pictures that show what another one shows, which is released
+    shards_kept: int  # that were there already
 
 
 def write_release(
@@ -71,7 +76,8 @@ def write_release(
     Args:
         folder: of the release: new, empty, or unfinished by the same call.
         package: the local NN with its scales, peaks, classes and secret seed.
-        pictures: in any order; rows are shuffled over the whole release.
+        pictures: in any order; rows are shuffled over the whole release. Of copies the first is
+            released, because equal rows would tell that there are any.
         dtype: how representations are stored, one of `coding.DTYPES`.
         skip_unreadable: leave out pictures that cannot be decoded instead of refusing them.
         order_out: where to write, for this device alone, which picture each row is.
@@ -83,10 +89,12 @@ def write_release(
     """
     coding = Coding(checked_dtype(dtype), np.float32(package.scales), np.float32(package.peaks))
     check_places(folder, order_out, pictures.folder, private_folders)
+    given, pictures = len(pictures), without_copies(pictures)
+    copies = given - len(pictures)
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
     journal = begin(folder, identity)
     if journal is None:
-        return _already_complete(folder, pictures, order, order_out)
+        return _already_complete(folder, pictures, copies, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     _check_disk_space(folder, package.shape, dtype, len(pictures))
     with concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
@@ -107,7 +115,7 @@ def write_release(
     journal.path.unlink()
     if skipped:
         _LOG.warning("skipped %d unreadable pictures", len(skipped))
-    return Written(len(chosen), len(skipped), kept)
+    return Written(len(chosen), len(skipped), copies, kept)
 
 
 @dataclasses.dataclass(eq=False)
@@ -198,7 +206,7 @@ class _Extraction:
 
 
 def _already_complete(
-    folder: Path, pictures: Pictures, order: np.ndarray, order_out: Path | None
+    folder: Path, pictures: Pictures, copies: int, order: np.ndarray, order_out: Path | None
 ) -> Written:
     manifest = read_manifest(folder)
     skipped = len(pictures) - manifest.rows
@@ -209,7 +217,7 @@ def _already_complete(
         )
     _write_order(order_out, pictures, order)
     journal_path(folder).unlink(missing_ok=True)
-    return Written(manifest.rows, skipped, len(list(manifest.shards())))
+    return Written(manifest.rows, skipped, copies, len(list(manifest.shards())))
 
 
 def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray) -> None:

@@ -1,13 +1,16 @@
 """Which pictures a release is made of, and what must stay secret of them: their order.
 
-pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
-identity, order = release_secrets(pictures, package.release_seed, description)
-pictures.read(order[0])  # the first row's
+    pictures = find_pictures("folder:photos", class_names=("cat", "dog"), labelled=True)
+    identity, order = release_secrets(pictures, package.release_seed, description)
+    pictures.read(order[0])  # the first row's
+
+No JAX here.
 """
 
 import dataclasses
 import hashlib
 import hmac
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +19,14 @@ import numpy as np
 from tqdm import tqdm
 
 from privynet_jax.errors import UserError
+from privynet_jax.images.copies import groups_of_copies
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import folder_of, list_pictures, plain_name
 from privynet_jax.images.parts import read_labelled
 from privynet_jax.platform.digests import canonical_json
 
 SPLITS = ("all", "train", "test")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +107,25 @@ def find_pictures(
     numbers = np.array([known.index(name) for name in found_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
     return Pictures(found, labels, folder)
+
+
+def without_copies(pictures: Pictures) -> Pictures:
+    """Returns the first picture of each group of copies; names copies that are of another class."""
+    first = groups_of_copies(pictures.images)
+    if pictures.labels is not None:
+        others = np.flatnonzero(pictures.labels != pictures.labels[first]).tolist()
+        if others:
+            pairs = (f"{pictures.name(n)} of {pictures.name(first[n])}" for n in others[:3])
+            _LOG.warning(
+                "%d pictures are copies of one in another class, which is released in their place: "
+                "%s%s; sort them, and extract into a new folder",
+                len(others),
+                ", ".join(pairs),
+                ", ..." * (len(others) > 3),
+            )
+    kept = np.flatnonzero(first == np.arange(len(first)))
+    labels = None if pictures.labels is None else pictures.labels[kept]
+    return Pictures([pictures.images[n] for n in kept], labels, pictures.folder)
 
 
 def release_secrets(

@@ -264,6 +264,25 @@ def test_places_that_do_not_do(tmp_path, photos, package, out, order_out, messag
     assert sorted(tmp_path.rglob("*")) == before
 
 
+# Copies.
+
+
+def test_copies_are_released_once_and_those_of_two_classes_are_named(
+    tmp_path, photos, package, caplog
+):
+    shutil.copy(photos / "cat" / "holiday_005.png", photos / "cat" / "again.png")
+    Image.open(photos / "cat" / "holiday_006.png").save(photos / "dog" / "x.tiff")
+    order = tmp_path / "order.csv"
+    written = write(package, photos, tmp_path / "out", order_out=order)
+    assert (written.rows, written.copies) == (ROWS, 2)
+    assert "1 pictures are copies of one in another class" in caplog.text
+    assert "dog/x.tiff of " in caplog.text
+    paths = [line.partition(",")[2] for line in order.read_text().splitlines()[1:]]
+    assert "cat/again.png" in paths  # the first of both
+    assert not {"cat/holiday_005.png", "dog/x.tiff"} & set(paths)
+    assert write(package, photos, tmp_path / "out").copies == 2
+
+
 # Unreadable pictures.
 
 
