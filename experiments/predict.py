@@ -24,15 +24,11 @@ from tqdm import tqdm
 from experiments import cli
 from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
-from privynet_jax.deployment.cloud.classifier import (
-    Classifier,
-    check_same_plan,
-    class_figures,
-    open_classifier,
-)
+from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
+from privynet_jax.results.statistics import accuracies
 
 cli.key_flags("release package images out skip_unreadable")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
@@ -93,13 +89,12 @@ def _predict_release(
     write_shared(out, _table(("row", "picture") if pictures else ("row",), classes, predicted()))
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
-        answered = np.concatenate(answers)
-        balanced, commonest = class_figures(release.labels, answered)
+        right = np.float64(np.concatenate(answers) == release.labels)
+        shares = {name: 100 * share for name, share in accuracies(right, release.labels).items()}
         print(
-            f"Accuracy on the release's {total} rows{seen}: "
-            f"{100 * (answered == release.labels).mean():.1f} %, balanced over classes "
-            f"{100 * balanced:.1f} %, where always answering the commonest class gives "
-            f"{100 * commonest:.1f} %."
+            f"Accuracy on the release's {total} rows{seen}: {shares['accuracy']:.1f} %, balanced "
+            f"over classes {shares['balanced_accuracy']:.1f} %, where always answering the "
+            f"commonest class gives {shares['commonest_class_share']:.1f} %."
         )
 
 

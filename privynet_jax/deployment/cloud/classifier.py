@@ -179,16 +179,6 @@ def _name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def class_figures(labels: np.ndarray, found: np.ndarray) -> tuple[float, float]:
-    """Returns the mean over classes of the accuracy in each, and the commonest one's share.
-
-    Labels and what was predicted are int [N]; classes without a label do not count.
-    """
-    counts = np.bincount(labels)
-    right = np.bincount(labels, weights=labels == found)
-    return float((right[counts > 0] / counts[counts > 0]).mean()), float(counts.max() / len(labels))
-
-
 def check_same_plan(ids: Mapping[str, str]) -> None:
     """Raises UserError unless all, name -> plan id, are of one plan."""
     (first, plan_id), *others = ids.items()

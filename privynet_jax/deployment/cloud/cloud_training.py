@@ -24,7 +24,6 @@ import numpy as np
 from privynet_jax.deployment.cloud.classifier import (
     Classifier,
     Validation,
-    class_figures,
     is_classifier,
     network_for,
     open_classifier,
@@ -38,6 +37,7 @@ from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.results.statistics import accuracies
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.prediction import predicted
@@ -191,7 +191,8 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
     network = data.network
     rows = ChosenRows(release.representations, data.validation)
     logits = predicted(cloud_task(network), trained.params, (), rows)
-    figures = class_figures(data.labels[data.validation], logits.argmax(axis=-1))
+    labels = data.labels[data.validation]
+    figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
     return Classifier(
         params=trained.params,
         shape=tuple(release.representations.shape[1:]),
@@ -200,8 +201,8 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
         release=release.id,
         plan_id=release.plan_id,
         settings=settings.by_name(),
-        balanced_accuracy=figures[0],
-        commonest_class_share=figures[1],
+        balanced_accuracy=figures["balanced_accuracy"],
+        commonest_class_share=figures["commonest_class_share"],
         history=tuple(
             Validation(
                 now.step,
