@@ -10,9 +10,12 @@ kernels, compared in every order of colours and every direction, tell. NumPy onl
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from privynet_jax.backbone.weights.families import FEATURES_INPUT, KERAS_INPUT
 
 # Of VGG16's first convolution, as Keras has it: three of its filters, which differ by colour and
 # direction as no others do, [filter, height, width, colour], colours BGR, to three digits.
@@ -47,6 +50,18 @@ class Published(NamedTuple):
     order: tuple[int, ...]
     is_turned: bool
     factor: float
+
+    def input(self) -> dict[str, np.ndarray]:
+        """Returns the transform of Caffe's numbers: from 0 to 255, minus each colour's mean."""
+        known = FEATURES_INPUT if self.order == (0, 1, 2) else KERAS_INPUT
+        places = [list(known["channel_order"]).index(colour) for colour in self.order]
+        order = np.asarray(self.order, np.int32)
+        return {"channel_order": order, "scale": known["scale"], "shift": known["shift"][places]}
+
+    def is_given_its_input(self, transform: Mapping[str, np.ndarray]) -> bool:
+        """Whether a transform gives them the colours in their order, from 0 to 255."""
+        is_ordered = tuple(transform["channel_order"]) == self.order
+        return is_ordered and bool((transform["scale"] == 255).all())
 
 
 def published_kernels(kernel: np.ndarray) -> Published | None:

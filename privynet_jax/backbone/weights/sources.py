@@ -23,13 +23,7 @@ from privynet_jax.backbone.weights.conversion import (
     params_from_tensors,
     shown_name,
 )
-from privynet_jax.backbone.weights.families import (
-    FEATURES_INPUT,
-    INPUT_TRANSFORMS,
-    KERAS_INPUT,
-    own_layout,
-    recognise,
-)
+from privynet_jax.backbone.weights.families import INPUT_TRANSFORMS, own_layout, recognise
 from privynet_jax.backbone.weights.published import published_kernels
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
@@ -198,14 +192,9 @@ def _told_transform(params: Params, path: Path, *, is_given: bool) -> str:
             found.factor,
         )
         return ""
-    own = params["preprocessing"]
-    if is_given or (tuple(own["channel_order"]) == found.order and (own["scale"] == 255).all()):
+    if is_given or found.is_given_its_input(params["preprocessing"]):
         return ""
-    known = FEATURES_INPUT if found.order == (0, 1, 2) else KERAS_INPUT
-    # Each mean is that of a colour, wherever the weights have it.
-    means = known["shift"][[list(known["channel_order"]).index(colour) for colour in found.order]]
-    order = np.asarray(found.order, np.int32)
-    params["preprocessing"] = {"channel_order": order, "scale": known["scale"], "shift": means}
+    params["preprocessing"] = found.input()
     return f" with Caffe's numbers, which take {''.join('RGB'[colour] for colour in found.order)}"
 
 
@@ -229,5 +218,12 @@ def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> Pr
         raise UserError(
             f"{folder} is damaged: its parameters have fingerprint {fingerprint}, but "
             f"{checkpoint.fingerprint} was saved; convert the weights again"
+        )
+    found = published_kernels(params["conv1_1"]["kernel"]) if own.backbone == VGG16 else None
+    if found and not found.is_given_its_input(params["preprocessing"]):
+        _LOG.warning(
+            "%s has Caffe's numbers with another input transform than theirs; unless you mean "
+            "that, convert the weight file again with port_weights",
+            folder,
         )
     return PretrainedWeights(params, checkpoint.backbone, source, checkpoint.layout, fingerprint)

@@ -7,8 +7,10 @@ import pytest
 from support import weight_samples as samples
 
 from privynet_jax.backbone.weights import sources
+from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.families import INPUT_TRANSFORMS
 from privynet_jax.backbone.weights.published import published_kernels
+from privynet_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def test_turned_kernels_are_told_and_others_are_not_these(kernel):
     assert not any(map(published_kernels, [*others, 0 * kernel, kernel[..., :8]]))
 
 
-def loaded(vgg_weights, kernel, tmp_path, **options):
+def loaded(kernel, tmp_path, **options):
     layers = {**samples.constant_layers(), "conv1_1": (kernel, np.zeros(64, np.float32))}
     names = samples.torchvision_tensors(layers)
     top = {"classifier.0.weight": np.full((2, 2), np.nan, np.float32)}  # as torchvision's file
@@ -43,9 +45,9 @@ def loaded(vgg_weights, kernel, tmp_path, **options):
     return sources.load_weights(str(path), cache_dir=tmp_path, **options)
 
 
-def test_files_of_torchvision_s_names_with_caffe_s_numbers(vgg_weights, kernel, tmp_path, caplog):
+def test_files_of_torchvision_s_names_with_caffe_s_numbers(kernel, tmp_path, caplog):
     def transform(kernel, **options):
-        weights = loaded(vgg_weights, np.ascontiguousarray(kernel), tmp_path, **options)
+        weights = loaded(np.ascontiguousarray(kernel), tmp_path, **options)
         return weights.layout, weights.params["preprocessing"]
 
     title, found = transform(kernel[:, :, ::-1])
@@ -67,9 +69,21 @@ def test_files_of_torchvision_s_names_with_caffe_s_numbers(vgg_weights, kernel, 
     np.testing.assert_array_equal(found["shift"], INPUT_TRANSFORMS["torchvision"]["shift"])
 
 
-def test_changed_kernels_are_warned_of_in_one_line_each(vgg_weights, kernel, tmp_path, caplog):
-    loaded(vgg_weights, np.ascontiguousarray(kernel[:, ::-1]), tmp_path)
-    loaded(vgg_weights, 255 * kernel, tmp_path)
+def test_folders_converted_with_another_transform_are_warned_of(kernel, tmp_path, caplog):
+    for number, transform in enumerate(("caffe_bgr", "torchvision")):
+        weights = loaded(kernel, tmp_path, input_transform=transform)
+        folder = tmp_path / transform
+        save_checkpoint(folder, weights.params, weights.layout, weights.fingerprint, "vgg16")
+        sources.load_weights(str(folder), cache_dir=tmp_path)
+        assert len(caplog.records) == number
+    assert "another input transform than theirs" in caplog.text
+    with pytest.raises(UserError, match="carries its input transform; leave out --input_transform"):
+        sources.load_weights(str(folder), cache_dir=tmp_path, input_transform="none")
+
+
+def test_changed_kernels_are_warned_of_in_one_line_each(kernel, tmp_path, caplog):
+    loaded(np.ascontiguousarray(kernel[:, ::-1]), tmp_path)
+    loaded(255 * kernel, tmp_path)
     told = [record.getMessage() for record in caplog.records]
     assert "mirrored or transposed" in told[0]
     assert "times 255, so its input transform is unknown" in told[1]
