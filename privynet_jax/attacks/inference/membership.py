@@ -77,13 +77,7 @@ def attack(
     known, theirs = np.split(np.arange(len(everybody.labels)), [len(candidates.labels)])
     coin, training, online_half, online_key, offline_half, offline_key = jax.random.split(key, 6)
     is_member = half_of_groups(candidates.labels, groups, coin)
-    names, group = np.unique(groups, return_inverse=True)
-    inside = balanced_halves(shadows, len(names), online_half)[:, group]
-    if not inside.any(axis=1).all():
-        raise UserError(
-            f"{len(names)} groups of images that overlap leave some of {shadows} shadow networks "
-            "nothing to learn from; give more images, or leave membership out"
-        )
+    inside = _halves_of_groups(shadows, groups, online_half)
     members = known[is_member]
 
     def confidences(subsets: list[np.ndarray], steps: float, stream: jax.Array) -> np.ndarray:
@@ -180,6 +174,18 @@ def balanced_halves(count: int, size: int, key: jax.Array) -> np.ndarray:
     """Returns bool [count, size]: each column is true in a random half of the rows."""
     order = stream_of(key).permuted(np.tile(np.arange(count)[:, None], (1, size)), axis=0)
     return order < count // 2
+
+
+def _halves_of_groups(count: int, groups: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Bool [count, N], balanced halves of whole groups, which leave no row without any."""
+    names, group = np.unique(groups, return_inverse=True)
+    halves = balanced_halves(count, len(names), key)
+    if not halves.any(axis=1).all():
+        raise UserError(
+            f"{len(names)} groups of images that overlap leave some of {count} shadow networks "
+            "nothing to learn from; give more images, or leave membership out"
+        )
+    return halves[:, group]
 
 
 def _spread(deviations: np.ndarray, each: float) -> float:
