@@ -16,11 +16,18 @@ from experiments import cli
 from privynet_jax import Backbone, PretrainedWeights, load_weights
 from privynet_jax.backbone.weights.checkpoint import save_checkpoint
 from privynet_jax.backbone.weights.conversion import Params
+from privynet_jax.backbone.weights.families import INPUT_TRANSFORMS
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("cache_dir")
 _FROM = flags.DEFINE_string("from", None, cli.WEIGHTS_HELP)
+_TRANSFORM = flags.DEFINE_enum(
+    "input_transform",
+    None,
+    list(INPUT_TRANSFORMS),
+    "Of the images, where it is another one than the file's names and first kernels tell.",
+)
 _TO = flags.DEFINE_string("to", None, "New folder for the checkpoint.")
 
 
@@ -28,7 +35,9 @@ def main() -> None:
     source, folder = cli.needed(_FROM, "name weights"), cli.needed_folder(_TO)
     check_is_new(folder)  # before anything is fetched or read
     cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    weights = load_weights(source, cache_dir=cache_dir, backbone=None)
+    weights = load_weights(
+        source, cache_dir=cache_dir, backbone=None, input_transform=_TRANSFORM.value
+    )
     save_checkpoint(
         folder, weights.params, weights.layout, weights.fingerprint, weights.backbone.name
     )

@@ -115,6 +115,28 @@ class FittedAttack:
     report: Report
 
 
+class DivergedError(UserError):
+    """Training diverged on one topology: it would pass for privacy there, and spoils no other's.
+
+    Attributes:
+        measured: what was found of the others, where whoever raises it has that.
+    """
+
+    def __init__(self, message: str, measured: Sequence[Any] = ()) -> None:
+        """Keeps both."""
+        super().__init__(message)
+        self.measured = measured
+
+
+def diverged(message: str) -> FittedAttack:
+    """Returns what fitting leaves where training diverged: it says so when it is used."""
+
+    def refuse(representations: np.ndarray) -> np.ndarray:
+        raise DivergedError(message)
+
+    return FittedAttack(refuse, {"converged": False})
+
+
 class Attack(Protocol):
     """A way to rebuild images: what results call it, and what it needs, one of `KNOWLEDGE`."""
 
@@ -126,13 +148,14 @@ class Attack(Protocol):
     ) -> list[FittedAttack]:
         """Prepares the attack on several topologies of one layer, side by side.
 
-        What is found for one does not depend on which others are fitted beside it.
+        What is found for one does not depend on which others are fitted beside it; where training
+        diverges on one, that one is `diverged`.
 
         There is one of each per topology: what the attacker owns, with representations of one shape
         but for N, of which it holds out what tuning needs (`Pairs.hold_out`); what else it knows;
         and the key of all that is random.
 
         Raises:
-            UserError: pairs or knowledge are not enough for this attack, or training diverged.
+            UserError: pairs or knowledge are not enough for this attack.
         """
         ...

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, diverged
 from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
@@ -80,10 +80,16 @@ class InverseNetwork:
         starts = linear_attacks(scenes, on_both=False)
         problems = [Problem(*each) for each in zip(scenes, starts, keys, strict=True)]
         found = tune(candidates, problems, training.budget)
-        return [
-            FittedAttack(functools.partial(_reconstructed, tuned, start), tuned.report)
-            for tuned, start in zip(found, starts, strict=True)
-        ]
+        return list(map(_fitted, found, starts))
+
+
+def _fitted(tuned: Tuned, linear: LinearAttack) -> FittedAttack:
+    if tuned.trained.diverged:
+        return diverged(
+            f"the network {tuned.candidate.capacity} diverged at every learning rate that was "
+            f"tried, last at {tuned.candidate.learning_rate:g}; give lower ones"
+        )
+    return FittedAttack(functools.partial(_reconstructed, tuned, linear), tuned.report)
 
 
 def _reconstructed(tuned: Tuned, linear: LinearAttack, representations: np.ndarray) -> np.ndarray:

@@ -121,10 +121,8 @@ def tune(
 ) -> list[Tuned]:
     """Trains different candidates for every problem of a layer, within a budget for each problem.
 
-    More and more of the budget goes to fewer of them.
-
-    Raises:
-        UserError: every candidate of a problem diverged.
+    More and more of the budget goes to fewer of them. Where all of a problem diverge, so has what
+    is returned for it.
     """
     runs: list[_Run] = [dict.fromkeys(candidates) for _ in problems]
     left, count = budget.amount, len(candidates)
@@ -139,7 +137,7 @@ def tune(
     last = budget.course(left, (_FIRST_CYCLE, 1 - _FIRST_CYCLE))
     with _told(left / budget.amount):
         finished = _advanced(runs, problems, last)
-    return [_checked(*next(iter(of_problem.items()))) for of_problem in finished]
+    return [Tuned(*next(iter(of_problem.items()))) for of_problem in finished]
 
 
 @contextlib.contextmanager
@@ -173,12 +171,3 @@ def _best(run: _Run, count: int) -> _Run:
         return found if math.isfinite(found) else -math.inf
 
     return dict(sorted(run.items(), key=psnr_db, reverse=True)[:count])
-
-
-def _checked(candidate: Candidate, trained: Trained | None) -> Tuned:
-    if trained is None or trained.diverged:
-        raise UserError(
-            f"the network {candidate.capacity} diverged at every learning rate that was tried, "
-            f"last at {candidate.learning_rate:g}; give lower ones"
-        )
-    return Tuned(candidate, trained)

@@ -20,7 +20,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import EVERYTHING, Attack, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.base import (
+    EVERYTHING,
+    Attack,
+    DivergedError,
+    FittedAttack,
+    Knowledge,
+    Pairs,
+    diverged,
+)
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
@@ -88,7 +96,10 @@ class WhiteBox:
     def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedAttack:
         """Weighs the terms of the loss by pairs that the warm start was not fitted on."""
         representations = np.asarray(held_out.representations[:])
-        estimates = warm.reconstruct(representations)
+        try:
+            estimates = warm.reconstruct(representations)
+        except DivergedError as error:
+            return diverged(str(error))
         truth = as_float(held_out.images)
         count = min(self.tuning_images, len(truth))
         # The spectrum of errors comes from other images than the weights, if there are enough.

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from privynet_jax.attacks.base import DivergedError
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
@@ -89,10 +90,20 @@ def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
                     checkpoint=checkpoint,
                     progress=lambda done, share=share: run.progress(share * done),
                 ):
-                    measurements = measure(group, scenes, protocol, config.seed)
+                    measurements, failed = _measured(group, scenes, protocol, config.seed)
                 yield from (found for found in measurements if found.cell in missing)
+                if failed:  # after the others are kept
+                    raise failed
                 checkpoint.discard()
             current_session().give_way()
+
+
+def _measured(*given: Any) -> tuple[Sequence[Measurement], DivergedError | None]:
+    """What `measure` returns, or found before it ended in an error, which is told then."""
+    try:
+        return measure(*given), None
+    except DivergedError as error:
+        return error.measured, error
 
 
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

@@ -19,10 +19,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Attack, FittedAttack
+from privynet_jax.attacks.base import Attack, DivergedError, FittedAttack
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.attacks.white_box import WhiteBox
-from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.training.prediction import measured
@@ -74,7 +73,8 @@ def measure(
         seed: each cell derives its own key from it, so that no number depends on its company.
 
     Raises:
-        UserError: training diverged, or a cell does not fit into a device's memory.
+        DivergedError: training diverged for some cells; it has what the others gave.
+        UserError: a cell does not fit into a device's memory.
         signals.Terminated: a stop was requested; what was trained is in the session's checkpoint.
     """
     begun, keys = time.perf_counter(), [training_key(cell, seed) for cell in cells]
@@ -84,7 +84,7 @@ def measure(
             accuracy = cloud_accuracies(
                 protocol.cloud,
                 protocol.schedule,
-                {f"cell {cell.name}": key for cell, key in zip(cells, keys, strict=True)},
+                keys,
                 [{part: scene.stored(part) for part in ("target", *REPORTED)} for scene in scenes],
                 [scene.parts for scene in scenes],
             )
@@ -92,19 +92,21 @@ def measure(
     for attack in protocol.attacks:
         with _piece(len(cells), protocol):
             fitted.append(fit_attack(attack, scenes, keys))
-    found = [
-        _attacked(cell, scene, protocol, [own[i] for own in fitted])
-        for i, (cell, scene) in enumerate(zip(cells, scenes, strict=True))
-    ]
+    found, failed = [], []
+    for i, (cell, scene, right) in enumerate(zip(cells, scenes, accuracy, strict=True)):
+        try:
+            if protocol.cloud is not None:
+                check_converges(f"cell {cell.name}", CLOUD, bool(right))
+            fields = _attacked(cell, scene, protocol, [own[i] for own in fitted])
+            labels = {part: getattr(scene.parts, part).labels for part in REPORTED}
+            found.append(Measurement(cell, accuracy=right, labels=labels, seconds=0.0, **fields))
+        except DivergedError as error:
+            failed.append(str(error))
     seconds = (time.perf_counter() - begun) / len(cells)
-    return [
-        Measurement(cell=cell, accuracy=right, seconds=seconds, labels=_labels(scene), **fields)
-        for cell, scene, right, fields in zip(cells, scenes, accuracy, found, strict=True)
-    ]
-
-
-def _labels(scene: Scenario) -> dict[str, np.ndarray]:
-    return {part: getattr(scene.parts, part).labels for part in REPORTED}
+    complete = [dataclasses.replace(each, seconds=seconds) for each in found]
+    if failed:
+        raise DivergedError("; ".join(failed), complete)
+    return complete
 
 
 @contextlib.contextmanager
@@ -127,17 +129,14 @@ def _piece(cells: int, protocol: Protocol) -> Iterator[None]:
 def cloud_accuracies(
     network: nn.Module,
     schedule: Schedule,
-    keys: Mapping[str, jax.Array],
+    keys: Sequence[jax.Array],
     representations: Sequence[Mapping[str, Any]],
     parts: Sequence[Parts],
 ) -> list[dict[str, np.ndarray]]:
     """Trains cloud NNs side by side; returns per network: part -> float32 [N], 1 where it is right.
 
-    `keys` has what each is called where it diverges. Representations [N, h, w, D] by part, and the
+    Nothing is returned of one that diverged. Keys, representations [N, h, w, D] by part, and the
     images whose they are, come per network.
-
-    Raises:
-        UserError: training diverged.
     """
     task, found = cloud_task(network), []
     members = [
@@ -148,13 +147,13 @@ def cloud_accuracies(
             rows=np.arange(len(own.target)),
             learning_rate=schedule.learning_rate,
         )
-        for key, stored, own in zip(keys.values(), representations, parts, strict=True)
+        for key, stored, own in zip(keys, representations, parts, strict=True)
     ]
     trained = train(task, members, Course(schedule.steps, schedule.batch_size))
-    for name, own, stored, labelled in zip(keys, trained, representations, parts, strict=True):
+    for own, stored, labelled in zip(trained, representations, parts, strict=True):
         evaluate = functools.partial(_right, task, own.params, stored, labelled)
-        found.append(current_session().kept("evaluation", evaluate))
-        _check(name, CLOUD, not own.diverged and np.isfinite(found[-1]["test"]).all())
+        right = current_session().kept("evaluation", evaluate)
+        found.append({} if own.diverged or not np.isfinite(right["test"]).all() else right)
     return found
 
 
@@ -176,8 +175,12 @@ def _attacked(
     for attack, own in zip(protocol.attacks, fitted, strict=True):
         rows = protocol.rows(attack)
         evaluate = functools.partial(_evaluated, own, scene, rows, protocol.examples)
-        arrays = current_session().kept("evaluation", evaluate)
-        _check(f"cell {cell.name}", attack.name, np.isfinite(arrays["test/psnr_db"]).all())
+        try:
+            arrays = current_session().kept("evaluation", evaluate)
+        except DivergedError as error:
+            raise DivergedError(f"cell {cell.name}: {error}") from None
+        finite = bool(np.isfinite(arrays["test/psnr_db"]).all())
+        check_converges(f"cell {cell.name}", attack.name, finite)
         found["attacks"][attack.name] = {
             part: {metric: arrays[f"{part}/{metric}"] for metric in ("psnr_db", "ssim")}
             for part in rows
@@ -210,10 +213,10 @@ def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.nda
     return np.uint8(np.round(255 * np.clip(np.nan_to_num(estimates), 0, 1)))
 
 
-def _check(whose: str, name: str, finite: bool) -> None:
-    """Refuses what diverged: it would pass for a weak attacker, or for an inaccurate cloud NN."""
+def check_converges(whose: str, name: str, finite: bool) -> None:
+    """Raises DivergedError for what would pass for a weak attacker or an inaccurate cloud NN."""
     if not finite:
-        raise UserError(
+        raise DivergedError(
             f"the network {name} of {whose} diverged: its outputs are not finite; "
             "train it with a lower learning rate"
         )

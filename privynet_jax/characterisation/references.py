@@ -12,13 +12,14 @@ from privynet_jax.attacks.closed_form import MEAN_IMAGE
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import cloud_of
-from privynet_jax.characterisation.measure import REPORTED, cloud_accuracies
+from privynet_jax.characterisation.measure import REPORTED, check_converges, cloud_accuracies
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, accuracy_columns
 from privynet_jax.results.cells import reference_key
 from privynet_jax.training.session import session
+from privynet_jax.training.tasks import CLOUD
 
 _BATCH = 256
 
@@ -37,10 +38,11 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
         [right] = cloud_accuracies(
             cloud_of(config, parts),
             config.cloud,
-            {"the reference without a split": reference_key(config.seed)},
+            [reference_key(config.seed)],
             [image_features(parts).parts],
             [parts],
         )
+    check_converges("the reference without a split", CLOUD, bool(right))
     known = {"knowledge": "auxiliary images"}
     guessing = AttackResult.of_images(MEAN_IMAGE, _guessed(parts), known).columns()
     accuracy = accuracy_columns(right, {part: getattr(parts, part).labels for part in REPORTED})

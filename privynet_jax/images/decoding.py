@@ -196,8 +196,8 @@ def decode_split(
     count: int | None = None,
     most: np.ndarray | None = None,
     decode: Decoder = decode_picture,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns decoded images, uint8 [n, size, size, 3], and their labels, in the split's order.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns decoded images, uint8 [n, size, size, 3], with labels and groups, in their order.
 
     Args:
         split: the images in turn.
@@ -239,7 +239,7 @@ def decode_split(
             bar.update()
     if skipped:
         _LOG.warning("skipped %d unreadable images of %s", skipped, name)
-    return images[: len(kept)], split.labels[kept]
+    return images[: len(kept)], split.labels[kept], split.groups[kept]
 
 
 def _allocate(shape: tuple[int, ...]) -> np.ndarray:

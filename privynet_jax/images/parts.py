@@ -32,10 +32,14 @@ HELD_OUT_FRACTION = 0.2
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N]."""
+    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N].
+
+    Images of one group, int64 [N], overlap or are copies; without groups each stands alone.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

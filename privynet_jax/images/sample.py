@@ -72,7 +72,7 @@ def load_sample(
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    images, labels = decode_split(
+    images, labels, _ = decode_split(
         in_turn,
         image_size,
         "the sample",

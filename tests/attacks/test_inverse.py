@@ -4,6 +4,7 @@ Known answers are those of every attacker; see test_registry.py.
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,10 +19,11 @@ from support.attack_checks import (
 )
 
 from experiments.comparing.other_networks import BASELINES
-from privynet_jax.attacks.base import Knowledge, Pairs
+from privynet_jax.attacks import inverse
+from privynet_jax.attacks.base import DivergedError, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.inverse import InverseNetwork, Training
-from privynet_jax.attacks.tuning import Budget
+from privynet_jax.attacks.tuning import Budget, tune
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.training.models.attackers import capacities_of_size
@@ -89,6 +91,23 @@ def test_topologies_side_by_side_are_attacked_as_alone():
         # that on average, and so is another topology's estimate.
         np.testing.assert_allclose(one, other, atol=0.02)
         assert np.abs(one - other).mean() < 2e-3
+
+
+def test_what_diverges_on_one_topology_spoils_no_other(monkeypatch):
+    images, asked = smooth_images(40), folded(smooth_images(5, seed=3))
+    scenes, keys = [Pairs(folded(images), images)] * 2, list(jax.random.split(jax.random.key(0)))
+
+    def second_diverges(*given):
+        first, second = tune(*given)
+        return [first, second._replace(trained=SimpleNamespace(diverged=True))]
+
+    monkeypatch.setattr(inverse, "tune", second_diverges)
+    knowledge = [Knowledge()] * 2
+    one, lost = small_network("residual", SHORT).fit(scenes, knowledge, keys)
+    assert np.isfinite(one.reconstruct(asked)).all()
+    with pytest.raises(DivergedError, match=r"residual diverged.*tried, last at 0.\d+; give lower"):
+        lost.reconstruct(asked)
+    assert not lost.report["converged"]
 
 
 def test_capacities_and_rates_compete_within_the_budget():

@@ -15,7 +15,14 @@ from support.attack_checks import (
     smooth_images,
 )
 
-from privynet_jax.attacks.base import EVERYTHING, PAIRS, Knowledge, Pairs
+from privynet_jax.attacks.base import (
+    EVERYTHING,
+    PAIRS,
+    DivergedError,
+    Knowledge,
+    Pairs,
+    diverged,
+)
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
 from privynet_jax.attacks.white_box import Choice, WhiteBox, _around, _distinct, _Tuning
 from privynet_jax.backbone.split import local_nn
@@ -150,6 +157,13 @@ def test_a_warm_start_that_has_not_converged_is_not_called_so():
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 9.0)
     report = QUICK()._report(Choice(0.1, 1.0), found, started)
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 1.0)
+
+
+def test_a_warm_start_that_diverged_is_no_answer():
+    lost = SimpleNamespace(name="lost", fit=lambda scenes, *_: [diverged("it did")] * len(scenes))
+    fitted = fit_one(WhiteBox(warm_start=lost), pairs_of(rectified, 8), everything(rectified))
+    with pytest.raises(DivergedError, match="it did"):
+        fitted.reconstruct(pairs_of(rectified, 2).representations)
 
 
 def test_no_candidate_runs_twice(monkeypatch):

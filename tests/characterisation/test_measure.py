@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
 
+from privynet_jax.attacks.base import DivergedError
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
@@ -189,6 +190,17 @@ def test_what_diverged_is_refused_by_the_name_of_the_cell(small_parts):
     broken.parts["target"][:] = np.nan
     with pytest.raises(UserError, match="cloud of cell m04_d003_r00 diverged"):
         measured(broken, small_parts, CELLS[:1], attacks_alone)
+
+
+def test_what_diverges_on_one_cell_leaves_the_others_theirs(pixels, small_parts):
+    broken = folded_features(small_parts)
+    broken.parts["auxiliary"][..., 0] = np.nan  # the second one releases it
+    attacks_alone = dataclasses.replace(PROTOCOL, attacks=PROTOCOL.attacks[:1])
+    with pytest.raises(DivergedError, match=r"^the network linear of cell m04_d012_r00") as raised:
+        measured(broken, small_parts, CELLS, attacks_alone)
+    [left] = raised.value.measured
+    assert left.cell == CELLS[0]
+    assert mean_psnr(left, "linear") == pytest.approx(mean_psnr(pixels[0][0], "linear"), abs=0.01)
 
 
 def test_without_a_split_the_images_themselves_are_classified(tmp_path):

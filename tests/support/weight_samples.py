@@ -241,8 +241,18 @@ def _state_dict(tensors, *, legacy, python2=False):
     return (Call(ordered, entries) if python2 else dict(entries)), storages
 
 
-def write_torch_zip(path, tensors, root="archive"):
+def in_a_training(state_dict):
+    """A state dict as training loops keep it, beside an epoch and an optimiser's own tensors."""
+    return {
+        "epoch": 3,
+        "optimizer": {"state": {0: {"exp_avg": next(iter(state_dict.values()))}}, "lr": [1]},
+        "state_dict": {f"module.{name}": tensor for name, tensor in state_dict.items()},
+    }
+
+
+def write_torch_zip(path, tensors, root="archive", wrapped=lambda state_dict: state_dict):
     state_dict, storages = _state_dict(tensors, legacy=False)
+    state_dict = wrapped(state_dict)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{root}/data.pkl", pickled(state_dict))
         archive.writestr(f"{root}/byteorder", "little")
@@ -258,12 +268,12 @@ LEGACY_HEAD = b"".join(
 )
 
 
-def write_torch_legacy(path, tensors, *, python2=False):
+def write_torch_legacy(path, tensors, *, python2=False, wrapped=lambda state_dict: state_dict):
     """As PyTorch before 1.6; with `python2`, as torchvision's vgg16-397923af of early 2017."""
     state_dict, storages = _state_dict(tensors, legacy=True, python2=python2)
     keys = sorted(storages, reverse=True)  # the order in the file is that of the list of keys
     with open(path, "wb") as file:
-        file.write(LEGACY_HEAD + pickled(state_dict, python2=python2))
+        file.write(LEGACY_HEAD + pickled(wrapped(state_dict), python2=python2))
         file.write(pickled(keys, python2=python2))
         for key in keys:
             file.write(struct.pack("<q", storages[key].size) + storages[key].tobytes())

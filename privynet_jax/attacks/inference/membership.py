@@ -11,7 +11,7 @@ candidate, larger for likelier members:
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
   not; stronger, but it takes shadows trained on the candidates themselves.
 
-    result = attack(members, others, own, network, schedule, key)
+    result = attack(candidates, groups, own, network, schedule, key)
     result["online LiRA"].tpr.value  # at a false positive rate of 1 %
 """
 
@@ -48,8 +48,8 @@ class Rates(NamedTuple):
 
 
 def attack(
-    members: Labelled,
-    others: Labelled,
+    candidates: Labelled,
+    groups: np.ndarray,
     own: Labelled,
     network: CloudNN,
     schedule: Schedule,
@@ -57,48 +57,68 @@ def attack(
     *,
     shadows: int = 8,
 ) -> dict[str, Rates]:
-    """Trains a cloud NN on the members, and attacks it; `networks(shadows)` are trained in all.
+    """Trains a cloud NN on half of the candidates, and attacks it; see `networks` for how many.
 
-    It is not trained on the others, which are of the same kind, nor on the attacker's own, from
-    halves of which offline shadows learn. There are so many shadows per kind of LiRA, an even
-    number; those with fewer examples take proportionally fewer steps of the schedule.
+    A coin decides who is a member, by whole groups, int [N], whose images overlap: members and
+    others then differ in membership alone. The attacker's own are disjoint from both; offline
+    shadows learn from halves of them. There are so many shadows per kind of LiRA, an even number;
+    those with fewer examples than the cloud NN take proportionally fewer steps of its schedule.
 
     Returns attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` +
-    attack -> the same attack on a network trained as long on the attacker's own data. What a
-    control exceeds chance by comes from members and others being different pictures: only what an
-    attack reaches beyond its control is leakage.
+    attack -> the same attack on a network trained as long on the attacker's own data, which is
+    chance but for who the coin chose.
 
     Raises:
-        UserError: the number of shadows is odd, or training diverged.
+        UserError: the number of shadows is odd, groups are too few, or training diverged.
     """
     if shadows < 2 or shadows % 2:
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
-    everybody = joined(joined(members, others), own)
-    count = len(members.labels)
-    candidates, theirs = np.split(np.arange(len(everybody.labels)), [count + len(others.labels)])
-    training, online_half, online_key, offline_half, offline_key = jax.random.split(key, 5)
+    everybody = joined(candidates, own)
+    known, theirs = np.split(np.arange(len(everybody.labels)), [len(candidates.labels)])
+    coin, training, online_half, online_key, offline_half, offline_key = jax.random.split(key, 6)
+    is_member = half_of_groups(candidates.labels, groups, coin)
+    inside = _halves_of_groups(shadows, groups, online_half)
+    members = known[is_member]
 
     def confidences(subsets: list[np.ndarray], steps: float, stream: jax.Array) -> np.ndarray:
         trained_for = dataclasses.replace(schedule, steps=max(1, round(steps)))
         trained = train_classifiers(everybody, subsets, network, trained_for, stream)
-        logits = logits_of(trained, network, everybody.representations, candidates)
-        return np.stack([confidence(z, everybody.labels[candidates]) for z in logits])
+        logits = logits_of(trained, network, everybody.representations, known)
+        return np.stack([confidence(z, candidates.labels) for z in logits])
 
     def of_shadows(halves: np.ndarray, rows: np.ndarray, stream: jax.Array) -> np.ndarray:
-        steps = schedule.steps * len(rows) / 2 / count
+        steps = schedule.steps * len(rows) / 2 / len(members)
         return confidences([rows[half] for half in halves], steps, stream)
 
-    attacked = confidences([candidates[:count], theirs], schedule.steps, training)
-    inside = balanced_halves(shadows, len(candidates), online_half)
-    online = of_shadows(inside, candidates, online_key)
-    halves = balanced_halves(shadows, len(theirs), offline_half)
-    offline = of_shadows(halves, theirs, offline_key)
-    scores = {}
+    attacked = confidences([members, theirs], schedule.steps, training)
+    online = of_shadows(inside, known, online_key)
+    offline = of_shadows(balanced_halves(shadows, len(theirs), offline_half), theirs, offline_key)
+    found = {}
     for title, asked in zip(("", CONTROL), attacked, strict=True):
-        scores[title + LOSS] = asked  # ranks as the probability does
-        scores[title + OFFLINE] = offline_lira(asked, offline)
-        scores[title + ONLINE] = online_lira(asked, online, inside)
-    return {name: rates(*np.split(s, [count]), FALSE_POSITIVES) for name, s in scores.items()}
+        scores = {
+            LOSS: asked,  # ranks as the probability does
+            OFFLINE: offline_lira(asked, offline),
+            ONLINE: online_lira(asked, online, inside),
+        }
+        for name, score in scores.items():
+            sides = (score[is_member], score[~is_member])
+            clusters = (groups[is_member], groups[~is_member])
+            found[title + name] = rates(*sides, FALSE_POSITIVES, clusters)
+    return found
+
+
+def half_of_groups(labels: np.ndarray, groups: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Returns bool [N]: who belongs to a random half of the groups, in each class as in all.
+
+    Which half that is, a coin decides: no side is larger, or has more of a class, on average.
+    """
+    names, firsts, group = np.unique(groups, return_index=True, return_inverse=True)
+    stream = stream_of(key)
+    order = stream.permutation(len(names))
+    order = order[np.argsort(labels[firsts[order]], kind="stable")]
+    is_chosen = np.empty(len(names), bool)
+    is_chosen[order] = (np.arange(len(names)) + stream.integers(2)) % 2 == 0
+    return is_chosen[group]
 
 
 def joined(first: Labelled, second: Labelled) -> Labelled:
@@ -156,6 +176,18 @@ def balanced_halves(count: int, size: int, key: jax.Array) -> np.ndarray:
     return order < count // 2
 
 
+def _halves_of_groups(count: int, groups: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Bool [count, N], balanced halves of whole groups, which leave no row without any."""
+    names, group = np.unique(groups, return_inverse=True)
+    halves = balanced_halves(count, len(names), key)
+    if not halves.any(axis=1).all():
+        raise UserError(
+            f"{len(names)} groups of images that overlap leave some of {count} shadow networks "
+            "nothing to learn from; give more images, or leave membership out"
+        )
+    return halves[:, group]
+
+
 def _spread(deviations: np.ndarray, each: float) -> float:
     """Standard deviation from deviations of means that `each` values determined."""
     freedom = deviations.size * max(1 - 1 / each, 1e-3)
@@ -197,13 +229,19 @@ def true_positives(curve: Curve, at: float) -> np.ndarray:
     return np.where(curve.false <= at + 1e-12, curve.true, 0).max(axis=-1)
 
 
-def rates(members: np.ndarray, others: np.ndarray, at: float) -> Rates:
+def rates(
+    members: np.ndarray,
+    others: np.ndarray,
+    at: float,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Rates:
     """Returns the rates of scores as `roc` takes them, at a false positive rate.
 
-    Members and others are resampled apart, and the threshold is found anew each time.
+    Members and others are resampled apart, by whole groups, int [M] and [N], where these are given;
+    the threshold is found anew each time.
     """
     curves, whole = _curves(members, others), roc(members, others)
-    samples = (np.arange(len(members)), np.arange(len(others)))
+    samples = groups or (np.arange(len(members)), np.arange(len(others)))
 
     def interval(number: Callable[[Curve], np.ndarray]) -> Interval:
         ends = resampled(lambda *counts: number(curves(*counts)), *samples)

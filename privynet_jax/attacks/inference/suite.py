@@ -130,12 +130,15 @@ class Suite:
         return rows
 
     def membership(self, scene: Scenario) -> list[Row]:
-        """Members are target images, others validation and test images."""
+        """Candidates are target and validation images: test images may be of another kind."""
         parts, settings, key = self._parts, self._settings, self._keys[MEMBERSHIP]
         of = {name: Labelled(scene.stored(name), part.labels) for name, part in parts.items()}
-        data = of["target"], membership.joined(of["validation"], of["test"]), of["auxiliary"]
-        network = self._network(parts.num_classes)
-        found = membership.attack(*data, network, settings.cloud, key, shadows=settings.shadows)
+        candidates = membership.joined(of["target"], of["validation"])
+        groups = [part.groups for part in (parts.target, parts.validation)]
+        alone = any(each is None for each in groups)
+        groups = np.arange(len(candidates.labels)) if alone else np.concatenate(groups)
+        data = candidates, groups, of["auxiliary"], self._network(parts.num_classes)
+        found = membership.attack(*data, settings.cloud, key, shadows=settings.shadows)
         title, rows = f"TPR at {100 * FALSE_POSITIVES:g} % FPR", []
         for name, result in found.items():
             numbers = {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)}

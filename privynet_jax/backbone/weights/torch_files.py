@@ -11,7 +11,7 @@ What is damaged raises ValueError, or what Python raises of itself.
 
 import io
 import mmap
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.backbone.weights.torch_pickle import StorageRecord, TensorRecord, read_pickle
 
 _LEGACY_MAGIC, _LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
 _ITEM_BYTES = {"bfloat16": 2}  # NumPy knows the others
 
 
@@ -42,8 +43,11 @@ def read_legacy(file: mmap.mmap) -> dict[str, StoredTensor]:
     magic, version, _ = (read_pickle(file) for _ in range(3))
     if magic != _LEGACY_MAGIC or version != _LEGACY_VERSION:
         raise ValueError("a pickle, but not one written by torch.save")
-    state_dict = _state_dict(read_pickle(file))
-    places = _legacy_places(file, read_pickle(file), state_dict)
+    pickled = read_pickle(file)
+    state_dict, storages = _state_dict(pickled), {}
+    for tensor in _all_tensors(pickled):  # an optimiser's too: their numbers lie between the others
+        storages[tensor.storage.key] = tensor.storage
+    places = _legacy_places(file, read_pickle(file), storages)
 
     def read(storage: StorageRecord) -> bytes:
         place = places[storage.key]
@@ -53,7 +57,10 @@ def read_legacy(file: mmap.mmap) -> dict[str, StoredTensor]:
 
 
 def _state_dict(pickled: Any) -> dict[str, TensorRecord]:
+    """The tensors by name, also where a training loop put them beside an epoch or an optimiser."""
     entries = pickled if isinstance(pickled, dict) else {}
+    wrapped = (entries[key] for key in _WRAPPERS if isinstance(entries.get(key), dict))
+    entries = next(wrapped, entries)
     others = [name for name, value in entries.items() if not isinstance(value, TensorRecord)]
     if not entries or others:
         what = f"a dictionary with {', '.join(map(str, others))}" if others else "something else"
@@ -61,11 +68,22 @@ def _state_dict(pickled: Any) -> dict[str, TensorRecord]:
     return {str(name): value for name, value in entries.items()}
 
 
+def _all_tensors(pickled: Any) -> Iterator[TensorRecord]:
+    """Those in nested dictionaries and lists, which may contain each other or themselves."""
+    waiting, seen = [pickled], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, TensorRecord):
+            yield one
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one
+
+
 def _legacy_places(
-    file: mmap.mmap, keys: Any, state_dict: Mapping[str, TensorRecord]
+    file: mmap.mmap, keys: Any, storages: Mapping[str, StorageRecord]
 ) -> dict[str, int]:
     """Returns where each storage's numbers begin; the file lists them in the order of the keys."""
-    storages = {tensor.storage.key: tensor.storage for tensor in state_dict.values()}
     places = {}
     place = file.tell()
     for key in keys:

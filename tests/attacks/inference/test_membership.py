@@ -17,6 +17,7 @@ from privynet_jax.attacks.inference.membership import (
     attack,
     balanced_halves,
     confidence,
+    half_of_groups,
     networks,
     offline_lira,
     online_lira,
@@ -98,6 +99,36 @@ def test_lira_finds_members_by_candidates_own_difficulty():
     assert auc(target) < 0.7
 
 
+def test_a_coin_halves_the_groups_of_every_class():
+    labels = np.repeat([0, 1, 2], [30, 50, 20])
+    groups = np.concatenate(
+        [np.arange(30) // 5, 100 + np.arange(50) // 5, 200 + np.arange(20) // 4]
+    )
+    sides = np.stack([half_of_groups(labels, groups, key) for key in jax.random.split(KEY, 400)])
+    for group in np.unique(groups):  # whole ones, each on either side as often: 10 is one deviation
+        assert (sides[:, groups == group] == sides[:, groups == group][:, :1]).all()
+        assert abs(sides[:, groups == group][:, 0].sum() - 200) < 50
+    per_class = [sides[:, labels == label].mean(axis=1) for label in range(3)]
+    assert all((share == 0.5).all() for share in per_class[:2])
+    assert set(np.round(per_class[2], 9)) == {0.4, 0.6}  # of five groups two or three
+
+
+def test_too_few_groups_are_refused():
+    few = Labelled(np.ones((8, 4, 4, 2), np.float32), np.zeros(8, np.int32))
+    with pytest.raises(UserError, match="1 groups of images that overlap leave some of 2 shadow"):
+        attack(few, np.zeros(8, int), few, cloud_nn(2, 16, 4), Schedule(1, 4), KEY, shadows=2)
+
+
+def test_intervals_of_clusters_draw_whole_clusters():
+    stream = np.random.default_rng(3)
+    members, others = (np.repeat(stream.normal(size=12), 20) for _ in range(2))
+    clusters = (np.repeat(np.arange(12), 20), np.repeat(np.arange(12), 20))
+    apart, whole = (rates(members, others, 0.1, groups).auc for groups in (None, clusters))
+    # As 12 images say, not as 240: wider by sqrt(20).
+    assert whole.margin / apart.margin == pytest.approx(20**0.5, rel=0.25)
+    assert whole.value == apart.value
+
+
 @pytest.fixture(scope="module")
 def memorised():
     """Noise with labels that have nothing to do with it: what is known of it was memorised."""
@@ -110,7 +141,7 @@ def memorised():
     schedule = Schedule(steps=150, batch_size=25, learning_rate=5e-3)
     told = []
     # Halves of the candidates and of the attacker's own are as many as the members.
-    data, network = (noise(100), noise(100), noise(200)), cloud_nn(4, image_size=16, width=16)
+    data, network = (noise(200), np.arange(200), noise(200)), cloud_nn(4, image_size=16, width=16)
     with session(progress=told.append):
         found = attack(*data, network, schedule, KEY, shadows=2)
     return found, sum(told)

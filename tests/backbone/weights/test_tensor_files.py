@@ -40,6 +40,17 @@ def test_every_format_gives_back_what_was_written(name, tmp_path):
         np.testing.assert_array_equal(array, given[key])
 
 
+@pytest.mark.parametrize("write", [samples.write_torch_zip, samples.write_torch_legacy])
+def test_what_training_loops_wrap_is_unwrapped(write, tmp_path):
+    found = read_all(write(tmp_path / "last.pth", TENSORS, wrapped=samples.in_a_training))
+    assert found.keys() == TENSORS.keys()
+    for key, (_, _, array) in found.items():
+        np.testing.assert_array_equal(array, TENSORS[key])
+    prefixed = {f"_orig_mod.module.{key}": TENSORS["a/bias"] for key in "ab"}
+    path = samples.write_safetensors(tmp_path / "model.safetensors", prefixed)
+    assert read_all(path).keys() == {"a", "b"}
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_content_counts_and_not_the_suffix(name, tmp_path):
     given = {"a": TENSORS["a/kernel"]}
