@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import os
 import re
+import stat
 import types
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import refused
 from support.handmade_classifier import handmade_classifier
 from support.small_release import id_of, random_release
 
@@ -91,6 +93,15 @@ def test_rows_of_a_release(run, world, tmp_path, trained_on):
     assert f"{accuracy:.1f} %" in out
     assert "always answering the commonest class gives 33.3 %" in out
     assert ("trained on most" in out) == (trained_on != "another")
+
+
+def test_predictions_are_the_user_s_alone_and_replace_nothing(run, tmp_path):
+    assert run(f"--release={tmp_path}").status == 0
+    out = tmp_path / "out.csv"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    before = out.read_bytes()
+    refused(run(f"--release={tmp_path}"), f"--out={out} exists already, and nothing is replaced")
+    assert out.read_bytes() == before
 
 
 def test_a_release_without_labels_has_no_accuracy(run, world, tmp_path):
