@@ -173,4 +173,4 @@ def test_after_a_signal_the_same_command_continues(command, places, tmp_path, mo
     assert command(*places)[0] == 0
     assert len(computed) == 13 - 2 * 4
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
-    assert not signals._deferring.is_set()
+    assert not signals._deferring

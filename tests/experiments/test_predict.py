@@ -16,6 +16,7 @@ from support.small_release import id_of, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
+from privynet_jax.deployment.release.row_order import read_order
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
@@ -191,7 +192,7 @@ def test_names_that_are_no_utf_8_are_kept(run, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     order = tmp_path / "order.csv"
     order.write_bytes(b"row,picture\n" + b"".join(b"%d,caf\xe9.png\n" % n for n in range(30)))
-    assert predict._read_order(order, 30) == [name] * 30
+    assert read_order(order, 30) == [name] * 30
     status, _, _ = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
     assert not status
     assert (tmp_path / "out.csv").read_bytes().count(b",caf\xe9.png,") == 30
