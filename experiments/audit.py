@@ -21,7 +21,6 @@ from experiments.reporting.promises import audited
 from privynet_jax import AuditSettings, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.planning.audit_findings import Attacked, Audit
-from privynet_jax.platform.files import checked_file
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
@@ -45,7 +44,7 @@ _WHAT_NOW = (
 
 def main() -> None:
     data = cli.needed(_DATA, "give pictures to attack: folder:PATH or a TFDS name")
-    out = checked_file("out", cli.OUT.value) if cli.OUT.value else None
+    out = cli.new_file(cli.OUT) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
     settings = AuditSettings(
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),

@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from experiments.benchmarking import parts as benchmark_parts
@@ -25,10 +24,12 @@ from experiments.benchmarking.parts import Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
 from privynet_jax.platform.devices import Execution, environment, execution_for
-from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
 
+cli.key_flags("")
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _MEASURED = ("extraction", "training", "tuning")  # functions of `benchmark_parts`
 _PARTS = flags.DEFINE_list("parts", list(_MEASURED), "What is measured.")
@@ -54,7 +55,7 @@ def main() -> None:
     check_values("--parts", parts)
     if set(parts) - set(_MEASURED):
         raise UserError(f"--parts={','.join(parts)}; allowed are {', '.join(_MEASURED)}")
-    target = checked_file("json", _JSON.value) if _JSON.value else None
+    target = cli.new_file(_JSON) if _JSON.value else None
     devices = execution_for(_MANY, _MANY).devices
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
     report = _run(setup, parts, execution)
@@ -75,7 +76,7 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
         "cells_per_device": execution.cells_per_device,
         "settings": dataclasses.asdict(setup),
     }
-    with tqdm(desc="measuring", unit="row") as bar:
+    with Bar(desc="measuring", unit="row") as bar:
         for part in parts:
             report[part] = []
             for row in getattr(benchmark_parts, part)(setup, clock, execution):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 import operator
 import os
@@ -123,7 +124,13 @@ flags.disclaim_key_flags()  # what is declared below is its caller's
 
 
 def key_flags(names: str) -> None:
-    """Gives a command flags of this module, no others; names with spaces between."""
+    """Gives a command flags of this module, no others; names with spaces between.
+
+    A command comes here before it defines flags of its own: a notebook may load it once more.
+    """
+    command = inspect.currentframe().f_back.f_globals["__name__"]
+    for flag in flags.FLAGS.get_flags_for_module(command):
+        flag.allow_override = True
     for name in names.split():
         flags.declare_key_flag(name)
         if name == "attackers":
@@ -184,9 +191,12 @@ def needed_file(flag: flags.FlagHolder) -> Path:
     return file
 
 
-def new_file(flag: flags.FlagHolder) -> Path:
-    """Returns the file that a flag names; it must be given, and can be written."""
-    return checked_file(flag.name, needed(flag, "name a file"))
+def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
+    """Returns the file that a flag names; it must be given, and nothing may be there yet."""
+    file = checked_file(flag.name, needed(flag, "name a file"))
+    if os.path.lexists(file):
+        raise UserError(f"--{flag.name}={file} exists already, and nothing is replaced; {advice}")
+    return file
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

@@ -21,10 +21,9 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
-from experiments.comparing.ground import SHARED, Ground, deciding, filled, load_ground
+from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.other_networks import BASELINES, CONTENDERS
 from experiments.reporting import plots
 from privynet_jax import Budget, Protocol, UserError, measure
@@ -33,7 +32,7 @@ from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.resuming import KeptRows
+from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned, as_csv
@@ -60,10 +59,10 @@ def main() -> None:
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     given = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    kept = KeptRows(out, deciding(*given))
+    kept = kept_rows(out, deciding(*given), "attackers", _DATASET.value)
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
-    with tqdm(total=len(cells) * len(attacks), unit="attack") as bar:
+    with Bar(total=len(cells) * len(attacks), unit="attack") as bar:
         for layer, depth, attack in itertools.product(layers, depths, attacks):
             # Draws are attacked side by side.
             group = grid_cells((layer,), (depth,), _DRAWS.value, cli.SEED.value)

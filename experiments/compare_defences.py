@@ -28,7 +28,7 @@ from experiments import cli
 from experiments.comparing import defence_tables
 from experiments.comparing.defence_tables import Row
 from experiments.comparing.defence_trials import OfAnySign, measure_defended
-from experiments.comparing.ground import SHARED, deciding, filled, load_ground
+from experiments.comparing.ground import SHARED, deciding, filled, kept_rows, load_ground
 from privynet_jax import Budget, Protocol, Schedule, UserError, cloud_nn, grid_cells
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
@@ -39,7 +39,6 @@ from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Measurement
 from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import as_csv
@@ -94,7 +93,7 @@ def main() -> None:
     }
     given = deciding(_DRAWS.name, _STEPS.name, _DATA_SET.name)
     given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
-    kept = KeptRows(out, given)
+    kept = kept_rows(out, given, "defences", _DATA_SET.value)
     union = needed_channels([cell.topology for drawn in cells.values() for cell in drawn])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))

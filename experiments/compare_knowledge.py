@@ -18,11 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from experiments.comparing import knowledge
-from experiments.comparing.ground import SHARED, Ground, deciding, filled, load_ground
+from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.knowledge import Case
 from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
@@ -31,7 +30,7 @@ from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.platform.resuming import KeptRows
+from privynet_jax.platform.progress import Bar
 from privynet_jax.results import cells as grids
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import summarise
@@ -55,12 +54,13 @@ def main() -> None:
     attack = _attack()
     _check_pairs(pairs, attack)
     names = ("dataset", "other_dataset", "image_size", "steps")
-    kept, rows = KeptRows(out, {**deciding(*names), "attacker": attack.name}), []
+    settings, rows = {**deciding(*names), "attacker": attack.name}, []
+    kept = kept_rows(out, settings, "knowledge", _DATASET.value, _OTHER.value or "")
     grounds = _grounds(layers)
     compared = {number: list(knowledge.cases(attack, pairs, number, *grounds)) for number in layers}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
-    with tqdm(total=total, desc="attacking", unit="attack") as bar:
+    with Bar(total=total, desc="attacking", unit="attack") as bar:
         for number, depth in places:
             for attack, group in knowledge.side_by_side(compared[number], _drawn(number, depth)):
                 titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}

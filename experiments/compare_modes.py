@@ -21,6 +21,7 @@ from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.text_tables import aligned, as_csv
 
+cli.key_flags("")
 _DEDICATED = flags.DEFINE_string("dedicated", None, "Work directory of dedicated networks.")
 _ESTIMATED = flags.DEFINE_string("estimated", None, "Work directory of estimates.")
 

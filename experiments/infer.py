@@ -25,8 +25,9 @@ from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import all_channels
 from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
@@ -55,7 +56,7 @@ Row = Mapping[str, Any]
 def main() -> None:
     chosen, candidates = _checked_attacks()
     workdir = cli.needed_folder(cli.WORKDIR)
-    out = checked_file("out", cli.OUT.value) if cli.OUT.value else workdir / "inference.csv"
+    out = cli.new_file(cli.OUT) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     found = reopened()
     config = _with_flags(Config.of_settings(found.settings, workdir))
@@ -69,7 +70,7 @@ def main() -> None:
     features = load_features(found.weights, found.parts, union, cli.cache_folder())
     ground = Ground(found.parts, found.weights, features)
     rows = _attacked(results, ground, config, suite, chosen)
-    write_atomically(out, as_csv(rows))
+    write_atomically(out, as_csv(rows), private=is_private(config.dataset))
     print(as_text(rows))
     print(
         "Intervals are 95 % bootstrap ones over images. References are the same attack on the "

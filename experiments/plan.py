@@ -12,11 +12,12 @@ secrets, which channels are released among them: keep it like a key. Takes a few
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Config, UserError, write_plan
+from privynet_jax import Config, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import STATISTICS, Limits
 from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
+from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
@@ -54,10 +55,10 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 
 
 def main() -> None:
-    out = cli.new_file(cli.OUT)
-    if out.exists() and not _OVERWRITE.value:
-        why = "local packages made of it would no longer have the plan's channels"
-        raise UserError(f"--out={out} exists, and {why}; give another file, or --overwrite")
+    if _OVERWRITE.value:
+        out = checked_file("out", cli.needed(cli.OUT, "name a file"))
+    else:  # packages that were made of a plan would no longer have its channels
+        out = cli.new_file(cli.OUT, "give another file, or --overwrite")
     sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
     workdir = cli.needed_folder(cli.WORKDIR)
     given = {name: flag.value for name, flag in _MOST.items()}

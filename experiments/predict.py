@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from experiments import cli
 from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
+from privynet_jax.deployment.release.row_order import read_order
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
+from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
+from privynet_jax.results.text_tables import harmless
 
 cli.key_flags("release package images out skip_unreadable")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
@@ -76,17 +78,18 @@ def _predict_release(
     total = len(release.representations)
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
-    pictures = _read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
+    pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
     answers = []
 
     def predicted() -> Predicted:
-        for start in tqdm(range(0, total, _ROWS), "predicting", unit="batch", delay=1):
+        for start in Bar(range(0, total, _ROWS), "predicting", unit="batch", delay=1):
             rows = range(start, min(start + _ROWS, total))
             found = classifier.probabilities(release.representations[start : rows.stop])
             answers.append(found.argmax(axis=1))
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
-    write_shared(out, _table(("row", "picture") if pictures else ("row",), classes, predicted()))
+    head = ("row", "picture") if pictures else ("row",)
+    write_shared(out, _table(head, classes, predicted()), private=True)
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
         right = np.float64(np.concatenate(answers) == release.labels)
@@ -108,7 +111,7 @@ def _predict_pictures(
         nonlocal skipped
         # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
-        with tqdm(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
+        with Bar(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
                 for path in paths[start : start + size]:
@@ -125,7 +128,7 @@ def _predict_pictures(
         if skipped == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
-    write_shared(out, _table(("picture",), package.class_names, predicted()))
+    write_shared(out, _table(("picture",), package.class_names, predicted()), private=True)
     if skipped:
         _LOG.warning("skipped %d unreadable images of the folder %s", skipped, folder)
 
@@ -141,23 +144,9 @@ def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted)
         )
 
 
-def _read_order(path: Path, rows: int) -> list[str]:
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            head, *lines = csv.reader(file, strict=True)
-        pictures = {int(row): picture for row, picture in lines}
-        if head[0] != "row" or len(lines) != rows or sorted(pictures) != list(range(rows)):
-            raise ValueError
-    except (OSError, ValueError, csv.Error, IndexError):
-        remedy = "give the --order_out that experiments.extract wrote together with this release"
-        told = f"--order={path} is no list of the pictures of {rows} rows; {remedy}"
-        raise UserError(told) from None
-    return [pictures[row] for row in range(rows)]
-
-
 def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows(map(harmless, rows))
     return text.getvalue().encode(errors="surrogateescape")
 
 

@@ -10,7 +10,9 @@ plan's secrets stay out. --notest_images leaves test images out, and needs no da
 
 import datetime
 import itertools
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -20,8 +22,10 @@ from experiments import cli
 from experiments.reporting import pictures, plots, promises, sections, tables
 from experiments.reporting.pictures import Picture
 from privynet_jax import Parts, ResultStore, UserError, read_plan
+from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.platform.files import checked_file, write_atomically
+from privynet_jax.platform.digests import sha256_of_json
+from privynet_jax.platform.files import check_is_new, checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
 
@@ -35,23 +39,35 @@ def main() -> None:
     out = checked_file("out", cli.OUT.value or str(store.workdir / "report.html"))
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out={out} must end in .html; give such a file")
+    folder = out.with_name(f"{out.stem}_pictures")
+    mark = sha256_of_json(config)
+    _check_replaceable(out, folder, mark)
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
-    content = _contents(store, config, results) | planned
+    content = _contents(store, config, results) | planned | {"mark": mark}
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
     page = _rendered(content)
-    folder = out.with_name(f"{out.stem}_pictures")
-    folder.mkdir(exist_ok=True)
+    private = bool(cli.PLAN.value or _AUDIT.value) or is_private(config["dataset"])
+    folder.mkdir(0o700 if private else 0o777, exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
     files += [cell.sheet for cell in content["shown"] + content["folded"]]
     for picture in files:
-        write_atomically(folder / picture.name, picture.png)
-    write_atomically(out, page)
+        write_atomically(folder / picture.name, picture.png, private=private)
+    write_atomically(out, page, private=private)
     size = f"{len(page) / 2**20:.1f} MiB, one file that needs nothing else"
     print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
     if _IMAGES.value:
         told = "hand it only to those who may see them, or give --notest_images"
         print(f"It shows test images: {told}.")
+
+
+def _check_replaceable(out: Path, folder: Path, mark: str) -> None:
+    """Only a report of the same characterisation is replaced, with its pictures."""
+    if not os.path.lexists(out):
+        check_is_new(folder)
+    elif f'content="privynet_jax {mark}"'.encode() not in out.read_bytes():
+        told = "exists already, and is no report of this characterisation"
+        raise UserError(f"{out} {told}; give another file as --out")
 
 
 def _contents(

@@ -2,8 +2,10 @@
 
 import errno
 import math
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -74,9 +76,27 @@ def _check_finite() -> None:
             fail(f"--{name}={value}: allowed are finite numbers; see --help")
 
 
+def _with_flag_files(arguments: Iterable[str], folders: Sequence[Path]) -> Iterator[str]:
+    """Yields arguments, and in place of each --flagfile its lines; folders are where to look."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, is_whole, path = argument.partition("=")
+        if name.lstrip("-") != "flagfile" or not name.startswith("-"):
+            yield argument
+            continue
+        path = path if is_whole else next(waiting, "")
+        places = [folder / os.path.expanduser(path) for folder in folders]
+        file = next(filter(Path.is_file, places), Path(path))
+        lines = map(str.strip, file.read_text(encoding="utf-8").splitlines())
+        inside = [line for line in lines if line and not line.startswith(("#", "//"))]
+        yield from _with_flag_files(inside, (file.parent, *folders[-2:]))
+
+
 def _parse_flags(arguments: Sequence[str]) -> list[str]:
     try:
-        left = flags.FLAGS(list(arguments))
+        # Here, or where `experiments` is installed.
+        given = _with_flag_files(arguments, (Path(), Path(__file__).parents[1]))
+        left = flags.FLAGS(list(given))
         _check_finite()
         return left
     except flags.Error as error:
@@ -84,6 +104,8 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
     except OSError as error:  # a flag file that cannot be read
         fail(f"{error.filename}: {error.strerror}; check --flagfile")
+    except RecursionError:
+        fail("a flag file names itself; check --flagfile")
     except UnicodeDecodeError:
         fail("the flag file is not text; check --flagfile")
     except ValueError as error:  # absl's own where a switch such as --nolabelled gets a value

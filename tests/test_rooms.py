@@ -68,6 +68,7 @@ ONLY_IN = {
     # So that another backbone can come without touching another package.
     "privynet_jax.backbone.vgg": {"backbone.split"},
     "privynet_jax.backbone.vgg_program": {"backbone.split"},
+    "tqdm": {"platform.progress"},
     "urllib": {"platform.fetching"},
     "matplotlib": set(),
     "absl.flags": set(),

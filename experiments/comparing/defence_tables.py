@@ -12,7 +12,7 @@ from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Defence, Undefended
 from privynet_jax.results.summaries import Point, best_accuracy, frontier
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.training.convergence import CONVERGED_PERCENT
+from privynet_jax.training.convergence import CONVERGED_PERCENT, not_converged
 
 _METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
 _NONE = Undefended.name
@@ -115,12 +115,8 @@ def convergence_note(table: _Lines) -> str:
     falling = [line["falling_percent_per_doubling"] for line in table if _flag(line)]
     if not falling:
         return f"The strongest attackers of all {len(table)} rows had converged."
-    return (
-        f"In {len(falling)} of {len(table)} rows, marked *, a draw's strongest attacker had not "
-        f"converged (its error still fell by {min(falling):.0f} to {max(falling):.0f} % per "
-        "doubling of its training): privacy loss there is a lower estimate, and more steps find "
-        "more."
-    )
+    who = f"In {len(falling)} of {len(table)} rows, marked *, a draw's strongest attacker"
+    return not_converged(who, falling)
 
 
 def picture(table: _Lines) -> bytes:

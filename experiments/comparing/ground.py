@@ -2,16 +2,20 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Parts, PretrainedWeights, Protocol, Topology, load_weights, measure
+from privynet_jax import Parts, PretrainedWeights, Protocol, Topology, UserError
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.weights.sources import load_weights
+from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import Reopened, reopen
+from privynet_jax.images.folders import is_private
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 
@@ -65,6 +69,20 @@ def deciding(*names: str) -> dict[str, Any]:
     """Returns the flags of these names, and those that decide all comparisons' numbers."""
     names += ("seed", "weights", "max_images")
     return {name: flags.FLAGS[name].value for name in names}
+
+
+def kept_rows(out: Path, settings: Mapping[str, Any], tables: str, *datasets: str) -> KeptRows:
+    """Opens the rows of a comparison; its tables are called so, and come with rows only.
+
+    A folder that is made for somebody's own pictures is for the user alone.
+    """
+    kept = KeptRows(out, settings)
+    there = [name for name in (f"{tables}.csv", f"{tables}.png") if (out / name).exists()]
+    if there and not (out / "rows").exists():
+        raise UserError(f"{out} has a {there[0]} of something else; give another folder as --out")
+    if any(map(is_private, datasets)) and not out.exists():
+        out.mkdir(0o700, parents=True)
+    return kept
 
 
 def filled(

@@ -18,6 +18,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary, Spread
+from privynet_jax.results.text_tables import restored
 
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
@@ -134,7 +135,7 @@ def of_csv(path: Path, caption: str) -> Table:
     shown = [name for name in names if name not in hidden]
     rows = []
     for line in lines[:_MOST]:
-        texts = dict(zip(names, map(_rounded, line), strict=True))
+        texts = dict(zip(names, map(_rounded, map(restored, line)), strict=True))
         for name, both in ends.items():
             if texts[name]:
                 texts[name] += f" ({', '.join(texts[end] for end in both)})"

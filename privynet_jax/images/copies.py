@@ -16,9 +16,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-from tqdm import tqdm
 
 from privynet_jax.images.decoding import StoredImage, UnreadablePictureError, decode_picture
+from privynet_jax.platform.progress import Bar
 
 # Pictures are compared as thumbnails of so many pixels, and found by means over blocks of them.
 _SIDE, _BLOCKS = 16, 4
@@ -52,7 +52,7 @@ def groups_of_copies(pictures: Sequence[StoredImage]) -> np.ndarray:
     # Filters of warnings are everybody's: threads that change them would leave them changed.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         looks = pool.map(_look_at, pictures)
-        for digest, pixels in tqdm(
+        for digest, pixels in Bar(
             looks, "comparing pictures", len(pictures), unit="picture", delay=2
         ):
             digests.append(digest)

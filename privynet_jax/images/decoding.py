@@ -23,7 +23,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images.colours import (
@@ -33,6 +32,7 @@ from privynet_jax.images.colours import (
     in_srgb,
     stated_values,
 )
+from privynet_jax.platform.progress import Bar
 
 with contextlib.suppress(ImportError):  # an extra
     import pillow_heif
@@ -220,7 +220,7 @@ def decode_split(
 
     skipped = 0
     with (
-        tqdm(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
+        Bar(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
         contextlib.closing(decoded_ahead(wanted(), size, skip, decode)) as decoded,
     ):
         for place, ahead in enumerate(decoded):

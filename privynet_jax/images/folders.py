@@ -104,6 +104,11 @@ def folder_of(dataset: str) -> Path | None:
     return None if path == dataset else expanded("", path)
 
 
+def is_private(dataset: str) -> bool:
+    """Whether a data set is somebody's own pictures: what is made of them is the user's alone."""
+    return dataset.startswith(FOLDER_PREFIX)
+
+
 def plain_dataset(dataset: str) -> str:
     """Returns a data set's name: `folder:pictures` for `folder:./pictures/`, too."""
     path = dataset.removeprefix(FOLDER_PREFIX)

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
 from privynet_jax.platform.files import expanded
+from privynet_jax.platform.progress import Bar
 
 _FILE_FORMAT = "array_record"
 # Examples that share this integer feature overlap and must stay together.
@@ -130,7 +130,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, dataset: str) -> None:
         raise needs_tensorflow
     config = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
-        with tqdm(total=1, desc=f"preparing {dataset}", unit="data set") as progress:
+        with Bar(total=1, desc=f"preparing {dataset}", unit="data set") as progress:
             builder.download_and_prepare(download_config=config, file_format=_FILE_FORMAT)
             progress.update()
     except UserError:

@@ -1,22 +1,39 @@
-"""Progress bars of work that is told in fractions: of cells, of trainings, of the whole.
+"""Progress on standard error: a bar in a terminal, a line now and then in a log.
 
+    for picture in Bar(pictures, "decoding", unit="picture", delay=2):
+        ...
     with progress_bar(len(cells), "characterising", "cells") as advance:
         advance(0.25)  # of a cell
 
-Whole pictures or files that are counted one by one have `tqdm` as it is. No JAX here.
+No JAX here.
 """
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any, TextIO
 
 from tqdm import tqdm
+
+# Between two lines of a log.
+_SECONDS = 30.0
+
+
+class Bar(tqdm):
+    """tqdm's bar, of what is counted one by one; the only one that is used here."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        if not _is_terminal(sys.stderr):
+            seldom = {"mininterval": _SECONDS, "maxinterval": _SECONDS}
+            settings = {"file": _Log(sys.stderr), **seldom, **settings}
+        super().__init__(*arguments, **settings)
 
 
 @contextlib.contextmanager
 def progress_bar(
     total: float, title: str, unit: str = "", done: float = 0, after: float = 0
 ) -> Iterator[Callable[[float], None]]:
-    """Shows a bar on standard error; gives the function that moves it on.
+    """Shows work that is told in fractions; gives the function that moves it on.
 
     Args:
         total: how much there is to do; the bar goes no further than that.
@@ -27,10 +44,30 @@ def progress_bar(
     """
     counted = f" {{n:.1f}}/{{total}} {unit}" if unit else ""
     layout = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}|{counted} [{{elapsed}}<{{remaining}}]"
-    with tqdm(total=total, initial=done, desc=title, bar_format=layout, delay=after) as bar:
+    with Bar(total=total, initial=done, desc=title, bar_format=layout, delay=after) as bar:
 
         def advance(share: float) -> None:
             # Shares of cells add up to a little more than their number by rounding.
             bar.update(min(share, bar.total - bar.n))
 
         yield advance
+
+
+def _is_terminal(file: TextIO) -> bool:
+    return file.isatty()
+
+
+class _Log:
+    """A file in which each state of a bar is a line, where tqdm goes back to the line's start."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file, self._last = file, ""
+
+    def write(self, text: str) -> None:
+        state = text.replace("\x1b[A", "").strip()
+        if state and state != self._last:
+            self._last = state
+            self._file.write(f"{state}\n")
+
+    def flush(self) -> None:
+        self._file.flush()

@@ -14,7 +14,7 @@ import numpy as np
 
 from privynet_jax.results.cell_results import CLOSED_FORM, CellResult
 from privynet_jax.results.text_tables import aligned
-from privynet_jax.training.convergence import CONVERGED_PERCENT
+from privynet_jax.training.convergence import not_converged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +83,8 @@ def convergence_note(results: Sequence[CellResult]) -> str:
     falling = [a.falling_percent_per_doubling for a in trained if a.converged is False]
     if not falling:
         return f"{every} had converged."
-    return (
-        f"In {len(falling)} of {len(results)} cells the strongest attacker had not converged (its "
-        f"error still fell by {min(falling):.0f} to {max(falling):.0f} % per doubling of its "
-        f"training, where {CONVERGED_PERCENT:g} % counts as converged): privacy loss there is a "
-        "lower estimate, and more steps find more."
-    )
+    who = f"In {len(falling)} of {len(results)} cells the strongest attacker"
+    return not_converged(who, falling)
 
 
 def _summary_row(summary: DrawSummary) -> dict[str, Any]:

@@ -5,8 +5,13 @@ print(aligned([{"attack": "linear", "PSNR dB": 14.21}, {"attack": "residual", "P
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+# What spreadsheets take for a formula, and may have been made harmless before; numbers are not.
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ±[\d.]+)?", re.IGNORECASE)
 
 
 def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
@@ -31,8 +36,22 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(dict(zip(row, harmless(row.values()), strict=True)) for row in rows)
     return text.getvalue()
+
+
+def harmless(cells: Iterable[Any]) -> list[Any]:
+    """Returns a line of CSV that no spreadsheet runs: names of pictures may look like formulas."""
+    return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+
+
+def restored(cell: str) -> str:
+    """Returns what a cell was before it was made `harmless`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _is_formula(cell: Any) -> bool:
+    return isinstance(cell, str) and bool(_FORMULA.match(cell)) and not _NUMBER.fullmatch(cell)
 
 
 def _as_text(value: Any, digits: int) -> str:

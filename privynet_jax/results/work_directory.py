@@ -31,6 +31,7 @@ import numpy as np
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import DIRECT, Topology
 from privynet_jax.errors import UserError
+from privynet_jax.images.folders import is_private
 from privynet_jax.platform.files import write_atomically, write_shared
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.results.cell_results import AttackResult, CellResult
@@ -76,7 +77,8 @@ class ResultStore:
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
         if not path.exists():
             _check_empty(workdir, path)
-            workdir.mkdir(parents=True, exist_ok=True)
+            mode = 0o700 if is_private(config.get("dataset", "")) else 0o777
+            workdir.mkdir(mode, parents=True, exist_ok=True)
             content = json.dumps(wanted, indent=2) + "\n"
             write_shared(path, [content.encode()], replace=False)
         # Also when it was not there: another process may have been faster, with other settings.

@@ -117,6 +117,23 @@ def falling_percent_per_doubling(
     return 100 * (1 - (after / before) ** (1 / math.log2(later / earlier)))
 
 
+def not_converged(who: str, falling: Sequence[float]) -> str:
+    """Says that attackers had not converged, whose errors fell by so many percent per doubling.
+
+    100 says nothing, and what counts as converged that not every pair was seen: both are too short.
+    """
+    known = [percent for percent in falling if CONVERGED_PERCENT < percent < 100]
+    ends = " to ".join(dict.fromkeys(f"{end(known):.0f}" for end in (min, max) if known))
+    counted = f"where {CONVERGED_PERCENT:g} % counts as converged"
+    fell = f"its error still fell by {ends} % per doubling of its training, {counted}"
+    reasons = [fell] * bool(known)
+    reasons += ["its training was too short to tell"] * (len(known) < len(falling))
+    return (
+        f"{who} had not converged ({'; or '.join(reasons)}): privacy loss there is a lower "
+        "estimate, and more steps find more."
+    )
+
+
 def without_progress(scores: Sequence[tuple[float, ...]]) -> int:
     """Returns how many validations there were since any number of the scores was the best ever."""
     best = [-math.inf] * (len(scores[0]) if scores else 0)

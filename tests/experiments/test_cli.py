@@ -6,8 +6,10 @@ Pictures that are no good are in `test_bad_pictures.py`.
 import dataclasses
 import errno
 import functools
+import importlib
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +116,22 @@ def test_files_that_must_be_there(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=message):
             cli.needed_file(of_flag(value))
+
+
+def test_a_new_file_is_where_nothing_is(tmp_path):
+    assert cli.new_file(of_flag(f"{tmp_path}/new.csv")) == tmp_path / "new.csv"
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(UserError, match=f"--given={tmp_path}/{name} exists already"):
+            cli.new_file(of_flag(f"{tmp_path}/{name}"))
+
+
+def test_every_command_refuses_a_file_that_exists():
+    """All but those that check it themselves: a report, and a plan with --overwrite."""
+    alone = {"report.py", "plan.py", "cli.py"}
+    for path in (PROJECT / "experiments").glob("*.py"):
+        assert path.name in alone or "checked_file" not in path.read_text(), path
 
 
 def test_the_next_seed_is_always_allowed():
@@ -251,6 +269,25 @@ def test_flag_files_that_come_with_the_project(config_of):
     }
 
 
+def test_flag_files_are_found_from_anywhere(tmp_path, config_of, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(config_of("experiments/flags/story.flags").cells()) == SIZES["story"]
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "mine.flags").write_text("# mine\n--flagfile=other.flags\n--draws=3\n")
+    (tmp_path / "sets" / "other.flags").write_text("--layers=4\n--draws=1\n--workdir=run\n")
+    config = config_of("sets/mine.flags")
+    assert (config.layers, config.draws) == ((4,), 3)
+
+
+def test_a_command_may_be_loaded_again_and_its_flags_go_on(command, config_of):
+    """As notebooks do; `key_flags` comes before a command's own flags."""
+    importlib.reload(characterize)
+    assert len(config_of(FLAG_FILES / "story.flags").cells()) == SIZES["story"]
+    for path in (PROJECT / "experiments").glob("*.py"):
+        first, *_ = [*re.findall(r"key_flags|flags\.DEFINE", path.read_text()), "none"]
+        assert first != "flags.DEFINE" or path.name == "cli.py", path
+
+
 def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of):
     config = config_of(FLAG_FILES / "cifar10.flags")
     assert not config.max_images
@@ -291,6 +328,7 @@ def test_a_folder_that_is_a_file(tmp_path, places, command, flag):
     [
         (b"--draws=none\n", ["--draws=none"]),
         (b"--no_such_flag=1\n", ["no_such_flag"]),
+        (b"--flagfile=some.flags\n", ["names itself"]),
         (b"\xd0\x00", ["not text; check --flagfile"]),
     ],
 )

@@ -84,7 +84,7 @@ def test_what_had_not_converged_is_marked():
     assert "12*" in last.split()
     assert not any("*" in line for line in others)
     assert "In 1 of 3 rows, marked *," in convergence_note(table)
-    assert "by 12 to 12 %" in convergence_note(table)
+    assert "by 12 % per doubling" in convergence_note(table)
     assert convergence_note(table[:2]) == "The strongest attackers of all 2 rows had converged."
 
 

@@ -4,16 +4,19 @@ import csv
 import dataclasses
 import os
 import re
+import stat
 import types
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import refused
 from support.handmade_classifier import handmade_classifier
 from support.small_release import id_of, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
+from privynet_jax.deployment.release.row_order import read_order
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
@@ -91,6 +94,15 @@ def test_rows_of_a_release(run, world, tmp_path, trained_on):
     assert f"{accuracy:.1f} %" in out
     assert "always answering the commonest class gives 33.3 %" in out
     assert ("trained on most" in out) == (trained_on != "another")
+
+
+def test_predictions_are_the_user_s_alone_and_replace_nothing(run, tmp_path):
+    assert run(f"--release={tmp_path}").status == 0
+    out = tmp_path / "out.csv"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    before = out.read_bytes()
+    refused(run(f"--release={tmp_path}"), f"--out={out} exists already, and nothing is replaced")
+    assert out.read_bytes() == before
 
 
 def test_a_release_without_labels_has_no_accuracy(run, world, tmp_path):
@@ -180,7 +192,7 @@ def test_names_that_are_no_utf_8_are_kept(run, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     order = tmp_path / "order.csv"
     order.write_bytes(b"row,picture\n" + b"".join(b"%d,caf\xe9.png\n" % n for n in range(30)))
-    assert predict._read_order(order, 30) == [name] * 30
+    assert read_order(order, 30) == [name] * 30
     status, _, _ = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
     assert not status
     assert (tmp_path / "out.csv").read_bytes().count(b",caf\xe9.png,") == 30

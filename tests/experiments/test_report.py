@@ -5,6 +5,7 @@ import html.parser
 import json
 import re
 import shutil
+import stat
 import sys
 
 import numpy as np
@@ -135,6 +136,20 @@ def test_what_other_commands_left_is_shown(command, run):
     assert "0.01235" in page
 
 
+def test_a_report_replaces_nothing_but_itself(command, run, tmp_path):
+    given = (f"--workdir={run}", "--notest_images", f"--out={tmp_path / 'page.html'}")
+    (tmp_path / "page_pictures").mkdir()
+    (tmp_path / "page_pictures" / "tradeoff.png").write_text("mine")
+    refused(command(*given), "page_pictures exists already")
+    assert (tmp_path / "page_pictures" / "tradeoff.png").read_text() == "mine"
+    shutil.rmtree(tmp_path / "page_pictures")
+    (tmp_path / "page.html").write_text("mine")
+    refused(command(*given), "page.html exists already, and is no report of this characterisation")
+    assert (tmp_path / "page.html").read_text() == "mine"
+    (tmp_path / "page.html").unlink()
+    assert [command(*given)[0] for _ in range(2)] == [None, None]
+
+
 # Damage ends in one line, and leaves no page.
 
 
@@ -225,6 +240,7 @@ def test_plan_and_audit_are_shown_without_secrets(command, run, planned, tmp_pat
     assert "BROKEN" in page
     assert "43.8" in page
     assert "At least one limit was broken." in page
+    assert stat.S_IMODE((run / "report.html").stat().st_mode) == 0o600
     refused(command(*given, f"--audit={path}"), "is no audit")
     refused(command(f"--workdir={run}", f"--plan={tmp_path / 'audit.json'}"), "is of version")
 

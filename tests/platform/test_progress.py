@@ -1,9 +1,17 @@
-"""Bars count fractions, start where an earlier run ended, and never run over."""
+"""Bars count fractions, start where a run ended, never run over, and are few lines in logs."""
 
-from privynet_jax.platform.progress import progress_bar
+import pytest
+
+from privynet_jax.platform import progress
+from privynet_jax.platform.progress import Bar, progress_bar
 
 
-def test_fractions_add_up_to_no_more_than_all(capsys):
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setattr(progress, "_is_terminal", lambda file: True)
+
+
+def test_fractions_add_up_to_no_more_than_all(capsys, terminal):
     with progress_bar(3, "characterising", "cells", done=1) as advance:
         advance(0.5)
         advance(1.5)
@@ -15,9 +23,28 @@ def test_fractions_add_up_to_no_more_than_all(capsys):
     assert "| 3.0/3 cells [" in lines[-1]
 
 
-def test_without_a_unit_there_is_a_percentage(capsys):
+def test_without_a_unit_there_is_a_percentage(capsys, terminal):
     with progress_bar(1, "searching") as advance:
         advance(0.25)
     last = capsys.readouterr().err.split("\r")[-1]
     assert last.startswith("searching:  25%|")
     assert "| [" in last
+
+
+def test_a_log_gets_whole_lines_now_and_then(capsys, monkeypatch):
+    with progress_bar(1, "attacking") as outer:
+        for _ in Bar(range(5000), "decoding", unit="image"):
+            outer(1 / 5000)
+    text = capsys.readouterr().err
+    assert "\r" not in text
+    assert [line.partition(":")[0] for line in text.splitlines()] == [
+        *("attacking", "decoding", "decoding", "attacking")
+    ]
+    assert "100%" in text.splitlines()[-1]
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    for _ in Bar(range(50), "decoding", mininterval=0):
+        pass
+    assert len(capsys.readouterr().err.splitlines()) > 40
+    for _ in Bar(range(50), "reading", delay=2):
+        pass
+    assert not capsys.readouterr().err

@@ -129,6 +129,10 @@ def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
     assert note.startswith("In 2 of 4 cells ")
     assert "8 to 20 %" in note
     assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
+    short = convergence_note([trained(100.0), trained(100.0)])
+    assert "not converged (its training was too short to tell): privacy loss" in short
+    assert "by 8 % per doubling" in convergence_note([trained(8.0), trained(100.0)])
+    assert "or its training was too short" in convergence_note([trained(8.0), trained(100.0)])
     assert "not recorded" in convergence_note([trained(None)])
     linear = handmade.cell(attacks=(handmade.attack("linear", 12.0),))
     assert "all 2 cells are closed forms" in convergence_note([linear, linear])

@@ -1,6 +1,9 @@
 """Rows as text."""
 
-from privynet_jax.results.text_tables import aligned
+import csv
+import io
+
+from privynet_jax.results.text_tables import aligned, as_csv, restored
 
 
 def test_columns_are_aligned():
@@ -15,3 +18,14 @@ def test_columns_are_aligned():
         "u         12.35      5    no",
     ]
     assert aligned(rows, digits=0).splitlines()[3] == "u            12      5    no"
+
+
+def test_no_cell_is_run_by_a_spreadsheet_and_every_name_can_be_read_back():
+    names = ["=1+1", "+a", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "'=x", "''-", "'a", "-"]
+    numbers = ["-2.0 ±6.1", "+1.5e-3", "-7", "cat.png", ""]
+    text = as_csv([{"row": 1, "name": name} for name in names + numbers])
+    cells = [row["name"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert not [cell for cell in cells[: len(names)] if cell[0] in "=+-@\t"]
+    assert cells[len(names) :] == numbers
+    assert [restored(cell) for cell in cells] == names + numbers
+    assert as_csv([{"x": -1.5, "y": True}]) == "x,y\n-1.5,True\n"

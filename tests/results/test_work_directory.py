@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import stat
 import struct
 import zipfile
 
@@ -380,3 +381,12 @@ def test_a_cell_without_its_arrays_is_not_finished(store):
     name = handmade.cell().name
     (store.workdir / "cells" / f"{name}.npz").unlink()
     assert not store.has(name)
+
+
+def test_what_is_made_of_somebody_s_own_pictures_is_theirs_alone(tmp_path):
+    modes = {}
+    for dataset in ("folder:pictures", "photo_patches"):
+        store = ResultStore.open(tmp_path / dataset.partition(":")[0], {"dataset": dataset})
+        modes[dataset] = stat.S_IMODE(store.workdir.stat().st_mode)
+    assert modes["folder:pictures"] == 0o700
+    assert modes["photo_patches"] & 0o055

@@ -11,6 +11,7 @@
 
 import logging
 import math
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +21,11 @@ from etils import epath
 
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.images.folders import is_private
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import Coding
 from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_json
-from privynet_jax.platform.files import write_shared
+from privynet_jax.platform.files import is_remote, write_shared
 from privynet_jax.platform.shards import DamagedShardError, Opener, Shard, ShardedRows, ShardFolder
 
 # Raised whenever another version would give other bytes for the same address.
@@ -102,6 +104,7 @@ class CachedLayer:
             "dtype": dtype,
         }
         self._folder = root / sha256_of_json(self._identity)[:32]
+        self._is_private = is_private(parts.name) and not is_remote(root)
         # A process once had all shards: if one is missing, it was lost.
         self.was_complete = (self._folder / _COMPLETE).exists()
         self.shards: dict[Unit, Shard] = {}  # that were verified or written
@@ -135,6 +138,8 @@ class CachedLayer:
         values = {"scales": coding.scales.tolist(), "peaks": coding.peaks.tolist()}
         manifest = {**self._identity, "rows_per_shard": self._rows_per_shard, **values}
         self._folder.mkdir(parents=True, exist_ok=True)
+        if self._is_private:
+            os.chmod(self._folder, 0o700)
         write_shared(self._folder / _MANIFEST, [sealed(manifest).encode()], replace=False)
         if not self.read_manifest():
             raise OSError(f"{self._folder / _MANIFEST} cannot be read back")

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
 from privynet_jax.backbone.features.cached_layer import MISSING, CachedLayer, Unit, units_of
 from privynet_jax.backbone.features.extraction import FeaturePass, calibrate
@@ -29,6 +28,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.coding import checked_dtype
 from privynet_jax.platform.files import is_remote
+from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.shards import opener_of_files
 
 # Arrays that fit into this together, those with the smallest rows first, are held in memory: the
@@ -121,7 +121,7 @@ def _verify(layers: Mapping[int, CachedLayer], units: Sequence[Unit]) -> None:
     total = sum(layer.nbytes(unit) for layer, unit in pairs)
     with (
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=total, desc="verifying features", unit="B", unit_scale=True, delay=2) as bar,
+        Bar(total=total, desc="verifying features", unit="B", unit_scale=True, delay=2) as bar,
     ):
         complaints = pool.map(lambda pair: pair[0].find(pair[1]), pairs)
         for (layer, unit), complaint in zip(pairs, complaints, strict=True):
@@ -147,7 +147,7 @@ def _repair(
     writing.set_result(None)
     with (
         concurrent.futures.ThreadPoolExecutor(1) as writer,
-        tqdm(total=images, desc="extracting features", unit="image") as progress,
+        Bar(total=images, desc="extracting features", unit="image") as progress,
     ):
         for unit in todo:
             # Another process may have written some by now.

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
@@ -36,12 +35,12 @@ from privynet_jax.deployment.release.release_journal import (
     journal_path,
 )
 from privynet_jax.deployment.release.release_manifest import read_manifest
+from privynet_jax.deployment.release.row_order import check_replaceable, write_order
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
-from privynet_jax.platform.files import write_atomically
-from privynet_jax.results.text_tables import as_csv
+from privynet_jax.platform.progress import Bar
 
 _VERSION = 2
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
@@ -92,6 +91,8 @@ def write_release(
     given, pictures = len(pictures), without_copies(pictures)
     copies = given - len(pictures)
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
+    if order_out is not None:
+        check_replaceable(order_out, list(map(pictures.listed_name, order.tolist())))
     journal = begin(folder, identity)
     if journal is None:
         return _already_complete(folder, pictures, copies, order, order_out)
@@ -137,7 +138,7 @@ class _Extraction:
     def run(self, writer: ReleaseWriter, journal: Journal) -> int:
         """Writes all shards that are not there; returns how many were."""
         total, index, kept = len(self.order), 0, 0
-        with tqdm(total=total, desc="extracting release", unit="picture") as progress:
+        with Bar(total=total, desc="extracting release", unit="picture") as progress:
             while (start := journal.start(index)) < total:
                 if self._is_finished(journal, index, writer):
                     progress.update(journal.shards[index][0] - start)
@@ -157,7 +158,7 @@ class _Extraction:
             return False  # this time the unreadable pictures are to be named
         return not journal.count(index) or writer.has(index, journal.count(index))
 
-    def _shard(self, start: int, most: int, told: tqdm) -> tuple[np.ndarray, int, list[int]]:
+    def _shard(self, start: int, most: int, told: Bar) -> tuple[np.ndarray, int, list[int]]:
         """Returns up to `most` rows from a place in the order on, where they end, what was skipped.
 
         What a batch holds depends on the shard alone, so that a resumed run gives the same bytes.
@@ -223,9 +224,7 @@ def _already_complete(
 def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray) -> None:
     """Writes each row's picture, of int [rows], as CSV; it must not leave the device."""
     if order_out is not None:
-        names = map(pictures.listed_name, chosen.tolist())
-        table = as_csv([{"row": row, "picture": name} for row, name in enumerate(names)])
-        write_atomically(order_out, table, private=True)
+        write_order(order_out, list(map(pictures.listed_name, chosen.tolist())))
 
 
 def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:

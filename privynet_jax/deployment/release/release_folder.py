@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 from etils import epath
-from tqdm import tqdm
 
 from privynet_jax.deployment.release.release_manifest import (
     LABELS,
@@ -31,6 +30,7 @@ from privynet_jax.deployment.release.release_manifest import (
 )
 from privynet_jax.errors import UserError
 from privynet_jax.platform.coding import Coding, DecodedRows
+from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.shards import DamagedShardError, Shard, ShardedRows, ShardFolder
 
 # 1980-01-01, the oldest time that every archive format can hold.
@@ -153,7 +153,7 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         verified = pool.map(verify, wanted)
         try:
-            return list(tqdm(verified, "verifying release", len(wanted), unit="shard", delay=2))
+            return list(Bar(verified, "verifying release", len(wanted), unit="shard", delay=2))
         except UserError:
             pool.shutdown(cancel_futures=True)
             raise

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import groups_of_copies
@@ -24,6 +23,7 @@ from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredIma
 from privynet_jax.images.folders import folder_of, list_pictures, plain_name
 from privynet_jax.images.parts import read_labelled
 from privynet_jax.platform.digests import canonical_json
+from privynet_jax.platform.progress import Bar
 
 SPLITS = ("all", "train", "test")
 _LOG = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def release_secrets(
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
     digest = hashlib.sha256(canonical_json([description, sizes]))
-    for index in tqdm(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
+    for index in Bar(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
         digest.update(hashlib.sha256(pictures.read(index)).digest())
     if pictures.labels is not None:
         digest.update(pictures.labels.astype("<i4").tobytes())

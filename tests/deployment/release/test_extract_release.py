@@ -16,6 +16,7 @@ from support.handmade_release import ROWS, find, spoil, write
 
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures, release_secrets
+from privynet_jax.deployment.release.row_order import check_replaceable
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.parts import as_float
@@ -231,6 +232,25 @@ def test_a_name_that_is_no_utf_8_is_listed_as_it_is(tmp_path, photos, package):
     order = tmp_path / "order.csv"
     write(package, photos, tmp_path / "out", order_out=order)
     assert b",cat/caf\xe9.png\n" in order.read_bytes()
+
+
+def test_an_order_replaces_nothing_but_the_same_release_s(tmp_path, photos, package):
+    order = tmp_path / "plan.json"
+    for content in ("{}", "row,picture\n0,cat/0.png\n1,nobody.png\n", ""):
+        order.write_text(content)
+        with pytest.raises(UserError, match="exists already, and is not of this release"):
+            write(package, photos, tmp_path / "out", order_out=order)
+        assert order.read_text() == content
+        assert not (tmp_path / "out").exists()
+    order.unlink()
+    write(package, photos, tmp_path / "out", order_out=order)
+    first = order.read_text()
+    assert write(package, photos, tmp_path / "out", order_out=order).shards_kept == 5
+    assert order.read_text() == first
+    # Where a kill came before the release was complete, and a picture was skipped.
+    lines = first.splitlines()[:-1]
+    order.write_text("\n".join(lines))
+    check_replaceable(order, [line.partition(",")[2] for line in first.splitlines()[1:]])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""The folder of a comparison: nobody else's tables are replaced, private pictures stay private."""
+
+import stat
+
+import pytest
+
+from experiments.comparing.ground import kept_rows
+from privynet_jax.errors import UserError
+
+
+def test_tables_of_something_else_are_not_replaced(tmp_path):
+    (tmp_path / "defences.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"has a defences.csv of something else; give another"):
+        kept_rows(tmp_path, {}, "defences", "photo_patches")
+    kept_rows(tmp_path, {}, "attackers", "photo_patches").write("a row", {"x": 1})
+    assert kept_rows(tmp_path, {}, "defences", "photo_patches").read("a row") == {"x": 1}
+
+
+def test_what_is_made_of_own_pictures_is_the_user_s_alone(tmp_path):
+    kept_rows(tmp_path / "private", {}, "defences", "photo_patches", "folder:x").write("a", {})
+    assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
+    kept_rows(tmp_path / "public", {}, "defences", "photo_patches", "").write("a", {})
+    assert stat.S_IMODE((tmp_path / "public").stat().st_mode) & 0o055
