@@ -9,6 +9,7 @@ All comes from the values per image that a work directory keeps. No JAX here.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results import statistics
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import Interval, summarise
@@ -49,10 +51,12 @@ def write_risk_tables(
 ) -> list[dict[str, Any]]:
     """Writes `risk.csv` and `risk_classes.csv` of finished cells; returns the rows of the first.
 
+    Intervals, which take most of the time, are kept in the work directory's `intervals/`.
+
     Raises:
         UserError: a cell's arrays are damaged, or those of the test images.
     """
-    pictures = store.load_test_pictures()
+    pictures, kept = store.load_test_pictures(), KeptRows(store.workdir / "intervals", {})
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
@@ -63,7 +67,7 @@ def write_risk_tables(
                 "and run experiments.characterize again"
             )
         found = result, arrays, pictures, mode, threshold
-        rows.append(risk_row(*found))
+        rows.append(risk_row(*found, _kept_ends(kept, result, arrays)))
         by_class += class_rows(*found)
     store.write_csv(RISK, rows)
     store.write_csv(RISK_CLASSES, by_class)
@@ -76,6 +80,7 @@ def risk_row(
     pictures: Mapping[str, np.ndarray],
     mode: str,
     threshold: float = RECOGNISABLE_SSIM,
+    ends: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Any]:
     """Returns a cell's row of `risk.csv`, of its strongest attacker by mean PSNR.
 
@@ -84,8 +89,10 @@ def risk_row(
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
     intervals. `perceptual` is `perceptual.perceptual_distance`, the smaller the more is
     lost, on the first so many pictures of a sample; empty where the work directory has none.
+    `ends` are `interval_ends` that were computed before.
     """
     values = strongest_values(result, arrays)
+    ends = interval_ends(values) if ends is None else ends
     rows = scored(pictures["labels"], len(values["psnr_db"]), mode)
     row: dict[str, Any] = {
         **result.identity(),
@@ -94,7 +101,10 @@ def risk_row(
         "images": len(rows),
     }
     for metric in _METRICS:
-        row |= _with_intervals(metric, values[metric])
+        for name, value in dataclasses.asdict(summarise(values[metric])).items():
+            row[f"{metric}_{name}"] = value
+            if own := ends.get(f"{metric}_{name}"):
+                row |= _ends(f"{metric}_{name}", Interval(value, *own))
     row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
     row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold))
@@ -129,6 +139,30 @@ def class_rows(
     return rows
 
 
+def interval_ends(values: Mapping[str, np.ndarray]) -> dict[str, list[float]]:
+    """Returns column, of a mean or 95th percentile -> the ends of its bootstrap interval."""
+    ends = {}
+    for metric in _METRICS:
+        for name, statistic in (("mean", statistics.mean_of), ("p95", statistics.p95_of)):
+            interval = statistics.bootstrap(values[metric], statistic)
+            ends[f"{metric}_{name}"] = [interval.low, interval.high]
+    return ends
+
+
+def _kept_ends(
+    kept: KeptRows, result: CellResult, arrays: Mapping[str, np.ndarray]
+) -> dict[str, list[float]]:
+    """The same, computed once for the very values."""
+    values = strongest_values(result, arrays)
+    digest = hashlib.sha256(b"".join(values[metric].tobytes() for metric in _METRICS))
+    title = f"{result.name}, {statistics.RESAMPLES} resamples of {digest.hexdigest()}"
+    ends = kept.read(title)
+    if ends is None:
+        ends = interval_ends(values)
+        kept.write(title, ends)
+    return ends
+
+
 def strongest_values(result: CellResult, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns "psnr_db" and "ssim" -> float64 [N] of the strongest attacker; KeyError without."""
     names = zip(_METRICS, _names(result), strict=True)
@@ -157,15 +191,6 @@ def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
 def _names(result: CellResult) -> list[str]:
     """The names of the strongest attacker's arrays, one per metric."""
     return [f"{result.strongest.attacker}_{metric}" for metric in _METRICS]
-
-
-def _with_intervals(metric: str, values: np.ndarray) -> dict[str, float]:
-    columns: dict[str, float] = {}
-    for name, value in dataclasses.asdict(summarise(values)).items():
-        if statistic := {"mean": statistics.mean_of, "p95": statistics.p95_of}.get(name):
-            columns |= _ends(f"{metric}_{name}", statistics.bootstrap(values, statistic))
-        columns[f"{metric}_{name}"] = value  # the bootstrap's may be rounded otherwise
-    return columns
 
 
 def _tail(metric: str, values: np.ndarray) -> dict[str, float]:
