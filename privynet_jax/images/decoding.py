@@ -15,6 +15,7 @@ import io
 import logging
 import math
 import os
+import re
 import tempfile
 import warnings
 from collections import deque
@@ -179,13 +180,15 @@ def decoded_ahead(
 
 
 def _what_else(data: bytes) -> str:
-    """What a file is that is none of `FORMATS`, and what to do about it."""
-    if data[4:8] == b"ftyp":
-        return "it is HEIC or AVIF, for which pip install 'privynet_jax[heif]', or convert it"
-    for kind, (_, accepts) in Image.OPEN.items():
-        if accepts and accepts(data[:16]) and kind not in FORMATS:
-            return f"it seems to be {kind}, which is not read; convert it to PNG"
-    return "it is no image that Pillow knows"
+    """What a file is that cannot be opened as one of `FORMATS`, and what to do about it."""
+    kinds = [kind for kind, (_, accepts) in Image.OPEN.items() if accepts and accepts(data[:16])]
+    if not kinds and re.match(rb"....ftyp(hei|hev|mif1|msf1)", data, re.DOTALL):
+        return "it is HEIC; pip install 'privynet_jax[heif]', or convert it to PNG"
+    if not kinds:
+        return "it is no image that Pillow knows"
+    if known := [kind for kind in kinds if kind in FORMATS]:
+        return f"it is a damaged {known[0]}"
+    return f"it seems to be {kinds[0]}, which is not read; convert it to PNG"
 
 
 def decode_split(
