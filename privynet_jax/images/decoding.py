@@ -49,6 +49,8 @@ FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 MAX_PIXELS = 150_000_000
 # Changes whenever other pixels are made of a file.
 VERSION = 2
+# Large pictures take a GB each while they are decoded.
+_MOST_THREADS = 8
 # Decoded images beyond this go to a file, which the system may page out.
 _MOST_BYTES_IN_MEMORY = 2**29
 # Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
@@ -166,7 +168,7 @@ def decoded_ahead(
     decode: Decoder = decode_picture,
 ) -> Iterator[concurrent.futures.Future]:
     """Yields what will be `decode_or_skip` of (name, data), in their order, by all cores."""
-    cores = os.cpu_count() or 1
+    cores = min(os.cpu_count() or 1, _MOST_THREADS)
     waiting: deque[concurrent.futures.Future] = deque()
     pool = concurrent.futures.ThreadPoolExecutor(cores)
     try:

@@ -90,6 +90,8 @@ def test_values_of_twelve_bits_become_all_of_eight():
         with_significant_bits(scaled, [12]),  # as PNG demands
         encoded(Image.fromarray(STEPS), "TIFF", tiffinfo={281: 4095}),
         tiff_of_twelve_bits(),
+        b"P5 8 8 4095\n" + STEPS.astype(">u2").tobytes(),
+        b"P6 8 8 4095\n" + STEPS.repeat(3).astype(">u2").tobytes(),
     ):
         np.testing.assert_array_equal(decode_picture(data, SIZE)[0, ::2, 1], IN_EIGHT_BITS)
     # Said to be dark.
@@ -109,6 +111,9 @@ def png_of_sixteen_bit_colours(values):
     [
         encoded(Image.fromarray(STEPS)),
         encoded(Image.fromarray(STEPS), "TIFF"),
+        encoded(Image.fromarray(STEPS), "JPEG2000"),
+        b"P5 8 8 65535\n" + STEPS.astype(">u2").tobytes(),
+        b"P6 8 8 65535\n" + STEPS.repeat(3).astype(">u2").tobytes(),
         png_of_sixteen_bit_colours(STEPS),
     ],
 )
