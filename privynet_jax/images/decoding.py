@@ -121,8 +121,8 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
     white; colours are those of sRGB, by the embedded profile if there is a sound one; values of
     more than 8 bits are scaled to 8 by the range that the file states; of an animation, the first
     frame is used. Shrinking is antialiased (Lanczos). JPEGs of four times the size and more are
-    shrunk while they are decoded, to no less than twice the size: ten times as quick, and of a
-    photograph of 12 megapixels, pixels were off by 0.5 of 255 levels on average and by 14 at most.
+    shrunk while they are decoded, to no less than twice the size: ten times as quick, and pixels
+    of photographs were off by 0.3 to 0.5 of 255 levels on average, at sharp edges by up to 36.
 
     Args:
         data: the content of a file.
@@ -189,7 +189,7 @@ def _what_else(data: bytes) -> str:
     if not kinds:
         return "it is no image that Pillow knows"
     if known := [kind for kind in kinds if kind in FORMATS]:
-        return f"it is a damaged {known[0]}"
+        return f"it is a damaged or unusual {known[0]}"
     return f"it seems to be {kinds[0]}, which is not read; convert it to PNG"
 
 

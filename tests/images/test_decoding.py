@@ -209,7 +209,7 @@ JPEG = encoded(Image.fromarray(PIXELS.repeat(16, 0).repeat(16, 1)), "JPEG")
             "it seems to be EPS, which is not read",
         ),
         (encoded(Image.fromarray(PIXELS), "ICO"), "it seems to be ICO, which is not read"),
-        (NOISE[:12], "it is a damaged PNG"),
+        (NOISE[:12], "it is a damaged or unusual PNG"),
         (_png_of_size(100_000, 100_000), "over 150,000,000 pixels"),
         (_png_of_size(8, 8), "damaged"),
         (encoded(Image.fromarray(np.ones((SIZE, SIZE), np.float32)), "TIFF"), "floating-point"),
