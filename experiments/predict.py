@@ -25,7 +25,7 @@ from privynet_jax import LocalPackage, Release, UserError, as_float, open_packag
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.release.row_order import read_order
-from privynet_jax.images.decoding import decode_or_skip
+from privynet_jax.images.decoding import decoded_ahead
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
 from privynet_jax.platform.progress import Bar
@@ -111,12 +111,13 @@ def _predict_pictures(
         nonlocal skipped
         # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
+        contents = ((str(path), path.read_bytes()) for path in paths)
+        decoded = decoded_ahead(contents, package.image_size, skipping)
         with Bar(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []
-                for path in paths[start : start + size]:
-                    content = path.read_bytes()
-                    image = decode_or_skip(content, package.image_size, str(path), skipping)
+                for path, ahead in zip(paths[start : start + size], decoded, strict=False):
+                    image = ahead.result()
                     if image is None:
                         skipped += 1
                         continue

@@ -43,7 +43,22 @@ def stated_values(stored: Image.Image, data: bytes) -> Values | None:
         # Of colours, Pillow has only the upper byte.
         told = [n for n in range(9, 17) if len(bits) == 1 and (n == bits[0] < 16 or 2**n == most)]
         return Values(told[0] if told else None, are_scaled=False)
-    return Values(None, are_scaled=False) if stored.mode.startswith("I") else None
+    depth = {"PPM": _depth_of_ppm, "JPEG2000": _depth_of_jpeg2000}.get(stored.format)
+    bits = depth(stored, data) if depth else 8
+    # Pillow has scaled up what is declared.
+    return None if bits <= 8 else Values(None if bits == 16 else 16, are_scaled=True)
+
+
+def _depth_of_ppm(stored: Image.Image, data: bytes) -> int:
+    arguments = stored.tile[0].args
+    if isinstance(arguments, tuple) and stored.mode != "F":
+        return int(arguments[1]).bit_length()
+    return 16 if stored.mode == "I" else 8
+
+
+def _depth_of_jpeg2000(stored: Image.Image, data: bytes) -> int:
+    sizes = data.find(b"\xff\x4f\xff\x51")  # the markers that a code stream begins with
+    return 1 + (data[sizes + 42] & 127)
 
 
 def as_rgb(image: Image.Image, values: Values | None) -> Image.Image:
