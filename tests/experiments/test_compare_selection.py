@@ -102,14 +102,14 @@ def test_at_equal_limits_each_selection_uses_what_suits_it(results):
     for method, options in expected.items():
         for row, place in zip(rows, options, strict=True):
             assert row[method] == "none" if place is None else row[method].endswith(place)
-    assert rows[0]["direct"] == "48.0 ±12.7 % at 12.0 dB (4, 8)"
+    assert rows[0]["direct"] == "43.0 ±12.7 % at 12.0 dB (4, 8)"
 
 
 def test_validation_chooses_and_test_is_reported():
     """What is better on validation images is taken, though it is worse on test images."""
     made = [cell(2, 4, 0, "both", 0.5, 20.0), cell(2, 8, 0, "both", 0.3, 20.0)]
-    made[1] = dataclasses.replace(made[1], validation_accuracy=0.9)
-    assert {row["both"] for row in limited(options_of(made))} == {"30.0 % at 20.0 dB (2, 8)"}
+    made[1] = dataclasses.replace(made[1], validation_balanced_accuracy=0.9)
+    assert {row["both"] for row in limited(options_of(made))} == {"25.0 % at 20.0 dB (2, 8)"}
 
 
 # The command.
