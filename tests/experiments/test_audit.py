@@ -113,6 +113,7 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     # process of its own, and is now too much.
     found = max(attacks[name]["psnr_db"]["mean"] for name in ("linear", "residual"))
     planned(sample=seen, limits=Limits(psnr_db=found - 0.01, ssim=1.0))
+    (tmp_path / "audit.json").unlink()
     done = subprocess.run(
         [sys.executable, "-m", "experiments.audit", *usual, "--repeats=1", "--audit_seed=1"],
         cwd=PROJECT,
