@@ -5,7 +5,6 @@ import functools
 import inspect
 import math
 import operator
-import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from experiments.running import run as run
 from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_parts, load_weights
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.devices import usable_cores
 from privynet_jax.platform.files import checked_file, expanded, is_remote
 from privynet_jax.platform.processes import Share, join
 
@@ -139,8 +139,7 @@ def key_flags(names: str) -> None:
 
 def use_cpu_cores(at_most: int | None = None) -> None:
     """Gives JAX one CPU device per core, up to a number; call it before anything is computed."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
+    cores = usable_cores()
     jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
 
 

@@ -14,7 +14,9 @@ which; the numbers are the same up to rounding. `training.mapping` maps with it 
 
 import dataclasses
 import functools
+import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 
+_LOG = logging.getLogger(__name__)
 _MOST_CELLS_PER_DEVICE = 8
 # Shares of a device's memory: for representations that stay there, and for all that training needs
 # besides. The rest is left to evaluation, to programs and to fragmentation.
@@ -129,6 +132,7 @@ def execution_for(
     whatever their number, lets rounds of fewer and fewer members share a program; too few for the
     devices go one after the other, each with its examples spread.
     """
+    _warn_of_idle_cores()
     present = tuple(jax.local_devices())
     if one_per_device:
         spread = dataclasses.replace(spread, cells_per_device=1)
@@ -150,6 +154,25 @@ def execution_for(
         step_bytes=int(_STEP_SHARE * memory) or None,
         shares_examples=members == 1,
     )
+
+
+def usable_cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    affine = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
+
+
+@functools.cache  # once is enough
+def _warn_of_idle_cores() -> None:
+    # Whoever set their number, as all commands do, knows; but few know that 1 is the default.
+    unset = jax.config.jax_num_cpu_devices < 1 and len(jax.local_devices()) == 1
+    if on_cpu() and unset and (cores := usable_cores()) > 1:
+        _LOG.warning(
+            "networks train on one CPU device, not on all %d cores; before anything else uses JAX, "
+            'call jax.config.update("jax_num_cpu_devices", %d)',
+            cores,
+            cores,
+        )
 
 
 def environment() -> str:

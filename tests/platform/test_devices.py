@@ -145,3 +145,17 @@ def test_images_are_spread_over_the_devices(dividing, most):
     assert images.device_set == everywhere.device_set == set(present[:most])
     assert images.spec == jax.sharding.PartitionSpec("images")
     assert everywhere.is_fully_replicated
+
+
+@pytest.mark.parametrize("given", [-1, 1])
+def test_idle_cores_are_told_once_where_nobody_chose_them(monkeypatch, caplog, given):
+    monkeypatch.setattr(jax, "local_devices", lambda: devices("cpu", 1))
+    monkeypatch.setattr(execution, "usable_cores", lambda: 8)
+    chosen = types.SimpleNamespace(jax_num_cpu_devices=given)
+    monkeypatch.setattr(execution, "jax", types.SimpleNamespace(**vars(jax) | {"config": chosen}))
+    execution._warn_of_idle_cores.cache_clear()
+    for _ in range(2):
+        execution_for(2, 16)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == (given == -1)
+    assert all('jax.config.update("jax_num_cpu_devices", 8)' in message for message in told)
