@@ -20,8 +20,8 @@ from scipy.spatial import cKDTree
 from privynet_jax.images.decoding import StoredImage, UnreadablePictureError, decode_picture
 from privynet_jax.platform.progress import Bar
 
-# Pictures are compared as thumbnails of so many pixels, and found by means over blocks of them. More
-# are decoded, because what JPEG decodes at an eighth of its size may be shifted by a little.
+# Pictures are compared as thumbnails of so many pixels, and found by means over blocks of them.
+# More are decoded, because what JPEG decodes at an eighth of its size may be shifted by a little.
 _DECODED, _SIDE, _BLOCKS = 64, 16, 4
 # JPEG's: brightness, and two of colour, which it stores coarsely.
 _YCBCR = np.float32([[0.299, -0.169, 0.5], [0.587, -0.331, -0.419], [0.114, 0.5, -0.081]])
