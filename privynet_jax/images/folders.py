@@ -40,12 +40,13 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
     Splits are folders called train, val and test, in any usual spelling. Where there is no test,
     val is the test split, else it joins train. Hidden files and what systems leave are passed over;
     every other file counts as a picture. Names of classes are in Unicode's normal form C, so
-    folders whose names look alike are one class. `groups` are of both splits together.
+    folders whose names look alike are one class.
 
     Args:
         folder: as above.
-        in_parts: whether pictures are to be dealt out to the four parts of the data. Then copies of
-            test pictures are left out of train, and there must be enough others.
+        in_parts: whether pictures are to be dealt out to the four parts of the data. Then copies
+            are looked for, those of test pictures left out of train, and there must be enough
+            others. A release, for one, looks for copies by itself.
 
     Raises:
         UserError: there is no such folder, it holds no class folders, splits without train, or,
@@ -65,10 +66,11 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
         for path in split.get(name, ())
     ]
     tested, labels, paths = zip(*found, strict=True)
-    whole = EncodedSplit(paths, np.array(labels, np.int32), groups_of_copies(paths))
+    groups = groups_of_copies(paths) if in_parts else np.arange(len(paths))
+    whole = EncodedSplit(paths, np.array(labels, np.int32), groups)
     _tell_contradictions(whole)
     is_test = np.array(tested)
-    is_copy = ~is_test & np.isin(whole.groups, whole.groups[is_test]) & in_parts
+    is_copy = ~is_test & np.isin(groups, groups[is_test])
     if count := np.count_nonzero(is_copy):
         _LOG.warning("left out %d pictures of train that are copies of test pictures", count)
     rest = whole.take(np.flatnonzero(~is_test & ~is_copy))
@@ -177,7 +179,8 @@ def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str
         raise UserError(
             f"{folder} has the one class {class_names[0]}; at least 2 are needed, each a subfolder"
         )
-    different = [len(np.unique(split.groups[split.labels == n])) for n in range(len(class_names))]
+    firsts = np.unique(split.groups, return_index=True)[1]
+    different = np.bincount(split.labels[firsts], minlength=len(class_names))
     pairs = zip(class_names, different, strict=True)
     if small := [f"{name} has {count}" for name, count in pairs if count < LEAST_IMAGES_PER_CLASS]:
         raise UserError(
