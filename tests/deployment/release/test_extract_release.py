@@ -1,5 +1,6 @@
 """Package and pictures to a release: values, order, skipping, and going on after a kill."""
 
+import dataclasses
 import csv
 import os
 import shutil
@@ -195,6 +196,9 @@ def test_the_order_is_a_permutation_that_seed_pictures_and_settings_decide(tmp_p
         release_secrets(pictures, seed, {"dtype": "uint8"}),
         release_secrets(find(other_folder), seed, {"dtype": "float32"}),
         release_secrets(find(photos, labelled=False), seed, {"dtype": "float32"}),
+        release_secrets(
+            dataclasses.replace(pictures, sixteen_bit_max=4095), seed, {"dtype": "float32"}
+        ),
     ]
     orders = [np.arange(ROWS), *(secrets.order for secrets in [first, *others])]
     for index, order in enumerate(orders):
