@@ -41,7 +41,7 @@ from privynet_jax.results.statistics import summarise
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.checkpoints import Checkpoint
 
-cli.key_flags("workdir weights cache_dir data_dir skip_unreadable")
+cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max")
 cli.key_flags("attackers attacked_images checkpoint_minutes")
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1

@@ -25,7 +25,7 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("plan out weights cache_dir data_dir")
-cli.key_flags("skip_unreadable max_images attackers attacked_images training")
+cli.key_flags("skip_unreadable sixteen_bit_max max_images attackers attacked_images training")
 _DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
 _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)

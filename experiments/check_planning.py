@@ -36,7 +36,7 @@ from privynet_jax.results.statistics import accuracies
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("workdir weights data_dir cache_dir seed")
-cli.key_flags("skip_unreadable attackers attacked_images training")
+cli.key_flags("skip_unreadable sixteen_bit_max attackers attacked_images training")
 _LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
 _SELECTION = flags.DEFINE_enum(
     "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."

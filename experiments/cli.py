@@ -100,7 +100,9 @@ RELEASE = flags.DEFINE_string("release", None, "Release directory that experimen
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-SEED, SKIP_UNREADABLE = map(setting, ("seed", "skip_unreadable"))
+SEED, SKIP_UNREADABLE, SIXTEEN_BIT_MAX = map(
+    setting, ("seed", "skip_unreadable", "sixteen_bit_max")
+)
 MAX_IMAGES, ATTACKERS = map(setting, ("max_images", "attackers"))
 flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files call it
 ATTACKED_IMAGES = flags.DEFINE_integer(
@@ -201,8 +203,12 @@ def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
 def load_data(dataset: str, **settings: Any) -> Parts:
     """Loads a data set as the flags say, but for what `load_parts` is given here."""
     given = {"seed": SEED.value, "max_images": limits(MAX_IMAGES.value), **settings}
-    places = {"data_dir": data_folder(), "skip_unreadable": SKIP_UNREADABLE.value}
-    return load_parts(dataset, **places, **given)
+    return load_parts(dataset, data_dir=data_folder(), **decoding(), **given)
+
+
+def decoding() -> dict[str, Any]:
+    """Returns how pictures are decoded, as the flags say."""
+    return {"skip_unreadable": SKIP_UNREADABLE.value, "sixteen_bit_max": SIXTEEN_BIT_MAX.value}
 
 
 def weights_of(plan: Plan) -> PretrainedWeights:

@@ -11,6 +11,8 @@ repaired or removed meanwhile make another release, which starts anew; --skip_un
 with the one begun.
 """
 
+import dataclasses
+
 from absl import flags
 
 from experiments import cli
@@ -19,7 +21,7 @@ from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
 
-cli.key_flags("package images out data_dir skip_unreadable")
+cli.key_flags("package images out data_dir skip_unreadable sixteen_bit_max")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "How representations are stored.")
 _LABELLED = flags.DEFINE_boolean(
     "labelled", True, "Release class numbers too; a folder then has one subfolder per class."
@@ -39,6 +41,7 @@ def main() -> None:
         split=_SPLIT.value,
         data_dir=cli.data_folder(),
     )
+    pictures = dataclasses.replace(pictures, sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value)
     written = write_release(
         out,
         package,

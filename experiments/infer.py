@@ -34,7 +34,7 @@ from privynet_jax.results.cells import Cell, Measurement, check_values
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import STRONG
 
-cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable attackers")
+cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable sixteen_bit_max attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
 _TOLD = "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set."
 _ATTRIBUTES = flags.DEFINE_list("attributes", ["brightness", "colour"], _TOLD)

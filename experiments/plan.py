@@ -21,7 +21,7 @@ from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
-cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable")
+cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer("sample_images", None, "Default: 500, or a third of a class.")
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
@@ -69,7 +69,7 @@ def main() -> None:
         margin_ssim=_MARGIN_SSIM.value,
         measure_latency=_MEASURE_LATENCY.value,
         sample_images=_SAMPLE_IMAGES.value,
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
+        **cli.decoding(),
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.data_folder(),
     )

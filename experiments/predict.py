@@ -12,6 +12,7 @@ order.csv, from experiments.extract, tells which picture each row of the first i
 """
 
 import csv
+import functools
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,14 +26,14 @@ from privynet_jax import LocalPackage, Release, UserError, as_float, open_packag
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.release.row_order import read_order
-from privynet_jax.images.decoding import decoded_ahead
+from privynet_jax.images.decoding import decode_picture, decoded_ahead
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
 from privynet_jax.results.text_tables import harmless
 
-cli.key_flags("release package images out skip_unreadable")
+cli.key_flags("release package images out skip_unreadable sixteen_bit_max")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
 _ORDER = flags.DEFINE_string("order", None, "CSV that experiments.extract wrote as --order_out.")
 _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")}
@@ -112,7 +113,8 @@ def _predict_pictures(
         # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
         contents = ((str(path), path.read_bytes()) for path in paths)
-        decoded = decoded_ahead(contents, package.image_size, skipping)
+        decode = functools.partial(decode_picture, sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value)
+        decoded = decoded_ahead(contents, package.image_size, skipping, decode)
         with Bar(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
             for start in range(0, len(paths), size):
                 names: list[tuple[str]] = []

@@ -20,7 +20,7 @@ from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 
 # Flags of every comparison.
-SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable"
+SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable sixteen_bit_max"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def reopened() -> Reopened:
         weights=cli.WEIGHTS.value or "embedded",
         cache_dir=cli.cache_folder(),
         data_dir=cli.data_folder(),
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
+        **cli.decoding(),
     )
 
 

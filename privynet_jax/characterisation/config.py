@@ -102,6 +102,12 @@ class Config:
     )
     # Like places: the images that are used count by their fingerprint.
     skip_unreadable: bool = _place(False, "Leave out images that cannot be decoded.")
+    sixteen_bit_max: int = _place(
+        0,
+        "White in greyscale of 16 bits that states no range, as 4095 of 12 bits; 0: unknown.",
+        least=0,
+        most=65535,
+    )
     feature_dtype: str = _setting("float16", "How representations are cached.", choices=DTYPES)
     cloud: Schedule = _setting(Schedule(steps=1000), "the cloud NN")
     attackers: tuple[str, ...] = _setting(
@@ -189,6 +195,7 @@ class Config:
     def load_parts(self) -> Parts:
         """Returns the images; see `parts.load_parts`."""
         names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable")
+        names += ("sixteen_bit_max",)
         return load_parts(self.dataset, **{name: getattr(self, name) for name in names})
 
     @classmethod

@@ -51,18 +51,19 @@ def reopen(
     cache_dir: os.PathLike[str] | str,
     data_dir: Path | None = None,
     skip_unreadable: bool = False,
+    sixteen_bit_max: int = 0,
 ) -> Reopened:
     """Opens a finished characterisation, with its images and weights.
 
-    Where these come from, and whether unreadable images are left out, is said as in `Config`.
+    Where these come from, and how images are decoded, is said as in `Config`.
 
     Raises:
         UserError: cells are missing, or images or weights are others than those it was made with.
     """
     store, settings = ResultStore.existing(workdir)
     results = store.grid_results(settings)
-    places = {"cache_dir": cache_dir, "data_dir": data_dir, "skip_unreadable": skip_unreadable}
-    config = Config.of_settings(settings, workdir, **places)
+    places = {"cache_dir": cache_dir, "data_dir": data_dir, "sixteen_bit_max": sixteen_bit_max}
+    config = Config.of_settings(settings, workdir, skip_unreadable=skip_unreadable, **places)
     found = matching_weights(weights, settings, workdir, config.local_cache)
     parts = config.load_parts()
     if parts.fingerprint != settings["data_fingerprint"]:

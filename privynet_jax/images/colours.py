@@ -61,13 +61,16 @@ def _depth_of_jpeg2000(stored: Image.Image, data: bytes) -> int:
     return 1 + (data[sizes + 42] & 127)
 
 
-def as_rgb(image: Image.Image, values: Values | None) -> Image.Image:
-    """Returns RGB of 8 bits, transparent pixels white; UnreadablePictureError for odd values."""
+def as_rgb(image: Image.Image, values: Values | None, white: int = 0) -> Image.Image:
+    """Returns RGB of 8 bits, transparent pixels white; UnreadablePictureError for odd values.
+
+    `white` is the largest grey value of files that state no range; 0 where that is unknown.
+    """
     if image.mode == "F":
         raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
     if values and image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image, np.int64), values))
-    elif values and values.bits is None:  # Pillow keeps the upper byte of colours
+        image = Image.fromarray(_eight_bits(np.asarray(image, np.int64), values, white))
+    elif values and values.bits is None and white < 2**16 - 1:  # of colours, only bytes are kept
         _check_reach(257 * max(high for _, high in image.convert("RGB").getextrema()))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -75,10 +78,14 @@ def as_rgb(image: Image.Image, values: Values | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(values: np.ndarray, told: Values) -> np.ndarray:
+def _eight_bits(values: np.ndarray, told: Values, white: int) -> np.ndarray:
     lowest, highest, bits = values.min(), values.max(), told.bits or 16
     if lowest < 0 or highest >= 2**16:
         raise UnreadablePictureError("it has signed or 32-bit values; convert it to 8 or 16 bits")
+    if told.bits is None and white:
+        if highest > white:
+            raise UnreadablePictureError(f"its 16-bit values reach {highest}; white is {white}")
+        return np.uint8((255 * values + white // 2) // white)
     if told.bits is None:
         _check_reach(highest)
     # Some store their bits as they are, though they should have scaled them up.
@@ -92,7 +99,7 @@ def _check_reach(highest: int) -> None:
     if 0 < highest < _LEAST_WHITE:
         raise UnreadablePictureError(
             f"its 16-bit values reach {highest} alone, so it is unknown which of them is white; "
-            "scale them to 0 .. 65535, or state their bits (PNG's sBIT, TIFF's MaxSampleValue)"
+            "give --sixteen_bit_max, such as 4095 for 12 bits of grey, or scale them to 0 .. 65535"
         )
 
 

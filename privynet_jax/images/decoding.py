@@ -114,7 +114,7 @@ def open_picture(data: bytes) -> Image.Image:
         raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
 
 
-def decode_picture(data: bytes, size: int) -> np.ndarray:
+def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.ndarray:
     """Returns an image's central square, resized, as uint8 [size, size, 3] RGB.
 
     The EXIF orientation is applied; palettes and greyscale become RGB; transparent pixels become
@@ -127,6 +127,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
     Args:
         data: the content of a file.
         size: side of the result in pixels.
+        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0 where it is unknown.
 
     Raises:
         UnreadablePictureError: as of `open_picture`, or its range of values is unknown.
@@ -138,7 +139,7 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
             profile, values = embedded_profile(stored), stated_values(stored, data)
             image = ImageOps.exif_transpose(stored)
             if image.mode != "CMYK" or profile is None:
-                image = as_rgb(image, values)
+                image = as_rgb(image, values, sixteen_bit_max)
             return np.asarray(in_srgb(_resized(image, size), profile))
         except UnreadablePictureError:
             raise

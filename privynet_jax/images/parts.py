@@ -90,6 +90,7 @@ def load_parts(
     seed: int = 0,
     max_images: Mapping[str, int] | None = None,
     skip_unreadable: bool = False,
+    sixteen_bit_max: int = 0,
 ) -> Parts:
     """Returns the four parts of a data set, preparing the data set first where needed.
 
@@ -107,6 +108,7 @@ def load_parts(
         seed: of the assignment to parts and of the order inside each.
         max_images: part name -> the most images it may hold; classes stay as equal as possible.
         skip_unreadable: leave out images that cannot be decoded instead of refusing them.
+        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: unknown.
 
     Raises:
         UserError: a bad argument, a data set that cannot be had (see `read_dataset`), or an image
@@ -123,7 +125,8 @@ def load_parts(
     rows_of = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
     splits = {name: train.take(rows) for name, rows in rows_of.items()}
     splits["test"] = test.take(_test_rows(test.labels, seed, limits.get("test")))
-    parts, decode = {}, functools.partial(decode_cached, decoded_folder(data_dir))
+    parts, kept = {}, decoded_folder(data_dir)
+    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
     for name in PART_NAMES:
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
         chosen = splits[name].take(rows)

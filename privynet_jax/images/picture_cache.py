@@ -21,19 +21,19 @@ _LEAST_BYTES = 2**18
 _DIGEST_BYTES = 32
 
 
-def decode_cached(folder: Path, data: bytes, size: int) -> np.ndarray:
+def decode_cached(folder: Path, data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.ndarray:
     """Returns `decode_picture` of a file's content, and raises what that raises."""
     if len(data) < _LEAST_BYTES:
-        return decode_picture(data, size)
+        return decode_picture(data, size, sixteen_bit_max=sixteen_bit_max)
     key = hashlib.sha256(data)
-    key.update(f" {size} {VERSION} {PIL.__version__}".encode())
+    key.update(f" {size} {sixteen_bit_max} {VERSION} {PIL.__version__}".encode())
     path = folder / key.hexdigest()
     with contextlib.suppress(OSError, ValueError):  # not there, or no picture
         content = path.read_bytes()
         pixels, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if digest == hashlib.sha256(pixels).digest():
             return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
-    picture = decode_picture(data, size)
+    picture = decode_picture(data, size, sixteen_bit_max=sixteen_bit_max)
     with contextlib.suppress(OSError):  # without a cache, a full disk costs time alone
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_shared(path, [picture, hashlib.sha256(picture).digest()], private=True)

@@ -52,6 +52,7 @@ def load_sample(
     image_size: int,
     count: int | None = None,
     skip_unreadable: bool = False,
+    sixteen_bit_max: int = 0,
 ) -> Sample:
     """Returns pictures drawn at random, always the same ones, with classes as equal as possible.
 
@@ -72,6 +73,7 @@ def load_sample(
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
+    kept = decoded_folder(data_dir)
     images, labels, _ = decode_split(
         in_turn,
         image_size,
@@ -79,7 +81,7 @@ def load_sample(
         skip_unreadable,
         count,
         most,
-        functools.partial(decode_cached, decoded_folder(data_dir)),
+        functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max),
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)

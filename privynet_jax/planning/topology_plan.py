@@ -48,6 +48,7 @@ class PlanSettings:
         measure_latency: measure the chosen topology's even without a limit on it.
         sample_images: pictures to look at; None is the usual number, see `sample.load_sample`.
         skip_unreadable: leave out pictures that cannot be decoded.
+        sixteen_bit_max: see `parts.load_parts`.
         cache_dir: of weights.
         data_dir: folder of TFDS data sets; None is TFDS's default.
     """
@@ -58,6 +59,7 @@ class PlanSettings:
     measure_latency: bool = False
     sample_images: int | None = None
     skip_unreadable: bool = False
+    sixteen_bit_max: int = 0
     cache_dir: Path = LOCAL_CACHE
     data_dir: Path | None = None
 
@@ -126,6 +128,7 @@ def plan_topology(
         image_size=config["image_size"],
         count=settings.sample_images,
         skip_unreadable=settings.skip_unreadable,
+        sixteen_bit_max=settings.sixteen_bit_max,
     )
     selection = _selection(pretrained, pictures, option, method, store)
     plan = _plan(decision, config, pretrained, pictures, selection, latency_on)

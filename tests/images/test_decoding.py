@@ -118,8 +118,22 @@ def png_of_sixteen_bit_colours(values):
     ],
 )
 def test_sixteen_bits_of_which_few_are_used_are_ambiguous(data):
-    with pytest.raises(UnreadablePictureError, match=r"16-bit values reach \d+ alone.*sBIT"):
+    with pytest.raises(
+        UnreadablePictureError, match=r"16-bit values reach \d+ alone.*--sixteen_bit_max"
+    ):
         decode_picture(data, SIZE)
+
+
+def test_somebody_may_say_what_is_white():
+    grey, colours = encoded(Image.fromarray(STEPS)), png_of_sixteen_bit_colours(STEPS)
+    found = decode_picture(grey, SIZE, sixteen_bit_max=4095)
+    np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
+    with pytest.raises(UnreadablePictureError, match="reach 4095; white is 1023"):
+        decode_picture(grey, SIZE, sixteen_bit_max=1023)
+    with pytest.raises(UnreadablePictureError, match="alone"):  # of which Pillow keeps 4 bits
+        decode_picture(colours, SIZE, sixteen_bit_max=4095)
+    for dark in (grey, colours):
+        assert decode_picture(dark, SIZE, sixteen_bit_max=65535).max() in (15, 16)
 
 
 def test_sixteen_bit_colours():

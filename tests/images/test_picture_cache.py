@@ -20,22 +20,30 @@ def decoded(monkeypatch):
     """The sizes at which files were decoded."""
     sizes = []
 
-    def decode(data, size):
+    def decode(data, size, **options):
         sizes.append(size)
-        return decode_picture(data, size)
+        return decode_picture(data, size, **options)
 
     monkeypatch.setattr(picture_cache, "decode_picture", decode)
     return sizes
 
 
-def a_file(side=400):
+def a_file(side=400, grey=None):
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    if grey is not None:
+        pixels = np.random.default_rng(0).integers(0, grey, (side, side), grey.dtype)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def test_a_large_file_is_decoded_once_for_each_size(tmp_path, decoded):
+    deep = a_file(grey=np.uint16(4095))
+    for white in (4095, 65535, 4095, 65535):
+        found = decode_cached(tmp_path / "deep", deep, SIZE, sixteen_bit_max=white)
+        np.testing.assert_array_equal(found, decode_picture(deep, SIZE, sixteen_bit_max=white))
+    assert decoded == [SIZE, SIZE]
+    decoded.clear()
     for size in (SIZE, SIZE, 5, 5):
         found = decode_cached(tmp_path / "kept", a_file(), size)
         np.testing.assert_array_equal(found, decode_picture(a_file(), size))

@@ -10,6 +10,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -37,7 +38,7 @@ from privynet_jax.deployment.release.release_journal import (
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable, write_order
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_or_skip
+from privynet_jax.images.decoding import decode_or_skip, decode_picture
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.progress import Bar
@@ -182,8 +183,9 @@ class _Extraction:
     def _decoded(self, places: range) -> tuple[np.ndarray, list[int]]:
         """Returns uint8 images [n, H, W, 3] and the places whose pictures are unreadable."""
         size, pictures = self.package.image_size, self.pictures
+        decode = functools.partial(decode_picture, sixteen_bit_max=pictures.sixteen_bit_max)
         wanted = [
-            (pictures.read(index), size, pictures.name(index), self.skip_unreadable)
+            (pictures.read(index), size, pictures.name(index), self.skip_unreadable, decode)
             for index in self.order[places.start : places.stop]
         ]
         decoded = list(self.pool.map(decode_or_skip, *zip(*wanted, strict=True)))

@@ -36,6 +36,7 @@ class Pictures:
     images: Sequence[StoredImage]  # read when asked for
     labels: np.ndarray | None  # int32 [N], numbers of the package's classes
     folder: Path | None  # that holds them; None for a TFDS data set
+    sixteen_bit_max: int = 0  # see `parts.load_parts`
 
     def __len__(self) -> int:
         return len(self.images)
@@ -125,7 +126,8 @@ def without_copies(pictures: Pictures) -> Pictures:
             )
     kept = np.flatnonzero(first == np.arange(len(first)))
     labels = None if pictures.labels is None else pictures.labels[kept]
-    return Pictures([pictures.images[n] for n in kept], labels, pictures.folder)
+    images = [pictures.images[n] for n in kept]
+    return dataclasses.replace(pictures, images=images, labels=labels)
 
 
 def release_secrets(
@@ -139,6 +141,8 @@ def release_secrets(
     which gives nothing away about other rows to somebody who recognises some.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
+    if pictures.sixteen_bit_max:
+        sizes["sixteen_bit_max"] = pictures.sixteen_bit_max
     digest = hashlib.sha256(canonical_json([description, sizes]))
     for index in Bar(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
         digest.update(hashlib.sha256(pictures.read(index)).digest())

@@ -1,6 +1,7 @@
 """Package and pictures to a release: values, order, skipping, and going on after a kill."""
 
 import csv
+import dataclasses
 import os
 import shutil
 import stat
@@ -195,13 +196,16 @@ def test_the_order_is_a_permutation_that_seed_pictures_and_settings_decide(tmp_p
         release_secrets(pictures, seed, {"dtype": "uint8"}),
         release_secrets(find(other_folder), seed, {"dtype": "float32"}),
         release_secrets(find(photos, labelled=False), seed, {"dtype": "float32"}),
+        release_secrets(
+            dataclasses.replace(pictures, sixteen_bit_max=4095), seed, {"dtype": "float32"}
+        ),
     ]
     orders = [np.arange(ROWS), *(secrets.order for secrets in [first, *others])]
     for index, order in enumerate(orders):
         for another in orders[:index]:
             # Of 22 places one in a random permutation agrees, on average.
             assert (order == another).sum() < ROWS / 2
-    assert len({secrets.id for secrets in [first, *others]}) == 5
+    assert len({secrets.id for secrets in [first, *others]}) == 6
 
 
 def test_every_place_is_equally_likely_for_every_picture(photos):
