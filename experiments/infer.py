@@ -3,9 +3,10 @@
     python -m experiments.infer --workdir=runs/first --attributes=feature:scale,brightness
 
 Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
-data and training lengths. Prints every number with a 95 % bootstrap interval over images, beside
-chance and, for attributes, beside the same attack on the images themselves. Writes inference.csv:
-to the work directory, or to --out.
+data and training lengths. Prints every number with a 95 % bootstrap interval over images (for
+membership over groups of images that overlap, half of which a coin makes members), beside chance
+and, for attributes, beside the same attack on the images themselves. Writes inference.csv: to the
+work directory, or to --out.
 """
 
 import dataclasses
@@ -73,8 +74,8 @@ def main() -> None:
     write_atomically(out, as_csv(rows), private=is_private(config.dataset))
     print(as_text(rows))
     print(
-        "Intervals are 95 % bootstrap ones over images. References are the same attack on the "
-        f"images themselves. The table is in {out}."
+        "Intervals are 95 % bootstrap ones over images, for membership over groups of images that "
+        f"overlap. References are the same attack on the images themselves. The table is in {out}."
     )
 
 
