@@ -6,6 +6,7 @@ Joins the results.csv of two work directories by cell, prints rank correlations 
 (estimated minus dedicated), and writes them, and a picture, to --estimated.
 """
 
+import itertools
 import operator
 from collections.abc import Mapping, Sequence
 
@@ -117,13 +118,18 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
     layers, depths = (
         sorted({int(row[name]) for row, _ in pairs}) for name in ("num_layers", "depth")
     )
-    colours = dict(zip(layers, plots.colours(len(layers)), strict=True))
+    styles = {
+        number: {"color": style["color"], "marker": marker}
+        for number, style, marker in zip(
+            layers, plots.layer_styles(len(layers)), itertools.cycle(plots.MARKERS), strict=False
+        )
+    }
     figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(9.6, 4.6), layout="constrained")
     for axes, (column, (title, unit, factor)) in zip(panels, _COLUMNS.items(), strict=True):
         for pair in pairs:
             number, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))
             point = (factor * float(row[column]) for row in pair)
-            plots.draw_point(axes, *point, depth=depth, color=colours[number])
+            plots.draw_point(axes, *point, depth=depth, **styles[number])
         low, high = (f(*axes.get_xlim(), *axes.get_ylim()) for f in (min, max))
         axes.locator_params(nbins=6)
         axes.plot([low, high], [low, high], color=plots.GREY, linestyle=":", zorder=1)
@@ -131,7 +137,7 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
         axes.set_xlabel(f"{title} by dedicated networks, {unit}")
         axes.set_ylabel(f"{title} estimated, {unit}")
         plots.tidy(axes)
-    handles = plots.dot_handles({f"{m} layers": colours[m] for m in layers}, depths)
+    handles = plots.legend_handles({f"{m} layers": styles[m] for m in layers}, depths)
     handles.append(plots.handle("equal", color=plots.GREY, linestyle=":"))
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return plots.as_png(figure)

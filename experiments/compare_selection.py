@@ -131,7 +131,8 @@ def _described(options: Sequence[Option]) -> str:
 def _picture(options: Sequence[Option]) -> bytes:
     """A panel per number of layers: colour tells the selection, size the depth, bars intervals."""
     layers = sorted({(o.num_layers, o.layer) for o in options})
-    colours = {m: f"C{i}" for i, m in enumerate(METHODS) if any(o.selection == m for o in options)}
+    shapes = plots.marker_shapes(option.selection for option in options)
+    styles = {m: {"color": f"C{METHODS.index(m)}", "marker": shapes[m]} for m in shapes}
     size = {"figsize": (1.6 + 3.4 * len(layers), 3.9), "layout": "constrained"}
     figure, panels = plt.subplots(1, len(layers), squeeze=False, sharey=True, **size)
     for axes, (num_layers, layer) in zip(panels[0], layers, strict=True):
@@ -140,13 +141,12 @@ def _picture(options: Sequence[Option]) -> bytes:
             means = {bar: student_mean(option.values(name)) for bar, name in columns.items()}
             bars = {name: np.nan_to_num(mean.margin) for name, mean in means.items()}
             x, y = (mean.value for mean in means.values())
-            colour = colours[option.selection]
-            plots.draw_point(axes, x, y, depth=option.depth, color=colour, **bars)
+            plots.draw_point(axes, x, y, depth=option.depth, **styles[option.selection], **bars)
         axes.set_title(f"{num_layers}: {layer}", size=10)
         axes.set_xlabel("privacy loss: mean PSNR, dB")
         plots.tidy(axes)
     panels[0, 0].set_ylabel("accuracy on test images, %")
-    handles = plots.dot_handles(colours, [o.depth for o in options])
+    handles = plots.legend_handles(styles, [o.depth for o in options])
     figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=9)
     return plots.as_png(figure)
 

@@ -9,10 +9,14 @@ highest balanced accuracy, in which classes count alike however frequent they ar
 secrets, which channels are released among them: keep it like a key. Takes a few seconds.
 """
 
+import contextlib
+import json
+from pathlib import Path
+
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Config, write_plan
+from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import STATISTICS, Limits
@@ -57,6 +61,7 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 def main() -> None:
     if _OVERWRITE.value:
         out = checked_file("out", cli.needed(cli.OUT, "name a file"))
+        _check_is_plan(out)
     else:  # packages that were made of a plan would no longer have its channels
         out = cli.new_file(cli.OUT, "give another file, or --overwrite")
     sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
@@ -89,6 +94,17 @@ def main() -> None:
         "the file as secret as the pictures, and release no picture under two plans: whoever has "
         "both releases has the channels of both."
     )
+
+
+def _check_is_plan(path: Path) -> None:
+    """Refuses to overwrite what is there if it is no plan, of whatever version."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            is_plan = {"topology", "selection"} <= json.loads(path.read_bytes()).keys()
+        except (ValueError, AttributeError, RecursionError):
+            is_plan = False
+        if not is_plan:
+            raise UserError(f"--out={path} is no plan, which --overwrite replaces; give another")
 
 
 def _chosen(selection: Selection, depth: int) -> str:

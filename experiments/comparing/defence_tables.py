@@ -124,16 +124,16 @@ def picture(table: _Lines) -> bytes:
     own = [line for line in table if line["kind"] == _NONE]
     defended = [line for line in table if line["kind"] != _NONE]
     places = list(dict.fromkeys(map(_place, defended)))
-    markers = dict(zip(places, itertools.cycle("osD^v"), strict=False))
+    dashes = dict(zip(places, itertools.cycle(plots.LINES), strict=False))
     figure, axes = plt.subplots(figsize=(9.2, 5.6), layout="constrained")
     _draw_own(axes, own)
-    for (place, marker), (index, kind) in itertools.product(markers.items(), enumerate(TITLES)):
+    for (place, dash), (index, kind) in itertools.product(dashes.items(), enumerate(TITLES)):
         chosen = [line for line in defended if (line["kind"], _place(line)) == (kind, place)]
         start = [line for line in own if _place(line) == place]
-        _draw_line(axes, chosen, start, {"color": f"C{index}", "marker": marker})
-    for (layers, channels), marker in markers.items() if len(markers) > 1 else ():
+        _draw_line(axes, chosen, start, f"C{index}", plots.MARKERS[index], dash)
+    for (layers, channels), dash in dashes.items() if len(dashes) > 1 else ():
         label = f"{layers} layers, {channels} ch."
-        axes.plot([], [], color="0.2", marker=marker, linestyle="none", label=label)
+        axes.plot([], [], color="0.2", linestyle=dash, label=label)
     axes.set(xlabel=plots.LOSS, ylabel=plots.ACCURACY)
     axes.set_title("Defences against PrivyNet's own trade-off; bars span the draws", size=11)
     plots.tidy(axes)
@@ -156,15 +156,17 @@ def _draw_own(axes: plt.Axes, own: _Lines) -> None:
         axes.annotate(f"{line['layers']}/{line['depth']}", _point(line), **near)
 
 
-def _draw_line(axes: plt.Axes, lines: _Lines, start: _Lines, style: Mapping[str, Any]) -> None:
+def _draw_line(
+    axes: plt.Axes, lines: _Lines, start: _Lines, colour: str, marker: str, dash: str
+) -> None:
     if not lines:
         return
     ordered = [*start, *sorted(lines, key=lambda line: -line["psnr_db_mean"])]
     points = zip(*map(_point, ordered), strict=True)
-    axes.plot(*points, color=style["color"], alpha=0.6, linewidth=1.3)
-    edges = {"markersize": 6, "markeredgecolor": "white", "linestyle": "none"}
+    axes.plot(*points, color=colour, linestyle=dash, alpha=0.6, linewidth=1.3)
+    style = {"color": colour, "marker": marker, "markersize": 6, "markeredgecolor": "white"}
     for line in lines:
-        _draw_point(axes, line, label=TITLES[line["kind"]], **style, **edges)
+        _draw_point(axes, line, label=TITLES[line["kind"]], linestyle="none", **style)
 
 
 def _draw_point(axes: plt.Axes, line: Mapping[str, Any], **style: Any) -> None:

@@ -4,6 +4,7 @@ What an attacker owns stands in the place of the auxiliary images.
 """
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -146,7 +147,7 @@ def picture(rows: _Rows) -> bytes:
     ]
     width = 0.84 / len(kinds)
     bars = {"capsize": 2}
-    for index, kind in enumerate(kinds):
+    for index, (kind, hatch) in enumerate(zip(kinds, itertools.cycle(plots.HATCHES), strict=False)):
         shown = [means[place, kind] for place in titles]
         left.bar(
             np.arange(len(titles)) + (index - (len(kinds) - 1) / 2) * width,
@@ -154,11 +155,14 @@ def picture(rows: _Rows) -> bytes:
             width * 0.92,
             yerr=np.nan_to_num([mean.margin for mean in shown]),
             color=f"C{index}",
+            hatch=hatch,
+            edgecolor="white",
             label=kind.replace(NETWORK, "network"),
             error_kw={"elinewidth": 1, **bars},
         )
     left.set_xticks(range(len(titles)), list(titles.values()))
-    for (place, title), colour in zip(titles.items(), plots.colours(len(titles)), strict=True):
+    styles = zip(plots.layer_styles(len(titles)), itertools.cycle(plots.MARKERS), strict=False)
+    for (place, title), (line, marker) in zip(titles.items(), styles, strict=True):
         fewer = sorted(
             (group[0]["images"], means[place, kind])
             for (where, kind), group in _groups(rows).items()
@@ -166,7 +170,7 @@ def picture(rows: _Rows) -> bytes:
         )
         images, shown = zip(*fewer, strict=True)
         margins = np.nan_to_num([mean.margin for mean in shown])
-        style = {"color": colour, "marker": "o", "elinewidth": 1, "label": title, **bars}
+        style = {**line, "marker": marker, "elinewidth": 1, "label": title, **bars}
         right.errorbar(images, [mean.value for mean in shown], yerr=margins, **style)
     right.set_xscale("log")
     left.set(xlabel="number of layers: last layer, released channels")

@@ -17,12 +17,18 @@ from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
 from privynet_jax.training.models.attackers import CAPACITIES
 
 matplotlib.use("Agg")
+from matplotlib import patheffects
 from matplotlib import pyplot as plt
 
 DPI = 150
 GREY = "0.45"
 LOSS = "privacy loss: mean PSNR of the strongest attacker, dB (left is more private)"
 ACCURACY = "accuracy of the cloud NN on test images, %"
+# Told apart by people who see no red or no green (Okabe and Ito 2008), and by shape besides.
+matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(
+    color=["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999"]
+)
+MARKERS, LINES, HATCHES = "osD^v*PX<>", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "--", "\\\\")
 _DOT = {"marker": "o", "linestyle": "none"}
 _SMALL, _TINY = 8, 6.5
 # Sizes of rows of images, in inches.
@@ -39,18 +45,19 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     no_split, mean_image = references(store)
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
-    of_layers = dict(zip(layers, colours(len(layers)), strict=True))
-    named = {f"{m}: {name}": of_layers[m] for m, name in layers.items()}
-    handles = dot_handles(named, [s.cells[0].depth for s in summaries])
+    styles = dict(zip(layers, layer_styles(len(layers)), strict=True))
+    named = {f"{m}: {name}": {"marker": "o", **styles[m]} for m, name in layers.items()}
+    handles = legend_handles(named, [s.cells[0].depth for s in summaries])
     shapes = marker_shapes(s.cells[0].selection for s in summaries)
     # The legend has a line per layer and depth, and must not be taller than the picture.
     height = max(4.8, 1.6 + 0.23 * (len(handles) + len(shapes)))
     figure, axes = plt.subplots(figsize=(7.8, height), layout="constrained")
     axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
     axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
-    for drawn in itertools.product(of_layers, shapes):
+    for drawn in itertools.product(styles, shapes):
         chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
-        _plot_layer(axes, chosen, of_layers[drawn[0]], shapes[drawn[1]])
+        if chosen:
+            _plot_layer(axes, chosen, styles[drawn[0]], shapes[drawn[1]])
     if len(shapes) > 1:
         handles += [
             handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
@@ -62,7 +69,7 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
         handle("no attack: the mean\nimage every time", color=GREY, linestyle="--"),
     ]
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
-    axes.legend(handles=handles, fontsize=_SMALL + 1, **place)
+    axes.legend(handles=handles, fontsize=_SMALL + 1, handlelength=3.4, **place)
     # Without networks of their own, cells were not measured with --mode=dedicated.
     dedicated = any(attack.attacker in CAPACITIES for attack in results[0].attacks)
     estimated = "" if dedicated else ", estimated"
@@ -130,10 +137,14 @@ def marker_shapes(selections: Iterable[str]) -> dict[str, str]:
     return {m: shape for m, shape in zip(METHODS, "ovs^D", strict=True) if m in present}
 
 
-def colours(count: int) -> np.ndarray:
-    """Returns so many colours, from dark to bright."""
+def layer_styles(count: int) -> list[dict[str, Any]]:
+    """Returns so many styles of lines, from dark to bright, neighbours with other dashes."""
     # The map's brightest end would hardly show on white.
-    return plt.cm.viridis(np.linspace(0, 0.88, count))
+    shades = plt.cm.viridis(np.linspace(0, 0.88, count))
+    return [
+        {"color": colour, "linestyle": line}
+        for colour, line in zip(shades, itertools.cycle(LINES), strict=False)
+    ]
 
 
 def handle(label: str, **style: Any) -> plt.Line2D:
@@ -141,9 +152,11 @@ def handle(label: str, **style: Any) -> plt.Line2D:
     return plt.Line2D([], [], label=label, **style)
 
 
-def dot_handles(named: Mapping[str, Any], depths: Iterable[int]) -> list[plt.Line2D]:
-    """Returns a legend's entries: for colours by their names, then for the sizes of markers."""
-    dots = [handle(name, color=colour, **_DOT) for name, colour in named.items()]
+def legend_handles(
+    named: Mapping[str, Mapping[str, Any]], depths: Iterable[int]
+) -> list[plt.Line2D]:
+    """Returns a legend's entries: for styles by their names, then for the sizes of markers."""
+    dots = [handle(name, **{**_DOT, **style}) for name, style in named.items()]
     sizes = {_counted(depth): marker_size(depth) for depth in sorted(set(depths))}
     return dots + [handle(name, color=GREY, markersize=s, **_DOT) for name, s in sizes.items()]
 
@@ -177,14 +190,18 @@ def as_png(figure: plt.Figure) -> bytes:
 
 
 def _plot_layer(
-    axes: plt.Axes, summaries: Sequence[DrawSummary], colour: np.ndarray, shape: str
+    axes: plt.Axes, summaries: Sequence[DrawSummary], style: Mapping[str, Any], shape: str
 ) -> None:
     points = [(s.psnr_db.mean, 100 * s.accuracy.mean) for s in summaries]
-    axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35, zorder=1.5)
+    axes.plot(*zip(*points, strict=True), alpha=0.5, zorder=1.5, **style)
     for summary, point in zip(summaries, points, strict=True):
         bars = {"xerr": _bar(summary.psnr_db), "yerr": 100 * _bar(summary.accuracy)}
         depth = summary.cells[0].depth
-        draw_point(axes, *point, depth=depth, marker=shape, color=colour, **bars)
+        draw_point(axes, *point, depth=depth, marker=shape, color=style["color"], **bars)
+    near = {"xytext": (5, -11), "textcoords": "offset points", "size": _SMALL, "zorder": 5}
+    halo = patheffects.withStroke(linewidth=2, foreground="white")
+    number = str(summaries[-1].cells[0].num_layers)
+    axes.annotate(number, points[-1], color="0.15", path_effects=[halo], **near)
 
 
 def _bar(spread: Spread) -> np.ndarray:

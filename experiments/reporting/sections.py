@@ -71,7 +71,7 @@ def best_settings(results: Sequence[CellResult]) -> list[DrawSummary]:
         rows = [cell.row() for cell in summary.cells]
         loss, accuracy = (
             float(np.mean([row[f"validation_{name}"] for row in rows]))
-            for name in ("psnr_db_mean", "accuracy")
+            for name in ("psnr_db_mean", "balanced_accuracy")
         )
         points.setdefault(Point(loss, accuracy), summary)
     return [points[point] for point in frontier(list(points))]

@@ -61,6 +61,7 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
         (
             *place(summary),
             _ranged(summary.accuracy, 100),
+            f"{100 * summary.balanced_accuracy.mean:.1f}",
             _ranged(summary.psnr_db),
             f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
             f"{summary.ssim.mean:.2f}",
@@ -68,7 +69,7 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
         )
         for summary in summaries
     ]
-    columns = ("layers", "channels", "selection", "accuracy, %", "PSNR, dB")
+    columns = ("layers", "channels", "selection", "accuracy, %", "balanced, %", "PSNR, dB")
     columns += ("best rebuilt image, dB", "SSIM", "released, KiB")
     return Table(name, caption, columns, tuple(rows), heads=3)
 

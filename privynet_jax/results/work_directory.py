@@ -20,6 +20,7 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,8 +78,11 @@ class ResultStore:
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
         if not path.exists():
             _check_empty(workdir, path)
-            mode = 0o700 if is_private(config.get("dataset", "")) else 0o777
-            workdir.mkdir(mode, parents=True, exist_ok=True)
+            # Several processes have met in it, and made it for that.
+            is_ours = not workdir.exists() or any(workdir.glob(".met-*"))
+            workdir.mkdir(parents=True, exist_ok=True)
+            if is_ours and is_private(config.get("dataset", "")):
+                os.chmod(workdir, 0o700)
             content = json.dumps(wanted, indent=2) + "\n"
             write_shared(path, [content.encode()], replace=False)
         # Also when it was not there: another process may have been faster, with other settings.

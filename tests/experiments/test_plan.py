@@ -306,6 +306,10 @@ def test_a_plan_that_exists_is_kept(command, tmp_path):
     assert everything_in(tmp_path) == before
     assert command("--overwrite", "--max_storage_mib=0.25", "--max_release_kib=8")[0] == 0
     assert read_plan(tmp_path / "plan.json").topology.depth == 8
+    for content in (b"\x89PNG", b"[]", b'{"version": 1}'):
+        (tmp_path / "plan.json").write_bytes(content)
+        refused(command("--overwrite"), "plan.json is no plan, which --overwrite replaces")
+        assert (tmp_path / "plan.json").read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,9 @@ def test_the_page_needs_nothing_else(command, run):
     pictures = {path.name for path in (run / "report_pictures").iterdir()}
     assert {"tradeoff.png", "heatmap_ssim_random.png", "m02_d003_r00.png"} <= pictures
     assert not list(run.glob(".report*"))
+    assert "balanced over classes" in page
+    assert "always answering the commonest class" in page
+    assert "balanced, %" in page
 
 
 def test_without_test_images_no_data_are_needed(command, run, tmp_path):

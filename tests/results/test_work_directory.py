@@ -385,6 +385,8 @@ def test_a_cell_without_its_arrays_is_not_finished(store):
 
 def test_what_is_made_of_somebody_s_own_pictures_is_theirs_alone(tmp_path):
     modes = {}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ".met-2").touch()  # where processes met
     for dataset in ("folder:pictures", "photo_patches"):
         store = ResultStore.open(tmp_path / dataset.partition(":")[0], {"dataset": dataset})
         modes[dataset] = stat.S_IMODE(store.workdir.stat().st_mode)

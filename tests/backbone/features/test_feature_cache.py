@@ -50,6 +50,14 @@ def test_a_second_call_reads_what_the_first_wrote(vgg_weights, few_parts, cached
         assert not batch[..., 2:].any()
 
 
+def test_features_of_somebody_s_own_pictures_are_theirs_alone(vgg_weights, few_parts, tmp_path):
+    for name, is_public in (("folder:pictures", False), ("few", True)):
+        parts = dataclasses.replace(few_parts, name=name)
+        load_features(vgg_weights, parts, {1: CHANNELS}, tmp_path / name)
+        [folder] = (tmp_path / name / "features").iterdir()
+        assert bool(folder.stat().st_mode & 0o077) == is_public
+
+
 def test_rows_come_from_files_where_they_do_not_fit_into_memory(
     vgg_weights, few_parts, written, monkeypatch
 ):

@@ -180,3 +180,13 @@ def test_the_same_names_give_the_same_file(tmp_path):
         files.append((store.workdir / "reconstructions.png").read_bytes())
     assert files[0] == files[1]
     assert not [path for path in store.workdir.iterdir() if path.name.startswith(".")]
+
+
+def test_layers_are_told_apart_without_their_colours(tmp_path, figures):
+    results, store, _ = filled_store(tmp_path, (2, 4, 7, 10), (8, 32), 2, examples=1)
+    plots.save_tradeoff(results, store)
+    [axes] = figures[0].axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_alpha()]
+    assert len({line.get_linestyle() for line in lines}) == 4
+    assert [text.get_text() for text in axes.texts] == ["2", "4", "7", "10"]
+    assert len({style["linestyle"] for style in plots.layer_styles(3)}) == 3
