@@ -5,6 +5,7 @@ import functools
 import inspect
 import math
 import operator
+import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
