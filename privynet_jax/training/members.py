@@ -68,25 +68,15 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """What became of a member.
+    """What became of a member."""
 
-    Attributes:
-        params: NumPy arrays: those of the best validation; of members that are not judged the last.
-        state: with which training goes on.
-        steps: taken so far, earlier trainings included.
-        epochs: how often each row was seen in them.
-        losses: float32 [steps].
-        history: validations.
-        falling_percent: by how much the held-out error fell per doubling of training.
-    """
-
-    params: Any
-    state: State
-    steps: int
-    epochs: float
-    losses: np.ndarray
+    params: Any  # NumPy arrays, of the best validation; of members that are not judged the last
+    state: State  # with which training goes on
+    steps: int  # taken so far, earlier trainings included
+    epochs: float  # how often each row was seen in them
+    losses: np.ndarray  # float32 [steps]
     history: tuple[Validation, ...]
-    falling_percent: float
+    falling_percent: float  # by how much the held-out error fell per doubling of training
 
     @property
     def converged(self) -> bool:

@@ -165,16 +165,11 @@ class StrongAttacker(nn.Module):
     Of representations as large as the image it makes a grid of 2 x 2 pixels per position, where the
     same weights answer for four times as many places. On the usual grid, attention follows each
     block. `tasks.muon` trains it.
-
-    Attributes:
-        image_size: side of the images, in pixels.
-        num_blocks: residual blocks.
-        dtype: of all that is computed; parameters and the correction are float32.
     """
 
-    image_size: int
-    num_blocks: int = 2
-    dtype: DType = jnp.float32
+    image_size: int  # side of the images, in pixels
+    num_blocks: int = 2  # residual blocks
+    dtype: DType = jnp.float32  # of all that is computed; parameters and correction are float32
 
     @nn.compact
     def __call__(self, x: jax.Array, estimate: jax.Array) -> jax.Array:
