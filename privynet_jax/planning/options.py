@@ -45,28 +45,16 @@ _DIGITS = 9
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One (layers, depth) that could be planned, with channels of one selection.
+    """One (layers, depth) that could be planned, with channels of one selection."""
 
-    Attributes:
-        num_layers: local layers.
-        depth: released channels.
-        selection: of the cells that the expectations come from.
-        draws: characterised draws of channels behind the expectations; of direct, trainings.
-        expected: of a new random draw, on validation images; of direct, of a new training.
-        cost: limit -> cost, in the units of `plan.Limits`; "latency_ms" only once it is measured.
-        tested: "accuracy", "balanced_accuracy", "psnr_db", "ssim" -> mean over draws on test
-            images, to be reported.
-        backbone: name of the network that is split.
-    """
-
-    num_layers: int
-    depth: int
-    selection: str
-    draws: int
-    expected: Expectation
-    cost: Mapping[str, float]
-    tested: Mapping[str, float]
-    backbone: str = DEFAULT
+    num_layers: int  # local ones
+    depth: int  # released channels
+    selection: str  # of the cells that the expectations come from
+    draws: int  # characterised draws of channels behind the expectations; of direct, trainings
+    expected: Expectation  # of a new random draw, on validation images; of direct, a new training
+    cost: Mapping[str, float]  # by limit, in its unit; "latency_ms" only once it is measured
+    tested: Mapping[str, float]  # what is expected, mean over draws on test images, to be reported
+    backbone: str = DEFAULT  # name of the network that is split
 
     @property
     def layer(self) -> str:
