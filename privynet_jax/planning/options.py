@@ -32,13 +32,8 @@ LEAST_FREEDOM = 4
 # Where every option has one draw nothing tells how draws differ. These are about the largest
 # standard deviations that the quickstart's grid shows at any (layers, depth).
 ASSUMED_SPREAD = {"accuracy": 0.05, "balanced_accuracy": 0.05, "psnr_db": 2.0, "ssim": 0.08}
-# What a number can be at all: an interval may not promise more.
-_BOUNDS = {
-    "accuracy": (0.0, 1.0),
-    "balanced_accuracy": (0.0, 1.0),
-    "psnr_db": (0.0, 100.0),
-    "ssim": (-1.0, 1.0),
-}
+# What a number can be at all, if not in [0, 1]: an interval may not promise more.
+_BOUNDS = {"psnr_db": (0.0, 100.0), "ssim": (-1.0, 1.0)}
 # Sums of equal numbers in another order differ by rounding, which must not decide.
 _DIGITS = 9
 
@@ -157,7 +152,7 @@ def _groups(
 def _intervals(
     by_shape: Mapping[tuple[int, int], Sequence[float]], name: str
 ) -> dict[tuple[int, int], Interval]:
-    bounds = _BOUNDS[name]
+    bounds = _BOUNDS.get(name, (0.0, 1.0))
     intervals = {}
     for shape, values in by_shape.items():
         layer = [v for other, v in by_shape.items() if other[0] == shape[0]]
