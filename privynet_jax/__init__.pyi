@@ -42,8 +42,8 @@ from .planning.audit import AuditSettings as AuditSettings
 from .planning.audit import audit_plan as audit_plan
 from .planning.plan import Limits as Limits
 from .planning.plan import Plan as Plan
-from .planning.plan_file import read_plan as read_plan
-from .planning.plan_file import write_plan as write_plan
+from .planning.plan import read_plan as read_plan
+from .planning.plan import write_plan as write_plan
 from .planning.topology_plan import NothingFitsError as NothingFitsError
 from .planning.topology_plan import Planned as Planned
 from .planning.topology_plan import PlanSettings as PlanSettings

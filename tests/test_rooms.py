@@ -27,7 +27,7 @@ PACKAGES = (
     "deployment",
 )
 # What delivers a plan reaches, not even through others, nothing that measures one.
-DELIVERY = ("deployment", "planning.plan", "planning.plan_file", "planning.explanation")
+DELIVERY = ("deployment", "planning.plan", "planning.explanation")
 MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.audit")
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
@@ -49,7 +49,7 @@ WITHOUT_JAX = (
     *("results.summaries", "results.text_tables", "results.work_directory"),
     *("selection.fisher", "selection.secret_draw"),
     *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
-    *("planning.plan_file", "planning.planner"),
+    "planning.planner",
 )
 # Package or name -> the only modules of the library that may use it.
 ONLY_IN = {

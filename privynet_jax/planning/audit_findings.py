@@ -19,20 +19,14 @@ from privynet_jax.results.statistics import Distribution
 class Finding:
     """One limit or expectation, and what was found.
 
-    Attributes:
-        what: a limit's name of `plan.Limits`, "accuracy" or "balanced_accuracy".
-        limit: the limit; None where there is only an expectation.
-        expected: what the plan expected; None where it was counted, not measured.
-        found: the worst over attackers and repeats, or for accuracy the mean over repeats.
-        attacker: of privacy loss, whose it is.
-        images: of privacy loss, on how many test images it was found: not all attackers are scored
-            on all of them, and percentiles of fewer say less.
+    Of privacy loss, it says whose it is, and on how many test images it was found: not all
+    attackers are scored on all of them, and percentiles of fewer say less.
     """
 
-    what: str
-    limit: float | None
-    expected: float | None
-    found: float
+    what: str  # a limit's name of `plan.Limits`, "accuracy" or "balanced_accuracy"
+    limit: float | None  # None where there is only an expectation
+    expected: float | None  # None where it was counted, not measured
+    found: float  # the worst over attackers and repeats, or for accuracies the mean over repeats
     attacker: str | None = None
     images: int | None = None
 
@@ -44,27 +38,16 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Attacked:
-    """How well one attacker rebuilt test images in one repeat.
-
-    Attributes:
-        attacker: its name.
-        knowledge: what it has besides the representations under attack.
-        repeat: which, from 0.
-        steps: that its network was trained, or an image was optimised; 0 without either.
-        images: test images that it was scored on.
-        psnr_db: over these, peak 1.0.
-        ssim: likewise.
-        converged: whether more of it would gain little, as the attacker reports of itself.
-    """
+    """How well one attacker rebuilt test images in one repeat."""
 
     attacker: str
-    knowledge: str
-    repeat: int
-    steps: int
-    images: int
-    psnr_db: Distribution
+    knowledge: str  # what it has besides the representations under attack
+    repeat: int  # from 0
+    steps: int  # that its network was trained, or an image was optimised; 0 without either
+    images: int  # test images that it was scored on
+    psnr_db: Distribution  # over these, peak 1.0
     ssim: Distribution
-    converged: bool
+    converged: bool  # whether more of it would gain little, as the attacker reports of itself
 
     def reached(self, metric: str, statistic: str) -> float:
         """Returns a statistic, one of `plan.STATISTICS`, of "psnr_db" or "ssim"."""
@@ -75,29 +58,19 @@ class Attacked:
 class Audit:
     """What an audit found.
 
-    Attributes:
-        findings: in the order of `plan.LIMITS`, accuracies last.
-        data: name of the data set.
-        images: part -> how many were used.
-        left_out: pictures that the planner had seen.
-        repeats: trainings, each with a seed of its own.
-        attacker_steps: of each trained attacker, the choice of network and rate included.
-        knowledge: what the strongest attacker had.
-        attacks: of every attacker in every repeat.
-        stronger: names of the attackers among them that the characterisation did not have.
-        difference_db: by how much the PSNR that the characterisation's own attackers reached here
-            differs from what the plan expected; None where not all of them attacked.
+    `difference_db` is by how much the PSNR that the characterisation's own attackers reached here
+    differs from what the plan expected; None where not all of them attacked.
     """
 
-    findings: tuple[Finding, ...]
-    data: str
-    images: Mapping[str, int]
-    left_out: int
-    repeats: int
-    attacker_steps: int
-    knowledge: str
-    attacks: tuple[Attacked, ...] = ()
-    stronger: tuple[str, ...] = ()
+    findings: tuple[Finding, ...]  # in the order of `plan.LIMITS`, accuracies last
+    data: str  # name of the data set
+    images: Mapping[str, int]  # part -> how many were used
+    left_out: int  # pictures that the planner had seen
+    repeats: int  # trainings, each with a seed of its own
+    attacker_steps: int  # of each trained attacker, the choice of network and rate included
+    knowledge: str  # what the strongest attacker had
+    attacks: tuple[Attacked, ...] = ()  # of every attacker in every repeat
+    stronger: tuple[str, ...] = ()  # names of those that the characterisation did not have
     difference_db: float | None = None
 
     @property

@@ -32,41 +32,24 @@ LEAST_FREEDOM = 4
 # Where every option has one draw nothing tells how draws differ. These are about the largest
 # standard deviations that the quickstart's grid shows at any (layers, depth).
 ASSUMED_SPREAD = {"accuracy": 0.05, "balanced_accuracy": 0.05, "psnr_db": 2.0, "ssim": 0.08}
-# What a number can be at all: an interval may not promise more.
-_BOUNDS = {
-    "accuracy": (0.0, 1.0),
-    "balanced_accuracy": (0.0, 1.0),
-    "psnr_db": (0.0, 100.0),
-    "ssim": (-1.0, 1.0),
-}
+# What a number can be at all, if not in [0, 1]: an interval may not promise more.
+_BOUNDS = {"psnr_db": (0.0, 100.0), "ssim": (-1.0, 1.0)}
 # Sums of equal numbers in another order differ by rounding, which must not decide.
 _DIGITS = 9
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One (layers, depth) that could be planned, with channels of one selection.
+    """One (layers, depth) that could be planned, with channels of one selection."""
 
-    Attributes:
-        num_layers: local layers.
-        depth: released channels.
-        selection: of the cells that the expectations come from.
-        draws: characterised draws of channels behind the expectations; of direct, trainings.
-        expected: of a new random draw, on validation images; of direct, of a new training.
-        cost: limit -> cost, in the units of `plan.Limits`; "latency_ms" only once it is measured.
-        tested: "accuracy", "balanced_accuracy", "psnr_db", "ssim" -> mean over draws on test
-            images, to be reported.
-        backbone: name of the network that is split.
-    """
-
-    num_layers: int
-    depth: int
-    selection: str
-    draws: int
-    expected: Expectation
-    cost: Mapping[str, float]
-    tested: Mapping[str, float]
-    backbone: str = DEFAULT
+    num_layers: int  # local ones
+    depth: int  # released channels
+    selection: str  # of the cells that the expectations come from
+    draws: int  # characterised draws of channels behind the expectations; of direct, trainings
+    expected: Expectation  # of a new random draw, on validation images; of direct, a new training
+    cost: Mapping[str, float]  # by limit, in its unit; "latency_ms" only once it is measured
+    tested: Mapping[str, float]  # what is expected, mean over draws on test images, to be reported
+    backbone: str = DEFAULT  # name of the network that is split
 
     @property
     def layer(self) -> str:
@@ -169,7 +152,7 @@ def _groups(
 def _intervals(
     by_shape: Mapping[tuple[int, int], Sequence[float]], name: str
 ) -> dict[tuple[int, int], Interval]:
-    bounds = _BOUNDS[name]
+    bounds = _BOUNDS.get(name, (0.0, 1.0))
     intervals = {}
     for shape, values in by_shape.items():
         layer = [v for other, v in by_shape.items() if other[0] == shape[0]]

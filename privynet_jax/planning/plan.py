@@ -1,25 +1,41 @@
-"""A plan: the chosen local NN, what it promises, and the secrets that go with it.
+"""A plan: the chosen local NN, what it promises, and the secrets that go with it; and its file.
 
-`planner` chooses under `Limits`, `plan_file` keeps a `Plan`, and whoever packs, audits or releases
-reads it. Types say what a file may hold. No JAX here.
+`planner` chooses under `Limits`, and whoever packs, audits or releases reads a `Plan`. Its file has
+a checksum: a plan that was changed by hand makes promises that nobody measured. Somebody who
+computes that anew is not kept out by it; even then types bound every field, and the channels must
+be those that the seed draws, in its order. No JAX here.
 
     limits = Limits(psnr_db=22.0, local_mmacs=160.0)
     plan.topology, plan.cost, plan.settings["seed"]
+    write_plan(Path("plan.json"), plan)
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from privynet_jax.backbone.topology import Topology, local_cost
 from privynet_jax.errors import UserError
-from privynet_jax.platform.documents import Count, Hex64, Positive, Share, Text
+from privynet_jax.platform.documents import (
+    Count,
+    Hex64,
+    Positive,
+    Share,
+    Text,
+    checked,
+    read_document,
+    write_document,
+)
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
 
 # Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
 STATISTICS = ("mean", "median", "p95", "p99", "max")
+_VERSION = 2
+_REMEDY = "give the plan.json that experiments.plan wrote, or plan again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,3 +207,27 @@ def costs_of(topology: Topology, image_size: int) -> dict[str, float]:
         "storage_mib": cost.param_bytes / 2**20,
         "release_kib": cost.release_bytes / 2**10,
     }
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Writes a plan whole, readable by the user alone.
+
+    Raises:
+        ValueError: the plan is one that `read_plan` would not take.
+    """
+    content = json.loads(json.dumps(dataclasses.asdict(plan), allow_nan=False))
+    readable = checked(content, Plan, "Expected a plan that can be read again", "plan again")
+    write_document(path, readable, _VERSION, private=True)
+
+
+def read_plan(path: Path) -> Plan:
+    """Returns the plan of a file.
+
+    Raises:
+        UserError: the file cannot be read, is no plan, is of another version, was changed, or
+            makes no sense.
+    """
+    try:
+        return read_document(path, Plan, _VERSION, _REMEDY, what="plan")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; {_REMEDY}") from None

@@ -44,17 +44,11 @@ class Shortfall:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """What is chosen, and why.
+    """What is chosen, and why."""
 
-    Attributes:
-        options: all of them, the best first.
-        limits: what was asked for.
-        margins: of "psnr_db" and "ssim": how far under the limit the interval's end must stay.
-    """
-
-    options: tuple[Option, ...]
-    limits: Limits
-    margins: Mapping[str, float]
+    options: tuple[Option, ...]  # all of them, the best first
+    limits: Limits  # what was asked for
+    margins: Mapping[str, float]  # how far under its limit an interval's end must stay
 
     @functools.cached_property
     def feasible(self) -> tuple[Option, ...]:

@@ -69,7 +69,7 @@ class Planned:
     """A plan, and what explains it.
 
     Attributes:
-        plan: with a secret seed of its own; see `plan_file.write_plan`.
+        plan: with a secret seed of its own; see `plan.write_plan`.
         explanation: of the decision, several lines that tell no secret.
         cells: results that the plan's expectations are of.
         available: how many pictures the sample was drawn from.

@@ -68,19 +68,12 @@ def _shuffled(items: Iterable[_Item], secret: bytes) -> tuple[_Item, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """How the released channels were chosen. All of it is secret.
+    """How the released channels were chosen. All of it is secret."""
 
-    Attributes:
-        method: of `selection.METHODS`.
-        candidates: channels that the released ones are drawn from, ascending; of direct, these.
-        seed: 64 hexadecimal digits, which decide the draw and the orders of release.
-        entropy_bits: of the draw, for somebody who knows everything but the seed; 0 of direct.
-    """
-
-    method: Text
-    candidates: tuple[Channel, ...]
-    seed: Hex64
-    entropy_bits: float
+    method: Text  # of `topology.METHODS`
+    candidates: tuple[Channel, ...]  # what is drawn from, ascending; of direct, what is released
+    seed: Hex64  # decides the draw and the orders of release
+    entropy_bits: float  # of the draw, for who knows everything but the seed; 0 of direct
 
     def channels(self, depth: int) -> tuple[int, ...]:
         """Returns the drawn channels in the order that they are released in, both by the seed."""

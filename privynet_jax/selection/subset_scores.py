@@ -58,14 +58,12 @@ _AT_ONCE = 8
 class Estimates(NamedTuple):
     """What subsets are estimated to be worth.
 
-    Attributes:
-        log_likelihood: float64 [N], of the right class, mean over images, in nats.
-        psnr_db: float64 [N, attackers]: of the linear attack, by its mean squared error; and of
-            another attacker if there is one, mean over images.
+    The PSNR is that of the linear attack, by its mean squared error; and of another attacker if
+    there is one, mean over images.
     """
 
-    log_likelihood: np.ndarray
-    psnr_db: np.ndarray
+    log_likelihood: np.ndarray  # float64 [N], of the right class, mean over images, in nats
+    psnr_db: np.ndarray  # float64 [N, attackers]
 
 
 class SubsetScorer:

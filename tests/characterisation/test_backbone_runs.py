@@ -14,7 +14,7 @@ from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.reopening import reopen
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.errors import UserError
-from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.planning.plan import read_plan
 
 SIZE = 32
 TINY = {

@@ -14,8 +14,7 @@ from experiments import audit, cli
 from privynet_jax.errors import UserError
 from privynet_jax.images.sample import load_sample
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
-from privynet_jax.planning.plan import Limits
-from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.planning.plan import Limits, write_plan
 from privynet_jax.results.statistics import Distribution
 
 PROJECT = Path(__file__).parents[2]

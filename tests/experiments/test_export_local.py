@@ -13,7 +13,7 @@ from support import package_samples as samples
 from experiments import export_local as command
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.device.local_package import open_package
-from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.planning.plan import write_plan
 
 PROJECT = Path(__file__).parents[2]
 TOPOLOGY = Topology(2, (1, 5, 60))

@@ -22,8 +22,7 @@ from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning import planner, topology_plan
 from privynet_jax.planning.options import options_of
-from privynet_jax.planning.plan import Limits
-from privynet_jax.planning.plan_file import read_plan
+from privynet_jax.planning.plan import Limits, read_plan
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
 from privynet_jax.selection.secret_draw import entropy_bits

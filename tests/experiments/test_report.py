@@ -21,7 +21,7 @@ from experiments.reporting import promises, sections, tables
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.audit import Audit, Finding
-from privynet_jax.planning.plan_file import write_plan
+from privynet_jax.planning.plan import write_plan
 from privynet_jax.results.summaries import over_draws
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
