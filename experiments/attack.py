@@ -25,9 +25,10 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing.ground import filled, reopened
-from privynet_jax import Budget, Protocol, UserError, measure, session
-from privynet_jax.attacks.base import PAIRS, Attack
+from privynet_jax import Budget, Protocol, UserError, session
+from privynet_jax.attacks.base import PAIRS, Attack, DivergedError
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
+from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform import signals
@@ -103,7 +104,7 @@ def _chosen(results: Sequence[CellResult]) -> list[CellResult]:
 
 def _attacked(
     attack: Attack, found: Reopened, training: Training, results: Sequence[CellResult]
-) -> Iterator[Row]:
+) -> Iterator[Row | DivergedError]:
     """One attacker's row of each cell of one layer; they are measured side by side."""
     _, images = _grids_own(results[0], found)
     cells = [Cell(result.topology, result.draw, result.selection) for result in results]
@@ -115,8 +116,9 @@ def _attacked(
     # Until whoever takes the rows has kept them, and the checkpoint may go.
     with signals.deferred():
         with session(checkpoint=checkpoint):
-            measurements = measure(cells, scenes, protocol, found.settings["seed"])
-        yield from (_row(*each, found) for each in zip(results, measurements, strict=True))
+            measured = outcomes(cells, scenes, protocol, found.settings["seed"])
+        for result, each in zip(results, measured, strict=True):
+            yield each if isinstance(each, DivergedError) else _row(result, each, found)
         checkpoint.discard()
 
 

@@ -26,11 +26,12 @@ from experiments import cli
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.other_networks import BASELINES, CONTENDERS
 from experiments.reporting import plots
-from privynet_jax import Budget, Protocol, UserError, measure
-from privynet_jax.attacks.base import Attack
+from privynet_jax import Budget, Protocol, UserError
+from privynet_jax.attacks.base import Attack, DivergedError
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
@@ -99,7 +100,10 @@ def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dic
     protocol = Protocol(None, None, [attack], every[: _PICTURED.value], attacked=every)
     scenes = [ground.scene(cell.topology) for cell in cells]
     rows = []
-    for found in measure(cells, scenes, protocol, cli.SEED.value):
+    for found in outcomes(cells, scenes, protocol, cli.SEED.value):
+        if isinstance(found, DivergedError):
+            rows.append(found)
+            continue
         images, quality = found.examples[attack.name], found.attacks[attack.name]["test"]
         psnr, text = summarise(quality["psnr_db"]), base64.b64encode(images.tobytes()).decode()
         columns = {

@@ -23,12 +23,13 @@ from experiments import cli
 from experiments.comparing import knowledge
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.knowledge import Case
-from privynet_jax import Budget, Protocol, Training, UserError, measure, named_attacks
-from privynet_jax.attacks.base import PAIRS, Attack
+from privynet_jax import Budget, Protocol, Training, UserError, named_attacks
+from privynet_jax.attacks.base import PAIRS, Attack, DivergedError
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
+from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results import cells as grids
@@ -94,11 +95,16 @@ def _drawn(number: int, depth: int) -> list[Cell]:
     return cells
 
 
-def _measured(attack: Attack, missing: Sequence[tuple[Case, Cell]]) -> list[dict[str, Any]]:
+def _measured(
+    attack: Attack, missing: Sequence[tuple[Case, Cell]]
+) -> list[dict[str, Any] | DivergedError]:
     scenes = [case.ground.scene(cell.topology) for case, cell in missing]
     protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
-    found = measure([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
-    return [_row(case, attack.name, each) for (case, _), each in zip(missing, found, strict=True)]
+    found = outcomes([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
+    return [
+        each if isinstance(each, DivergedError) else _row(case, attack.name, each)
+        for (case, _), each in zip(missing, found, strict=True)
+    ]
 
 
 def _row(case: Case, attack: str, measured: Measurement) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax import Parts, PretrainedWeights, Protocol, Topology, UserError
+from privynet_jax.attacks.base import DivergedError
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
@@ -88,12 +89,21 @@ def kept_rows(out: Path, settings: Mapping[str, Any], tables: str, *datasets: st
 def filled(
     kept: KeptRows, titled: Mapping[str, Any], measure: Callable[[list[Any]], Iterable[Any]]
 ) -> list[dict[str, Any]]:
-    """Returns a row per title; measures together those that are not kept, and keeps them."""
+    """Returns a row per title; measures together those that are not kept, and keeps them.
+
+    `measure` returns a row each, or how training diverged, which is raised after others are kept.
+    """
     rows = {title: kept.read(title) for title in titled}
     missing = [title for title, row in rows.items() if row is None]
     if missing:
         measured = measure([titled[title] for title in missing])
+        failed = None
         for title, row in zip(missing, measured, strict=True):
+            if isinstance(row, DivergedError):
+                failed = failed or row
+                continue
             rows[title] = row
             kept.write(title, row)
+        if failed:
+            raise failed
     return list(rows.values())

@@ -116,16 +116,7 @@ class FittedAttack:
 
 
 class DivergedError(UserError):
-    """Training diverged on one topology: it would pass for privacy there, and spoils no other's.
-
-    Attributes:
-        measured: what was found of the others, where whoever raises it has that.
-    """
-
-    def __init__(self, message: str, measured: Sequence[Any] = ()) -> None:
-        """Keeps both."""
-        super().__init__(message)
-        self.measured = measured
+    """Training diverged on one topology: it would pass for privacy there, and spoils no other's."""
 
 
 def diverged(message: str) -> FittedAttack:

@@ -25,7 +25,7 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_
 from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.measure import REPORTED, Protocol, measure
+from privynet_jax.characterisation.measure import REPORTED, Protocol, outcomes
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform import signals
@@ -90,20 +90,14 @@ def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
                     checkpoint=checkpoint,
                     progress=lambda done, share=share: run.progress(share * done),
                 ):
-                    measurements, failed = _measured(group, scenes, protocol, config.seed)
-                yield from (found for found in measurements if found.cell in missing)
+                    found = outcomes(group, scenes, protocol, config.seed)
+                failed = [each for each in found if isinstance(each, DivergedError)]
+                done = (each for each in found if isinstance(each, Measurement))
+                yield from (each for each in done if each.cell in missing)
                 if failed:  # after the others are kept
-                    raise failed
+                    raise failed[0]
                 checkpoint.discard()
             current_session().give_way()
-
-
-def _measured(*given: Any) -> tuple[Sequence[Measurement], DivergedError | None]:
-    """What `measure` returns, or found before it ended in an error, which is told then."""
-    try:
-        return measure(*given), None
-    except DivergedError as error:
-        return error.measured, error
 
 
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

@@ -64,7 +64,22 @@ class Protocol:
 def measure(
     cells: Sequence[Cell], scenes: Sequence[Scenario], protocol: Protocol, seed: int
 ) -> list[Measurement]:
-    """Returns a measurement per cell.
+    """Returns a measurement per cell; arguments and errors are those of `outcomes`.
+
+    Raises:
+        DivergedError: training diverged for a cell; `outcomes` has what the others gave.
+    """
+    found = outcomes(cells, scenes, protocol, seed)
+    for each in found:
+        if isinstance(each, DivergedError):
+            raise each
+    return found
+
+
+def outcomes(
+    cells: Sequence[Cell], scenes: Sequence[Scenario], protocol: Protocol, seed: int
+) -> list[Measurement | DivergedError]:
+    """Returns a measurement per cell, or how training diverged for it.
 
     Args:
         cells: of one layer, all different.
@@ -73,7 +88,6 @@ def measure(
         seed: each cell derives its own key from it, so that no number depends on its company.
 
     Raises:
-        DivergedError: training diverged for some cells; it has what the others gave.
         UserError: a cell does not fit into a device's memory.
         signals.Terminated: a stop was requested; what was trained is in the session's checkpoint.
     """
@@ -92,7 +106,7 @@ def measure(
     for attack in protocol.attacks:
         with _piece(len(cells), protocol):
             fitted.append(fit_attack(attack, scenes, keys))
-    found, failed = [], []
+    found = []
     for i, (cell, scene, right) in enumerate(zip(cells, scenes, accuracy, strict=True)):
         try:
             if protocol.cloud is not None:
@@ -101,12 +115,12 @@ def measure(
             labels = {part: getattr(scene.parts, part).labels for part in REPORTED}
             found.append(Measurement(cell, accuracy=right, labels=labels, seconds=0.0, **fields))
         except DivergedError as error:
-            failed.append(str(error))
+            found.append(error)
     seconds = (time.perf_counter() - begun) / len(cells)
-    complete = [dataclasses.replace(each, seconds=seconds) for each in found]
-    if failed:
-        raise DivergedError("; ".join(failed), complete)
-    return complete
+    return [
+        dataclasses.replace(each, seconds=seconds) if isinstance(each, Measurement) else each
+        for each in found
+    ]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import pytest
 from support.commands import refused
 
 from experiments import attack
-from privynet_jax.characterisation.measure import measure
+from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.platform import signals
 from privynet_jax.results.risk_tables import strongest_values
@@ -60,7 +60,7 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
         # The linear attack has no randomness: it is the grid's own, written with 6 digits.
         [linear] = [a for a in result.attacks if a.attacker == "linear"]
         assert float(row["psnr_db_mean"]) == pytest.approx(linear.psnr_db.mean, abs=1e-3)
-    monkeypatch.setattr(attack, "measure", None)
+    monkeypatch.setattr(attack, "outcomes", None)
     done = attacked(*arguments)
     assert done.status == 0
     assert table(attacked.workdir) == rows
@@ -77,15 +77,15 @@ def test_what_was_stopped_goes_on(attacked, monkeypatch):
 
     arguments = ("--attackers=mean image", "--attacked_cells=m02_d003_r00")
     with monkeypatch.context() as patch:
-        patch.setattr(attack, "measure", stopped)
+        patch.setattr(attack, "outcomes", stopped)
         assert "run the same command again to continue" in attacked(*arguments).error
 
     def going_on(*given):
         found = current_session().checkpoint.arrays("0001-strong")
         np.testing.assert_array_equal(found["step"], np.arange(3))
-        return measure(*given)
+        return outcomes(*given)
 
-    monkeypatch.setattr(attack, "measure", going_on)
+    monkeypatch.setattr(attack, "outcomes", going_on)
     assert attacked(*arguments).status == 0
     assert [path.name for path in (attacked.workdir / "strong_attacks").iterdir()] == ["rows"]
 
@@ -97,9 +97,9 @@ def test_what_was_attacked_before_a_stop_is_in_the_table(attacked, monkeypatch):
         asked.append(given)
         if len(asked) == 2:
             raise signals.Terminated
-        return measure(*given)
+        return outcomes(*given)
 
-    monkeypatch.setattr(attack, "measure", stopped_at_the_second)
+    monkeypatch.setattr(attack, "outcomes", stopped_at_the_second)
     assert "to continue" in attacked("--attackers=mean image").error
     assert [row["num_layers"] for row in table(attacked.workdir)] == ["2"]
 

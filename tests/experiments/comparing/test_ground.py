@@ -4,7 +4,8 @@ import stat
 
 import pytest
 
-from experiments.comparing.ground import kept_rows
+from experiments.comparing.ground import filled, kept_rows
+from privynet_jax.attacks.base import DivergedError
 from privynet_jax.errors import UserError
 
 
@@ -21,3 +22,14 @@ def test_what_is_made_of_own_pictures_is_the_user_s_alone(tmp_path):
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
     kept_rows(tmp_path / "public", {}, "defences", "photo_patches", "").write("a", {})
     assert stat.S_IMODE((tmp_path / "public").stat().st_mode) & 0o055
+
+
+def test_rows_beside_one_that_diverged_are_kept(tmp_path):
+    kept = kept_rows(tmp_path, {}, "defences", "photo_patches")
+
+    def measured(missing):
+        return [DivergedError("b did") if given == 2 else {"x": given} for given in missing]
+
+    with pytest.raises(DivergedError, match="b did"):
+        filled(kept, {"a": 1, "b": 2, "c": 3}, measured)
+    assert [kept.read(title) for title in "abc"] == [{"x": 1}, None, {"x": 3}]
