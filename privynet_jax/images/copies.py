@@ -6,10 +6,9 @@
 compared as networks would see them: upright, central square, RGB.
 """
 
+import functools
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
@@ -17,7 +16,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from privynet_jax.images.decoding import StoredImage, UnreadablePictureError, decode_picture
+from privynet_jax.images.colours import UnreadablePictureError
+from privynet_jax.images.decoding import Decoder, StoredImage, decode_picture, pool_of_decoders
 from privynet_jax.platform.progress import Bar
 
 # Pictures are compared as thumbnails of so many pixels, and found by means over blocks of them.
@@ -31,7 +31,9 @@ _BRIGHTNESS, _COLOUR, _MOST_DETAIL = (0.7, 0.4), (0.6, 0.25), 8.0
 _AT_ONCE = 1024
 
 
-def groups_of_copies(pictures: Sequence[StoredImage]) -> np.ndarray:
+def groups_of_copies(
+    pictures: Sequence[StoredImage], decode: Decoder = decode_picture
+) -> np.ndarray:
     """Returns int64 [N]: of each picture, the number of the first one that shows the same.
 
     Copies are files of equal bytes, and pictures whose thumbnails differ by no more than saving
@@ -51,8 +53,8 @@ def groups_of_copies(pictures: Sequence[StoredImage]) -> np.ndarray:
     Pictures that cannot be decoded are only compared by their bytes.
     """
     digests, thumbnails = [], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(_look_at, pictures)
+    with pool_of_decoders() as pool:
+        looks = pool.map(functools.partial(_look_at, decode), pictures)
         for digest, pixels in Bar(
             looks, "comparing pictures", len(pictures), unit="picture", delay=2
         ):
@@ -72,11 +74,11 @@ def groups_of_copies(pictures: Sequence[StoredImage]) -> np.ndarray:
     return representative[groups]
 
 
-def _look_at(picture: StoredImage) -> tuple[bytes, np.ndarray | None]:
+def _look_at(decode: Decoder, picture: StoredImage) -> tuple[bytes, np.ndarray | None]:
     """The digest of a picture's bytes, and its thumbnail uint8 [16, 16, 3] where it has one."""
     data = picture.read_bytes()
     try:
-        picture = Image.fromarray(decode_picture(data, _DECODED))
+        picture = Image.fromarray(decode(data, _DECODED))
         pixels = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
     except UnreadablePictureError:  # told by whoever decodes it to be used
         pixels = None

@@ -169,17 +169,21 @@ def decoded_ahead(
     decode: Decoder = decode_picture,
 ) -> Iterator[concurrent.futures.Future]:
     """Yields what will be `decode_or_skip` of (name, data), in their order, by all cores."""
-    cores = min(os.cpu_count() or 1, _MOST_THREADS)
     waiting: deque[concurrent.futures.Future] = deque()
-    pool = concurrent.futures.ThreadPoolExecutor(cores)
+    pool = pool_of_decoders()
     try:
         for name, data in pictures:
             waiting.append(pool.submit(decode_or_skip, data, size, name, skip, decode))
-            if len(waiting) > 2 * cores:
+            if len(waiting) > 2 * _MOST_THREADS:
                 yield waiting.popleft()
         yield from waiting
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def pool_of_decoders() -> concurrent.futures.ThreadPoolExecutor:
+    """Returns threads that decode, as many as there are cores and memory for."""
+    return concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
 
 
 def _what_else(data: bytes) -> str:

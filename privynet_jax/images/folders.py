@@ -17,7 +17,7 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import groups_of_copies
-from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
+from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
 from privynet_jax.platform.files import expanded
 
 FOLDER_PREFIX = "folder:"
@@ -34,7 +34,9 @@ _LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
 _LOG = logging.getLogger(__name__)
 
 
-def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
+def read_folder(
+    folder: Path, *, in_parts: bool = True, decode: Decoder = decode_picture
+) -> EncodedDataset:
     """Returns the pictures of a folder with one subfolder per class, in the order of their names.
 
     Splits are folders called train, val and test, in any usual spelling. Where there is no test,
@@ -47,6 +49,7 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
         in_parts: whether pictures are to be dealt out to the four parts of the data. Then copies
             are looked for, those of test pictures left out of train, and there must be enough
             others. A release, for one, looks for copies by itself.
+        decode: makes pictures of files, to find copies.
 
     Raises:
         UserError: there is no such folder, it holds no class folders, splits without train, or,
@@ -66,7 +69,7 @@ def read_folder(folder: Path, *, in_parts: bool = True) -> EncodedDataset:
         for path in split.get(name, ())
     ]
     tested, labels, paths = zip(*found, strict=True)
-    groups = groups_of_copies(paths) if in_parts else np.arange(len(paths))
+    groups = groups_of_copies(paths, decode) if in_parts else np.arange(len(paths))
     whole = EncodedSplit(paths, np.array(labels, np.int32), groups)
     _tell_contradictions(whole)
     is_test = np.array(tested)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import EncodedDataset, decode_split
+from privynet_jax.images.decoding import Decoder, EncodedDataset, decode_picture, decode_split
 from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.picture_cache import decode_cached
@@ -115,8 +115,10 @@ def load_parts(
             that cannot be decoded (named).
     """
     limits = _checked_limits(max_images, image_size, seed)
+    kept = decoded_folder(data_dir)
+    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
     dataset = plain_dataset(dataset)
-    train, test, class_names = read_labelled(dataset, data_dir)
+    train, test, class_names = read_labelled(dataset, data_dir, decode=decode)
     if test is None:
         fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
         # A fixed seed: the test part must not change with the seed of an experiment.
@@ -125,8 +127,7 @@ def load_parts(
     rows_of = split_groups(train.labels, train.groups, TRAIN_FRACTIONS, seed)
     splits = {name: train.take(rows) for name, rows in rows_of.items()}
     splits["test"] = test.take(_test_rows(test.labels, seed, limits.get("test")))
-    parts, kept = {}, decoded_folder(data_dir)
-    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
+    parts = {}
     for name in PART_NAMES:
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
         chosen = splits[name].take(rows)
@@ -139,14 +140,18 @@ def load_parts(
 
 
 def read_labelled(
-    dataset: str, data_dir: Path | str | None, *, in_parts: bool = True
+    dataset: str,
+    data_dir: Path | str | None,
+    *,
+    in_parts: bool = True,
+    decode: Decoder = decode_picture,
 ) -> EncodedDataset:
     """Returns a data set's labelled examples as they are stored.
 
-    Arguments and errors are those of `load_parts`, and `in_parts` is that of `read_folder`.
+    Arguments and errors are those of `load_parts` and `read_folder`.
     """
     if folder := folder_of(dataset):
-        return read_folder(folder, in_parts=in_parts)
+        return read_folder(folder, in_parts=in_parts, decode=decode)
     return read_dataset(dataset, data_dir)
 
 

@@ -66,14 +66,15 @@ def load_sample(
         raise UserError(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
-    train, _, class_names = read_labelled(dataset, data_dir)
+    kept = decoded_folder(data_dir)
+    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
+    train, _, class_names = read_labelled(dataset, data_dir, decode=decode)
     shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
     most = np.bincount(train.labels, minlength=len(class_names))
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    kept = decoded_folder(data_dir)
     images, labels, _ = decode_split(
         in_turn,
         image_size,
@@ -81,7 +82,7 @@ def load_sample(
         skip_unreadable,
         count,
         most,
-        functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max),
+        decode,
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from privynet_jax.images import picture_cache
+from privynet_jax.images import copies, picture_cache
 from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
 from privynet_jax.images.parts import load_parts
 from privynet_jax.images.picture_cache import decode_cached
@@ -79,4 +79,6 @@ def test_parts_come_out_of_the_cache(tmp_path, decoded):
     dataset = f"folder:{tmp_path / 'pictures'}"
     first, second = (load_parts(dataset, data_dir=tmp_path, image_size=SIZE) for _ in range(2))
     assert first.fingerprint == second.fingerprint
-    assert len(decoded) == 8
+    assert (
+        sorted(decoded) == [SIZE] * 8 + [copies._DECODED] * 8
+    )  # for itself, and to be compared with others
