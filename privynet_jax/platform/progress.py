@@ -54,7 +54,8 @@ def progress_bar(
 
 
 def _is_terminal(file: TextIO) -> bool:
-    return file.isatty()
+    """Whether a line can be written over, as in notebooks, too."""
+    return file.isatty() or type(file).__module__.startswith("ipykernel")
 
 
 class _Log:
