@@ -99,7 +99,7 @@ def outcomes(
     begun, keys = time.perf_counter(), [training_key(cell, seed) for cell in cells]
     accuracy: list[dict[str, np.ndarray]] = [{} for _ in cells]
     shares = _shares(protocol)
-    with _piece(len(cells), shares[CLOUD]):
+    with piece(len(cells), shares[CLOUD]):
         if protocol.cloud is not None:
             accuracy = cloud_accuracies(
                 protocol.cloud,
@@ -110,7 +110,7 @@ def outcomes(
             )
     fitted = []
     for attack in protocol.attacks:
-        with _piece(len(cells), shares[attack.name]):
+        with piece(len(cells), shares[attack.name]):
             fitted.append(fit_attack(attack, scenes, keys))
     found = []
     for i, (cell, scene, right) in enumerate(zip(cells, scenes, accuracy, strict=True)):
@@ -142,9 +142,9 @@ def _shares(protocol: Protocol) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _piece(cells: int, share: float) -> Iterator[None]:
-    """Tells of one piece of the work on cells: in the end its whole share, whatever was trained."""
-    progress, left = current_session().progress, float(cells)
+def piece(count: int, share: float) -> Iterator[None]:
+    """Tells of so many trainings, each a share of a cell's work: in the end of all of them."""
+    progress, left = current_session().progress, float(count)
 
     def tell(done: float) -> None:
         nonlocal left
