@@ -181,9 +181,9 @@ def cloud_accuracies(
         for key, stored, own in zip(keys, representations, parts, strict=True)
     ]
     trained = train(task, members, Course(schedule.steps, schedule.batch_size))
-    for own, stored, labelled in zip(trained, representations, parts, strict=True):
+    for i, (own, stored, labelled) in enumerate(zip(trained, representations, parts, strict=True)):
         evaluate = functools.partial(_right, task, own.params, stored, labelled)
-        right = current_session().kept("evaluation", evaluate)
+        right = current_session().kept(f"accuracy of {i}", evaluate)
         found.append({} if own.diverged or not np.isfinite(right["test"]).all() else right)
     return found
 
@@ -207,7 +207,7 @@ def _attacked(
         rows = protocol.rows(attack)
         evaluate = functools.partial(_evaluated, own, scene, rows, protocol.examples)
         try:
-            arrays = current_session().kept("evaluation", evaluate)
+            arrays = current_session().kept(f"{attack.name} of {cell.name}", evaluate)
         except DivergedError as error:
             raise DivergedError(f"cell {cell.name}: {error}") from None
         finite = bool(np.isfinite(arrays["test/psnr_db"]).all())
