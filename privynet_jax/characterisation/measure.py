@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from privynet_jax.attacks.base import Attack, DivergedError, FittedAttack
+from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.images.parts import Parts
@@ -30,6 +31,10 @@ from privynet_jax.training.tasks import CLOUD, Schedule, Task, cloud_task
 from privynet_jax.training.trainer import Course, Member, train
 
 REPORTED = ("validation", "test")
+# What a training takes, and what a closed form or a scoring does: of the quickstart's networks at
+# half its steps 20 seconds and 2.
+_TRAINED, _QUICK = 10, 1
+_SCORING = "scoring"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,7 +98,8 @@ def outcomes(
     """
     begun, keys = time.perf_counter(), [training_key(cell, seed) for cell in cells]
     accuracy: list[dict[str, np.ndarray]] = [{} for _ in cells]
-    with _piece(len(cells), protocol):
+    shares = _shares(protocol)
+    with piece(len(cells), shares[CLOUD]):
         if protocol.cloud is not None:
             accuracy = cloud_accuracies(
                 protocol.cloud,
@@ -104,7 +110,7 @@ def outcomes(
             )
     fitted = []
     for attack in protocol.attacks:
-        with _piece(len(cells), protocol):
+        with piece(len(cells), shares[attack.name]):
             fitted.append(fit_attack(attack, scenes, keys))
     found = []
     for i, (cell, scene, right) in enumerate(zip(cells, scenes, accuracy, strict=True)):
@@ -116,6 +122,7 @@ def outcomes(
             found.append(Measurement(cell, accuracy=right, labels=labels, seconds=0.0, **fields))
         except DivergedError as error:
             found.append(error)
+        current_session().progress(shares[_SCORING])
     seconds = (time.perf_counter() - begun) / len(cells)
     return [
         dataclasses.replace(each, seconds=seconds) if isinstance(each, Measurement) else each
@@ -123,17 +130,27 @@ def outcomes(
     ]
 
 
+def _shares(protocol: Protocol) -> dict[str, float]:
+    """About what share of a cell's time the cloud NN, each attack's fit and all scoring take."""
+    took = {CLOUD: _TRAINED if protocol.cloud else 0, _SCORING: 0}
+    for attack in protocol.attacks:
+        took[attack.name] = _QUICK if attack.name in (LINEAR, MEAN_IMAGE) else _TRAINED
+        # A white box optimises the images that it is scored on.
+        took[_SCORING] += _TRAINED if isinstance(attack, WhiteBox) else _QUICK
+    total = max(1, sum(took.values()))
+    return {name: each / total for name, each in took.items()}
+
+
 @contextlib.contextmanager
-def _piece(cells: int, protocol: Protocol) -> Iterator[None]:
-    """Tells of one piece of the work on cells: in the end its whole share, whatever was trained."""
-    progress, left = current_session().progress, float(cells)
-    pieces = 1 + len(protocol.attacks)
+def piece(count: int, share: float) -> Iterator[None]:
+    """Tells of so many trainings, each a share of a cell's work: in the end of all of them."""
+    progress, left = current_session().progress, float(count)
 
     def tell(done: float) -> None:
         nonlocal left
         done = min(done, left)
         left -= done
-        progress(done / pieces)
+        progress(done * share)
 
     with session(progress=tell):
         yield
@@ -164,9 +181,9 @@ def cloud_accuracies(
         for key, stored, own in zip(keys, representations, parts, strict=True)
     ]
     trained = train(task, members, Course(schedule.steps, schedule.batch_size))
-    for own, stored, labelled in zip(trained, representations, parts, strict=True):
+    for i, (own, stored, labelled) in enumerate(zip(trained, representations, parts, strict=True)):
         evaluate = functools.partial(_right, task, own.params, stored, labelled)
-        right = current_session().kept("evaluation", evaluate)
+        right = current_session().kept(f"accuracy of {i}", evaluate)
         found.append({} if own.diverged or not np.isfinite(right["test"]).all() else right)
     return found
 
@@ -190,7 +207,7 @@ def _attacked(
         rows = protocol.rows(attack)
         evaluate = functools.partial(_evaluated, own, scene, rows, protocol.examples)
         try:
-            arrays = current_session().kept("evaluation", evaluate)
+            arrays = current_session().kept(f"{attack.name} of {cell.name}", evaluate)
         except DivergedError as error:
             raise DivergedError(f"cell {cell.name}: {error}") from None
         finite = bool(np.isfinite(arrays["test/psnr_db"]).all())

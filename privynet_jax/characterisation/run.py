@@ -118,6 +118,7 @@ def _run_missing(run: GridRun, store: ResultStore, names: Sequence[str]) -> None
         distance = perceptual_distance(run.weights, run.parts.test.images[judged])
     whose = f" the share of process {share.index}" if share.count > 1 else ""
     done = len(run.mine) - len(run.missing)
+    run.features()  # which has a bar of its own, and would count as time of the first cells
     with progress_bar(len(run.mine), "characterising" + whose, "cells", done) as progress:
         for measurement in measure(dataclasses.replace(run, progress=progress)):
             result = _result(measurement, config.image_size)

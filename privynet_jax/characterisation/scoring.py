@@ -22,7 +22,7 @@ from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import GridRun, checkpoint_of, cloud_of
-from privynet_jax.characterisation.measure import REPORTED
+from privynet_jax.characterisation.measure import REPORTED, piece
 from privynet_jax.estimates.amortised import (
     AMORTISED,
     ATTACKER,
@@ -49,6 +49,8 @@ ALL_CHANNELS = "pairs, all channels"
 _REPORTS = {LINEAR: {"converged": True}, AMORTISED: {"knowledge": ALL_CHANNELS}}
 # Cells that each device scores side by side.
 _AT_ONCE = 4
+# Training steps that take about as long as scoring a cell: of the usual networks on two CPU cores.
+_STEPS = 3
 
 # What a layer's amortised networks learn, and how long, by name; nothing in mode linear.
 _Learnt = Mapping[str, tuple[Task, Schedule]]
@@ -80,8 +82,8 @@ def layer_networks(config: Config, data: LayerData, learnt: _Learnt) -> dict[str
 def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
     """Yields a measurement per missing cell without training it, layers ascending.
 
-    In mode linear, a linear probe's accuracy is taken over all images of a part. Training a layer's
-    networks counts as no progress. A group of cells is filled up with its last one.
+    In mode linear, a linear probe's accuracy is taken over all images of a part. A group of cells
+    is filled up with its last one.
 
     Raises:
         UserError: training diverged.
@@ -97,7 +99,12 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
     size = _AT_ONCE * len(split.device_set)
     for number, of_layer in by_layer(run.missing):
         data = layer_data(config, run.features()[number], run.parts)
-        networks = jax.device_put(layer_networks(config, data, learnt), everywhere)
+        trained = sum(schedule.steps for _, schedule in learnt.values()) / _STEPS
+        trained /= trained + len(of_layer)  # of the layer's work
+        share = trained * len(of_layer) / max(1, len(learnt))
+        with session(progress=run.progress), piece(len(learnt), share):
+            networks = layer_networks(config, data, learnt)
+        networks = jax.device_put(networks, everywhere)
         labelled = _samples(data, config.scoring_images, "labels") if learnt else _pooled(data)
         labels = {part: own for part, (_, own) in labelled.items()}
         labelled = jax.device_put(labelled, everywhere)
@@ -123,7 +130,7 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
             with signals.deferred():  # until whoever takes the measurements has saved them
                 for index, cell in enumerate(cells):
                     own = jax.tree.map(operator.itemgetter(index), found)
-                    run.progress(1)
+                    run.progress(1 - trained)
                     yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
             current_session().give_way()
 

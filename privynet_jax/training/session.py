@@ -53,14 +53,13 @@ class Session:
     def kept(self, name: str, make: Callable[[], Arrays]) -> Arrays:
         """Returns arrays that are made now, or were before an earlier run was stopped.
 
-        For what follows trainings and takes its time, such as their evaluation. As with trainings,
-        the same work asks in the same order.
+        For what follows trainings and takes its time, such as their evaluation; nothing else in the
+        checkpoint has its name.
         """
         if self.checkpoint is None:
             return make()
-        section = self.checkpoint.next_section(name)
-        found = self.checkpoint.arrays(section) or make()
-        self.checkpoint.sections[section] = found
+        found = self.checkpoint.arrays(name) or make()
+        self.checkpoint.sections[name] = found
         return found
 
 

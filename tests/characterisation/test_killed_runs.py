@@ -1,10 +1,13 @@
 """Commands that are killed or stopped by a signal: the next one ends as an undisturbed run."""
 
+import contextlib
+import os
+import pty
 import re
 import signal
 import subprocess
 import sys
-import time
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -61,17 +64,21 @@ def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, 
     subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
     # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
     command = command_of(stopped, *long, "--checkpoint_minutes=600")
-    with (tmp_path / "log").open("w") as file:
-        run = subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
-        until = time.monotonic() + 120
-        # Until at least a tenth of a cell is trained.
-        while not re.search(r" [01]\.[1-9]/2 cells", (tmp_path / "log").read_text()):
-            assert run.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        run.send_signal(signal.SIGTERM)
-        assert run.wait(timeout=60) == 128 + signal.SIGTERM
-    log = (tmp_path / "log").read_text()
+    # In a terminal, which is told of progress at once.
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    run = subprocess.Popen(command, stdout=theirs, stderr=theirs, cwd=PROJECT)
+    os.close(theirs)
+    log, told = "", False
+    with contextlib.suppress(OSError):  # which ends what a terminal says
+        while shown := os.read(ours, 4096):
+            log += shown.decode(errors="replace").replace("\r\n", "\n")
+            # At least a tenth of a cell is trained.
+            if not told and re.search(r" [01]\.[1-9]/2 cells", log):
+                told = True
+                run.send_signal(signal.SIGTERM)
+    os.close(ours)
+    assert run.wait(timeout=60) == 128 + signal.SIGTERM, log
     assert log.endswith("stopped; run the same command again to continue\n")
     assert "Traceback" not in log
     assert len(list((stopped.workdir / "training-0").iterdir())) == 1

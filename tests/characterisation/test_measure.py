@@ -72,6 +72,9 @@ def mean_psnr(measurement, attack):
 def test_there_is_a_number_per_image_and_attacker(pixels, small_parts):
     measurements, shares = pixels
     assert sum(shares) == pytest.approx(len(CELLS))
+    # Two trainings, the linear attack, and the scoring of two attackers: 10, 1, 10 and 2 in all.
+    assert shares[-2:] == pytest.approx([2 / 23] * 2)
+    assert sum(shares[:-2]) == pytest.approx(2 * 21 / 23)
     for cell, one in zip(CELLS, measurements, strict=True):
         assert one.cell == cell
         assert one.seconds > 0

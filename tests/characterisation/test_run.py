@@ -4,7 +4,6 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from support.tiny_runs import LIMITS, SIZE
 from support.whole_runs import DEPTHS, LAYERS, all_tables, config_in, table
 
-from privynet_jax import Config, characterise
+from privynet_jax import characterise
 from privynet_jax.characterisation import run as characterisation
 from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
@@ -217,20 +216,6 @@ def test_settings_that_change_no_number_are_accepted(finished):
     assert characterise(changed).results == finished.done.results
 
 
-@pytest.mark.parametrize(
-    ("layers", "image_size", "multiple"), [((3, 10), 36, 8), ((13,), 40, 16), ((2,), 30, 4)]
-)
-def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
-    tmp_path, layers, image_size, multiple
-):
-    config = Config(tmp_path / "run", layers=layers, image_size=image_size, depths=(2,))
-    with pytest.raises(
-        UserError, match=rf"image_size is {image_size}; .* multiples of {multiple} "
-    ):
-        characterise(config)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.fixture(
     scope="module", params=[pytest.param("amortised", marks=pytest.mark.slow), "linear"]
 )
@@ -276,36 +261,3 @@ def test_estimates_continue_where_they_were_stopped(estimated, tmp_path, monkeyp
     monkeypatch.setattr(amortised, "train", None)  # would fail when called
     characterise(dataclasses.replace(config, workdir=workdir))
     assert all_tables(workdir) == before
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"image_size": 10**5}, "image_size is 100000; allowed are multiples of 8 from 16 to 1024"),
-        ({"device_memory_gib": float("nan")}, "device_memory_gib is nan; allowed are numbers"),
-        ({"checkpoint_minutes": 1e30}, "checkpoint_minutes is 1e.30; allowed are numbers"),
-        ({"cache_dir": "nowhere://x/y"}, "the cache folder nowhere://x/y cannot be reached"),
-        ({"mode": "quick"}, "mode is 'quick'; allowed are dedicated, amortised, linear"),
-        (
-            {"mode": "linear", "scoring_images": 2, "examples": 3},
-            "scoring_images is 2; allowed are at least as many as examples, 3",
-        ),
-        ({"mode": "linear", "compute_dtype": "bfloat16"}, "compute_dtype is bfloat16 in mode li"),
-        ({"attackers": ("weak", "strong")}, "attackers names weak; allowed are mean image, "),
-        (
-            {"attackers": ("strong", "strong")},
-            "attackers names strong, strong; allowed .* each once",
-        ),
-        ({"mode": "amortised", "attackers": ("strong",)}, "strong in mode amortised, which has"),
-    ],
-)
-def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
-    with pytest.raises(UserError, match=message):
-        characterise(Config(tmp_path / "run", **changed))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_is_recorded_in_one_way(tmp_path):
-    config = Config(workdir=tmp_path, dataset="folder:./pictures/")
-    parts, weights = (SimpleNamespace(name="folder:pictures", fingerprint="any"),) * 2
-    assert config.deciding(parts, weights)["dataset"] == "folder:pictures"

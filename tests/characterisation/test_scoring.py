@@ -71,8 +71,15 @@ def asked(run):
 
 @pytest.fixture(scope="module")
 def whole(run, asked):
+    shares = []
     with session(stop_requested=asked):
-        return list(scoring.estimated_measurements(run))
+        found = list(
+            scoring.estimated_measurements(dataclasses.replace(run, progress=shares.append))
+        )
+    # Seven steps are worth two cells and a third, beside the six that are scored.
+    assert sum(shares) == pytest.approx(6)
+    assert shares[-6:] == pytest.approx([6 / (6 + 7 / 3)] * 6)
+    return found
 
 
 @pytest.fixture(scope="module")

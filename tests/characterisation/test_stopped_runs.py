@@ -43,7 +43,7 @@ def sends_a_signal(really, *, first):
 @pytest.mark.parametrize(
     ("mode", "room", "name", "first"),
     [
-        ("dedicated", grid_run, "measure", False),
+        ("dedicated", grid_run, "outcomes", False),
         ("dedicated", characterisation, "_result", True),
         ("dedicated", ResultStore, "save", True),
         ("dedicated", ResultStore, "save", False),
