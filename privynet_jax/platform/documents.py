@@ -73,12 +73,22 @@ def read_document(
 
 def checked(content: Any, kind: type[_Document], refusal: str, remedy: str) -> _Document:
     """Returns what JSON held as a dataclass, or raises a UserError of refusal, reason, remedy."""
-    if unknown := content.keys() - {field.name for field in dataclasses.fields(kind)}:
-        raise UserError(f"{refusal}: unknown {', '.join(sorted(unknown))}; {remedy}")
     try:
-        return msgspec.convert(content, kind)
+        found = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{refusal}: {error}; {remedy}") from None
+    # Whoever writes a dataclass writes all of its fields, at every depth, and no others.
+    if unlike := _unlike(content, json.loads(json.dumps(dataclasses.asdict(found)))):
+        raise UserError(f"{refusal}: {unlike} is unknown or missing; {remedy}")
+    return found
+
+
+def _unlike(given: Any, known: Any) -> str:
+    """The first name that is in one of two JSON values alone, or nothing."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        alone = min(given.keys() ^ known.keys(), default="")
+        return alone or next(filter(None, (_unlike(given[k], known[k]) for k in given)), "")
+    return ""
 
 
 def _read(path: Path, refusal: str) -> dict[str, Any]:

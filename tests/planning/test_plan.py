@@ -205,7 +205,8 @@ def test_a_wrong_type_with_a_right_checksum_is_refused(path):
         (("topology", "num_layers"), 14, "num_layers is 14"),
         (("limits", "psnr_db"), -3, "the limit psnr_db is -3"),
         (("limits", "statistic"), "p90", "statistic is 'p90'"),
-        (("surprise",), 3, "unknown surprise"),
+        (("surprise",), 3, "surprise is unknown"),
+        (("limits", "price"), 3, "price is unknown"),
     ],
 )
 def test_nonsense_with_a_right_checksum_is_refused(path, way, value, message):

@@ -66,7 +66,8 @@ def test_what_was_written_is_read(tmp_path):
         ({"id": "0f" * 32 + "\n"}, "regex"),
         ({"inner": {"limit": -1}}, "a limit below 0 - at `\\$.inner`"),
         ({"settings": {"rate": float("nan")}}, "is no manifest; copy it again"),
-        ({"more": 1}, "unknown more; copy it again"),
+        ({"more": 1}, "more is unknown or missing; copy it again"),
+        ({"inner": {"limit": 3.0, "price": 3}}, "price is unknown or missing; copy it again"),
     ],
 )
 def test_what_no_writer_wrote_is_refused_though_its_checksum_is_right(tmp_path, changed, told):

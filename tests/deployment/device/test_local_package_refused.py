@@ -120,7 +120,7 @@ REFUSED = {
     "a channel less": (lambda f: changed_settings(f, scales=[1.0] * 2), "one number per channel"),
     "an image size beyond all": (lambda f: changed_settings(f, image_size=2**40), "image_size"),
     "another backbone": (lambda f: changed_settings(f, backbone="x"), "backbone is 'x'; allowed"),
-    "something more": (lambda f: changed_settings(f, more=1), "unknown more"),
+    "something more": (lambda f: changed_settings(f, more=1), "more is unknown"),
     "a file elsewhere": (
         lambda f: changed_settings(f, files={"../other": "0" * 64}),
         "lists '../other', which is no file of the folder",
