@@ -26,7 +26,7 @@ from experiments import cli
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.other_networks import BASELINES, CONTENDERS
 from experiments.reporting import plots
-from privynet_jax import Budget, Protocol, UserError
+from privynet_jax import Budget, Protocol
 from privynet_jax.attacks.base import Attack, DivergedError
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
@@ -84,13 +84,9 @@ def main() -> None:
 
 
 def _attacks() -> list[Attack]:
-    factors = cli.numbers(_RATES)
-    if not factors or min(factors) <= 0:
-        given = ",".join(_RATES.value)
-        raise UserError(f"--{_RATES.name}={given}: allowed are positive numbers, one or more")
     steps = _STEPS.value
     budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
-    training = Training(budget, factors, {**CAPACITIES, **BASELINES, **CONTENDERS})
+    training = Training(budget, cli.numbers(_RATES), {**CAPACITIES, **BASELINES, **CONTENDERS})
     return named_attacks(cli.ATTACKERS.value or _DEFAULT, training)
 
 

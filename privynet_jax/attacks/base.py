@@ -68,8 +68,8 @@ class Pairs:
         count = rows // self.copies
         if count < 2 or len(self.representations) != rows:
             raise UserError(
-                f"{len(self.representations)} representations and {rows} images are no pairs to "
-                "train on; allowed are 2 or more of both; give the attacker more"
+                f"{len(self.representations) // self.copies} representations and {count} images "
+                "are no pairs to train on; allowed are 2 or more of both; give the attacker more"
             )
         return hold_out(count, self.copies)
 
@@ -126,6 +126,14 @@ def diverged(message: str) -> FittedAttack:
         raise DivergedError(message)
 
     return FittedAttack(refuse, {"converged": False})
+
+
+def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
+    """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
+    # Of images: copies tell no more of the pixels that are to be found.
+    count = min(len(pairs.images) // pairs.copies for pairs in scenes)
+    if count < least:
+        raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")
 
 
 class Attack(Protocol):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs
 from privynet_jax.estimates.subsets import linear_statistics
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training.batches import positions_of, stored_of
@@ -41,6 +41,7 @@ class LinearInversion:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Solves the normal equations; see `base.Attack.fit`."""
+        check_pairs(self.name, scenes, self.least_pairs)
         return [
             FittedAttack(functools.partial(_inverted, attack), {"converged": True})
             for attack in linear_attacks(scenes, on_both=True)

@@ -11,6 +11,7 @@ one budget. `registry` makes those that commands know.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, diverged
+from privynet_jax.attacks.base import PAIRS, FittedAttack, Knowledge, Pairs, check_pairs, diverged
 from privynet_jax.attacks.closed_form import LinearInversion, linear_attacks
 from privynet_jax.attacks.tuning import Budget, Candidate, Problem, Tuned, tune
 from privynet_jax.errors import UserError
@@ -35,9 +36,13 @@ class Training:
         budget: of each.
         rate_factors: multiples of a network's usual learning rate that compete within it, best
             guess first.
-        capacities: the inverse networks by name, with those of `CAPACITIES` among them.
+        capacities: the inverse networks by name; `tuned` needs those of `CAPACITIES`, `substitute`
+            and `white box` the strong one.
         dtype: of their arithmetic.
         wrapped: what is done to each network; it keeps its call and its `image_size`.
+
+    Raises:
+        UserError: a factor is no positive number, or there is none.
     """
 
     budget: Budget = Budget()  # noqa: RUF009 - frozen
@@ -47,6 +52,14 @@ class Training:
     )
     dtype: str = "float32"
     wrapped: Callable[[nn.Module], nn.Module] = lambda network: network
+
+    def __post_init__(self) -> None:
+        if not self.rate_factors or not all(0 < own < math.inf for own in self.rate_factors):
+            given = ",".join(map("{:g}".format, self.rate_factors))
+            raise UserError(
+                f"rate_factors={given}: allowed are positive numbers, one or more; 1 stands for "
+                "each network's usual learning rate, and 0.1 to 10 are worth trying"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +76,7 @@ class InverseNetwork:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
-        # Of images: copies tell no more of the pixels that are to be found.
-        count = min(len(pairs.images) // pairs.copies for pairs in scenes)
-        if count < self.least_pairs:
-            raise UserError(
-                f"the attack {self.name} was given {count} pairs; "
-                f"allowed are {self.least_pairs} or more"
-            )
+        check_pairs(self.name, scenes, self.least_pairs)
         size, training = scenes[0].images.shape[1], self.training
         tasks = [own.task(size, training.dtype, training.wrapped) for own in self.capacities]
         candidates = [

@@ -21,23 +21,24 @@ TUNED_FACTORS = (1.0, 2.0, 0.5)
 
 
 def attackers(training: Training) -> dict[str, Attack]:
-    """Returns all attackers by name; those that know the local NN come last."""
+    """Returns all attackers by name whose networks there are; who knows the local NN comes last."""
     networks = {
         name: InverseNetwork(name, (capacity,), training)
         for name, capacity in training.capacities.items()
     }
-    several = tuple(training.capacities[name] for name in CAPACITIES)  # not what was added
-    tuned = dataclasses.replace(training, rate_factors=TUNED_FACTORS)
     starts = {LINEAR: LinearInversion(), **networks}
     white_boxes = {f"{WHITE_BOX} from {name}": start for name, start in starts.items()}
-    return {
-        MeanImage.name: MeanImage(),
-        **starts,
-        TUNED: InverseNetwork(TUNED, several, tuned),
-        SUBSTITUTE: Substitute(networks[STRONG]),
-        WHITE_BOX: WhiteBox(networks[STRONG]),
-        **{name: WhiteBox(start, name=name) for name, start in white_boxes.items()},
-    }
+    known = {MeanImage.name: MeanImage(), **starts}
+    if CAPACITIES.keys() <= networks.keys():
+        several = tuple(training.capacities[name] for name in CAPACITIES)  # not what was added
+        tuned = dataclasses.replace(training, rate_factors=TUNED_FACTORS)
+        known[TUNED] = InverseNetwork(TUNED, several, tuned)
+    if STRONG in networks:
+        known |= {
+            SUBSTITUTE: Substitute(networks[STRONG]),
+            WHITE_BOX: WhiteBox(networks[STRONG]),
+        }
+    return known | {name: WhiteBox(start, name=name) for name, start in white_boxes.items()}
 
 
 def named_attacks(names: Sequence[str], training: Training | None = None) -> tuple[Attack, ...]:

@@ -81,6 +81,7 @@ class Scenario:
 
     def pairs(self, knowledge: str = PAIRS) -> Pairs:
         """Returns what an attacker of this knowledge owns; for `NETWORK` images alone."""
+        Knowledge(knowledge)  # UserError where nobody knows that
         stored = self.stored("auxiliary")
         owned = stored[:0] if knowledge == NETWORK else stored
         return Pairs(owned, self.parts.auxiliary.images, self.copies)

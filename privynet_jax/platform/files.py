@@ -73,6 +73,10 @@ def _appearing(path: Path, mode: int, *, replace: bool = True) -> Iterator[Binar
             os.replace(partial, path)
         else:
             _keep_first(partial, path)
+    except OSError as error:  # a full disk does not say what it was to hold
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
     finally:
         Path(partial).unlink(missing_ok=True)
 

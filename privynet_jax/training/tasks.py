@@ -105,6 +105,7 @@ class Schedule:
 
 def check_learning_rate(rate: float | None) -> None:
     """Raises UserError unless it is a positive number."""
+    # A network that never moves would pass for one that has converged.
     if rate is None or not 0 < rate < math.inf:
         raise UserError(
             f"learning rate {rate}; allowed are positive numbers; 0.003 suits most networks here"

@@ -129,10 +129,14 @@ def test_the_mean_image_ignores_what_it_is_given():
     np.testing.assert_allclose(estimates[2], as_float(images).mean(axis=0), atol=1e-6)
 
 
-def test_one_pair_is_too_few():
-    images = smooth_images(1)
+@pytest.mark.parametrize("copies", [1, 3])
+def test_one_pair_is_too_few_in_any_number_of_copies(copies):
+    images = smooth_images(1).repeat(copies, axis=0)
+    pairs = Pairs(invertible(images), images, copies)
+    with pytest.raises(UserError, match="linear was given 1 pairs; allowed are 2 or more"):
+        fit_one(LinearInversion(), pairs)
     with pytest.raises(UserError, match="1 representations and 1 images are no pairs"):
-        fit_one(LinearInversion(), Pairs(invertible(images), images))
+        pairs.hold_out()
 
 
 def test_knowledge_has_four_names():

@@ -63,6 +63,21 @@ def test_names_are_the_attackers_own_and_in_one_order():
     assert named_attacks(["strong"])[0].training.budget == Budget()
 
 
+def test_whose_networks_are_not_there_is_not_offered():
+    mine = Training(capacities={"mine": CAPACITIES[PAPER]})
+    names = ["linear", "mine", "white box from mine"]
+    assert [attack.name for attack in named_attacks(names, mine)] == names
+    for name in ("tuned", "substitute", "white box"):
+        with pytest.raises(UserError, match=f"--attackers names {name}; allowed are mean image"):
+            named_attacks([name], mine)
+
+
+@pytest.mark.parametrize("factors", [(), (0,), (1, -1), (float("nan"),), (float("inf"),)])
+def test_rates_that_train_nothing_are_refused(factors):
+    with pytest.raises(UserError, match=r"rate_factors=\S*: allowed are positive numbers"):
+        Training(rate_factors=factors)
+
+
 @pytest.mark.parametrize(
     ("names", "told"), [([], "nothing"), (["weak"], "weak"), (["strong"] * 2, "strong, strong")]
 )

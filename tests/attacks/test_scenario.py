@@ -11,6 +11,7 @@ from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.scenario import OBSERVED_IMAGES, fit_attack, make_scenario, score
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, as_float
 
@@ -49,6 +50,8 @@ def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
     assert pairs.representations.shape == (len(pairs.images), 32, 32, 3)
     assert pairs.images is small_parts.auxiliary.images
     assert len(scene.pairs(NETWORK).representations) == 0
+    with pytest.raises(UserError, match="knowledge 5; allowed are 'pairs'"):
+        scene.pairs(5)
     assert len(scene.pairs(NETWORK).images) == len(small_parts.auxiliary)
 
 

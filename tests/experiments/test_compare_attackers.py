@@ -53,7 +53,7 @@ def test_bad_flags_end_in_one_line(tmp_path):
     refused_apart(
         "compare_attackers",
         [
-            ((*usual, "--rate_factors=1,-1"), "--rate_factors=1,-1: allowed are "),
+            ((*usual, "--rate_factors=1,-1"), "rate_factors=1,-1: allowed are "),
             ((*usual, "--attackers=strong,stronger"), names),
             ((*usual, "--attackers=strong,stronger"), "srgan"),
         ],

@@ -48,6 +48,17 @@ def test_everybody_may_read_and_only_the_owner_write(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.parametrize("write", [write_atomically, lambda path, _: write_shared(path, [b"x"])])
+def test_a_full_disk_names_the_file(tmp_path, monkeypatch, write):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "chmod", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*result\.json'") as raised:
+        write(tmp_path / "result.json", "x")
+    assert raised.value.filename == str(tmp_path / "result.json")
+
+
 # While writing, when it must reach the disk, and at the end; a full disk and an impatient person.
 @pytest.mark.parametrize("failing", ["fsync", "chmod", "replace", "fdopen"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
