@@ -5,12 +5,13 @@
         --attackers=strong --attacked_images=0
 
 A grid can afford short attacks alone. This trains the strongest network of the project, for
---strong_steps, on cells of the grid, and optimises images for an attacker who has the local NN as
-well (`white box`, 150 gradients per image, so only --attacked_images are attacked).
---attackers=tuned spends the same steps on the network and the learning rate that do best on the
-attacker's held-out pairs, their choice included. Prints a table, and writes strong_attacks.csv to
-the work directory, where `experiments.report` finds it; `grid_psnr_db` is of the grid's strongest
-attacker on the same images. The same command again continues where it was stopped.
+--strong_steps, on cells of the grid (the first draw of every layers, depth and selection), and
+optimises images for an attacker who has the local NN as well (`white box`, 150 gradients per image,
+so only --attacked_images are attacked). --attackers=tuned spends the same steps on the network and
+the learning rate that do best on the attacker's held-out pairs, their choice included. Prints a
+table, and writes strong_attacks.csv to the work directory, where `experiments.report` finds it;
+`grid_psnr_db` is of the grid's strongest attacker on the same images. The same command again
+continues where it was stopped.
 """
 
 import collections
@@ -48,7 +49,9 @@ _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1
 )
 _FIRST, _ALL = "first", "all"
-_CELLS = flags.DEFINE_list("attacked_cells", [_FIRST], "Names as in cells/; first draws; or all.")
+_CELLS = flags.DEFINE_list(
+    "attacked_cells", [_FIRST], "Names of cells, as in cells/; first: the first draws; or all."
+)
 STRONG_ATTACKS = "strong_attacks.csv"
 _USUAL = ("linear", "strong", "white box from strong")
 _TIMES_AS_LONG = 4

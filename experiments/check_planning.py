@@ -4,8 +4,9 @@
 
 Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
 cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
---training times the attackers' steps. Prints and writes planning.csv, one row per limit: whether
-the limit was kept, and the balanced accuracy beside that of the best feasible cell of the grid.
+--training times the attackers' steps. They are the characterisation's unless --attackers names
+others. Prints and writes planning.csv, one row per limit: whether the limit was kept, and the
+balanced accuracy beside that of the best feasible cell of the grid.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ _SELECTION = flags.DEFINE_enum(
     "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
 )
 _MARGIN_DB = flags.DEFINE_float(
-    "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's.", 0.0
+    "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's, in dB.", 0.0
 )
 # Draws of channels that no cell of a grid has.
 _FIRST_DRAW = 1000

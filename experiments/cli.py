@@ -121,7 +121,9 @@ PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wr
 COORDINATOR_ADDRESS = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
 )
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Default: all of a TPU pod, else 1.", 1)
+NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
+)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
@@ -141,7 +143,10 @@ def key_flags(names: str) -> None:
 
 
 def use_cpu_cores(at_most: int | None = None) -> None:
-    """Gives JAX one CPU device per core, up to a number; call it before anything is computed."""
+    """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
+
+    It changes nothing where JAX finds an accelerator.
+    """
     cores = usable_cores()
     jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
 

@@ -9,8 +9,12 @@ Nothing else should run meanwhile: --seconds are wall-clock seconds. --steps ins
 numbers that do not depend on the machine. Run again, it measures what is missing.
 
 --attackers=linear,"white box from linear" compares with attackers who know the local NN and its
-channels as well, and start from an attacker who had the same budget; strong,unet,transformer sets
-other architectures beside the strong one.
+channels as well, and optimise each image; they start from an attacker who had the same budget:
+
+    python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
+        --attackers=linear,"white box from linear" --max_images=test=100
+
+--attackers=strong,unet,transformer sets other architectures beside the strong one.
 """
 
 import base64
@@ -45,7 +49,9 @@ _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", def
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "That each attacker may train, all included.", 0.0)
 _STEPS = flags.DEFINE_integer("steps", 0, "Mini-batches instead of --seconds; 0: seconds.", 0)
 _BATCH = flags.DEFINE_integer("batch_size", 32, "Examples per mini-batch.", 1)
-_RATES = flags.DEFINE_list("rate_factors", ["1"], "Competing multiples of usual learning rates.")
+_RATES = flags.DEFINE_list(
+    "rate_factors", ["1"], "Multiples of each network's usual learning rate that compete."
+)
 _PICTURED = flags.DEFINE_integer("pictured", 8, "Test images in the picture.", 1, 32)
 
 # Attackers that need pairs alone, other architectures apart.

@@ -48,8 +48,12 @@ cli.key_flags(SHARED)
 # Names of their own: characterize has flags "layers" and so on, of another meaning.
 _DEFENDED_LAYERS = flags.DEFINE_list("defended_layers", ["4"], "Layers that are defended.")
 _DEFENDED_DEPTHS = flags.DEFINE_list("defended_depths", ["16"], "Their numbers of channels.")
-_OWN_LAYERS = flags.DEFINE_list("undefended_layers", ["4", "7", "10"], "Layers of PrivyNet's own.")
-_OWN_DEPTHS = flags.DEFINE_list("undefended_depths", ["8", "16", "32"], "Numbers of channels.")
+_OWN_LAYERS = flags.DEFINE_list(
+    "undefended_layers", ["4", "7", "10"], "Layers of PrivyNet's own trade-off, without defence."
+)
+_OWN_DEPTHS = flags.DEFINE_list(
+    "undefended_depths", ["8", "16", "32"], "Their numbers of channels."
+)
 _DEFENCES = flags.DEFINE_string(
     "defences",
     "gaussian:clip=1,sigma=0.5,gaussian:clip=1,sigma=1,gaussian:clip=1,sigma=2,"
@@ -64,7 +68,9 @@ _DEFENCES = flags.DEFINE_string(
 )
 _DRAWS = flags.DEFINE_integer("channel_draws", 2, "Random draws of channels per row.", 1)
 _STEPS = flags.DEFINE_float("steps_factor", 1.0, "Times the quickstart's steps.", 0.01, 1000.0)
-_DATA_SET = flags.DEFINE_string("defended_data", "photo_patches", "Or folder:PATH or TFDS name.")
+_DATA_SET = flags.DEFINE_string(
+    "defended_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
+)
 
 _STEPS_EACH, _CLOUD_BATCH, _ATTACKER_BATCH = 300, 32, 16
 _SIZE = 32

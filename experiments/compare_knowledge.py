@@ -40,9 +40,13 @@ from privynet_jax.results.text_tables import as_csv
 cli.key_flags(SHARED)
 _DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=5)
-_OTHER = flags.DEFINE_string("other_dataset", None, "Another one: folder:PATH or a TFDS name.")
+_OTHER = flags.DEFINE_string(
+    "other_dataset", None, "Another one: folder:PATH or a TFDS name; default: not compared with."
+)
 _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is trained.", 1)
-_PAIRS = flags.DEFINE_list("pairs", ["10", "30", "100", "300", "1000"], "Fewer pairs than all.")
+_PAIRS = flags.DEFINE_list(
+    "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
+)
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ is given), and what is needed to read them. --images may also be a TFDS data set
 
 The same command again continues after a kill, and verifies what is there. Pictures that were
 repaired or removed meanwhile make another release, which starts anew; --skip_unreadable goes on
-with the one begun.
+with the one begun. On 2 CPU cores a thousand images of 32 x 32 pixels take about a second at
+conv2_2.
 """
 
 import dataclasses
@@ -22,12 +23,16 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
 
 cli.key_flags("package images out data_dir skip_unreadable sixteen_bit_max")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", DTYPES, "How representations are stored.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."
+)
 _LABELLED = flags.DEFINE_boolean(
     "labelled", True, "Release class numbers too; a folder then has one subfolder per class."
 )
 _SPLIT = flags.DEFINE_enum("split", "all", SPLITS, "Of data sets with splits.")
-_ORDER_OUT = flags.DEFINE_string("order_out", None, "CSV of the picture of each row; stays here.")
+_ORDER_OUT = flags.DEFINE_string(
+    "order_out", None, "CSV for this device alone: which picture each row is."
+)
 
 
 def main() -> None:

@@ -27,7 +27,9 @@ from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
-_SAMPLE_IMAGES = flags.DEFINE_integer("sample_images", None, "Default: 500, or a third of a class.")
+_SAMPLE_IMAGES = flags.DEFINE_integer(
+    "sample_images", None, "To look at; default: 500, but at most a third of each class."
+)
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
     "psnr_db": "Most privacy loss as PSNR, in dB.",
@@ -41,11 +43,17 @@ _MOST = {
     name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
     for name, told in _LIMITS.items()
 }
-_STATISTIC = flags.DEFINE_enum("statistic", "mean", STATISTICS, "Of privacy loss over images.")
-_MARGIN_DB = flags.DEFINE_float(
-    "margin_db", planner.MARGINS["psnr_db"], "Kept under --max_psnr_db, in dB."
+_STATISTIC = flags.DEFINE_enum(
+    "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
 )
-_MARGIN_SSIM = flags.DEFINE_float("margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim.")
+_MARGIN_DB = flags.DEFINE_float(
+    "margin_db",
+    planner.MARGINS["psnr_db"],
+    "Kept under --max_psnr_db for stronger attackers, in dB.",
+)
+_MARGIN_SSIM = flags.DEFINE_float(
+    "margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim for stronger attackers."
+)
 _SELECTION = flags.DEFINE_enum(
     "selection",
     None,

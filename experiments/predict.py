@@ -7,8 +7,9 @@
         --package=package --order=order.csv --out=pictures.csv
 
 The first is the cloud's: row, class number, a probability per class. The second runs local NN and
-cloud NN on pictures, labelled or not, in subfolders or not. The third is for the device too:
-order.csv, from experiments.extract, tells which picture each row of the first is.
+cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
+class name. The third is for the device too: order.csv, from experiments.extract, tells which
+picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
 """
 
 import csv

@@ -73,6 +73,10 @@ def _check_replaceable(out: Path, folder: Path, mark: str) -> None:
 def _contents(
     store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
 ) -> dict[str, Any]:
+    # What may be damaged is read before anything is drawn.
+    told = "Each attacker on each cell, over test images."
+    attacks = tables.of_csv(store.workdir / "attacks.csv", told)
+    further = sections.further(store.workdir)
     no_split, mean_image = plots.references(store)
     summaries = over_draws(results)
     return {
@@ -85,7 +89,8 @@ def _contents(
             selection: pictures.heat_maps(summaries, selection)
             for selection in plots.marker_shapes(result.selection for result in results)
         },
-        "further": sections.further(store.workdir),
+        "further": further,
+        "attacks": attacks,
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -15,7 +15,9 @@ from privynet_jax.results import risk_tables
 
 cli.key_flags("workdir")
 _USUAL = risk_tables.RECOGNISABLE_SSIM
-_RECOGNISABLE = flags.DEFINE_float("recognisable_ssim", _USUAL, "From which SSIM on.", -1.0, 1.0)
+_RECOGNISABLE = flags.DEFINE_float(
+    "recognisable_ssim", _USUAL, "From which SSIM on; our own convention.", -1.0, 1.0
+)
 
 
 def main() -> None:

@@ -5,7 +5,8 @@
 The new folder --out holds the trained network (safetensors), classifier.json and history.csv. A
 tenth of each class is held out, and the parameters with the best accuracy there are kept; training
 ends early after --patience validations, of the run's twenty, that brought nothing better. After
-Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers.
+Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers. 2000 steps of 64 take
+about a minute on two CPU cores.
 """
 
 from pathlib import Path
@@ -25,7 +26,9 @@ _RATE = flags.DEFINE_float("learning_rate", _USUAL.schedule.learning_rate, "Its 
 _WIDTH = flags.DEFINE_integer("width", _USUAL.width, "Channels of the cloud NN.", 1)
 _HELD_OUT = _USUAL.validation_fraction
 _VALIDATION = flags.DEFINE_float("validation_fraction", _HELD_OUT, "Of each class, held out.")
-_PATIENCE = flags.DEFINE_integer("patience", _USUAL.patience, "Validations without gain.", 1)
+_PATIENCE = flags.DEFINE_integer(
+    "patience", _USUAL.patience, "Validations without anything better, to the end.", 1
+)
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8
 

@@ -1,9 +1,11 @@
 """Networks beside the project's own: plain decoders to beat, and other architectures.
 
 `BASELINES` are what papers train, and nothing more: an SRGAN-style residual decoder (Ledig et al.
-2017, arXiv:1609.04802, which PrivyNet's attack uses) and five transposed convolutions.
-`CONTENDERS`, a U-Net and a transformer, get all that the strong attacker gets: the linear estimate
-to see and to correct, compressed activations, the logarithmic loss and Muon.
+2017, arXiv:1609.04802, which PrivyNet's attack uses) and five transposed convolutions. They lack
+the linear estimate, the folding to one working grid, the compression of activations, and an
+optimiser of their own. `CONTENDERS`, a U-Net and a transformer, get all that the strong attacker
+gets: the linear estimate to see and to correct, compressed activations, the logarithmic loss and
+Muon.
 """
 
 import functools

@@ -128,8 +128,8 @@ def make_scenario(
 ) -> Scenario:
     """Returns the scenario of a topology under attack.
 
-    Without `features` of its layer at hand, they are loaded from the cache as `dtype`, or computed
-    where the cache lacks them.
+    Without `features` of its layer at hand, they are loaded as `dtype` from the feature cache in
+    `cache_dir`, or computed and kept there where it lacks them. `weights` are of the local NN.
 
     Raises:
         UserError: features cannot be had.

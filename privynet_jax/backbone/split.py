@@ -51,8 +51,8 @@ def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Ar
 def local_params(params: Params, topology: Topology) -> Params:
     """Returns what the device stores: the topology's layers, the last cut to its channels.
 
-    That is a pytree for `apply`; arrays that need no cut are shared with `params`, all of the
-    backbone's parameters, as `sources.load_weights` gives them.
+    That is a pytree for `backbone.split.apply`; arrays that need no cut are shared with `params`,
+    all of the backbone's parameters, as `sources.load_weights` gives them.
 
     Raises:
         UserError: a layer of the topology is absent from the parameters or not of its width.

@@ -30,14 +30,21 @@ _BYTES = 4  # of a float32, for parameters and activations
 class Topology:
     """A backbone up to its cut point `num_layers`, releasing `channels` of what it puts out there.
 
-    UserError: there is no such backbone, or a number is out of range, no integer, or given twice.
+    Attributes:
+        num_layers: layers that run locally, the number of a cut: 1 to 13 of VGG16.
+        channels: indices into the last layer's output, each once, in the order of release. Any
+            sequence of integers is accepted and stored as a tuple of `int`, so that topologies
+            compare, hash and serialise.
+        backbone: name of the network, one of `backbones.BACKBONES`.
+
+    Raises:
+        UserError: there is no such backbone, or a number is out of range, no integer, or given
+            twice.
     """
 
-    num_layers: int  # that run locally, the number of a cut: 1 to 13 of VGG16
-    # Indices into the last layer's output, in the order of release. Any sequence of integers is
-    # accepted and stored as a tuple of `int`, so that topologies compare, hash and serialise.
+    num_layers: int
     channels: tuple[int, ...]
-    backbone: str = DEFAULT  # one of `backbones.BACKBONES`
+    backbone: str = DEFAULT
 
     def __post_init__(self) -> None:
         # Frozen dataclasses offer no other way to normalise a field.
@@ -116,12 +123,19 @@ def check_depth(depth: int, channels: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class LocalCost:
-    """The cost of one local NN on one image."""
+    """The cost of one local NN on one image.
 
-    macs: int  # multiply-accumulates
-    param_bytes: int  # of the kernels and biases that the device stores
-    peak_activation_bytes: int  # the most activation memory alive at once
-    release_bytes: int  # of the representation
+    Attributes:
+        macs: multiply-accumulates.
+        param_bytes: of the kernels and biases that the device stores.
+        peak_activation_bytes: the most activation memory alive at once.
+        release_bytes: of the representation.
+    """
+
+    macs: int
+    param_bytes: int
+    peak_activation_bytes: int
+    release_bytes: int
 
 
 def local_cost(topology: Topology, image_size: int) -> LocalCost:
@@ -137,8 +151,9 @@ def local_cost(topology: Topology, image_size: int) -> LocalCost:
     MACs and parameters are summed over the layers; taps that fall on padding count, while biases,
     ReLU, pooling and the input transform (9 parameters) do not. Activations are the maximum over
     the layers: a layer's input and output are alive together, ReLU works in place, and pooling,
-    which writes a quarter of what the convolution before it does, never sets the maximum.
-    Workspace of a convolution algorithm is not counted.
+    which writes a quarter of what the convolution before it does, never sets the maximum, because
+    that convolution reads at least a quarter of what it writes (another backbone has to keep
+    cin >= cout / 4 before pooling). Workspace of a convolution algorithm is not counted.
 
     Images are `image_size` pixels high and wide; UserError is raised where they are too small.
     """

@@ -38,10 +38,12 @@ class Defence:
 
     Attributes:
         name: the word for it in flags and tables.
+        example: of its word and parameters, where its defaults are none to show.
         changes_image: whether `of_image` does anything; else cached representations serve.
     """
 
     name: ClassVar[str] = ""
+    example: ClassVar[str] = ""
     changes_image: ClassVar[bool] = False
 
     def of_image(self, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -66,7 +68,7 @@ class Defence:
         if not is_allowed:
             raise UserError(
                 f"defence {self.name} has {field}={getattr(self, field)}; allowed: {allowed}; "
-                f"for example {type(self)()}"
+                f"for example {self.example or type(self)()}"
             )
 
 
@@ -148,6 +150,7 @@ class Arden(LaplaceNoise):
     """
 
     name: ClassVar[str] = "arden"
+    example: ClassVar[str] = "arden:nullify=0.2,clip=0.5,scale=0.2"
     changes_image: ClassVar[bool] = True
     nullify: float = 0.2
 
@@ -193,6 +196,7 @@ class Quantisation(Defence):
     """
 
     name: ClassVar[str] = "quantise"
+    example: ClassVar[str] = "quantise:bits=2,peak=3,rounding=stochastic"
     bits: int = 2
     peak: float = 3.0
     rounding: str = _ROUNDINGS[0]
@@ -248,7 +252,8 @@ def parse_defence(text: str) -> Defence:
         except (KeyError, ValueError):
             raise UserError(
                 f"defence {text!r}: {item!r} cannot be used; {word} takes "
-                f"{', '.join(fields) or 'no parameters'}, each once; for example {kind()}"
+                f"{', '.join(fields) or 'no parameters'}, each once; "
+                f"for example {kind.example or kind()}"
             ) from None
     return kind(**values)
 

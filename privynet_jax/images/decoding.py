@@ -237,6 +237,7 @@ def decode_split(
             label = split.labels[asked[place]]
             if len(kept) == count:
                 break
+            bar.update(min(1, count - bar.n))  # unreadable ones, too, of which there may be more
             if not left[label]:  # since it was asked for
                 continue
             picture = ahead.result()
@@ -246,7 +247,6 @@ def decode_split(
             images[len(kept)] = picture
             kept.append(asked[place])
             left[label] -= 1
-            bar.update()
     if skipped:
         _LOG.warning("skipped %d unreadable images of %s", skipped, name)
     return images[: len(kept)], split.labels[kept], split.groups[kept]

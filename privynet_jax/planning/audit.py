@@ -74,7 +74,8 @@ def audit_plan(
 ) -> Audit:
     """Trains and attacks the plan's topology anew, all repeats side by side.
 
-    Images that the planner saw are left out. The session is told about progress in repeats.
+    Images of the parts that the planner saw are left out; the weights are the pretrained network's,
+    and settings say how it is done. The session is told about progress in repeats.
 
     Raises:
         UserError: the plan does not say how its characterisation trained, is one for other weights

@@ -90,9 +90,11 @@ def grid_cells(
     random in training is the same, so that selections are compared like with like. `DIRECT` has as
     many candidates as channels are released, so its draws differ in their training alone.
 
-    A cell's channels depend on the seed, on its own (layers, depth, draw) and on the candidates
-    alone. Where a selection other than `RANDOM` has no candidates, its draws are made from all
-    channels: names and numbers of cells are right then, channels are not.
+    Layers are cuts of the backbone, the name of the network that is split; each depth is at most
+    their width, and draws are at least 1. A cell's channels depend on the seed, on its own (layers,
+    depth, draw) and on the candidates alone. Where a selection other than `RANDOM` has no
+    candidates, its draws are made from all channels: names and numbers of cells are right then,
+    channels are not.
 
     Raises:
         UserError: an argument is empty, out of range or given twice.
@@ -137,9 +139,10 @@ def draw_channels(
 ) -> tuple[int, ...]:
     """Returns `depth` distinct channels of layer `num_layers`, uniformly at random, ascending.
 
-    They are of `candidates`, or of all channels of the layer, and every draw of a grid's seed has
-    its own. For characterising only: anybody can repeat this draw. Channels that are to be a secret
-    need randomness that nobody else has (`secret_draw.draw_secretly`).
+    They are of `candidates`, or of all channels of the backbone's layer; `depth` is how many, and
+    every draw of a grid's seed, from 0, has its own. For characterising only: anybody can repeat
+    this draw. Channels that are to be a secret need randomness that nobody else has
+    (`secret_draw.draw_secretly`).
     """
     key = jax.random.fold_in(draw_key(num_layers, depth, draw, seed), 0)
     width = backbone_named(backbone).cut(num_layers).channels

@@ -85,7 +85,7 @@ def pruned_candidates(
     `fisher` leaves out the share `prune` with the lowest Fisher scores, `privacy` the share with
     the highest privacy loss, `both` either of the two, `random` nothing. Of equal channels the
     first is pruned first. Where fewer than `depth`, which will be drawn, would be left, less is
-    pruned. The share is at least 0 and less than 1.
+    pruned. `method` is one of `PRUNING_METHODS`; `prune` is at least 0 and less than 1.
 
     Raises:
         UserError: the method is unknown or does not prune, or depth or share is out of range.

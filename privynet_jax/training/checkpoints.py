@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from privynet_jax.errors import first_line
 from privynet_jax.platform.files import damaged_if
 
 _LOG = logging.getLogger(__name__)
@@ -103,9 +104,8 @@ class Checkpoint:
             newest = manager.latest_step()
             return {} if newest is None else self._read(manager, newest)
         except Exception as error:  # Orbax and TensorStore raise whatever fits
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             told = "the checkpoint %s cannot be used (%s); its networks are trained anew"
-            _LOG.warning(told, self._folder, reason)
+            _LOG.warning(told, self._folder, first_line(error))
             self.discard()
             return {}
 

@@ -17,7 +17,7 @@ from support import package_samples
 
 from experiments import cli, report
 from experiments.reporting import pictures as report_pictures
-from experiments.reporting import promises, sections, tables
+from experiments.reporting import plots, promises, sections, tables
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.audit import Audit, Finding
@@ -168,6 +168,12 @@ def test_damage_is_refused(command, run, tmp_path):
     (run / "risk.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     refused(command(f"--workdir={run}"), "risk.png is damaged")
     (run / "risk.png").unlink()
+    attacks = (run / "attacks.csv").read_bytes()
+    (run / "attacks.csv").write_bytes(b"a,b\n1\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "tradeoff", lambda *_: pytest.fail("drew before it read"))
+        refused(command(f"--workdir={run}"), "attacks.csv is damaged")
+    (run / "attacks.csv").write_bytes(attacks)
     (run / "reference.csv").unlink()
     refused(command(f"--workdir={run}"), "reference.csv is missing or damaged")
     refused(command(f"--workdir={tmp_path}"), "is no work directory")

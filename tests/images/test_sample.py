@@ -10,9 +10,11 @@ from PIL import Image
 from support.tiny_dataset import prepare, tiny_builder
 
 from privynet_jax.errors import UserError
+from privynet_jax.images import decoding
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.parts import load_parts
 from privynet_jax.images.sample import digest_of, drop_seen_pictures, load_sample
+from privynet_jax.platform.progress import Bar
 
 
 def fill(folder, classes, *, seed=0):
@@ -99,19 +101,23 @@ def test_a_tfds_data_set(tmp_path):
     np.testing.assert_array_equal(sample.images[:, 0, 0, 0], 50 * sample.labels)
 
 
-def test_unreadable_pictures(tmp_path, caplog):
+def test_unreadable_pictures(tmp_path, caplog, monkeypatch):
     fill(tmp_path, {"a": 8, "b": 8})
     for name in ("a", "b"):
         (tmp_path / name / "zzz.png").write_bytes(b"no picture of " + name.encode())
     with pytest.raises(UserError, match=r"cannot use .*zzz\.png.*--skip_unreadable"):
         load(tmp_path, count=500)
+    bars = []
+    monkeypatch.setattr(decoding, "Bar", lambda **given: bars.append(Bar(**given)) or bars[-1])
     with caplog.at_level(logging.WARNING):
         sample = load(tmp_path, count=500, skip_unreadable=True)
     assert len(sample) == 16
+    assert [(bar.n, bar.total) for bar in bars] == [(18, 18)]
     assert "skipped 2 unreadable images of the sample" in caplog.text
     # Others are drawn in their place.
     for count in range(10, 15):
         assert len(load(tmp_path, count=count, skip_unreadable=True)) == count
+        assert bars[-1].n == bars[-1].total == count
 
 
 @pytest.mark.parametrize(

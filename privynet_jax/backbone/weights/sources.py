@@ -81,6 +81,7 @@ def load_weights(
         UserError: there is no such source, it holds another backbone, its file cannot be fetched,
             is damaged or asks for code, or tensors are missing, unknown, of a wrong shape or not
             finite.
+        OSError: a file cannot be read or the cache cannot be written.
     """
     cache_dir = Path(cache_dir)
     check_source(source, backbone)

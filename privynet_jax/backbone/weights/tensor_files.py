@@ -43,8 +43,10 @@ _SAFETENSORS_TYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 def open_tensors(path: Path) -> Iterator[_Tensors]:
     """Opens a weight file and hands over its tensors by name; they can be read until it is closed.
 
-    UserError: the file is empty, of no accepted format, damaged, or asks for code or for other
-    files. That may show when a tensor is loaded, while the file is open.
+    Raises:
+        UserError: the file is empty, of no accepted format, damaged, or asks for code or for
+            other files. That may show when a tensor is loaded, while the file is open.
+        OSError: the file cannot be opened.
     """
     with open(path, "rb") as file:
         start = file.read(16)

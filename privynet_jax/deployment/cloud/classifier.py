@@ -49,19 +49,17 @@ class Validation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Description:
-    """All that is told of a classifier but its parameters."""
+    """All that is told of a classifier but its parameters; see `Classifier`."""
 
-    shape: tuple[Count, Count, Count]  # height, width and channels of one representation
+    shape: tuple[Count, Count, Count]
     num_classes: Count
     width: Count
-    release: Hex64  # id of the release that it was trained on
-    plan_id: Hex64  # of the plan behind that
-    settings: dict[Text, int | float]  # of the training
-    # Of the rows held out: the mean over classes of the accuracy in each, and what always answering
-    # the commonest class would give.
+    release: Hex64
+    plan_id: Hex64
+    settings: dict[Text, int | float]
     balanced_accuracy: Share
     commonest_class_share: Share
-    history: tuple[Validation, ...]  # the one before the first step included
+    history: tuple[Validation, ...]
 
     def __post_init__(self) -> None:
         if math.prod(self.shape) > _MOST_VALUES or not self.history:
@@ -75,9 +73,22 @@ class _Manifest(Description):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Classifier(Description):
-    """A trained cloud NN."""
+    """A trained cloud NN.
 
-    params: Mapping[str, Any]  # of `networks.CloudNN`, NumPy arrays
+    Attributes:
+        shape: height, width and channels of one representation.
+        num_classes: that it tells apart.
+        width: channels of the network.
+        release: id of the release that it was trained on.
+        plan_id: of the plan behind that.
+        settings: of the training, by name.
+        balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
+        commonest_class_share: of those, what always answering the commonest class would give.
+        history: all validations, the one before the first step included.
+        params: of `networks.CloudNN`, NumPy arrays.
+    """
+
+    params: Mapping[str, Any]
 
     @property
     def best(self) -> Validation:
@@ -93,7 +104,7 @@ class Classifier(Description):
         Raises:
             UserError: they have another shape than those of the training, or are not finite.
         """
-        self.check_fits(representations.shape[1:], None, "the input")
+        self.check_fits(representations.shape[1:], None, "")
         if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
         task = cloud_task(network_for(self.shape, self.num_classes, self.width))
@@ -110,9 +121,9 @@ class Classifier(Description):
         """Raises UserError for somebody's representations or number of classes, if other ones."""
         if tuple(shape) != self.shape:
             raise UserError(
-                f"{whose}: representations of {times(shape)} do not fit the classifier, which was "
-                f"trained on {times(self.shape)} (height x width x channels); give what belongs "
-                "together"
+                f"{whose and f'{whose}: '}representations of {times(shape)} do not fit the "
+                f"classifier, which was trained on {times(self.shape)} (height x width x channels); "
+                "give what belongs together"
             )
         if num_classes not in (None, self.num_classes):
             raise UserError(
@@ -140,7 +151,11 @@ def is_classifier(folder: Path) -> bool:
 
 
 def open_classifier(folder: Path) -> Classifier:
-    """Returns a classifier, after checking every file; UserError: it is none, or damaged."""
+    """Returns a classifier from its folder, after checking every file.
+
+    Raises:
+        UserError: the folder is no classifier, of another version, damaged or inconsistent.
+    """
     path = folder / _MANIFEST
     try:
         what = "description of a classifier"

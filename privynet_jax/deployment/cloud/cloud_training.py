@@ -53,13 +53,24 @@ _OTHERWISE = "or a new folder, or delete that one first"
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings:
-    """What decides a training, besides the release; UserError: a number is out of its range."""
+    """What decides a training, besides the release.
+
+    Attributes:
+        schedule: steps, batch size and learning rate.
+        width: channels of the cloud NN.
+        validation_fraction: of each class's rows, held out.
+        patience: validations in a row without anything better, after which training stops.
+        seed: of the part held out, the initial parameters and the mini-batches.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
 
     schedule: Schedule = Schedule(steps=2000, batch_size=64)  # noqa: RUF009 - frozen
-    width: int = 64  # channels of the cloud NN
-    validation_fraction: float = 0.1  # of each class's rows, held out
-    patience: int = 6  # validations in a row without anything better, after which training stops
-    seed: int = 0  # of the part held out, the initial parameters and the mini-batches
+    width: int = 64
+    validation_fraction: float = 0.1
+    patience: int = 6
+    seed: int = 0
 
     def __post_init__(self) -> None:
         numbers = {"steps": self.schedule.steps, "batch_size": self.schedule.batch_size}

@@ -47,20 +47,27 @@ _MOST_LOST = 3e-3
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LocalPackage:
-    """A package that was opened and verified."""
+    """A package that was opened and verified.
 
-    image_size: int  # side of the images, in pixels
-    shape: tuple[int, int, int]  # (h, w, depth) of one representation
-    class_names: tuple[str, ...]  # of the user's pictures, in the order of their labels
-    # float32 [depth]: what representations are multiplied by before release, and the largest value,
-    # after that, which a byte of a release holds.
+    Attributes:
+        image_size: side of the images, in pixels.
+        shape: (h, w, depth) of one representation.
+        class_names: of the user's pictures, in the order of their labels in releases.
+        scales: float32 [depth], what representations are multiplied by before release.
+        peaks: float32 [depth], the largest value, after that, which a byte of a release holds.
+        plan_id: of the plan that it was made of.
+        release_seed: 64 hexadecimal digits, secret, made for this package.
+        local: images, float32 [N, image_size, image_size, 3] RGB in [0, 1], to representations,
+            float32 [N, h, w, depth], not normalised; jitted. UserError for other images.
+    """
+
+    image_size: int
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
     scales: np.ndarray = dataclasses.field(repr=False)
     peaks: np.ndarray = dataclasses.field(repr=False)
-    plan_id: str  # of the plan that it was made of
-    # 64 hexadecimal digits, secret, made for this package.
+    plan_id: str
     release_seed: str = dataclasses.field(repr=False)
-    # Images, float32 [N, image_size, image_size, 3] RGB in [0, 1], to representations, float32
-    # [N, h, w, depth], not normalised; jitted. UserError for other images.
     local: Callable[[jax.Array | np.ndarray], jax.Array] = dataclasses.field(repr=False)
 
 
@@ -173,7 +180,12 @@ def exported(network: device_nn.Network, stored: Params, image_size: int) -> byt
 
 
 def open_package(folder: Path) -> LocalPackage:
-    """Opens a package and verifies every file; UserError: something is missing or wrong."""
+    """Opens a package and verifies every file of it.
+
+    Raises:
+        UserError: something is missing, damaged, of another version or inconsistent, or it is no
+            package.
+    """
     try:
         settings = device_nn.read_settings(folder)
         told = {name: settings[name] for name in settings.keys() - {"format", "version", "sha256"}}

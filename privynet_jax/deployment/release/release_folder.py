@@ -41,16 +41,24 @@ _HELD_BYTES = 2**29
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Release:
-    """A verified release."""
+    """A verified release.
+
+    Attributes:
+        id: of the release.
+        plan_id: of the plan that the package was made of.
+        representations: [N, h, w, depth], normalised; answers len, shape, dtype and [slice or
+            integer array], the rows as float32 where that is stored, else as float16.
+        labels: int32 [N], or None.
+        num_classes: labels are below it; None where there are none.
+        dtype: how rows are stored, one of `coding.DTYPES`.
+    """
 
     id: str
-    plan_id: str  # of the plan that the package was made of
-    # [N, h, w, depth], normalised; answers len, shape, dtype and [slice or integer array], the rows
-    # as float32 where that is stored, else as float16.
+    plan_id: str
     representations: ShardedRows | DecodedRows
-    labels: np.ndarray | None  # int32 [N]
-    num_classes: int | None  # labels are below it; None where there are none
-    dtype: str  # how rows are stored, one of `coding.DTYPES`
+    labels: np.ndarray | None
+    num_classes: int | None
+    dtype: str
 
     def __len__(self) -> int:
         return len(self.representations)
@@ -116,9 +124,12 @@ class ReleaseWriter:
 
 
 def open_release(folder: Path) -> Release:
-    """Returns a release after verifying every byte of it; UserError: something is missing or wrong.
+    """Returns a release after verifying every byte of it.
 
     Rows are read from the disk when they are asked for, unless all together are small.
+
+    Raises:
+        UserError: anything is missing, damaged, of another version, changed or inconsistent.
     """
     manifest = read_manifest(folder)
     shards = ShardFolder(epath.Path(folder), manifest.id)

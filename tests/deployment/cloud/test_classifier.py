@@ -88,7 +88,7 @@ def test_probabilities_are_the_softmax_of_the_network_s_logits():
 
 def test_representations_that_are_none():
     classifier, x = made(), some_representations()
-    with pytest.raises(UserError, match=r"6 x 6 x 4 do not fit .* trained on 6 x 6 x 3"):
+    with pytest.raises(UserError, match=r"^representations of 6 x 6 x 4 do not fit .* 6 x 6 x 3"):
         classifier.probabilities(np.zeros((1, 6, 6, 4)))
     for value in (np.nan, np.inf, -2.0):
         broken = x.copy()
