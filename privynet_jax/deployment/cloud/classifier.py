@@ -122,8 +122,8 @@ class Classifier(Description):
         if tuple(shape) != self.shape:
             raise UserError(
                 f"{whose and f'{whose}: '}representations of {times(shape)} do not fit the "
-                f"classifier, which was trained on {times(self.shape)} (height x width x channels); "
-                "give what belongs together"
+                f"classifier, which was trained on {times(self.shape)} (height x width x "
+                "channels); give what belongs together"
             )
         if num_classes not in (None, self.num_classes):
             raise UserError(
