@@ -55,6 +55,9 @@ def test_costs_are_in_the_units_of_the_limits(plan):
 
 def test_settings_are_those_of_the_characterisation(plan):
     assert plan.settings["seed"] == 0
+    for characterised in ({}, {"settings": None}, {"settings": {}}, {"settings": {"seed": "0"}}):
+        with pytest.raises(UserError, match="settings of a characterisation without its seed"):
+            dataclasses.replace(plan, characterised=characterised)
 
 
 def test_classes_are_released_in_a_secret_order(plan):

