@@ -116,8 +116,8 @@ def _transfer(difference_db: float | None) -> str:
         )
     carried = "carried over" if abs(difference_db) <= _TRANSFERS_WITHIN else "did not carry over"
     return (
-        f"Privacy loss {carried} from the characterisation: {difference_db:+.1f} dB, where "
-        f"{_TRANSFERS_WITHIN} dB are allowed."
+        f"Privacy loss {carried} from the characterisation: {difference_db:+.2f} dB, where up to "
+        f"{_TRANSFERS_WITHIN} dB more or less count as carried over."
     )
 
 

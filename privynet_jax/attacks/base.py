@@ -133,7 +133,10 @@ def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
     # Of images: copies tell no more of the pixels that are to be found.
     count = min(len(pairs.images) // pairs.copies for pairs in scenes)
     if count < least:
-        raise UserError(f"the attack {name} was given {count} pairs; allowed are {least} or more")
+        raise UserError(
+            f"the attack {name} was given {count} pairs; allowed are {least} or more; give a data "
+            "set with more pictures for the attacker's part, auxiliary"
+        )
 
 
 class Attack(Protocol):

@@ -84,7 +84,8 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         whose = "a new training with the channels that the search found"
     costs = [f"{_WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
     lines = [
-        f"Chosen: {_named(option)}, the best balanced accuracy of all that keep the limits.",
+        f"Chosen: {_named(option)}, the best balanced accuracy of all that keep the limits; of "
+        "privacy loss the upper end of the interval must keep them, with the margin added.",
         f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
         f"{_count(option.draws, _unit(option))} on validation images:",
         f"    accuracy  {_interval(expected.accuracy, 100, 1)} %; that of always answering the "

@@ -220,8 +220,8 @@ def audit_of(findings, attacks=(), **changed):
 @pytest.mark.parametrize(
     ("difference_db", "said"),
     [
-        (1.4, "carried over from the characterisation: +1.4 dB, where 1.5 dB"),
-        (-1.6, "did not carry over from the characterisation: -1.6 dB"),
+        (1.4, "carried over from the characterisation: +1.40 dB, where up to 1.5 dB"),
+        (-1.6, "did not carry over from the characterisation: -1.60 dB"),
         (None, "Not all of the characterisation's attackers were tried"),
     ],
 )

@@ -22,7 +22,7 @@ import safetensors.numpy
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
-from privynet_jax.platform.files import appears_whole, damaged_if
+from privynet_jax.platform.files import appears_whole, damaged_if, write_atomically
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
@@ -138,9 +138,9 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
         partial.mkdir()
         leaves = jax.tree_util.tree_flatten_with_path(classifier.params)[0]
         tensors = {_name(path): np.ascontiguousarray(array) for path, array in leaves}
-        safetensors.numpy.save_file(tensors, partial / _PARAMS)
+        write_atomically(partial / _PARAMS, safetensors.numpy.save(tensors))
         table = as_csv([validation._asdict() for validation in classifier.history])
-        (partial / _HISTORY).write_text(table, encoding="utf-8")
+        write_atomically(partial / _HISTORY, table)
         manifest = _Manifest(**_described(classifier), files=sha256_of_files(partial))
         write_document(partial / _MANIFEST, manifest, _VERSION)
 

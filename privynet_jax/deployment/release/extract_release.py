@@ -98,16 +98,19 @@ def write_release(
     if journal is None:
         return _already_complete(folder, pictures, copies, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
-    _check_disk_space(folder, package.shape, dtype, len(pictures))
-    with concurrent.futures.ThreadPoolExecutor(min(_MOST_DECODERS, os.cpu_count() or 1)) as pool:
-        extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
-        kept = extraction.run(writer, journal)
+    try:
+        _check_disk_space(folder, package.shape, dtype, len(pictures))
+        decoders = min(_MOST_DECODERS, os.cpu_count() or 1)
+        with concurrent.futures.ThreadPoolExecutor(decoders) as pool:
+            extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
+            kept = extraction.run(writer, journal)
+    except UserError:
+        _forget(folder, journal)
+        raise
     skipped = journal.skipped()
     chosen = np.delete(order, skipped)
     if not len(chosen):
-        journal.path.unlink()
-        with contextlib.suppress(OSError):  # shards of an earlier attempt
-            folder.rmdir()
+        _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(pictures)} were skipped")
     _write_order(order_out, pictures, chosen)
     labels, classes = None, None
@@ -206,6 +209,13 @@ class _Extraction:
                 "pictures; give --dtype=float32, or make the package again"
             )
         rows[first : first + count] = values
+
+
+def _forget(folder: Path, journal: Journal) -> None:
+    """Leaves nothing behind of what nothing was finished of."""
+    with contextlib.suppress(OSError):  # finished shards, maybe of an earlier attempt
+        folder.rmdir()
+        journal.path.unlink()
 
 
 def _already_complete(

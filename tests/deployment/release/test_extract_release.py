@@ -339,4 +339,6 @@ def test_nothing_but_unreadable_pictures(tmp_path, package):
     spoil(tmp_path / "photos", *(f"{index}.jpg" for index in range(8)))
     with pytest.raises(UserError, match="no picture can be read; all 8 were skipped"):
         write(package, tmp_path / "photos", tmp_path / "out", False, skip_unreadable=True)
-    assert os.listdir(tmp_path) == ["photos"]
+    with pytest.raises(UserError, match="it is no image"):
+        write(package, tmp_path / "photos", tmp_path / "out", False)
+    assert os.listdir(tmp_path) == ["photos"]  # neither an empty folder nor a journal
