@@ -235,6 +235,13 @@ def test_what_cannot_be_used_says_why(data, reason):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("length", range(1, 17))
+def test_files_of_a_few_bytes_are_unreadable(length):
+    for start in (b"\0", b"(", b"a", b"\xff\xd8\xff\xe0", b"\x89PNG"):
+        with pytest.raises(UnreadablePictureError, match=r"^it (is|seems)"):
+            decode_picture((start * 16)[:length], SIZE)
+
+
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     monkeypatch.setattr(decoding, "MAX_PIXELS", 63)
