@@ -48,7 +48,7 @@ FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 # A 12000 x 12000 photograph still passes; decoded, it takes 432 MB.
 MAX_PIXELS = 150_000_000
 # Changes whenever other pixels are made of a file.
-VERSION = 2
+VERSION = 3
 # Large pictures take a GB each while they are decoded.
 _MOST_THREADS = 8
 # Decoded images beyond this go to a file, which the system may page out.
