@@ -4,10 +4,10 @@
 
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
-sample are left out. The attackers are the characterisation's; --attackers=strong,tuned,"white box"
-names others, such as a network that is chosen together with its learning rate, or somebody who has
-got hold of the plan. Exit status 0: every limit was kept; 2: one was broken; 1: something was wrong
-with what was given.
+sample are left out, with their copies. The attackers are the characterisation's;
+--attackers=strong,tuned,"white box" names others, such as a network that is chosen together with
+its learning rate, or somebody who has got hold of the plan. Exit status 0: every limit was kept; 2:
+one was broken; 1: something was wrong with what was given.
 """
 
 import dataclasses

@@ -164,9 +164,10 @@ def cache_folder() -> Path | str:
     return given if is_remote(given) else folder("cache_dir", given)
 
 
-def data_folder() -> Path | None:
-    """Returns the folder that --data_dir names; None for TFDS's own."""
-    return folder("data_dir", DATA_DIR.value) if DATA_DIR.value else None
+def data_folder() -> Path | str | None:
+    """Returns the folder that --data_dir names, or a bucket's address; None for TFDS's own."""
+    given = DATA_DIR.value or None
+    return given if given is None or is_remote(given) else folder("data_dir", given)
 
 
 def needed(flag: flags.FlagHolder, advice: str) -> str:
@@ -267,7 +268,7 @@ def limits(values: Sequence[str]) -> dict[str, int]:
 # What a setting is -> how its flag is read, where not as it is.
 _READERS: Mapping[Any, Callable[[flags.FlagHolder], Any]] = {
     Path: needed_folder,
-    Path | None: lambda flag: data_folder(),
+    Path | str | None: lambda flag: data_folder(),
     Path | str: lambda flag: cache_folder(),
     tuple[int, ...]: whole_numbers,
     tuple[str, ...]: lambda flag: tuple(flag.value),

@@ -96,7 +96,7 @@ class Config:
         LOCAL_CACHE,
         "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
     )
-    data_dir: Path | None = _place(None, "Folder of TFDS data sets; default: TFDS's own.")
+    data_dir: Path | str | None = _place(None, "Folder of TFDS data sets; default: TFDS's own.")
     max_images: Mapping[str, int] = _setting(
         dict, "Most images per part, as in target=3000,test=1000; default: all."
     )

@@ -49,7 +49,7 @@ def reopen(
     *,
     weights: str,
     cache_dir: os.PathLike[str] | str,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     skip_unreadable: bool = False,
     sixteen_bit_max: int = 0,
 ) -> Reopened:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-# Undeclared values of 16 bits that reach no further are no doubt of 9 to 13 bits.
-_LEAST_WHITE = 2**13
+# Values of 16 bits of which all but a few burnt-in ones are smaller may be of 9 to 15 bits; stated
+# ones, which are often stated for all that a program writes, of 9 to 13.
+_LEAST_UNSTATED, _LEAST_STATED = 2**15, 2**13
+_ALL_BUT_FEW = 0.999
 _BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
 
 
@@ -26,6 +28,7 @@ class Values(NamedTuple):
 
     bits: int | None  # significant ones
     are_scaled: bool  # up to 16 bits, as PNG demands
+    least: int = 0  # whose values reach no further are too dark to be believed
 
 
 def stated_values(stored: Image.Image, data: bytes) -> Values | None:
@@ -34,7 +37,11 @@ def stated_values(stored: Image.Image, data: bytes) -> Values | None:
         if data[24] != 16:
             return None
         told = re.search(rb"\0\0\0[\1-\4]sBIT(.)", data[: data.find(b"IDAT")], re.DOTALL)
-        return Values(told[1][0] if told else None, are_scaled=True)
+        bits = told[1][0] if told else None
+        least = _least_reach(bits)
+        if bits and bits < 16 and not stored.mode.startswith("I"):
+            least = 2**bits  # whose lower bytes, which tell more, Pillow does not keep
+        return Values(bits, are_scaled=True, least=least)
     if stored.format == "TIFF":
         bits = stored.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         if bits[0] <= 8:
@@ -42,11 +49,20 @@ def stated_values(stored: Image.Image, data: bytes) -> Values | None:
         most = int(np.max(stored.tag_v2.get(_MAX_SAMPLE_VALUE, 0))) + 1
         # Of colours, Pillow has only the upper byte.
         told = [n for n in range(9, 17) if len(bits) == 1 and (n == bits[0] < 16 or 2**n == most)]
-        return Values(told[0] if told else None, are_scaled=False)
+        bits = told[0] if told else None
+        return Values(bits, are_scaled=False, least=_least_reach(bits))
     depth = {"PPM": _depth_of_ppm, "JPEG2000": _depth_of_jpeg2000}.get(stored.format)
     bits = depth(stored, data) if depth else 8
+    if bits == 16:
+        return Values(None, are_scaled=True, least=_LEAST_UNSTATED)
     # Pillow has scaled up what is declared.
-    return None if bits <= 8 else Values(None if bits == 16 else 16, are_scaled=True)
+    return None if bits <= 8 else Values(16, are_scaled=True)
+
+
+def _least_reach(bits: int | None) -> int:
+    if bits is None:
+        return _LEAST_UNSTATED
+    return _LEAST_STATED if bits == 16 else 0
 
 
 def _depth_of_ppm(stored: Image.Image, data: bytes) -> int:
@@ -64,14 +80,16 @@ def _depth_of_jpeg2000(stored: Image.Image, data: bytes) -> int:
 def as_rgb(image: Image.Image, values: Values | None, white: int = 0) -> Image.Image:
     """Returns RGB of 8 bits, transparent pixels white; UnreadablePictureError for odd values.
 
-    `white` is the largest grey value of files that state no range; 0 where that is unknown.
+    `white` is the largest grey value of files that state no range, or one that is too wide to be
+    believed; 0 where that is unknown.
     """
     if image.mode == "F":
         raise UnreadablePictureError("it has floating-point values; convert it to 8 or 16 bits")
     if values and image.mode.startswith("I"):
         image = Image.fromarray(_eight_bits(np.asarray(image, np.int64), values, white))
-    elif values and values.bits is None and white < 2**16 - 1:  # of colours, only bytes are kept
-        _check_reach(257 * max(high for _, high in image.convert("RGB").getextrema()))
+    elif values and white < 2**16 - 1:  # of colours, only upper bytes are kept
+        counts = np.reshape(image.convert("RGB").histogram(), (3, -1)).sum(axis=0)
+        _check_reach(257 * _reach(counts), values.least)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -79,27 +97,37 @@ def as_rgb(image: Image.Image, values: Values | None, white: int = 0) -> Image.I
 
 
 def _eight_bits(values: np.ndarray, told: Values, white: int) -> np.ndarray:
-    lowest, highest, bits = values.min(), values.max(), told.bits or 16
-    if lowest < 0 or highest >= 2**16:
+    if values.min() < 0 or values.max() >= 2**16:
         raise UnreadablePictureError("it has signed or 32-bit values; convert it to 8 or 16 bits")
-    if told.bits is None and white:
-        if highest > white:
-            raise UnreadablePictureError(f"its 16-bit values reach {highest}; white is {white}")
-        return np.uint8((255 * values + white // 2) // white)
-    if told.bits is None:
-        _check_reach(highest)
+    reach, bits = _reach(np.bincount(values.ravel())), told.bits or 16
+    if white and (told.bits is None or reach < told.least):
+        if reach > white:
+            raise UnreadablePictureError(f"its 16-bit values reach {reach}; white is {white}")
+        return _scaled(values, white)
+    _check_reach(reach, told.least)
     # Some store their bits as they are, though they should have scaled them up.
-    if highest >= 2**bits or (told.are_scaled and not (values % 2 ** (16 - bits)).any()):
+    if reach >= 2**bits or (told.are_scaled and not (values % 2 ** (16 - bits)).any()):
         bits = 16
-    white = 2**bits - 1
-    return np.uint8((255 * values + white // 2) // white)
+    return _scaled(values, 2**bits - 1)
 
 
-def _check_reach(highest: int) -> None:
-    if 0 < highest < _LEAST_WHITE:
+def _scaled(values: np.ndarray, white: int) -> np.ndarray:
+    return np.uint8((255 * np.minimum(values, white) + white // 2) // white)
+
+
+def _reach(counts: np.ndarray) -> int:
+    """The largest of counted values but for a few, as of letters that were put into a picture."""
+    counts[0] = 0  # black margins say nothing
+    up_to = counts.cumsum()
+    return int(np.searchsorted(up_to, 1 + int(_ALL_BUT_FEW * (up_to[-1] - 1)))) if up_to[-1] else 0
+
+
+def _check_reach(reach: int, least: int) -> None:
+    if 0 < reach < least:
         raise UnreadablePictureError(
-            f"its 16-bit values reach {highest} alone, so it is unknown which of them is white; "
-            "give --sixteen_bit_max, such as 4095 for 12 bits of grey, or scale them to 0 .. 65535"
+            f"its 16-bit values reach {reach} alone, so it is unknown which of them is white; give "
+            "--sixteen_bit_max, such as 4095 for 12 bits of grey or 65535 for dark pictures, or "
+            "scale them to 0 .. 65535"
         )
 
 

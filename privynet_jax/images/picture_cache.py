@@ -21,9 +21,11 @@ _LEAST_BYTES = 2**18
 _DIGEST_BYTES = 32
 
 
-def decode_cached(folder: Path, data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.ndarray:
-    """Returns `decode_picture` of a file's content, and raises what that raises."""
-    if len(data) < _LEAST_BYTES:
+def decode_cached(
+    folder: Path | None, data: bytes, size: int, *, sixteen_bit_max: int = 0
+) -> np.ndarray:
+    """Returns `decode_picture` of a file's content, and raises what that raises; None: no cache."""
+    if folder is None or len(data) < _LEAST_BYTES:
         return decode_picture(data, size, sixteen_bit_max=sixteen_bit_max)
     key = hashlib.sha256(data)
     key.update(f" {size} {sixteen_bit_max} {VERSION} {PIL.__version__}".encode())

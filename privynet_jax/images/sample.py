@@ -99,25 +99,31 @@ def digest_of(image: np.ndarray) -> str:
 def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, int]:
     """Removes pictures that the planner saw, so that an audit is independent of them.
 
-    Returns what is left of the parts, and how many pictures with one of these digests are removed;
-    UserError where nothing is left of a part.
+    With a picture of one of these digests its whole group goes: copies, saved again, have other
+    digests. Returns what is left of the parts, and how many pictures are removed; UserError where
+    nothing is left of a part.
     """
     seen, removed = frozenset(digests), 0
+    # Caches are addressed by the fingerprint, so other images need another one.
+    fingerprint = hashlib.sha256(parts.fingerprint.encode())
     kept: dict[str, Part] = {}
     for name, part in parts.items():
-        rows = [row for row, image in enumerate(part.images) if digest_of(image) not in seen]
-        if not rows:
+        was_seen = np.array([digest_of(image) in seen for image in part.images], bool)
+        if part.groups is not None:
+            was_seen = np.isin(part.groups, part.groups[was_seen])
+        rows = np.flatnonzero(~was_seen)
+        if not len(rows):
             raise UserError(
                 f"the planner saw all pictures of the part {name} of {parts.name}; audit on more "
                 "pictures, or plan with a smaller sample"
             )
         removed += len(part) - len(rows)
-        kept[name] = Part(part.images[rows], part.labels[rows])
+        fingerprint.update(rows.astype("<i8").tobytes() + b" ")
+        groups = None if part.groups is None else part.groups[rows]
+        kept[name] = Part(part.images[rows], part.labels[rows], groups)
     if not removed:
         return parts, 0
-    # Caches are addressed by the fingerprint, so other images need another one.
-    fingerprint = hashlib.sha256(" ".join([parts.fingerprint, *sorted(seen)]).encode()).hexdigest()
-    return dataclasses.replace(parts, **kept, fingerprint=fingerprint), removed
+    return dataclasses.replace(parts, **kept, fingerprint=fingerprint.hexdigest()), removed
 
 
 def _check_classes(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ from tensorflow_datasets.core.utils import tqdm_utils
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
-from privynet_jax.platform.files import expanded
+from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.progress import Bar
 
 _FILE_FORMAT = "array_record"
@@ -35,9 +35,13 @@ _FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 _NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def decoded_folder(data_dir: Path | str | None) -> Path:
-    """Returns where decoded pictures are kept, beside TFDS's data sets; see `picture_cache`."""
-    return expanded("data_dir", str(data_dir or tfds.core.constants.DATA_DIR)) / "decoded_pictures"
+def decoded_folder(data_dir: Path | str | None) -> Path | None:
+    """Returns where decoded pictures are kept, beside TFDS's data sets; see `picture_cache`.
+
+    None where that is a bucket, which others may read.
+    """
+    beside = str(data_dir or tfds.core.constants.DATA_DIR)
+    return None if is_remote(beside) else expanded("data_dir", beside) / "decoded_pictures"
 
 
 def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:

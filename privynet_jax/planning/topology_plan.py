@@ -61,7 +61,7 @@ class PlanSettings:
     skip_unreadable: bool = False
     sixteen_bit_max: int = 0
     cache_dir: Path = LOCAL_CACHE
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ types of the fields, bounds included, before anything is made of it. No JAX here
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -77,8 +77,12 @@ def checked(content: Any, kind: type[_Document], refusal: str, remedy: str) -> _
         found = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         raise UserError(f"{refusal}: {error}; {remedy}") from None
+    try:
+        written = json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))
+    except ValueError:
+        raise UserError(f"{refusal}: it holds NaN or infinity; {remedy}") from None
     # Whoever writes a dataclass writes all of its fields, at every depth, and no others.
-    if unlike := _unlike(content, json.loads(json.dumps(dataclasses.asdict(found)))):
+    if unlike := _unlike(content, written):
         raise UserError(f"{refusal}: {unlike} is unknown or missing; {remedy}")
     return found
 
@@ -98,12 +102,8 @@ def _read(path: Path, refusal: str) -> dict[str, Any]:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise ValueError
-        content = json.loads(text, parse_constant=_refused)
-        json.dumps(content)
+        content = json.loads(text)
+        json.dumps(content, allow_nan=False)  # nor may 1e999 become infinite
         return {**content}
     except (ValueError, TypeError, RecursionError):
         raise UserError(refusal) from None
-
-
-def _refused(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")

@@ -23,7 +23,9 @@ class Bar(tqdm):
     """tqdm's bar, of what is counted one by one; the only one that is used here."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        if not _is_terminal(sys.stderr):
+        if sys.stderr is None:  # as of programs without a console
+            settings["disable"] = True
+        elif not _is_terminal(sys.stderr):
             seldom = {"mininterval": _SECONDS, "maxinterval": _SECONDS}
             settings = {"file": _Log(sys.stderr), **seldom, **settings}
         super().__init__(*arguments, **settings)

@@ -106,6 +106,12 @@ def png_of_sixteen_bit_colours(values):
     return png([(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b"")])
 
 
+def with_burnt_in_pixel(values):
+    values = values.copy()
+    values[-1, -1] = 65535
+    return values
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -115,6 +121,14 @@ def png_of_sixteen_bit_colours(values):
         b"P5 8 8 65535\n" + STEPS.astype(">u2").tobytes(),
         b"P6 8 8 65535\n" + STEPS.repeat(3).astype(">u2").tobytes(),
         png_of_sixteen_bit_colours(STEPS),
+        encoded(Image.fromarray(4 * STEPS)),  # of 14 bits
+        encoded(Image.fromarray(8 * STEPS), "TIFF"),  # of 15 bits
+        # What programs state of all that they write.
+        with_significant_bits(encoded(Image.fromarray(STEPS)), [16]),
+        encoded(Image.fromarray(STEPS), "TIFF", tiffinfo={281: 65535}),
+        with_significant_bits(png_of_sixteen_bit_colours(STEPS), [16] * 3),
+        with_significant_bits(png_of_sixteen_bit_colours(STEPS), [12] * 3),
+        encoded(Image.fromarray(with_burnt_in_pixel(STEPS))),
     ],
 )
 def test_sixteen_bits_of_which_few_are_used_are_ambiguous(data):
@@ -132,6 +146,13 @@ def test_somebody_may_say_what_is_white():
         decode_picture(grey, SIZE, sixteen_bit_max=1023)
     with pytest.raises(UnreadablePictureError, match="alone"):  # of which Pillow keeps 4 bits
         decode_picture(colours, SIZE, sixteen_bit_max=4095)
+    marked = Image.fromarray(with_burnt_in_pixel(STEPS))
+    for data in (encoded(marked), with_significant_bits(grey, [16])):
+        found = decode_picture(data, SIZE, sixteen_bit_max=4095)
+        np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
+    # Who states fewer bits than 16 is believed, burnt-in pixels or not.
+    found = decode_picture(with_significant_bits(encoded(marked), [12]), SIZE)
+    np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
     for dark in (grey, colours):
         assert decode_picture(dark, SIZE, sixteen_bit_max=65535).max() in (15, 16)
 
@@ -233,6 +254,13 @@ def test_what_cannot_be_used_says_why(data, reason):
     with pytest.raises(UnreadablePictureError, match=reason) as raised:
         decode_picture(data, SIZE)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("length", range(1, 17))
+def test_files_of_a_few_bytes_are_unreadable(length):
+    for start in (b"\0", b"(", b"a", b"\xff\xd8\xff\xe0", b"\x89PNG"):
+        with pytest.raises(UnreadablePictureError, match=r"^it (is|seems)"):
+            decode_picture((start * 16)[:length], SIZE)
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):

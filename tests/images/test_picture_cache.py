@@ -11,6 +11,7 @@ from privynet_jax.images import copies, picture_cache
 from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
 from privynet_jax.images.parts import load_parts
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.tfds_source import decoded_folder
 
 SIZE = 8
 
@@ -69,6 +70,15 @@ def test_small_files_damaged_ones_and_full_disks_leave_nothing(tmp_path, decoded
     monkeypatch.setattr(picture_cache, "write_shared", refuse)
     decode_cached(tmp_path / "kept", a_file(), SIZE)
     assert not (tmp_path / "kept").exists() or not list((tmp_path / "kept").iterdir())
+
+
+def test_beside_a_bucket_nothing_is_kept(tmp_path, decoded, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert decoded_folder("gs://some/where") is None
+    for _ in range(2):
+        decode_cached(None, a_file(), SIZE)
+    assert decoded == [SIZE, SIZE]
+    assert not list(tmp_path.iterdir())
 
 
 def test_parts_come_out_of_the_cache(tmp_path, decoded):

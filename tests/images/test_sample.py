@@ -163,6 +163,20 @@ def test_exactly_the_sample_is_removed(audited_parts):
     assert (kept.name, kept.class_names) == (parts.name, parts.class_names)
 
 
+def test_copies_of_the_sample_go_with_it(audited_parts):
+    test = audited_parts.test
+    groups = np.arange(len(test))
+    groups[[1, 5]] = 1  # saved again, and so of another digest
+    parts = dataclasses.replace(
+        audited_parts, test=type(test)(test.images, test.labels, groups), fingerprint="0"
+    )
+    kept, removed = drop_seen_pictures(parts, [digest_of(test.images[5])])
+    others = np.delete(np.arange(len(test)), [1, 5])
+    assert removed == 2
+    np.testing.assert_array_equal(kept.test.images, test.images[others])
+    np.testing.assert_array_equal(kept.test.groups, groups[others])
+
+
 def test_caches_tell_apart_what_is_left_of_the_same_parts(audited_parts):
     first, second = (digest_of(image) for image in audited_parts.test.images[:2])
     found = [

@@ -12,6 +12,7 @@ from privynet_jax.platform.documents import (
     Count,
     Hex64,
     Positive,
+    checked,
     read_document,
     write_document,
 )
@@ -75,6 +76,16 @@ def test_what_no_writer_wrote_is_refused_though_its_checksum_is_right(tmp_path, 
     path.write_text(sealed({"version": 3, **dataclasses.asdict(WRITTEN), **changed}))
     with pytest.raises(UserError, match=told):
         read(path)
+
+
+def test_numbers_that_become_infinite_are_refused(tmp_path):
+    path = tmp_path / "a.json"
+    content = {"version": 3, **dataclasses.asdict(WRITTEN), "settings": {"rate": float("inf")}}
+    path.write_text(sealed(content).replace("Infinity", "1e999"))
+    with pytest.raises(UserError, match="is no manifest; copy it again"):
+        read(path)
+    with pytest.raises(UserError, match="no inner: it holds NaN or infinity; copy"):
+        checked({"limit": float("nan")}, Inner, "no inner", "copy")
 
 
 @pytest.mark.parametrize("text", ["", "7", "[]", "[" * 993 + "]" * 993, "[" * 10**5, "\xff"])

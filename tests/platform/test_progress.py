@@ -31,6 +31,13 @@ def test_without_a_unit_there_is_a_percentage(capsys, terminal):
     assert "| [" in last
 
 
+def test_without_standard_error_there_is_no_bar(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with progress_bar(3, "attacking", "cells", done=1) as advance:
+        advance(5)
+    assert list(Bar(range(3), "decoding", unit="image", delay=2)) == [0, 1, 2]
+
+
 def test_a_log_gets_whole_lines_now_and_then(capsys, monkeypatch):
     with progress_bar(1, "attacking") as outer:
         for _ in Bar(range(5000), "decoding", unit="image"):

@@ -187,7 +187,12 @@ def _read_params(path: Path, told: Description) -> Mapping[str, Any]:
             found = {n: (tuple(view.get_shape()), view.get_dtype()) for n, view in views.items()}
             if found != shapes:
                 raise ValueError("its tensors are not those of the network that is described")
-            return jax.tree.unflatten(structure, [file.get_tensor(name) for name in shapes])
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    # Else the representations would be blamed for what comes out.
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds NaN or infinity; {_TRAIN_ANEW}")
+    return jax.tree.unflatten(structure, list(tensors.values()))
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -68,7 +68,7 @@ def find_pictures(
     class_names: Sequence[str],
     labelled: bool,
     split: str = "all",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
 ) -> Pictures:
     """Returns the pictures that --images means.
 

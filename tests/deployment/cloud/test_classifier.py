@@ -167,6 +167,10 @@ DAMAGED = {
         with_tensors(lambda t: t.update({n: a.astype(np.float64) for n, a in t.items()})),
         OTHERS,
     ),
+    "no numbers": (
+        with_tensors(lambda t: t.update({n: a * np.float32("nan") for n, a in t.items()})),
+        r"params\.safetensors: .* holds NaN or infinity; delete the folder and train again",
+    ),
     "another width": (with_tensors(dict, width=5), OTHERS),
     "a network larger than all memory": (
         with_tensors(dict, width=2**19, num_classes=2**20 - 1),
