@@ -191,4 +191,4 @@ def _verdict(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

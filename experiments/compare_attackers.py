@@ -135,4 +135,4 @@ def _images(kept: tuple[Sequence[int], str]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

@@ -180,4 +180,4 @@ def _strongest(measurement: Measurement) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

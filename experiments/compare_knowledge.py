@@ -162,4 +162,4 @@ def _check_pairs(counts: Sequence[int], attack: Attack) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)
