@@ -21,7 +21,7 @@ from privynet_jax.training.checkpoints import Checkpoint
 
 @pytest.fixture
 def handled():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.handle_signals()
     yield
     signals.handle_signals()  # forgets what came

@@ -28,6 +28,7 @@ from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
+from privynet_jax.platform.signals import HANDLED
 from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
@@ -348,7 +349,7 @@ def test_a_flag_file(tmp_path, command, content, expected):
 
 @pytest.fixture
 def run_raising(monkeypatch, capfd):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
 
     def run(error, **given):
         def main():
@@ -385,7 +386,7 @@ def test_what_main_may_raise(run_raising, error, expected):
     refused(run_raising(error), expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", HANDLED)
 def test_a_signal_decides_the_exit_status(run_raising, number):
     done = run_raising(number)
     assert done[0] == 128 + number
