@@ -19,7 +19,7 @@ from typing import Any
 
 
 class Terminated(BaseException):
-    """A signal that is no Ctrl-C came, or any while it was deferred; the command continues later."""
+    """A signal came that is no Ctrl-C, or was deferred; the same command continues later."""
 
 
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
