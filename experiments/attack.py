@@ -27,10 +27,11 @@ from absl import flags
 from experiments import cli
 from experiments.comparing.ground import filled, reopened
 from privynet_jax import Budget, Protocol, UserError, session
-from privynet_jax.attacks.base import PAIRS, Attack, DivergedError
+from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.characterisation.reopening import Reopened
+from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform import signals
 from privynet_jax.platform.digests import sha256_of_json
@@ -73,12 +74,13 @@ def main() -> None:
     titles = [_title(result, attack.name) for result in results for attack in attacks]
     done = sum(kept.read(title) is not None for title in titles)
     try:
-        with progress_bar(len(titles), "attacking", "attacks", done) as advance:
+        bar = progress_bar(len(titles), "attacking", "attacks", done)
+        with everything_first() as postponed, bar as advance:
             layers = dict.fromkeys(result.num_layers for result in results)
             for number, attack in itertools.product(layers, attacks):
                 group = [result for result in results if result.num_layers == number]
                 titled = {_title(result, attack.name): result for result in group}
-                with session(progress=advance):
+                with postponed(), session(progress=advance):
                     filled(kept, titled, functools.partial(_attacked, attack, found, training))
     finally:
         # All rows of the same settings, whichever call they are of, and also of one cut short.
@@ -189,4 +191,4 @@ def _verdict(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

@@ -65,4 +65,4 @@ def _pictured_names(cells: Sequence[Cell]) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

@@ -31,11 +31,12 @@ from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_
 from experiments.comparing.other_networks import BASELINES, CONTENDERS
 from experiments.reporting import plots
 from privynet_jax import Budget, Protocol
-from privynet_jax.attacks.base import Attack, DivergedError
+from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.characterisation.measure import outcomes
+from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
@@ -69,14 +70,16 @@ def main() -> None:
     kept = kept_rows(out, deciding(*given), "attackers", _DATASET.value)
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     found = {}
-    with Bar(total=len(cells) * len(attacks), unit="attack") as bar:
+    bar = Bar(total=len(cells) * len(attacks), unit="attack")
+    with everything_first() as postponed, bar:
         for layer, depth, attack in itertools.product(layers, depths, attacks):
             # Draws are attacked side by side.
             group = grid_cells((layer,), (depth,), _DRAWS.value, cli.SEED.value)
             bar.set_description(f"{group[0].name} {attack.name}")
             titled = {f"{cell.name}, {attack.name}": cell for cell in group}
-            rows = filled(kept, titled, functools.partial(_measured, attack, ground))
-            found |= zip(titled, rows, strict=True)
+            with postponed():
+                rows = filled(kept, titled, functools.partial(_measured, attack, ground))
+                found |= zip(titled, rows, strict=True)
             bar.update(len(group))
     names = [f"{cell.name}, {attack.name}" for cell, attack in itertools.product(cells, attacks)]
     table = [found[name]["columns"] for name in names]
@@ -132,4 +135,4 @@ def _images(kept: tuple[Sequence[int], str]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

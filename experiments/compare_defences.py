@@ -37,6 +37,7 @@ from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.defences.defended import copies_for
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Undefended, parse_defences
+from privynet_jax.errors import everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Measurement
@@ -116,10 +117,12 @@ def main() -> None:
         return [summary(row, measure_defended(ground, *given))]
 
     found = {}
-    with progress_bar(len(rows), "trying defences", "rows") as advance:
+    bar = progress_bar(len(rows), "trying defences", "rows")
+    with everything_first() as postponed, bar as advance:
         # One layer and depth after the other: each shape is compiled once.
         for row in sorted(rows, key=lambda row: (row.num_layers, row.depth)):
-            [found[row]] = filled(kept, {row.title: row}, measured)
+            with postponed():
+                [found[row]] = filled(kept, {row.title: row}, measured)
             advance(1)
     table = defence_tables.as_table({row: found[row] for row in rows})
     write_atomically(out / "defences.csv", as_csv(table))
@@ -177,4 +180,4 @@ def _strongest(measurement: Measurement) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

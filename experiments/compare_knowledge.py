@@ -24,12 +24,13 @@ from experiments.comparing import knowledge
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
 from experiments.comparing.knowledge import Case
 from privynet_jax import Budget, Protocol, Training, UserError, named_attacks
-from privynet_jax.attacks.base import PAIRS, Attack, DivergedError
+from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.characterisation.measure import outcomes
+from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results import cells as grids
@@ -65,11 +66,13 @@ def main() -> None:
     compared = {number: list(knowledge.cases(attack, pairs, number, *grounds)) for number in layers}
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
-    with Bar(total=total, desc="attacking", unit="attack") as bar:
+    bar = Bar(total=total, desc="attacking", unit="attack")
+    with everything_first() as postponed, bar:
         for number, depth in places:
             for attack, group in knowledge.side_by_side(compared[number], _drawn(number, depth)):
                 titled = {f"{cell.name}, {case.words}": (case, cell) for case, cell in group}
-                rows += filled(kept, titled, functools.partial(_measured, attack))
+                with postponed():
+                    rows += filled(kept, titled, functools.partial(_measured, attack))
                 bar.update(len(group))
     order = {case.words: i for i, case in enumerate(next(iter(compared.values())))}
     rows.sort(key=lambda row: (row["layers"], row["depth"], row["draw"], order[row["knowledge"]]))
@@ -159,4 +162,4 @@ def _check_pairs(counts: Sequence[int], attack: Attack) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

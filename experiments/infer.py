@@ -184,4 +184,4 @@ def as_text(rows: Sequence[Row]) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main, continues=False)
+    cli.run(main)

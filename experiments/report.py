@@ -40,7 +40,7 @@ def main() -> None:
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out={out} must end in .html; give such a file")
     folder = out.with_name(f"{out.stem}_pictures")
-    mark = sha256_of_json(config)
+    mark = f"privynet_jax {sha256_of_json(config)}"
     _check_replaceable(out, folder, mark)
     results = store.grid_results(config)
     planned = _planned()  # before anything is drawn
@@ -48,12 +48,17 @@ def main() -> None:
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
     page = _rendered(content)
     private = bool(cli.PLAN.value or _AUDIT.value) or is_private(config["dataset"])
-    folder.mkdir(0o700 if private else 0o777, exist_ok=True)
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
     files += [cell.sheet for cell in content["shown"] + content["folded"]]
     for picture in files:
-        write_atomically(folder / picture.name, picture.png, private=private)
+        if os.path.lexists(path := folder / picture.name) and not _has(path, mark):
+            raise UserError(f"{path} is of no report of this characterisation; move it away")
+    # The page first: with it, the same command goes on after a kill.
     write_atomically(out, page, private=private)
+    folder.mkdir(0o700 if private else 0o777, exist_ok=True)
+    for picture in files:
+        png = pictures.marked(picture.png, mark)
+        write_atomically(folder / picture.name, png, private=private)
     size = f"{len(page) / 2**20:.1f} MiB, one file that needs nothing else"
     print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
     if _IMAGES.value:
@@ -65,9 +70,15 @@ def _check_replaceable(out: Path, folder: Path, mark: str) -> None:
     """Only a report of the same characterisation is replaced, with its pictures."""
     if not os.path.lexists(out):
         check_is_new(folder)
-    elif f'content="privynet_jax {mark}"'.encode() not in out.read_bytes():
+    elif not _has(out, mark):
         told = "exists already, and is no report of this characterisation"
         raise UserError(f"{out} {told}; give another file as --out")
+    elif os.path.lexists(folder) and not folder.is_dir():
+        raise UserError(f"{folder} is no folder, for the report's pictures; move it away")
+
+
+def _has(path: Path, mark: str) -> bool:
+    return path.is_file() and mark.encode() in path.read_bytes()
 
 
 def _contents(

@@ -14,8 +14,8 @@ from privynet_jax import UserError
 from privynet_jax.platform import signals
 
 _EXPLAINED = {
-    errno.ENOSPC: "free some disk space and run the same command again to continue",
-    errno.EDQUOT: "free some of your disk quota and run the same command again to continue",
+    errno.ENOSPC: "free some disk space and run the same command again",
+    errno.EDQUOT: "free some of your disk quota and run the same command again",
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS), "give a folder that you may write to"
     ),
@@ -25,10 +25,10 @@ _EXPLAINED = {
 }
 
 
-def run(main: Callable[[], None], *, continues: bool = True) -> NoReturn:
+def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
     """Parses flags, runs a command, and ends bad input in one line and exit status 1.
 
-    Whoever stops it is told whether it `continues` where it was stopped.
+    Whoever stops it is told that it `continues` where it was stopped, or that it does not.
     """
 
     def guarded(arguments: Sequence[str]) -> None:

@@ -66,4 +66,4 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

@@ -17,6 +17,7 @@ from privynet_jax.characterisation.run import characterise
 from privynet_jax.images import parts
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.signals import HANDLED
 
 # Two devices, however many cores there are, so that groups of cells really are spread. JAX refuses
 # the setting once a computation has chosen the devices; pytest reads this file before any test.
@@ -109,7 +110,7 @@ def audited_plan(vgg_weights) -> Plan:
 @pytest.fixture
 def run_command(capfd):
     """Runs a command in this process: (its module, arguments) -> exit status, output, error."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
 
     def run(command, *arguments):
         return commands.Done(commands.run(command, *arguments), *capfd.readouterr())

@@ -9,13 +9,13 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax import Parts, PretrainedWeights, Protocol, Topology, UserError
-from privynet_jax.attacks.base import DivergedError
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import load_weights
 from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import Reopened, reopen
+from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.folders import is_private
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, Measurement, by_layer
@@ -97,13 +97,11 @@ def filled(
     missing = [title for title, row in rows.items() if row is None]
     if missing:
         measured = measure([titled[title] for title in missing])
-        failed = None
-        for title, row in zip(missing, measured, strict=True):
-            if isinstance(row, DivergedError):
-                failed = failed or row
-                continue
-            rows[title] = row
-            kept.write(title, row)
-        if failed:
-            raise failed
+        with everything_first() as postponed:
+            for title, row in zip(missing, measured, strict=True):
+                with postponed():
+                    if isinstance(row, DivergedError):
+                        raise row
+                    rows[title] = row
+                    kept.write(title, row)
     return list(rows.values())

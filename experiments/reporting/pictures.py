@@ -5,6 +5,8 @@
 
 import base64
 import io
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ from privynet_jax.results.summaries import DrawSummary
 
 # Images are shown with at most so many pixels per side: a report with hundreds of them must load.
 _MOST_PIXELS = 96
+_HEADER = 33  # bytes of a PNG's signature and first chunk
 # Title, attribute of a summary, factor, digits, colours; the darker the more, for better or worse.
 _METRICS = {
     "accuracy": ("accuracy, %", 100, 0, "Blues"),
@@ -40,6 +43,13 @@ class Picture(NamedTuple):
     def uri(self) -> str:
         """An address that holds it whole."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def marked(png: bytes, mark: str) -> bytes:
+    """Returns a PNG with a text in it, by which a later report knows it from a user's own file."""
+    text = b"tEXtSource\0" + mark.encode()
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return png[:_HEADER] + chunk + png[_HEADER:]
 
 
 class Pair(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
 from privynet_jax.platform.row_views import ChosenChannels, ChosenRows
 
@@ -113,10 +113,6 @@ class FittedAttack:
 
     reconstruct: Callable[[np.ndarray], np.ndarray]
     report: Report
-
-
-class DivergedError(UserError):
-    """Training diverged on one topology: it would pass for privacy there, and spoils no other's."""
 
 
 def diverged(message: str) -> FittedAttack:

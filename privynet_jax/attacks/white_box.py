@@ -23,7 +23,6 @@ import numpy as np
 from privynet_jax.attacks.base import (
     EVERYTHING,
     Attack,
-    DivergedError,
     FittedAttack,
     Knowledge,
     Pairs,
@@ -32,7 +31,7 @@ from privynet_jax.attacks.base import (
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenRows

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.attacks.base import DivergedError
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
@@ -26,6 +25,7 @@ from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.measure import REPORTED, Protocol, outcomes
+from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform import signals
@@ -66,38 +66,46 @@ def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
     missing: a place that is left empty would cost as much, and a group keeps its checkpoint.
 
     Raises:
-        UserError: training diverged, or a single cell does not fit into a device's memory.
+        DivergedError: training did, of some cells; all others were measured before.
+        UserError: a single cell does not fit into a device's memory.
         signals.Terminated: a signal came; what was trained so far is in the checkpoints.
     """
     config, missing, spread = run.config, set(run.missing), current_session().spread
-    protocol, width = protocol_of(config, run.parts, run.examples), max(config.depths)
-    for number, cells in by_layer(run.mine):
-        size = execution_for(len(cells), config.attacker.batch_size, spread).group_size
-        for start in range(0, len(cells), size):
-            group = cells[start : start + size]
-            share = len(missing.intersection(group)) / len(group)
-            if not share:
-                continue
-            names = " ".join(cell.name for cell in group)
-            checkpoint = checkpoint_of(config, hashlib.sha256(names.encode()).hexdigest()[:16])
-            features = run.features()[number]  # before, because extraction asks for no signals
-            scenes = [
-                Scenario(cell.topology, run.parts, features, run.weights, width) for cell in group
-            ]
-            # Until whoever takes the measurements has saved them, and the checkpoint may go.
-            with signals.deferred():
-                with session(
-                    checkpoint=checkpoint,
-                    progress=lambda done, share=share: run.progress(share * done),
-                ):
-                    found = outcomes(group, scenes, protocol, config.seed)
-                failed = [each for each in found if isinstance(each, DivergedError)]
-                done = (each for each in found if isinstance(each, Measurement))
-                yield from (each for each in done if each.cell in missing)
-                if failed:  # after the others are kept
-                    raise failed[0]
-                checkpoint.discard()
-            current_session().give_way()
+    protocol = protocol_of(config, run.parts, run.examples)
+    with everything_first() as postponed:
+        for number, cells in by_layer(run.mine):
+            size = execution_for(len(cells), config.attacker.batch_size, spread).group_size
+            for start in range(0, len(cells), size):
+                group = cells[start : start + size]
+                if missing.intersection(group):
+                    with postponed():
+                        yield from _of_group(run, protocol, number, group)
+                    current_session().give_way()
+
+
+def _of_group(
+    run: GridRun, protocol: Protocol, number: int, group: Sequence[Cell]
+) -> Iterator[Measurement]:
+    """Yields what is missing of a group of cells of one layer."""
+    config, missing = run.config, set(run.missing).intersection(group)
+    share = len(missing) / len(group)
+    names = " ".join(cell.name for cell in group)
+    checkpoint = checkpoint_of(config, hashlib.sha256(names.encode()).hexdigest()[:16])
+    features = run.features()[number]  # before, because extraction asks for no signals
+    width = max(config.depths)
+    scenes = [Scenario(cell.topology, run.parts, features, run.weights, width) for cell in group]
+    # Until whoever takes the measurements has saved them, and the checkpoint may go.
+    with signals.deferred():
+        with session(checkpoint=checkpoint, progress=lambda done: run.progress(share * done)):
+            found = outcomes(group, scenes, protocol, config.seed)
+        with everything_first() as postponed:
+            for each in found:
+                with postponed():
+                    if isinstance(each, DivergedError):
+                        raise each
+                    if each.cell in missing:
+                        yield each
+        checkpoint.discard()
 
 
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

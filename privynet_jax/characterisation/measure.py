@@ -19,10 +19,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Attack, DivergedError, FittedAttack
+from privynet_jax.attacks.base import Attack, FittedAttack
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.attacks.white_box import WhiteBox
+from privynet_jax.errors import DivergedError
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.training.prediction import measured

@@ -30,6 +30,7 @@ from privynet_jax.characterisation.grid_run import (
 from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
 from privynet_jax.characterisation.references import attacked_pictures, reference_rows
 from privynet_jax.characterisation.scoring import estimated_measurements
+from privynet_jax.errors import DivergedError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.devices import Spread, environment
 from privynet_jax.platform.files import is_remote
@@ -67,6 +68,7 @@ def characterise(config: Config) -> Characterisation:
     """Runs what is missing of this process's share and writes tables of all that is done.
 
     Raises:
+        DivergedError: training did, of some cells; all others are there.
         UserError: a setting is wrong, or data, weights or a cache cannot be had.
     """
     cells = config.cells()  # before anything is fetched or written
@@ -93,7 +95,11 @@ def characterise(config: Config) -> Characterisation:
         missing = [cell for cell in mine if not store.has(cell.name)]
         if missing:
             run = GridRun(config, mine, missing, parts, weights, features, judged)
-            _run_missing(run, store, [cell.name for cell in cells])
+            try:
+                _run_missing(run, store, [cell.name for cell in cells])
+            except DivergedError:  # of some cells; the others may be looked at
+                store.write_tables([cell.name for cell in cells])
+                raise
         if config.share.index == 0 and not (config.workdir / _REFERENCE).exists():
             with session(checkpoint=checkpoint_of(config, "reference")):
                 store.write_csv(_REFERENCE, reference_rows(config, parts))

@@ -9,6 +9,7 @@ and more steps than the characterisation's, on parts that hold none of the plann
     audit.held  # every promise
 """
 
+import contextlib
 import dataclasses
 import os
 import tempfile
@@ -31,7 +32,7 @@ from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
-from privynet_jax.platform.files import is_remote
+from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import accuracies, summarise
 
@@ -134,12 +135,13 @@ def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 
 
-def _private_folder(cache_dir: os.PathLike[str] | str) -> tempfile.TemporaryDirectory:
+def _private_folder(
+    cache_dir: os.PathLike[str] | str,
+) -> contextlib.AbstractContextManager[Path]:
     """For features, which tell the plan's channels and show the pictures; it goes with them."""
-    if is_remote(cache_dir):
-        return tempfile.TemporaryDirectory(prefix="privynet-audit-")
-    Path(cache_dir).mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=cache_dir, prefix="audit-")
+    parent = Path(tempfile.gettempdir() if is_remote(cache_dir) else cache_dir)
+    parent.mkdir(parents=True, exist_ok=True)
+    return private_folder(parent, "audit")
 
 
 def _measured_latency(plan: Plan) -> float | None:

@@ -8,8 +8,10 @@ their own checksum, in folders that several processes fill at once, local or in 
 """
 
 import contextlib
+import fcntl
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -91,12 +93,42 @@ def _keep_first(partial: str, path: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Removes temporary files that grew no more for a day in a local folder."""
+    """Removes temporary files and folders that did not change for a day in a local folder."""
     for partial in folder.glob(".*"):
         if _TEMPORARY.fullmatch(partial.name):
-            with contextlib.suppress(FileNotFoundError):  # another process removes them, too
-                if time.time() - partial.stat().st_mtime > _ABANDONED_SECONDS:
+            with contextlib.suppress(OSError):  # removed by another process, or another user's
+                if time.time() - partial.stat().st_mtime < _ABANDONED_SECONDS:
+                    continue
+                if not partial.is_dir():
                     partial.unlink()
+                elif _is_free(partial):
+                    shutil.rmtree(partial)
+
+
+@contextlib.contextmanager
+def private_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yields a folder for the user alone, which goes with the body, as do those of killed ones."""
+    remove_abandoned(parent)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}.privynet-") as folder:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield Path(folder)
+        finally:
+            os.close(descriptor)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether no process holds the folder; work of more than a day may not change it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def check_is_new(folder: Path) -> None:

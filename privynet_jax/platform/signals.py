@@ -1,4 +1,4 @@
-"""What SIGTERM and Ctrl-C do: the last warning before a machine is taken away, or somebody's wish.
+"""What SIGTERM, SIGHUP and Ctrl-C do: a machine is taken away, a terminal closed, or it is a wish.
 
 Usually they end the process at once, as exceptions that clean up on their way. Work that has
 something to save first defers them, looks whether one has come, saves, and then gives way.
@@ -19,8 +19,10 @@ from typing import Any
 
 
 class Terminated(BaseException):
-    """A signal came while it was deferred, or SIGTERM; the same command continues later."""
+    """A signal came that is no Ctrl-C, or was deferred; the same command continues later."""
 
+
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 # Signals belong to the process, and so does this state.
 _received: list[int] = []
@@ -28,10 +30,14 @@ _deferring: list[None] = []  # one entry per body of `deferred`, as they may lie
 
 
 def handle_signals() -> None:
-    """Takes over SIGTERM and SIGINT; to be called from the main thread."""
+    """Takes over SIGTERM, SIGINT and SIGHUP; to be called from the main thread.
+
+    Under nohup, which ignores SIGHUP, that stays ignored.
+    """
     _received.clear()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _on_signal)
+    for number in HANDLED:
+        if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
 
 
 def requested() -> bool:

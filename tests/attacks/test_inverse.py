@@ -20,11 +20,11 @@ from support.attack_checks import (
 
 from experiments.comparing.other_networks import BASELINES
 from privynet_jax.attacks import inverse
-from privynet_jax.attacks.base import DivergedError, Knowledge, Pairs
+from privynet_jax.attacks.base import Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.inverse import InverseNetwork, Training
 from privynet_jax.attacks.tuning import Budget, tune
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.training.models.attackers import capacities_of_size
 

@@ -18,7 +18,6 @@ from support.attack_checks import (
 from privynet_jax.attacks.base import (
     EVERYTHING,
     PAIRS,
-    DivergedError,
     Knowledge,
     Pairs,
     diverged,
@@ -27,7 +26,7 @@ from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
 from privynet_jax.attacks.white_box import Choice, WhiteBox, _around, _distinct, _Tuning
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float

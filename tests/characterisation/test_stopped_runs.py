@@ -1,4 +1,4 @@
-"""Runs that a signal stops after their networks are trained: what they measured is saved."""
+"""Runs that a signal or a diverged cell stops: what they measured is saved."""
 
 import dataclasses
 import os
@@ -8,18 +8,20 @@ from types import SimpleNamespace
 import pytest
 from support import tiny_runs
 
-from privynet_jax import characterise
+from privynet_jax import Config, characterise
 from privynet_jax.characterisation import grid_run, scoring
 from privynet_jax.characterisation import run as characterisation
+from privynet_jax.errors import DivergedError
 from privynet_jax.estimates.amortised import LayerData
 from privynet_jax.platform import signals
+from privynet_jax.results.cells import Measurement
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.checkpoints import Checkpoint
 
 
 @pytest.fixture
 def handled():
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in signals.HANDLED}
     signals.handle_signals()
     yield
     signals.handle_signals()  # forgets what came
@@ -61,6 +63,27 @@ def test_what_is_measured_is_saved(tmp_path, test_data_dir, monkeypatch, mode, r
     # Both cells, though no checkpoint was ever due; and nothing is left to continue from.
     assert len(list((config.workdir / "cells").glob("*.json"))) == 2
     assert not list((config.workdir / "training-0").glob("*"))
+
+
+def test_all_groups_are_measured_beside_cells_that_diverge(monkeypatch, tmp_path):
+    config = Config(tmp_path, layers=(2, 4, 7), depths=(4, 8), draws=1)
+    cells = list(config.cells())
+    lost, told = {cells[0], cells[-1]}, []
+
+    def measured(group, *_):
+        return [
+            DivergedError(each.name) if each in lost else Measurement(each, {}, {}, {}, seconds=0.0)
+            for each in group
+        ]
+
+    monkeypatch.setattr(grid_run, "outcomes", measured)
+    monkeypatch.setattr(grid_run, "Scenario", lambda *_: None)
+    monkeypatch.setattr(grid_run, "protocol_of", lambda *_: None)
+    features = dict.fromkeys(config.layers)
+    run = grid_run.GridRun(config, cells, cells, None, None, lambda: features, None)
+    with pytest.raises(DivergedError, match=f"^{cells[0].name}; and {cells[-1].name}$"):
+        told.extend(each.cell for each in grid_run.dedicated_measurements(run))
+    assert told == cells[1:-1]
 
 
 @pytest.mark.usefixtures("handled")

@@ -28,6 +28,7 @@ from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.config import Config
 from privynet_jax.errors import UserError
+from privynet_jax.platform.signals import HANDLED
 from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
@@ -348,9 +349,9 @@ def test_a_flag_file(tmp_path, command, content, expected):
 
 @pytest.fixture
 def run_raising(monkeypatch, capfd):
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
 
-    def run(error):
+    def run(error, **given):
         def main():
             if isinstance(error, signal.Signals):
                 signal.raise_signal(error)
@@ -358,7 +359,7 @@ def run_raising(monkeypatch, capfd):
 
         monkeypatch.setattr(sys, "argv", ["command"])
         with pytest.raises(SystemExit) as exited:
-            cli.run(main)
+            cli.run(main, **given)
         return exited.value.code, *capfd.readouterr()
 
     yield run
@@ -385,11 +386,23 @@ def test_what_main_may_raise(run_raising, error, expected):
     refused(run_raising(error), expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", HANDLED)
 def test_a_signal_decides_the_exit_status(run_raising, number):
     done = run_raising(number)
     assert done[0] == 128 + number
+    assert done[2] == "stopped; run the same command again from the start\n"
+
+
+def test_those_that_keep_what_they_did_say_so(run_raising):
+    done = run_raising(signal.SIGTERM, continues=True)
     assert done[2] == "stopped; run the same command again to continue\n"
+    keeping = {
+        path.stem
+        for path in Path(cli.__file__).parent.glob("*.py")
+        if "cli.run(main, continues=True)" in path.read_text()
+    }
+    comparisons = {f"compare_{what}" for what in ("attackers", "defences", "knowledge")}
+    assert keeping == {"attack", "characterize", "extract", "train_cloud", *comparisons}
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])

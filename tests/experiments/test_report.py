@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from absl import app, flags
 from absl.testing import flagsaver
+from PIL import Image
 from support import handmade_results as handmade
 from support import package_samples
 
@@ -22,6 +23,8 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.audit import Audit, Finding
 from privynet_jax.planning.plan import write_plan
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.summaries import over_draws
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
@@ -151,6 +154,26 @@ def test_a_report_replaces_nothing_but_itself(command, run, tmp_path):
     assert (tmp_path / "page.html").read_text() == "mine"
     (tmp_path / "page.html").unlink()
     assert [command(*given)[0] for _ in range(2)] == [None, None]
+    (tmp_path / "page_pictures" / "tradeoff.png").write_text("mine")
+    refused(command(*given), "page_pictures/tradeoff.png is of no report of this characterisation")
+    assert (tmp_path / "page_pictures" / "tradeoff.png").read_text() == "mine"
+
+
+def test_a_report_that_was_killed_is_made_again(command, run, monkeypatch):
+    def stopped(path, *given, **named):
+        if path.suffix == ".png" and len(list(path.parent.iterdir())) == 2:
+            raise Terminated
+        write_atomically(path, *given, **named)
+
+    monkeypatch.setattr(report, "write_atomically", stopped)
+    given = (f"--workdir={run}", "--notest_images")
+    assert command(*given)[0] == 143
+    monkeypatch.undo()
+    assert command(*given)[0] is None
+    assert len(list((run / "report_pictures").iterdir())) == 4
+    with Image.open(run / "report_pictures" / "tradeoff.png") as shown:
+        shown.verify()
+        assert shown.text["Source"].startswith("privynet_jax ")
 
 
 # Damage ends in one line, and leaves no page.

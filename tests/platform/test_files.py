@@ -208,6 +208,19 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     assert names(tmp_path) == [".o.p", ".shard.privynet-young", "shard"]
 
 
+def test_a_private_folder_goes_with_its_process(tmp_path):
+    (tmp_path / ".audit.privynet-killed").mkdir()
+    (tmp_path / "audit-20261128").mkdir()
+    day = time.time() - 25 * 3600
+    with files.private_folder(tmp_path, "audit") as folder:
+        for path in (folder, *tmp_path.iterdir()):
+            os.utime(path, (day, day))
+        with files.private_folder(tmp_path, "audit"):  # which leaves alone what is in use
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert not (tmp_path / ".audit.privynet-killed").exists()
+    assert names(tmp_path) == ["audit-20261128"]
+
+
 def test_a_file_to_write_needs_a_folder(tmp_path):
     assert files.checked_file("out", str(tmp_path / "new.csv")) == tmp_path / "new.csv"
     for wrong in (tmp_path, tmp_path / "none" / "new.csv"):

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from privynet_jax.platform.signals import (
+    HANDLED,
     Terminated,
     deferred,
     exit_status,
@@ -16,7 +17,7 @@ from privynet_jax.platform.signals import (
 
 @pytest.fixture(autouse=True)
 def handler():
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: signal.getsignal(n) for n in HANDLED}
     handle_signals()
     yield
     handle_signals()  # forgets what was requested
@@ -28,10 +29,18 @@ def send(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
-def test_at_once():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_at_once(number):
     assert not requested()
     with pytest.raises(Terminated):
-        send()
+        send(number)
+
+
+def test_nohup_is_left_alone():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    handle_signals()
+    send(signal.SIGHUP)
+    assert not requested()
 
 
 def test_deferred_work_asks():

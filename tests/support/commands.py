@@ -49,7 +49,7 @@ def run(command: ModuleType, *arguments: object) -> int:
         patch.setattr(cli, "use_cpu_cores", lambda at_most=None: None)
         flags.FLAGS.unparse_flags()
         with pytest.raises(SystemExit) as ended:
-            cli.run(command.main)
+            cli.run(command.main, continues=True)
     return ended.value.code or 0
 
 

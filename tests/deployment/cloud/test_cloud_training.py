@@ -19,7 +19,7 @@ from privynet_jax.deployment.cloud.cloud_training import (
 )
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals as termination
-from privynet_jax.platform.signals import Terminated
+from privynet_jax.platform.signals import HANDLED, Terminated
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
@@ -147,7 +147,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, undisturb
 
 @pytest.fixture
 def signals():
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    before = {n: signal.getsignal(n) for n in HANDLED}
     termination.handle_signals()
     yield
     termination.handle_signals()  # forgets what was requested
