@@ -15,7 +15,6 @@ picture each row of the first is. Takes seconds for thousands of pictures of 32 
 import csv
 import functools
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from privynet_jax import LocalPackage, Release, UserError, as_float, open_packag
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.release.row_order import read_order
-from privynet_jax.images.decoding import decode_picture, decoded_ahead
+from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
 from privynet_jax.platform.progress import Bar
@@ -41,7 +40,6 @@ _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")
 _MOST_CORES = 8
 # Rows that are predicted between two signs of life.
 _ROWS = 1024
-_LOG = logging.getLogger(__name__)
 
 # Names of pictures or rows, and their probabilities float32 [n, num_classes].
 Predicted = Iterator[tuple[Sequence[Sequence[object]], np.ndarray]]
@@ -106,11 +104,11 @@ def _predict_release(
 def _predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
 ) -> None:
-    paths, skipped, skipping = list_pictures(folder), 0, cli.SKIP_UNREADABLE.value
+    paths, skipping = list_pictures(folder), cli.SKIP_UNREADABLE.value
+    skipped: list[str] = []
     size = images_per_batch(package.image_size)
 
     def predicted() -> Predicted:
-        nonlocal skipped
         # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
         contents = ((str(path), path.read_bytes()) for path in paths)
@@ -122,19 +120,18 @@ def _predict_pictures(
                 for path, ahead in zip(paths[start : start + size], decoded, strict=False):
                     image = ahead.result()
                     if image is None:
-                        skipped += 1
+                        skipped.append(str(path))
                         continue
                     images[len(names)] = image
                     names.append((path.relative_to(folder).as_posix(),))
                 local = np.asarray(package.local(as_float(images)))[: len(names)]
                 yield names, classifier.probabilities(local * package.scales)
                 bar.update(min(size, len(paths) - start))
-        if skipped == len(paths):
+        if len(skipped) == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
     write_shared(out, _table(("picture",), package.class_names, predicted()), private=True)
-    if skipped:
-        _LOG.warning("skipped %d unreadable images of the folder %s", skipped, folder)
+    tell_skipped(skipped, f"the folder {folder}")
 
 
 def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:

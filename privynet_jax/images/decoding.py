@@ -42,6 +42,7 @@ with contextlib.suppress(ImportError):  # an extra
 
 Image.init()
 _LOG = logging.getLogger(__name__)
+_MOST_NAMED = 3
 # What is read. Pillow knows more, some of which starts other programs (EPS) or is read by nobody.
 _KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
 FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
@@ -186,6 +187,13 @@ def pool_of_decoders() -> concurrent.futures.ThreadPoolExecutor:
     return concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
 
 
+def tell_skipped(names: Sequence[str], place: str) -> None:
+    """Warns of unreadable images that were skipped, and names some of them."""
+    if names:
+        some = ", ".join(names[:_MOST_NAMED])
+        _LOG.warning("skipped %d unreadable images of %s, such as %s", len(names), place, some)
+
+
 def _what_else(data: bytes) -> str:
     """What a file is that cannot be opened as one of `FORMATS`, and what to do about it."""
     kinds = []
@@ -232,7 +240,7 @@ def decode_split(
                 asked.append(index)
                 yield str(stored), stored.read_bytes()
 
-    skipped = 0
+    skipped: list[str] = []
     with (
         Bar(total=count, desc=f"decoding {name}", unit="image", delay=2) as bar,
         contextlib.closing(decoded_ahead(wanted(), size, skip, decode)) as decoded,
@@ -246,13 +254,12 @@ def decode_split(
                 continue
             picture = ahead.result()
             if picture is None:
-                skipped += 1
+                skipped.append(str(split.images[asked[place]]))
                 continue
             images[len(kept)] = picture
             kept.append(asked[place])
             left[label] -= 1
-    if skipped:
-        _LOG.warning("skipped %d unreadable images of %s", skipped, name)
+    tell_skipped(skipped, name)
     return images[: len(kept)], split.labels[kept], split.groups[kept]
 
 

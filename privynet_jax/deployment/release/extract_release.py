@@ -11,7 +11,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import logging
 import math
 import os
 import shutil
@@ -38,7 +37,7 @@ from privynet_jax.deployment.release.release_journal import (
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable, write_order
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_or_skip, decode_picture
+from privynet_jax.images.decoding import decode_or_skip, decode_picture, tell_skipped
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.progress import Bar
@@ -48,7 +47,6 @@ _VERSION = 2
 _MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
 # Of 12000 x 12000 pixels each decoder holds about 1 GB.
 _MOST_DECODERS = 4
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +116,7 @@ def write_release(
         labels, classes = pictures.labels[chosen], len(package.class_names)
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
-    if skipped:
-        _LOG.warning("skipped %d unreadable pictures", len(skipped))
+    tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
     return Written(len(chosen), len(skipped), copies, kept)
 
 

@@ -322,7 +322,7 @@ def test_an_unreadable_picture_is_named_and_nothing_is_lost(tmp_path, photos, pa
     written = write(package, photos, tmp_path / "out", **skipping)
     assert (written.rows, written.skipped) == (ROWS, 1)
     assert written.shards_kept == len(finished)
-    assert "skipped 1 unreadable pictures" in caplog.text
+    assert "skipped 1 unreadable images of the pictures, such as " in caplog.text
     assert finished.items() <= contents(tmp_path / "out").items()
     pixels, _ = pixels_by_row(order, photos)
     expected = np.asarray(package.local(as_float(pixels))) * package.scales
