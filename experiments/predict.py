@@ -12,9 +12,7 @@ class name. The third is for the device too: order.csv, from experiments.extract
 picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
 """
 
-import csv
 import functools
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +29,7 @@ from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
-from privynet_jax.results.text_tables import harmless
+from privynet_jax.results.text_tables import csv_lines
 
 cli.key_flags("release package images out skip_unreadable sixteen_bit_max")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
@@ -146,9 +144,7 @@ def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted)
 
 
 def _csv(rows: Iterator[Sequence[object]] | Sequence[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(map(harmless, rows))
-    return text.getvalue().encode(errors="surrogateescape")
+    return csv_lines(rows).encode(errors="surrogateescape")
 
 
 if __name__ == "__main__":

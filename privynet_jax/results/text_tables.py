@@ -4,8 +4,8 @@ print(aligned([{"attack": "linear", "PSNR dB": 14.21}, {"attack": "residual", "P
 """
 
 import csv
-import io
 import re
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,20 +33,24 @@ def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns rows as CSV; at least one, whose keys are the header of all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dict(zip(row, harmless(row.values()), strict=True)) for row in rows)
-    return text.getvalue()
+    head = list(rows[0])
+    if any(row.keys() - set(head) for row in rows):
+        raise ValueError("a row has columns that the first one lacks")
+    return csv_lines([head, *([row.get(name, "") for name in head] for row in rows)])
 
 
-def harmless(cells: Iterable[Any]) -> list[Any]:
-    """Returns a line of CSV that no spreadsheet runs: names of pictures may look like formulas."""
-    return [f"'{cell}" if _is_formula(cell) else cell for cell in cells]
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Returns CSV that no spreadsheet runs: names of pictures may look like formulas."""
+    lines: list[str] = []
+    # Of line ends, csv quotes those alone that are in its own.
+    writer = csv.writer(types.SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    for row in rows:
+        writer.writerow([f"'{cell}" if _is_formula(cell) else cell for cell in row])
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def restored(cell: str) -> str:
-    """Returns what a cell was before it was made `harmless`."""
+    """Returns what a cell was before it was made harmless."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 

@@ -172,7 +172,7 @@ def test_a_report_that_was_killed_is_made_again(command, run, monkeypatch):
     assert command(*given)[0] is None
     assert len(list((run / "report_pictures").iterdir())) == 4
     with Image.open(run / "report_pictures" / "tradeoff.png") as shown:
-        shown.verify()
+        shown.load()
         assert shown.text["Source"].startswith("privynet_jax ")
 
 
