@@ -35,7 +35,7 @@ from privynet_jax.deployment.release.release_journal import (
     journal_path,
 )
 from privynet_jax.deployment.release.release_manifest import read_manifest
-from privynet_jax.deployment.release.row_order import check_replaceable, write_order
+from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_or_skip, decode_picture, tell_skipped
 from privynet_jax.images.parts import as_float
@@ -220,12 +220,15 @@ def _already_complete(
 ) -> Written:
     manifest = read_manifest(folder)
     skipped = len(pictures) - manifest.rows
-    if order_out is not None and skipped:
+    journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
+    chosen = np.delete(order, journal.skipped()) if journal else order
+    if len(chosen) == manifest.rows:
+        _write_order(order_out, pictures, chosen)
+    elif order_out is not None and not has_rows(order_out, manifest.rows):
         raise UserError(
             f"{folder} is complete, and which pictures it skipped was not kept; delete it and "
             "extract again to get --order_out"
         )
-    _write_order(order_out, pictures, order)
     journal_path(folder).unlink(missing_ok=True)
     return Written(manifest.rows, skipped, copies, len(list(manifest.shards())))
 

@@ -48,6 +48,14 @@ def check_replaceable(path: Path, pictures: Sequence[str]) -> None:
         raise UserError(f"{path} exists already, and is not of this release; give another file")
 
 
+def has_rows(path: Path, rows: int) -> bool:
+    """Whether an order of so many rows is there."""
+    try:
+        return len(_read(path)) == rows
+    except _NO_ORDER:
+        return False
+
+
 def _read(path: Path) -> list[str]:
     with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         lines = list(csv.DictReader(file, strict=True))

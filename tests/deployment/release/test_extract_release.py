@@ -328,7 +328,11 @@ def test_an_unreadable_picture_is_named_and_nothing_is_lost(tmp_path, photos, pa
     expected = np.asarray(package.local(as_float(pixels))) * package.scales
     found = open_release(tmp_path / "out").representations[:]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    kept = order.read_bytes()
+    assert write(package, photos, tmp_path / "out", **skipping).skipped == 1
+    assert order.read_bytes() == kept
     # Complete; but which was skipped is not known any more.
+    order.unlink()
     assert write(package, photos, tmp_path / "out", skip_unreadable=True).skipped == 1
     with pytest.raises(UserError, match="which pictures it skipped was not kept"):
         write(package, photos, tmp_path / "out", **skipping)
