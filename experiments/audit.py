@@ -64,7 +64,7 @@ def main() -> None:
     # First what took all the time, then what may fail.
     print(report(audit, plan.limits.statistic))
     if out:
-        audit.write(out)
+        print(f"The audit is in {cli.written(out, audit.write)}.")
     if not audit.held:
         sys.exit(_BROKEN)
 

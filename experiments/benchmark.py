@@ -8,6 +8,7 @@ rate measured right before and after.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import statistics
@@ -60,8 +61,11 @@ def main() -> None:
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
     report = _run(setup, parts, execution)
     if target:
-        write_atomically(target, json.dumps(report, indent=1) + "\n")
+        content = json.dumps(report, indent=1) + "\n"
+        where = cli.written(target, functools.partial(write_atomically, data=content))
     print(_as_text(report))
+    if target:
+        print(f"All numbers are in {where}.")
 
 
 def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_par
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.devices import usable_cores
-from privynet_jax.platform.files import checked_file, expanded, is_remote
+from privynet_jax.platform.files import checked_file, expanded, is_remote, write_new
 from privynet_jax.platform.processes import Share, join
 
 # What a setting is -> how its flag is defined.
@@ -205,6 +205,12 @@ def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
     if os.path.lexists(file):
         raise UserError(f"--{flag.name}={file} exists already, and nothing is replaced; {advice}")
     return file
+
+
+def written(out: Path, write: Callable[[Path], Any]) -> str:
+    """Writes a `new_file`, as `files.write_new` does, and says where it is."""
+    found = write_new(out, write)
+    return str(out) if found == out else f"{found}, as something else is at {out} by now"
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

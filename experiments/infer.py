@@ -10,6 +10,7 @@ work directory, or to --out.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,11 +72,18 @@ def main() -> None:
     features = load_features(found.weights, found.parts, union, cli.cache_folder())
     ground = Ground(found.parts, found.weights, features)
     rows = _attacked(results, ground, config, suite, chosen)
-    write_atomically(out, as_csv(rows), private=is_private(config.dataset))
+    private = is_private(config.dataset)
+    if cli.OUT.value:
+        write = functools.partial(write_atomically, data=as_csv(rows), private=private)
+        where = cli.written(out, write)
+    else:
+        write_atomically(out, as_csv(rows), private=private)
+        where = str(out)
     print(as_text(rows))
     print(
         "Intervals are 95 % bootstrap ones over images, for membership over groups of images that "
-        f"overlap. References are the same attack on the images themselves. The table is in {out}."
+        "overlap. References are the same attack on the images themselves. "
+        f"The table is in {where}."
     )
 
 

@@ -10,6 +10,7 @@ secrets, which channels are released among them: keep it like a key. Takes a few
 """
 
 import contextlib
+import functools
 import json
 from pathlib import Path
 
@@ -93,14 +94,18 @@ def main() -> None:
         print(error.explanation)
         raise
     plan = planned.plan
-    write_plan(out, plan)
+    if _OVERWRITE.value:
+        write_plan(out, plan)
+        where = str(out)
+    else:
+        where = cli.written(out, functools.partial(write_plan, plan=plan))
     print(planned.explanation)
     print(f"Of the cells that expectations are of: {convergence_note(planned.cells)}")
     print(
-        f"\nThe plan is in {out}: {_chosen(plan.selection, plan.topology.depth)}. It was made with "
-        f"{len(plan.sample)} of {planned.available} pictures, which an audit will leave out. Keep "
-        "the file as secret as the pictures, and release no picture under two plans: whoever has "
-        "both releases has the channels of both."
+        f"\nThe plan is in {where}: {_chosen(plan.selection, plan.topology.depth)}. It was "
+        f"made with {len(plan.sample)} of {planned.available} pictures, which an audit will leave "
+        "out. Keep the file as secret as the pictures, and release no picture under two plans: "
+        "whoever has both releases has the channels of both."
     )
 
 

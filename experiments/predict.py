@@ -60,19 +60,20 @@ def main() -> None:
         classifier.check_fits(package.shape, len(package.class_names), "the package")
         classes = package.class_names
     if release is not None:
-        _predict_release(release, classifier, classes, out)
+        where = _predict_release(release, classifier, classes, out)
     elif package:
         kind, _, path = cli.IMAGES.value.partition(":")
         folder = expanded("images", path)
         if kind != "folder" or not path or not folder.is_dir():
             raise UserError(f"--images={cli.IMAGES.value} is no folder; give folder:PATH")
-        _predict_pictures(folder, package, classifier, out)
-    print(f"The predictions are in {out}.")
+        where = _predict_pictures(folder, package, classifier, out)
+    print(f"The predictions are in {where}.")
 
 
 def _predict_release(
     release: Release, classifier: Classifier, classes: Sequence[object], out: Path
-) -> None:
+) -> str:
+    """Writes what is predicted, and says where."""
     total = len(release.representations)
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
@@ -87,7 +88,7 @@ def _predict_release(
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
     head = ("row", "picture") if pictures else ("row",)
-    write_shared(out, _table(head, classes, predicted()), private=True)
+    where = _written(out, _table(head, classes, predicted()))
     if release.labels is not None:
         seen = " (it was trained on most of them)" if release.id == classifier.release else ""
         right = np.float64(np.concatenate(answers) == release.labels)
@@ -97,11 +98,13 @@ def _predict_release(
             f"over classes {shares['balanced_accuracy']:.1f} %, where always answering the "
             f"commonest class gives {shares['commonest_class_share']:.1f} %."
         )
+    return where
 
 
 def _predict_pictures(
     folder: Path, package: LocalPackage, classifier: Classifier, out: Path
-) -> None:
+) -> str:
+    """Writes what is predicted, and says where."""
     paths, skipping = list_pictures(folder), cli.SKIP_UNREADABLE.value
     skipped: list[str] = []
     size = images_per_batch(package.image_size)
@@ -128,8 +131,13 @@ def _predict_pictures(
         if len(skipped) == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
-    write_shared(out, _table(("picture",), package.class_names, predicted()), private=True)
+    where = _written(out, _table(("picture",), package.class_names, predicted()))
     tell_skipped(skipped, f"the folder {folder}")
+    return where
+
+
+def _written(out: Path, table: Iterator[bytes]) -> str:
+    return cli.written(out, functools.partial(write_shared, chunks=table, private=True))
 
 
 def _table(head: Sequence[str], classes: Sequence[object], predicted: Predicted) -> Iterator[bytes]:

@@ -53,6 +53,7 @@ def main() -> None:
     for picture in files:
         if os.path.lexists(path := folder / picture.name) and not _has(path, mark):
             raise UserError(f"{path} is of no report of this characterisation; move it away")
+    _check_replaceable(out, folder, mark)  # something may have come there meanwhile
     # The page first: with it, the same command goes on after a kill.
     write_atomically(out, page, private=private)
     folder.mkdir(0o700 if private else 0o777, exist_ok=True)

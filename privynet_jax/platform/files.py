@@ -14,7 +14,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -90,6 +91,37 @@ def _keep_first(partial: str, path: Path) -> None:
         return
     except OSError:  # a file system without links
         os.replace(partial, path)
+
+
+def write_new(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Returns where a new file is: at a path or, where something is by then, beside it.
+
+    `write` writes it, at the path that it is given.
+    """
+    with private_folder(path.parent, path.name) as scratch:
+        partial = scratch / path.name
+        try:
+            write(partial)
+        except OSError as error:
+            if str(error.filename).startswith(str(scratch)):
+                error.filename = str(path)  # a user knows no other
+            raise
+        beside = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+        return next(free for free in chain([path], beside) if _named(partial, free))
+
+
+def _named(partial: Path, path: Path) -> bool:
+    """Gives a file its name, unless that is taken."""
+    with contextlib.suppress(FileExistsError):
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            path.touch(exist_ok=False)
+            os.replace(partial, path)
+        return True
+    return False
 
 
 def remove_abandoned(folder: Path) -> None:

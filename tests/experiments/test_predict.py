@@ -105,6 +105,18 @@ def test_predictions_are_the_user_s_alone_and_replace_nothing(run, tmp_path):
     assert out.read_bytes() == before
 
 
+def test_what_appears_meanwhile_is_not_replaced(run, world, tmp_path, monkeypatch):
+    def meanwhile(*_):
+        (tmp_path / "out.csv").write_text("mine")
+        return world.release
+
+    monkeypatch.setattr(predict, "open_release", meanwhile)
+    told = f"{tmp_path / 'out-1.csv'}, as something else is at {tmp_path / 'out.csv'} by now"
+    assert told in run(f"--release={tmp_path}").output
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    assert read(tmp_path / "out-1.csv")[0][0] == "row"
+
+
 def test_a_release_without_labels_has_no_accuracy(run, world, tmp_path):
     world.release = dataclasses.replace(world.release, labels=None, num_classes=None)
     status, out, _ = run(f"--release={tmp_path}")

@@ -208,6 +208,25 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     assert names(tmp_path) == [".o.p", ".shard.privynet-young", "shard"]
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_new_file_replaces_none(tmp_path, monkeypatch, links):
+    def refuse(*_):
+        raise PermissionError("this file system has no links")
+
+    def write(path):
+        (tmp_path / "rows.csv").write_text("mine")  # while a command runs
+        path.write_text("predicted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    for number in (1, 2):
+        assert files.write_new(tmp_path / "rows.csv", write).name == f"rows-{number}.csv"
+    assert files.write_new(tmp_path / "new", lambda p: p.write_text("n")) == tmp_path / "new"
+    assert names(tmp_path) == ["new", "rows-1.csv", "rows-2.csv", "rows.csv"]
+    assert (tmp_path / "rows.csv").read_text() == "mine"
+    assert (tmp_path / "rows-2.csv").read_text() == "predicted"
+
+
 def test_a_private_folder_goes_with_its_process(tmp_path):
     (tmp_path / ".audit.privynet-killed").mkdir()
     (tmp_path / "audit-20261128").mkdir()

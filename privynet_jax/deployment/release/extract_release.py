@@ -236,7 +236,9 @@ def _already_complete(
 def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray) -> None:
     """Writes each row's picture, of int [rows], as CSV; it must not leave the device."""
     if order_out is not None:
-        write_order(order_out, list(map(pictures.listed_name, chosen.tolist())))
+        names = list(map(pictures.listed_name, chosen.tolist()))
+        check_replaceable(order_out, names)  # something may have come there meanwhile
+        write_order(order_out, names)
 
 
 def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
