@@ -77,7 +77,7 @@ def _predict_release(
     total = len(release.representations)
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, release.num_classes, "the release")
-    pictures = read_order(cli.needed_file(_ORDER), total) if _ORDER.value else None
+    pictures = read_order(cli.needed_file(_ORDER), release.id, total) if _ORDER.value else None
     answers = []
 
     def predicted() -> Predicted:

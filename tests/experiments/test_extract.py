@@ -67,10 +67,10 @@ def test_every_flag_does_something(command, places, tmp_path):
     release = open_release(tmp_path / "out")
     assert (len(release), release.dtype, release.labels) == (13, "uint8", None)
     lines = (tmp_path / "order.csv").read_text().splitlines()
-    assert (lines[0], len(lines)) == ("row,picture", 14)
+    assert (lines[0], len(lines)) == ("row,picture,mark", 14)
     assert "broken" not in "".join(lines)
     # As experiments.predict names pictures.
-    assert {line.partition(",")[2] for line in lines[1:]} == {
+    assert {line.split(",")[1] for line in lines[1:]} == {
         path.relative_to(tmp_path / "photos").as_posix()
         for path in (tmp_path / "photos").rglob("*.png")
     }

@@ -16,7 +16,8 @@ from support.small_release import id_of, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
-from privynet_jax.deployment.release.row_order import read_order
+from privynet_jax.deployment.release.row_order import mark_of, read_order
+from privynet_jax.deployment.release.row_order import write_order as write_real_order
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
@@ -24,6 +25,10 @@ SCALES = np.float32([2.0, 0.5, 1.0])
 
 def made_classifier(release="another"):
     return handmade_classifier(SHAPE, release=id_of(release))
+
+
+# The id of the release in `world`.
+RELEASE = random_release(rows=30).id
 
 
 def local(images):
@@ -174,9 +179,13 @@ def test_unreadable_pictures(run, tmp_path, pictures, caplog):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier", "photos"]
 
 
+def marked(row, release=RELEASE):
+    return (*row, mark_of(release, *row)) if len(row) == 2 else row
+
+
 def write_order(path, rows):
     with open(path, "w", newline="") as file:
-        csv.writer(file).writerows([("row", "picture"), *rows])
+        csv.writer(file).writerows([("row", "picture", "mark"), *map(marked, rows)])
     return path
 
 
@@ -203,8 +212,9 @@ def test_a_release_of_another_plan_than_the_package(run, tmp_path, world):
 def test_names_that_are_no_utf_8_are_kept(run, tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     order = tmp_path / "order.csv"
-    order.write_bytes(b"row,picture\n" + b"".join(b"%d,caf\xe9.png\n" % n for n in range(30)))
-    assert read_order(order, 30) == [name] * 30
+    write_real_order(order, RELEASE, [name] * 30)
+    assert order.read_bytes().count(b",caf\xe9.png,") == 30
+    assert read_order(order, RELEASE, 30) == [name] * 30
     status, _, _ = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
     assert not status
     assert (tmp_path / "out.csv").read_bytes().count(b",caf\xe9.png,") == 30
@@ -212,14 +222,23 @@ def test_names_that_are_no_utf_8_are_kept(run, tmp_path):
 
 @pytest.mark.parametrize(
     "rows",
-    [[(n, "a") for n in range(29)], [(0, "a")] * 30, [(n, "a", "b") for n in range(30)], [], [()]],
-    ids=["too few", "one row often", "three columns", "empty", "no columns"],
+    [
+        [(n, "a") for n in range(29)],
+        [(0, "a")] * 30,
+        [marked((n, "a"), "another release") for n in range(30)],
+        [(n, "b", marked((n, "a"))[2]) for n in range(30)],
+        [],
+        [()],
+    ],
+    ids=["too few", "one row often", "another release", "another name", "empty", "no columns"],
 )
 def test_an_order_of_another_release(run, tmp_path, rows):
     order = write_order(tmp_path / "order.csv", rows)
     status, _, err = run(f"--release={tmp_path}", f"--package={tmp_path}", f"--order={order}")
     assert status == 1
-    assert re.fullmatch(r"error: --order=[^\n]* is no list of the pictures of 30 rows[^\n]*\n", err)
+    assert re.fullmatch(
+        r"error: --order=[^\n]* is no list of the pictures of this release's 30 rows[^\n]*\n", err
+    )
     assert not (tmp_path / "out.csv").exists()
 
 

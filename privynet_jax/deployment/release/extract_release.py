@@ -91,7 +91,7 @@ def write_release(
     copies = given - len(pictures)
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
     if order_out is not None:
-        check_replaceable(order_out, list(map(pictures.listed_name, order.tolist())))
+        check_replaceable(order_out, identity)
     journal = begin(folder, identity)
     if journal is None:
         return _already_complete(folder, pictures, copies, order, order_out)
@@ -110,7 +110,7 @@ def write_release(
     if not len(chosen):
         _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(pictures)} were skipped")
-    _write_order(order_out, pictures, chosen)
+    _write_order(order_out, identity, pictures, chosen)
     labels, classes = None, None
     if pictures.labels is not None:
         labels, classes = pictures.labels[chosen], len(package.class_names)
@@ -223,8 +223,8 @@ def _already_complete(
     journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
     chosen = np.delete(order, journal.skipped()) if journal else order
     if len(chosen) == manifest.rows:
-        _write_order(order_out, pictures, chosen)
-    elif order_out is not None and not has_rows(order_out, manifest.rows):
+        _write_order(order_out, manifest.id, pictures, chosen)
+    elif order_out is not None and not has_rows(order_out, manifest.id, manifest.rows):
         raise UserError(
             f"{folder} is complete, and which pictures it skipped was not kept; delete it and "
             "extract again to get --order_out"
@@ -233,12 +233,13 @@ def _already_complete(
     return Written(manifest.rows, skipped, copies, len(list(manifest.shards())))
 
 
-def _write_order(order_out: Path | None, pictures: Pictures, chosen: np.ndarray) -> None:
+def _write_order(
+    order_out: Path | None, identity: str, pictures: Pictures, chosen: np.ndarray
+) -> None:
     """Writes each row's picture, of int [rows], as CSV; it must not leave the device."""
     if order_out is not None:
-        names = list(map(pictures.listed_name, chosen.tolist()))
-        check_replaceable(order_out, names)  # something may have come there meanwhile
-        write_order(order_out, names)
+        check_replaceable(order_out, identity)  # something may have come there meanwhile
+        write_order(order_out, identity, list(map(pictures.listed_name, chosen.tolist())))
 
 
 def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:

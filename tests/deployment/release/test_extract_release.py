@@ -17,6 +17,7 @@ from support.handmade_release import ROWS, find, spoil, write
 
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures, release_secrets
+from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
@@ -93,7 +94,7 @@ def test_pictures_of_all_sizes_have_rows_of_one(tmp_path, package):
     grey = np.full((40, 90, 3), 200, np.uint8)
     Image.fromarray(grey).save(folder / "bird" / "wide.png")
     write(package, folder, tmp_path / "out", labelled=False, order_out=order)
-    paths = [line.partition(",")[2] for line in order.read_text().splitlines()[1:]]
+    paths = [line.split(",")[1] for line in order.read_text().splitlines()[1:]]
     row = paths.index("bird/wide.png")
     expected = package.local(np.full((1, 16, 16, 3), 200 / 255, np.float32)) * package.scales
     found = open_release(tmp_path / "out").representations[np.array([row])]
@@ -235,7 +236,7 @@ def test_a_name_that_is_no_utf_8_is_listed_as_it_is(tmp_path, photos, package):
     (photos / "cat" / "holiday_005.png").rename(photos / name)
     order = tmp_path / "order.csv"
     write(package, photos, tmp_path / "out", order_out=order)
-    assert b",cat/caf\xe9.png\n" in order.read_bytes()
+    assert b",cat/caf\xe9.png," in order.read_bytes()
 
 
 def test_an_order_replaces_nothing_but_the_same_release_s(tmp_path, photos, package):
@@ -254,7 +255,7 @@ def test_an_order_replaces_nothing_but_the_same_release_s(tmp_path, photos, pack
     # Where a kill came before the release was complete, and a picture was skipped.
     lines = first.splitlines()[:-1]
     order.write_text("\n".join(lines))
-    check_replaceable(order, [line.partition(",")[2] for line in first.splitlines()[1:]])
+    check_replaceable(order, read_manifest(tmp_path / "out").id)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +302,7 @@ def test_copies_are_released_once_and_those_of_two_classes_are_named(
     assert (written.rows, written.copies) == (ROWS, 2)
     assert "1 pictures are copies of one in another class" in caplog.text
     assert "dog/x.tiff of " in caplog.text
-    paths = [line.partition(",")[2] for line in order.read_text().splitlines()[1:]]
+    paths = [line.split(",")[1] for line in order.read_text().splitlines()[1:]]
     assert "cat/again.png" in paths  # the first of both
     assert not {"cat/holiday_005.png", "dog/x.tiff"} & set(paths)
     assert write(package, photos, tmp_path / "out").copies == 2
