@@ -20,6 +20,7 @@ from experiments import cli
 from experiments.reporting.promises import audited
 from privynet_jax import AuditSettings, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
+from privynet_jax.images.colours import agreed_white
 from privynet_jax.planning.audit_findings import Attacked, Audit
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
@@ -46,6 +47,7 @@ def main() -> None:
     data = cli.needed(_DATA, "give pictures to attack: folder:PATH or a TFDS name")
     out = cli.new_file(cli.OUT) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
+    white = agreed_white(cli.SIXTEEN_BIT_MAX.value, plan.sixteen_bit_max)
     settings = AuditSettings(
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         seed=cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value,
@@ -56,7 +58,9 @@ def main() -> None:
     )
     cli.use_cpu_cores(at_most=settings.repeats)
     weights = cli.weights_of(plan)
-    parts = cli.load_data(data, image_size=plan.image_size, seed=settings.seed)
+    parts = cli.load_data(
+        data, image_size=plan.image_size, seed=settings.seed, sixteen_bit_max=white
+    )
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)
     with bar as advance, session(progress=advance):

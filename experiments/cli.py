@@ -215,8 +215,8 @@ def written(out: Path, write: Callable[[Path], Any]) -> str:
 
 def load_data(dataset: str, **settings: Any) -> Parts:
     """Loads a data set as the flags say, but for what `load_parts` is given here."""
-    given = {"seed": SEED.value, "max_images": limits(MAX_IMAGES.value), **settings}
-    return load_parts(dataset, data_dir=data_folder(), **decoding(), **given)
+    given = {"seed": SEED.value, "max_images": limits(MAX_IMAGES.value), **decoding(), **settings}
+    return load_parts(dataset, data_dir=data_folder(), **given)
 
 
 def decoding() -> dict[str, Any]:

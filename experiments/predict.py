@@ -24,6 +24,7 @@ from privynet_jax import LocalPackage, Release, UserError, as_float, open_packag
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.release.row_order import read_order
+from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import list_pictures
 from privynet_jax.platform.files import expanded, write_shared
@@ -108,12 +109,13 @@ def _predict_pictures(
     paths, skipping = list_pictures(folder), cli.SKIP_UNREADABLE.value
     skipped: list[str] = []
     size = images_per_batch(package.image_size)
+    white = agreed_white(cli.SIXTEEN_BIT_MAX.value, package.sixteen_bit_max)
 
     def predicted() -> Predicted:
         # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
         contents = ((str(path), path.read_bytes()) for path in paths)
-        decode = functools.partial(decode_picture, sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value)
+        decode = functools.partial(decode_picture, sixteen_bit_max=white)
         decoded = decoded_ahead(contents, package.image_size, skipping, decode)
         with Bar(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
             for start in range(0, len(paths), size):

@@ -102,7 +102,7 @@ class Config:
     )
     # Like places: the images that are used count by their fingerprint.
     skip_unreadable: bool = _place(False, "Leave out images that cannot be decoded.")
-    sixteen_bit_max: int = _place(
+    sixteen_bit_max: int = _setting(
         0,
         "White in greyscale of 16 bits that states no range, as 4095 of 12 bits; 0: unknown.",
         least=0,

@@ -62,7 +62,9 @@ def reopen(
     """
     store, settings = ResultStore.existing(workdir)
     results = store.grid_results(settings)
-    places = {"cache_dir": cache_dir, "data_dir": data_dir, "sixteen_bit_max": sixteen_bit_max}
+    places = {"cache_dir": cache_dir, "data_dir": data_dir}
+    if sixteen_bit_max:
+        places["sixteen_bit_max"] = sixteen_bit_max
     config = Config.of_settings(settings, workdir, skip_unreadable=skip_unreadable, **places)
     found = matching_weights(weights, settings, workdir, config.local_cache)
     parts = config.load_parts()

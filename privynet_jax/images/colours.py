@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from privynet_jax.errors import UserError
+
 # Values of 16 bits of which all but a few burnt-in ones are smaller may be of 9 to 15 bits; stated
 # ones, which are often stated for all that a program writes, of 9 to 13.
 _LEAST_UNSTATED, _LEAST_STATED = 2**15, 2**13
@@ -129,6 +131,19 @@ def _check_reach(reach: int, least: int) -> None:
             "--sixteen_bit_max, such as 4095 for 12 bits of grey or 65535 for dark pictures, or "
             "scale them to 0 .. 65535"
         )
+
+
+def agreed_white(given: int, planned: int) -> int:
+    """Returns white of greyscale as it is given or as a plan has it; UserError where they differ.
+
+    Each is 0 where nothing is said.
+    """
+    if given and planned and given != planned:
+        raise UserError(
+            f"--sixteen_bit_max is {given}, but the plan was made of pictures whose white is "
+            f"{planned}; leave the flag out"
+        )
+    return given or planned
 
 
 def embedded_profile(stored: Image.Image) -> ImageCms.ImageCmsProfile | None:

@@ -40,6 +40,7 @@ class Sample:
     class_names: tuple[str, ...]  # of the whole data set
     digests: tuple[str, ...]  # [N], `digest_of` each image
     available: int  # how many pictures they were drawn from
+    sixteen_bit_max: int = 0  # as of `load_sample`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,7 +87,7 @@ def load_sample(
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
-    return Sample(images, labels, class_names, digests, available=len(train))
+    return Sample(images, labels, class_names, digests, len(train), sixteen_bit_max)
 
 
 def digest_of(image: np.ndarray) -> str:

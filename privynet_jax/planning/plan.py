@@ -25,6 +25,7 @@ from privynet_jax.platform.documents import (
     Positive,
     Share,
     Text,
+    White,
     checked,
     read_document,
     write_document,
@@ -136,6 +137,8 @@ class Plan:
             "selection" and number of "draws" of its cells, "margin_db" and "margin_ssim", and what
             was "tested" on images that decided nothing.
         sample: digests of the user's pictures that the planner saw; an audit leaves them out.
+        sixteen_bit_max: as they were decoded, and all pictures under the plan are; see
+            `parts.load_parts`.
 
     Raises:
         UserError: the parts do not fit each other.
@@ -156,6 +159,7 @@ class Plan:
     latency_on: Text
     characterised: Mapping[str, Any]
     sample: tuple[Text, ...]
+    sixteen_bit_max: White
 
     def __post_init__(self) -> None:
         topology, candidates = self.topology, self.selection.candidates

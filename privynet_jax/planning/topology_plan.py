@@ -223,4 +223,5 @@ def _plan(
             "tested": dict(option.tested),
         },
         sample=sample.digests,
+        sixteen_bit_max=sample.sixteen_bit_max,
     )

@@ -178,12 +178,13 @@ def test_wrong_input(command, tmp_path, arguments, expected):
             {"characterised": {"settings": {"seed": 1}}},
             "does not say how its characterisation trained",
         ),
+        ({"sixteen_bit_max": 1023}, "sixteen_bit_max is 4095, but the plan"),
     ],
 )
 def test_plans_that_cannot_be_audited(command, planned, tmp_path, changes, expected):
     planned(**changes)
     before = everything_in(tmp_path)
-    refused(command(), expected)
+    refused(command("--sixteen_bit_max=4095"), expected)
     assert everything_in(tmp_path) == before
 
 

@@ -48,6 +48,7 @@ def world(tmp_path, monkeypatch):
             scales=SCALES,
             local=local,
             plan_id="1d" * 32,
+            sixteen_bit_max=0,
         ),
     )
     monkeypatch.setattr(predict, "open_release", lambda folder: found.release)

@@ -140,6 +140,11 @@ def test_no_such_folder(tmp_path):
         load(tmp_path / "missing")
 
 
+def test_a_sample_says_how_it_was_decoded(tmp_path):
+    fill(tmp_path, {"a": 5, "b": 5})
+    assert load(tmp_path, sixteen_bit_max=4095).sixteen_bit_max == 4095
+
+
 def test_only_decoded_pictures_have_digests():
     with pytest.raises(ValueError, match="uint8"):
         digest_of(np.zeros((2, 2, 3), np.float32))

@@ -24,6 +24,7 @@ class HandmadePackage:
     release_seed: str
     local: object
     plan_id: str = "1d" * 32
+    sixteen_bit_max: int = 0
 
 
 def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):

@@ -34,4 +34,5 @@ def plan():
         latency_on="2 cores",
         characterised={"settings": {"seed": 0, "fractions": [0.5, {"a": None}]}, "draws": 2},
         sample=("00ff", "11ee"),
+        sixteen_bit_max=0,
     )

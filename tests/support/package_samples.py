@@ -69,6 +69,7 @@ def plan(pretrained, topology, image_size, **changes):
         "latency_on": "",
         "characterised": {"settings": {"seed": 0}},
         "sample": (),
+        "sixteen_bit_max": 0,
     }
     return Plan(**{**fields, **changes})
 

@@ -32,7 +32,7 @@ from privynet_jax.deployment.device import device_nn
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import Plan
-from privynet_jax.platform.documents import Count, Hex64, Positive, Text, checked
+from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, checked
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
 
 DTYPES = ("float32", "float16")
@@ -55,6 +55,7 @@ class LocalPackage:
         class_names: of the user's pictures, in the order of their labels in releases.
         scales: float32 [depth], what representations are multiplied by before release.
         peaks: float32 [depth], the largest value, after that, which a byte of a release holds.
+        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: nothing is said.
         plan_id: of the plan that it was made of.
         release_seed: 64 hexadecimal digits, secret, made for this package.
         local: images, float32 [N, image_size, image_size, 3] RGB in [0, 1], to representations,
@@ -66,6 +67,7 @@ class LocalPackage:
     class_names: tuple[str, ...]
     scales: np.ndarray = dataclasses.field(repr=False)
     peaks: np.ndarray = dataclasses.field(repr=False)
+    sixteen_bit_max: int
     plan_id: str
     release_seed: str = dataclasses.field(repr=False)
     local: Callable[[jax.Array | np.ndarray], jax.Array] = dataclasses.field(repr=False)
@@ -90,6 +92,7 @@ class _Settings:
     class_names: tuple[Text, ...]
     scales: tuple[Positive, ...]
     peaks: tuple[Positive, ...]
+    sixteen_bit_max: White
     plan_id: Hex64
     release_seed: Hex64
     trial: tuple[float, ...]
@@ -136,6 +139,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         class_names=plan.released_classes,
         scales=plan.scales,
         peaks=plan.peaks,
+        sixteen_bit_max=plan.sixteen_bit_max,
         plan_id=plan.id,
         release_seed=secrets.token_hex(32),
         trial=device_nn.trial(trunk, plan.image_size).tolist(),
@@ -202,6 +206,7 @@ def open_package(folder: Path) -> LocalPackage:
             class_names=found.class_names,
             scales=np.float32(found.scales),
             peaks=np.float32(found.peaks),
+            sixteen_bit_max=found.sixteen_bit_max,
             plan_id=found.plan_id,
             release_seed=found.release_seed,
             local=functools.partial(_checked, run),

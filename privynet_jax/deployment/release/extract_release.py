@@ -37,6 +37,7 @@ from privynet_jax.deployment.release.release_journal import (
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
+from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_or_skip, decode_picture, tell_skipped
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
@@ -82,11 +83,14 @@ def write_release(
         private_folders: where a release must not lie, besides the folder of pictures.
 
     Raises:
-        UserError: a place that does not do, a picture that cannot be decoded, a disk that is too
-            small, or values that cannot be stored. Finished shards stay.
+        UserError: a place that does not do, pictures of another white than the package's, one that
+            cannot be decoded, a disk that is too small, or values that cannot be stored. Finished
+            shards stay.
     """
     coding = Coding(checked_dtype(dtype), np.float32(package.scales), np.float32(package.peaks))
     check_places(folder, order_out, pictures.folder, private_folders)
+    white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
+    pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
     given, pictures = len(pictures), without_copies(pictures)
     copies = given - len(pictures)
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))

@@ -12,7 +12,10 @@ TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 
 
 @pytest.fixture(scope="module")
 def plans(vgg_weights):
-    return {size: samples.plan(vgg_weights, t, size) for size, t in TOPOLOGIES.items()}
+    return {
+        size: samples.plan(vgg_weights, t, size, sixteen_bit_max=4095)
+        for size, t in TOPOLOGIES.items()
+    }
 
 
 @pytest.fixture(scope="module")

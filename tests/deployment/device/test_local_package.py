@@ -178,7 +178,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
         *("format", "version", "image_size", "shape", "layers", "class_names", "scales", "peaks"),
-        *("release_seed", "plan_id", "trial", "files", "sha256", "backbone"),
+        *("release_seed", "plan_id", "sixteen_bit_max", "trial", "files", "sha256", "backbone"),
     }
 
 
@@ -186,6 +186,7 @@ def test_what_a_package_says(folders, plans):
     for (size, _), folder in folders.items():
         package, plan = open_package(folder), plans[size]
         assert (package.image_size, package.plan_id) == (size, plan.id)
+        assert package.sixteen_bit_max == 4095
         # In a secret order, which numbers them in releases.
         assert package.class_names == plan.released_classes
         assert sorted(package.class_names) == sorted(plan.class_names)

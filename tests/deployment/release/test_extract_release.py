@@ -15,6 +15,7 @@ from support import tiny_dataset
 from support.handmade_package import CLASSES, contents, fill, handmade_package
 from support.handmade_release import ROWS, find, spoil, write
 
+from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures, release_secrets
 from privynet_jax.deployment.release.release_manifest import read_manifest
@@ -207,6 +208,23 @@ def test_the_order_is_a_permutation_that_seed_pictures_and_settings_decide(tmp_p
             # Of 22 places one in a random permutation agrees, on average.
             assert (order == another).sum() < ROWS / 2
     assert len({secrets.id for secrets in [first, *others]}) == 6
+
+
+def test_pictures_are_decoded_as_the_plan_s_were(tmp_path):
+    greys = np.random.default_rng(0).integers(0, 4096, (4, 16, 16)).astype(np.uint16)
+    (tmp_path / "deep").mkdir()
+    for number, grey in enumerate(greys):
+        Image.fromarray(grey).save(tmp_path / "deep" / f"{number}.png")
+    pictures = find(tmp_path / "deep", labelled=False)
+    planned = dataclasses.replace(handmade_package(), sixteen_bit_max=4095)
+    write_release(tmp_path / "planned", planned, pictures)
+    told = dataclasses.replace(pictures, sixteen_bit_max=4095)
+    write_release(tmp_path / "told", handmade_package(), told)
+    assert open_release(tmp_path / "planned").id == open_release(tmp_path / "told").id
+    other = dataclasses.replace(pictures, sixteen_bit_max=1023)
+    with pytest.raises(UserError, match=r"sixteen_bit_max is 1023, but the plan .* is 4095; leave"):
+        write_release(tmp_path / "other", planned, other)
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_place_is_equally_likely_for_every_picture(photos):
