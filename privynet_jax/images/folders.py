@@ -9,6 +9,7 @@ auxiliary and in the test part.
 """
 
 import logging
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.copies import groups_of_copies
+from privynet_jax.images.copies import groups_of_copies, much_of, name_pairs
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
 from privynet_jax.platform.files import expanded
 
@@ -30,7 +31,10 @@ _SPELLINGS = {
     **dict.fromkeys(("test", "testing"), _TEST),
 }
 # What systems leave in folders; of what is hidden, nothing counts.
-_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
+_LEFT_BY_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "@eadir", "lost+found"),
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -74,8 +78,7 @@ def read_folder(
     _tell_contradictions(whole)
     is_test = np.array(tested)
     is_copy = ~is_test & np.isin(groups, groups[is_test])
-    if count := np.count_nonzero(is_copy):
-        _LOG.warning("left out %d pictures of train that are copies of test pictures", count)
+    _tell_left_out(whole, is_test, is_copy)
     rest = whole.take(np.flatnonzero(~is_test & ~is_copy))
     if in_parts:
         _check_class_sizes(folder, rest, names)
@@ -129,6 +132,7 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     called = " and ".join(path.name for _, path in splits)
     # A class may be called train, or test; classes called train and test are splits.
     if not splits or (others and len(splits) == 1):
+        _tell_likely_splits(folders)
         return {_TRAIN: [folder]}
     found = dict(splits)
     if others:
@@ -150,6 +154,16 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     raise UserError(f"{folder} has {called} {problem}")
 
 
+def _tell_likely_splits(folders: Sequence[Path]) -> None:
+    """Warns where classes hold the same subfolders and nothing else, as splits do."""
+    inside = [_visible(path) for path in folders]
+    names = {frozenset(path.name for path in paths) for paths in inside}
+    only_folders = all(path.is_dir() for paths in inside for path in paths)
+    if len(folders) > 1 and len(names) == 1 and len(inside[0]) > 1 and only_folders:
+        told = "%s hold the same subfolders and are taken for classes; call splits train and test"
+        _LOG.warning(told, " and ".join(path.name for path in folders[:3]))
+
+
 def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
     """Name of class -> its pictures."""
     found: dict[str, list[Path]] = {}
@@ -165,8 +179,26 @@ def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
                 "sort the pictures into subfolders named like their classes"
             )
         for path in (path for path in classes if path not in circles):
+            if path.name.encode(errors="ignore") != os.fsencode(path.name):
+                raise UserError(f"the name of class {str(path)!a} is no UTF-8; rename it")
             found.setdefault(plain_name(path.name), []).extend(list_pictures(path))
     return found
+
+
+def _tell_left_out(whole: EncodedSplit, is_test: np.ndarray, is_copy: np.ndarray) -> None:
+    copies = np.flatnonzero(is_copy)
+    if not len(copies):
+        return
+    tested = np.flatnonzero(is_test)
+    groups, firsts = np.unique(whole.groups[tested], return_index=True)
+    originals = tested[firsts[np.searchsorted(groups, whole.groups[copies])]]
+    named = name_pairs(*([str(whole.images[n]) for n in some] for some in (copies, originals)))
+    _LOG.warning(
+        "left out %d pictures of train that are copies of test pictures: %s%s",
+        len(copies),
+        named,
+        much_of(len(copies), np.count_nonzero(~is_test), "train"),
+    )
 
 
 def _tell_contradictions(split: EncodedSplit) -> None:
