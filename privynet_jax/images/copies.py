@@ -8,27 +8,50 @@ compared as networks would see them: upright, central square, RGB.
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.ndimage import maximum_filter
 
 from privynet_jax.images.colours import UnreadablePictureError
-from privynet_jax.images.decoding import Decoder, StoredImage, decode_picture, pool_of_decoders
+from privynet_jax.images.decoding import (
+    Decoder,
+    StoredImage,
+    decode_picture,
+    open_picture,
+    pool_of_decoders,
+)
 from privynet_jax.platform.progress import Bar
 
-# Pictures are compared as thumbnails of so many pixels, and found by means over blocks of them.
-# More are decoded, because what JPEG decodes at an eighth of its size may be shifted by a little.
-_DECODED, _SIDE, _BLOCKS = 64, 16, 4
+# Pictures are compared as thumbnails: means over blocks of what is decoded, which is large enough
+# that what JPEG decodes at an eighth of its size is not shifted.
+_DECODED, _SIDE, _COLOUR_SIDE = 64, 16, 4
+_BLOCK = _DECODED // _SIDE
 # JPEG's: brightness, and two of colour, which it stores coarsely.
 _YCBCR = np.float32([[0.299, -0.169, 0.5], [0.587, -0.331, -0.419], [0.114, 0.5, -0.081]])
 # Root mean squares, of 255, up to which pictures are the same: constant, and per unit of detail,
 # which is what saving again and resizing change; beyond some detail no more.
 _BRIGHTNESS, _COLOUR, _MOST_DETAIL = (0.7, 0.4), (0.6, 0.25), 8.0
-_AT_ONCE = 1024
+# So much may a block's brightness differ, constant and per unit of the detail there.
+_BLOCK_BRIGHTNESS = (0.8, 0.27)
+# Saving again changes a picture everywhere: from here on, of 255, the largest difference is no
+# more than so many times what 95 % of the blocks stay below.
+_NOTICED, _MOST_ALONE = 1.8, 3.0
+# Pictures of fewer pixels a side change more where they are saved again.
+_FINE = 128
+# Of a unit of a block's detail, as it is kept.
+_STEPS = 4
+# What would leave out more than this is said to be much.
+_MUCH = 0.1
+
+
+class _Look(NamedTuple):
+    """What is compared of pictures, of one or of all in a leading axis."""
+
+    sums: np.ndarray  # uint16 [16, 16, 3], over blocks of the decoded picture
+    detail: np.ndarray  # uint8 [16, 16], 4 x the deviation of brightness in blocks and around
+    side: np.ndarray  # int32, of the stored picture
 
 
 def groups_of_copies(
@@ -36,81 +59,133 @@ def groups_of_copies(
 ) -> np.ndarray:
     """Returns int64 [N]: of each picture, the number of the first one that shows the same.
 
-    Copies are files of equal bytes, and pictures whose thumbnails differ by no more than saving
-    and resizing explains. Perceptual hashes would miss them: of smooth pictures, saved again as
-    JPEG of quality 60, half of the 64 bits of imagehash's `phash` differ, of patches of 32 x 32
-    pixels up to 29, while gradients of nearly equal colours may agree in all.
+    Copies are files of equal bytes, and pictures that differ by no more than saving and resizing
+    explains, as a whole and in every block of a grid of 16 x 16: a nodule, a moved object or the
+    next slice of a volume makes another picture. Each picture is compared with those alone that are
+    no copies, so a series of small changes is no group. Perceptual hashes would miss copies: of
+    smooth pictures, saved again as JPEG of quality 60, half of the 64 bits of imagehash's `phash`
+    differ, of patches of 32 x 32 pixels up to 29, while gradients of nearly equal colours may agree
+    in all.
 
     Measured on 19 photographs of scikit-image and scikit-learn, as they are and at 224 and 64
-    pixels: saved again as JPEG of quality 95 to 60 or as WebP of 60, halved, or both, all are
-    found, but for one of those of 64 pixels that were halved and saved at 60. Of 316 patches of 32
-    pixels, JPEG of 95, 75 and 60 leaves 100, 99.7 and 93 % to be found, halving by Lanczos 88 %, by
-    the softer bilinear filter 11 %. No two of the photographs are taken for copies; of the 44.7
-    million pairs of photo_patches a dozen are, all of overlapping patches along a straight edge.
-    Gradients that differ by two grey levels in one colour are different. A JPEG of 12
-    megapixels takes 26 ms on two cores.
+    pixels: saved again as JPEG of quality 95 to 60 or as WebP of 60, halved, or halved and saved,
+    one was missed when halved, one as WebP at 224 pixels, and of those of 64 pixels three that were
+    halved and saved at 60. Of 316 patches of 32 pixels, JPEG of 95, 75 and 60 leaves 100, 100 and
+    98 % to be found, halving by Lanczos 81 %, by the softer bilinear filter 21 %. No two of the
+    photographs are taken for copies, nor are slices of 128 pixels or frames of 256 whose edges move
+    by half a pixel, or films of 256 with a nodule of radius 8; of 9,460 patches 17 are. In pictures
+    of fewer than 128 pixels a side, more must change to be seen. 8,000 nearly black pictures are
+    compared in a second where they are alike, in 42 where all differ in single blocks only.
 
     Pictures that cannot be decoded are only compared by their bytes.
     """
-    digests, thumbnails = [], []
+    digests, looks = [], []
     with pool_of_decoders() as pool:
-        looks = pool.map(functools.partial(_look_at, decode), pictures)
-        for digest, pixels in Bar(
-            looks, "comparing pictures", len(pictures), unit="picture", delay=2
+        looked = pool.map(functools.partial(_look_at, decode), pictures)
+        for digest, look in Bar(
+            looked, "comparing pictures", len(pictures), unit="picture", delay=2
         ):
             digests.append(digest)
-            thumbnails.append(pixels)
+            looks.append(look)
     first: dict[bytes, int] = {}
     groups = np.array([first.setdefault(each, n) for n, each in enumerate(digests)], np.int64)
-    shown = np.array([n for n in first.values() if thumbnails[n] is not None], np.int64)
-    representative = np.arange(len(groups))
-    if len(shown):
-        pairs = list(_same(np.stack([thumbnails[n] for n in shown])))
-        one, other = np.array(pairs, np.int64).reshape(-1, 2).T
-        graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(shown), len(shown)))
-        _, component = connected_components(graph, directed=False)
-        _, firsts = np.unique(component, return_index=True)
-        representative[shown] = shown[firsts[component]]
-    return representative[groups]
+    shown: dict[bytes, int] = {}
+    for n in first.values():
+        if looks[n] is not None:
+            look = looks[n]
+            key = look.sums.tobytes() + look.detail.tobytes() + look.side.tobytes()
+            groups[n] = shown.setdefault(key, n)
+    numbers = np.array(list(shown.values()), np.int64)
+    if len(numbers):
+        looks = _Look(*map(np.stack, zip(*(looks[n] for n in numbers), strict=True)))
+        groups[numbers] = numbers[_firsts(looks)]
+    return groups[groups[groups]]  # equal bytes -> equal thumbnails -> the same to the eye
 
 
-def _look_at(decode: Decoder, picture: StoredImage) -> tuple[bytes, np.ndarray | None]:
-    """The digest of a picture's bytes, and its thumbnail uint8 [16, 16, 3] where it has one."""
+def name_pairs(copies: Sequence[str], originals: Sequence[str]) -> str:
+    """Returns "a of b, c of d": the first three copies, and what they are copies of."""
+    pairs = [f"{copy} of {original}" for copy, original in zip(copies, originals, strict=True)]
+    return ", ".join(pairs[:3]) + ", ..." * (len(pairs) > 3)
+
+
+def much_of(count: int, whole: int, of: str) -> str:
+    """Returns a clause for warnings where copies are more than a tenth, else nothing."""
+    if count <= _MUCH * whole:
+        return ""
+    return f"; that is {count / whole:.0%} of {of}: look whether they are copies"
+
+
+def _look_at(decode: Decoder, picture: StoredImage) -> tuple[bytes, _Look | None]:
+    """The digest of a picture's bytes, and what is compared of it, where it can be decoded."""
     data = picture.read_bytes()
+    digest = hashlib.sha256(data).digest()
     try:
-        picture = Image.fromarray(decode(data, _DECODED))
-        pixels = np.asarray(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS))
+        with open_picture(data) as stored:
+            side = np.int32(min(stored.size))
+        pixels = decode(data, _DECODED).reshape(_SIDE, _BLOCK, _SIDE, _BLOCK, 3)
     except UnreadablePictureError:  # told by whoever decodes it to be used
-        pixels = None
-    return hashlib.sha256(data).digest(), pixels
+        return digest, None
+    detail = (np.float32(pixels) @ _YCBCR[:, 0]).std(axis=(1, 3))
+    sums = pixels.sum(axis=(1, 3), dtype=np.uint16)
+    return digest, _Look(sums, np.uint8(np.minimum(_STEPS * maximum_filter(detail, 3), 255)), side)
 
 
-def _same(thumbnails: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yields pairs of numbers of thumbnails uint8 [N, 16, 16, 3] that show the same."""
-    converted = np.float32(thumbnails) @ _YCBCR
-    brightness, colour = converted[..., 0], _block_means(converted[..., 1:])
-    detail = np.minimum(_detail(brightness), _MOST_DETAIL)
-    limits = [least + slope * detail for least, slope in (_BRIGHTNESS, _COLOUR)]
-    # Means of blocks differ by no more than their pixels, so the tree misses no pair.
-    points = _block_means(brightness[..., None]).reshape(len(thumbnails), -1)
-    tree = cKDTree(points)
-    for start in range(0, len(points), _AT_ONCE):
-        chunk = slice(start, start + _AT_ONCE)
-        near = tree.query_ball_point(points[chunk], _BLOCKS * limits[0][chunk] + 1e-3, workers=-1)
-        for number, found in enumerate(near, start):
-            others = np.array([other for other in found if other < number], int)
-            same = np.ones(len(others), bool)
-            for values, limit in zip((brightness, colour), limits, strict=True):
-                squares = np.square(values[others] - values[number])
-                rms = np.sqrt(squares.mean(axis=tuple(range(1, squares.ndim))))
-                same &= rms <= np.minimum(limit[others], limit[number])
-            yield from ((int(other), number) for other in others[same])
+def _firsts(looks: _Look) -> np.ndarray:
+    """int64 [N]: of each look, the first one that shows the same and is itself no copy."""
+    converted = np.float32(looks.sums) / _BLOCK**2 @ _YCBCR
+    brightness = converted[..., 0].reshape(len(converted), -1)
+    colour = _coarse(converted[..., 1:])
+    detail = np.minimum(_detail(converted[..., 0]), _MOST_DETAIL)
+    coarser = np.maximum(1, _FINE / looks.side) ** 0.125
+    of_brightness, of_colour = (
+        (least + slope * detail) * coarser for least, slope in (_BRIGHTNESS, _COLOUR)
+    )
+    # Means over a whole picture differ by no more than their root mean square.
+    means = brightness.mean(axis=1)
+    by_mean = np.argsort(means, kind="stable")
+    sorted_means, squares = means[by_mean], np.square(brightness).sum(axis=1)[by_mean]
+    sorted_brightness, sorted_limits = brightness[by_mean], of_brightness[by_mean]
+    firsts = np.full(len(means), -1)
+    for number, pixels in enumerate(brightness):
+        if firsts[number] >= 0:
+            continue
+        firsts[number] = number
+        reach = of_brightness[number] + 1e-3
+        low, high = np.searchsorted(sorted_means, [means[number] - reach, means[number] + reach])
+        near = slice(low, high)
+        # |a - b|^2 without a copy of all that is near.
+        distances = squares[near] + pixels @ pixels - 2 * (sorted_brightness[near] @ pixels)
+        limits = np.minimum(sorted_limits[near], of_brightness[number])
+        others = by_mean[near][distances <= pixels.size * np.square(limits)]
+        others = others[firsts[others] < 0]
+        others = others[_same_in_blocks(looks, brightness, others, number)]
+        rms = np.sqrt(np.square(colour[others] - colour[number]).mean(axis=1))
+        same = rms <= np.minimum(of_colour[others], of_colour[number])
+        firsts[others[same]] = number
+    return firsts
 
 
-def _block_means(x: np.ndarray) -> np.ndarray:
-    """[N, 16, 16, C] -> [N, 4, 4, C]."""
-    block = _SIDE // _BLOCKS
-    return x.reshape(len(x), _BLOCKS, block, _BLOCKS, block, -1).mean(axis=(2, 4))
+def _same_in_blocks(
+    looks: _Look, brightness: np.ndarray, others: np.ndarray, number: int
+) -> np.ndarray:
+    """Whether, bool [n], no block of others differs by more than saving again explains."""
+    differences = np.abs(brightness[others] - brightness[number])
+    least, slope = _BLOCK_BRIGHTNESS
+    detail = np.minimum(looks.detail[others], looks.detail[number]) / np.float32(_STEPS)
+    detail = detail.reshape(differences.shape)
+    coarser = np.maximum(1, _FINE / np.minimum(looks.side[others], looks.side[number]))
+    limits = (least + slope * detail) * np.square(coarser)[:, None]
+    largest = differences.max(axis=1, initial=0)
+    usual = np.partition(differences, -13, axis=1)[:, -13] if len(others) else largest
+    alone = (largest > _NOTICED) & (largest > _MOST_ALONE * coarser * (0.1 + usual))
+    return (differences <= limits).all(axis=1) & ~alone
+
+
+def _coarse(x: np.ndarray) -> np.ndarray:
+    """[N, 16, 16, C] -> [N, 4 * 4 * C], means."""
+    block = _SIDE // _COLOUR_SIDE
+    means = x.reshape(len(x), _COLOUR_SIDE, block, _COLOUR_SIDE, block, -1).mean(axis=(2, 4))
+    return means.reshape(len(x), -1)
 
 
 def _detail(x: np.ndarray) -> np.ndarray:

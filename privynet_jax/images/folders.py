@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.copies import groups_of_copies
+from privynet_jax.images.copies import groups_of_copies, much_of, name_pairs
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
 from privynet_jax.platform.files import expanded
 
@@ -74,8 +74,7 @@ def read_folder(
     _tell_contradictions(whole)
     is_test = np.array(tested)
     is_copy = ~is_test & np.isin(groups, groups[is_test])
-    if count := np.count_nonzero(is_copy):
-        _LOG.warning("left out %d pictures of train that are copies of test pictures", count)
+    _tell_left_out(whole, is_test, is_copy)
     rest = whole.take(np.flatnonzero(~is_test & ~is_copy))
     if in_parts:
         _check_class_sizes(folder, rest, names)
@@ -167,6 +166,22 @@ def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
         for path in (path for path in classes if path not in circles):
             found.setdefault(plain_name(path.name), []).extend(list_pictures(path))
     return found
+
+
+def _tell_left_out(whole: EncodedSplit, is_test: np.ndarray, is_copy: np.ndarray) -> None:
+    copies = np.flatnonzero(is_copy)
+    if not len(copies):
+        return
+    tested = np.flatnonzero(is_test)
+    groups, firsts = np.unique(whole.groups[tested], return_index=True)
+    originals = tested[firsts[np.searchsorted(groups, whole.groups[copies])]]
+    named = name_pairs(*([str(whole.images[n]) for n in some] for some in (copies, originals)))
+    _LOG.warning(
+        "left out %d pictures of train that are copies of test pictures: %s%s",
+        len(copies),
+        named,
+        much_of(len(copies), np.count_nonzero(~is_test), "train"),
+    )
 
 
 def _tell_contradictions(split: EncodedSplit) -> None:

@@ -74,6 +74,54 @@ def test_smooth_pictures_of_nearly_equal_colours_are_different():
     assert groups_of_copies(again).tolist() == [0, 0]
 
 
+def film(seed, *, noise, nodule=None, size=256):
+    """A smooth grey picture, with fresh noise and maybe a bright disk of radius 8 at (x, y)."""
+    stream = np.random.default_rng(seed)
+    coarse = Image.fromarray(np.float32(stream.normal(0, 1, (9, 9))))
+    pixels = 120 + 45 * np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+    pixels += np.random.default_rng(noise).normal(0, 3, pixels.shape)
+    if nodule is not None:
+        y, x = np.mgrid[:size, :size]
+        pixels += 60 * ((x - nodule[0]) ** 2 + (y - nodule[1]) ** 2 < 8**2)
+    return Image.fromarray(np.uint8(np.clip(pixels, 0, 255)))
+
+
+def test_a_film_with_a_nodule_is_another_picture():
+    films = [film(seed, noise=seed) for seed in range(6)]
+    found = [film(seed, noise=50 + seed, nodule=(90 + 9 * seed, 130)) for seed in range(6)]
+    again = [saved(each, "JPEG", quality=75) for each in (*films, *found)]
+    groups = groups_of_copies([*map(saved, (*films, *found)), *again])
+    assert groups.tolist() == 2 * list(range(12))
+
+
+def test_slices_and_frames_of_a_series_are_no_copies():
+    y, x = np.mgrid[:128, :128] / 127 - 0.5
+    stream = np.random.default_rng(0)
+
+    def body(organ):
+        inside = 10 + 90.0 * ((x / 0.45) ** 2 + (y / 0.35) ** 2 < 1) + 70 * organ
+        return saved(Image.fromarray(np.uint8(inside + stream.normal(0, 4, x.shape).clip(-9, 9))))
+
+    slices = [
+        body((x / (0.08 + 0.1 * t)) ** 2 + (y / (0.05 + 0.1 * t)) ** 2 < 1)
+        for t in np.linspace(0, 1, 40)
+    ]
+    frames = [body((x - t) ** 2 / 0.002 + y**2 / 0.01 < 1) for t in np.linspace(0, 0.3, 40)]
+    for series in (slices, frames):
+        assert groups_of_copies(series).tolist() == list(range(40))
+
+
+def test_small_changes_do_not_chain():
+    series = [saved(gradient((120 + n / 2, 90, 60))) for n in range(40)]
+    assert len(np.unique(groups_of_copies(series))) > 5
+
+
+def test_many_nearly_black_pictures_take_no_long():
+    stream = np.random.default_rng(0)
+    dark = np.uint8(np.clip(6 + stream.normal(0, 0.5, (500, 64, 64)), 0, 255))
+    assert not groups_of_copies([saved(Image.fromarray(pixels)) for pixels in dark]).any()
+
+
 def test_neighbouring_patches_of_one_photograph_are_different(test_data_dir, photo_parts):
     del photo_parts  # so that they are there
     train, _, _ = read_labelled("photo_patches", test_data_dir)

@@ -164,7 +164,9 @@ def test_copies_of_test_pictures_are_left_out_and_contradictions_are_named(tmp_p
     photographs(tmp_path / "train" / "b", ["coffee"], ".jpg", quality=80)
     photographs(tmp_path / "test" / "a", ["astronaut"], ".jpg", quality=60)
     train, test, _ = read_folder(tmp_path)
-    assert "left out 1 pictures of train that are copies of test pictures" in caplog.text
+    assert "left out 1 pictures of train that are copies of test pictures: " in caplog.text
+    assert "train/a/astronaut.png of " in caplog.text
+    assert "test/a/astronaut.jpg; that is" not in caplog.text  # 1 of 11
     assert len(train) == 10
     assert not any("astronaut" in path.name for path in train.images)
     assert "1 pictures are copies of pictures of another class, such as" in caplog.text

@@ -8,6 +8,7 @@ No JAX here.
 """
 
 import dataclasses
+import functools
 import hashlib
 import hmac
 import logging
@@ -18,8 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.copies import groups_of_copies
-from privynet_jax.images.decoding import EncodedDataset, EncodedSplit, StoredImage
+from privynet_jax.images.copies import groups_of_copies, much_of, name_pairs
+from privynet_jax.images.decoding import (
+    EncodedDataset,
+    EncodedSplit,
+    StoredImage,
+    decode_picture,
+)
 from privynet_jax.images.folders import folder_of, list_pictures, plain_name
 from privynet_jax.images.parts import read_labelled
 from privynet_jax.platform.digests import canonical_json
@@ -112,17 +118,24 @@ def find_pictures(
 
 def without_copies(pictures: Pictures) -> Pictures:
     """Returns the first picture of each group of copies; names copies that are of another class."""
-    first = groups_of_copies(pictures.images)
+    decode = functools.partial(decode_picture, sixteen_bit_max=pictures.sixteen_bit_max)
+    first = groups_of_copies(pictures.images, decode)
+    copies = np.flatnonzero(first != np.arange(len(first)))
+    if len(copies):
+        named = name_pairs(*(list(map(pictures.name, some)) for some in (copies, first[copies])))
+        much = much_of(len(copies), len(first), "the pictures")
+        _LOG.warning("left out %d copies: %s%s", len(copies), named, much)
     if pictures.labels is not None:
         others = np.flatnonzero(pictures.labels != pictures.labels[first]).tolist()
         if others:
-            pairs = (f"{pictures.name(n)} of {pictures.name(first[n])}" for n in others[:3])
+            pairs = name_pairs(
+                *(list(map(pictures.name, some)) for some in (others, first[others]))
+            )
             _LOG.warning(
                 "%d pictures are copies of one in another class, which is released in their place: "
-                "%s%s; sort them, and extract into a new folder",
+                "%s; sort them, and extract into a new folder",
                 len(others),
-                ", ".join(pairs),
-                ", ..." * (len(others) > 3),
+                pairs,
             )
     kept = np.flatnonzero(first == np.arange(len(first)))
     labels = None if pictures.labels is None else pictures.labels[kept]
