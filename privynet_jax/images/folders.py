@@ -9,6 +9,7 @@ auxiliary and in the test part.
 """
 
 import logging
+import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +31,10 @@ _SPELLINGS = {
     **dict.fromkeys(("test", "testing"), _TEST),
 }
 # What systems leave in folders; of what is hidden, nothing counts.
-_LEFT_BY_SYSTEMS = {"thumbs.db", "desktop.ini", "__macosx"}
+_LEFT_BY_SYSTEMS = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("__macosx", "icon\r", "@eadir", "lost+found"),
+}
 _LOG = logging.getLogger(__name__)
 
 
@@ -128,6 +132,7 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     called = " and ".join(path.name for _, path in splits)
     # A class may be called train, or test; classes called train and test are splits.
     if not splits or (others and len(splits) == 1):
+        _tell_likely_splits(folders)
         return {_TRAIN: [folder]}
     found = dict(splits)
     if others:
@@ -149,6 +154,16 @@ def _splits(folder: Path) -> dict[str, list[Path]]:
     raise UserError(f"{folder} has {called} {problem}")
 
 
+def _tell_likely_splits(folders: Sequence[Path]) -> None:
+    """Warns where classes hold the same subfolders and nothing else, as splits do."""
+    inside = [_visible(path) for path in folders]
+    names = {frozenset(path.name for path in paths) for paths in inside}
+    only_folders = all(path.is_dir() for paths in inside for path in paths)
+    if len(folders) > 1 and len(names) == 1 and len(inside[0]) > 1 and only_folders:
+        told = "%s hold the same subfolders and are taken for classes; call splits train and test"
+        _LOG.warning(told, " and ".join(path.name for path in folders[:3]))
+
+
 def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
     """Name of class -> its pictures."""
     found: dict[str, list[Path]] = {}
@@ -164,6 +179,8 @@ def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
                 "sort the pictures into subfolders named like their classes"
             )
         for path in (path for path in classes if path not in circles):
+            if path.name.encode(errors="ignore") != os.fsencode(path.name):
+                raise UserError(f"the name of class {str(path)!a} is no UTF-8; rename it")
             found.setdefault(plain_name(path.name), []).extend(list_pictures(path))
     return found
 

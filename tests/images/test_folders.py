@@ -1,5 +1,6 @@
 """Folders of pictures become data sets, and folders that cannot say what is wrong with them."""
 
+import os
 import unicodedata
 
 import numpy as np
@@ -174,6 +175,26 @@ def test_copies_of_test_pictures_are_left_out_and_contradictions_are_named(tmp_p
     assert len(np.unique(train.groups)) == 9
     assert not set(train.groups) & set(test.groups)
     assert len(read_folder(tmp_path, in_parts=False).train) == 11  # a release looks by itself
+
+
+def test_splits_by_other_names_are_told(tmp_path, caplog):
+    for name in ("train_data", "test_data"):
+        fill(tmp_path / name, {"a": 2, "b": 2})
+    assert read_folder(tmp_path, in_parts=False).class_names == ("test_data", "train_data")
+    assert "test_data and train_data hold the same subfolders" in caplog.text
+
+
+def test_what_systems_leave_is_no_class(tmp_path):
+    fill(tmp_path, {"a": 1, "b": 1, "@eaDir": 1, "lost+found": 1, "$RECYCLE.BIN": 1})
+    (tmp_path / "a" / "Icon\r").write_bytes(b"")
+    train, _, names = read_folder(tmp_path, in_parts=False)
+    assert (names, len(train)) == (("a", "b"), 2)
+
+
+def test_a_class_whose_name_is_no_utf_8_is_refused(tmp_path):
+    fill(tmp_path, {"a": 1, os.fsdecode(b"caf\xe9"): 1})
+    with pytest.raises(UserError, match=r"caf\\udce9' is no UTF-8; rename it"):
+        read_folder(tmp_path, in_parts=False)
 
 
 def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path, caplog):
