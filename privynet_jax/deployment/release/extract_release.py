@@ -83,21 +83,19 @@ def write_release(
         private_folders: where a release must not lie, besides the folder of pictures.
 
     Raises:
-        UserError: a place that does not do, pictures of another white than the package's, one that
-            cannot be decoded, a disk that is too small, or values that cannot be stored. Finished
-            shards stay.
+        UserError: a place that does not do, pictures of another white, one that cannot be decoded,
+            a disk that is too small, or values that cannot be stored. Finished shards stay.
     """
     coding = Coding(checked_dtype(dtype), np.float32(package.scales), np.float32(package.peaks))
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
-    given, pictures = len(pictures), without_copies(pictures)
-    copies = given - len(pictures)
+    given, pictures = pictures, without_copies(pictures)
+    copies = len(given) - len(pictures)
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
     if order_out is not None:
         check_replaceable(order_out, identity)
-    journal = begin(folder, identity)
-    if journal is None:
+    if (journal := begin(folder, identity)) is None:
         return _already_complete(folder, pictures, copies, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
