@@ -33,7 +33,7 @@ from privynet_jax.platform.devices import execution_for
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import capacities_of_size
-from privynet_jax.training.models.networks import CloudNN, cloud_nn
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.session import current_session, session
 
 # Images per part that a white box attacks, about a second each on two CPU cores.
@@ -132,7 +132,7 @@ def checkpoint_of(config: Config, name: str) -> Checkpoint:
 def cloud_of(config: Config, parts: Parts) -> CloudNN:
     """Returns the cloud NN that a configuration asks for."""
     dtype = config.compute_dtype
-    return cloud_nn(parts.num_classes, parts.image_size, config.cloud_width, dtype)
+    return CloudNN(parts.num_classes, parts.image_size, config.cloud_width, dtype)
 
 
 def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None) -> Protocol:

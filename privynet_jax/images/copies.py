@@ -176,7 +176,7 @@ def _same_in_blocks(
     coarser = np.maximum(1, _FINE / np.minimum(looks.side[others], looks.side[number]))
     limits = (least + slope * detail) * np.square(coarser)[:, None]
     largest = differences.max(axis=1, initial=0)
-    usual = np.partition(differences, -13, axis=1)[:, -13] if len(others) else largest
+    usual = np.quantile(differences, 0.95, axis=1, method="higher")
     alone = (largest > _NOTICED) & (largest > _MOST_ALONE * coarser * (0.1 + usual))
     return (differences <= limits).all(axis=1) & ~alone
 

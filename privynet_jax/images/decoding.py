@@ -122,8 +122,8 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
     white; colours are those of sRGB, by the embedded profile if there is a sound one; values of
     more than 8 bits are scaled to 8 by the range that the file states; of an animation, the first
     frame is used. Shrinking is antialiased (Lanczos). JPEGs of four times the size and more are
-    shrunk while they are decoded, to no less than twice the size: ten times as quick, and pixels
-    of photographs were off by 0.3 to 0.5 of 255 levels on average, at sharp edges by up to 36.
+    shrunk while they are decoded, to no less than twice the size: much quicker, and pixels of
+    photographs are off by less than a level of 255 on average, at sharp edges by more.
 
     Args:
         data: the content of a file.

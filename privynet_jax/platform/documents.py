@@ -23,7 +23,6 @@ Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
 Rows = Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
 Channel = Annotated[int, msgspec.Meta(ge=0, lt=2**20)]
 White = Annotated[int, msgspec.Meta(ge=0, lt=2**16)]
-Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**64)]
 # NaN and infinity are no JSON.
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e38)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -75,22 +75,13 @@ def _appearing(path: Path, mode: int, *, replace: bool = True) -> Iterator[Binar
         if replace:
             os.replace(partial, path)
         else:
-            _keep_first(partial, path)
+            _named(partial, path)  # unless another process was faster
     except OSError as error:  # a full disk does not say what it was to hold
         if error.errno and not error.filename:
             error.filename = str(path)
         raise
     finally:
         Path(partial).unlink(missing_ok=True)
-
-
-def _keep_first(partial: str, path: Path) -> None:
-    try:
-        os.link(partial, path)  # which, unlike renaming, never replaces a file
-    except FileExistsError:  # another process was faster
-        return
-    except OSError:  # a file system without links
-        os.replace(partial, path)
 
 
 def write_new(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -110,18 +101,17 @@ def write_new(path: Path, write: Callable[[Path], Any]) -> Path:
         return next(free for free in chain([path], beside) if _named(partial, free))
 
 
-def _named(partial: Path, path: Path) -> bool:
+def _named(partial: os.PathLike[str] | str, path: Path) -> bool:
     """Gives a file its name, unless that is taken."""
-    with contextlib.suppress(FileExistsError):
-        try:
-            os.link(partial, path)
-        except FileExistsError:
+    try:
+        os.link(partial, path)  # which, unlike renaming, never replaces a file
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if os.path.lexists(path):
             return False
-        except OSError:  # a file system without links
-            path.touch(exist_ok=False)
-            os.replace(partial, path)
-        return True
-    return False
+        os.replace(partial, path)
+    return True
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The command that releases pictures: what it writes, what it says, and what it refuses."""
 
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_pictures_become_a_release(command, places, tmp_path):
     before = contents(tmp_path / "out")
     assert command(*places)[0] == 0
     assert contents(tmp_path / "out") == before
+
+
+def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
+    for number, label in enumerate(("cat", "dog")):
+        shutil.copy(
+            tmp_path / "photos/cat/holiday_004.png", tmp_path / f"photos/{label}/{number}.png"
+        )
+    status, out, _ = command(*places)
+    assert status == 0
+    assert "has 13 rows of 8 x 8 x 5 float32" in out
+    assert "2 copies left out" in out
+    assert "1 pictures are copies of one in another class" in caplog.text
+    assert len(open_release(tmp_path / "out")) == 13
 
 
 def test_every_flag_does_something(command, places, tmp_path):

@@ -25,7 +25,7 @@ from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_docu
 from privynet_jax.platform.files import appears_whole, damaged_if, write_atomically
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN, cloud_nn
+from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import cloud_task
 
@@ -230,7 +230,7 @@ def network_for(shape: tuple[int, ...], num_classes: int, width: int) -> CloudNN
             f"representations of {times(shape)} values; allowed are squares, height x height x "
             "channels, as releases of this project hold them"
         )
-    return cloud_nn(num_classes, nominal_image_size(shape[0]), width)
+    return CloudNN(num_classes, nominal_image_size(shape[0]), width)
 
 
 def times(shape: tuple[int, ...]) -> str:

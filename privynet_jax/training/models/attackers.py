@@ -11,7 +11,7 @@ import flax.linen as nn
 from jax.typing import DTypeLike
 
 from privynet_jax.training import tasks
-from privynet_jax.training.models.networks import StrongAttacker, attacker
+from privynet_jax.training.models.networks import ResidualAttacker, StrongAttacker
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
 
@@ -56,8 +56,10 @@ class Capacity:
 CAPACITIES: Mapping[str, Capacity] = {
     capacity.name: capacity
     for capacity in (
-        Capacity(PAPER, functools.partial(attacker, width=64, num_blocks=8), 2e-3, stream=4),
-        Capacity(RESIDUAL, attacker, 3e-3),
+        Capacity(
+            PAPER, functools.partial(ResidualAttacker, width=64, num_blocks=8), 2e-3, stream=4
+        ),
+        Capacity(RESIDUAL, ResidualAttacker, 3e-3),
         Capacity(
             STRONG, StrongAttacker, 4e-3, tasks.muon, tasks.log_loss, shows_estimate=True, stream=3
         ),
@@ -67,6 +69,6 @@ CAPACITIES: Mapping[str, Capacity] = {
 
 def capacities_of_size(width: int, num_blocks: int) -> dict[str, Capacity]:
     """Returns `CAPACITIES` with another size of the residual network."""
-    network = functools.partial(attacker, width=width, num_blocks=num_blocks)
+    network = functools.partial(ResidualAttacker, width=width, num_blocks=num_blocks)
     residual = dataclasses.replace(CAPACITIES[RESIDUAL], network=network)
     return {**CAPACITIES, RESIDUAL: residual}
