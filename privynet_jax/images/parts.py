@@ -115,8 +115,7 @@ def load_parts(
             that cannot be decoded (named).
     """
     limits = _checked_limits(max_images, image_size, seed)
-    kept = decoded_folder(data_dir)
-    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
+    decode = cached_decoder(data_dir, sixteen_bit_max)
     dataset = plain_dataset(dataset)
     train, test, class_names = read_labelled(dataset, data_dir, decode=decode)
     if test is None:
@@ -137,6 +136,13 @@ def load_parts(
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)
     return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
+
+
+def cached_decoder(data_dir: Path | str | None, sixteen_bit_max: int) -> Decoder:
+    """Returns `decode_picture`, which keeps what it made of large files beside the data sets."""
+    return functools.partial(
+        decode_cached, decoded_folder(data_dir), sixteen_bit_max=sixteen_bit_max
+    )
 
 
 def read_labelled(

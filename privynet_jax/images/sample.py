@@ -8,7 +8,6 @@ pictures were seen, so that an audit can leave them out. No JAX here.
 """
 
 import dataclasses
-import functools
 import hashlib
 from collections.abc import Collection
 from pathlib import Path
@@ -18,9 +17,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
-from privynet_jax.images.parts import Part, Parts, read_labelled
-from privynet_jax.images.picture_cache import decode_cached
-from privynet_jax.images.tfds_source import decoded_folder
+from privynet_jax.images.parts import Part, Parts, cached_decoder, read_labelled
 
 # What Fisher's score needs of a class: a mean and a spread.
 LEAST_PER_CLASS = 2
@@ -67,8 +64,7 @@ def load_sample(
         raise UserError(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
-    kept = decoded_folder(data_dir)
-    decode = functools.partial(decode_cached, kept, sixteen_bit_max=sixteen_bit_max)
+    decode = cached_decoder(data_dir, sixteen_bit_max)
     train, _, class_names = read_labelled(dataset, data_dir, decode=decode)
     shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
@@ -77,13 +73,7 @@ def load_sample(
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
     images, labels, _ = decode_split(
-        in_turn,
-        image_size,
-        "the sample",
-        skip_unreadable,
-        count,
-        most,
-        decode,
+        in_turn, image_size, "the sample", skip_unreadable, count, most, decode
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
