@@ -12,7 +12,7 @@ import functools
 import json
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import jax
 from absl import flags
 
 from experiments import cli
-from experiments.benchmarking import parts as benchmark_parts
-from experiments.benchmarking.parts import Setup
+from experiments.benchmarking import against_torch, parts
+from experiments.benchmarking.inputs import Row, Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
 from privynet_jax.platform.devices import Execution, environment, execution_for
@@ -32,8 +32,13 @@ from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("")
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
-_MEASURED = ("extraction", "training", "tuning")  # functions of `benchmark_parts`
-_PARTS = flags.DEFINE_list("parts", list(_MEASURED), "What is measured.")
+_MEASURED: Mapping[str, Callable[[Setup, Clock, Execution], Iterator[Row]]] = {
+    part.__name__: part
+    for part in (parts.extraction, parts.training, parts.tuning, against_torch.torch)
+}
+_USUAL = ("extraction", "training", "tuning")
+_PARTS = flags.DEFINE_list("parts", list(_USUAL), f"What is measured, of {', '.join(_MEASURED)}.")
+_COMPILED = flags.DEFINE_boolean("compiled", False, "Part torch: with `torch.compile` as well.")
 _LAYERS = flags.DEFINE_list("layers", list(map(str, Setup.layers)), "Numbers of layers, 1..13.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Setup.image_size, "Side of images in pixels.")
 _DEPTH = flags.DEFINE_integer("depth", Setup.depth, "Released channels.", 1, 64)
@@ -52,14 +57,14 @@ def main() -> None:
     if _DEVICES.value:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)
     # Checked only now, because channels are drawn for it, and JAX then starts.
-    setup, parts = _setup_from_flags(), _PARTS.value
-    check_values("--parts", parts)
-    if set(parts) - set(_MEASURED):
-        raise UserError(f"--parts={','.join(parts)}; allowed are {', '.join(_MEASURED)}")
+    setup, chosen = _setup_from_flags(), _PARTS.value
+    check_values("--parts", chosen)
+    if set(chosen) - set(_MEASURED):
+        raise UserError(f"--parts={','.join(chosen)}; allowed are {', '.join(_MEASURED)}")
     target = cli.new_file(_JSON) if _JSON.value else None
     devices = execution_for(_MANY, _MANY).devices
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
-    report = _run(setup, parts, execution)
+    report = _run(setup, chosen, execution)
     if target:
         content = json.dumps(report, indent=1) + "\n"
         where = cli.written(target, functools.partial(write_atomically, data=content))
@@ -68,7 +73,7 @@ def main() -> None:
         print(f"All numbers are in {where}.")
 
 
-def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, Any]:
+def _run(setup: Setup, chosen: Sequence[str], execution: Execution) -> dict[str, Any]:
     on_cpu = execution.devices[0].platform == "cpu"
     size = (1024 if _QUICK.value else 2048) if on_cpu else 8192
     repeats = min(2, _REPEATS.value) if _QUICK.value else _REPEATS.value
@@ -81,9 +86,9 @@ def _run(setup: Setup, parts: Sequence[str], execution: Execution) -> dict[str, 
         "settings": dataclasses.asdict(setup),
     }
     with Bar(desc="measuring", unit="row") as bar:
-        for part in parts:
+        for part in chosen:
             report[part] = []
-            for row in getattr(benchmark_parts, part)(setup, clock, execution):
+            for row in _MEASURED[part](setup, clock, execution):
                 report[part].append(row)
                 bar.update()
     clock.product_rate()
@@ -123,6 +128,7 @@ def _setup_from_flags() -> Setup:
     # Refuses layers, depths and sizes that no characterisation could have.
     Config(Path(), layers=layers, depths=(_DEPTH.value,), image_size=_IMAGE_SIZE.value).cells()
     setup = Setup(tuple(sorted(layers)), _IMAGE_SIZE.value, _DEPTH.value, _WIDTH.value)
+    setup = dataclasses.replace(setup, compiled=_COMPILED.value)
     return dataclasses.replace(setup, images=100, steps=4) if _QUICK.value else setup
 
 

@@ -5,6 +5,7 @@ sample, and a share compares what was measured within the same second.
 """
 
 import math
+import operator
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -49,8 +50,9 @@ class Clock:
         """Times works in turn, so that each meets the same moods of the machine.
 
         Works are (operations of doing it once, work) by name; of each come the median `seconds` of
-        doing it once, `gflops`, `gflops_best`, and `share`, the median of its rate divided by the
-        mean of the matrix-product rates just before and after.
+        doing it once, `gflops`, `gflops_best`, `share`, the median of its rate divided by the mean
+        of the matrix-product rates just before and after, and `of_first`, the median of its seconds
+        divided by those of the first work in the same turn.
         """
         counts = {name: self._count_for(work) for name, (_, work) in works.items()}
         samples: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
@@ -61,7 +63,8 @@ class Clock:
                 after = self.product_rate()
                 samples[name].append((seconds, (before + after) / 2))
                 before = after
-        return {name: _summary(flops, samples[name]) for name, (flops, _) in works.items()}
+        first = [seconds for seconds, _ in next(iter(samples.values()))]
+        return {name: _summary(flops, samples[name], first) for name, (flops, _) in works.items()}
 
     def _count_for(self, work: Work) -> int:
         """How often work is done within one sample; the first call compiles and does not count."""
@@ -89,11 +92,14 @@ def _timed(work: Work, count: int) -> float:
     return time.perf_counter() - begun
 
 
-def _summary(flops: float, samples: list[tuple[float, float]]) -> dict[str, float]:
+def _summary(
+    flops: float, samples: list[tuple[float, float]], first: list[float]
+) -> dict[str, float]:
     seconds = [seconds for seconds, _ in samples]
     return {
         "seconds": statistics.median(seconds),
         "gflops": flops / statistics.median(seconds) / GIGA,
         "gflops_best": flops / min(seconds) / GIGA,
         "share": statistics.median(flops / one / GIGA / rate for one, rate in samples),
+        "of_first": statistics.median(map(operator.truediv, seconds, first)),
     }

@@ -1,0 +1,121 @@
+"""Training and extraction in PyTorch, as its users write them: the peer of what is measured here.
+
+Features and images are in memory, the same arrays as here. Needs the extra `torch`; import it
+inside functions.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from experiments.benchmarking.inputs import CLASSES, Learnt, Setup
+from experiments.benchmarking.torch_networks import CloudNN, StrongAttacker, Trunk, load_params
+from privynet_jax.platform.devices import usable_cores
+from privynet_jax.training.models.linear_attack import LinearAttack
+from privynet_jax.training.tasks import LABEL_SMOOTHING, WEIGHT_DECAY
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def start(device: str) -> str:
+    """Lets PyTorch use what this process may; returns what it is, for the record."""
+    torch.set_num_threads(usable_cores())
+    kind = torch.cuda.get_device_name(device) if device != "cpu" else f"{usable_cores()} threads"
+    return f"PyTorch {torch.__version__} on {kind}"
+
+
+def compiles() -> bool:
+    """Whether `torch.compile` can work here: for CPUs it needs a C++ compiler."""
+    return any(map(shutil.which, ("g++", "clang++", "c++")))
+
+
+def network_of(what: Learnt, params: Any, shape: tuple[int, ...], setup: Setup) -> nn.Module:
+    """Returns what a cell trains, with the same parameters, for representations [h, w, D]."""
+    if isinstance(what.constants, LinearAttack):
+        network = StrongAttacker(shape, setup.image_size, *what.constants)
+    else:
+        network = CloudNN(shape, CLASSES, setup.image_size, setup.width)
+    return load_params(network, params)
+
+
+class Training:
+    """A network that learns from arrays in memory, by AdamW with clipped gradients."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        arrays: tuple[np.ndarray, np.ndarray],
+        batch_size: int,
+        rate: float,
+        *,
+        compiled: bool = False,
+        device: str = "cpu",
+    ) -> None:
+        """Takes representations and targets: labels int [N], or images uint8 [N, H, W, 3]."""
+        self.network = network.to(device)
+        self._inputs, self._targets = (torch.as_tensor(x, device=device) for x in arrays)
+        self._batch_size, self._device, self._rate = batch_size, device, rate
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        loss = log_loss if self._targets.ndim == 4 else _smoothed_cross_entropy
+
+        def loss_of(x: Tensor, y: Tensor) -> Tensor:
+            return loss(self.network(x), y)
+
+        self._loss_of = torch.compile(loss_of) if compiled else loss_of
+        self._generator = torch.Generator().manual_seed(0)
+
+    def run(self, steps: int, rates: Callable[[int], float] = lambda step: 1.0) -> None:
+        """Takes steps, at so many times the learning rate, and returns when they are taken."""
+        self.network.train()
+        order = torch.zeros(0, dtype=torch.int64)
+        for number in range(steps):
+            if len(order) < self._batch_size:  # a new epoch
+                order = torch.randperm(len(self._inputs), generator=self._generator)
+            rows, order = order[: self._batch_size], order[self._batch_size :]
+            rows = rows.to(self._device)
+            x, y = self._inputs[rows].float(), self._targets[rows]
+            y = y.float() / 255 if y.ndim == 4 else y.long()
+            self._optimiser.param_groups[0]["lr"] = self._rate * rates(number)
+            self._optimiser.zero_grad(set_to_none=True)
+            self._loss_of(x, y).backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self._optimiser.step()
+        synchronise(self._device)
+
+
+def extraction(
+    params: Mapping[str, Any], num_layers: int, images: np.ndarray, device: str = "cpu"
+) -> Callable[[], None]:
+    """Returns what runs VGG16's first layers on transformed float32 images [N, H, W, 3]."""
+    trunk = Trunk(params, num_layers).to(device, memory_format=torch.channels_last).eval()
+    batch = torch.as_tensor(images, device=device).permute(0, 3, 1, 2)
+
+    @torch.inference_mode()
+    def extract() -> None:
+        trunk(batch)
+        synchronise(device)
+
+    return extract
+
+
+def synchronise(device: str) -> None:
+    """Waits until everything is computed: on a CPU it is."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def log_loss(estimates: Tensor, images: Tensor) -> Tensor:
+    """`training.tasks.log_loss`."""
+    errors = (estimates - images).square().mean((1, 2, 3))
+    return 0.02 * (errors + 1e-5).log().mean()
+
+
+def _smoothed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, labels, label_smoothing=LABEL_SMOOTHING)
