@@ -63,12 +63,12 @@ class Training:
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        loss = log_loss if self._targets.ndim == 4 else _smoothed_cross_entropy
+        loss = loss_of(self._targets)
 
-        def loss_of(x: Tensor, y: Tensor) -> Tensor:
-            return loss(self.network(x), y)
+        def of_batch(x: Tensor, y: Tensor) -> Tensor:
+            return loss(self.network(x), as_answers(y))
 
-        self._loss_of = torch.compile(loss_of) if compiled else loss_of
+        self._loss_of = torch.compile(of_batch) if compiled else of_batch
         self._generator = torch.Generator().manual_seed(0)
 
     def run(self, steps: int, rates: Callable[[int], float] = lambda step: 1.0) -> None:
@@ -80,11 +80,9 @@ class Training:
                 order = torch.randperm(len(self._inputs), generator=self._generator)
             rows, order = order[: self._batch_size], order[self._batch_size :]
             rows = rows.to(self._device)
-            x, y = self._inputs[rows].float(), self._targets[rows]
-            y = y.float() / 255 if y.ndim == 4 else y.long()
             self._optimiser.param_groups[0]["lr"] = self._rate * rates(number)
             self._optimiser.zero_grad(set_to_none=True)
-            self._loss_of(x, y).backward()
+            self._loss_of(self._inputs[rows].float(), self._targets[rows]).backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimiser.step()
         synchronise(self._device)
@@ -109,6 +107,16 @@ def synchronise(device: str) -> None:
     """Waits until everything is computed: on a CPU it is."""
     if device != "cpu":
         torch.cuda.synchronize(device)
+
+
+def loss_of(targets: Tensor) -> Loss:
+    """Returns the loss of images or of labels."""
+    return log_loss if targets.ndim == 4 else _smoothed_cross_entropy
+
+
+def as_answers(targets: Tensor) -> Tensor:
+    """Images uint8 become float32 in [0, 1], labels int64."""
+    return targets.float() / 255 if targets.ndim == 4 else targets.long()
 
 
 def log_loss(estimates: Tensor, images: Tensor) -> Tensor:
