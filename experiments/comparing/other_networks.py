@@ -19,7 +19,8 @@ import optax
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.models.attackers import Capacity
 from privynet_jax.training.models.networks import Attention, ResidualBlock, WorkingGrid
-from privynet_jax.training.tasks import log_loss, muon
+from privynet_jax.training.optimisers import muon
+from privynet_jax.training.tasks import log_loss
 
 _BLOCKS, _WIDTH, _LAYERS = 8, 64, 5
 _RESIDUAL_SCALE = 0.1

@@ -21,6 +21,7 @@ import optax
 from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
 from privynet_jax.training.models import linear_attack
+from privynet_jax.training.optimisers import Optimiser, adamw
 
 CLOUD = "cloud"
 LABEL_SMOOTHING = 0.1
@@ -28,38 +29,8 @@ WEIGHT_DECAY = 1e-4
 # The squared error at which the gradients of both losses are equally large, so that one clipping
 # serves both; and one that counts as none: 50 dB.
 _USUAL_ERROR, _LEAST_ERROR = 0.02, 1e-5
-# (learning rate, weight decay) -> what turns gradients into updates.
-Optimiser = Callable[[float, float], optax.GradientTransformation]
 # (estimates, images), float32 [N, H, W, 3] each -> float32 scalar.
 ImageLoss = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def adamw(rate: float, weight_decay: float) -> optax.GradientTransformation:
-    """AdamW (arXiv:1711.05101) with optax's usual moments."""
-    return optax.adamw(rate, weight_decay=weight_decay)
-
-
-def muon(rate: float, weight_decay: float) -> optax.GradientTransformation:
-    """Muon for kernels, AdamW at three tenths of the rate for the rest, with Nesterov's momentum.
-
-    Each kernel's momentum is replaced by its nearest orthogonal matrix, so that rare directions
-    move as far as common ones; updates are as large as AdamW's (arXiv:2502.16982).
-    """
-    return optax.contrib.muon(
-        rate,
-        weight_decay=weight_decay,
-        adam_weight_decay=weight_decay,
-        adam_learning_rate=0.3 * rate,
-        muon_weight_dimension_numbers=lambda params: jax.tree.map(_as_matrix, params),
-        consistent_rms=0.2,
-    )
-
-
-def _as_matrix(kernel: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-    """Everything that a kernel sums over is one side of its matrix; others are no matrices."""
-    if kernel.ndim not in (2, 4):
-        return None
-    return optax.contrib.MuonDimensionNumbers(tuple(range(kernel.ndim - 1)), kernel.ndim - 1)
 
 
 def squared_loss(estimates: jax.Array, images: jax.Array) -> jax.Array:
@@ -187,7 +158,7 @@ def attacker_task(
         name: what results call it.
         stream: of random numbers; another one for each attacker of a cell.
         loss: that it minimises.
-        optimiser: `adamw` or `muon`.
+        optimiser: `optimisers.adamw` or `optimisers.muon`.
         linear_start: whether it corrects the linear estimate, or answers by itself.
         shows_estimate: the network is given the linear estimate as well (`StrongAttacker`).
     """

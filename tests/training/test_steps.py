@@ -12,6 +12,7 @@ from support.small_training import BATCH, RATE, WIDTH, numpy_adamw, regression
 from privynet_jax.images.parts import as_float
 from privynet_jax.training import steps
 from privynet_jax.training.models.linear_attack import LinearAttack, reconstruct
+from privynet_jax.training.optimisers import muon
 from privynet_jax.training.steps import (
     Constants,
     Dispatch,
@@ -21,7 +22,7 @@ from privynet_jax.training.steps import (
     step,
     take_steps,
 )
-from privynet_jax.training.tasks import attacker_task, muon
+from privynet_jax.training.tasks import attacker_task
 
 SIZE = 16
 

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from support.small_training import ChannelMeans
 
@@ -11,11 +10,9 @@ from privynet_jax.errors import UserError
 from privynet_jax.training.models.networks import attacker
 from privynet_jax.training.tasks import (
     Schedule,
-    adamw,
     attacker_task,
     cloud_task,
     log_loss,
-    muon,
     squared_error,
     squared_loss,
 )
@@ -55,43 +52,6 @@ def test_equal_tasks_are_one():
 def test_a_rate_that_trains_nothing_is_refused(rate):
     with pytest.raises(UserError, match=r"learning rate \S+; allowed are positive numbers"):
         Schedule(3, learning_rate=rate)
-
-
-def first_update(optimiser, params, gradients):
-    return optimiser.update(gradients, optimiser.init(params), params)[0]
-
-
-@pytest.mark.parametrize("shape", [(3, 3, 4, 8), (20, 6)])
-def test_muon_orthogonalises_what_a_kernel_sums_over(shape):
-    gradient = np.float32(np.random.default_rng(0).normal(size=shape))
-    params = {"kernel": jnp.zeros(shape)}
-    update = first_update(muon(0.1, 0.0), params, {"kernel": gradient})["kernel"]
-    matrix = np.asarray(update).reshape(-1, shape[-1])
-    left, _, right = np.linalg.svd(gradient.reshape(matrix.shape), full_matrices=False)
-    # Five iterations of Newton and Schulz leave singular values between about 0.7 and 1.2.
-    scale = 0.1 * 0.2 * np.sqrt(max(matrix.shape))
-    singular = np.diag(left.T @ matrix @ right.T) / -scale
-    assert singular.min() > 0.6
-    assert singular.max() < 1.3
-
-
-def test_biases_get_adamw_at_three_tenths_of_the_rate():
-    params = {"bias": jnp.array([1.0, -2.0])}
-    gradients = {"bias": jnp.array([0.5, 0.5])}
-    ours = first_update(muon(0.1, 0.01), params, gradients)["bias"]
-    nesterov = optax.adamw(0.03, weight_decay=0.01, nesterov=True)
-    theirs = first_update(nesterov, params, gradients)["bias"]
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-
-
-@pytest.mark.parametrize("make", [adamw, muon])
-def test_updates_are_proportional_to_the_rate(make):
-    params = {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}
-    gradients = jax.tree.map(lambda x: 0.3 * x, params)
-    one = first_update(make(1.0, 0.1), params, gradients)
-    tenth = first_update(make(0.1, 0.1), params, gradients)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(tenth), strict=True):
-        np.testing.assert_allclose(0.1 * a, b, rtol=1e-5)
 
 
 def test_the_logarithmic_loss_is_psnr_on_another_scale():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 from jax.typing import DTypeLike
 
-from privynet_jax.training import tasks
+from privynet_jax.training import optimisers, tasks
 from privynet_jax.training.models.networks import ResidualAttacker, StrongAttacker
 
 PAPER, RESIDUAL, STRONG = "paper", "residual", "strong"
@@ -23,7 +23,7 @@ class Capacity:
     name: str  # what reports call it
     network: Callable[..., nn.Module]  # of the side of images in pixels, and maybe a dtype
     learning_rate: float  # the peak that suits it, wherever it is trained; tuning tries multiples
-    optimiser: tasks.Optimiser = tasks.adamw
+    optimiser: optimisers.Optimiser = optimisers.adamw
     loss: tasks.ImageLoss = tasks.squared_loss
     linear_start: bool = True
     shows_estimate: bool = False
@@ -61,7 +61,13 @@ CAPACITIES: Mapping[str, Capacity] = {
         ),
         Capacity(RESIDUAL, ResidualAttacker, 3e-3),
         Capacity(
-            STRONG, StrongAttacker, 4e-3, tasks.muon, tasks.log_loss, shows_estimate=True, stream=3
+            STRONG,
+            StrongAttacker,
+            4e-3,
+            optimisers.muon,
+            tasks.log_loss,
+            shows_estimate=True,
+            stream=3,
         ),
     )
 }

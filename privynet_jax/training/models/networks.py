@@ -65,7 +65,7 @@ class Attention(nn.Module):
         count, height, width, _ = x.shape
         tokens = nn.LayerNorm(dtype=self.dtype)(x.reshape(count, height * width, self.width))
         places = self.param("places", nn.initializers.normal(0.3), tokens.shape[1:])
-        # One matrix for all three: Muon (`tasks.muon`) is for matrices.
+        # One matrix for all three: Muon (`optimisers.muon`) is for matrices.
         mixed = _Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
         heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
         query, key, value = jnp.moveaxis(heads, 2, 0)
@@ -164,7 +164,7 @@ class StrongAttacker(nn.Module):
 
     Of representations as large as the image it makes a grid of 2 x 2 pixels per position, where the
     same weights answer for four times as many places. On the usual grid, attention follows each
-    block. `tasks.muon` trains it.
+    block. `optimisers.muon` trains it.
     """
 
     image_size: int  # side of the images, in pixels
