@@ -65,9 +65,9 @@ def _photographs_are_read_once(test_data_dir):
     """Most runs here read photo_patches, whose files nobody changes; a process keeps them."""
     read, kept = parts.read_dataset, functools.cache(parts.read_dataset)
 
-    def read_or_kept(dataset, data_dir):
+    def read_or_kept(dataset, data_dir, **options):
         is_kept = (dataset, str(data_dir)) == ("photo_patches", str(test_data_dir))
-        return (kept if is_kept else read)(dataset, data_dir)
+        return (kept if is_kept else read)(dataset, data_dir, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "read_dataset", read_or_kept)

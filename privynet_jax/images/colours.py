@@ -18,7 +18,9 @@ from privynet_jax.errors import UserError
 # ones, which are often stated for all that a program writes, of 9 to 13.
 _LEAST_UNSTATED, _LEAST_STATED = 2**15, 2**13
 _ALL_BUT_FEW = 0.999
-_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE = 258, 281  # tags of TIFF
+# What cameras and scanners have, and ImageJ offers as ranges.
+_USUAL_BITS = (10, 12, 14, 15)
+_BITS_PER_SAMPLE, _DESCRIPTION, _MAX_SAMPLE_VALUE = 258, 270, 281  # tags of TIFF
 
 
 class UnreadablePictureError(ValueError):
@@ -48,10 +50,11 @@ def stated_values(stored: Image.Image, data: bytes) -> Values | None:
         bits = stored.tag_v2.get(_BITS_PER_SAMPLE, (1,))
         if bits[0] <= 8:
             return None
-        most = int(np.max(stored.tag_v2.get(_MAX_SAMPLE_VALUE, 0))) + 1
+        most = int(np.max(stored.tag_v2.get(_MAX_SAMPLE_VALUE, 0)))
+        told = [n for n in range(9, 17) if n == bits[0] < 16 or 2**n - 1 == most]
+        told += _bits_shown(str(stored.tag_v2.get(_DESCRIPTION, "")))
         # Of colours, Pillow has only the upper byte.
-        told = [n for n in range(9, 17) if len(bits) == 1 and (n == bits[0] < 16 or 2**n == most)]
-        bits = told[0] if told else None
+        bits = min(told, default=None) if len(bits) == 1 else None
         return Values(bits, are_scaled=False, least=_least_reach(bits))
     depth = {"PPM": _depth_of_ppm, "JPEG2000": _depth_of_jpeg2000}.get(stored.format)
     bits = depth(stored, data) if depth else 8
@@ -59,6 +62,12 @@ def stated_values(stored: Image.Image, data: bytes) -> Values | None:
         return Values(None, are_scaled=True, least=_LEAST_UNSTATED)
     # Pillow has scaled up what is declared.
     return None if bits <= 8 else Values(16, are_scaled=True)
+
+
+def _bits_shown(description: str) -> list[int]:
+    """Bits that ImageJ's display range covers; others are made for each picture by itself."""
+    shown = re.match(r"ImageJ=.*^min=0(\.0*)?$.*^max=(\d+)(\.0*)?$", description, re.S | re.M)
+    return [bits for bits in _USUAL_BITS if shown and 2**bits - 1 == int(shown[2])]
 
 
 def _least_reach(bits: int | None) -> int:
@@ -91,7 +100,8 @@ def as_rgb(image: Image.Image, values: Values | None, white: int = 0) -> Image.I
         image = Image.fromarray(_eight_bits(np.asarray(image, np.int64), values, white))
     elif values and white < 2**16 - 1:  # of colours, only upper bytes are kept
         counts = np.reshape(image.convert("RGB").histogram(), (3, -1)).sum(axis=0)
-        _check_reach(257 * _reach(counts), values.least)
+        if 0 < (reach := 257 * _reach(counts)) < values.least:
+            raise _ambiguous(reach, "the file scaled to 0 .. 65535, or")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -101,12 +111,19 @@ def as_rgb(image: Image.Image, values: Values | None, white: int = 0) -> Image.I
 def _eight_bits(values: np.ndarray, told: Values, white: int) -> np.ndarray:
     if values.min() < 0 or values.max() >= 2**16:
         raise UnreadablePictureError("it has signed or 32-bit values; convert it to 8 or 16 bits")
-    reach, bits = _reach(np.bincount(values.ravel())), told.bits or 16
+    reach = _reach(np.bincount(values.ravel()))
+    if told.bits and not told.are_scaled and reach >= 2**told.bits:
+        told = Values(None, are_scaled=False, least=_LEAST_UNSTATED)  # it is not true
     if white and (told.bits is None or reach < told.least):
         if reach > white:
-            raise UnreadablePictureError(f"its 16-bit values reach {reach}; white is {white}")
+            raise UnreadablePictureError(
+                f"its 16-bit values reach {reach}; white is {white}: give "
+                f"--sixteen_bit_max={_least_white(reach)} for all pictures"
+            )
         return _scaled(values, white)
-    _check_reach(reach, told.least)
+    if 0 < reach < told.least:
+        raise _ambiguous(reach, f"--sixteen_bit_max={_least_white(reach)} if that is white, or")
+    bits = told.bits or 16
     # Some store their bits as they are, though they should have scaled them up.
     if reach >= 2**bits or (told.are_scaled and not (values % 2 ** (16 - bits)).any()):
         bits = 16
@@ -124,13 +141,16 @@ def _reach(counts: np.ndarray) -> int:
     return int(np.searchsorted(up_to, 1 + int(_ALL_BUT_FEW * (up_to[-1] - 1)))) if up_to[-1] else 0
 
 
-def _check_reach(reach: int, least: int) -> None:
-    if 0 < reach < least:
-        raise UnreadablePictureError(
-            f"its 16-bit values reach {reach} alone, so it is unknown which of them is white; give "
-            "--sixteen_bit_max, such as 4095 for 12 bits of grey or 65535 for dark pictures, or "
-            "scale them to 0 .. 65535"
-        )
+def _least_white(reach: int) -> int:
+    """White of the fewest usual bits that hold a value."""
+    return next((2**bits - 1 for bits in _USUAL_BITS if reach < 2**bits), 2**16 - 1)
+
+
+def _ambiguous(reach: int, way_out: str) -> UnreadablePictureError:
+    return UnreadablePictureError(
+        f"its 16-bit values reach {reach} alone, so it is unknown which of them is white; give "
+        f"{way_out} --sixteen_bit_max=65535 if pictures are that dark"
+    )
 
 
 def agreed_white(given: int, planned: int) -> int:

@@ -8,6 +8,7 @@ compared as networks would see them: upright, central square, RGB.
 
 import functools
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from scipy.ndimage import maximum_filter
 from privynet_jax.images.colours import UnreadablePictureError
 from privynet_jax.images.decoding import (
     Decoder,
+    EncodedSplit,
     StoredImage,
     decode_picture,
     open_picture,
@@ -24,6 +26,7 @@ from privynet_jax.images.decoding import (
 )
 from privynet_jax.platform.progress import Bar
 
+_LOG = logging.getLogger(__name__)
 # Pictures are compared as thumbnails: means over blocks of what is decoded, which is large enough
 # that what JPEG decodes at an eighth of its size is not shifted.
 _DECODED, _SIDE, _COLOUR_SIDE = 64, 16, 4
@@ -59,6 +62,16 @@ def groups_of_copies(
 ) -> np.ndarray:
     """Returns int64 [N]: of each picture, the number of the first one that shows the same.
 
+    It is what `look_for_copies` finds.
+    """
+    return look_for_copies(pictures, decode)[0]
+
+
+def look_for_copies(
+    pictures: Sequence[StoredImage], decode: Decoder = decode_picture
+) -> tuple[np.ndarray, list[bytes]]:
+    """Returns the first picture that shows the same, int64 [N], and the sha256 of each one's bytes.
+
     Copies are files of equal bytes, and pictures that differ by no more than saving and resizing
     explains, as a whole and in every block of a grid of 16 x 16: a nodule, a moved object or the
     next slice of a volume makes another picture. Each picture is compared with those alone that are
@@ -87,10 +100,9 @@ def groups_of_copies(
         ):
             digests.append(digest)
             looks.append(look)
-    first: dict[bytes, int] = {}
-    groups = np.array([first.setdefault(each, n) for n, each in enumerate(digests)], np.int64)
+    groups = firsts_of(digests)
     shown: dict[bytes, int] = {}
-    for n in first.values():
+    for n in np.unique(groups):
         if looks[n] is not None:
             look = looks[n]
             key = look.sums.tobytes() + look.detail.tobytes() + look.side.tobytes()
@@ -99,7 +111,37 @@ def groups_of_copies(
     if len(numbers):
         looks = _Look(*map(np.stack, zip(*(looks[n] for n in numbers), strict=True)))
         groups[numbers] = numbers[_firsts(looks)]
-    return groups[groups[groups]]  # equal bytes -> equal thumbnails -> the same to the eye
+    groups = groups[groups[groups]]  # equal bytes -> equal thumbnails -> the same to the eye
+    return groups, digests
+
+
+def firsts_of(digests: Sequence[bytes]) -> np.ndarray:
+    """Returns int64 [N]: of each digest, the place of the first equal one."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(each, n) for n, each in enumerate(digests)], np.int64)
+
+
+def copies_of_tests(whole: EncodedSplit, is_test: np.ndarray) -> np.ndarray:
+    """Returns which pictures of train, bool [N], are copies of test pictures, and says so.
+
+    Copies whose labels contradict each other are named, too. The groups of `whole` are as of
+    `groups_of_copies`; `is_test` is bool [N].
+    """
+    wrong = np.flatnonzero(whole.labels != whole.labels[whole.groups])
+    if len(wrong):
+        pairs = [f"{whole.images[n]} and {whole.images[whole.groups[n]]}" for n in wrong[:3]]
+        told = "%d pictures are copies of pictures of another class, such as %s"
+        _LOG.warning(told, len(wrong), ", ".join(pairs))
+    is_copy = ~is_test & np.isin(whole.groups, whole.groups[is_test])
+    copies, tested = np.flatnonzero(is_copy), np.flatnonzero(is_test)
+    if len(copies):
+        groups, firsts = np.unique(whole.groups[tested], return_index=True)
+        originals = tested[firsts[np.searchsorted(groups, whole.groups[copies])]]
+        named = name_pairs(*([str(whole.images[n]) for n in some] for some in (copies, originals)))
+        much = much_of(len(copies), np.count_nonzero(~is_test), "train")
+        told = "left out %d pictures of train that are copies of test pictures: %s%s"
+        _LOG.warning(told, len(copies), named, much)
+    return is_copy
 
 
 def name_pairs(copies: Sequence[str], originals: Sequence[str]) -> str:

@@ -13,10 +13,9 @@ import contextlib
 import dataclasses
 import io
 import logging
-import math
 import os
 import re
-import tempfile
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ from privynet_jax.images.colours import (
     in_srgb,
     stated_values,
 )
+from privynet_jax.platform.files import allocate
 from privynet_jax.platform.progress import Bar
 
 with contextlib.suppress(ImportError):  # an extra
@@ -50,10 +50,11 @@ FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 MAX_PIXELS = 150_000_000
 # Changes whenever other pixels are made of a file.
 VERSION = 3
-# Large pictures take a GB each while they are decoded.
 _MOST_THREADS = 8
-# Decoded images beyond this go to a file, which the system may page out.
-_MOST_BYTES_IN_MEMORY = 2**29
+# Pictures that are decoded at one time take no more of memory than this, or are a single one.
+_MOST_BYTES_AT_WORK = 2**31
+# Of a pixel while it is decoded, with the copies that are made: of 8 bits a channel, and of 16.
+_BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 12, 48
 # Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -84,6 +85,30 @@ class EncodedSplit:
         """Returns the examples at the given indices, in their order."""
         images = [self.images[index] for index in indices]
         return EncodedSplit(images, self.labels[indices], self.groups[indices])
+
+
+class MemoryBound:
+    """Threads wait here for memory, in bytes; who wants more than there is, for all others."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken, self._changed = most, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """Holds so many bytes."""
+        count = min(count, self._most)
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken + count <= self._most)
+            self._taken += count
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= count
+                self._changed.notify_all()
+
+
+_AT_WORK = MemoryBound(_MOST_BYTES_AT_WORK)
 
 
 class EncodedDataset(NamedTuple):
@@ -138,10 +163,12 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
             if stored.format in ("JPEG", "MPO"):
                 stored.draft(None, (2 * size, 2 * size))
             profile, values = embedded_profile(stored), stated_values(stored, data)
-            image = ImageOps.exif_transpose(stored)
-            if image.mode != "CMYK" or profile is None:
-                image = as_rgb(image, values, sixteen_bit_max)
-            return np.asarray(in_srgb(_resized(image, size), profile))
+            per_pixel = _BYTES_PER_DEEP_PIXEL if values else _BYTES_PER_PIXEL
+            with _AT_WORK.take(per_pixel * stored.width * stored.height):
+                image = ImageOps.exif_transpose(stored)
+                if image.mode != "CMYK" or profile is None:
+                    image = as_rgb(image, values, sixteen_bit_max)
+                return np.asarray(in_srgb(_resized(image, size), profile))
         except UnreadablePictureError:
             raise
         except Exception as error:  # decoders of damaged data raise all sorts of types
@@ -183,10 +210,7 @@ def decoded_ahead(
 
 
 def pool_of_decoders() -> concurrent.futures.ThreadPoolExecutor:
-    """Returns threads that decode, one per core, but no more than large pictures leave memory for.
-
-    Memory is not asked for: of 8 threads, 8 GB are taken where all pictures have `MAX_PIXELS`.
-    """
+    """Returns threads that decode, one per core, up to 8; those with huge pictures take turns."""
     return concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS))
 
 
@@ -235,7 +259,7 @@ def decode_split(
     """
     left = np.bincount(split.labels) if most is None else most.copy()
     count = min(len(split) if count is None else count, int(left.sum()))
-    images, kept, asked = _allocate((count, size, size, 3)), [], []
+    images, kept, asked = allocate((count, size, size, 3)), [], []
 
     def wanted() -> Iterator[tuple[str, bytes]]:
         for index, (stored, label) in enumerate(zip(split.images, split.labels, strict=True)):
@@ -264,16 +288,6 @@ def decode_split(
             left[label] -= 1
     tell_skipped(skipped, name)
     return images[: len(kept)], split.labels[kept], split.groups[kept]
-
-
-def _allocate(shape: tuple[int, ...]) -> np.ndarray:
-    """An uint8 array in memory or, when large, in a nameless file of the temporary folder."""
-    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
-        return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
-        if hasattr(os, "posix_fallocate"):  # else writing to a full disk would end the process
-            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
-        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

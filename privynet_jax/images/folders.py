@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.copies import groups_of_copies, much_of, name_pairs
+from privynet_jax.images.copies import copies_of_tests, groups_of_copies
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
 from privynet_jax.platform.files import expanded
 
@@ -75,11 +75,8 @@ def read_folder(
     tested, labels, paths = zip(*found, strict=True)
     groups = groups_of_copies(paths, decode) if in_parts else np.arange(len(paths))
     whole = EncodedSplit(paths, np.array(labels, np.int32), groups)
-    _tell_contradictions(whole)
     is_test = np.array(tested)
-    is_copy = ~is_test & np.isin(groups, groups[is_test])
-    _tell_left_out(whole, is_test, is_copy)
-    rest = whole.take(np.flatnonzero(~is_test & ~is_copy))
+    rest = whole.take(np.flatnonzero(~is_test & ~copies_of_tests(whole, is_test)))
     if in_parts:
         _check_class_sizes(folder, rest, names)
     return EncodedDataset(rest, whole.take(np.flatnonzero(is_test)) if test else None, names)
@@ -183,30 +180,6 @@ def _by_class(places: Sequence[Path]) -> dict[str, list[Path]]:
                 raise UserError(f"the name of class {str(path)!a} is no UTF-8; rename it")
             found.setdefault(plain_name(path.name), []).extend(list_pictures(path))
     return found
-
-
-def _tell_left_out(whole: EncodedSplit, is_test: np.ndarray, is_copy: np.ndarray) -> None:
-    copies = np.flatnonzero(is_copy)
-    if not len(copies):
-        return
-    tested = np.flatnonzero(is_test)
-    groups, firsts = np.unique(whole.groups[tested], return_index=True)
-    originals = tested[firsts[np.searchsorted(groups, whole.groups[copies])]]
-    named = name_pairs(*([str(whole.images[n]) for n in some] for some in (copies, originals)))
-    _LOG.warning(
-        "left out %d pictures of train that are copies of test pictures: %s%s",
-        len(copies),
-        named,
-        much_of(len(copies), np.count_nonzero(~is_test), "train"),
-    )
-
-
-def _tell_contradictions(split: EncodedSplit) -> None:
-    wrong = np.flatnonzero(split.labels != split.labels[split.groups])
-    if len(wrong):
-        pairs = [f"{split.images[n]} and {split.images[split.groups[n]]}" for n in wrong[:3]]
-        told = "%d pictures are copies of pictures of another class, such as %s"
-        _LOG.warning(told, len(wrong), ", ".join(pairs))
 
 
 def _check_class_sizes(folder: Path, split: EncodedSplit, class_names: tuple[str, ...]) -> None:

@@ -9,6 +9,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from privynet_jax.errors import UserError
 
@@ -60,6 +62,21 @@ def spread_over_classes(labels: np.ndarray, count: int | None) -> np.ndarray:
     rank = np.empty(len(labels), int)
     rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
     return np.argsort(rank, kind="stable")[:count]
+
+
+def joined(groups: np.ndarray, links: np.ndarray) -> np.ndarray:
+    """Returns groups, int64 [N], of which those are one that hold an example and its link.
+
+    Links are the place, int [N], of another example of the same group, or of the example itself.
+    Joined groups have the least of their numbers, all others their own.
+    """
+    if np.array_equal(links, np.arange(len(groups))):
+        return groups
+    known, numbers = np.unique(groups, return_inverse=True)
+    edges = coo_matrix((np.ones(len(groups)), (numbers, numbers[links])), (len(known), len(known)))
+    _, of_known = connected_components(edges, directed=False)
+    least = known[np.unique(of_known, return_index=True)[1]]
+    return least[of_known][numbers]
 
 
 def stream_of(seed: int, name: str) -> np.random.Generator:

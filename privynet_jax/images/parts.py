@@ -158,7 +158,7 @@ def read_labelled(
     """
     if folder := folder_of(dataset):
         return read_folder(folder, in_parts=in_parts, decode=decode)
-    return read_dataset(dataset, data_dir)
+    return read_dataset(dataset, data_dir, in_parts=in_parts)
 
 
 def _test_rows(labels: np.ndarray, seed: int, limit: int | None) -> np.ndarray:

@@ -8,8 +8,10 @@ line for the user here.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import errno
+import hashlib
 import importlib.util
 import io
 import logging
@@ -24,7 +26,9 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.images import photo_patches
+from privynet_jax.images.copies import copies_of_tests, firsts_of
 from privynet_jax.images.decoding import EncodedDataset, EncodedSplit
+from privynet_jax.images.partition import joined
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.progress import Bar
 
@@ -44,12 +48,16 @@ def decoded_folder(data_dir: Path | str | None) -> Path | None:
     return None if is_remote(beside) else expanded("data_dir", beside) / "decoded_pictures"
 
 
-def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
+def read_dataset(
+    dataset: str, data_dir: Path | str | None, *, in_parts: bool = True
+) -> EncodedDataset:
     """Returns a data set's train split and its test split, preparing the data set where needed.
 
     The test split is the one named test, else validation: the first that has labelled examples. A
     data set is what `tfds.builder` accepts, and has supervised keys that are an image and a class
-    label. TFDS keeps prepared data sets in `data_dir`; None is its default.
+    label. TFDS keeps prepared data sets in `data_dir`; None is its default. With `in_parts`, copies
+    are kept out of two parts as `folders` does it, but only those whose stored bytes are equal:
+    what a builder encodes itself, it encodes alike.
 
     Raises:
         UserError: unknown or unsuitable data set, it cannot be prepared (no network; TensorFlow
@@ -66,8 +74,10 @@ def read_dataset(dataset: str, data_dir: Path | str | None) -> EncodedDataset:
             # Published test splits may hide their labels, which leaves nothing here.
             if not test and name in builder.info.splits:
                 test = _read_split(builder, name)
+                test = test if test.digests else None
     _, label_key = builder.info.supervised_keys
-    return EncodedDataset(train, test or None, tuple(builder.info.features[label_key].names))
+    splits = _apart(train, test) if in_parts else (train.split, test and test.split)
+    return EncodedDataset(*splits, tuple(builder.info.features[label_key].names))
 
 
 def read_feature(
@@ -215,19 +225,45 @@ class _Image(NamedTuple):
         return f"{self.examples.split} example {self.index}"
 
 
-def _read_split(builder: tfds.core.DatasetBuilder, name: str) -> EncodedSplit:
-    """Reads labels and groups now, and each image when it is asked for."""
+class _Read(NamedTuple):
+    split: EncodedSplit
+    digests: list[bytes]  # of each image's bytes
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, name: str) -> _Read:
+    """Reads labels, groups and digests now, and each image again when it is asked for."""
     examples = _Examples(builder, name)
     keys = [examples.label_key]
     if _GROUP_FEATURE in _whole_numbers(builder.info):
         keys.append(_GROUP_FEATURE)
     images = [_Image(examples, index) for index in range(len(examples))]
-    values = [[int(example[key]) for key in keys] for example in examples]
+    values, digests = [], []
+    for example in examples:
+        values.append([int(example[key]) for key in keys])
+        digests.append(hashlib.sha256(example[examples.image_key]).digest())
     labels, *groups = np.array(values, np.int64).reshape(-1, len(keys)).T
     # Without a group feature every image stands alone.
     groups = groups[0] if groups else np.arange(len(images))
     split = EncodedSplit(images, labels.astype(np.int32), groups)
-    return split.take(np.flatnonzero(labels >= 0))  # TFDS marks an unknown label by -1
+    known = np.flatnonzero(labels >= 0)  # TFDS marks an unknown label by -1
+    return _Read(split.take(known), [digests[n] for n in known])
+
+
+def _apart(train: _Read, test: _Read | None) -> tuple[EncodedSplit, EncodedSplit | None]:
+    """Train without copies of test pictures, and test; of each, copies in one group."""
+    reads = [train, test] if test else [train]
+    whole = EncodedSplit(
+        [image for read in reads for image in read.split.images],
+        np.concatenate([read.split.labels for read in reads]),
+        firsts_of([digest for read in reads for digest in read.digests]),
+    )
+    is_test = np.arange(len(whole)) >= len(train.split)
+    kept = np.flatnonzero(~is_test & ~copies_of_tests(whole, is_test))
+    apart = [
+        dataclasses.replace(read.split, groups=joined(read.split.groups, firsts_of(read.digests)))
+        for read in reads
+    ]
+    return apart[0].take(kept), apart[1] if test else None
 
 
 def _whole_numbers(info: tfds.core.DatasetInfo) -> list[str]:

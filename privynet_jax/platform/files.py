@@ -9,6 +9,7 @@ their own checksum, in folders that several processes fill at once, local or in 
 
 import contextlib
 import fcntl
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
+
 from privynet_jax.errors import UserError
 
 if TYPE_CHECKING:  # rooms that write small files start without it
@@ -27,6 +30,8 @@ if TYPE_CHECKING:  # rooms that write small files start without it
 # A temporary file that nobody wrote to for so long was left by a process that was killed. A day, as
 # clocks of machines that share a folder differ, and processes are suspended.
 _ABANDONED_SECONDS = 24 * 3600
+# Arrays beyond this go to a file.
+_MOST_BYTES_IN_MEMORY = 2**29
 _LONGEST_REASON = 300  # some libraries quote whole specifications
 _TEMPORARY = re.compile(r"\..+\.privynet-\w+")
 
@@ -41,6 +46,19 @@ def write_atomically(path: Path, data: bytes | str, *, private: bool = False) ->
         file.write(data.encode(errors="surrogateescape") if isinstance(data, str) else data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def allocate(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an uint8 array in memory or, when large, in a nameless file, which may be paged out.
+
+    Raises OSError where the temporary folder has no room for that file.
+    """
+    if math.prod(shape) <= _MOST_BYTES_IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the file object
+        if hasattr(os, "posix_fallocate"):  # else writing to a full disk would end the process
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def write_shared(

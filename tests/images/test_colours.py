@@ -54,12 +54,19 @@ def tiff_of_twelve_bits():
     return struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + end
 
 
+def described(values, least, most):
+    """A TIFF with the display range that ImageJ writes into every one of 16 bits."""
+    text = f"ImageJ=1.54f\nunit=pixel\nmin={least}\nmax={most}\n"
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo={270: text})
+
+
 def test_values_of_twelve_bits_become_all_of_eight():
     raw, scaled = encoded(Image.fromarray(STEPS)), encoded(Image.fromarray(STEPS << 4 | STEPS >> 8))
     for data in (
         with_significant_bits(raw, [12]),  # as some write it
         with_significant_bits(scaled, [12]),  # as PNG demands
         encoded(Image.fromarray(STEPS), "TIFF", tiffinfo={281: 4095}),
+        described(STEPS, "0.0", "4095.0"),
         tiff_of_twelve_bits(),
         b"P5 8 8 4095\n" + STEPS.astype(">u2").tobytes(),
         b"P6 8 8 4095\n" + STEPS.repeat(3).astype(">u2").tobytes(),
@@ -97,6 +104,11 @@ def with_burnt_in_pixel(values):
         # What programs state of all that they write.
         with_significant_bits(encoded(Image.fromarray(STEPS)), [16]),
         encoded(Image.fromarray(STEPS), "TIFF", tiffinfo={281: 65535}),
+        # ImageJ's range of this picture alone, and ranges that leave out darker or lighter values.
+        described(STEPS - np.uint16(1) * (STEPS == 4095), "0.0", "4094.0"),
+        described(STEPS, "17.0", "4095.0"),
+        described(STEPS, "0.0", "1023.0"),
+        encoded(Image.fromarray(STEPS), "TIFF", tiffinfo={281: 1023}),
         with_significant_bits(png_of_sixteen_bit_colours(STEPS), [16] * 3),
         with_significant_bits(png_of_sixteen_bit_colours(STEPS), [12] * 3),
         encoded(Image.fromarray(with_burnt_in_pixel(STEPS))),
@@ -113,7 +125,7 @@ def test_somebody_may_say_what_is_white():
     grey, colours = encoded(Image.fromarray(STEPS)), png_of_sixteen_bit_colours(STEPS)
     found = decode_picture(grey, SIZE, sixteen_bit_max=4095)
     np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
-    with pytest.raises(UnreadablePictureError, match="reach 4095; white is 1023"):
+    with pytest.raises(UnreadablePictureError, match="white is 1023: give --sixteen_bit_max=4095"):
         decode_picture(grey, SIZE, sixteen_bit_max=1023)
     with pytest.raises(UnreadablePictureError, match="alone"):  # of which Pillow keeps 4 bits
         decode_picture(colours, SIZE, sixteen_bit_max=4095)
@@ -126,6 +138,17 @@ def test_somebody_may_say_what_is_white():
     np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
     for dark in (grey, colours):
         assert decode_picture(dark, SIZE, sixteen_bit_max=65535).max() in (15, 16)
+
+
+@pytest.mark.parametrize(
+    ("reach", "white"), [(900, 1023), (1023, 1023), (1024, 4095), (9000, 16383), (16384, 32767)]
+)
+def test_the_refusal_names_the_number_that_fits(reach, white):
+    grey = encoded(Image.fromarray(np.full((SIZE, SIZE), reach, np.uint16)))
+    told = f"reach {reach} alone.* give --sixteen_bit_max={white} if .* --sixteen_bit_max=65535 if"
+    with pytest.raises(UnreadablePictureError, match=told):
+        decode_picture(grey, SIZE)
+    assert decode_picture(grey, SIZE, sixteen_bit_max=white).max() == round(255 * reach / white)
 
 
 def test_sixteen_bit_colours():

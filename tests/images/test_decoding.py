@@ -1,8 +1,10 @@
 """Every kind of file that people have becomes the right pixels, or a reason."""
 
+import concurrent.futures
 import errno
 import io
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -14,6 +16,7 @@ from support.picture_files import PIXELS, SIZE, encoded, png
 from privynet_jax.errors import UserError
 from privynet_jax.images import decoding
 from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
+from privynet_jax.platform import files
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "GIF"])
@@ -91,15 +94,15 @@ encoded_before_patch = encoded(Image.fromarray(PIXELS))
 
 
 def test_a_full_temporary_folder_is_an_error_and_no_crash(monkeypatch):
-    monkeypatch.setattr(decoding, "_MOST_BYTES_IN_MEMORY", 0)
-    assert decoding._allocate((2, 3, 3, 3)).shape == (2, 3, 3, 3)
+    monkeypatch.setattr(files, "_MOST_BYTES_IN_MEMORY", 0)
+    assert files.allocate((2, 3, 3, 3)).shape == (2, 3, 3, 3)
 
     def full(descriptor, start, length):
         raise OSError(errno.ENOSPC, f"no room for {length} bytes")
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OSError, match="no room for 54 bytes"):
-        decoding._allocate((2, 3, 3, 3))
+        files.allocate((2, 3, 3, 3))
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
@@ -123,6 +126,38 @@ def test_large_jpegs_are_shrunk_while_they_are_decoded():
     found = decode_picture(data, 32)
     full = np.asarray(Image.open(io.BytesIO(data)).resize((32, 32), Image.Resampling.LANCZOS))
     assert np.abs(found.astype(int) - full).mean() < 1
+
+
+def test_threads_wait_for_memory_and_whoever_wants_more_than_there_is_works_alone():
+    bound, inside = decoding.MemoryBound(100), threading.Event()
+
+    def work(count):
+        with bound.take(count):
+            inside.set()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with bound.take(60):
+            pool.submit(work, 40).result()
+            inside.clear()
+            waiting = pool.submit(work, 41)
+            assert not inside.wait(0.05)
+        waiting.result()
+        with bound.take(1):
+            inside.clear()
+            waiting = pool.submit(work, 10**9)
+            assert not inside.wait(0.05)
+        waiting.result()
+
+
+@pytest.mark.parametrize(("deep", "per_pixel"), [(False, 12), (True, 48)])
+def test_decoding_takes_its_share_of_memory(monkeypatch, deep, per_pixel):
+    taken, real = [], decoding.MemoryBound.take
+    monkeypatch.setattr(
+        decoding.MemoryBound, "take", lambda self, count: taken.append(count) or real(self, count)
+    )
+    pixels = np.uint16(PIXELS[..., 0]) * 257 if deep else PIXELS
+    decode_picture(encoded(Image.fromarray(pixels)), 4)
+    assert taken == [per_pixel * SIZE * SIZE]
 
 
 def test_decoding_ahead_keeps_the_order_and_tells_late():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
+from privynet_jax.images.partition import joined, split_groups, spread_over_classes, stream_of
 from privynet_jax.images.parts import TRAIN_FRACTIONS
 
 
@@ -12,6 +12,15 @@ def assignment(labels, groups, seed=0, fractions=TRAIN_FRACTIONS):
     parts = split_groups(np.asarray(labels), np.asarray(groups), fractions, seed)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(len(labels)))
     return {name: list(indices) for name, indices in parts.items()}
+
+
+def test_groups_with_links_are_one_and_others_stay():
+    groups, own = np.array([7, 3, 3, 9, 7, 5]), np.arange(6)
+    np.testing.assert_array_equal(joined(groups, own), groups)
+    linked = joined(groups, np.array([0, 1, 2, 0, 4, 5]))  # the 9 is linked to a 7
+    assert linked.tolist() == [7, 3, 3, 7, 7, 5]
+    linked = joined(groups, np.array([0, 0, 2, 1, 4, 5]))  # in a chain
+    assert linked.tolist() == [3, 3, 3, 3, 3, 5]
 
 
 def test_single_images_follow_the_fractions():

@@ -27,7 +27,7 @@ def test_splits_are_read_as_stored(tmp_path):
     for image, label in zip(train.images, train.labels, strict=True):
         data = image.read_bytes()
         pixels = np.asarray(Image.open(io.BytesIO(data)))
-        np.testing.assert_array_equal(pixels, np.full((12, 20), 50 * label))
+        np.testing.assert_array_equal(pixels[:, 1:], np.full((12, 19), 50 * label))
 
 
 def test_take_keeps_the_order_asked_for(tmp_path):
@@ -71,6 +71,26 @@ def test_only_an_integer_named_cell_groups_examples(tmp_path, cells, distinct):
     groups = read_dataset("files_only", tmp_path).train.groups
     assert groups.dtype == np.int64
     assert len(set(groups)) == distinct
+
+
+def test_copies_are_one_group_and_those_of_test_pictures_leave_train(tmp_path, caplog):
+    # Examples whose numbers differ by 3 are of one label, so alike but for their marks.
+    same = {("train", 0): "a", ("test", 0): "a", ("test", 3): "a"}
+    same |= {("train", 1): "b", ("train", 4): "b"}
+
+    def marks(split, index):
+        return same.get((split, index), f"{split[:2]}{index}").encode()
+
+    builder = tiny_builder("files_only", {"train": 9, "test": 6}, marks=marks)
+    prepare(builder, tmp_path)
+    train, test, _ = read_dataset("files_only", tmp_path)
+    assert "left out 1 pictures of train that are copies of test pictures: train" in caplog.text
+    assert sorted(np.unique(train.groups, return_counts=True)[1]) == [1] * 6 + [2]
+    assert sorted(np.unique(test.groups, return_counts=True)[1]) == [1] * 4 + [2]
+    content = [{image.read_bytes() for image in split.images} for split in (train, test)]
+    assert not content[0] & content[1]
+    whole = read_dataset("files_only", tmp_path, in_parts=False)
+    assert len(np.unique(whole.train.groups)) == 9
 
 
 def test_a_data_set_without_train_split_is_refused(tmp_path):

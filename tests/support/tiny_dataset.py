@@ -5,8 +5,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 
-def tiny_builder(name, splits, *, numpy_images=False, hidden_labels=(), cells=None):
+def tiny_builder(name, splits, *, numpy_images=False, hidden_labels=(), cells=None, marks=None):
     """A builder class: grey images 20 wide and 12 high, each of grey level 50 * label.
+
+    That is the level of the central square; beyond it, `marks` tell them apart.
 
     Args:
         name: of the data set.
@@ -14,6 +16,7 @@ def tiny_builder(name, splits, *, numpy_images=False, hidden_labels=(), cells=No
         numpy_images: whether to yield arrays, which TFDS cannot encode without TensorFlow.
         hidden_labels: splits whose labels are all -1.
         cells: (feature, function of the index) that gives a feature named cell.
+        marks: function of split and index, bytes; equal ones of a label make equal images.
     """
 
     class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -39,6 +42,8 @@ def tiny_builder(name, splits, *, numpy_images=False, hidden_labels=(), cells=No
             for index in range(splits[split]):
                 label = index % 3
                 pixels = np.full((12, 20), 50 * label, np.uint8)
+                mark = marks(split, index) if marks else f"{split[:2]}{index}".encode()
+                pixels[: len(mark), 0] = list(mark)
                 image = pixels[..., None] if numpy_images else Image.fromarray(pixels)
                 example = {"image": image, "label": -1 if split in hidden_labels else label}
                 yield index, example | ({"cell": cells[1](index)} if cells else {})

@@ -10,9 +10,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import functools
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,20 +23,22 @@ from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import (
     Pictures,
+    find_copies,
     release_secrets,
-    without_copies,
+    tell_copies,
 )
 from privynet_jax.deployment.release.release_journal import (
     Journal,
     begin,
     check_places,
+    is_begun,
     journal_path,
 )
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
-from privynet_jax.images.decoding import decode_or_skip, decode_picture, tell_skipped
+from privynet_jax.images.decoding import decode_or_skip, pool_of_decoders, tell_skipped
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.progress import Bar
@@ -46,8 +46,6 @@ from privynet_jax.platform.progress import Bar
 _VERSION = 2
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
 _MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
-# Of 12000 x 12000 pixels each decoder holds about 1 GB.
-_MOST_DECODERS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +88,22 @@ def write_release(
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
-    given, pictures = pictures, without_copies(pictures)
-    copies = len(given) - len(pictures)
-    identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
+    # Copies take long to find: not before what is there already is known to be of this release.
+    is_there = is_begun(folder) or (order_out is not None and order_out.exists())
+    copies, digests = (None, None) if is_there else find_copies(pictures)
+    described = _description(package, coding)
+    identity, order = release_secrets(pictures, package.release_seed, described, digests)
     if order_out is not None:
         check_replaceable(order_out, identity)
-    if (journal := begin(folder, identity)) is None:
-        return _already_complete(folder, pictures, copies, order, order_out)
+    journal = begin(folder, identity)
+    copies = _known_copies(pictures, copies, journal or Journal.beside(folder, identity))
+    order = order[~np.isin(order, list(copies))]
+    if journal is None:
+        return _already_complete(folder, pictures, len(copies), order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
-        _check_disk_space(folder, package.shape, dtype, len(pictures))
-        decoders = min(_MOST_DECODERS, os.cpu_count() or 1)
-        with concurrent.futures.ThreadPoolExecutor(decoders) as pool:
+        _check_disk_space(folder, package.shape, dtype, len(order))
+        with pool_of_decoders() as pool:
             extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
             kept = extraction.run(writer, journal)
     except UserError:
@@ -111,7 +113,7 @@ def write_release(
     chosen = np.delete(order, skipped)
     if not len(chosen):
         _forget(folder, journal)
-        raise UserError(f"no picture can be read; all {len(pictures)} were skipped")
+        raise UserError(f"no picture can be read; all {len(order)} were skipped")
     _write_order(order_out, identity, pictures, chosen)
     labels, classes = None, None
     if pictures.labels is not None:
@@ -119,7 +121,22 @@ def write_release(
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
-    return Written(len(chosen), len(skipped), copies, kept)
+    return Written(len(chosen), len(skipped), len(copies), kept)
+
+
+def _known_copies(
+    pictures: Pictures, found: dict[int, int] | None, journal: Journal | None
+) -> dict[int, int]:
+    """Copies, copy -> original, as found now, or by the run that began the release."""
+    if journal is not None and journal.copies is not None:
+        found = journal.copies
+    elif found is None:
+        found, _ = find_copies(pictures)
+    if journal is not None and journal.copies is None:
+        journal.copies = found
+        journal.save()
+    tell_copies(pictures, found)
+    return found
 
 
 @dataclasses.dataclass(eq=False)
@@ -185,7 +202,7 @@ class _Extraction:
     def _decoded(self, places: range) -> tuple[np.ndarray, list[int]]:
         """Returns uint8 images [n, H, W, 3] and the places whose pictures are unreadable."""
         size, pictures = self.package.image_size, self.pictures
-        decode = functools.partial(decode_picture, sixteen_bit_max=pictures.sixteen_bit_max)
+        decode = pictures.decode
         wanted = [
             (pictures.read(index), size, pictures.name(index), self.skip_unreadable, decode)
             for index in self.order[places.start : places.stop]
@@ -221,7 +238,7 @@ def _already_complete(
     folder: Path, pictures: Pictures, copies: int, order: np.ndarray, order_out: Path | None
 ) -> Written:
     manifest = read_manifest(folder)
-    skipped = len(pictures) - manifest.rows
+    skipped = len(order) - manifest.rows
     journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
     chosen = np.delete(order, journal.skipped()) if journal else order
     if len(chosen) == manifest.rows:

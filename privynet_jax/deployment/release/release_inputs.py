@@ -8,7 +8,6 @@ No JAX here.
 """
 
 import dataclasses
-import functools
 import hashlib
 import hmac
 import logging
@@ -19,15 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.copies import groups_of_copies, much_of, name_pairs
-from privynet_jax.images.decoding import (
-    EncodedDataset,
-    EncodedSplit,
-    StoredImage,
-    decode_picture,
-)
+from privynet_jax.images.copies import look_for_copies, much_of, name_pairs
+from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import folder_of, list_pictures, plain_name
-from privynet_jax.images.parts import read_labelled
+from privynet_jax.images.parts import cached_decoder, read_labelled
 from privynet_jax.platform.digests import canonical_json
 from privynet_jax.platform.progress import Bar
 
@@ -43,6 +37,7 @@ class Pictures:
     labels: np.ndarray | None  # int32 [N], numbers of the package's classes
     folder: Path | None  # that holds them; None for a TFDS data set
     sixteen_bit_max: int = 0  # see `parts.load_parts`
+    data_dir: Path | str | None = None  # beside which decoded pictures of large files are kept
 
     def __len__(self) -> int:
         return len(self.images)
@@ -50,6 +45,11 @@ class Pictures:
     def read(self, index: int) -> bytes:
         """Returns the encoded bytes of a picture."""
         return self.images[index].read_bytes()
+
+    @property
+    def decode(self) -> Decoder:
+        """What makes pictures of files."""
+        return cached_decoder(self.data_dir, self.sixteen_bit_max)
 
     def name(self, index: int) -> str:
         """Returns what a person would call it: its path, for a folder."""
@@ -65,7 +65,7 @@ class ReleaseSecrets(NamedTuple):
     """What a package's secret seed makes of some pictures."""
 
     id: str  # 64 hexadecimal digits; public, as without the seed it fits any pictures and package
-    order: np.ndarray  # int64 [N], row -> picture, before unreadable ones are left out; secret
+    order: np.ndarray  # int64 [N], of all pictures, copies and unreadable ones too; secret
 
 
 def find_pictures(
@@ -93,7 +93,7 @@ def find_pictures(
         raise UserError(f"split is {split!r}; allowed are {', '.join(SPLITS)}")
     folder = folder_of(images)
     if folder is not None and not labelled:
-        return _unlabelled_folder(folder, split)
+        return _unlabelled_folder(folder, split, data_dir)
     try:
         dataset = read_labelled(images, data_dir, in_parts=False)
     except UserError as error:
@@ -103,7 +103,7 @@ def find_pictures(
     splits = _chosen(dataset, split, images)
     found = [image for chosen in splits for image in chosen.images]
     if not labelled:
-        return Pictures(found, None, folder)
+        return Pictures(found, None, folder, data_dir=data_dir)
     known = [plain_name(name) for name in class_names]
     found_names = [plain_name(name) for name in dataset.class_names]
     if unknown := [name for name in found_names if name not in known]:
@@ -113,40 +113,42 @@ def find_pictures(
         )
     numbers = np.array([known.index(name) for name in found_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
-    return Pictures(found, labels, folder)
+    return Pictures(found, labels, folder, data_dir=data_dir)
 
 
-def without_copies(pictures: Pictures) -> Pictures:
-    """Returns the first picture of each group of copies; names copies that are of another class."""
-    decode = functools.partial(decode_picture, sixteen_bit_max=pictures.sixteen_bit_max)
-    first = groups_of_copies(pictures.images, decode)
-    copies = np.flatnonzero(first != np.arange(len(first)))
-    if len(copies):
-        named = name_pairs(*(list(map(pictures.name, some)) for some in (copies, first[copies])))
-        much = much_of(len(copies), len(first), "the pictures")
-        _LOG.warning("left out %d copies: %s%s", len(copies), named, much)
-    if pictures.labels is not None:
-        others = np.flatnonzero(pictures.labels != pictures.labels[first]).tolist()
-        if others:
-            pairs = name_pairs(
-                *(list(map(pictures.name, some)) for some in (others, first[others]))
-            )
-            _LOG.warning(
-                "%d pictures are copies of one in another class, which is released in their place: "
-                "%s; sort them, and extract into a new folder",
-                len(others),
-                pairs,
-            )
-    kept = np.flatnonzero(first == np.arange(len(first)))
-    labels = None if pictures.labels is None else pictures.labels[kept]
-    images = [pictures.images[n] for n in kept]
-    return dataclasses.replace(pictures, images=images, labels=labels)
+def find_copies(pictures: Pictures) -> tuple[dict[int, int], list[bytes]]:
+    """Returns each copy's number with the first one's that shows the same, and all digests."""
+    firsts, digests = look_for_copies(pictures.images, pictures.decode)
+    return {n: first for n, first in enumerate(firsts.tolist()) if n != first}, digests
+
+
+def tell_copies(pictures: Pictures, copies: Mapping[int, int]) -> None:
+    """Says which copies a release leaves out, and which of them are of another class."""
+
+    def named(some: Mapping[int, int]) -> str:
+        return name_pairs(*(list(map(pictures.name, each)) for each in (some, some.values())))
+
+    if not copies:
+        return
+    much = much_of(len(copies), len(pictures), "the pictures")
+    _LOG.warning("left out %d copies: %s%s", len(copies), named(copies), much)
+    labels = np.zeros(len(pictures)) if pictures.labels is None else pictures.labels
+    if others := {n: first for n, first in copies.items() if labels[n] != labels[first]}:
+        _LOG.warning(
+            "%d pictures are copies of one in another class, which is released in their place: "
+            "%s; sort them, and extract into a new folder",
+            len(others),
+            named(others),
+        )
 
 
 def release_secrets(
-    pictures: Pictures, seed: str, description: Mapping[str, Any]
+    pictures: Pictures,
+    seed: str,
+    description: Mapping[str, Any],
+    digests: Sequence[bytes] | None = None,
 ) -> ReleaseSecrets:
-    """Reads all pictures once and derives the release's id and order from the `release_seed`.
+    """Derives the release's id and order from the `release_seed`; reads pictures without `digests`.
 
     Both are HMAC-SHA256 under the seed, of the content of all pictures, of their labels and of the
     description, which is all else that decides the release's bytes; so other pictures, labels or
@@ -157,8 +159,10 @@ def release_secrets(
     if pictures.sixteen_bit_max:
         sizes["sixteen_bit_max"] = pictures.sixteen_bit_max
     digest = hashlib.sha256(canonical_json([description, sizes]))
-    for index in Bar(range(len(pictures)), "looking through pictures", unit="picture", delay=2):
-        digest.update(hashlib.sha256(pictures.read(index)).digest())
+    if digests is None:
+        numbers = Bar(range(len(pictures)), "looking through pictures", unit="picture", delay=2)
+        digests = [hashlib.sha256(pictures.read(index)).digest() for index in numbers]
+    digest.update(b"".join(digests))
     if pictures.labels is not None:
         digest.update(pictures.labels.astype("<i4").tobytes())
     key, inputs = bytes.fromhex(seed), digest.digest()
@@ -170,7 +174,7 @@ def release_secrets(
     return ReleaseSecrets(identity.hex(), np.argsort(ranks, kind="stable"))
 
 
-def _unlabelled_folder(folder: Path, split: str) -> Pictures:
+def _unlabelled_folder(folder: Path, split: str, data_dir: Path | str | None) -> Pictures:
     if split != "all":
         raise UserError(
             f"--split={split} needs labels or a data set with splits; for pictures without labels "
@@ -178,7 +182,7 @@ def _unlabelled_folder(folder: Path, split: str) -> Pictures:
         )
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH, a folder of pictures")
-    return Pictures(list_pictures(folder), None, folder)
+    return Pictures(list_pictures(folder), None, folder, data_dir=data_dir)
 
 
 def _chosen(dataset: EncodedDataset, split: str, images: str) -> list[EncodedSplit]:

@@ -22,7 +22,7 @@ from privynet_jax.deployment.release.release_manifest import (
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 
-_VERSION = 1
+_VERSION = 2
 _LOG = logging.getLogger(__name__)
 
 
@@ -33,6 +33,7 @@ class Journal:
     path: Path
     id: str
     shards: list[tuple[int, list[int]]] = dataclasses.field(default_factory=list)
+    copies: dict[int, int] | None = None  # copy -> original, once they were looked for
 
     @classmethod
     def beside(cls, folder: Path, identity: str) -> "Journal | None":
@@ -41,15 +42,21 @@ class Journal:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             shards = [(int(stop), list(map(int, skipped))) for stop, skipped in content["shards"]]
+            copies = content["copies"]
+            if copies is not None:
+                copies = {int(copy): int(original) for copy, original in copies}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         stops = [stop for stop, _ in shards]
         is_ours = (content.get("version"), content.get("id")) == (_VERSION, identity)
-        return cls(path, identity, shards) if is_ours and stops == sorted(set(stops)) else None
+        if not is_ours or stops != sorted(set(stops)):
+            return None
+        return cls(path, identity, shards, copies)
 
     def save(self) -> None:
         """Writes all that is known."""
-        content = {"version": _VERSION, "id": self.id, "shards": self.shards}
+        copies = None if self.copies is None else list(self.copies.items())
+        content = {"version": _VERSION, "id": self.id, "shards": self.shards, "copies": copies}
         write_atomically(self.path, json.dumps(content) + "\n", private=True)
 
     def start(self, index: int) -> int:
@@ -72,14 +79,21 @@ class Journal:
         return [place for _, places in self.shards for place in places]
 
 
+def is_begun(folder: Path) -> bool:
+    """Whether a release lies there, maybe unfinished; UserError for files of something else."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    refuse_foreign_files(folder)
+    return True
+
+
 def begin(folder: Path, identity: str) -> Journal | None:
     """Returns the journal to go on with, or None for a complete release; else UserError."""
     new, journal = Journal(journal_path(folder), identity), Journal.beside(folder, identity)
-    if not folder.exists() or not any(folder.iterdir()):
+    if not is_begun(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new.save()  # before there is a folder that it explains
         return new
-    refuse_foreign_files(folder)
     if (folder / MANIFEST).exists():
         if read_manifest(folder).id != identity:
             raise _other(folder, "a release")

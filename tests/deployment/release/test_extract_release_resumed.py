@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from support.handmade_release import ROWS, find, spoil, write
 from privynet_jax.deployment.release import extract_release, release_journal
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.errors import UserError
+from privynet_jax.images import picture_cache
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -165,7 +167,7 @@ def test_the_journal_is_private_hidden_and_outside(tmp_path, photos, package, mo
     journal = tmp_path / ".out.extracting"
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
     content = json.loads(journal.read_text())
-    assert sorted(content) == ["id", "shards", "version"]
+    assert sorted(content) == ["copies", "id", "shards", "version"]
     assert sum(len(skipped) for _, skipped in content["shards"]) in (1, 2)
     assert all(name.startswith("representations-") for name in os.listdir(tmp_path / "out"))
 
@@ -205,6 +207,48 @@ def test_another_release_is_never_continued_or_replaced(
     with pytest.raises(UserError, match="release of other pictures, another package or other"):
         write(package, photos, tmp_path / "out", labelled, **options)
     assert contents(tmp_path / "out") == before
+
+
+def test_nothing_is_decoded_for_a_folder_of_other_pictures_and_copies_are_looked_for_once(
+    tmp_path, photos, package, monkeypatch
+):
+    shutil.copy(photos / "cat" / "holiday_005.png", photos / "cat" / "again.png")
+    write(package, photos, tmp_path / "a")
+    interrupt(monkeypatch, package, photos, tmp_path / "b")
+
+    def fail(*args):
+        pytest.fail("pictures are compared")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract_release, "find_copies", fail)
+        assert write(package, photos, tmp_path / "b").copies == 1
+        (tmp_path / "c").mkdir()
+        (tmp_path / "c" / "thesis.tex").write_text("mine")
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(UserError, match=r"holds thesis\.tex"):
+            write(package, photos, tmp_path / "c")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    Image.fromarray(noise(5)).save(photos / "cat" / "holiday_006.png")
+    monkeypatch.setattr(extract_release, "find_copies", fail)
+    with pytest.raises(UserError, match="release of other pictures"):
+        write(package, photos, tmp_path / "a")
+
+
+def test_decoded_pictures_of_large_files_are_kept_for_the_next_release(
+    tmp_path, package, monkeypatch
+):
+    (tmp_path / "photos").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (320, 320, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{seed}.png")  # 300 KiB
+    pictures = find(tmp_path / "photos", labelled=False, data_dir=tmp_path / "data")
+    extract_release.write_release(tmp_path / "a", package, pictures)
+    monkeypatch.setattr(
+        picture_cache, "decode_picture", lambda *args, **kwargs: pytest.fail("decoded")
+    )
+    other = handmade_package(seed="cd" * 32)
+    assert extract_release.write_release(tmp_path / "b", other, pictures).rows == 3
+    assert len(list((tmp_path / "data" / "decoded_pictures").iterdir())) == 6  # of two sizes
 
 
 def test_a_folder_with_something_else_in_it(tmp_path, photos, package):
