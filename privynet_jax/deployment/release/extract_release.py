@@ -10,9 +10,10 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from privynet_jax.deployment.device.local_package import LocalPackage
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import (
     Pictures,
+    ReleaseSecrets,
     find_copies,
     release_secrets,
     tell_copies,
@@ -88,18 +90,13 @@ def write_release(
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
-    # Copies take long to find: not before what is there already is known to be of this release.
-    is_there = is_begun(folder) or (order_out is not None and order_out.exists())
-    copies, digests = (None, None) if is_there else find_copies(pictures)
-    described = _description(package, coding)
-    identity, order = release_secrets(pictures, package.release_seed, described, digests)
-    if order_out is not None:
-        check_replaceable(order_out, identity)
-    journal = begin(folder, identity)
-    copies = _known_copies(pictures, copies, journal or Journal.beside(folder, identity))
-    order = order[~np.isin(order, list(copies))]
+    secrets = functools.partial(
+        release_secrets, pictures, package.release_seed, _description(package, coding)
+    )
+    journal, identity, order = _begin(folder, pictures, secrets, order_out)
+    copies = len(pictures) - len(order)
     if journal is None:
-        return _already_complete(folder, pictures, len(copies), order, order_out)
+        return _already_complete(folder, pictures, copies, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
         _check_disk_space(folder, package.shape, dtype, len(order))
@@ -115,28 +112,41 @@ def write_release(
         _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(order)} were skipped")
     _write_order(order_out, identity, pictures, chosen)
-    labels, classes = None, None
-    if pictures.labels is not None:
-        labels, classes = pictures.labels[chosen], len(package.class_names)
+    labels = None if pictures.labels is None else pictures.labels[chosen]
+    classes = None if labels is None else len(package.class_names)
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
-    return Written(len(chosen), len(skipped), len(copies), kept)
+    return Written(len(chosen), len(skipped), copies, kept)
 
 
-def _known_copies(
-    pictures: Pictures, found: dict[int, int] | None, journal: Journal | None
-) -> dict[int, int]:
-    """Copies, copy -> original, as found now, or by the run that began the release."""
-    if journal is not None and journal.copies is not None:
-        found = journal.copies
-    elif found is None:
-        found, _ = find_copies(pictures)
+def _begin(
+    folder: Path,
+    pictures: Pictures,
+    secrets: Callable[..., ReleaseSecrets],
+    order_out: Path | None,
+) -> tuple[Journal | None, str, np.ndarray]:
+    """The journal, None of a complete release, its id, and the order of what is no copy.
+
+    Copies take long to find: not before what is there is known to be of this release, and not by a
+    run that goes on with another one's.
+    """
+    is_there = is_begun(folder) or (order_out is not None and order_out.exists())
+    copies, digests = (None, None) if is_there else find_copies(pictures)
+    identity, order = secrets(digests)
+    if order_out is not None:
+        check_replaceable(order_out, identity)
+    journal = begin(folder, identity)
+    known = journal or Journal.beside(folder, identity)
+    if known is not None and known.copies is not None:
+        copies = known.copies
+    elif copies is None:
+        copies, _ = find_copies(pictures)
     if journal is not None and journal.copies is None:
-        journal.copies = found
+        journal.copies = copies
         journal.save()
-    tell_copies(pictures, found)
-    return found
+    tell_copies(pictures, copies)
+    return journal, identity, order[~np.isin(order, list(copies))]
 
 
 @dataclasses.dataclass(eq=False)
