@@ -75,20 +75,9 @@ def look_for_copies(
     Copies are files of equal bytes, and pictures that differ by no more than saving and resizing
     explains, as a whole and in every block of a grid of 16 x 16: a nodule, a moved object or the
     next slice of a volume makes another picture. Each picture is compared with those alone that are
-    no copies, so a series of small changes is no group. Perceptual hashes would miss copies: of
-    smooth pictures, saved again as JPEG of quality 60, half of the 64 bits of imagehash's `phash`
-    differ, of patches of 32 x 32 pixels up to 29, while gradients of nearly equal colours may agree
-    in all.
-
-    Measured on 19 photographs of scikit-image and scikit-learn, as they are and at 224 and 64
-    pixels: saved again as JPEG of quality 95 to 60 or as WebP of 60, halved, or halved and saved,
-    one was missed when halved, one as WebP at 224 pixels, and of those of 64 pixels three that were
-    halved and saved at 60. Of 316 patches of 32 pixels, JPEG of 95, 75 and 60 leaves 100, 100 and
-    98 % to be found, halving by Lanczos 81 %, by the softer bilinear filter 21 %. No two of the
-    photographs are taken for copies, nor are slices of 128 pixels or frames of 256 whose edges move
-    by half a pixel, or films of 256 with a nodule of radius 8; of 9,460 patches 17 are. In pictures
-    of fewer than 128 pixels a side, more must change to be seen. 8,000 nearly black pictures are
-    compared in a second where they are alike, in 42 where all differ in single blocks only.
+    no copies, so a series of small changes is no group. In pictures of fewer than 128 pixels a
+    side, more must change to be seen, and of those that were halved some are missed: the figures
+    are in `tests/images/test_copies.py`.
 
     Pictures that cannot be decoded are only compared by their bytes.
     """

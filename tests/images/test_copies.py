@@ -130,3 +130,24 @@ def test_neighbouring_patches_of_one_photograph_are_different(test_data_dir, pho
     # But for a few that overlap along a straight edge in front of a plain sky.
     assert len(near) > len(np.unique(groups)) > 0.99 * len(near) > 1000
     assert (train.groups[near] == train.groups[near][groups]).all()
+
+
+@pytest.mark.parametrize(
+    ("copy", "least", "most"),
+    [
+        (lambda image: saved(image, "JPEG", quality=95), 0.99, 1),
+        (lambda image: saved(image, "JPEG", quality=60), 0.95, 1),
+        (lambda image: saved(halved(image)), 0.7, 0.95),  # a known limit
+    ],
+    ids=["jpeg 95", "jpeg 60", "half"],
+)
+def test_how_many_copies_of_small_patches_are_found(test_data_dir, photo_parts, copy, least, most):
+    del photo_parts  # so that they are there
+    train, _, _ = read_labelled("photo_patches", test_data_dir)
+    one_per_cell = np.unique(train.groups, return_index=True)[1]
+    contents = [train.images[n].read_bytes() for n in one_per_cell]
+    patches = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]
+    groups = groups_of_copies([*map(saved, patches), *map(copy, patches)])
+    count = len(patches)
+    assert groups[:count].tolist() == list(range(count))
+    assert least <= (groups[count:] == np.arange(count)).mean() <= most
