@@ -1,6 +1,6 @@
 """Which examples go where: whole groups dealt out to parts, and samples with classes alike.
 
-`parts` cuts a data set's examples into parts with it, from labels and groups alone. NumPy only.
+`parts` cuts a data set's examples into parts with it, from labels and groups alone. No JAX here.
 
     parts = split_groups(labels, groups, {"target": 0.7, "validation": 0.3}, seed=0)
     sample = spread_over_classes(labels, 100)
