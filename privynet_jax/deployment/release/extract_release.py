@@ -57,6 +57,7 @@ class Written:
     rows: int
     skipped: int  # pictures that are unreadable
     copies: int  # pictures that show what another one shows, which is released
+    contradicting: int  # of these, in another class
     shards_kept: int  # that were there already
 
 
@@ -90,13 +91,13 @@ def write_release(
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
-    given, pictures = pictures, without_copies(pictures)
-    copies = len(given) - len(pictures)
+    given, (pictures, contradicting) = pictures, without_copies(pictures)
+    left_out = len(given) - len(pictures), contradicting
     identity, order = release_secrets(pictures, package.release_seed, _description(package, coding))
     if order_out is not None:
         check_replaceable(order_out, identity)
     if (journal := begin(folder, identity)) is None:
-        return _already_complete(folder, pictures, copies, order, order_out)
+        return _already_complete(folder, pictures, left_out, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
         _check_disk_space(folder, package.shape, dtype, len(pictures))
@@ -119,7 +120,7 @@ def write_release(
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
-    return Written(len(chosen), len(skipped), copies, kept)
+    return Written(len(chosen), len(skipped), *left_out, kept)
 
 
 @dataclasses.dataclass(eq=False)
@@ -218,8 +219,13 @@ def _forget(folder: Path, journal: Journal) -> None:
 
 
 def _already_complete(
-    folder: Path, pictures: Pictures, copies: int, order: np.ndarray, order_out: Path | None
+    folder: Path,
+    pictures: Pictures,
+    left_out: tuple[int, int],
+    order: np.ndarray,
+    order_out: Path | None,
 ) -> Written:
+    """What became of a call of which nothing was missing; left out are `Written`'s copies."""
     manifest = read_manifest(folder)
     skipped = len(pictures) - manifest.rows
     journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
@@ -232,7 +238,7 @@ def _already_complete(
             "extract again to get --order_out"
         )
     journal_path(folder).unlink(missing_ok=True)
-    return Written(manifest.rows, skipped, copies, len(list(manifest.shards())))
+    return Written(manifest.rows, skipped, *left_out, len(list(manifest.shards())))
 
 
 def _write_order(

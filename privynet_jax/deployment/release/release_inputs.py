@@ -116,8 +116,12 @@ def find_pictures(
     return Pictures(found, labels, folder)
 
 
-def without_copies(pictures: Pictures) -> Pictures:
-    """Returns the first picture of each group of copies; names copies that are of another class."""
+def without_copies(pictures: Pictures) -> tuple[Pictures, int]:
+    """Returns the first picture of each group of copies, and how many were of another class.
+
+    These are named.
+    """
+    contradicting = 0
     decode = functools.partial(decode_picture, sixteen_bit_max=pictures.sixteen_bit_max)
     first = groups_of_copies(pictures.images, decode)
     copies = np.flatnonzero(first != np.arange(len(first)))
@@ -127,6 +131,7 @@ def without_copies(pictures: Pictures) -> Pictures:
         _LOG.warning("left out %d copies: %s%s", len(copies), named, much)
     if pictures.labels is not None:
         others = np.flatnonzero(pictures.labels != pictures.labels[first]).tolist()
+        contradicting = len(others)
         if others:
             pairs = name_pairs(
                 *(list(map(pictures.name, some)) for some in (others, first[others]))
@@ -134,13 +139,13 @@ def without_copies(pictures: Pictures) -> Pictures:
             _LOG.warning(
                 "%d pictures are copies of one in another class, which is released in their place: "
                 "%s; sort them, and extract into a new folder",
-                len(others),
+                contradicting,
                 pairs,
             )
     kept = np.flatnonzero(first == np.arange(len(first)))
     labels = None if pictures.labels is None else pictures.labels[kept]
     images = [pictures.images[n] for n in kept]
-    return dataclasses.replace(pictures, images=images, labels=labels)
+    return dataclasses.replace(pictures, images=images, labels=labels), contradicting
 
 
 def release_secrets(
