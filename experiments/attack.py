@@ -1,4 +1,4 @@
-"""Strong attacks on a finished characterisation: by how much its own attackers fell short.
+r"""Strong attacks on a finished characterisation: by how much its own attackers fell short.
 
     python -m experiments.attack --workdir=runs/first
     python -m experiments.attack --workdir=runs/first --attacked_cells=m04_d016_r00 \

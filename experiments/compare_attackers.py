@@ -1,4 +1,4 @@
-"""Which attacker is worth fearing: all on the same representations, pairs and time.
+r"""Which attacker is worth fearing: all on the same representations, pairs and time.
 
     python -m experiments.compare_attackers --layers=2,4,7,10 --depths=16 --seconds=60 --out=runs
 

@@ -62,6 +62,12 @@ def main() -> None:
         f"{labels} labels; {written.skipped} pictures were skipped, {written.copies} copies left "
         "out."
     )
+    if written.contradicting:
+        print(
+            f"Look at the {written.contradicting} pictures first that another class has too, named "
+            "above: their rows say one of both. Sort them, and extract into a new folder."
+        )
+        return
     print(
         "Hand over that folder and nothing else; archives tell your user name unless they are "
         "told not to, as in tar --owner=0 --group=0 --numeric-owner. The package stays here."

@@ -1,4 +1,4 @@
-"""Plans the local NN: the best characterised topology under limits, and its channels.
+r"""Plans the local NN: the best characterised topology under limits, and its channels.
 
     python -m experiments.plan --workdir=runs/public --sample=folder:pictures --out=plan.json \
         --max_psnr_db=20 --max_local_mmacs=160

@@ -1,4 +1,4 @@
-"""Predicts classes with a trained cloud NN, on either side of the split.
+r"""Predicts classes with a trained cloud NN, on either side of the split.
 
     python -m experiments.predict --release=release --classifier=classifier --out=rows.csv
     python -m experiments.predict --package=package --classifier=classifier \

@@ -1,6 +1,8 @@
 """How a command runs: flags are read, and whatever is wrong with them ends in one line."""
 
+import contextlib
 import errno
+import io
 import math
 import os
 import sys
@@ -50,7 +52,13 @@ def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
             if error.errno not in _EXPLAINED:
                 raise
             fail(f"{error.filename or 'a file'}: {error.strerror}; {_EXPLAINED[error.errno]}")
+        finally:
+            if main.__module__ == "__main__":  # in a notebook, Python goes on
+                with contextlib.suppress(AttributeError, OSError):  # none, or nobody reads it
+                    sys.stdout.flush()
+                signals.end_at_once()
 
+    _print_any_name()
     app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -58,6 +66,13 @@ def fail(message: str) -> NoReturn:
     """Ends the command with one line on standard error and exit status 1."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(1)
+
+
+def _print_any_name() -> None:
+    """Names of files may hold what is no UTF-8, or what a terminal's encoding has no letter for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_used(module: str) -> None:
@@ -97,8 +112,8 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         # Here, or where `experiments` is installed.
         given = _with_flag_files(arguments, (Path(), Path(__file__).parents[1]))
         left = flags.FLAGS(list(given))
-        _check_finite()
-        return left
+    except SystemExit:  # absl's after --help, by which it means a failure
+        sys.exit(0)
     except flags.Error as error:
         # absl begins some messages with a heading of its own.
         fail(f"{str(error).removeprefix('ERROR:: ')}; see --help")
@@ -110,3 +125,5 @@ def _parse_flags(arguments: Sequence[str]) -> list[str]:
         fail("the flag file is not text; check --flagfile")
     except ValueError as error:  # absl's own where a switch such as --nolabelled gets a value
         fail(f"{error}; see --help")
+    _check_finite()
+    return left

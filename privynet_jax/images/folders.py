@@ -105,8 +105,8 @@ def plain_name(name: str) -> str:
 
 def folder_of(dataset: str) -> Path | None:
     """Returns the folder that `folder:PATH` means, or None for other data sets."""
-    path = dataset.removeprefix(FOLDER_PREFIX)
-    return None if path == dataset else expanded("", path)
+    path = _path_of(dataset)
+    return None if path is None else expanded("", path)
 
 
 def is_private(dataset: str) -> bool:
@@ -116,8 +116,16 @@ def is_private(dataset: str) -> bool:
 
 def plain_dataset(dataset: str) -> str:
     """Returns a data set's name: `folder:pictures` for `folder:./pictures/`, too."""
-    path = dataset.removeprefix(FOLDER_PREFIX)
-    return dataset if path == dataset else f"{FOLDER_PREFIX}{Path(path)}"
+    path = _path_of(dataset)
+    return dataset if path is None else f"{FOLDER_PREFIX}{Path(path)}"
+
+
+def _path_of(dataset: str) -> str | None:
+    if not dataset.startswith(FOLDER_PREFIX):
+        return None
+    if dataset == FOLDER_PREFIX:  # which Path would take for the current folder
+        raise UserError(f"{dataset} names no folder; give folder:PATH")
+    return dataset.removeprefix(FOLDER_PREFIX)
 
 
 def _splits(folder: Path) -> dict[str, list[Path]]:

@@ -46,7 +46,9 @@ def progress_bar(
     """
     counted = f" {{n:.1f}}/{{total}} {unit}" if unit else ""
     layout = f"{{desc}}: {{percentage:3.0f}}%|{{bar}}|{counted} [{{elapsed}}<{{remaining}}]"
-    with Bar(total=total, initial=done, desc=title, bar_format=layout, delay=after) as bar:
+    shown = {"desc": title, "bar_format": layout, "delay": after}
+    # What remains is told by the average speed: that of the last moments is one kind of work's.
+    with Bar(total=total, initial=done, smoothing=0, **shown) as bar:
 
         def advance(share: float) -> None:
             # Shares of cells add up to a little more than their number by rounding.

@@ -13,8 +13,9 @@ something to save first defers them, looks whether one has come, saves, and then
 """
 
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -35,9 +36,22 @@ def handle_signals() -> None:
     Under nohup, which ignores SIGHUP, that stays ignored.
     """
     _received.clear()
-    for number in HANDLED:
-        if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _on_signal)
+    _take_over(_on_signal)
+
+
+def end_at_once(line: str = "") -> None:
+    """Lets signals end the process without more, but for a line on standard error.
+
+    For its begin and its end: nothing is to be saved, and imports and threads that are joined would
+    answer an exception with a traceback.
+    """
+
+    def end(number: int, _: Any) -> None:
+        if line:
+            os.write(2, f"{line}\n".encode())
+        os._exit(128 + number)
+
+    _take_over(end)
 
 
 def requested() -> bool:
@@ -61,6 +75,12 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _deferring.pop()
+
+
+def _take_over(handler: Callable[[int, Any], None]) -> None:
+    for number in HANDLED:
+        if number in (signal.SIGTERM, signal.SIGINT) or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _on_signal(number: int, _: Any) -> None:

@@ -77,6 +77,11 @@ class Course:
     patience: int = 0
     seconds: float | None = None
 
+    @property
+    def interval(self) -> int:
+        """Steps from one of the validations to the next."""
+        return math.ceil(self.steps / self.validations) if self.validations else self.steps
+
     def stretches(self, members: int = 1) -> list[Stretch]:
         """Returns its stretches in order; members side by side spend their seconds together."""
         shares = [share / sum(self.cycles) for share in itertools.accumulate(self.cycles)]
@@ -86,8 +91,7 @@ class Course:
         ends = [0]
         for share in shares:  # each cycle has a step at least
             ends.append(max(ends[-1] + 1, round(self.steps * share)))
-        every = math.ceil(self.steps / self.validations) if self.validations else self.steps
-        found = []
+        found, every = [], self.interval
         for start, stop in itertools.pairwise(ends):
             inner = [step for step in range(every, stop, every) if step > start]
             found += [Stretch(step, start, stop) for step in (*inner, stop)]

@@ -112,6 +112,20 @@ class Progress:
         """Whether it has ended before the course: nothing changes it any more."""
         return self._final is not None
 
+    def expected_steps(self, step: int) -> float:
+        """How many steps of this course it will likely take, of which so many are taken.
+
+        All of them where a validation has just brought something better; from there on ever fewer,
+        down to those after which patience ends.
+        """
+        course = self._course
+        if self.stopped or not (course.patience and self._history):
+            return step if self.stopped else course.steps
+        patience = course.patience * course.interval
+        since = step + self.before - self._history[-1 - self._stale].step
+        saved = max(0, course.steps - (step - since + patience))
+        return course.steps - saved * min(1.0, since / patience)
+
     @property
     def constants(self) -> Constants:
         """What each of its steps is given."""
@@ -149,9 +163,8 @@ class Progress:
         self._history.append(now)
         if best is None or self._score(now) > best:
             self._best = state.params
-        stale = without_progress([self._score(moment) for moment in self._history])
         finite = all(map(math.isfinite, (*losses[-1:], *means.values())))
-        if not finite or 0 < self._course.patience <= stale:
+        if not finite or 0 < self._course.patience <= self._stale:
             self._final = state
 
     def result(self, state: State) -> Trained:
@@ -208,6 +221,11 @@ class Progress:
         """What is no number is worse than anything."""
         score = self._task.score(moment.means)
         return tuple(x if math.isfinite(x) else -math.inf for x in score)
+
+    @property
+    def _stale(self) -> int:
+        """Validations in a row that brought nothing better."""
+        return without_progress([self._score(moment) for moment in self._history])
 
     @property
     def _all_losses(self) -> np.ndarray:

@@ -223,8 +223,13 @@ class _Group:
         return list(zip(self._progress, states, strict=True))
 
     def _tell(self, share: float | None = None) -> None:
-        """Tells the session how much more of the members' trainings is done."""
-        share = min(1.0, self._now / self._stretches[-1].stop if share is None else share)
+        """Tells the session how much more of the members' trainings is done, as far as known."""
+        if share is None:
+            whole = self._stretches[-1].stop
+            if not self._by_clock:
+                whole = max(1, *(own.expected_steps(self._step) for own in self._progress))
+            # A validation that brings something better puts the end off; a bar does not go back.
+            share = max(self._told, min(1.0, self._now / whole))
         self._session.progress(len(self._members) * (share - self._told))
         self._told = share
 

@@ -3,12 +3,14 @@
 Pictures that are no good are in `test_bad_pictures.py`.
 """
 
+import ast
 import dataclasses
 import errno
 import functools
 import importlib
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -313,10 +315,20 @@ def test_a_positional_argument(tmp_path, places, command):
 
 
 def test_help(command):
-    _, output, error = command("--helpfull")  # absl's own status for it is 1
-    assert error == ""
+    status, output, error = command("--helpfull")
+    assert (status, error) == (0, "")
     for name in ("--workdir", "--max_images", "--cells_per_device"):
         assert name in output
+
+
+def test_help_shows_examples_as_they_are_typed():
+    command = [sys.executable, "-m", "experiments.plan", "--help"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " --out=plan.json \\\n        --max_psnr_db=20 --max_local_mmacs=160\n" in done.stdout
+    for path in (PROJECT / "experiments").glob("*.py"):
+        lines = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+        assert not [line for line in lines if "  " in line.strip()], path
 
 
 @pytest.mark.parametrize("flag", ["workdir", "cache_dir", "data_dir"])
@@ -391,6 +403,60 @@ def test_a_signal_decides_the_exit_status(run_raising, number):
     done = run_raising(number)
     assert done[0] == 128 + number
     assert done[2] == "stopped; run the same command again from the start\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_command_is_imported(tmp_path, number):
+    # The first that a command imports, for which the signal is sent, and waited for.
+    waiting = f"import os, time\nos.kill(os.getpid(), {number:d})\ntime.sleep(60)\n"
+    (tmp_path / "absl.py").write_text(waiting)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.plan"],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == "stopped before it began; run the same command again\n"
+
+
+_APART = """
+import atexit, os, signal
+from experiments.running import run
+from privynet_jax import UserError
+def main():
+    {}
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "output", "error"),
+    [
+        ("print('done')", "done\n", ""),
+        (
+            "os.kill(os.getpid(), signal.SIGINT)",
+            "",
+            "stopped; run the same command again from the start\n",
+        ),
+        ("print('n\\u00fc\\udcff')", "n\\xfc\\udcff\n", ""),
+        ("raise UserError('n\\u00fc\\udcff')", "", "error: n\\xfc\\udcff\n"),
+    ],
+)
+def test_ctrl_c_at_the_end_and_names_of_any_bytes(body, output, error):
+    """Names are told where neither the terminal nor UTF-8 has such letters."""
+    done = subprocess.run(
+        [sys.executable, "-c", _APART.format(body)],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, output, error)
 
 
 def test_those_that_keep_what_they_did_say_so(run_raising):

@@ -68,6 +68,11 @@ def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
     assert "has 13 rows of 8 x 8 x 5 float32" in out
     assert "2 copies left out" in out
     assert "1 pictures are copies of one in another class" in caplog.text
+    assert "Look at the 1 pictures first that another class has too, named above" in out
+    assert "Hand over" not in out
+    (tmp_path / "photos/dog/1.png").unlink()
+    status, out, _ = command(*places[:2], f"--out={tmp_path / 'sorted'}")
+    assert (status, "1 copies left out" in out, "Hand over that folder" in out) == (0, True, True)
     assert len(open_release(tmp_path / "out")) == 13
 
 

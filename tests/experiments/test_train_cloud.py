@@ -58,6 +58,7 @@ def test_stopping_early_is_told(train, monkeypatch):
     ("arguments", "message"),
     [
         (("--steps=0",), "--steps=0"),
+        (("--width=100000000",), "--width=100000000"),
         (("--learning_rate=0",), "learning rate 0.0"),
         (("--learning_rate=nan",), "--learning_rate=nan: allowed are finite numbers"),
         (("--checkpoint_minutes=inf",), "--checkpoint_minutes=inf"),

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.folders import list_pictures, read_folder
+from privynet_jax.images.folders import folder_of, list_pictures, plain_dataset, read_folder
 from privynet_jax.images.parts import load_parts
 
 
@@ -118,6 +118,9 @@ def test_loose_files_and_missing_folders(tmp_path):
         read_folder(tmp_path)
     with pytest.raises(UserError, match="is no folder"):
         read_folder(tmp_path / "nowhere")
+    for reads in (folder_of, plain_dataset):  # and does not take the current folder
+        with pytest.raises(UserError, match="folder: names no folder"):
+            reads("folder:")
 
 
 def test_a_flat_folder_lists_its_pictures(tmp_path):

@@ -31,6 +31,21 @@ def test_without_a_unit_there_is_a_percentage(capsys, terminal):
     assert "| [" in last
 
 
+def test_what_remains_is_told_by_the_average_speed(capsys, terminal, monkeypatch):
+    """A slow half and a quick one: neither is taken for all that is to come."""
+    now = [0.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with progress_bar(100, "characterising", "cells") as advance:
+        for _ in range(50):
+            now[0] += 60
+            advance(1)
+        for _ in range(20):
+            now[0] += 1
+            advance(1)
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "| 70.0/100 cells [50:20<21:34]" in last  # 3020 s of 70 cells: 1294 s for 30
+
+
 def test_without_standard_error_there_is_no_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     with progress_bar(3, "attacking", "cells", done=1) as advance:

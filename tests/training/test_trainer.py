@@ -264,6 +264,17 @@ def test_seconds_end_a_training_and_all_of_it_is_told():
     assert min(told) >= 0
 
 
+def test_a_training_that_ends_early_is_told_without_a_leap():
+    told = []
+    course = Course(200, BATCH, validations=20, patience=4)
+    with session(progress=told.append):
+        [found] = train(regression(), [member(0, learning_rate=1e-30)], course)
+    assert found.steps == 40  # no validation brings anything better than the first, before them
+    assert sum(told) == pytest.approx(1)
+    # The nearest to the end are the fastest: 39 steps of 40 + 160 / 40 that are expected then.
+    assert 0 <= min(told) <= max(told) == pytest.approx(1 - 39 / 44)
+
+
 def noisy(key, _, x, y):
     return x, y + jax.random.normal(key, y.shape)
 

@@ -31,7 +31,7 @@ from privynet_jax.training.tasks import cloud_task
 
 _VERSION = 2
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
-_TRAIN_ANEW = "delete the folder and train again"
+_TRAIN_ANEW = "copy it again, or delete the folder and train again"
 # A working grid has at least so many positions along a side, where folding allows.
 _LEAST_SIDE = 8
 # Values of one representation, as of a release.
@@ -113,7 +113,7 @@ class Classifier(Description):
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
             raise UserError(
                 f"representation {row} holds a value that is no number of a release: negative, "
-                "infinite or NaN; release the pictures again"
+                "infinite or NaN; release the pictures again, or copy the package again"
             )
         return np.asarray(jax.nn.softmax(logits, axis=-1))
 

@@ -36,6 +36,7 @@ _TYPES = {"F32": "<f4", "F16": "<f2", "I32": "<i4"}
 _BATCH = 64
 # Far above the rounding of any device, far below what a wrong weight changes.
 _TOLERANCE = 1e-3
+_COPY = "copy the package again"
 
 
 class PackageError(ValueError):
@@ -90,19 +91,19 @@ def read_settings(folder: Path) -> dict[str, Any]:
         is_unchanged = settings.get("sha256") == settings_digest(settings)
         digests = dict(settings["files"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise PackageError(f"{path} is not the settings of a local NN") from None
+        raise PackageError(f"{path} is not the settings of a local NN; {_COPY}") from None
     if stated != (FORMAT, VERSION):
         raise PackageError(
             f"{path} is {stated[0]!r} version {stated[1]!r}, and this program reads {FORMAT!r} "
             f"version {VERSION}; run the package's own local_nn.py"
         )
     if not is_unchanged:
-        raise PackageError(f"{path} was changed or damaged")
+        raise PackageError(f"{path} was changed or damaged; {_COPY}")
     for name, expected in digests.items():
         if os.path.basename(name) != name:
-            raise PackageError(f"{path} lists {name!r}, which is no file of the folder")
+            raise PackageError(f"{path} lists {name!r}, which is no file of the folder; {_COPY}")
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-            raise PackageError(f"{folder / name} was changed or damaged")
+            raise PackageError(f"{folder / name} was changed or damaged; {_COPY}")
     return settings
 
 
@@ -125,7 +126,7 @@ def read_weights(path: Path) -> dict[str, dict[str, np.ndarray]]:
                 array = np.frombuffer(data[first:end], _TYPES[entry["dtype"]])
                 params.setdefault(group, {})[kind] = array.reshape(entry["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise PackageError(f"{path} holds no weights of a local NN") from None
+        raise PackageError(f"{path} holds no weights of a local NN; {_COPY}") from None
     return params
 
 

@@ -36,7 +36,7 @@ from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White,
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
 
 DTYPES = ("float32", "float16")
-_EXPORT = "give a folder as experiments.export_local wrote it, or export it again"
+_EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
 _LONGEST_REASON = 300  # JAX tells whole shapes
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, STABLEHLO, README = "local_nn.py", "local_nn.stablehlo", "README.md"
@@ -212,7 +212,7 @@ def open_package(folder: Path) -> LocalPackage:
             local=functools.partial(_checked, run),
         )
     except device_nn.PackageError as error:
-        why = str(error)
+        raise UserError(f"{error}, or export it again") from None
     except UserError:
         raise
     except OSError as error:

@@ -57,6 +57,7 @@ class Written:
     rows: int
     skipped: int  # pictures that are unreadable
     copies: int  # pictures that show what another one shows, which is released
+    contradicting: int  # of these, in another class
     shards_kept: int  # that were there already
 
 
@@ -93,10 +94,9 @@ def write_release(
     secrets = functools.partial(
         release_secrets, pictures, package.release_seed, _description(package, coding)
     )
-    journal, identity, order = _begin(folder, pictures, secrets, order_out)
-    copies = len(pictures) - len(order)
+    journal, identity, order, left_out = _begin(folder, pictures, secrets, order_out)
     if journal is None:
-        return _already_complete(folder, pictures, copies, order, order_out)
+        return _already_complete(folder, pictures, left_out, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
         _check_disk_space(folder, package.shape, dtype, len(order))
@@ -117,7 +117,7 @@ def write_release(
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
-    return Written(len(chosen), len(skipped), copies, kept)
+    return Written(len(chosen), len(skipped), *left_out, kept)
 
 
 def _begin(
@@ -125,8 +125,8 @@ def _begin(
     pictures: Pictures,
     secrets: Callable[..., ReleaseSecrets],
     order_out: Path | None,
-) -> tuple[Journal | None, str, np.ndarray]:
-    """The journal, None of a complete release, its id, and the order of what is no copy.
+) -> tuple[Journal | None, str, np.ndarray, tuple[int, int]]:
+    """The journal (None: complete), the id, the order without copies, `Written`'s two numbers.
 
     Copies take long to find: not before what is there is known to be of this release, and not by a
     run that goes on with another one's.
@@ -145,8 +145,8 @@ def _begin(
     if journal is not None and journal.copies is None:
         journal.copies = copies
         journal.save()
-    tell_copies(pictures, copies)
-    return journal, identity, order[~np.isin(order, list(copies))]
+    left_out = len(copies), tell_copies(pictures, copies)
+    return journal, identity, order[~np.isin(order, list(copies))], left_out
 
 
 @dataclasses.dataclass(eq=False)
@@ -245,8 +245,13 @@ def _forget(folder: Path, journal: Journal) -> None:
 
 
 def _already_complete(
-    folder: Path, pictures: Pictures, copies: int, order: np.ndarray, order_out: Path | None
+    folder: Path,
+    pictures: Pictures,
+    left_out: tuple[int, int],
+    order: np.ndarray,
+    order_out: Path | None,
 ) -> Written:
+    """What became of a call of which nothing was missing; left out are `Written`'s copies."""
     manifest = read_manifest(folder)
     skipped = len(order) - manifest.rows
     journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
@@ -259,7 +264,7 @@ def _already_complete(
             "extract again to get --order_out"
         )
     journal_path(folder).unlink(missing_ok=True)
-    return Written(manifest.rows, skipped, copies, len(list(manifest.shards())))
+    return Written(manifest.rows, skipped, *left_out, len(list(manifest.shards())))
 
 
 def _write_order(

@@ -122,14 +122,14 @@ def find_copies(pictures: Pictures) -> tuple[dict[int, int], list[bytes]]:
     return {n: first for n, first in enumerate(firsts.tolist()) if n != first}, digests
 
 
-def tell_copies(pictures: Pictures, copies: Mapping[int, int]) -> None:
-    """Says which copies a release leaves out, and which of them are of another class."""
+def tell_copies(pictures: Pictures, copies: Mapping[int, int]) -> int:
+    """Says which copies a release leaves out, and returns how many are of another class."""
 
     def named(some: Mapping[int, int]) -> str:
         return name_pairs(*(list(map(pictures.name, each)) for each in (some, some.values())))
 
     if not copies:
-        return
+        return 0
     much = much_of(len(copies), len(pictures), "the pictures")
     _LOG.warning("left out %d copies: %s%s", len(copies), named(copies), much)
     labels = np.zeros(len(pictures)) if pictures.labels is None else pictures.labels
@@ -140,6 +140,7 @@ def tell_copies(pictures: Pictures, copies: Mapping[int, int]) -> None:
             len(others),
             named(others),
         )
+    return len(others)
 
 
 def release_secrets(

@@ -169,7 +169,7 @@ DAMAGED = {
     ),
     "no numbers": (
         with_tensors(lambda t: t.update({n: a * np.float32("nan") for n, a in t.items()})),
-        r"params\.safetensors: .* holds NaN or infinity; delete the folder and train again",
+        r"params\.safetensors: .* holds NaN or infinity; copy it again, or delete",
     ),
     "another width": (with_tensors(dict, width=5), OTHERS),
     "a network larger than all memory": (
