@@ -154,6 +154,7 @@ def _picture(options: Sequence[Option]) -> bytes:
 # Title -> column of results.csv, digits shown.
 _COLUMNS = {
     "accuracy %": ("accuracy", 1),
+    "balanced %": ("balanced_accuracy", 1),
     "PSNR dB": ("psnr_db_mean", 1),
     "SSIM": ("ssim_mean", 2),
 }

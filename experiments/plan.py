@@ -95,6 +95,7 @@ def main() -> None:
         raise
     plan = planned.plan
     if _OVERWRITE.value:
+        _check_is_plan(out)  # again: planning took a while
         write_plan(out, plan)
         where = str(out)
     else:

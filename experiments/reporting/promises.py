@@ -20,6 +20,7 @@ _LIMITS = {
     "latency_ms": ("latency, ms", 1),
     "accuracy": ("accuracy, %", 100),
     "balanced_accuracy": ("balanced accuracy, %", 100),
+    "commonest_class_share": ("always the commonest class, %", 100),
 }
 
 
@@ -30,6 +31,8 @@ def plan_table(plan: Plan) -> Table:
         limit = _digits(limits.get(name), factor)
         if name in plan.cost:
             rows.append((title, _digits(plan.cost[name], 1), "", limit))
+        elif name == "commonest_class_share":
+            rows.append((title, _digits(plan.expected.commonest_class_share, factor), "", ""))
         elif interval := getattr(plan.expected, name, None):
             value, low, high = (
                 _digits(end, factor) for end in (interval.value, interval.low, interval.high)

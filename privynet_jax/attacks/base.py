@@ -127,7 +127,11 @@ def diverged(message: str) -> FittedAttack:
 def check_pairs(name: str, scenes: Sequence[Pairs], least: int) -> None:
     """Raises UserError where an attack of this name has fewer pairs than it can be fitted on."""
     # Of images: copies tell no more of the pixels that are to be found.
-    count = min(len(pairs.images) // pairs.copies for pairs in scenes)
+    check_count(name, min(len(pairs.images) // pairs.copies for pairs in scenes), least)
+
+
+def check_count(name: str, count: int, least: int) -> None:
+    """Raises UserError where so many pairs are fewer than an attack of this name needs."""
     if count < least:
         raise UserError(
             f"the attack {name} was given {count} pairs; allowed are {least} or more; give a data "

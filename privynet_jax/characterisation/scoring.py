@@ -23,6 +23,7 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import GridRun, checkpoint_of, cloud_of
 from privynet_jax.characterisation.measure import REPORTED, piece
+from privynet_jax.errors import everything_first
 from privynet_jax.estimates.amortised import (
     AMORTISED,
     ATTACKER,
@@ -86,53 +87,68 @@ def estimated_measurements(run: GridRun) -> Iterator[Measurement]:
     is filled up with its last one.
 
     Raises:
-        UserError: training diverged.
+        DivergedError: training did, of some layers; all others were scored before.
     """
     config = run.config
     learnt = layer_training(config, run.parts) if config.mode == AMORTISED else {}
     tasks = {name: task for name, (task, _) in learnt.items()}
-    score_labels = jax.jit(_label_scorer(tasks.get(CLOUD)))
-    score_images = jax.jit(_image_scorer(tasks.get(ATTACKER), config.examples))
+    scorers = (
+        jax.jit(_label_scorer(tasks.get(CLOUD))),
+        jax.jit(_image_scorer(tasks.get(ATTACKER), config.examples)),
+    )
+    with everything_first() as postponed:
+        for number, cells in by_layer(run.missing):
+            with postponed():
+                yield from _of_layer(run, learnt, scorers, number, cells)
+
+
+def _of_layer(
+    run: GridRun,
+    learnt: _Learnt,
+    scorers: tuple[Callable[..., jax.Array], Callable[..., Any]],
+    number: int,
+    of_layer: Sequence[Cell],
+) -> Iterator[Measurement]:
+    """Yields the measurements of a layer's cells; scorers are of labels and of images."""
+    config, (score_labels, score_images) = run.config, scorers
     # Attackers, whose numbers vary less from image to image, are scored on the first half.
     pictures = max(config.examples, config.scoring_images // 2)
     split, everywhere = data_parallel()
     size = _AT_ONCE * len(split.device_set)
-    for number, of_layer in by_layer(run.missing):
-        data = layer_data(config, run.features()[number], run.parts)
-        trained = sum(schedule.steps for _, schedule in learnt.values()) / _STEPS
-        trained /= trained + len(of_layer)  # of the layer's work
-        share = trained * len(of_layer) / max(1, len(learnt))
-        with session(progress=run.progress), piece(len(learnt), share):
-            networks = layer_networks(config, data, learnt)
-        networks = jax.device_put(networks, everywhere)
-        labelled = _samples(data, config.scoring_images, "labels") if learnt else _pooled(data)
-        labels = {part: own for part, (_, own) in labelled.items()}
-        labelled = jax.device_put(labelled, everywhere)
-        pictured = jax.device_put(_samples(data, pictures, "images"), everywhere)
-        for start in range(0, len(of_layer), size):
-            begun, cells = time.perf_counter(), of_layer[start : start + size]
-            subsets = jax.device_put(_subsets(cells, size, data, max(config.depths)), split)
-            right = {
-                part: score_labels(networks.get(CLOUD), subsets, *own)
-                for part, own in labelled.items()
-            }
-            attacked = {
-                part: score_images(networks.get(ATTACKER), subsets, *own)
-                for part, own in pictured.items()
-            }
-            quality, examples = attacked["test"]
-            by_attacker = {
-                name: {part: attacked[part][0][name] for part in REPORTED} for name in quality
-            }
-            found = {"accuracy": right, "attacks": by_attacker, "examples": examples}
-            found = jax.device_get(found)
-            seconds = (time.perf_counter() - begun) / len(cells)
-            with signals.deferred():  # until whoever takes the measurements has saved them
-                for index, cell in enumerate(cells):
-                    own = jax.tree.map(operator.itemgetter(index), found)
-                    run.progress(1 - trained)
-                    yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
-            current_session().give_way()
+    data = layer_data(config, run.features()[number], run.parts)
+    trained = sum(schedule.steps for _, schedule in learnt.values()) / _STEPS
+    trained /= trained + len(of_layer)  # of the layer's work
+    share = trained * len(of_layer) / max(1, len(learnt))
+    with session(progress=run.progress), piece(len(learnt), share):
+        networks = layer_networks(config, data, learnt)
+    networks = jax.device_put(networks, everywhere)
+    labelled = _samples(data, config.scoring_images, "labels") if learnt else _pooled(data)
+    labels = {part: own for part, (_, own) in labelled.items()}
+    labelled = jax.device_put(labelled, everywhere)
+    pictured = jax.device_put(_samples(data, pictures, "images"), everywhere)
+    for start in range(0, len(of_layer), size):
+        begun, cells = time.perf_counter(), of_layer[start : start + size]
+        subsets = jax.device_put(_subsets(cells, size, data, max(config.depths)), split)
+        right = {
+            part: score_labels(networks.get(CLOUD), subsets, *own) for part, own in labelled.items()
+        }
+        attacked = {
+            part: score_images(networks.get(ATTACKER), subsets, *own)
+            for part, own in pictured.items()
+        }
+        quality, examples = attacked["test"]
+        by_attacker = {
+            name: {part: attacked[part][0][name] for part in REPORTED} for name in quality
+        }
+        found = {"accuracy": right, "attacks": by_attacker, "examples": examples}
+        found = jax.device_get(found)
+        seconds = (time.perf_counter() - begun) / len(cells)
+        with signals.deferred():  # until whoever takes the measurements has saved them
+            for index, cell in enumerate(cells):
+                own = jax.tree.map(operator.itemgetter(index), found)
+                run.progress(1 - trained)
+                yield Measurement(cell, **own, seconds=seconds, reports=_REPORTS, labels=labels)
+        current_session().give_way()
 
 
 def _samples(data: LayerData, count: int, of: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

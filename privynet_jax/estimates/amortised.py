@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.estimates.amortised_networks import AmortisedAttacker, AmortisedCloudNN
 from privynet_jax.estimates.imputation import imputed
 from privynet_jax.estimates.linear_probe import pooled, probe_scores
@@ -170,7 +170,7 @@ def trained_networks(
     the other is wanted. The grid's depths decide which subsets they are trained on.
 
     Raises:
-        UserError: training diverged.
+        DivergedError: training did.
     """
     number = data.layer.num_layers
     kept = {name: folder / f"layer_{number:02d}_{name}" for name in learnt}
@@ -192,7 +192,7 @@ def trained_networks(
         task, schedule = learnt[name]
         trained = train_on_pool(task, jax.random.fold_in(key, 1), pool, *examples[name], schedule)
         if trained.diverged:
-            raise UserError(
+            raise DivergedError(
                 f"the amortised {name} network of layer {number} diverged; "
                 "train it with a lower learning rate"
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from privynet_jax.attacks.base import check_count
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import make_scenario
@@ -34,7 +35,7 @@ from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.results.cells import Cell, Measurement
-from privynet_jax.results.statistics import accuracies, summarise
+from privynet_jax.results.statistics import Interval, accuracies, summarise
 
 # Settings of a characterisation's networks, for which nothing else may stand in.
 _SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
@@ -86,10 +87,12 @@ def audit_plan(
     plan.check_weights(weights.fingerprint, weights.source)
     config = _longer_config(plan, settings)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
-    latency_ms = _measured_latency(plan)
     cells = [Cell(plan.topology, repeat) for repeat in range(settings.repeats)]
     few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
+    for attack in protocol.attacks:  # before features are extracted
+        check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))
+    latency_ms = _measured_latency(plan)
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, plan.topology, cache, dtype=config.feature_dtype)
         measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
@@ -189,9 +192,11 @@ def _findings(
     if latency_ms is not None:
         findings.append(Finding("latency_ms", limits.latency_ms, plan.latency_ms, latency_ms))
     right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]
-    for name in ("accuracy", "balanced_accuracy"):
+    for name in ("accuracy", "balanced_accuracy", "commonest_class_share"):
         found = float(np.mean([each[name] for each in right]))
-        findings.append(Finding(name, None, getattr(plan.expected, name).value, found))
+        expected = getattr(plan.expected, name)
+        expected = expected.value if isinstance(expected, Interval) else expected
+        findings.append(Finding(name, None, expected, found))
     return tuple(findings)
 
 

@@ -23,7 +23,7 @@ class Finding:
     attackers are scored on all of them, and percentiles of fewer say less.
     """
 
-    what: str  # a limit's name of `plan.Limits`, "accuracy" or "balanced_accuracy"
+    what: str  # a limit's name of `plan.Limits`, or one of `statistics.accuracies`
     limit: float | None  # None where there is only an expectation
     expected: float | None  # None where it was counted, not measured
     found: float  # the worst over attackers and repeats, or for accuracies the mean over repeats

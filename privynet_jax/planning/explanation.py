@@ -133,13 +133,26 @@ def _relaxation(decision: Decision, limit: str) -> str:
     relaxed = decision.relaxed(limit)
     where = f"  {_flags(relaxed, [limit])}"
     if relaxed.chosen is None:
-        return f"{where}: still nothing fits"
+        return f"{where}: still nothing fits{_further(decision, limit)}"
     gain = relaxed.merit - (decision.merit if decision.chosen else 0)
     if decision.chosen and gain <= 0:
-        return f"{where}: buys nothing"
+        return f"{where}: buys nothing{_further(decision, limit)}"
+    return f"{where}: {_bought(decision, relaxed)}"
+
+
+def _further(decision: Decision, limit: str) -> str:
+    """Which value of a limit would buy something, where a notch more does not."""
+    found = decision.next_value(limit)
+    if found is None:
+        return ", nor does any other value"
+    return f"; the next value that does: {_flags(found, [limit])}, {_bought(decision, found)}"
+
+
+def _bought(decision: Decision, relaxed: Decision) -> str:
+    gain = relaxed.merit - (decision.merit if decision.chosen else 0)
     more = "more points of balanced accuracy" if decision.chosen else "% balanced accuracy"
     unknown = _unmeasured(decision, relaxed.chosen)
-    return f"{where}: {100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
+    return f"{100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
 
 
 def _unmeasured(decision: Decision, option: Option) -> str:

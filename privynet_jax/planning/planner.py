@@ -120,6 +120,18 @@ class Decision:
         value = getattr(self.limits, limit)
         return self._with(**{limit: value + notch(limit, value)})
 
+    def next_value(self, limit: str) -> "Decision | None":
+        """Returns the decision at the least value of one limit that allows a better option.
+
+        None where no value of it does, whatever the other limits leave.
+        """
+        without = self._with(**{limit: None})
+        needs = [self._need(o, limit) for o in without.feasible if o.merit > self.merit]
+        if not needs:
+            return None
+        # As it would be typed; a better one yet may need no more than that.
+        return self._with(**{limit: _rounded_up(min(needs), DIGITS[limit])})
+
     def shortfalls(self, option: Option) -> tuple[Shortfall, ...]:
         """Returns the limits that an option does not keep."""
         found = []

@@ -13,7 +13,7 @@ from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.characterisation import scoring
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import GridRun
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError
 from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import as_float
@@ -169,6 +169,23 @@ def test_networks_that_diverge_are_refused_and_not_kept(run, tmp_path):
     config = dataclasses.replace(
         run.config, workdir=tmp_path / "run", cloud=Schedule(4, 8, 1e30), attacker=run.config.cloud
     )
-    with pytest.raises(UserError, match=r"network of layer 4 diverged; .* lower learning rate"):
+    with pytest.raises(DivergedError, match=r"network of layer 4 diverged; .* lower learning rate"):
         next(scoring.estimated_measurements(dataclasses.replace(run, config=config)))
     assert not (tmp_path / "run" / "networks").exists()
+
+
+def test_layers_that_diverge_do_not_stop_those_behind_them(run, monkeypatch):
+    config = dataclasses.replace(run.config, layers=(2, 4, 7))
+    cells, told = list(config.cells()), []
+
+    def of_layer(_, learnt, scorers, number, of_layer):
+        if number != 4:
+            raise DivergedError(f"layer {number}")
+        yield from of_layer
+
+    monkeypatch.setattr(scoring, "_of_layer", of_layer)
+    with pytest.raises(DivergedError, match=r"^layer 2; and layer 7$"):
+        told.extend(
+            scoring.estimated_measurements(dataclasses.replace(run, config=config, missing=cells))
+        )
+    assert told == [cell for cell in cells if cell.topology.num_layers == 4]

@@ -76,6 +76,28 @@ def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
     assert len(open_release(tmp_path / "out")) == 13
 
 
+def test_what_two_releases_of_one_package_tell_whoever_has_both(command, places, tmp_path):
+    """Equal pictures give equal rows: one picture more is one row more, and its class is told."""
+
+    def released(name, *flags_given):
+        assert command(*places[:2], f"--out={tmp_path / name}", *flags_given)[0] == 0
+        return rows_of(tmp_path / name)
+
+    rows, labels = released("out")
+    (tmp_path / "photos/cat/holiday_008.png").unlink()
+    fewer, _ = released("fewer")
+    [more] = set(rows) - set(fewer)
+    assert len(fewer) == len(rows) - 1
+    assert labels[rows.index(more)] == np.bincount(labels).argmax()  # of cats are the most
+    unlabelled, nothing = released("unlabelled", "--nolabelled")
+    assert (sorted(unlabelled), nothing) == (sorted(fewer), None)
+
+
+def rows_of(folder):
+    release = open_release(folder)
+    return [row.tobytes() for row in release.representations[:]], release.labels
+
+
 def test_every_flag_does_something(command, places, tmp_path):
     (tmp_path / "photos" / "cat" / "broken.jpg").write_bytes(b"no picture")
     order = f"--order_out={tmp_path / 'order.csv'}"

@@ -61,6 +61,17 @@ def test_what_cannot_be_audited_is_refused(audited_plan, audited_parts, vgg_weig
         dataclasses.replace(settings, attackers=("magic",))
 
 
+def test_too_few_pictures_are_refused_before_features_are_extracted(
+    audited_plan, audited_parts, vgg_weights, settings, monkeypatch
+):
+    monkeypatch.setattr(auditing, "make_scenario", None)
+    few = dataclasses.replace(audited_parts, auxiliary=audited_parts.auxiliary.take([0, 1]))
+    with pytest.raises(
+        UserError, match="was given 2 pairs; allowed are 3 or more; give a data set"
+    ):
+        audit_plan(audited_plan, few, vgg_weights, settings)
+
+
 # What is asked of `measure`, and what is made of its answer.
 
 
@@ -151,7 +162,7 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert len(np.unique(audited_parts.test.labels[protocol.optimised["test"]])) == 2
 
     by_name = {finding.what: finding for finding in found.findings}
-    assert tuple(by_name) == (*LIMITS, "accuracy", "balanced_accuracy")
+    assert tuple(by_name) == (*LIMITS, "accuracy", "balanced_accuracy", "commonest_class_share")
     assert by_name["psnr_db"] == Finding("psnr_db", 14.0, 12.0, 14.0, "white box", 3)
     assert by_name["ssim"] == Finding("ssim", 0.13, 0.3, pytest.approx(0.14), "white box", 3)
     # One limit is just kept, the other just broken; what has no limit breaks nothing.
@@ -165,6 +176,8 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     # One class is always right, of the other none and 1/3.
     balanced = Finding("balanced_accuracy", None, 0.45, pytest.approx((1 / 2 + 2 / 3) / 2))
     assert by_name["balanced_accuracy"] == balanced
+    share = Finding("commonest_class_share", None, 0.5, 0.75)
+    assert by_name["commonest_class_share"] == share
 
     assert [(each.attacker, each.repeat) for each in found.attacks] == [
         *(("linear", 0), ("strong", 0), ("white box", 0)),
