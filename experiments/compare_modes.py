@@ -27,7 +27,11 @@ _DEDICATED = flags.DEFINE_string("dedicated", None, "Work directory of dedicated
 _ESTIMATED = flags.DEFINE_string("estimated", None, "Work directory of estimates.")
 
 # Column of results.csv -> what it is called, its unit, and what a number is multiplied with.
-_COLUMNS = {"accuracy": ("accuracy", "%", 100.0), "psnr_db_mean": ("PSNR", "dB", 1.0)}
+_COLUMNS = {
+    "accuracy": ("accuracy", "%", 100.0),
+    "balanced_accuracy": ("balanced accuracy", "%", 100.0),
+    "psnr_db_mean": ("PSNR", "dB", 1.0),
+}
 # What makes two rows the same cell.
 _IDENTITY = ("num_layers", "depth", "draw", "channels")
 
@@ -124,7 +128,7 @@ def _picture(pairs: Sequence[tuple[Row, Row]]) -> bytes:
             layers, plots.layer_styles(len(layers)), itertools.cycle(plots.MARKERS), strict=False
         )
     }
-    figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(9.6, 4.6), layout="constrained")
+    figure, panels = plt.subplots(1, len(_COLUMNS), figsize=(14.4, 4.6), layout="constrained")
     for axes, (column, (title, unit, factor)) in zip(panels, _COLUMNS.items(), strict=True):
         for pair in pairs:
             number, depth = (int(pair[0][name]) for name in ("num_layers", "depth"))

@@ -64,6 +64,8 @@ def test_differences_are_to_the_baseline_of_the_same_size(results):
         "draws": 2,
         "accuracy %": "50.0 ±12.7",
         "difference, accuracy %": "-2.0 ±6.1",
+        "balanced %": "45.0 ±12.7",
+        "difference, balanced %": "-2.0 ±6.1",
         "PSNR dB": "20.0 ±1.3",
         "difference, PSNR dB": "1.0 ±0.6",
         "SSIM": "0.40 ±0.03",

@@ -12,6 +12,7 @@ from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario, score
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Part
 from privynet_jax.images.sample import digest_of
 from privynet_jax.planning import audit as auditing
 from privynet_jax.planning.audit import AuditSettings, audit_plan
@@ -65,14 +66,10 @@ def test_too_few_pictures_are_refused_before_features_are_extracted(
     audited_plan, audited_parts, vgg_weights, settings, monkeypatch
 ):
     monkeypatch.setattr(auditing, "make_scenario", None)
-    few = dataclasses.replace(audited_parts, auxiliary=audited_parts.auxiliary.take([0, 1]))
-    with pytest.raises(
-        UserError, match="was given 2 pairs; allowed are 3 or more; give a data set"
-    ):
+    two = Part(audited_parts.auxiliary.images[:2], np.arange(2))
+    few = dataclasses.replace(audited_parts, auxiliary=two)
+    with pytest.raises(UserError, match="given 2 pairs; allowed are 3 or more"):
         audit_plan(audited_plan, few, vgg_weights, settings)
-
-
-# What is asked of `measure`, and what is made of its answer.
 
 
 class Measured:
@@ -175,9 +172,8 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert by_name["accuracy"] == Finding("accuracy", None, 0.5, 0.375)
     # One class is always right, of the other none and 1/3.
     balanced = Finding("balanced_accuracy", None, 0.45, pytest.approx((1 / 2 + 2 / 3) / 2))
-    assert by_name["balanced_accuracy"] == balanced
     share = Finding("commonest_class_share", None, 0.5, 0.75)
-    assert by_name["commonest_class_share"] == share
+    assert list(by_name.values())[-2:] == [balanced, share]
 
     assert [(each.attacker, each.repeat) for each in found.attacks] == [
         *(("linear", 0), ("strong", 0), ("white box", 0)),
