@@ -97,7 +97,7 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, given, capsys):
     compare_modes.main()
     with (estimated / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 6
+    assert len(rows) == 9
     assert float(rows[-1]["mean_difference"]) == pytest.approx(1)
     assert (estimated / "comparison.png").read_bytes().startswith(b"\x89PNG")
     assert "PSNR dB" in capsys.readouterr().out
