@@ -144,8 +144,8 @@ def _further(decision: Decision, limit: str) -> str:
     """Which value of a limit would buy something, where a notch more does not."""
     found = decision.next_value(limit)
     if found is None:
-        return ", nor does any other value"
-    return f"; the next value that does: {_flags(found, [limit])}, {_bought(decision, found)}"
+        return ", and no other value of it helps"
+    return f"; the next value that helps: {_flags(found, [limit])}, {_bought(decision, found)}"
 
 
 def _bought(decision: Decision, relaxed: Decision) -> str:

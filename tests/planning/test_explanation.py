@@ -45,7 +45,7 @@ def test_the_summary_of_a_choice():
         "decided nothing: accuracy 54.0 %, balanced 53.0 %, PSNR 20.25 dB, SSIM 0.560",
         "local storage 1.00 MiB, released data 32.00 KiB per image",
         "Binding: privacy loss in PSNR and local computation",
-        "--max_psnr_db=26.5: buys nothing; the next value that does: --max_psnr_db=27, "
+        "--max_psnr_db=26.5: buys nothing; the next value that helps: --max_psnr_db=27, "
         "5.0 more points of balanced accuracy, with 2 layers (conv1_2), 8 channels",
         "--max_local_mmacs=75: 10.0 more points of balanced accuracy, with 4 layers (conv2_2), 16",
         "4 layers (conv2_2), 16 channels: 65.0 % balanced, exceeds local computation by 5.00 MMAC",
@@ -67,7 +67,7 @@ def test_without_limits_nothing_is_said_of_them():
 def test_limits_that_bind_nothing():
     text = text_for(psnr_db=50.0)
     assert "Binding: no limit by itself" in text
-    assert "--max_psnr_db=51: buys nothing, nor does any other value" in text
+    assert "--max_psnr_db=51: buys nothing, and no other value of it helps" in text
 
 
 def test_latency_says_where_it_was_measured():
@@ -153,7 +153,7 @@ def test_the_long_refusal():
         "--max_psnr_db=23 (was 22) (1.0 notches more)",
         "--max_local_mmacs=150 (was 100) (2.0 notches more)",
         "--max_psnr_db=23: 55.0 % balanced accuracy, with 4 layers (conv2_2), 8 channels",
-        "--max_local_mmacs=125: still nothing fits; the next value that does: "
+        "--max_local_mmacs=125: still nothing fits; the next value that helps: "
         "--max_local_mmacs=150, 58.0 % balanced accuracy, with 7 layers",
     ):
         assert part in text
