@@ -9,9 +9,9 @@ highest balanced accuracy, in which classes count alike however frequent they ar
 secrets, which channels are released among them: keep it like a key. Takes a few seconds.
 """
 
-import contextlib
 import functools
 import json
+import os
 from pathlib import Path
 
 from absl import flags
@@ -70,7 +70,8 @@ _MEASURE_LATENCY = flags.DEFINE_boolean(
 def main() -> None:
     if _OVERWRITE.value:
         out = checked_file("out", cli.needed(cli.OUT, "name a file"))
-        _check_is_plan(out)
+        if os.path.lexists(out) and not _is_plan(out):
+            raise UserError(f"--out={out} is no plan, which --overwrite replaces; give another")
     else:  # packages that were made of a plan would no longer have its channels
         out = cli.new_file(cli.OUT, "give another file, or --overwrite")
     sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
@@ -94,8 +95,7 @@ def main() -> None:
         print(error.explanation)
         raise
     plan = planned.plan
-    if _OVERWRITE.value:
-        _check_is_plan(out)  # again: planning took a while
+    if _OVERWRITE.value and _is_plan(out):  # still: planning took a while
         write_plan(out, plan)
         where = str(out)
     else:
@@ -110,15 +110,12 @@ def main() -> None:
     )
 
 
-def _check_is_plan(path: Path) -> None:
-    """Refuses to overwrite what is there if it is no plan, of whatever version."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            is_plan = {"topology", "selection"} <= json.loads(path.read_bytes()).keys()
-        except (ValueError, AttributeError, RecursionError):
-            is_plan = False
-        if not is_plan:
-            raise UserError(f"--out={path} is no plan, which --overwrite replaces; give another")
+def _is_plan(path: Path) -> bool:
+    """Whether a plan is there, of whatever version: --overwrite replaces nothing else."""
+    try:
+        return {"topology", "selection"} <= json.loads(path.read_bytes()).keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 def _chosen(selection: Selection, depth: int) -> str:

@@ -311,6 +311,21 @@ def test_a_plan_that_exists_is_kept(command, tmp_path):
         assert (tmp_path / "plan.json").read_bytes() == content
 
 
+def test_what_came_to_the_place_of_a_plan_meanwhile_is_kept(command, tmp_path, monkeypatch):
+    assert command()[0] == 0
+    planned = plan.plan_topology
+
+    def meanwhile(*given):
+        (tmp_path / "plan.json").write_bytes(b"mine")
+        return planned(*given)
+
+    monkeypatch.setattr(plan, "plan_topology", meanwhile)
+    status, output, _ = command("--overwrite")
+    assert status == 0
+    assert "as something else is at" in output
+    assert (tmp_path / "plan.json").read_bytes() == b"mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
