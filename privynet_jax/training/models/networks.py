@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike as DType
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
+from privynet_jax.training.models.products import dense_product
 
 # Pixels of the image per position of the working grid, along each side.
 WORKING_STRIDE = 4
@@ -30,7 +31,7 @@ _MOST_ATTENDED = 1024
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
 _Conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)
-_Dense = functools.partial(nn.Dense, precision=jax.lax.Precision.HIGHEST)
+_Dense = functools.partial(nn.Dense, dot_general=dense_product)
 
 
 class ResidualBlock(nn.Module):
