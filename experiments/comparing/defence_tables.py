@@ -14,7 +14,7 @@ from privynet_jax.results.summaries import Point, best_accuracy, frontier
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.convergence import CONVERGED_PERCENT, not_converged
 
-_METRICS = ("accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
+_METRICS = ("accuracy", "balanced_accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
 _NONE = Undefended.name
 # Kinds of defences, which are the lines of the picture.
 TITLES = {
@@ -98,6 +98,7 @@ def as_text(table: _Lines) -> str:
                 **{name: line[name] for name in ("layers", "depth", "defence")},
                 "epsilon": "-" if np.isinf(line["epsilon"]) else f"{line['epsilon']:.3g}",
                 "accuracy %": f"{100 * line['accuracy']:.1f} ±{spread:.1f}",
+                "balanced %": f"{100 * line['balanced_accuracy']:.1f}",
                 "PSNR dB": f"{line['psnr_db_mean']:.1f} ±{line['psnr_db_half_range']:.1f}",
                 "p95 dB": f"{line['psnr_db_p95']:.1f}",
                 "SSIM": f"{line['ssim_mean']:.2f}",

@@ -36,6 +36,7 @@ def on_these_devices(monkeypatch):
 def measured(accuracy, psnr, epsilon=math.inf, falling=4.0):
     return {
         "accuracy": accuracy,
+        "balanced_accuracy": [0.9 * value for value in accuracy],
         "psnr_db_mean": psnr,
         "psnr_db_p95": [x + 5 for x in psnr],
         "ssim_mean": [0.5, 0.7],
@@ -65,6 +66,7 @@ def test_gains_are_over_the_own_trade_off_at_equal_privacy_loss():
     # Nothing undefended is as private as 15.25 dB.
     assert [line["gain"] for line in (table[0], table[1], table[3])] == [""] * 3
     assert table[2]["accuracy"] == pytest.approx(0.55)
+    assert table[2]["balanced_accuracy"] == pytest.approx(0.495)
     assert table[2]["accuracy_half_range"] == pytest.approx(0.05)
     assert table[2]["psnr_db_half_range"] == pytest.approx(1.0)
     assert table[2]["psnr_db_p95"] == pytest.approx(25)
@@ -94,10 +96,11 @@ def test_each_draw_has_its_own_strongest_attacker():
             name: {"test": {"psnr_db": np.full(3, loss), "ssim": np.full(3, loss / 100)}}
             for name, loss in (("linear", linear), ("strong", strong))
         }
-        accuracy = {"test": np.ones(3)}
+        accuracy = {"test": np.array([1.0, 1.0, 0.0])}
         cell = Cell(Topology(4, tuple(range(16))), draw)
         reports = {"strong": {"falling_percent_per_doubling": falling}, "linear": {}}
-        return Measurement(cell, accuracy, attacks, {}, 1.0, reports)
+        labels = {"test": np.array([4, 4, 7])}
+        return Measurement(cell, accuracy, attacks, {}, 1.0, reports, labels)
 
     row = Row(4, 16, Undefended())
     # On average over draws the strong one is stronger, by 0.5 dB.
@@ -106,6 +109,8 @@ def test_each_draw_has_its_own_strongest_attacker():
     assert found["psnr_db_mean"] == pytest.approx([20.0, 18.0])
     assert found["ssim_mean"] == pytest.approx([0.2, 0.18])
     assert found["attacker"] == "linear/strong"
+    assert found["accuracy"] == pytest.approx([2 / 3] * 2)
+    assert found["balanced_accuracy"] == [0.5] * 2
     # Of who is not the strongest it does not matter.
     assert found["falling_percent_per_doubling"] == 7.5
     assert compare_defences.summary(row, both[:1])["falling_percent_per_doubling"] == 0
