@@ -72,6 +72,12 @@ class Clock:
         return max(1, math.ceil(self._seconds / _timed(work, 1)))
 
 
+def repeated(function: Callable[[], Any], count: int) -> None:
+    """Calls a function so many times: `functools.partial(repeated, function)` is a `Work`."""
+    for _ in range(count):
+        function()
+
+
 def counted_by_xla(function: Callable[..., Any], *arguments: Any) -> float:
     """Returns XLA's count of a function's operations.
 
