@@ -45,7 +45,10 @@ class Point(NamedTuple):
 
 
 def psnr(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
-    """Yields per layer what is reached here, and what a peer needs for the same."""
+    """Yields per layer and peer what is reached here, and what the peer needs for the same.
+
+    Points are (steps, PSNR in dB, seconds). What is not reached within the limit is None.
+    """
     cells = grid_cells(setup.layers, (setup.depth,), execution.group_size, seed=0)
     weights = load_weights("embedded", cache_dir=setup.cache_dir)
     parts = load_parts("photo_patches", data_dir=setup.data_dir, max_images=_LIMITS)
@@ -57,22 +60,24 @@ def psnr(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
         keys = [training_key(cell, 0) for cell in chosen]
         seconds = steps_row(m, STRONG, setup, clock, execution)
         reached = _reached_here(setup, scenes, keys)
-        here_seconds = setup.attacker_steps * seconds[f"{HERE}_seconds"]
-        row = {"layer": m, "psnr_db": reached, "seconds": here_seconds}
+        here = setup.attacker_steps * seconds[f"{HERE}_seconds"]
         for name in (PEER, DECODER):
             each = seconds[f"{name}_seconds"]
-            most = int(setup.times * here_seconds / each)
             train = functools.partial(_trained_there, name, setup, scenes[0], keys[0])
+            most = int(setup.times * here / each)
             points = list(lengths_until(reached, setup.attacker_steps, most, train))
-            needed = steps_to(points, reached)
-            row |= {
-                f"{name}_psnr_db": points[-1].psnr_db,
-                f"{name}_steps": needed,
-                f"{name}_times": needed and needed * each / here_seconds,
-                f"{name}_step_seconds": each,
-                f"{name}_points": [(*point, point.steps * each) for point in points],
+            steps = steps_to(points, reached)
+            yield {
+                "layer": m,
+                "psnr_db": reached,
+                "seconds": here,
+                "peer": name,
+                "peer_step_seconds": each,
+                "peer_psnr_db": points[-1].psnr_db,
+                "peer_steps": steps,
+                "times": steps and steps * each / here,
+                "peer_points": [(*point, point.steps * each) for point in points],
             }
-        yield row
 
 
 def steps_to(points: list[Point], psnr_db: float) -> float | None:
