@@ -86,6 +86,8 @@ def main() -> None:
     target = cli.new_file(_JSON) if _JSON.value else None
     devices = execution_for(_MANY, _MANY).devices
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
+    if devices[0].platform != "cpu":
+        setup = dataclasses.replace(setup, peer_device="cuda")
     report = _run(setup, chosen, execution)
     if target:
         content = json.dumps(report, indent=1) + "\n"

@@ -39,7 +39,7 @@ def start(setup: Setup) -> str:
     from experiments.benchmarking import torch_peer
 
     lacking = setup.compiled and not torch_peer.compiles()
-    return torch_peer.start("cpu") + ", no compiler for torch.compile" * lacking
+    return torch_peer.start(setup.peer_device) + ", no compiler for torch.compile" * lacking
 
 
 def torch(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
@@ -60,7 +60,8 @@ def steps_row(num_layers: int, name: str, setup: Setup, clock: Clock, execution:
     features, flops = np.asarray(networks[0].inputs[:]), step_flops(what, networks[0])
     shape = features.shape[1:]
     params = first_params(what, networks[0])
-    recipe = torch_peer.Recipe(what.batch_size, networks[0].learning_rate)
+    rate, device = networks[0].learning_rate, setup.peer_device
+    recipe = torch_peer.Recipe(what.batch_size, rate, device=device)
 
     def peer(network: Any, recipe: Any) -> tuple[float, Work]:
         training = torch_peer.Training(network, (features, what.targets), recipe)
@@ -91,7 +92,8 @@ def _extraction(setup: Setup, clock: Clock) -> Iterator[Row]:
     for m in setup.layers:
         union = {m: np.arange(VGG16.cut(m).channels)}
         here = functools.partial(_extracted, jax.jit(extractor(VGG16, union)), params, placed)
-        there = functools.partial(repeated, torch_peer.extraction(made_up, m, images))
+        extract = torch_peer.extraction(made_up, m, images, setup.peer_device)
+        there = functools.partial(repeated, extract)
         flops = batch * vgg_flops(m, setup)
         works = {PEER: (flops, there), HERE: (flops, here)}
         yield {

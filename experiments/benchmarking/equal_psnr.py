@@ -1,8 +1,8 @@
 """How long PyTorch trains until it rebuilds images as well as the strong attacker here.
 
 On a characterisation's own data and features: photo_patches, the first draw of channels. The peer
-has the same network, first parameters, pairs, linear start and schedule, and AdamW; another one is
-the decoder that such attackers usually are. Only a network whose learning rate has gone down can be
+has the same network, whose first parameters are drawn alike, pairs, linear start and schedule, and
+AdamW; another one is the decoder that such attackers usually are. Only a network whose learning rate has gone down can be
 judged, so each length is a training of its own, twice as long as the one before; steps between two
 lengths are interpolated. Seconds are steps times the seconds of one, timed in turn
 (`against_torch`), so that noise in one of two long trainings does not decide.
@@ -121,7 +121,7 @@ def _trained_there(name: str, setup: Setup, scene: Scenario, key: Any, steps: in
 
     what, member = _member(setup, scene, key)
     features, images = member.inputs[member.rows], member.targets[member.rows]
-    recipe = torch_peer.Recipe(ATTACKER_BATCH, _RATES[name])
+    recipe = torch_peer.Recipe(ATTACKER_BATCH, _RATES[name], device=setup.peer_device)
     if name == PEER:
         params, shape = first_params(what, member), features.shape[1:]
         network = torch_peer.network_of(what, params, shape, setup)

@@ -38,6 +38,7 @@ class Setup:
     images: int = 1000
     steps: int = 20
     compiled: bool = False  # whether `torch.compile` is a further peer
+    peer_device: str = "cpu"  # PyTorch's name of where it computes
     # Of part `psnr`: where data and features are kept, and for how many times as long as the
     # attacker here, of so many steps, a peer tries to do as well.
     cache_dir: str = ""

@@ -25,6 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def start(device: str) -> str:
     """Lets PyTorch use what this process may; returns what it is, for the record."""
     torch.set_num_threads(usable_cores())
+    torch.backends.cudnn.allow_tf32 = False  # full float32, as here
     kind = torch.cuda.get_device_name(device) if device != "cpu" else f"{usable_cores()} threads"
     return f"PyTorch {torch.__version__} on {kind}"
 
