@@ -2,10 +2,10 @@
 
 On a characterisation's own data and features: photo_patches, the first draw of channels. The peer
 has the same network, whose first parameters are drawn alike, pairs, linear start and schedule, and
-AdamW; another one is the decoder that such attackers usually are. Only a network whose learning rate has gone down can be
-judged, so each length is a training of its own, twice as long as the one before; steps between two
-lengths are interpolated. Seconds are steps times the seconds of one, timed in turn
-(`against_torch`), so that noise in one of two long trainings does not decide.
+AdamW; another one is the decoder that such attackers usually are. Only a network whose learning
+rate has gone down can be judged, so each length is a training of its own, twice as long as the one
+before; steps between two lengths are interpolated. Seconds are steps times the seconds of one,
+timed in turn (`against_torch`), so that noise in one of two long trainings does not decide.
 """
 
 import functools
