@@ -1,10 +1,14 @@
-"""Measures how close a characterisation comes to what the machine can multiply.
+"""Measures how close a characterisation comes to what the machine can multiply, and to PyTorch.
 
     python -m experiments.benchmark --json=benchmark.json
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
-the trainer; and candidates of a tuning beside cells. Every share is of the float32 matrix-product
-rate measured right before and after.
+the trainer; candidates of a tuning beside cells; scoring, white-box optimisation and decoding.
+Every share is of the float32 matrix-product rate measured right before and after.
+
+    python -m experiments.benchmark --parts=torch --compiled
+
+The same networks in PyTorch, in turn; --parts=psnr trains there until images are rebuilt as well.
 """
 
 import dataclasses
