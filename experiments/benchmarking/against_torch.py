@@ -106,7 +106,8 @@ def _extraction(setup: Setup, clock: Clock) -> Iterator[Row]:
 def _compared(clock: Clock, works: dict[str, tuple[float, Work]], each: dict[str, int]) -> Row:
     """Times works, the peer's first; seconds are of one in so many."""
     measured = clock.measure(works)
-    row = {f"{name}_seconds": found["seconds"] / each[name] for name, found in measured.items()}
+    row = dict.fromkeys(f"{name}_seconds" for name in (PEER, COMPILED, DECODER, HERE))
+    row |= {f"{name}_seconds": found["seconds"] / each[name] for name, found in measured.items()}
     row["here_share"] = measured[HERE]["share"]
     peer, here, factor = measured[PEER], measured[HERE], each[PEER] / each[HERE]
     # Where something else computes now and then, the fastest turns met it least.
