@@ -2,8 +2,7 @@
 
 Each function yields rows of plain numbers for the table and the JSON file. Images, features and
 parameters are random: times do not depend on values. Functions, shapes and the spread over devices
-are those of a characterisation. VGG16's operations are two per multiply-accumulate; those of a
-training step are XLA's own count.
+are those of a characterisation. Operations are XLA's own count.
 """
 
 import functools
@@ -26,7 +25,7 @@ from experiments.benchmarking.inputs import (
     random_layer,
 )
 from experiments.benchmarking.timing import Clock, Work, counted_by_xla, repeated
-from privynet_jax import Course, Member, Topology, as_float, grid_cells, local_cost, train
+from privynet_jax import Course, Member, as_float, grid_cells, train
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.backbone.features.layer_features import extractor
@@ -153,7 +152,8 @@ def step_flops(what: Learnt, member: Member) -> float:
     return counted_by_xla(functools.partial(step, what.task), *arguments)
 
 
-def vgg_flops(num_layers: int, setup: Setup) -> int:
-    """Returns the operations of VGG16's first layers for one image."""
-    everything = tuple(range(VGG16.cut(num_layers).channels))
-    return 2 * local_cost(Topology(num_layers, everything), setup.image_size).macs
+def vgg_flops(num_layers: int, setup: Setup) -> float:
+    """Returns XLA's count of the operations of VGG16's first layers for one image."""
+    everything = {num_layers: range(VGG16.cut(num_layers).channels)}
+    image = np.zeros((1, setup.image_size, setup.image_size, 3), np.float32)
+    return counted_by_xla(extractor(VGG16, everything), made_up_params(VGG16, num_layers), image)
