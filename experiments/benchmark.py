@@ -1,14 +1,19 @@
-"""Measures how close a characterisation comes to what the machine can multiply.
+"""Measures how close a characterisation comes to what the machine can multiply, and to PyTorch.
 
     python -m experiments.benchmark --json=benchmark.json
 
 Extraction by number of layers and for all in one pass; training of cloud NN and attacker through
-the trainer; and candidates of a tuning beside cells. Every share is of the float32 matrix-product
-rate measured right before and after.
+the trainer; candidates of a tuning beside cells; scoring, white-box optimisation and decoding.
+Every share is of the float32 matrix-product rate measured right before and after.
+
+    python -m experiments.benchmark --parts=torch --compiled
+
+The same networks in PyTorch, in turn; --parts=psnr trains there until images are rebuilt as well.
 """
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import statistics
@@ -20,7 +25,7 @@ import jax
 from absl import flags
 
 from experiments import cli
-from experiments.benchmarking import against_torch, parts
+from experiments.benchmarking import against_torch, equal_psnr, evaluation_parts, parts
 from experiments.benchmarking.inputs import Row, Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
@@ -30,19 +35,35 @@ from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
 
-cli.key_flags("")
+cli.key_flags("cache_dir data_dir")
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _MEASURED: Mapping[str, Callable[[Setup, Clock, Execution], Iterator[Row]]] = {
     part.__name__: part
-    for part in (parts.extraction, parts.training, parts.tuning, against_torch.torch)
+    for part in (
+        parts.extraction,
+        parts.training,
+        parts.tuning,
+        evaluation_parts.evaluation,
+        evaluation_parts.white_box,
+        parts.decoding,
+        against_torch.torch,
+        equal_psnr.psnr,
+    )
 }
-_USUAL = ("extraction", "training", "tuning")
-_PARTS = flags.DEFINE_list("parts", list(_USUAL), f"What is measured, of {', '.join(_MEASURED)}.")
+_BESIDE_TORCH = ("torch", "psnr")
+_USUAL = [part for part in _MEASURED if part not in _BESIDE_TORCH]
+_PARTS = flags.DEFINE_list("parts", _USUAL, f"What is measured, of {', '.join(_MEASURED)}.")
 _COMPILED = flags.DEFINE_boolean("compiled", False, "Part torch: with `torch.compile` as well.")
 _LAYERS = flags.DEFINE_list("layers", list(map(str, Setup.layers)), "Numbers of layers, 1..13.")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", Setup.image_size, "Side of images in pixels.")
 _DEPTH = flags.DEFINE_integer("depth", Setup.depth, "Released channels.", 1, 64)
 _WIDTH = flags.DEFINE_integer("width", Setup.width, "Channels of the cloud NN.", 1)
+_TIMES = flags.DEFINE_float(
+    "times", Setup.times, "Part psnr: times the seconds here that PyTorch may train.", 1.0
+)
+_ATTACKER_STEPS = flags.DEFINE_integer(
+    "attacker_steps", Setup.attacker_steps, "Part psnr: mini-batches for the attacker.", 2
+)
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Samples, each between two matrix products.", 1)
 _DEVICES = flags.DEFINE_integer("devices", 0, "CPU devices; 0: one per core.", 0)
 _QUICK = flags.DEFINE_boolean("quick", False, "Rough numbers within a minute.")
@@ -61,9 +82,16 @@ def main() -> None:
     check_values("--parts", chosen)
     if set(chosen) - set(_MEASURED):
         raise UserError(f"--parts={','.join(chosen)}; allowed are {', '.join(_MEASURED)}")
+    if set(chosen) & set(_BESIDE_TORCH) and not importlib.util.find_spec("torch"):
+        raise UserError(
+            f"--parts={','.join(chosen)} compares with PyTorch, which is not installed; "
+            "pip install '.[torch]'"
+        )
     target = cli.new_file(_JSON) if _JSON.value else None
     devices = execution_for(_MANY, _MANY).devices
     execution = execution_for(max(2, _CELLS_PER_DEVICE * len(devices)), _MANY)
+    if devices[0].platform != "cpu":
+        setup = dataclasses.replace(setup, peer_device="cuda")
     report = _run(setup, chosen, execution)
     if target:
         content = json.dumps(report, indent=1) + "\n"
@@ -85,6 +113,8 @@ def _run(setup: Setup, chosen: Sequence[str], execution: Execution) -> dict[str,
         "cells_per_device": execution.cells_per_device,
         "settings": dataclasses.asdict(setup),
     }
+    if set(chosen) & set(_BESIDE_TORCH):
+        report["peer"] = against_torch.start(setup)
     with Bar(desc="measuring", unit="row") as bar:
         for part in chosen:
             report[part] = []
@@ -105,18 +135,22 @@ def _as_text(report: dict[str, Any]) -> str:
     product = report["matrix_product"]
     lines = [
         f"{report['environment']}, {report['devices']} devices, {report['cores']} cores",
+        *filter(None, [report.get("peer")]),
         f"float32 matrix product: {product['gflops']:.0f} GFLOP/s"
         f" (best {product['gflops_best']:.0f})",
     ]
     for part in filter(report.get, _MEASURED):
-        shown = [{name: _shown(name, row[name]) for name in row} for row in report[part]]
+        shown = [
+            {name: _shown(name, x) for name, x in row.items() if not isinstance(x, list)}
+            for row in report[part]
+        ]
         lines += ["", part, aligned(shown)]
     return "\n".join(lines)
 
 
 def _shown(name: str, value: Any) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return "-" if value is None else str(value)
     if name.endswith("share"):
         return f"{100 * value:.0f} %"
     return f"{value:.0f}" if value >= 10 else f"{value:.3g}"
@@ -128,7 +162,14 @@ def _setup_from_flags() -> Setup:
     # Refuses layers, depths and sizes that no characterisation could have.
     Config(Path(), layers=layers, depths=(_DEPTH.value,), image_size=_IMAGE_SIZE.value).cells()
     setup = Setup(tuple(sorted(layers)), _IMAGE_SIZE.value, _DEPTH.value, _WIDTH.value)
-    setup = dataclasses.replace(setup, compiled=_COMPILED.value)
+    setup = dataclasses.replace(
+        setup,
+        compiled=_COMPILED.value,
+        cache_dir=str(cli.cache_folder()),
+        data_dir=cli.data_folder(),
+        attacker_steps=_ATTACKER_STEPS.value,
+        times=_TIMES.value,
+    )
     return dataclasses.replace(setup, images=100, steps=4) if _QUICK.value else setup
 
 

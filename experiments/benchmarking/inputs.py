@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from privynet_jax import Member, Topology, cloud_nn
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
-from privynet_jax.images.parts import PART_NAMES
+from privynet_jax.images.parts import PART_NAMES, Part, Parts
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
@@ -21,7 +22,8 @@ from privynet_jax.training.tasks import Task, cloud_task
 
 # Classes of the random images.
 CLASSES = 30
-_CLOUD_BATCH, _ATTACKER_BATCH = 32, 16  # the quickstart's
+CLOUD_NN = "cloud NN"
+CLOUD_BATCH, ATTACKER_BATCH = 32, 16  # the quickstart's
 Row = dict[str, Any]
 
 
@@ -36,6 +38,13 @@ class Setup:
     images: int = 1000
     steps: int = 20
     compiled: bool = False  # whether `torch.compile` is a further peer
+    peer_device: str = "cpu"  # PyTorch's name of where it computes
+    # Of part `psnr`: where data and features are kept, and for how many times as long as the
+    # attacker here, of so many steps, a peer tries to do as well.
+    cache_dir: str = ""
+    data_dir: str | None = None
+    attacker_steps: int = 300
+    times: float = 10.0
 
 
 class Learnt(NamedTuple):
@@ -59,8 +68,8 @@ def learnt(setup: Setup, num_layers: int) -> dict[str, Learnt]:
     images = random_images(setup.images, setup.image_size)
     labels = np.arange(setup.images, dtype=np.int32) % CLASSES
     return {
-        "cloud NN": Learnt(cloud_task(network), _CLOUD_BATCH, labels, ()),
-        STRONG: Learnt(strong, _ATTACKER_BATCH, images, attack),
+        CLOUD_NN: Learnt(cloud_task(network), CLOUD_BATCH, labels, ()),
+        STRONG: Learnt(strong, ATTACKER_BATCH, images, attack),
     }
 
 
@@ -84,9 +93,22 @@ def members(
     ]
 
 
+def first_params(what: Learnt, member: Member) -> Any:
+    """Returns a member's parameters before its training."""
+    features = np.float32(member.inputs[: what.batch_size])
+    return jax.jit(what.task.init)(member.key, features)
+
+
 def random_images(count: int, size: int) -> np.ndarray:
     """Returns uint8 [count, size, size, 3]."""
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def random_parts(setup: Setup) -> Parts:
+    """Returns four equal parts of random images."""
+    images = random_images(setup.images, setup.image_size)
+    part = Part(images, np.arange(setup.images, dtype=np.int32) % CLASSES)
+    return Parts(*[part] * len(PART_NAMES), tuple(map(str, range(CLASSES))), "random", "")
 
 
 def random_layer(num_layers: int, chosen: Sequence[Cell], setup: Setup) -> LayerFeatures:

@@ -2,17 +2,18 @@
 
 Each function yields rows of plain numbers for the table and the JSON file. Images, features and
 parameters are random: times do not depend on values. Functions, shapes and the spread over devices
-are those of a characterisation. VGG16's operations are two per multiply-accumulate; those of a
-training step are XLA's own count.
+are those of a characterisation. Operations are XLA's own count.
 """
 
 import functools
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from experiments.benchmarking.inputs import (
     Learnt,
@@ -23,12 +24,13 @@ from experiments.benchmarking.inputs import (
     random_images,
     random_layer,
 )
-from experiments.benchmarking.timing import Clock, Work, counted_by_xla
-from privynet_jax import Course, Member, Topology, as_float, grid_cells, local_cost, train
+from experiments.benchmarking.timing import Clock, Work, counted_by_xla, repeated
+from privynet_jax import Course, Member, as_float, grid_cells, train
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
+from privynet_jax.images.decoding import decoded_ahead
 from privynet_jax.platform.devices import Execution, data_parallel
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.steps import init_state, step
@@ -37,6 +39,21 @@ from privynet_jax.training.steps import init_state, step
 CANDIDATES = 6
 # Channels that a cache keeps of a layer: about the union of a few cells' 32.
 KEPT = 64
+
+
+def decoding(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
+    """Times pictures of 256 x 256 pixels, from files in memory to arrays, on all cores."""
+    picture = Image.fromarray(random_images(1, 32)[0]).resize((256, 256), Image.Resampling.BICUBIC)
+    for kind in ("JPEG", "PNG"):
+        picture.save(file := io.BytesIO(), kind)
+        pictures = [("", file.getvalue())] * setup.images
+
+        def decode(pictures: list[tuple[str, bytes]] = pictures) -> None:
+            for ahead in decoded_ahead(pictures, setup.image_size, skip=False):
+                ahead.result()
+
+        seconds = clock.measure({kind: (0.0, functools.partial(repeated, decode))})[kind]["seconds"]
+        yield {"kind": kind, "images_per_second": setup.images / seconds}
 
 
 def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
@@ -123,12 +140,8 @@ def tuning(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
 def trained(setup: Setup, what: Learnt, members: Sequence[Member], **settings: Any) -> Work:
     """Returns what trains networks through the trainer, all steps of the setup at once."""
     course = Course(setup.steps, what.batch_size)
-
-    def work(count: int) -> None:
-        for _ in range(count):
-            train(what.task, members, course, **settings)
-
-    return work
+    run = functools.partial(train, what.task, members, course, **settings)
+    return functools.partial(repeated, run)
 
 
 def step_flops(what: Learnt, member: Member) -> float:
@@ -139,7 +152,8 @@ def step_flops(what: Learnt, member: Member) -> float:
     return counted_by_xla(functools.partial(step, what.task), *arguments)
 
 
-def vgg_flops(num_layers: int, setup: Setup) -> int:
-    """Returns the operations of VGG16's first layers for one image."""
-    everything = tuple(range(VGG16.cut(num_layers).channels))
-    return 2 * local_cost(Topology(num_layers, everything), setup.image_size).macs
+def vgg_flops(num_layers: int, setup: Setup) -> float:
+    """Returns XLA's count of the operations of VGG16's first layers for one image."""
+    everything = {num_layers: range(VGG16.cut(num_layers).channels)}
+    image = np.zeros((1, setup.image_size, setup.image_size, 3), np.float32)
+    return counted_by_xla(extractor(VGG16, everything), made_up_params(VGG16, num_layers), image)

@@ -50,9 +50,9 @@ class Clock:
         """Times works in turn, so that each meets the same moods of the machine.
 
         Works are (operations of doing it once, work) by name; of each come the median `seconds` of
-        doing it once, `gflops`, `gflops_best`, `share`, the median of its rate divided by the mean
-        of the matrix-product rates just before and after, and `of_first`, the median of its seconds
-        divided by those of the first work in the same turn.
+        doing it once, `seconds_best`, `gflops`, `gflops_best`, `share`, the median of its rate
+        divided by the mean of the matrix-product rates just before and after, and `of_first`, the
+        median of its seconds divided by those of the first work in the same turn.
         """
         counts = {name: self._count_for(work) for name, (_, work) in works.items()}
         samples: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
@@ -70,6 +70,12 @@ class Clock:
         """How often work is done within one sample; the first call compiles and does not count."""
         work(1)
         return max(1, math.ceil(self._seconds / _timed(work, 1)))
+
+
+def repeated(function: Callable[[], Any], count: int) -> None:
+    """Calls a function so many times: `functools.partial(repeated, function)` is a `Work`."""
+    for _ in range(count):
+        function()
 
 
 def counted_by_xla(function: Callable[..., Any], *arguments: Any) -> float:
@@ -98,6 +104,7 @@ def _summary(
     seconds = [seconds for seconds, _ in samples]
     return {
         "seconds": statistics.median(seconds),
+        "seconds_best": min(seconds),
         "gflops": flops / statistics.median(seconds) / GIGA,
         "gflops_best": flops / min(seconds) / GIGA,
         "share": statistics.median(flops / one / GIGA / rate for one, rate in samples),

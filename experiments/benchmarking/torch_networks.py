@@ -129,6 +129,48 @@ class StrongAttacker(nn.Module):
         return estimate + depth_to_space(head.permute(0, 2, 3, 1), 3)
 
 
+class _NormalisedBlock(nn.Module):
+    """A residual block of SRGAN's generator."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2)]
+        first, second = ([conv, nn.BatchNorm2d(width)] for conv in convolutions)
+        self.layers = nn.Sequential(*first, nn.PReLU(), *second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Decoder(nn.Module):
+    """The generator of SRGAN (arXiv:1609.04802, figure 4): what such attackers usually are.
+
+    With 8 blocks, as PrivyNet has them, and from as many channels as are released.
+    """
+
+    def __init__(self, shape: tuple[int, ...], image_size: int, width: int = 64) -> None:
+        super().__init__()
+        blocks = [_NormalisedBlock(width) for _ in range(8)]
+        last = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        unfolding = [
+            layer
+            for _ in range((image_size // shape[0]).bit_length() - 1)
+            for layer in (
+                nn.Conv2d(width, 4 * width, 3, padding=1),
+                nn.PixelShuffle(2),
+                nn.PReLU(),
+            )
+        ]
+        self.stem = nn.Sequential(nn.Conv2d(shape[-1], width, 9, padding=4), nn.PReLU())
+        self.body = nn.Sequential(*blocks, last, nn.BatchNorm2d(width))
+        self.head = nn.Sequential(*unfolding, nn.Conv2d(width, 3, 9, padding=4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, h, w, D] -> [N, image_size, image_size, 3]."""
+        x = self.stem(x.permute(0, 3, 1, 2))
+        return self.head(x + self.body(x)).permute(0, 2, 3, 1)
+
+
 class Trunk(nn.Module):
     """VGG16's first layers, from images [N, 3, H, W] as its input transform made them."""
 

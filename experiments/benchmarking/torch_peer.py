@@ -6,7 +6,7 @@ inside functions.
 
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def start(device: str) -> str:
     """Lets PyTorch use what this process may; returns what it is, for the record."""
     torch.set_num_threads(usable_cores())
+    torch.backends.cudnn.allow_tf32 = False  # full float32, as here
     kind = torch.cuda.get_device_name(device) if device != "cpu" else f"{usable_cores()} threads"
     return f"PyTorch {torch.__version__} on {kind}"
 
@@ -43,49 +44,71 @@ def network_of(what: Learnt, params: Any, shape: tuple[int, ...], setup: Setup) 
     return load_params(network, params)
 
 
+class Recipe(NamedTuple):
+    """How a network is trained; the loss is what its targets ask for, unless one is given."""
+
+    batch_size: int
+    learning_rate: float
+    loss: Loss | None = None
+    compiled: bool = False
+    device: str = "cpu"
+
+
 class Training:
     """A network that learns from arrays in memory, by AdamW with clipped gradients."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        arrays: tuple[np.ndarray, np.ndarray],
-        batch_size: int,
-        rate: float,
-        *,
-        compiled: bool = False,
-        device: str = "cpu",
+        self, network: nn.Module, arrays: tuple[np.ndarray, np.ndarray], recipe: Recipe
     ) -> None:
         """Takes representations and targets: labels int [N], or images uint8 [N, H, W, 3]."""
-        self.network = network.to(device)
-        self._inputs, self._targets = (torch.as_tensor(x, device=device) for x in arrays)
-        self._batch_size, self._device, self._rate = batch_size, device, rate
+        self.network = network.to(recipe.device, memory_format=torch.channels_last)
+        self._inputs, self._targets = (torch.as_tensor(x, device=recipe.device) for x in arrays)
+        self._recipe = recipe
         self._optimiser = torch.optim.AdamW(
-            self.network.parameters(), rate, weight_decay=WEIGHT_DECAY, fused=True
+            network.parameters(), recipe.learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        loss = loss_of(self._targets)
+        loss = recipe.loss or loss_of(self._targets)
 
         def of_batch(x: Tensor, y: Tensor) -> Tensor:
             return loss(self.network(x), as_answers(y))
 
-        self._loss_of = torch.compile(of_batch) if compiled else of_batch
+        self._loss = torch.compile(of_batch) if recipe.compiled else of_batch
         self._generator = torch.Generator().manual_seed(0)
 
-    def run(self, steps: int, rates: Callable[[int], float] = lambda step: 1.0) -> None:
-        """Takes steps, at so many times the learning rate, and returns when they are taken."""
+    def run(
+        self,
+        steps: int,
+        rates: Callable[[float], float] = lambda share: 1.0,
+        told: Callable[[], Any] = lambda: None,
+    ) -> None:
+        """Takes steps, and returns when they are taken.
+
+        `rates` says at how many times the learning rate, of the share of steps that are over;
+        `told` is called after each.
+        """
+        recipe, order = self._recipe, torch.zeros(0, dtype=torch.int64)
         self.network.train()
-        order = torch.zeros(0, dtype=torch.int64)
         for number in range(steps):
-            if len(order) < self._batch_size:  # a new epoch
+            if len(order) < recipe.batch_size:  # a new epoch
                 order = torch.randperm(len(self._inputs), generator=self._generator)
-            rows, order = order[: self._batch_size], order[self._batch_size :]
-            rows = rows.to(self._device)
-            self._optimiser.param_groups[0]["lr"] = self._rate * rates(number)
+            rows, order = order[: recipe.batch_size], order[recipe.batch_size :]
+            rows = rows.to(recipe.device)
+            rate = recipe.learning_rate * rates(number / steps)
+            self._optimiser.param_groups[0]["lr"] = rate
             self._optimiser.zero_grad(set_to_none=True)
-            self._loss_of(self._inputs[rows].float(), self._targets[rows]).backward()
+            self._loss(self._inputs[rows].float(), self._targets[rows]).backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimiser.step()
-        synchronise(self._device)
+            told()
+        synchronise(recipe.device)
+
+    @torch.inference_mode()
+    def answers(self, inputs: np.ndarray, at_once: int = 256) -> np.ndarray:
+        """Returns the network's outputs float32 [N, ...] for representations."""
+        self.network.eval()
+        batches = torch.as_tensor(inputs).split(at_once)
+        found = [self.network(x.to(self._recipe.device).float()).cpu() for x in batches]
+        return torch.cat(found).numpy()
 
 
 def extraction(
@@ -123,6 +146,11 @@ def log_loss(estimates: Tensor, images: Tensor) -> Tensor:
     """`training.tasks.log_loss`."""
     errors = (estimates - images).square().mean((1, 2, 3))
     return 0.02 * (errors + 1e-5).log().mean()
+
+
+def squared_loss(estimates: Tensor, images: Tensor) -> Tensor:
+    """The mean squared error over all values."""
+    return functional.mse_loss(estimates, images)
 
 
 def _smoothed_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

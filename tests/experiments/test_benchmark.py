@@ -62,11 +62,24 @@ def test_extraction_as_a_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_and_tuning_as_a_command(tmp_path):
-    report = measured(tmp_path / "numbers.json", "training,tuning")
+def test_all_other_parts_as_a_command(tmp_path):
+    parts = "training,tuning,evaluation,white_box,decoding"
+    report = measured(tmp_path / "numbers.json", parts)
     assert [row["network"] for row in report["training"]] == ["cloud NN", "strong"]
     [tuning] = report["tuning"]
     assert tuning["candidates_per_cells"] > 0
+    assert [row["network"] for row in report["evaluation"]] == ["cloud NN", "strong"]
+    assert [row["kind"] for row in report["decoding"]] == ["JPEG", "PNG"]
+    [white_box] = report["white_box"]
+    assert 0 < white_box["share"] < 2  # operations are counted, not guessed
+
+
+@pytest.mark.slow
+def test_beside_pytorch_as_a_command(tmp_path):
+    pytest.importorskip("torch", reason="compares with PyTorch: pip install '.[torch]'")
+    rows = measured(tmp_path / "numbers.json", "torch")["torch"]
+    assert [row["what"] for row in rows] == ["extraction", "cloud NN", "strong"]
+    assert all(row["of_torch"] > 0 for row in rows)
 
 
 def test_bad_flags_end_in_one_line():

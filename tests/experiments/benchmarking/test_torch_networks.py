@@ -63,7 +63,7 @@ def test_training_lowers_the_loss():
     x = np.asarray(member.inputs[:])
     params = jax.jit(what.task.init)(member.key, np.float32(x))
     network = torch_peer.network_of(what, params, x.shape[1:], SETUP)
-    training = torch_peer.Training(network, (x, what.targets), 4, rate=1e-3)
+    training = torch_peer.Training(network, (x, what.targets), torch_peer.Recipe(4, 1e-3))
     answers = torch_peer.as_answers(torch.tensor(what.targets))
 
     def loss():
