@@ -19,8 +19,9 @@ import numpy as np
 from privynet_jax.backbone import vgg_program
 from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.backbone.vgg import VGGTrunk
+from privynet_jax.backbone.vgg import TILES, VGGTrunk
 from privynet_jax.backbone.weights.families import NO_TRANSFORM
+from privynet_jax.backbone.winograd import LEAST_CHANNELS, transformed
 from privynet_jax.errors import UserError
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
@@ -96,12 +97,20 @@ def activations(
 ) -> dict[int, jax.Array]:
     """Returns layer -> float32 [N, h, w, channels], of all its channels, from one pass.
 
-    Under `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need.
-    Errors are those of `apply`.
+    Parameters may be `with_tiles`. Under `jax.jit`, layers that are not asked for cost nothing
+    beyond what deeper ones need. Errors are those of `apply`.
     """
     trunk, _ = _NETWORKS[backbone.network]
-    _, found = trunk(backbone, max(layers)).apply({"params": params}, images)
+    variables = {"params": params, TILES: params.get(TILES, {})}
+    _, found = trunk(backbone, max(layers)).apply(variables, images)
     return {layer: found[layer] for layer in layers}
+
+
+def with_tiles(params: Params) -> Params:
+    """Returns parameters with which `activations` take half the time on a CPU, and more memory."""
+    wide = {name: own["kernel"] for name, own in params.items() if "kernel" in own}
+    tiles = {n: {"kernel": transformed(k)} for n, k in wide.items() if k.shape[2] >= LEAST_CHANNELS}
+    return {**params, TILES: tiles}
 
 
 def program_of(backbone: Backbone) -> ModuleType:

@@ -15,10 +15,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from privynet_jax.backbone import winograd
 from privynet_jax.backbone.backbones import Backbone
 from privynet_jax.backbone.topology import check_image_size
 from privynet_jax.errors import UserError
 from privynet_jax.images.depth_and_space import same_padded
+
+# The collection of variables for kernels that were transformed beforehand.
+TILES = "tiles"
 
 
 class Preprocessing(nn.Module):
@@ -32,6 +36,27 @@ class Preprocessing(nn.Module):
         shift = self.param("shift", nn.initializers.zeros, (3,))
         reordered = jnp.take(images.astype(jnp.float32), jnp.asarray(order), axis=-1)
         return reordered * scale + shift
+
+
+class Convolution(nn.Module):
+    """A 3x3 convolution with zero padding (SAME), by Winograd's tiles where they are given."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """float32 [N, h, w, C] -> [N, h, w, features]."""
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+        if self.has_variable(TILES, "kernel") and winograd.suits(x.size, x.shape, kernel):
+            return winograd.apply(x, self.get_variable(TILES, "kernel")) + bias
+        x, padding = same_padded(x, margin=1)
+        how = {
+            "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+            "precision": jax.lax.Precision.HIGHEST,
+        }
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **how) + bias
 
 
 class VGGTrunk(nn.Module):
@@ -67,10 +92,7 @@ class VGGTrunk(nn.Module):
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 stride = cut.stride
             features = self.out_channels if cut == last and self.out_channels else cut.channels
-            x, padding = same_padded(x, margin=1)
-            highest = jax.lax.Precision.HIGHEST
-            x = nn.Conv(features, (3, 3), padding=padding, precision=highest, name=cut.name)(x)
-            x = nn.relu(x)
+            x = nn.relu(Convolution(features, name=cut.name)(x))
             activations[cut.number] = x
         return x, activations
 

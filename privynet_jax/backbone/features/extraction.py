@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import CALIBRATION_IMAGES, extractor
+from privynet_jax.backbone.split import with_tiles
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
@@ -25,8 +26,8 @@ from privynet_jax.platform.devices import data_parallel, on_cpu
 LEAST_RELATIVE_RMS = 0.01
 # Per device, on CPU and on accelerators: as many images as suit it at 32 x 32 pixels, and at larger
 # sizes as many as keep the first layer, 64 channels of float32, within so many bytes. A CPU core is
-# at its best while a layer stays in its caches.
-_CPU_BATCH, _CPU_BYTES = 32, 2**23
+# at its best while a layer's tiles (`winograd`) stay in its caches.
+_CPU_BATCH, _CPU_BYTES = 8, 2**21
 _ACCELERATOR_BATCH, _ACCELERATOR_BYTES = 256, 2**28
 
 
@@ -81,6 +82,8 @@ class BatchedPass:
         """Prepares it; the function, such as `extractor` returns, is jitted here."""
         self._split, everywhere = data_parallel()
         self._params = jax.device_put(weights.params, everywhere)
+        if on_cpu():
+            self._params = jax.jit(with_tiles, out_shardings=everywhere)(self._params)
         self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
         self._function = jax.jit(function)
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike as DType
 
+from privynet_jax.backbone.winograd import conv_general_dilated
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.models.products import dense_product
 
@@ -30,7 +31,9 @@ _MOST_ATTENDED = 1024
 
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
-_Conv = functools.partial(nn.Conv, precision=jax.lax.Precision.HIGHEST)
+_Conv = functools.partial(
+    nn.Conv, precision=jax.lax.Precision.HIGHEST, conv_general_dilated=conv_general_dilated
+)
 _Dense = functools.partial(nn.Dense, dot_general=dense_product)
 
 
