@@ -41,7 +41,7 @@ from privynet_jax.results.text_tables import as_csv
 # What reading damaged JSON, tables or archives of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
-_CONFIG, TEST_PICTURES = "config.json", "test_pictures.npz"
+_CONFIG, TEST_PICTURES, REFERENCES = "config.json", "test_pictures.npz", "reference.csv"
 _CONTINUE = (
     "delete it and run its experiments.characterize command again, which makes it anew; if another "
     "version of privynet_jax made it, characterise again in a new folder"

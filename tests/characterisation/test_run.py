@@ -134,6 +134,24 @@ def test_example_images_are_of_different_classes(finished, test_data_dir):
     assert len(set(labels)) == len(labels) == 2
 
 
+def test_a_draw_of_everything_is_shown_first(finished, tmp_path, test_data_dir, monkeypatch):
+    monkeypatch.setattr(characterisation, "_REFRESHED_EVERY", 1e6)  # at ends of rounds alone
+    config, shown = config_in(tmp_path, test_data_dir, draws=2), []
+
+    def look(done):
+        assert not done.complete
+        shown.append((done.results, table(config.workdir, "results.csv")))
+
+    done = characterise(config, look)
+    # The two cells of the first group, as soon as they are there, and then the first round.
+    assert [len(results) for results, _ in shown] == [2, 4]
+    results, rows = shown[-1]
+    # More draws beside them change no number.
+    assert rows == table(finished.config.workdir, "results.csv")
+    assert done.complete
+    assert [each for each in done.results if each.draw == 0] == results
+
+
 @pytest.mark.usefixtures("no_training")
 def test_running_again_does_nothing_new(finished):
     before = all_tables(finished.config.workdir)
