@@ -3,21 +3,25 @@
     python -m experiments.characterize --flagfile=experiments/flags/quickstart.flags
 
 Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
-reconstructions.png. The same command again does only what is missing. On several machines give
+reconstructions.png. One draw of everything comes first, then the next; tables and pictures show
+what is there on the way. The same command again does only what is missing. On several machines give
 --coordinator_address, --num_processes and --process_id too; a TPU pod needs none of them.
 """
 
 import dataclasses
+import time
 from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
-from privynet_jax import UserError, characterise
+from privynet_jax import Characterisation, UserError, characterise
 from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.platform.progress import tell
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
+from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags(" ".join(cli.define_settings()))
 cli.key_flags("coordinator_address num_processes process_id")
@@ -32,7 +36,8 @@ def main() -> None:
     cli.use_cpu_cores(at_most=of_layer)
     pictured = _pictured_names(config.cells())
     share = cli.joined_share(config.workdir)
-    done = characterise(dataclasses.replace(config, share=share))
+    config = dataclasses.replace(config, share=share)
+    done = characterise(config, _Refreshed(len(config.cells()), pictured))
     if not done.complete:
         print(
             f"This process's share is done. {len(done.results)} of {len(config.cells())} cells are "
@@ -40,9 +45,8 @@ def main() -> None:
             "of these commands when it is run again later."
         )
         return
-    plots.save_tradeoff(done.results, done.store)
-    plots.save_reconstructions(done.results, done.store, done.examples, pictured)
-    print(summary_table(done.results, done.store.read_csv("reference.csv")))
+    _draw(done, pictured)
+    print(summary_table(done.results, done.store.read_csv(REFERENCES)))
     if config.mode == DEDICATED:
         print(convergence_note(done.results))
     else:
@@ -54,6 +58,30 @@ def main() -> None:
         f"Results and pictures are in {config.workdir}. Privacy loss is what these attackers "
         "reached on images they never saw; it bounds no other attacker."
     )
+
+
+def _draw(done: Characterisation, pictured: Sequence[str]) -> None:
+    plots.save_tradeoff(done.results, done.store)
+    plots.save_reconstructions(done.results, done.store, done.examples, pictured)
+
+
+class _Refreshed:
+    """Draws what is there and says where; the first time a table is printed, too."""
+
+    def __init__(self, cells: int, pictured: Sequence[str]) -> None:
+        self._cells, self._pictured, self._begun = cells, pictured, time.monotonic()
+        self._is_first = True
+
+    def __call__(self, done: Characterisation) -> None:
+        _draw(done, self._pictured)
+        if self._is_first:
+            tell(summary_table(done.results))
+        self._is_first = False
+        tell(
+            f"{len(done.results)} of {self._cells} cells after "
+            f"{time.monotonic() - self._begun:.0f} s: results.csv, tradeoff.png and "
+            f"reconstructions.png in {done.store.workdir} show them."
+        )
 
 
 def _pictured_names(cells: Sequence[Cell]) -> list[str]:

@@ -21,6 +21,7 @@ from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
+from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
@@ -191,6 +192,11 @@ class Config:
     def feature_cache(self) -> Path | str:
         """The folder for features, or a bucket's address."""
         return self.cache_dir if is_remote(self.cache_dir) else self.local_cache
+
+    @property
+    def spread(self) -> Spread:
+        """How the user wants work spread over devices."""
+        return Spread(self.cells_per_device, self.steps_per_dispatch, self.device_memory_gib)
 
     def load_parts(self) -> Parts:
         """Returns the images; see `parts.load_parts`."""

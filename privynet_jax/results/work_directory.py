@@ -41,7 +41,7 @@ from privynet_jax.results.text_tables import as_csv
 # What reading damaged JSON, tables or archives of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
-_CONFIG, TEST_PICTURES = "config.json", "test_pictures.npz"
+_CONFIG, TEST_PICTURES, REFERENCES = "config.json", "test_pictures.npz", "reference.csv"
 _CONTINUE = (
     "delete it and run its experiments.characterize command again, which makes it anew; if another "
     "version of privynet_jax made it, characterise again in a new folder"
@@ -71,11 +71,14 @@ class ResultStore:
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
         """Opens a work directory, creating it when new, with settings that JSON can hold.
 
+        One of fewer draws takes more: no cell depends on how many there are.
+
         Raises:
             UserError: the folder was made with other settings, or its `config.json` is damaged.
         """
         path, otherwise = workdir / _CONFIG, "or a new folder as --workdir"
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
+        content = json.dumps(wanted, indent=2) + "\n"
         if not path.exists():
             _check_empty(workdir, path)
             # Several processes have met in it, and made it for that.
@@ -83,12 +86,14 @@ class ResultStore:
             workdir.mkdir(parents=True, exist_ok=True)
             if is_ours and is_private(config.get("dataset", "")):
                 os.chmod(workdir, 0o700)
-            content = json.dumps(wanted, indent=2) + "\n"
             write_shared(path, [content.encode()], replace=False)
         # Also when it was not there: another process may have been faster, with other settings.
         with _whole(path, f"restore it, {otherwise}"):
             kept = {**json.loads(path.read_text())}  # raises for what is no dictionary
-        check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
+        if _asks_for_more_draws(kept, wanted):
+            write_atomically(path, content)
+        else:
+            check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
 
@@ -237,6 +242,11 @@ def _is_usable(name: str, value: Any) -> bool:
     if name in _GRID:
         return bool(value) and all(type(number) is int for number in value)
     return value != [] if name == "selections" else name not in _SCHEDULES or "steps" in value
+
+
+def _asks_for_more_draws(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    before, now = kept.get("draws"), wanted.get("draws")
+    return isinstance(before, int) and {**kept, "draws": now} == wanted and before < now
 
 
 def _check_empty(workdir: Path, config: Path) -> None:

@@ -134,6 +134,38 @@ def test_example_images_are_of_different_classes(finished, test_data_dir):
     assert len(set(labels)) == len(labels) == 2
 
 
+def test_a_draw_of_everything_is_shown_first(finished, tmp_path, test_data_dir, monkeypatch):
+    monkeypatch.setattr(characterisation, "_REFRESHED_EVERY", 1e6)  # at ends of rounds alone
+    config, shown = config_in(tmp_path, test_data_dir, draws=2), []
+
+    def look(done):
+        assert not done.complete
+        shown.append((done.results, table(config.workdir, "results.csv")))
+
+    done = characterise(config, look)
+    # The two cells of the first group, as soon as they are there, and then the first round.
+    assert [len(results) for results, _ in shown] == [2, 4]
+    results, rows = shown[-1]
+    # More draws beside them change no number.
+    assert rows == table(finished.config.workdir, "results.csv")
+    assert done.complete
+    assert [each for each in done.results if each.draw == 0] == results
+
+
+def test_more_draws_go_on_where_fewer_ended(finished, tmp_path, monkeypatch):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    fewer = dataclasses.replace(finished.config, workdir=workdir)
+    monkeypatch.setattr(characterisation, "reference_rows", None)  # would fail when called
+    before = {path: path.read_bytes() for path in (workdir / "cells").iterdir()}
+    done = characterise(dataclasses.replace(fewer, draws=2))
+    assert len(list((workdir / "cells").iterdir())) == 2 * len(before)
+    assert before == {path: path.read_bytes() for path in before}
+    assert done.complete
+    assert [each for each in done.results if each.draw == 0] == finished.done.results
+    with pytest.raises(UserError, match="draws was 2 and is now 1"):
+        characterise(fewer)
+
+
 @pytest.mark.usefixtures("no_training")
 def test_running_again_does_nothing_new(finished):
     before = all_tables(finished.config.workdir)

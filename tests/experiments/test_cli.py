@@ -255,7 +255,7 @@ def config_of(command, monkeypatch):
 
 
 FLAG_FILES = PROJECT / "experiments" / "flags"
-SIZES = {"cifar10": 150, "quickstart": 16, "selection": 150, "story": 8}
+SIZES = {"cifar10": 150, "quickstart": 8, "selection": 150, "story": 8}
 
 
 def test_flag_files_that_come_with_the_project(config_of):
@@ -271,7 +271,7 @@ def test_flag_files_that_come_with_the_project(config_of):
         assert len(config.cells()) == SIZES[path.stem]
     assert grids == {
         "cifar10.flags": ("cifar10", tuple(range(1, 11)), (4, 8, 16, 32, 64), 3),
-        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 2),
+        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 1),
         "selection.flags": ("photo_patches", (2, 4, 7), (8, 16), 5),
         "story.flags": ("photo_patches", (4, 7), (8, 16), 2),
     }
