@@ -78,9 +78,8 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     # Without networks of their own, cells were not measured with --mode=dedicated.
     dedicated = any(attack.attacker in CAPACITIES for attack in results[0].attacks)
     estimated = "" if dedicated else ", estimated"
-    axes.set_title(
-        f"Accuracy against privacy loss{estimated}; bars span the channel draws", size=11
-    )
+    bars = "; bars span the channel draws" if any(len(s.cells) > 1 for s in summaries) else ""
+    axes.set_title(f"Accuracy against privacy loss{estimated}{bars}", size=11)
     axes.set(xlabel=LOSS, ylabel=ACCURACY)
     tidy(axes)
     return as_png(figure)
