@@ -71,7 +71,7 @@ class ResultStore:
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
         """Opens a work directory, creating it when new, with settings that JSON can hold.
 
-        One of fewer draws takes more: no cell depends on how many there are.
+        One of fewer draws takes more: each cell has a key of its own.
 
         Raises:
             UserError: the folder was made with other settings, or its `config.json` is damaged.
