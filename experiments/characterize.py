@@ -4,11 +4,10 @@
 
 Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
 reconstructions.png. One draw of everything comes first, then the next; tables and pictures show
-what is there on the way. The same command again does only what is missing. On several machines give
---coordinator_address, --num_processes and --process_id too; a TPU pod needs none of them.
+what is there on the way. The same command again does only what is missing. --cluster=auto has the
+machines of a Ray cluster do the work.
 """
 
-import dataclasses
 import time
 from collections.abc import Sequence
 
@@ -24,7 +23,6 @@ from privynet_jax.results.summaries import convergence_note, summary_table
 from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags(" ".join(cli.define_settings()))
-cli.key_flags("coordinator_address num_processes process_id")
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
@@ -33,18 +31,10 @@ _PICTURED = flags.DEFINE_list(
 def main() -> None:
     config = cli.config_of_flags()
     of_layer = len(config.depths) * len(config.selections) * config.draws
-    cli.use_cpu_cores(at_most=of_layer)
+    # On a cluster, accelerators are for the workers.
+    cli.use_cpu_cores(at_most=of_layer, alone=bool(config.cluster))
     pictured = _pictured_names(config.cells())
-    share = cli.joined_share(config.workdir)
-    config = dataclasses.replace(config, share=share)
     done = characterise(config, _Refreshed(len(config.cells()), pictured))
-    if not done.complete:
-        print(
-            f"This process's share is done. {len(done.results)} of {len(config.cells())} cells are "
-            f"in {config.workdir}; the last process to finish draws the pictures, and so does any "
-            "of these commands when it is run again later."
-        )
-        return
     _draw(done, pictured)
     print(summary_table(done.results, done.store.read_csv(REFERENCES)))
     if config.mode == DEDICATED:

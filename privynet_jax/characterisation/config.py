@@ -23,7 +23,6 @@ from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
-from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.training.models.attackers import RESIDUAL, STRONG
 from privynet_jax.training.models.networks import WORKING_STRIDE
@@ -151,8 +150,10 @@ class Config:
     checkpoint_minutes: float = _execution(
         5.0, "Minutes between two checkpoints of what is in training.", least=0.0
     )
-    # Which of the cells are this process's; no flag, because processes find out together.
-    share: Share = dataclasses.field(default=Share(), metadata={"decides": False})
+    cluster: str = _execution(
+        "",
+        "Ray cluster that does the work: local, auto, or HOST:PORT of its head; default: none.",
+    )
 
     def cells(self, candidates: Candidates | None = None) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense.

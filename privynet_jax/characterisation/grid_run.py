@@ -51,7 +51,7 @@ class GridRun:
     """
 
     config: Config
-    mine: Sequence[Cell]
+    cells: Sequence[Cell]
     missing: Sequence[Cell]
     parts: Parts
     weights: PretrainedWeights
@@ -68,11 +68,11 @@ class GridRun:
     def groups(self) -> list[Group]:
         """Returns the groups with missing cells, in the order of the grid's rounds.
 
-        They are cut from all of the process's cells, and measured whole: a place that is left empty
-        would cost as much, and a group keeps its checkpoint.
+        They are cut from all cells, and measured whole: a place that is left empty would cost as
+        much, and a group keeps its checkpoint.
         """
         missing, spread = set(self.missing), current_session().spread
-        every = cell_groups(self.mine, self.config.attacker.batch_size, spread)
+        every = cell_groups(self.cells, self.config.attacker.batch_size, spread)
         return [group for group in every if missing.intersection(group.cells)]
 
 
@@ -127,8 +127,8 @@ def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int,
 
 
 def checkpoint_folder(config: Config) -> Path:
-    """Returns where a process keeps trainings in progress."""
-    return config.workdir / f"training-{config.share.index}"
+    """Returns where trainings in progress are kept."""
+    return config.workdir / "training"
 
 
 def checkpoint_of(config: Config, name: str) -> Checkpoint:

@@ -2,9 +2,8 @@
 
 It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
 `cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
-`test_pictures.npz` (what is known of the test images before any attack), and the tables. Several
-processes may fill one work directory, also on different machines: each cell is written by one of
-them, the tables by all. No JAX here.
+`test_pictures.npz` (what is known of the test images before any attack), and the tables. One
+process writes them. No JAX here.
 
     store = ResultStore.open(Path("runs/first"), config)
     store.save(result, arrays)
@@ -81,8 +80,7 @@ class ResultStore:
         content = json.dumps(wanted, indent=2) + "\n"
         if not path.exists():
             _check_empty(workdir, path)
-            # Several processes have met in it, and made it for that.
-            is_ours = not workdir.exists() or any(workdir.glob(".met-*"))
+            is_ours = not workdir.exists()
             workdir.mkdir(parents=True, exist_ok=True)
             if is_ours and is_private(config.get("dataset", "")):
                 os.chmod(workdir, 0o700)
@@ -203,19 +201,12 @@ class ResultStore:
             return channels
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
-        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
-
-        What other processes finish while it writes is written too: whoever writes last leaves
-        complete tables, even if it began before somebody else's last cell.
-        """
-        written: list[str] | None = None
-        while (finished := [name for name in names if self.has(name)]) != written:
-            self._loaded.update({n: self.load(n) for n in finished if n not in self._loaded})
-            results = [self._loaded[name] for name in finished]
-            self.write_csv("results.csv", [result.row() for result in results])
-            attacks = [row for result in results for row in result.attack_rows()]
-            self.write_csv("attacks.csv", attacks)
-            written = finished
+        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells."""
+        finished = [name for name in names if self.has(name)]
+        self._loaded.update({n: self.load(n) for n in finished if n not in self._loaded})
+        results = [self._loaded[name] for name in finished]
+        self.write_csv("results.csv", [result.row() for result in results])
+        self.write_csv("attacks.csv", [row for result in results for row in result.attack_rows()])
         return results
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:

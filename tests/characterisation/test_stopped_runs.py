@@ -62,7 +62,7 @@ def test_what_is_measured_is_saved(tmp_path, test_data_dir, monkeypatch, mode, r
         characterise(config)
     # Both cells, though no checkpoint was ever due; and nothing is left to continue from.
     assert len(list((config.workdir / "cells").glob("*.json"))) == 2
-    assert not list((config.workdir / "training-0").glob("*"))
+    assert not list((config.workdir / "training").glob("*"))
 
 
 def test_all_groups_are_measured_beside_cells_that_diverge(monkeypatch, tmp_path):
