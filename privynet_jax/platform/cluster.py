@@ -22,6 +22,7 @@ import signal
 import socket
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -69,20 +70,9 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
         raise UserError(
             'a cluster needs Ray, which is not installed; pip install "privynet_jax[cluster]"'
         ) from None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own = {number: signal.getsignal(number) for number in HANDLED}
-    cores_here = usable_cores() if address == LOCAL else None  # others know theirs
     try:
-        if address not in (LOCAL, "auto"):  # Ray asks for minutes where nobody is
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        ray.init(
-            address,
-            num_cpus=cores_here,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        _connect(ray, address)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"the cluster {address} cannot be joined ({first_line(error)}); give local, auto or "
@@ -95,6 +85,18 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
         yield Cluster(ray, work, cores)
     finally:
         ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address not in (LOCAL, "auto"):  # Ray asks for minutes where nobody is
+        host, port = address.rsplit(":", 1)
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    cores = usable_cores() if address == LOCAL else None  # other machines have told theirs
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of forks beside JAX, and of Ray's own plans
+        ray.init(address, num_cpus=cores, **quiet)
 
 
 @dataclasses.dataclass(eq=False)
