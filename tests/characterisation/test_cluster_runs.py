@@ -98,13 +98,13 @@ def test_machines_die_and_join(finished_alone, machines, tmp_path, test_data_dir
     [victim, *_] = machines.workers()
     os.kill(victim, signal.SIGKILL)
     machines.add()
-    written.wait_for(4, first, log)
+    written.wait_for(3, first, log)
     first.kill()
     assert first.wait() == -signal.SIGKILL, "it had ended before it was killed"
-    assert written.count() < 8
+    assert written.count() < 6
     second = start()
     assert second.wait(timeout=_TOO_LONG) == 0, log.read_text()
-    assert written.count() == 8
+    assert written.count() == 6
     for name, rows in all_tables(config.workdir).items():
         assert rows == finished_alone[name]
     assert victim not in machines.workers()
@@ -112,9 +112,9 @@ def test_machines_die_and_join(finished_alone, machines, tmp_path, test_data_dir
 
 
 def grid(folder, data_dir):
-    """Eight cells, of steps for a second or so."""
+    """Six cells, one per layer, so that one process has a device as each worker has."""
     schedule = Schedule(steps=60, batch_size=8)
-    changes = {"layers": (2, 4, 6, 8), "depths": (2,), "draws": 2}
+    changes = {"layers": (2, 4, 6, 7, 8, 10), "depths": (2,), "draws": 1}
     return config_in(folder, data_dir, cloud=schedule, attacker=schedule, **changes)
 
 
