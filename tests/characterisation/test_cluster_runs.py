@@ -33,6 +33,13 @@ class Machines:
     def add(self):
         self.nodes.append(self.ray.add_node(num_cpus=1, wait=False, **self._small))
 
+    def worker(self):
+        """The process id of a worker that is at work."""
+        end = time.monotonic() + _TOO_LONG
+        while not (found := self.workers()) and time.monotonic() < end:
+            time.sleep(0.02)
+        return found[0]
+
     def workers(self):
         """Process ids of the workers that are at work."""
         found = []
@@ -95,7 +102,7 @@ def test_machines_die_and_join(finished_alone, machines, tmp_path, test_data_dir
     machines.add()
     first = start()
     written.wait_for(1, first, log)
-    [victim, *_] = machines.workers()
+    victim = machines.worker()
     os.kill(victim, signal.SIGKILL)
     machines.add()
     written.wait_for(3, first, log)
