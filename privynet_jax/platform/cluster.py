@@ -31,13 +31,15 @@ from typing import Any
 import jax
 
 from privynet_jax.errors import UserError, first_line, last_line
+from privynet_jax.platform import signals
 from privynet_jax.platform.devices import usable_cores
-from privynet_jax.platform.signals import HANDLED
 
 _LOG = logging.getLogger(__name__)
 LOCAL = "local"
 # Seconds in which a cluster's head has to answer.
 _CONNECT_SECONDS = 10.0
+# Seconds in which a signal is noticed.
+_TICK_SECONDS = 1.0
 # Seconds between two looks for machines that joined.
 _LOOK_SECONDS = 5.0
 # Seconds without any worker after which that is told.
@@ -70,7 +72,7 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
         raise UserError(
             'a cluster needs Ray, which is not installed; pip install "privynet_jax[cluster]"'
         ) from None
-    own = {number: signal.getsignal(number) for number in HANDLED}
+    own = {number: signal.getsignal(number) for number in signals.HANDLED}
     try:
         _connect(ray, address)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
@@ -135,6 +137,7 @@ class Cluster:
 
         Raises:
             UserError: a unit raised it, or workers cannot start or die again and again.
+            signals.Terminated: a signal came.
         """
         left, deaths, looked, patience = list(units), Counter(), -math.inf, _PATIENCE_SECONDS
         while left or any(unit is not None for _, unit in self._busy.values()):
@@ -152,11 +155,17 @@ class Cluster:
             if not self._busy:  # all machines are still to come
                 time.sleep(_LOOK_SECONDS)
                 continue
-            done, _ = self._ray.wait(list(self._busy), timeout=_LOOK_SECONDS)
+            with (
+                signals.deferred()
+            ):  # an exception of ours, raised within Ray's code, is lost there
+                done, _ = self._ray.wait(list(self._busy), timeout=_TICK_SECONDS)
+            if signals.requested():
+                raise signals.Terminated
             for reference in done:
                 hired, unit = self._busy.pop(reference)
                 try:
-                    answer = self._ray.get(reference)
+                    with signals.deferred():
+                        answer = self._ray.get(reference)
                 except self._ray.exceptions.RayTaskError as error:
                     raise error.cause from error
                 except self._ray.exceptions.RayError as error:
