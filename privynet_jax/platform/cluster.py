@@ -233,8 +233,6 @@ class _Worker:
 
     def start(self, expected: Mapping[str, str], cores: int, work: Sequence[Any]) -> None:
         """Gets the work, if this is the driver's very software; the reference is in a list."""
-        import ray
-
         own = versions()
         if unlike := [name for name in expected if own[name] != expected[name]]:
             different = ", ".join(f"{n} {own[n]} and not {expected[n]}" for n in unlike)
@@ -242,6 +240,8 @@ class _Worker:
                 f"the machine {platform.node()} has {different}; install the same on all machines"
             )
         jax.config.update("jax_num_cpu_devices", cores)
+        import ray
+
         self._work = ray.get(work[0])
 
     def do(self, unit: Unit) -> Any:
