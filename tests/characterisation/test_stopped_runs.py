@@ -9,8 +9,7 @@ import pytest
 from support import tiny_runs
 
 from privynet_jax import Config, characterise
-from privynet_jax.characterisation import grid_run, scoring
-from privynet_jax.characterisation import run as characterisation
+from privynet_jax.characterisation import executors, grid_run, scoring
 from privynet_jax.errors import DivergedError
 from privynet_jax.estimates.amortised import LayerData
 from privynet_jax.platform import signals
@@ -46,11 +45,11 @@ def sends_a_signal(really, *, first):
     ("mode", "room", "name", "first"),
     [
         ("dedicated", grid_run, "outcomes", False),
-        ("dedicated", characterisation, "_result", True),
+        ("dedicated", executors, "cell_row", True),
         ("dedicated", ResultStore, "save", True),
         ("dedicated", ResultStore, "save", False),
         ("dedicated", Checkpoint, "discard", True),
-        ("linear", characterisation, "_result", True),
+        ("linear", executors, "cell_row", True),
     ],
 )
 def test_what_is_measured_is_saved(tmp_path, test_data_dir, monkeypatch, mode, room, name, first):
