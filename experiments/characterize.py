@@ -3,24 +3,26 @@
     python -m experiments.characterize --flagfile=experiments/flags/quickstart.flags
 
 Everything ends up in --workdir: results.csv, attacks.csv, reference.csv, tradeoff.png and
-reconstructions.png. The same command again does only what is missing. On several machines give
---coordinator_address, --num_processes and --process_id too; a TPU pod needs none of them.
+reconstructions.png. One draw of everything comes first, then the next; tables and pictures show
+what is there on the way. The same command again does only what is missing. --cluster=auto has the
+machines of a Ray cluster do the work.
 """
 
-import dataclasses
+import time
 from collections.abc import Sequence
 
 from absl import flags
 
 from experiments import cli
 from experiments.reporting import plots
-from privynet_jax import UserError, characterise
+from privynet_jax import Characterisation, UserError, characterise
 from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.platform.progress import tell
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.summaries import convergence_note, summary_table
+from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags(" ".join(cli.define_settings()))
-cli.key_flags("coordinator_address num_processes process_id")
 _PICTURED = flags.DEFINE_list(
     "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
 )
@@ -29,20 +31,12 @@ _PICTURED = flags.DEFINE_list(
 def main() -> None:
     config = cli.config_of_flags()
     of_layer = len(config.depths) * len(config.selections) * config.draws
-    cli.use_cpu_cores(at_most=of_layer)
+    # On a cluster, accelerators are for the workers.
+    cli.use_cpu_cores(at_most=of_layer, alone=bool(config.cluster))
     pictured = _pictured_names(config.cells())
-    share = cli.joined_share(config.workdir)
-    done = characterise(dataclasses.replace(config, share=share))
-    if not done.complete:
-        print(
-            f"This process's share is done. {len(done.results)} of {len(config.cells())} cells are "
-            f"in {config.workdir}; the last process to finish draws the pictures, and so does any "
-            "of these commands when it is run again later."
-        )
-        return
-    plots.save_tradeoff(done.results, done.store)
-    plots.save_reconstructions(done.results, done.store, done.examples, pictured)
-    print(summary_table(done.results, done.store.read_csv("reference.csv")))
+    done = characterise(config, _Refreshed(len(config.cells()), pictured))
+    _draw(done, pictured)
+    print(summary_table(done.results, done.store.read_csv(REFERENCES)))
     if config.mode == DEDICATED:
         print(convergence_note(done.results))
     else:
@@ -54,6 +48,30 @@ def main() -> None:
         f"Results and pictures are in {config.workdir}. Privacy loss is what these attackers "
         "reached on images they never saw; it bounds no other attacker."
     )
+
+
+def _draw(done: Characterisation, pictured: Sequence[str]) -> None:
+    plots.save_tradeoff(done.results, done.store)
+    plots.save_reconstructions(done.results, done.store, done.examples, pictured)
+
+
+class _Refreshed:
+    """Draws what is there and says where; the first time a table is printed, too."""
+
+    def __init__(self, cells: int, pictured: Sequence[str]) -> None:
+        self._cells, self._pictured, self._begun = cells, pictured, time.monotonic()
+        self._is_first = True
+
+    def __call__(self, done: Characterisation) -> None:
+        _draw(done, self._pictured)
+        if self._is_first:
+            tell(summary_table(done.results))
+        self._is_first = False
+        tell(
+            f"{len(done.results)} of {self._cells} cells after "
+            f"{time.monotonic() - self._begun:.0f} s: results.csv, tradeoff.png and "
+            f"reconstructions.png in {done.store.workdir} show them."
+        )
 
 
 def _pictured_names(cells: Sequence[Cell]) -> list[str]:

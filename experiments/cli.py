@@ -1,12 +1,10 @@
 """What every command needs around its job: flags in common, what they name, and the devices."""
 
 import dataclasses
-import functools
 import inspect
 import math
 import operator
 import os
-import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +19,6 @@ from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.devices import usable_cores
 from privynet_jax.platform.files import checked_file, expanded, is_remote, write_new
-from privynet_jax.platform.processes import Share, join
 
 # What a setting is -> how its flag is defined.
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -117,14 +114,6 @@ WEIGHTS_HELP = _SETTINGS["weights"]["told"]
 _TOLD = f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
 WEIGHTS = setting("weights", default=None, told=_TOLD)
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
-# The names are those of `jax.distributed.initialize`.
-COORDINATOR_ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of process 0, for several processes off TPU pods."
-)
-NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "Processes that share the work; default: all of a TPU pod, else 1.", 1
-)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this one is, from 0.", 0)
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
 
@@ -142,20 +131,15 @@ def key_flags(names: str) -> None:
             flags.declare_key_flag("trained_attackers")
 
 
-def use_cpu_cores(at_most: int | None = None) -> None:
+def use_cpu_cores(at_most: int | None = None, *, alone: bool = False) -> None:
     """Gives JAX one CPU device per core, up to a number; call it before anything is computed.
 
-    It changes nothing where JAX finds an accelerator.
+    It changes nothing where JAX finds an accelerator, unless cores are to be used `alone`.
     """
     cores = usable_cores()
+    if alone:
+        jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
-
-
-def joined_share(workdir: Path) -> Share:
-    """Returns the share of the work that the flags give this process, once all have met."""
-    launch = (COORDINATOR_ADDRESS.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    told = functools.partial(print, "waiting for the other processes to start", file=sys.stderr)
-    return join(*launch, workdir=workdir, waiting=told)
 
 
 def cache_folder() -> Path | str:

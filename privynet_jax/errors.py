@@ -45,3 +45,8 @@ def everything_first() -> Iterator[Callable[[], contextlib.AbstractContextManage
 def first_line(error: Exception) -> str:
     """Returns the first line of what another library says, its exception's name if nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: Exception) -> str:
+    """Returns the last line of what another library says: of a traceback, what went wrong."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -62,6 +62,7 @@ ONLY_IN = {
     },
     "h5py": {"backbone.weights.tensor_files"},
     "msgspec": {"platform.documents"},
+    "ray": {"platform.cluster"},
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
     "pickle": set(),

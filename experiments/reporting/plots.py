@@ -14,6 +14,7 @@ from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import DrawSummary, Spread, over_draws
+from privynet_jax.results.work_directory import REFERENCES
 from privynet_jax.training.models.attackers import CAPACITIES
 
 matplotlib.use("Agg")
@@ -41,8 +42,10 @@ def save_tradeoff(results: Sequence[CellResult], store: ResultStore) -> None:
 
 
 def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
-    """Returns a PNG of accuracy against PSNR, where the marker's shape tells the selection."""
-    no_split, mean_image = references(store)
+    """Returns a PNG of accuracy against PSNR, where the marker's shape tells the selection.
+
+    While cells are measured there are no references yet.
+    """
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
     styles = dict(zip(layers, layer_styles(len(layers)), strict=True))
@@ -52,8 +55,6 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
     # The legend has a line per layer and depth, and must not be taller than the picture.
     height = max(4.8, 1.6 + 0.23 * (len(handles) + len(shapes)))
     figure, axes = plt.subplots(figsize=(7.8, height), layout="constrained")
-    axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
-    axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
     for drawn in itertools.product(styles, shapes):
         chosen = [s for s in summaries if (s.cells[0].num_layers, s.cells[0].selection) == drawn]
         if chosen:
@@ -63,19 +64,22 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
             handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
             for selection, shape in shapes.items()
         ]
-    # Beside the lines themselves, names would sooner or later cover points.
-    handles += [
-        handle("no split: same network\nand steps, raw pixels", color=GREY, linestyle=":"),
-        handle("no attack: the mean\nimage every time", color=GREY, linestyle="--"),
-    ]
+    if (store.workdir / REFERENCES).exists():
+        no_split, mean_image = references(store)
+        axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
+        axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+        # Beside the lines themselves, names would sooner or later cover points.
+        handles += [
+            handle("no split: same network\nand steps, raw pixels", color=GREY, linestyle=":"),
+            handle("no attack: the mean\nimage every time", color=GREY, linestyle="--"),
+        ]
     place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False}
     axes.legend(handles=handles, fontsize=_SMALL + 1, handlelength=3.4, **place)
     # Without networks of their own, cells were not measured with --mode=dedicated.
     dedicated = any(attack.attacker in CAPACITIES for attack in results[0].attacks)
     estimated = "" if dedicated else ", estimated"
-    axes.set_title(
-        f"Accuracy against privacy loss{estimated}; bars span the channel draws", size=11
-    )
+    bars = "; bars span the channel draws" if any(len(s.cells) > 1 for s in summaries) else ""
+    axes.set_title(f"Accuracy against privacy loss{estimated}{bars}", size=11)
     axes.set(xlabel=LOSS, ylabel=ACCURACY)
     tidy(axes)
     return as_png(figure)
@@ -124,10 +128,10 @@ def image_rows(originals: np.ndarray, rows: Mapping[str, np.ndarray], heading: s
 def references(store: ResultStore) -> tuple[float, float]:
     """Returns accuracy without a split, in [0, 1], and the mean image's PSNR in dB."""
     try:
-        rows = {row["reference"]: row for row in store.read_csv("reference.csv")}
+        rows = {row["reference"]: row for row in store.read_csv(REFERENCES)}
         return float(rows["no_split"]["accuracy"]), float(rows["mean_image"]["psnr_db_mean"])
     except (KeyError, TypeError, ValueError):
-        path = store.workdir / "reference.csv"
+        path = store.workdir / REFERENCES
         raise UserError(f"{path} is missing or damaged; delete it and run again") from None
 
 

@@ -4,7 +4,7 @@
 which is every draw of `direct`. What they find belongs to a work directory and is kept there, in
 `candidates/`: `run` draws a grid's cells from it, and plans of `direct` release it.
 
-    candidates = find_candidates(config, parts, weights, features, store)
+    candidates = find_candidates(config, parts, weights, store, search)
     cells = config.cells(candidates)
 """
 
@@ -34,21 +34,21 @@ from privynet_jax.training.batches import stream_of
 # Labelled images on which channels are scored, of the target part.
 _SAMPLE = 500
 
-# Selection, number of layers, depth.
-_Place = tuple[str, int, int]
-_Features = Callable[[], Mapping[int, LayerFeatures]]
+# Selection, number of layers, depth; and the channels that were found there.
+Place = tuple[str, int, int]
+Found = tuple[Place, tuple[int, ...]]
 
 
 def find_candidates(
     config: Config,
     parts: Parts,
     weights: PretrainedWeights,
-    features: _Features,
     store: ResultStore,
+    search: Callable[[Sequence[Place]], Iterator[Found]],
 ) -> Candidates:
     """Returns the candidates of every selection but the random one, finding those not kept yet.
 
-    Features, with all channels, are asked for where they are needed.
+    `search` does what `searched_channels` does.
 
     Raises:
         UserError: a kept file is damaged, or training diverged.
@@ -63,17 +63,13 @@ def find_candidates(
     missing = [place for place in places if place not in found]
     pruned = [place for place in missing if place[0] != DIRECT]
     searched = [place for place in missing if place[0] == DIRECT]
-    for place, channels in itertools.chain(
-        _pruned(pruned, parts, weights), _searched(searched, config, parts, features)
-    ):
+    for place, channels in itertools.chain(_pruned(pruned, parts, weights), search(searched)):
         store.save_candidates(*place, channels)
         found[place] = channels
     return found
 
 
-def _pruned(
-    places: Sequence[_Place], parts: Parts, weights: PretrainedWeights
-) -> Iterator[tuple[_Place, tuple[int, ...]]]:
+def _pruned(places: Sequence[Place], parts: Parts, weights: PretrainedWeights) -> Iterator[Found]:
     if not places:
         return
     rows = spread_over_classes(parts.target.labels, _SAMPLE)
@@ -84,10 +80,17 @@ def _pruned(
         yield (method, num_layers, depth), pruned_candidates(method, scores[num_layers], depth)
 
 
-def _searched(
-    places: Sequence[_Place], config: Config, parts: Parts, features: _Features
-) -> Iterator[tuple[_Place, tuple[int, ...]]]:
-    """By each layer's amortised attacker; its cloud NN is not needed here."""
+def searched_channels(
+    places: Sequence[Place],
+    config: Config,
+    parts: Parts,
+    features: Callable[[], Mapping[int, LayerFeatures]],
+) -> Iterator[Found]:
+    """Yields the channels that `DIRECT` releases at its places, layers ascending.
+
+    They are judged by each layer's amortised attacker; its cloud NN is not needed here. Features,
+    with all channels, are asked for when they are needed.
+    """
     for num_layers, of_layer in itertools.groupby(places, key=operator.itemgetter(1)):
         learnt = {ATTACKER: layer_training(config, parts)[ATTACKER]}
         depths = [depth for _, _, depth in of_layer]

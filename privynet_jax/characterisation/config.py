@@ -21,8 +21,8 @@ from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.platform.coding import DTYPES
+from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
-from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.training.models.attackers import RESIDUAL, STRONG
 from privynet_jax.training.models.networks import WORKING_STRIDE
@@ -150,8 +150,10 @@ class Config:
     checkpoint_minutes: float = _execution(
         5.0, "Minutes between two checkpoints of what is in training.", least=0.0
     )
-    # Which of the cells are this process's; no flag, because processes find out together.
-    share: Share = dataclasses.field(default=Share(), metadata={"decides": False})
+    cluster: str = _execution(
+        "",
+        "Ray cluster that does the work: local, auto, or HOST:PORT of its head; default: none.",
+    )
 
     def cells(self, candidates: Candidates | None = None) -> tuple[Cell, ...]:
         """Returns the grid's cells, or raises UserError where a setting makes no sense.
@@ -191,6 +193,11 @@ class Config:
     def feature_cache(self) -> Path | str:
         """The folder for features, or a bucket's address."""
         return self.cache_dir if is_remote(self.cache_dir) else self.local_cache
+
+    @property
+    def spread(self) -> Spread:
+        """How the user wants work spread over devices."""
+        return Spread(self.cells_per_device, self.steps_per_dispatch, self.device_memory_gib)
 
     def load_parts(self) -> Parts:
         """Returns the images; see `parts.load_parts`."""

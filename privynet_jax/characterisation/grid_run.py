@@ -2,14 +2,15 @@
 
 A cloud NN and every attacker are trained for each cell, in groups that fill the devices. Cells of
 one layer have one shape: the channel axis is filled up with zeros to the grid's largest depth, so a
-layer compiles once. `scoring` has the other modes.
+layer compiles once for all rounds. `scoring` has the other modes.
 
     for measurement in dedicated_measurements(run):
         ...
 """
 
 import dataclasses
-import hashlib
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_
 from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.groups import Group, cell_groups
 from privynet_jax.characterisation.measure import REPORTED, Protocol, outcomes
 from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform import signals
-from privynet_jax.platform.devices import execution_for
-from privynet_jax.results.cells import Cell, Measurement, by_layer
+from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import CloudNN
@@ -44,60 +45,66 @@ _OPTIMISED_IMAGES = 64
 class GridRun:
     """What a mode needs to measure a grid's missing cells.
 
-    Of this process's cells, `mine`, those of a layer are cut into groups, whatever is missing.
     Of the test images `examples`, int [K], reconstructions are kept. `progress` is told the number
-    of cells done since the last call; half of one counts 0.5.
+    of cells done since the last call; half of one counts 0.5. `paused` is called between two
+    groups, and told whether a round of the grid has just ended.
     """
 
     config: Config
-    mine: Sequence[Cell]
+    cells: Sequence[Cell]
     missing: Sequence[Cell]
     parts: Parts
     weights: PretrainedWeights
     features: Callable[[], Mapping[int, LayerFeatures]]
     examples: np.ndarray
     progress: Callable[[float], Any] = lambda done: None
+    paused: Callable[[bool], Any] = lambda round_ended: None
+
+    @functools.cached_property
+    def protocol(self) -> Protocol:
+        """What is measured of every cell."""
+        return protocol_of(self.config, self.parts, self.examples)
+
+    def groups(self) -> list[Group]:
+        """Returns the groups with missing cells, in the order of the grid's rounds.
+
+        They are cut from all cells, and measured whole: a place that is left empty would cost as
+        much, and a group keeps its checkpoint.
+        """
+        missing, spread = set(self.missing), current_session().spread
+        every = cell_groups(self.cells, self.config.attacker.batch_size, spread)
+        return [group for group in every if missing.intersection(group.cells)]
 
 
 def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
-    """Yields a measurement per missing cell, group by group, layers ascending.
-
-    Groups are cut from all of the process's cells, and measured whole where one cell of them is
-    missing: a place that is left empty would cost as much, and a group keeps its checkpoint.
+    """Yields a measurement per missing cell, group by group.
 
     Raises:
         DivergedError: training did, of some cells; all others were measured before.
         UserError: a single cell does not fit into a device's memory.
         signals.Terminated: a signal came; what was trained so far is in the checkpoints.
     """
-    config, missing, spread = run.config, set(run.missing), current_session().spread
-    protocol = protocol_of(config, run.parts, run.examples)
     with everything_first() as postponed:
-        for number, cells in by_layer(run.mine):
-            size = execution_for(len(cells), config.attacker.batch_size, spread).group_size
-            for start in range(0, len(cells), size):
-                group = cells[start : start + size]
-                if missing.intersection(group):
-                    with postponed():
-                        yield from _of_group(run, protocol, number, group)
-                    current_session().give_way()
+        for group, following in itertools.pairwise([*run.groups(), None]):
+            with postponed():
+                yield from group_measurements(run, group)
+            current_session().give_way()
+            if following:
+                run.paused(following.round > group.round)
 
 
-def _of_group(
-    run: GridRun, protocol: Protocol, number: int, group: Sequence[Cell]
-) -> Iterator[Measurement]:
-    """Yields what is missing of a group of cells of one layer."""
-    config, missing = run.config, set(run.missing).intersection(group)
-    share = len(missing) / len(group)
-    names = " ".join(cell.name for cell in group)
-    checkpoint = checkpoint_of(config, hashlib.sha256(names.encode()).hexdigest()[:16])
-    features = run.features()[number]  # before, because extraction asks for no signals
-    width = max(config.depths)
-    scenes = [Scenario(cell.topology, run.parts, features, run.weights, width) for cell in group]
+def group_measurements(run: GridRun, group: Group) -> Iterator[Measurement]:
+    """Yields what is missing of a group; errors are those of `dedicated_measurements`."""
+    config, missing = run.config, set(run.missing).intersection(group.cells)
+    share = len(missing) / len(group.cells)
+    checkpoint = checkpoint_of(config, group.name)
+    # Before, because extraction asks for no signals.
+    features, width = run.features()[group.num_layers], max(config.depths)
+    scenes = [Scenario(c.topology, run.parts, features, run.weights, width) for c in group.cells]
     # Until whoever takes the measurements has saved them, and the checkpoint may go.
     with signals.deferred():
         with session(checkpoint=checkpoint, progress=lambda done: run.progress(share * done)):
-            found = outcomes(group, scenes, protocol, config.seed)
+            found = outcomes(group.cells, scenes, run.protocol, config.seed)
         with everything_first() as postponed:
             for each in found:
                 with postponed():
@@ -120,8 +127,8 @@ def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int,
 
 
 def checkpoint_folder(config: Config) -> Path:
-    """Returns where a process keeps trainings in progress."""
-    return config.workdir / f"training-{config.share.index}"
+    """Returns where trainings in progress are kept."""
+    return config.workdir / "training"
 
 
 def checkpoint_of(config: Config, name: str) -> Checkpoint:

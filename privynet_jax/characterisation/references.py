@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from privynet_jax.attacks.closed_form import MEAN_IMAGE
@@ -22,6 +23,7 @@ from privynet_jax.training.session import session
 from privynet_jax.training.tasks import CLOUD
 
 _BATCH = 256
+_quality = jax.jit(image_quality)
 
 
 def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
@@ -65,7 +67,7 @@ def _guessed(parts: Parts) -> dict[str, dict[str, np.ndarray]]:
     guess, found = np.float32(total / len(parts.auxiliary)), {}
     for part in REPORTED:
         batches = _batches(getattr(parts, part))
-        values = [image_quality(np.broadcast_to(guess, batch.shape), batch) for batch in batches]
+        values = [_quality(np.broadcast_to(guess, batch.shape), batch) for batch in batches]
         found[part] = {name: np.concatenate([v[name] for v in values]) for name in values[0]}
     return found
 

@@ -152,7 +152,8 @@ def execution_for(
         steps_per_dispatch=spread.steps_per_dispatch or (1 if on_cpu() else 10),
         resident_bytes=int(_RESIDENT_SHARE * memory),
         step_bytes=int(_STEP_SHARE * memory) or None,
-        shares_examples=members == 1,
+        # On one device there is nothing to share, and numbers are to the bit those beside others.
+        shares_examples=members == 1 and len(devices) > 1,
     )
 
 

@@ -4,6 +4,7 @@
         ...
     with progress_bar(len(cells), "characterising", "cells") as advance:
         advance(0.25)  # of a cell
+        tell("the first cell is there")
 
 No JAX here.
 """
@@ -55,6 +56,12 @@ def progress_bar(
             bar.update(min(share, bar.total - bar.n))
 
         yield advance
+
+
+def tell(text: str) -> None:
+    """Prints to standard output, above the bars there are."""
+    with tqdm.external_write_mode():
+        print(text, flush=True)
 
 
 def _is_terminal(file: TextIO) -> bool:

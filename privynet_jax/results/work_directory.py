@@ -2,9 +2,8 @@
 
 It holds `config.json` (the settings that decide the numbers), `cells/<name>.npz` and
 `cells/<name>.json` (one cell each, written atomically; the JSON file comes last and says "done"),
-`test_pictures.npz` (what is known of the test images before any attack), and the tables. Several
-processes may fill one work directory, also on different machines: each cell is written by one of
-them, the tables by all. No JAX here.
+`test_pictures.npz` (what is known of the test images before any attack), and the tables. One
+process writes them. No JAX here.
 
     store = ResultStore.open(Path("runs/first"), config)
     store.save(result, arrays)
@@ -41,7 +40,7 @@ from privynet_jax.results.text_tables import as_csv
 # What reading damaged JSON, tables or archives of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
-_CONFIG, TEST_PICTURES = "config.json", "test_pictures.npz"
+_CONFIG, TEST_PICTURES, REFERENCES = "config.json", "test_pictures.npz", "reference.csv"
 _CONTINUE = (
     "delete it and run its experiments.characterize command again, which makes it anew; if another "
     "version of privynet_jax made it, characterise again in a new folder"
@@ -71,24 +70,28 @@ class ResultStore:
     def open(cls, workdir: Path, config: Mapping[str, Any]) -> "ResultStore":
         """Opens a work directory, creating it when new, with settings that JSON can hold.
 
+        One of fewer draws takes more: each cell has a key of its own.
+
         Raises:
             UserError: the folder was made with other settings, or its `config.json` is damaged.
         """
         path, otherwise = workdir / _CONFIG, "or a new folder as --workdir"
         wanted = json.loads(json.dumps(config))  # tuples become lists, as they will be when read
+        content = json.dumps(wanted, indent=2) + "\n"
         if not path.exists():
             _check_empty(workdir, path)
-            # Several processes have met in it, and made it for that.
-            is_ours = not workdir.exists() or any(workdir.glob(".met-*"))
+            is_ours = not workdir.exists()
             workdir.mkdir(parents=True, exist_ok=True)
             if is_ours and is_private(config.get("dataset", "")):
                 os.chmod(workdir, 0o700)
-            content = json.dumps(wanted, indent=2) + "\n"
             write_shared(path, [content.encode()], replace=False)
         # Also when it was not there: another process may have been faster, with other settings.
         with _whole(path, f"restore it, {otherwise}"):
             kept = {**json.loads(path.read_text())}  # raises for what is no dictionary
-        check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
+        if _asks_for_more_draws(kept, wanted):
+            write_atomically(path, content)
+        else:
+            check_same_settings(f"{workdir} was made", kept, wanted, otherwise)
         (workdir / "cells").mkdir(exist_ok=True)
         return cls(workdir)
 
@@ -198,19 +201,12 @@ class ResultStore:
             return channels
 
     def write_tables(self, names: Sequence[str]) -> list[CellResult]:
-        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells.
-
-        What other processes finish while it writes is written too: whoever writes last leaves
-        complete tables, even if it began before somebody else's last cell.
-        """
-        written: list[str] | None = None
-        while (finished := [name for name in names if self.has(name)]) != written:
-            self._loaded.update({n: self.load(n) for n in finished if n not in self._loaded})
-            results = [self._loaded[name] for name in finished]
-            self.write_csv("results.csv", [result.row() for result in results])
-            attacks = [row for result in results for row in result.attack_rows()]
-            self.write_csv("attacks.csv", attacks)
-            written = finished
+        """Writes `results.csv` and `attacks.csv` from the finished ones of the named cells."""
+        finished = [name for name in names if self.has(name)]
+        self._loaded.update({n: self.load(n) for n in finished if n not in self._loaded})
+        results = [self._loaded[name] for name in finished]
+        self.write_csv("results.csv", [result.row() for result in results])
+        self.write_csv("attacks.csv", [row for result in results for row in result.attack_rows()])
         return results
 
     def write_csv(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -237,6 +233,11 @@ def _is_usable(name: str, value: Any) -> bool:
     if name in _GRID:
         return bool(value) and all(type(number) is int for number in value)
     return value != [] if name == "selections" else name not in _SCHEDULES or "steps" in value
+
+
+def _asks_for_more_draws(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    before, now = kept.get("draws"), wanted.get("draws")
+    return isinstance(before, int) and {**kept, "draws": now} == wanted and before < now
 
 
 def _check_empty(workdir: Path, config: Path) -> None:

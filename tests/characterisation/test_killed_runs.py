@@ -81,9 +81,9 @@ def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, 
     assert run.wait(timeout=60) == 128 + signal.SIGTERM, log
     assert log.endswith("stopped; run the same command again to continue\n")
     assert "Traceback" not in log
-    assert len(list((stopped.workdir / "training-0").iterdir())) == 1
+    assert len(list((stopped.workdir / "training").iterdir())) == 1
     assert list((stopped.workdir / "cells").iterdir()) == []
     again = subprocess.run(command, check=True, cwd=PROJECT, capture_output=True, text=True)
     assert "cannot be used" not in again.stderr
     assert all_tables(stopped.workdir) == all_tables(undisturbed.workdir)
-    assert not (stopped.workdir / "training-0").exists()
+    assert not (stopped.workdir / "training").exists()

@@ -12,11 +12,11 @@ from support.tiny_runs import LIMITS, SIZE
 from support.whole_runs import DEPTHS, LAYERS, all_tables, config_in, table
 
 from privynet_jax import characterise
+from privynet_jax.characterisation import executors
 from privynet_jax.characterisation import run as characterisation
 from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
 from privynet_jax.images.parts import load_parts
-from privynet_jax.platform.processes import Share
 from privynet_jax.results.cells import grid_cells
 from privynet_jax.training.tasks import Schedule
 
@@ -28,8 +28,12 @@ def no_training(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("everything was there already")
 
-    for name in ("_run_missing", "reference_rows", "load_features"):
-        monkeypatch.setattr(characterisation, name, refuse)
+    for module, name in (
+        (characterisation, "_run_missing"),
+        (characterisation, "load_features"),
+        (executors, "reference_rows"),
+    ):
+        monkeypatch.setattr(module, name, refuse)
 
 
 def test_tables_have_a_row_per_cell_and_attacker(finished):
@@ -134,6 +138,37 @@ def test_example_images_are_of_different_classes(finished, test_data_dir):
     assert len(set(labels)) == len(labels) == 2
 
 
+def test_a_draw_of_everything_is_shown_first(tmp_path, test_data_dir, monkeypatch):
+    monkeypatch.setattr(characterisation, "_REFRESHED_EVERY", 1e6)  # at ends of rounds alone
+    config, shown = config_in(tmp_path, test_data_dir, draws=2), []
+
+    def look(done):
+        shown.append((done.results, table(config.workdir, "results.csv")))
+
+    done = characterise(config, look)
+    # The two cells of the first group, as soon as they are there, and then the first round.
+    assert [len(results) for results, _ in shown] == [2, 4]
+    results, rows = shown[-1]
+    cells = [cell for cell in config.cells() if cell.draw == 0]
+    assert [each.name for each in results] == [cell.name for cell in cells]
+    # What comes later changes nothing in it.
+    assert [each for each in done.results if each.draw == 0] == results
+    assert [row for row in table(config.workdir, "results.csv") if row["draw"] == "0"] == rows
+
+
+def test_more_draws_go_on_where_fewer_ended(finished, tmp_path, monkeypatch):
+    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
+    fewer = dataclasses.replace(finished.config, workdir=workdir)
+    monkeypatch.setattr(executors, "reference_rows", None)  # would fail when called
+    before = {path: path.read_bytes() for path in (workdir / "cells").iterdir()}
+    done = characterise(dataclasses.replace(fewer, draws=2))
+    assert len(list((workdir / "cells").iterdir())) == 2 * len(before)
+    assert before == {path: path.read_bytes() for path in before}
+    assert [each for each in done.results if each.draw == 0] == finished.done.results
+    with pytest.raises(UserError, match="draws was 2 and is now 1"):
+        characterise(fewer)
+
+
 @pytest.mark.usefixtures("no_training")
 def test_running_again_does_nothing_new(finished):
     before = all_tables(finished.config.workdir)
@@ -154,34 +189,10 @@ def test_only_what_was_deleted_is_done_again(finished, tmp_path, monkeypatch):
         really(run, *arguments)
 
     monkeypatch.setattr(characterisation, "_run_missing", recorded)
-    monkeypatch.setattr(characterisation, "reference_rows", None)  # would fail when called
+    monkeypatch.setattr(executors, "reference_rows", None)  # would fail when called
     characterise(dataclasses.replace(finished.config, workdir=workdir))
     assert asked == [lost]
     assert all_tables(workdir) == before
-
-
-@pytest.mark.usefixtures("no_training")
-@pytest.mark.parametrize(("index", "missing"), [(0, "m04_d003_r00"), (1, "m02_d002_r00")])
-def test_the_share_of_another_process_is_left_to_it(finished, tmp_path, index, missing):
-    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
-    (workdir / "cells" / f"{missing}.json").unlink()
-    share = Share(index, 2)
-    done = characterise(dataclasses.replace(finished.config, workdir=workdir, share=share))
-    assert finished.done.complete
-    assert not done.complete
-    others = [result for result in finished.done.results if result.name != missing]
-    assert done.results == others
-    assert len(table(workdir, "results.csv")) == len(others)
-
-
-@pytest.mark.usefixtures("no_training")
-def test_only_process_0_makes_the_references(finished, tmp_path):
-    workdir = Path(shutil.copytree(finished.config.workdir, tmp_path / "run"))
-    (workdir / "reference.csv").unlink()
-    config = dataclasses.replace(finished.config, workdir=workdir, share=Share(1, 2))
-    assert not characterise(config).complete
-    with pytest.raises(AssertionError, match="was there already"):
-        characterise(dataclasses.replace(config, share=Share(0, 2)))
 
 
 @pytest.mark.usefixtures("no_training")
@@ -211,7 +222,6 @@ def test_settings_that_change_no_number_are_accepted(finished):
         depths=(3, 2),
         steps_per_dispatch=1,
         cells_per_device=1,
-        share=Share(1, 2),
     )
     assert characterise(changed).results == finished.done.results
 

@@ -94,7 +94,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
         (whole, {"linear", "amortised"}, (40, 40)),
         (by_linear, {"linear"}, (len(parts.validation), len(parts.test))),
     ]:
-        for cell, measurement in zip(run.mine, measurements, strict=True):
+        for cell, measurement in zip(run.cells, measurements, strict=True):
             assert measurement.cell == cell
             assert set(measurement.attacks) == set(measurement.examples) == attackers
             for part, count in zip(("validation", "test"), counts, strict=True):
@@ -111,7 +111,7 @@ def test_measurements_have_one_number_per_sampled_image(run, whole, by_linear):
 
 
 def test_the_linear_attack_is_the_one_of_the_subset(run, whole, by_linear):
-    cell, layer, parts = run.mine[1], run.features()[LAYER], run.parts
+    cell, layer, parts = run.cells[1], run.features()[LAYER], run.parts
     sums = subsets.layer_sums(layer, parts, 12)
     attack = linear_attack.fit(sums.fitted_on, sums.chosen_on, cell.topology.channels)
     rows = spread_over_classes(parts.test.labels, 20)
@@ -134,7 +134,7 @@ def test_company_changes_nothing_and_kept_networks_are_not_trained_again(run, wh
 
     monkeypatch.setattr(amortised, "train", refuse)
     monkeypatch.setattr(scoring, "_AT_ONCE", 1)
-    chosen = dataclasses.replace(run, missing=[run.mine[4], run.mine[1]])
+    chosen = dataclasses.replace(run, missing=[run.cells[4], run.cells[1]])
     by_cell = {measurement.cell: measurement for measurement in whole}
     for apart in scoring.estimated_measurements(chosen):
         together = by_cell[apart.cell]

@@ -9,8 +9,7 @@ import pytest
 from support import tiny_runs
 
 from privynet_jax import Config, characterise
-from privynet_jax.characterisation import grid_run, scoring
-from privynet_jax.characterisation import run as characterisation
+from privynet_jax.characterisation import executors, grid_run, scoring
 from privynet_jax.errors import DivergedError
 from privynet_jax.estimates.amortised import LayerData
 from privynet_jax.platform import signals
@@ -46,11 +45,11 @@ def sends_a_signal(really, *, first):
     ("mode", "room", "name", "first"),
     [
         ("dedicated", grid_run, "outcomes", False),
-        ("dedicated", characterisation, "_result", True),
+        ("dedicated", executors, "cell_row", True),
         ("dedicated", ResultStore, "save", True),
         ("dedicated", ResultStore, "save", False),
         ("dedicated", Checkpoint, "discard", True),
-        ("linear", characterisation, "_result", True),
+        ("linear", executors, "cell_row", True),
     ],
 )
 def test_what_is_measured_is_saved(tmp_path, test_data_dir, monkeypatch, mode, room, name, first):
@@ -62,7 +61,7 @@ def test_what_is_measured_is_saved(tmp_path, test_data_dir, monkeypatch, mode, r
         characterise(config)
     # Both cells, though no checkpoint was ever due; and nothing is left to continue from.
     assert len(list((config.workdir / "cells").glob("*.json"))) == 2
-    assert not list((config.workdir / "training-0").glob("*"))
+    assert not list((config.workdir / "training").glob("*"))
 
 
 def test_all_groups_are_measured_beside_cells_that_diverge(monkeypatch, tmp_path):
@@ -83,7 +82,7 @@ def test_all_groups_are_measured_beside_cells_that_diverge(monkeypatch, tmp_path
     run = grid_run.GridRun(config, cells, cells, None, None, lambda: features, None)
     with pytest.raises(DivergedError, match=f"^{cells[0].name}; and {cells[-1].name}$"):
         told.extend(each.cell for each in grid_run.dedicated_measurements(run))
-    assert told == cells[1:-1]
+    assert told == [cells[1], cells[4], *cells[2:4]]  # of 2 layers, 7, and 4
 
 
 @pytest.mark.usefixtures("handled")

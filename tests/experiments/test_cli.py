@@ -210,6 +210,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"compute_dtype": "bfloat16", "examples": "3", "mode": "dedicated"},
         **{"scoring_images": "5", "cells_per_device": "1"},
         **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
+        **{"cluster": "10.0.0.1:6379"},
     }
     with pytest.raises(ZeroDivisionError):
         command(f"--workdir={tmp_path / 'run'}", *flags_of(given))
@@ -226,12 +227,12 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
         **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
         **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
-        **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0},
+        **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0, "cluster": "10.0.0.1:6379"},
     )
-    # Nothing of a configuration is without a flag, but for the share, which processes agree upon.
+    # Nothing of a configuration is without a flag.
     own = {flag.name for flag in flags.FLAGS.get_key_flags_for_module("experiments.characterize")}
     assert own > given.keys()
-    fields = len(dataclasses.fields(Config)) - 1
+    fields = len(dataclasses.fields(Config))
     assert len(given) + 1 == fields + 2 * 2  # schedules have three flags each
 
 
@@ -255,7 +256,7 @@ def config_of(command, monkeypatch):
 
 
 FLAG_FILES = PROJECT / "experiments" / "flags"
-SIZES = {"cifar10": 150, "quickstart": 16, "selection": 150, "story": 8}
+SIZES = {"cifar10": 150, "quickstart": 8, "selection": 150, "story": 8}
 
 
 def test_flag_files_that_come_with_the_project(config_of):
@@ -271,7 +272,7 @@ def test_flag_files_that_come_with_the_project(config_of):
         assert len(config.cells()) == SIZES[path.stem]
     assert grids == {
         "cifar10.flags": ("cifar10", tuple(range(1, 11)), (4, 8, 16, 32, 64), 3),
-        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 2),
+        "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 1),
         "selection.flags": ("photo_patches", (2, 4, 7), (8, 16), 5),
         "story.flags": ("photo_patches", (4, 7), (8, 16), 2),
     }

@@ -104,7 +104,7 @@ def test_names_in_commands_are_set_before(notebook):
 
 @pytest.mark.slow
 def test_the_notebook_runs_from_top_to_end(notebook, tmp_path, test_data_dir, monkeypatch):
-    """With the quickstart's settings, about six minutes on two idle CPU cores.
+    """With the quickstart's settings, about four minutes on two idle CPU cores.
 
     PRIVYNET_TEST_QUICKSTART may name the folder that the quickstart's command left; the notebook
     then continues that run, as it says it does, and trains nothing anew.
@@ -136,7 +136,7 @@ def test_the_notebook_runs_from_top_to_end(notebook, tmp_path, test_data_dir, mo
     NotebookClient(notebook, timeout=1800, resources=where).execute()
 
     with (tmp_path / "run" / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 16
+        assert len(list(csv.DictReader(file))) == 8
     [shown] = code_cells(notebook)[-1].outputs
     frame = re.search(r'srcdoc="([^"]*)"', shown.data["text/html"]).group(1)
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 import pytest
 
 from privynet_jax.platform import progress
-from privynet_jax.platform.progress import Bar, progress_bar
+from privynet_jax.platform.progress import Bar, progress_bar, tell
 
 
 @pytest.fixture
@@ -44,6 +44,18 @@ def test_what_remains_is_told_by_the_average_speed(capsys, terminal, monkeypatch
             advance(1)
     last = capsys.readouterr().err.split("\r")[-1]
     assert "| 70.0/100 cells [50:20<21:34]" in last  # 3020 s of 70 cells: 1294 s for 30
+
+
+def test_lines_are_told_above_a_bar(capsys, terminal):
+    with progress_bar(1, "searching") as advance:
+        advance(0.25)
+        tell("found one")
+    printed = capsys.readouterr()
+    assert printed.out == "found one\n"
+    # The bar is wiped out before, and drawn again after.
+    assert [part.startswith("searching:  25%|") for part in printed.err.split("\r")[-3:]] == [
+        *(False, False, True)
+    ]
 
 
 def test_without_standard_error_there_is_no_bar(monkeypatch):

@@ -134,7 +134,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path, entry):
     assert [path.name for path in tmp_path.iterdir()] == [entry.rstrip("/")]
 
 
-# Several processes.
+# Two processes by mistake.
 
 
 def other_process_writes(monkeypatch, config):
@@ -169,25 +169,6 @@ def test_settings_where_there_are_no_hard_links(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     store = ResultStore.open(tmp_path / "run", CONFIG)
     assert ResultStore.open(tmp_path / "run", CONFIG) == store
-
-
-def test_cells_that_others_finish_while_tables_are_written_are_in_them(store, monkeypatch):
-    names = [handmade.cell(draw=draw).name for draw in range(2)]
-    other = ResultStore.open(store.workdir, CONFIG)
-    store.save(handmade.cell(draw=0), ARRAYS)
-    really, tables = ResultStore.write_csv, []
-
-    def write_late(self, name, rows):
-        if not tables:  # the other has written its cell and its tables before these land
-            tables.append(name)
-            other.save(handmade.cell(draw=1), ARRAYS)
-            other.write_tables(names)
-        really(self, name, rows)
-
-    monkeypatch.setattr(ResultStore, "write_csv", write_late)
-    assert [result.draw for result in store.write_tables(names)] == [0, 1]
-    assert [row["draw"] for row in store.read_csv("results.csv")] == ["0", "1"]
-    assert len(store.read_csv("attacks.csv")) == 4
 
 
 def test_each_result_is_read_once(store, monkeypatch):
@@ -385,8 +366,6 @@ def test_a_cell_without_its_arrays_is_not_finished(store):
 
 def test_what_is_made_of_somebody_s_own_pictures_is_theirs_alone(tmp_path):
     modes = {}
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / ".met-2").touch()  # where processes met
     for dataset in ("folder:pictures", "photo_patches"):
         store = ResultStore.open(tmp_path / dataset.partition(":")[0], {"dataset": dataset})
         modes[dataset] = stat.S_IMODE(store.workdir.stat().st_mode)

@@ -12,6 +12,7 @@ one pass (`extraction`) over just those rows.
 import concurrent.futures
 import logging
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def load_features(
     cache_dir: os.PathLike[str] | str,
     *,
     dtype: str = "float16",
-    share: tuple[int, int] = (0, 1),
+    in_company: bool = False,
 ) -> dict[int, LayerFeatures]:
     """Returns the features of each layer, computing what the cache lacks.
 
@@ -59,8 +60,8 @@ def load_features(
         cache_dir: a local folder, or one in a bucket, such as gs://bucket/folder, whose shards are
             copied to the local temporary folder for as long as the features are in use.
         dtype: how features are stored, one of `coding.DTYPES`.
-        share: (index, count) of this process among those that fill the cache together, so that
-            they start at different ends of the work. Each ends with the whole.
+        in_company: whether other processes are about to do the same. Each then takes the shards in
+            an order of its own, so that they rarely compute the same one. Each ends with the whole.
 
     Raises:
         UserError: the disk has too little room, the folder cannot be reached, or the network gives
@@ -80,7 +81,7 @@ def load_features(
     lacking = {m: layer for m, layer in layers.items() if set(units) - set(layer.shards)}
     if lacking:
         _check_disk_space(root, lacking, units)
-        _repair(lacking, _rotated(units, share), weights, parts)
+        _repair(lacking, random.sample(units, len(units)) if in_company else units, weights, parts)
     for layer in layers.values():
         layer.mark_complete()
     return _opened(layers)
@@ -165,14 +166,6 @@ def _repair(
 def _write(results: Mapping[CachedLayer, np.ndarray], unit: Unit) -> None:
     for layer, stored in results.items():
         layer.write(unit, stored)
-
-
-def _rotated(units: Sequence[Unit], share: tuple[int, int]) -> list[Unit]:
-    index, count = share
-    if not 0 <= index < count:
-        raise ValueError(f"Expected a share (index, count) with 0 <= index < count, got {share}")
-    start = len(units) * index // count
-    return [*units[start:], *units[:start]]
 
 
 def _check_disk_space(

@@ -1,0 +1,64 @@
+"""What is kept of a cell that was measured: its result, and arrays beside it.
+
+store.save(*cell_row(measurement, image_size=32, examples=10))
+"""
+
+import numpy as np
+
+from privynet_jax.backbone.topology import local_cost
+from privynet_jax.platform.devices import environment
+from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
+from privynet_jax.results.cells import Measurement
+
+# What `ResultStore.save` takes.
+Row = tuple[CellResult, dict[str, np.ndarray]]
+
+
+def cell_row(measurement: Measurement, image_size: int, examples: int) -> Row:
+    """Returns what is kept of a cell that was measured on these devices.
+
+    Args:
+        measurement: of images of `image_size` pixels a side.
+        image_size: what the local cost depends on.
+        examples: the most reconstructions that are kept.
+    """
+    return _result(measurement, image_size), _arrays(measurement, examples)
+
+
+def _result(measurement: Measurement, image_size: int) -> CellResult:
+    topology = measurement.cell.topology
+    cost = local_cost(topology, image_size)
+    return CellResult(
+        name=measurement.cell.name,
+        num_layers=topology.num_layers,
+        layer=topology.layer.name,
+        depth=topology.depth,
+        selection=measurement.cell.selection,
+        draw=measurement.cell.draw,
+        channels=topology.channels,
+        **accuracy_columns(measurement.accuracy, measurement.labels),
+        attacks=tuple(
+            AttackResult.of_images(name, by_part, measurement.reports[name])
+            for name, by_part in measurement.attacks.items()
+        ),
+        cost={
+            "local_macs": cost.macs,
+            "local_param_bytes": cost.param_bytes,
+            "local_activation_bytes": cost.peak_activation_bytes,
+            "release_bytes": cost.release_bytes,
+        },
+        environment=environment(),
+        train_seconds=measurement.seconds,
+        backbone=topology.backbone,
+    )
+
+
+def _arrays(measurement: Measurement, examples: int) -> dict[str, np.ndarray]:
+    """The arrays kept beside a cell's result: test images' metrics, and example estimates."""
+    arrays = {"accuracy": measurement.accuracy["test"]}
+    for name, by_part in measurement.attacks.items():
+        for metric, values in by_part["test"].items():
+            arrays[f"{name}_{metric}"] = values
+    for name, estimates in measurement.examples.items():
+        arrays[f"{name}_examples"] = estimates[:examples]
+    return arrays
