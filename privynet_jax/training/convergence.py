@@ -114,11 +114,19 @@ def falling_percent_per_doubling(
 
     Of fewer than two cycles nothing is known, which counts as 100. `error` is `tasks.Task`'s.
     """
+    ratio = ratio_per_doubling(history, error)
+    return 100.0 if ratio is None else 100 * (1 - ratio)
+
+
+def ratio_per_doubling(
+    history: Sequence[Validation], error: Callable[[Mapping[str, float]], float]
+) -> float | None:
+    """Returns what a doubling multiplied the held-out error with; None of fewer than two cycles."""
     ends = [(moment.step, error(moment.means)) for moment in history if moment.ends_cycle]
     if len(ends) < 2:
-        return 100.0
+        return None
     (earlier, before), (later, after) = ends[-2:]
-    return 100 * (1 - (after / before) ** (1 / math.log2(later / earlier)))
+    return (after / before) ** (1 / math.log2(later / earlier))
 
 
 def not_converged(who: str, falling: Sequence[float]) -> str:
