@@ -20,9 +20,9 @@ import jax
 
 from privynet_jax.attacks.base import Pairs, Report
 from privynet_jax.errors import UserError
-from privynet_jax.training.session import current_session, session
 from privynet_jax.training.extrapolation import expected_gain
 from privynet_jax.training.models.attackers import STRONG
+from privynet_jax.training.session import current_session, session
 from privynet_jax.training.tasks import Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
 
