@@ -128,7 +128,8 @@ class Decision:
         None where no value of it does, whatever the other limits leave.
         """
         without = self._with(**{limit: None})
-        needs = [self._need(o, limit) for o in without.feasible if o.merit > self.merit]
+        better = [o for o in without.feasible if o.merit > self.merit]
+        needs = [least_limit(o, limit, self.margins) for o in better]
         if not needs:
             return None
         # As it would be typed; a better one yet may need no more than that.
