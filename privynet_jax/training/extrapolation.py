@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from privynet_jax.training.convergence import Validation, ratio_per_doubling
+from privynet_jax.training.convergence import Validation, cycle_ends
 
 # The training that is told of, as a multiple of what there was.
 TIMES = 10
@@ -25,9 +25,10 @@ class Gain(NamedTuple):
     high: float
 
 
-# gain = _GAIN * (dB per doubling) ** _POWER, and what gains are divided and multiplied by to hold
-# nine of ten cells
-_GAIN, _POWER, _LOW, _HIGH = 2.9, 0.55, 0.7, 1.4
+# gain = exp(_LEVEL + _PER_DB * held-out PSNR) * (dB per doubling) ** _POWER, and what it is
+# multiplied by at the ends that hold nine in ten; all in dB.
+_LEVEL, _PER_DB, _POWER = -0.55, 0.045, 0.84
+_LOW, _HIGH = 0.6, 1.6
 # dB per doubling that count as the least there is: errors of trainings that are over go up, too.
 _LEAST_DB = 0.05
 
@@ -35,13 +36,15 @@ _LEAST_DB = 0.05
 def expected_gain(
     history: Sequence[Validation], error: Callable[[Mapping[str, float]], float]
 ) -> Gain | None:
-    """Returns what ten times the training would add; None of fewer than two cycles.
+    """Returns what ten times the training would add; None where that cannot be told.
 
-    `error` is `tasks.Task`'s: a squared error.
+    It takes two cycles with finite errors. `error` is `tasks.Task`'s: a squared error.
     """
-    ratio = ratio_per_doubling(history, error)
-    if ratio is None or not ratio > 0:
+    ends = cycle_ends(history, error)[-2:]
+    if len(ends) < 2 or not all(0 < value < math.inf for _, value in ends):
         return None
-    per_doubling = max(_LEAST_DB, -10 * math.log10(ratio))
-    value = _GAIN * per_doubling**_POWER
+    (earlier, before), (later, after) = ends
+    per_doubling = 10 * math.log10(before / after) / math.log2(later / earlier)
+    level = math.exp(_LEVEL - _PER_DB * 10 * math.log10(after))
+    value = level * max(_LEAST_DB, per_doubling) ** _POWER
     return Gain(value, _LOW * value, _HIGH * value)
