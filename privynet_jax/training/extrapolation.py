@@ -1,8 +1,9 @@
 """What ten times the training would reach, extrapolated from the ends of a training's cycles.
 
-Held-out errors at equally low learning rates fall like a power of the steps once a network has
-begun to learn, and more slowly later. So the gain in PSNR that is still to come goes with a power
-of what the last doubling of the training brought (the constants say where they come from). No JAX.
+A network that starts from a closed form gains PSNR over it: fast at first, then like a power of the
+steps, then ever less. So what is to come is told from what was gained so far and from how long
+that took, by a law whose constants were fitted to attackers who were trained ten times as long
+(experiments/RESULTS.md has them, and how well others follow it). No JAX here.
 
     expected_gain(trained.history, task.error)  # Gain(value=2.1, low=1.4, high=2.9), in dB
 """
@@ -15,6 +16,15 @@ from privynet_jax.training.convergence import Validation, cycle_ends
 
 # The training that is told of, as a multiple of what there was.
 TIMES = 10
+# Nothing is known of shorter trainings.
+LEAST_STEPS = 30
+# ln gain = level + power ln gained + slowing ln n + widening ln gained ln n, of n * 300 steps; and
+# what it is multiplied by at the ends that hold nine gains in ten.
+_STEPS = 300
+_LEVEL, _POWER, _SLOWING, _WIDENING = -1.42, 1.04, -1.275, 0.26
+_LOW, _HIGH = 0.6, 1.6
+# dB that count as the least gained so far, and the least to come: less is noise.
+_LEAST_DB = 0.1
 
 
 class Gain(NamedTuple):
@@ -25,26 +35,22 @@ class Gain(NamedTuple):
     high: float
 
 
-# gain = exp(_LEVEL + _PER_DB * held-out PSNR) * (dB per doubling) ** _POWER, and what it is
-# multiplied by at the ends that hold nine in ten; all in dB.
-_LEVEL, _PER_DB, _POWER = -0.55, 0.045, 0.84
-_LOW, _HIGH = 0.6, 1.6
-# dB per doubling that count as the least there is: errors of trainings that are over go up, too.
-_LEAST_DB = 0.05
-
-
 def expected_gain(
     history: Sequence[Validation], error: Callable[[Mapping[str, float]], float]
 ) -> Gain | None:
     """Returns what ten times the training would add; None where that cannot be told.
 
-    It takes two cycles with finite errors. `error` is `tasks.Task`'s: a squared error.
+    It takes a validation before the first step, `LEAST_STEPS` to the end of a cycle, and finite
+    errors. `error` is `tasks.Task`'s: a squared error, and at first the closed form's.
     """
-    ends = cycle_ends(history, error)[-2:]
-    if len(ends) < 2 or not all(0 < value < math.inf for _, value in ends):
+    ends = cycle_ends(history, error)
+    if not ends or history[0].step or ends[-1][0] < LEAST_STEPS:
         return None
-    (earlier, before), (later, after) = ends
-    per_doubling = 10 * math.log10(before / after) / math.log2(later / earlier)
-    level = math.exp(_LEVEL - _PER_DB * 10 * math.log10(after))
-    value = level * max(_LEAST_DB, per_doubling) ** _POWER
+    (steps, last), first = ends[-1], error(history[0].means)
+    if not (0 < last < math.inf and 0 < first < math.inf):
+        return None
+    gained = math.log(max(_LEAST_DB, 10 * math.log10(first / last)))
+    times = math.log(steps / _STEPS)
+    power = _POWER + _WIDENING * times
+    value = max(_LEAST_DB, math.exp(_LEVEL + power * gained + _SLOWING * times))
     return Gain(value, _LOW * value, _HIGH * value)
