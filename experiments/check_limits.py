@@ -26,14 +26,14 @@ from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, by_layer, grid_cells
 from privynet_jax.results.text_tables import aligned, as_csv
-from privynet_jax.training.extrapolation import TIMES
+from privynet_jax.training.extrapolation import LEAST_STEPS, TIMES
 from privynet_jax.training.models.attackers import STRONG
 
 cli.key_flags(SHARED.replace("attackers ", ""))
 _DATASET, _LAYERS = map(cli.setting, ("dataset", "layers"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(8, 16, 32)), cli.setting("draws", default=3)
 _STEPS = flags.DEFINE_integer(
-    "steps", 100, "Mini-batches, of which ten times as many are tried.", 3
+    "steps", 100, "Mini-batches; ten times as many are tried as well.", LEAST_STEPS
 )
 _BATCH = flags.DEFINE_integer("batch_size", 16, "Examples per mini-batch.", 1)
 # What a limit should be within.
