@@ -21,8 +21,8 @@ LEAST_STEPS = 30
 # ln gain = level + power ln gained + slowing ln n + widening ln gained ln n, of n * 300 steps; and
 # what it is multiplied by at the ends that hold nine gains in ten.
 _STEPS = 300
-_LEVEL, _POWER, _SLOWING, _WIDENING = -1.42, 1.04, -1.275, 0.26
-_LOW, _HIGH = 0.6, 1.6
+_LEVEL, _POWER, _SLOWING, _WIDENING = -1.40, 1.03, -1.275, 0.247
+_LOW, _HIGH = 0.46, 1.91
 # dB that count as the least gained so far, and the least to come: less is noise.
 _LEAST_DB = 0.1
 
