@@ -90,7 +90,8 @@ def drawn_cases(
 ) -> list[Case]:
     """Returns limits that can be planned for, every second one of computation too, and plans."""
     stream, merit = np.random.default_rng(seed), operator.attrgetter("balanced_accuracy")
-    promised = [option.expected.psnr_db.high + margin_db for option in options]
+    margins = {**planner.MARGINS, "psnr_db": margin_db}
+    promised = [planner.least_limit(option, "psnr_db", margins) for option in options]
     macs = [result.cost["local_macs"] / 1e6 for result in results]
     cases: list[Case] = []
     for _ in range(_MOST_TRIES):
@@ -99,7 +100,6 @@ def drawn_cases(
         psnr_db = stream.uniform(min(promised), max(promised))
         mmacs = stream.uniform(min(macs), max(macs))
         limits = Limits(psnr_db=psnr_db, local_mmacs=mmacs if stream.random() < 0.5 else None)
-        margins = {**planner.MARGINS, "psnr_db": margin_db}
         chosen = planner.choose(options, limits, margins).chosen
         feasible = [result for result in results if _keeps(result, limits)]
         if chosen is None or not feasible:

@@ -13,6 +13,7 @@ from privynet_jax.images.folders import FOLDER_PREFIX
 # Limit or expectation -> what it is called, and what a number is multiplied with.
 _LIMITS = {
     "psnr_db": ("privacy loss: PSNR, dB", 1),
+    "psnr_db_limit": ("PSNR after ten times the training, dB", 1),
     "ssim": ("privacy loss: SSIM", 1),
     "local_mmacs": ("local computation, million MACs", 1),
     "storage_mib": ("local storage, MiB", 1),

@@ -63,6 +63,7 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
             _ranged(summary.accuracy, 100),
             f"{100 * summary.balanced_accuracy.mean:.1f}",
             _ranged(summary.psnr_db),
+            f"{summary.psnr_db_limit.mean:.1f}" if summary.psnr_db_limit else _NONE,
             f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
             f"{summary.ssim.mean:.2f}",
             f"{summary.cells[0].cost['release_bytes'] / 2**10:.1f}",
@@ -70,7 +71,12 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
         for summary in summaries
     ]
     columns = ("layers", "channels", "selection", "accuracy, %", "balanced, %", "PSNR, dB")
-    columns += ("best rebuilt image, dB", "SSIM", "released, KiB")
+    columns += (
+        "PSNR with ten times the training, dB",
+        "best rebuilt image, dB",
+        "SSIM",
+        "released, KiB",
+    )
     return Table(name, caption, columns, tuple(rows), heads=3)
 
 

@@ -100,7 +100,8 @@ class Knowledge:
 
 
 # What fitting chose and found, such as "steps", "learning_rate", "converged" and
-# "falling_percent_per_doubling"; all but a substitute's "guess" are numbers, truths and words.
+# "falling_percent_per_doubling": numbers, truths and words, but for a substitute's "guess" and for
+# "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training.
 Report = Mapping[str, Any]
 
 

@@ -149,7 +149,8 @@ class Substitute:
         # fitted with those, by the pairs alone: their comparison tells what the guess costs.
         fitted = self.inner.fit(made, [Knowledge(PAIRS)] * len(made), keys)
         return [
-            FittedAttack(own.reconstruct, {**own.report, **more})
+            # What longer training would gain is of pairs that it made itself.
+            FittedAttack(own.reconstruct, {**own.report, **more, "gain_db": None})
             for own, more in zip(fitted, found, strict=True)
         ]
 

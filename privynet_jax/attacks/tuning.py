@@ -20,6 +20,8 @@ import jax
 
 from privynet_jax.attacks.base import Pairs, Report
 from privynet_jax.errors import UserError
+from privynet_jax.training.extrapolation import expected_gain
+from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.session import current_session, session
 from privynet_jax.training.tasks import Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
@@ -102,6 +104,9 @@ class Tuned(NamedTuple):
     @property
     def report(self) -> Report:
         """What an attack reports of it."""
+        gain = None
+        if self.candidate.capacity == STRONG:  # of others it was never compared with what they did
+            gain = expected_gain(self.trained.history, self.candidate.task.error)
         return {
             "capacity": self.candidate.capacity,
             "learning_rate": self.candidate.learning_rate,
@@ -109,6 +114,7 @@ class Tuned(NamedTuple):
             "held_out_psnr_db": max(moment.means["psnr_db"] for moment in self.trained.history),
             "falling_percent_per_doubling": self.trained.falling_percent,
             "converged": self.trained.converged,
+            "gain_db": gain,
         }
 
 

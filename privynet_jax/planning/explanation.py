@@ -9,7 +9,7 @@ from typing import Any
 
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
-from privynet_jax.planning.plan import LIMITS
+from privynet_jax.planning.plan import LIMITS, Expectation
 from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
 from privynet_jax.results.statistics import Interval
 
@@ -73,6 +73,12 @@ def _limits_lines(decision: Decision) -> list[str]:
             "  (the margin is for attackers who train for longer, or from another start, than "
             "the characterised ones)"
         )
+    if "psnr_db" in given:
+        held = "what attackers would reach who train ten times as long, extrapolated, must keep it"
+        if not decision.options[0].expected.psnr_db_limit:
+            held = "what ten times the training would reach is not known, so only measured PSNR is"
+            held += " held against it"
+        lines.append(f"  ({held})")
     return lines
 
 
@@ -92,6 +98,7 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         f"commonest class is {100 * expected.commonest_class_share:.1f} %",
         f"    balanced  {_interval(expected.balanced_accuracy, 100, 1)} %, the mean over classes",
         f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {statistic}",
+        *_longer(expected),
         f"    SSIM      {_interval(expected.ssim, 1, 3)}, {statistic}",
         f"  on test images, which decided nothing: accuracy {100 * tested['accuracy']:.1f} %, "
         f"balanced {100 * tested['balanced_accuracy']:.1f} %, PSNR {tested['psnr_db']:.2f} dB, "
@@ -99,6 +106,12 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         f"  costs: {', '.join(costs)}",
     ]
     return [*lines, f"  latency is of one image on {latency_on}"] if latency_on else lines
+
+
+def _longer(expected: Expectation) -> list[str]:
+    if not (further := expected.psnr_db_limit):
+        return []
+    return [f"      after ten times the training {_interval(further, 1, 2)} dB, extrapolated"]
 
 
 def _impossible_lines(decision: Decision) -> list[str]:

@@ -110,6 +110,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
         )
         for name, column in columns.items()
     }
+    limits = _limits(groups, validated["psnr_db"])
     return [
         Option(
             num_layers=shape[0],
@@ -119,6 +120,7 @@ def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -
             expected=Expectation(
                 **{name: validated[name][shape] for name in columns},
                 commonest_class_share=results[0].validation_commonest_class_share,
+                psnr_db_limit=limits.get(shape),
             ),
             cost=costs_of(Topology(shape[0], range(shape[1]), backbone), image_size),
             tested={
@@ -147,6 +149,31 @@ def _groups(
         same = (result.channels, *(row[name] for name in names))
         groups[result.num_layers, result.depth][same] = row
     return {shape: list(rows.values()) for shape, rows in groups.items()}
+
+
+def _limits(
+    groups: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
+    reached: Mapping[tuple[int, int], Interval],
+) -> dict[tuple[int, int], Interval]:
+    """What PSNR ten times the training would reach: nothing where any cell does not tell.
+
+    A new draw's interval is that of what was reached, moved by the mean gain; both ends are as far
+    off as that and the gain's own are together, as independent deviations.
+    """
+    if any(row["validation_psnr_db_limit"] == "" for rows in groups.values() for row in rows):
+        return {}
+    found = {}
+    for shape, rows in groups.items():
+        value, low, high = (
+            float(np.mean([row[f"validation_psnr_db_{end}"] for row in rows]))
+            for end in ("limit", "limit_low", "limit_high")
+        )
+        gain = value - float(np.mean([row["validation_psnr_db_mean"] for row in rows]))
+        own = reached[shape]
+        down = math.hypot(own.value - own.low, value - low)
+        up = math.hypot(own.high - own.value, high - value)
+        found[shape] = Interval(own.value + gain, own.value + gain - down, own.value + gain + up)
+    return found
 
 
 def _intervals(

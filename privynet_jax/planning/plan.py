@@ -35,7 +35,7 @@ from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
 
 # Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
 STATISTICS = ("mean", "median", "p95", "p99", "max")
-_VERSION = 2
+_VERSION = 3
 _REMEDY = "give the plan.json that experiments.plan wrote, or plan again"
 
 
@@ -97,9 +97,11 @@ class Expectation:
         balanced_accuracy: the mean over classes, by which plans are chosen: classes that are not
             equally frequent count alike.
         psnr_db: privacy loss by the limits' statistic; `high` is what the planner held against
-            the limit.
+            the limit, with the margin.
         ssim: likewise.
         commonest_class_share: the accuracy of always answering the commonest class.
+        psnr_db_limit: as `psnr_db`, once the attackers are trained ten times as long, extrapolated;
+            None where the characterisation does not tell.
     """
 
     accuracy: Interval
@@ -107,10 +109,12 @@ class Expectation:
     psnr_db: Interval
     ssim: Interval
     commonest_class_share: Share
+    psnr_db_limit: Interval | None = None
 
     def __post_init__(self) -> None:
-        for interval in (self.accuracy, self.balanced_accuracy, self.psnr_db, self.ssim):
-            if not interval.low <= interval.high:
+        intervals = (self.accuracy, self.balanced_accuracy, self.psnr_db, self.ssim)
+        for interval in (*intervals, self.psnr_db_limit):
+            if interval and not interval.low <= interval.high:
                 raise UserError(f"an interval from {interval.low} to {interval.high}")
 
 

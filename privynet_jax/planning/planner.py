@@ -54,7 +54,9 @@ class Decision:
     def feasible(self) -> tuple[Option, ...]:
         """Those that keep all limits, the best first."""
         given = self.limits.given().items()
-        return tuple(o for o in self.options if all(self._need(o, n) <= v for n, v in given))
+        return tuple(
+            o for o in self.options if all(least_limit(o, n, self.margins) <= v for n, v in given)
+        )
 
     @property
     def chosen(self) -> Option | None:
@@ -126,7 +128,8 @@ class Decision:
         None where no value of it does, whatever the other limits leave.
         """
         without = self._with(**{limit: None})
-        needs = [self._need(o, limit) for o in without.feasible if o.merit > self.merit]
+        better = [o for o in without.feasible if o.merit > self.merit]
+        needs = [least_limit(o, limit, self.margins) for o in better]
         if not needs:
             return None
         # As it would be typed; a better one yet may need no more than that.
@@ -136,7 +139,7 @@ class Decision:
         """Returns the limits that an option does not keep."""
         found = []
         for limit, value in self.limits.given().items():
-            if (need := self._need(option, limit)) > value:
+            if (need := least_limit(option, limit, self.margins)) > value:
                 needed = _rounded_up(need, DIGITS[limit])
                 notches = (needed - value) / notch(limit, value)
                 found.append(Shortfall(limit, value, needed, notches))
@@ -145,11 +148,18 @@ class Decision:
     def _with(self, **limits: float | None) -> "Decision":
         return dataclasses.replace(self, limits=dataclasses.replace(self.limits, **limits))
 
-    def _need(self, option: Option, limit: str) -> float:
-        """The least limit that the option keeps; minus infinity for a latency nobody measured."""
-        if limit in self.margins:
-            return getattr(option.expected, limit).high + self.margins[limit]
+
+def least_limit(option: Option, limit: str, margins: Mapping[str, float]) -> float:
+    """Returns the least limit that an option keeps; minus infinity for an unmeasured latency.
+
+    Privacy loss is its upper end plus the margin, and at least what attackers would reach whose
+    training is ten times as long.
+    """
+    if limit not in margins:
         return option.cost.get(limit, -math.inf)
+    least = getattr(option.expected, limit).high + margins[limit]
+    further = option.expected.psnr_db_limit if limit == "psnr_db" else None
+    return max(least, further.high) if further else least
 
 
 def choose(
@@ -157,8 +167,8 @@ def choose(
 ) -> Decision:
     """Returns what is chosen of options, at least one, and why.
 
-    An option is feasible when the upper ends of its intervals of privacy loss, plus the margins,
-    and its costs are within their limits. A latency that was not measured is not held against it.
+    An option is feasible when all that it needs (`least_limit`) is within the
+    limits. A latency that was not measured is not held against it.
     Raises UserError where a margin is negative or not finite.
     """
     for name, margin in margins.items():

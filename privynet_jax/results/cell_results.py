@@ -4,14 +4,14 @@ result.row()["psnr_db_mean"]  # of the attacker who is strongest in this column
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.results.statistics import Distribution, accuracies, summarise
+from privynet_jax.results.statistics import Distribution, Interval, accuracies, summarise
 
 # Auxiliary images and their representations; neither the network nor which of its channels.
 PAIRS = "pairs"
@@ -23,6 +23,7 @@ ACCURACIES = tuple(
     for name in ("accuracy", "balanced_accuracy", "commonest_class_share")
     for prefix in ("", "validation_")
 )
+_NO_GAIN = Interval(0.0, 0.0, 0.0)
 _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
 
 
@@ -49,6 +50,8 @@ class AttackResult:
             training; 0 for closed forms; None where it was not trained for this cell alone.
         converged: whether twice the training would gain little (`training.convergence`); None
             where that is not known.
+        gain_db: by how much its mean PSNR would rise with ten times the training, extrapolated
+            (`training.extrapolation`); None where that is not known.
     """
 
     attacker: str
@@ -59,6 +62,7 @@ class AttackResult:
     validation_ssim: Distribution
     falling_percent_per_doubling: float | None = None
     converged: bool | None = None
+    gain_db: Interval | None = None
 
     @classmethod
     def of_images(
@@ -80,13 +84,15 @@ class AttackResult:
             validation_ssim=summarise(validation["ssim"]),
             falling_percent_per_doubling=None if converged is None else falling,
             converged=converged,
+            gain_db=Interval(*report["gain_db"]) if report.get("gain_db") else None,
         )
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> "AttackResult":
         """Returns what `dataclasses.asdict` made; KeyError or TypeError for anything else."""
         distributions = {metric: Distribution(**entry[metric]) for metric in _METRICS}
-        return cls(**{**entry, **distributions})
+        gain = entry.get("gain_db")  # older work directories do not have it
+        return cls(**{**entry, **distributions, "gain_db": Interval(**gain) if gain else None})
 
     def training_columns(self) -> dict[str, float | bool | str]:
         """Returns the columns on how far training had come, empty where that is not known."""
@@ -101,6 +107,15 @@ class AttackResult:
             for statistic, value in dataclasses.asdict(getattr(self, metric)).items()
         }
         return {**numbers, "attacker": self.attacker, "knowledge": self.knowledge}
+
+    def limit_columns(self, prefix: str = "") -> dict[str, float]:
+        """Returns the PSNR that ten times the training would reach, and its interval, in dB.
+
+        Where the gain is not known, that is what was reached. "validation_" is the other prefix.
+        """
+        reached, gain = getattr(self, f"{prefix}psnr_db").mean, self.gain_db or _NO_GAIN
+        ends = {"": gain.value, "_low": gain.low, "_high": gain.high}
+        return {f"{prefix}psnr_db_limit{end}": reached + more for end, more in ends.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +185,8 @@ class CellResult:
             **{name: getattr(self, name) for name in ACCURACIES},
             **worst,
             **self.strongest.training_columns(),
+            **_limits(self.attacks),
+            **_limits(self.attacks, "validation_"),
             **self.cost,
             "environment": self.environment,
             "train_seconds": round(self.train_seconds, 3),
@@ -178,4 +195,13 @@ class CellResult:
     def attack_rows(self) -> list[dict[str, Any]]:
         """Returns the cell's rows of `attacks.csv`, one per attacker."""
         own = self.identity()
-        return [{**own, **each.columns(), **each.training_columns()} for each in self.attacks]
+        return [
+            {**own, **each.columns(), **each.training_columns(), **_limits([each])}
+            for each in self.attacks
+        ]
+
+
+def _limits(attacks: Sequence[AttackResult], prefix: str = "") -> dict[str, float | str]:
+    """The columns of the attacker who would be the strongest; empty where no gain is known."""
+    most = max((each.limit_columns(prefix) for each in attacks), key=lambda own: [*own.values()])
+    return most if any(each.gain_db for each in attacks) else dict.fromkeys(most, "")

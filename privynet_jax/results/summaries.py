@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from privynet_jax.results.cell_results import CLOSED_FORM, CellResult
+from privynet_jax.results.cell_results import CLOSED_FORM, AttackResult, CellResult
 from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.convergence import not_converged
 
@@ -47,6 +47,7 @@ class DrawSummary:
     psnr_db: Spread
     psnr_db_p95: Spread
     ssim: Spread
+    psnr_db_limit: Spread | None  # after ten times the training; None where a cell does not tell
 
 
 def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
@@ -57,7 +58,9 @@ def over_draws(results: Sequence[CellResult]) -> list[DrawSummary]:
         rows = [cell.row() for cell in cells]
         columns = ("accuracy", "balanced_accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
         spreads = [Spread.of([row[column] for row in rows]) for column in columns]
-        summaries.append(DrawSummary(cells, *spreads))
+        limits = [row["psnr_db_limit"] for row in rows]
+        further = None if "" in limits else Spread.of(limits)
+        summaries.append(DrawSummary(cells, *spreads, further))
     return summaries
 
 
@@ -66,6 +69,8 @@ def summary_table(
 ) -> str:
     """Returns a text table with a row per `over_draws`, and rows of `reference.csv` after it."""
     rows = [_summary_row(summary) for summary in over_draws(results)]
+    if not any(row["limit dB"] for row in rows):  # estimates, or an older work directory
+        rows = [{name: row[name] for name in row if name != "limit dB"} for row in rows]
     lines = [aligned(rows, digits=1)] if rows else []
     for share in sorted({100 * result.commonest_class_share for result in results}):
         lines.append(f"for comparison, always the commonest class: {share:.1f} % accuracy")
@@ -84,7 +89,17 @@ def convergence_note(results: Sequence[CellResult]) -> str:
     if not falling:
         return f"{every} had converged."
     who = f"In {len(falling)} of {len(results)} cells the strongest attacker"
-    return not_converged(who, falling)
+    return not_converged(who, falling) + _gain_note(trained)
+
+
+def _gain_note(attacks: Sequence[AttackResult]) -> str:
+    """By how much, where that is known."""
+    gains = [attack.gain_db for attack in attacks if attack.gain_db]
+    if not gains:
+        return ""
+    least, most = min(gain.value for gain in gains), max(gain.value for gain in gains)
+    ends = f"{least:.1f} to {most:.1f} dB, with intervals up to {max(g.high for g in gains):.1f}"
+    return f" Ten times the training would find about {ends} (psnr_db_limit)."
 
 
 def _summary_row(summary: DrawSummary) -> dict[str, Any]:
@@ -97,6 +112,7 @@ def _summary_row(summary: DrawSummary) -> dict[str, Any]:
         "accuracy %": _ranged(summary.accuracy, 100),
         "balanced %": 100 * summary.balanced_accuracy.mean,
         "PSNR dB": _ranged(summary.psnr_db),
+        "limit dB": summary.psnr_db_limit.mean if summary.psnr_db_limit else "",
         "p95 dB": summary.psnr_db_p95.mean,
         "SSIM": f"{summary.ssim.mean:.2f}",
         "attacker": "/".join(sorted({cell.strongest.attacker for cell in summary.cells})),

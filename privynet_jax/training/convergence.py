@@ -114,11 +114,18 @@ def falling_percent_per_doubling(
 
     Of fewer than two cycles nothing is known, which counts as 100. `error` is `tasks.Task`'s.
     """
-    ends = [(moment.step, error(moment.means)) for moment in history if moment.ends_cycle]
+    ends = cycle_ends(history, error)
     if len(ends) < 2:
         return 100.0
     (earlier, before), (later, after) = ends[-2:]
     return 100 * (1 - (after / before) ** (1 / math.log2(later / earlier)))
+
+
+def cycle_ends(
+    history: Sequence[Validation], error: Callable[[Mapping[str, float]], float]
+) -> list[tuple[int, float]]:
+    """Returns (steps, held-out error) wherever the learning rate had gone down to zero."""
+    return [(moment.step, error(moment.means)) for moment in history if moment.ends_cycle]
 
 
 def not_converged(who: str, falling: Sequence[float]) -> str:

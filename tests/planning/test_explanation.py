@@ -56,6 +56,15 @@ def test_the_summary_of_a_choice():
     assert "WARNING" not in text
 
 
+def test_longer_training_is_told():
+    text = text_for([option(psnr_db=20.0, further=4.0)], psnr_db=25.5)
+    assert "what attackers would reach who train ten times as long, extrapolated, must" in text
+    assert "after ten times the training 24.00 (23.00 to 25.00) dB, extrapolated" in text
+    text = text_for(psnr_db=25.5)
+    assert "what ten times the training would reach is not known" in text
+    assert "after ten times" not in text
+
+
 def test_without_limits_nothing_is_said_of_them():
     text = text_for()
     assert text.startswith("Limits: none")

@@ -12,10 +12,10 @@ from privynet_jax.planning.options import ASSUMED_SPREAD, options_of, spread_is_
 from privynet_jax.results.statistics import Interval
 
 
-def cell(num_layers, depth, draw, accuracy=0.5, psnr_db=20.0, ssim=0.5):
+def cell(num_layers, depth, draw, accuracy=0.5, psnr_db=20.0, ssim=0.5, gain=None):
     """A cell whose strongest attacker reaches such means on test images; see `handmade`."""
     weaker = handmade.attack("linear", psnr_db - 1, ssim - 0.1)
-    stronger = handmade.attack("residual", psnr_db, ssim)
+    stronger = handmade.attack("residual", psnr_db, ssim, gain)
     return handmade.cell(num_layers, depth, draw, accuracy, (weaker, stronger))
 
 
@@ -60,6 +60,19 @@ def test_one_draw_each_gets_an_assumed_spread():
         psnr, accuracy = option.expected.psnr_db, option.expected.accuracy
         assert psnr.high == pytest.approx(19.75 + reach * ASSUMED_SPREAD["psnr_db"])
         assert accuracy.low == pytest.approx(0.51 - reach * ASSUMED_SPREAD["accuracy"])
+
+
+def test_limits_are_moved_by_the_mean_gain_and_as_uncertain_as_draw_and_gain():
+    gains = [(1.0, 0.7, 1.4), (2.0, 1.7, 2.4)]
+    results = [cell(2, 3, d, psnr_db=19.0 + d, gain=gain) for d, gain in enumerate(gains)]
+    [option] = options_of(results, 32, "p95")
+    reached, limit = option.expected.psnr_db, option.expected.psnr_db_limit
+    assert limit.value == pytest.approx(reached.value + 1.5)
+    assert limit.low == pytest.approx(limit.value - math.hypot(reached.margin, 0.3))
+    assert limit.high == pytest.approx(limit.value + math.hypot(reached.margin, 0.4))
+    # A cell of before says nothing, and no option is judged by another measure than the others.
+    [option, other] = options_of([*results, cell(4, 3, 0)], 32, "mean")
+    assert option.expected.psnr_db_limit is other.expected.psnr_db_limit is None
 
 
 def test_intervals_promise_nothing_impossible():

@@ -56,6 +56,15 @@ def test_margins_are_the_callers():
     assert choose(table(), limits, margin_db=7.0).chosen is None
 
 
+def test_longer_training_is_held_against_the_limit_where_it_finds_more_than_the_margin():
+    # 20 + 2 + 1 with the margin; 20 + 4 + 1 after longer training.
+    for further, least in ((None, 23.0), (1.0, 23.0), (4.0, 25.0)):
+        options = [option(psnr_db=20.0, further=further)]
+        assert choose(options, Limits(psnr_db=least)).chosen
+        [shortfall] = choose(options, Limits(psnr_db=least - 0.5)).remedies
+        assert shortfall.needed == least
+
+
 @pytest.mark.parametrize("margin", [-1.0, math.nan, math.inf])
 def test_impossible_margins_are_refused(margin):
     with pytest.raises(UserError, match="margin of psnr_db"):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from support import handmade_results as handmade
 
+from privynet_jax.results.statistics import Interval
 from privynet_jax.results.summaries import (
     Point,
     Spread,
@@ -97,6 +98,14 @@ def test_columns_stand_under_their_headings(num_layers, depth):
     assert len(row) == len(header)
 
 
+def test_limits_are_shown_where_they_are_known():
+    known = handmade.cell(attacks=(handmade.attack("strong", 20.0, gain=(3.0, 1.0, 4.0)),))
+    header, _, row, *_ = summary_table([known]).splitlines()
+    assert header.split("PSNR dB")[1].split()[:2] == ["limit", "dB"]
+    assert row.split(")")[2].split()[0] == "23.0"
+    assert "limit" not in summary_table([handmade.cell()])
+
+
 def test_the_mean_of_equal_numbers_is_that_number():
     # 0.1 + 0.1 + 0.1 is rounded up, and a third of it is more than 0.1.
     summary = over_draws([handmade.cell(draw=draw, accuracy=0.1) for draw in range(3)])[0]
@@ -122,12 +131,14 @@ def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
             handmade.attack("strong", 30.0),
             falling_percent_per_doubling=falling,
             converged=None if falling is None else falling <= 5,
+            gain_db=Interval(falling / 8, 0.0, falling / 4) if falling == 8.0 else None,
         )
         return handmade.cell(attacks=(handmade.attack("linear", 12.0), attack))
 
     note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])
     assert note.startswith("In 2 of 4 cells ")
     assert "8 to 20 %" in note
+    assert note.endswith("about 1.0 to 1.0 dB, with intervals up to 2.0 (psnr_db_limit).")
     assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
     short = convergence_note([trained(100.0), trained(100.0)])
     assert "not converged (its training was too short to tell): privacy loss" in short

@@ -23,6 +23,7 @@ def plan():
             psnr_db=Interval(18.0, 17.0, 19.5),
             ssim=Interval(0.4, 0.3, 0.5),
             commonest_class_share=0.7,
+            psnr_db_limit=Interval(19.0, 18.0, 21.5),
         ),
         image_size=32,
         class_names=("dog", "κάτι"),

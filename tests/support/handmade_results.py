@@ -4,7 +4,7 @@ from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.cells import Cell
-from privynet_jax.results.statistics import Distribution
+from privynet_jax.results.statistics import Distribution, Interval
 
 
 def settings(**others):
@@ -31,8 +31,11 @@ def settings(**others):
     return usual | others
 
 
-def attack(attacker, psnr_db, ssim=0.5):
-    """An attacker's result; the statistics differ from one another, so that none passes for one."""
+def attack(attacker, psnr_db, ssim=0.5, gain=None):
+    """An attacker's result; the statistics differ from one another, so that none passes for one.
+
+    A gain by ten times the training is given with its interval.
+    """
     return AttackResult(
         attacker=attacker,
         knowledge="pairs",
@@ -40,6 +43,7 @@ def attack(attacker, psnr_db, ssim=0.5):
         ssim=_spread(ssim, 0.05, 0.2, 0.25, 0.3),
         validation_psnr_db=_spread(psnr_db - 0.25, 1, 5, 7, 9),
         validation_ssim=_spread(ssim - 0.01, 0.05, 0.2, 0.25, 0.3),
+        gain_db=gain and Interval(*gain),
     )
 
 

@@ -1,0 +1,42 @@
+"""The command that checks limits, in processes of its own: it has flags of other commands."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import refused_apart
+
+PROJECT = Path(__file__).parents[2]
+pytestmark = pytest.mark.computes
+
+
+@pytest.mark.slow
+def test_limits_are_held_against_ten_times_the_training(tmp_path, test_data_dir, vgg_weights):
+    command = [sys.executable, "-m", "experiments.check_limits", f"--out={tmp_path / 'limits'}"]
+    command += ["--layers=1", "--depths=2,4", "--draws=1", "--steps=30", "--batch_size=8"]
+    command += ["--max_images=target=20,auxiliary=60,validation=20,test=8"]
+    command += [f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "limits" / "limits.csv").open(encoding="utf-8")))
+    assert [row["cell"] for row in rows] == ["m01_d002_r00", "m01_d004_r00"]
+    inside = 0
+    for row in rows:
+        names = ("psnr_db_limit_low", "psnr_db_limit", "psnr_db_limit_high", "reached_db")
+        low, value, high, reached = (float(row[name]) for name in names)
+        assert low <= value <= high
+        assert (row["inside"] == "True") == (low <= reached <= high)
+        inside += low <= reached <= high
+    assert f"{inside} of 2 intervals hold what was reached" in done.stdout
+
+
+def test_bad_flags_end_in_one_line(tmp_path):
+    refused_apart(
+        "check_limits",
+        [
+            (("--dataset=none",), "no --out is given"),
+            ((f"--out={tmp_path}", "--depths=0"), "depth 0 at layer"),
+        ],
+    )
