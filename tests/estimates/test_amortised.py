@@ -10,15 +10,12 @@ from privynet_jax.estimates import amortised, subsets
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.training import steps
 from privynet_jax.training.models import linear_attack
-from privynet_jax.training.models.networks import attacker, cloud_nn
+from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.prediction import measured
 from privynet_jax.training.tasks import Schedule
 
 CHANNELS, CLASSES, SIZE = 6, 3, 16
-TASKS = amortised.layer_tasks(
-    cloud_nn(CLASSES, SIZE, width=8),
-    attacker(SIZE, width=8, num_blocks=1),
-)
+TASKS = amortised.layer_tasks(cloud_nn(CLASSES, SIZE, width=8))
 SCHEDULE = Schedule(steps=5, batch_size=8)
 
 
