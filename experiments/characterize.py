@@ -17,9 +17,10 @@ from experiments import cli
 from experiments.reporting import plots
 from privynet_jax import Characterisation, UserError, characterise
 from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import tell
 from privynet_jax.results.cells import Cell
-from privynet_jax.results.summaries import convergence_note, summary_table
+from privynet_jax.results.summaries import convergence_note, frontier_cells, summary_table
 from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags(" ".join(cli.define_settings()))
@@ -44,6 +45,7 @@ def main() -> None:
             f"These are estimates by the mode {config.mode}: they rank cells, and are mostly lower "
             "than what dedicated networks reach."
         )
+        print(_frontier_note(done))
     print(
         f"Results and pictures are in {config.workdir}. Privacy loss is what these attackers "
         "reached on images they never saw; it bounds no other attacker."
@@ -72,6 +74,18 @@ class _Refreshed:
             f"{time.monotonic() - self._begun:.0f} s: results.csv, tradeoff.png and "
             f"reconstructions.png in {done.store.workdir} show them."
         )
+
+
+def _frontier_note(done: Characterisation) -> str:
+    """Writes a flag file that asks for the frontier's cells alone; returns what it is for."""
+    best = frontier_cells(done.results)
+    path = done.store.workdir / "frontier.flags"
+    write_atomically(path, f"--only={','.join(cell.name for cell in best)}\n")
+    return (
+        f"No other cell beats {len(best)} of them at both numbers. For dedicated networks of "
+        f"those, give the same flags again, then --flagfile={path} --mode=dedicated and another "
+        "--workdir."
+    )
 
 
 def _pictured_names(cells: Sequence[Cell]) -> list[str]:

@@ -3,7 +3,9 @@
     python -m experiments.compare_modes --dedicated=runs/dedicated --estimated=runs/amortised
 
 Joins the results.csv of two work directories by cell, prints rank correlations and mean differences
-(estimated minus dedicated), and writes them, and a picture, to --estimated.
+(estimated minus dedicated), and writes them, and a picture, to --estimated. Then some of the cells
+calibrate the estimates: the others say how far off they are after that, and calibrated.csv, in
+--estimated, has all of them.
 """
 
 import itertools
@@ -15,6 +17,7 @@ from absl import flags
 from scipy import stats
 
 from experiments import cli
+from experiments.comparing.calibration import Estimated, calibrated, spread_out
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
 from privynet_jax import ResultStore, UserError
@@ -25,6 +28,9 @@ from privynet_jax.results.text_tables import aligned, as_csv
 cli.key_flags("")
 _DEDICATED = flags.DEFINE_string("dedicated", None, "Work directory of dedicated networks.")
 _ESTIMATED = flags.DEFINE_string("estimated", None, "Work directory of estimates.")
+_CALIBRATED_ON = flags.DEFINE_integer(
+    "calibrated_on", 8, "Most cells that calibrate the estimates.", 1
+)
 
 # Column of results.csv -> what it is called, its unit, and what a number is multiplied with.
 _COLUMNS = {
@@ -40,13 +46,20 @@ Row = Mapping[str, str]
 
 def main() -> None:
     stores = [_opened(_DEDICATED, dedicated=True), _opened(_ESTIMATED, dedicated=False)]
-    pairs = joined(*map(read_results, stores))
+    dedicated, estimated = map(read_results, stores)
+    pairs = joined(dedicated, estimated)
     rows = comparison(pairs)
     output = stores[1].workdir
     write_atomically(output / "comparison.csv", as_csv(rows))
     write_atomically(output / "comparison.png", _picture(pairs))
     print(aligned(rows, digits=3))
-    print(f"comparison.csv and comparison.png are in {output}.")
+    put_right, used = put_right_by(pairs, estimated, _CALIBRATED_ON.value)
+    write_atomically(output / "calibrated.csv", as_csv(put_right))
+    others = [pair for pair in joined_rows(dedicated, put_right) if pair[0] not in used]
+    if len(others) >= 3:
+        print(f"Calibrated on {len(used)} cells, the other {len(others)}:")
+        print(aligned(comparison(others), digits=3))
+    print(f"comparison.csv, comparison.png and calibrated.csv are in {output}.")
 
 
 def read_results(store: ResultStore) -> list[Row]:
@@ -60,15 +73,48 @@ def read_results(store: ResultStore) -> list[Row]:
 
 
 def joined(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Returns (dedicated, estimated) rows of the cells that both have, in the dedicated order."""
-    cell = operator.itemgetter(*_IDENTITY)
-    by_cell = {cell(row): row for row in estimated}
-    pairs = [(row, by_cell[cell(row)]) for row in dedicated if cell(row) in by_cell]
+    """Returns (dedicated, estimated) rows of the cells that both have, in the dedicated order.
+
+    Raises:
+        UserError: they share fewer than three.
+    """
+    pairs = joined_rows(dedicated, estimated)
     if len(pairs) < 3:
         shared = f"{len(pairs)} cells of {len(dedicated)} and {len(estimated)}"
         remedy = "run both with the same layers, depths and seed"
         raise UserError(f"the work directories share {shared}; allowed are 3 or more; {remedy}")
     return pairs
+
+
+def joined_rows(dedicated: Sequence[Row], estimated: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Returns (dedicated, estimated) rows of the cells that both have, however few."""
+    cell = operator.itemgetter(*_IDENTITY)
+    by_cell = {cell(row): row for row in estimated}
+    return [(row, by_cell[cell(row)]) for row in dedicated if cell(row) in by_cell]
+
+
+def put_right_by(
+    pairs: Sequence[tuple[Row, Row]], estimated: Sequence[Row], most: int
+) -> tuple[list[dict[str, str | float]], list[Row]]:
+    """Returns all estimated cells after calibration, and the dedicated rows that were used.
+
+    The cells that calibrate are chosen by the estimates of PSNR, the same ones for every column.
+    """
+
+    def places(column: str, rows: Sequence[Row]) -> list[Estimated]:
+        return [
+            Estimated(int(row["num_layers"]), int(row["depth"]), float(row[column])) for row in rows
+        ]
+
+    index = {id(row): i for i, row in enumerate(estimated)}
+    chosen = [pairs[i] for i in spread_out(places("psnr_db_mean", [p[1] for p in pairs]), most)]
+    put_right = [{name: row[name] for name in _IDENTITY} for row in estimated]
+    for column in _COLUMNS:
+        truths = {index[id(guess)]: float(truth[column]) for truth, guess in chosen}
+        values = calibrated(places(column, estimated), truths)
+        for row, value in zip(put_right, values, strict=True):
+            row[column] = float(value)
+    return put_right, [truth for truth, _ in chosen]
 
 
 def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | float]]:

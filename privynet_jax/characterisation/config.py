@@ -24,12 +24,12 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
-from privynet_jax.training.models.attackers import RESIDUAL, STRONG
+from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.networks import WORKING_STRIDE
 from privynet_jax.training.tasks import Schedule, check_learning_rate
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
-_USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (RESIDUAL,), LINEAR: ()}
+_USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (STRONG,), LINEAR: ()}
 # A VGG's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 MOST_SEED = 2**32 - 1
@@ -88,6 +88,10 @@ class Config:
         (RANDOM,),
         f"What draws are made from: {', '.join(METHODS)}; direct searches for the best channels.",
     )
+    # Decides where it is given; `deciding` names it then.
+    only: tuple[str, ...] = _place(
+        (), "Cells to measure, as in m02_d008_r00,m04_d032_r01; default: the whole grid."
+    )
     image_size: int = _setting(
         32, "Side of images in pixels: a multiple of 4 and of the deepest layer's stride."
     )
@@ -133,7 +137,7 @@ class Config:
         DEDICATED, "Networks trained per cell, per layer, or none at all.", choices=MODES
     )
     scoring_images: int = _setting(
-        64,
+        128,
         "Images per part that cells are scored on in modes amortised and linear; attackers on half "
         "of them.",
         least=1,
@@ -176,7 +180,12 @@ class Config:
                 )
         check_learning_rate(self.cloud.learning_rate)
         self._check_mode()
-        return cells
+        if unknown := set(self.only) - {cell.name for cell in cells}:
+            raise UserError(
+                f"only names {', '.join(sorted(unknown))}; allowed are cells of the grid, from "
+                f"{cells[0].name} to {cells[-1].name}; give those, or another grid"
+            )
+        return tuple(cell for cell in cells if not self.only or cell.name in self.only)
 
     @property
     def chosen_attackers(self) -> tuple[str, ...]:
@@ -215,7 +224,8 @@ class Config:
         names = {field.name for field in dataclasses.fields(cls)}
         try:
             known = {name: value for name, value in settings.items() if name in names}
-            for name in ("layers", "depths", "selections", "attackers"):
+            known.setdefault("only", ())
+            for name in ("layers", "depths", "selections", "only", "attackers"):
                 known[name] = tuple(known[name])
             for name in ("cloud", "attacker"):
                 known[name] = Schedule(**known[name])
@@ -232,6 +242,7 @@ class Config:
         fields = dataclasses.fields(self)
         return {
             **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
+            **({"only": sorted(self.only)} if self.only else {}),
             "dataset": parts.name,  # written in one way
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),

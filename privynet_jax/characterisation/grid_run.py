@@ -118,9 +118,10 @@ def group_measurements(run: GridRun, group: Group) -> Iterator[Measurement]:
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:
     """Returns layer -> channels whose features a grid of topologies needs.
 
-    That is all of them where subsets are estimated, be it to score cells or to choose channels.
+    That is all of them where subsets are estimated, be it to score cells or to choose channels; and
+    where some cells alone are wanted, because estimates that chose them have cached those.
     """
-    if config.mode == DEDICATED and set(config.selections) == {RANDOM}:
+    if config.mode == DEDICATED and set(config.selections) == {RANDOM} and not config.only:
         return needed_channels(topologies)
     layers = sorted({(topology.num_layers, topology.layer.channels) for topology in topologies})
     return {number: tuple(range(channels)) for number, channels in layers}

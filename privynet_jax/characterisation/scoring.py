@@ -39,7 +39,7 @@ from privynet_jax.images.parts import Parts
 from privynet_jax.platform import signals
 from privynet_jax.platform.devices import data_parallel
 from privynet_jax.results.cells import Cell, Measurement, by_layer
-from privynet_jax.training.models.attackers import CAPACITIES, RESIDUAL, capacities_of_size
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 from privynet_jax.training.session import current_session, session
 from privynet_jax.training.steps import outputs_of
 from privynet_jax.training.tasks import CLOUD, Schedule, Task
@@ -59,9 +59,8 @@ _Learnt = Mapping[str, tuple[Task, Schedule]]
 
 def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedule]]:
     """Returns what a layer's two amortised networks learn, and how long, by name."""
-    residual = capacities_of_size(config.attacker_width, config.attacker_blocks)[RESIDUAL]
-    tasks = layer_tasks(cloud_of(config, parts), residual.network(parts.image_size))
-    rate = config.attacker.learning_rate or CAPACITIES[RESIDUAL].learning_rate
+    tasks = layer_tasks(cloud_of(config, parts))
+    rate = config.attacker.learning_rate or CAPACITIES[STRONG].learning_rate
     attacker = Schedule(config.attacker.steps, config.attacker.batch_size, rate)
     return {CLOUD: (tasks[0], config.cloud), ATTACKER: (tasks[1], attacker)}
 

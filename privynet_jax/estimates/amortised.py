@@ -5,7 +5,7 @@ Every subset is brought to the same inputs in closed form first (`subsets`), and
 correct what a closed form answers already (`amortised_networks`). After that a subset costs an
 evaluation; `scoring` does that. Networks are kept in the work directory, or trained now.
 
-    cloud_task, attacker_task = layer_tasks(CloudNN(30, 32), ResidualAttacker(32))
+    cloud_task, attacker_task = layer_tasks(CloudNN(30, 32))
     learnt = {CLOUD: (cloud_task, schedule), ATTACKER: (attacker_task, schedule)}
     networks = trained_networks(LayerData(layer, sums, parts), learnt, depths, folder, seed=0)
     networks[ATTACKER]  # params
@@ -44,13 +44,14 @@ from privynet_jax.training import tasks
 from privynet_jax.training.batches import stream_of
 from privynet_jax.training.checkpoints import load_tree, save_tree
 from privynet_jax.training.models import linear_attack
-from privynet_jax.training.models.networks import CloudNN, ResidualAttacker
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG
+from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import CLOUD, Schedule, Task
 from privynet_jax.training.trainer import Course, Member, Trained, train
 
 AMORTISED, ATTACKER = "amortised", "attacker"
 # Subsets in a layer's pool, which every device holds: at most so many, or so many bytes.
-POOL, _LEAST_POOL, _POOL_BYTES = 512, 64, 2**28
+POOL, _LEAST_POOL, _POOL_BYTES = 256, 64, 2**28
 # The pool's depths reach beyond those of the grid by this factor, on both sides.
 _MARGIN = 1.5
 _CHECKPOINT = "checkpoint of amortised networks"
@@ -63,16 +64,21 @@ def layer_key(num_layers: int, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), num_layers), 2**31)
 
 
-def layer_tasks(cloud: CloudNN, attacker: ResidualAttacker) -> tuple[Task, Task]:
+def layer_tasks(cloud: CloudNN) -> tuple[Task, Task]:
     """Returns the tasks of a layer's two networks, of the sizes that dedicated ones have.
 
-    Their constants are one `Subset`.
+    The attacker is the strong one: its network, loss and optimiser. Constants are one `Subset`.
     """
-    size = attacker.image_size
-    cloud_network = AmortisedCloudNN(cloud.num_classes, cloud.image_size, cloud.width)
-    attacker_network = AmortisedAttacker(size, attacker.width, attacker.num_blocks)
+    size = cloud.image_size
+    cloud_network = AmortisedCloudNN(cloud.num_classes, size, cloud.width)
+    attacker_network = AmortisedAttacker(size)
     cloud_task = tasks.cloud_task(cloud_network)
-    attacker_task = tasks.attacker_task(attacker_network, name=AMORTISED)
+    attacker_task = tasks.attacker_task(
+        attacker_network,
+        name=AMORTISED,
+        loss=CAPACITIES[STRONG].loss,
+        optimiser=CAPACITIES[STRONG].optimiser,
+    )
     return (
         _correcting(cloud_task, cloud_network, (cloud.num_classes,), _scores),
         _correcting(attacker_task, attacker_network, (size, size, 3), linear_estimates),

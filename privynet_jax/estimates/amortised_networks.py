@@ -11,7 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
-from privynet_jax.training.models.networks import WORKING_STRIDE, ResidualBlock
+from privynet_jax.training.models.networks import (
+    MOST_ATTENDED,
+    WORKING_STRIDE,
+    Attention,
+    ResidualBlock,
+)
 
 # Of a probe's score of 1, as a logit, at first.
 _WORTH = 8.0
@@ -23,13 +28,14 @@ class ComponentGrid(nn.Module):
 
     width: int
     image_size: int
+    working_stride: int = WORKING_STRIDE
 
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array) -> jax.Array:
-        """[N, h, w, K] and [K] -> [N, image_size / 4, image_size / 4, width]."""
+        """[N, h, w, K] and [K] -> [N, S / 4, S / 4, width]; S is image_size, 4 the stride."""
         stride = self.image_size // z.shape[1]
-        folding = max(1, WORKING_STRIDE // stride)
-        unfolding = max(1, stride // WORKING_STRIDE)
+        folding = max(1, self.working_stride // stride)
+        unfolding = max(1, stride // self.working_stride)
         stem = nn.Dense(unfolding**2 * self.width, precision=_HIGHEST, name="stem")
         x = depth_to_space(stem(space_to_depth(z, folding)), self.width)
         zeros = nn.initializers.zeros
@@ -62,21 +68,23 @@ class AmortisedCloudNN(nn.Module):
 
 
 class AmortisedAttacker(nn.Module):
-    """`models.ResidualAttacker` on imputed components and the linear estimate it corrects."""
+    """`models.StrongAttacker` on imputed components and the linear estimate it corrects."""
 
     image_size: int
-    width: int = 96
-    num_blocks: int = 3
+    num_blocks: int = 2
 
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array, estimates: jax.Array) -> jax.Array:
-        """float32 [N, h, w, K], [K] and [N, H, W, 3] -> float32 [N, H, W, 3]."""
-        x = ComponentGrid(self.width, self.image_size)(z, share)
-        seen = space_to_depth(jnp.clip(estimates, 0, 1) - 0.5, WORKING_STRIDE)
-        x = x + nn.Dense(self.width, precision=_HIGHEST, name="estimate")(seen)
+        """float32 [N, h, w, K], [K] and [N, S, S, 3] -> float32 [N, S, S, 3]; S is image_size."""
+        fine = z.shape[1] == self.image_size
+        stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
+        x = ComponentGrid(width, self.image_size, stride)(z, share)
+        seen = space_to_depth(jnp.clip(estimates, 0, 1) - 0.5, stride)
+        x = x + nn.Dense(width, precision=_HIGHEST, name="estimate")(seen)
         for _ in range(self.num_blocks):
-            x = ResidualBlock(self.width)(x)
-        pixels = WORKING_STRIDE**2 * 3
-        zeros = nn.initializers.zeros
+            x = ResidualBlock(width)(x)
+            if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
+                x = Attention(width)(x)
+        zeros, pixels = nn.initializers.zeros, stride**2 * 3
         head = nn.Conv(pixels, (3, 3), kernel_init=zeros, precision=_HIGHEST, name="head")
         return estimates + depth_to_space(head(nn.relu(x)), channels=3)

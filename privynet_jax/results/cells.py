@@ -37,9 +37,13 @@ class Cell:
     @property
     def name(self) -> str:
         """A file name that sorts like (layers, depth, selection, draw), up to draw 99."""
-        method = "" if self.selection == RANDOM else f"_{self.selection}"
-        place = f"m{self.topology.num_layers:02d}_d{self.topology.depth:03d}"
-        return f"{place}{method}_r{self.draw:02d}"
+        return cell_name(self.topology.num_layers, self.topology.depth, self.selection, self.draw)
+
+
+def cell_name(num_layers: int, depth: int, selection: str, draw: int) -> str:
+    """Returns the name of the cell at such a place of a grid."""
+    method = "" if selection == RANDOM else f"_{selection}"
+    return f"m{num_layers:02d}_d{depth:03d}{method}_r{draw:02d}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

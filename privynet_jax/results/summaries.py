@@ -150,6 +150,19 @@ def frontier(points: Sequence[Point]) -> list[Point]:
     return best
 
 
+def frontier_cells(results: Sequence[CellResult]) -> list[CellResult]:
+    """Returns the cells that no other one beats at both, privacy loss ascending.
+
+    Validation images decide, because the best of many on test images is better there by luck too.
+    """
+    points: dict[Point, CellResult] = {}
+    for result in results:
+        row = result.row()
+        loss, accuracy = row["validation_psnr_db_mean"], row["validation_balanced_accuracy"]
+        points.setdefault(Point(loss, accuracy), result)
+    return [points[point] for point in frontier(list(points))]
+
+
 def best_accuracy(points: Sequence[Point], psnr_db: float) -> float | None:
     """Returns the accuracy to be had at a privacy loss, or None where all points lose more.
 

@@ -35,6 +35,7 @@ from privynet_jax.images.folders import is_private
 from privynet_jax.platform.files import write_atomically, write_shared
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.results.cell_results import AttackResult, CellResult
+from privynet_jax.results.cells import cell_name
 from privynet_jax.results.text_tables import as_csv
 
 # What reading damaged JSON, tables or archives of arrays may raise.
@@ -128,6 +129,8 @@ class ResultStore:
         characterised = {(r.num_layers, r.depth, r.selection, r.draw): r for r in results}
         axes = (*(sorted(config[key]) for key in _GRID), config["selections"])
         wanted = list(itertools.product(*axes, range(config["draws"])))
+        if only := config.get("only"):
+            wanted = [cell for cell in wanted if cell_name(*cell) in only]
         if missing := [cell for cell in wanted if cell not in characterised]:
             layers, depth, selection, draw = missing[0]
             raise UserError(

@@ -1,5 +1,6 @@
 """Settings that make no sense are refused before anything is fetched or written."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
@@ -40,13 +41,25 @@ def test_images_that_pooling_cannot_divide_are_refused_before_anything_is_done(
             {"attackers": ("strong", "strong")},
             "attackers names strong, strong; allowed .* each once",
         ),
-        ({"mode": "amortised", "attackers": ("strong",)}, "strong in mode amortised, which has"),
+        ({"only": ("m02_d008_r02",)}, "only names m02_d008_r02; .* m02_d008_r00 to m10_d032_r01"),
+        ({"mode": "amortised", "attackers": ("paper",)}, "paper in mode amortised, which has"),
     ],
 )
 def test_modes_that_make_no_sense_are_refused(tmp_path, changed, message):
     with pytest.raises(UserError, match=message):
         characterise(Config(tmp_path / "run", **changed))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_some_cells_alone_are_other_settings_and_the_same_cells(tmp_path):
+    whole = Config(tmp_path)
+    some = dataclasses.replace(whole, only=("m10_d032_r01", "m04_d008_r00"))
+    assert some.cells() == tuple(cell for cell in whole.cells() if cell.name in some.only)
+    about = (SimpleNamespace(name="any", fingerprint="any"),) * 2
+    assert "only" not in whole.deciding(*about)  # as of work directories before there was such
+    again = Config.of_settings(some.deciding(*about), tmp_path)
+    assert again.cells() == some.cells()
+    assert Config.of_settings(whole.deciding(*about), tmp_path).cells() == whole.cells()
 
 
 def test_a_folder_is_recorded_in_one_way(tmp_path):

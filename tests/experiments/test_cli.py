@@ -26,9 +26,9 @@ from support.commands import everything_in, refused
 from support.tiny_runs import TINY, flags_of, places_in
 
 from experiments import characterize, cli
-from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import cached_channels
 from privynet_jax.errors import UserError
 from privynet_jax.platform.signals import HANDLED
 from privynet_jax.training.tasks import Schedule
@@ -208,7 +208,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"attacker_batch_size": "2", "attacker_learning_rate": "0.25", "cloud_width": "8"},
         **{"attackers": "paper,strong", "attacker_width": "9", "attacker_blocks": "0"},
         **{"compute_dtype": "bfloat16", "examples": "3", "mode": "dedicated"},
-        **{"scoring_images": "5", "cells_per_device": "1"},
+        **{"scoring_images": "5", "cells_per_device": "1", "only": "m01_d005_both_r00"},
         **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
         **{"cluster": "10.0.0.1:6379"},
     }
@@ -226,6 +226,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"cloud": Schedule(7, 6, 0.5), "attacker": Schedule(3, 2, 0.25), "backbone": "vgg13"},
         **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
         **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
+        **{"only": ("m01_d005_both_r00",)},
         **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
         **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0, "cluster": "10.0.0.1:6379"},
     )
@@ -256,7 +257,7 @@ def config_of(command, monkeypatch):
 
 
 FLAG_FILES = PROJECT / "experiments" / "flags"
-SIZES = {"cifar10": 150, "quickstart": 8, "selection": 150, "story": 8}
+SIZES = {"cifar10": 1300, "fashion_mnist": 1300, "quickstart": 8, "selection": 150, "story": 8}
 
 
 def test_flag_files_that_come_with_the_project(config_of):
@@ -271,7 +272,8 @@ def test_flag_files_that_come_with_the_project(config_of):
         grids[path.name] = (config.dataset, config.layers, config.depths, config.draws)
         assert len(config.cells()) == SIZES[path.stem]
     assert grids == {
-        "cifar10.flags": ("cifar10", tuple(range(1, 11)), (4, 8, 16, 32, 64), 3),
+        "cifar10.flags": ("cifar10", tuple(range(1, 14)), (4, 8, 16, 32, 64), 20),
+        "fashion_mnist.flags": ("fashion_mnist", tuple(range(1, 14)), (4, 8, 16, 32, 64), 20),
         "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 1),
         "selection.flags": ("photo_patches", (2, 4, 7), (8, 16), 5),
         "story.flags": ("photo_patches", (4, 7), (8, 16), 2),
@@ -297,16 +299,17 @@ def test_a_command_may_be_loaded_again_and_its_flags_go_on(command, config_of):
         assert first != "flags.DEFINE" or path.name == "cli.py", path
 
 
-def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of):
-    config = config_of(FLAG_FILES / "cifar10.flags")
+@pytest.mark.parametrize(("name", "images"), [("cifar10", 60_000), ("fashion_mnist", 70_000)])
+def test_the_size_of_the_feature_cache_that_a_flag_file_tells(config_of, name, images):
+    config = config_of(FLAG_FILES / f"{name}.flags")
     assert not config.max_images
-    union = needed_channels([cell.topology for cell in config.cells()])
+    union = cached_channels(config, [cell.topology for cell in config.cells()])
     values = sum(
         math.prod(Topology(layer, channels).representation_shape(config.image_size))
         for layer, channels in union.items()
     )
-    gibibytes = 60_000 * values * np.float16().nbytes / 2**30
-    assert f"{gibibytes:.1f} GiB" in (FLAG_FILES / "cifar10.flags").read_text()
+    gibibytes = images * values * np.dtype(config.feature_dtype).itemsize / 2**30
+    assert f"{gibibytes:.1f} GiB" in (FLAG_FILES / f"{name}.flags").read_text()
 
 
 def test_a_positional_argument(tmp_path, places, command):

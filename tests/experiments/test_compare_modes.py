@@ -85,6 +85,8 @@ def given(monkeypatch):
         for flag, value in [("_DEDICATED", dedicated), ("_ESTIMATED", estimated)]:
             held = type("Given", (), {"value": str(value), "name": flag})
             monkeypatch.setattr(compare_modes, flag, held)
+        eight = type("Given", (), {"value": 8, "name": "calibrated_on"})
+        monkeypatch.setattr(compare_modes, "_CALIBRATED_ON", eight)
 
     return setting
 
@@ -100,7 +102,15 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, given, capsys):
     assert len(rows) == 9
     assert float(rows[-1]["mean_difference"]) == pytest.approx(1)
     assert (estimated / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    assert "PSNR dB" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "PSNR dB" in printed
+    # A shift that is the same everywhere is gone after calibration, in all cells.
+    assert "Calibrated on 8 cells, the other 4:" in printed
+    with (estimated / "calibrated.csv").open() as file:
+        put_right = list(csv.DictReader(file))
+    for expected, row in zip(read_results(ResultStore(dedicated)), put_right, strict=True):
+        for column in ("accuracy", "psnr_db_mean"):
+            assert float(row[column]) == pytest.approx(float(expected[column]), abs=1e-3)
 
 
 def test_bad_work_directories_are_refused(tmp_path):

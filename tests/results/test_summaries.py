@@ -12,6 +12,7 @@ from privynet_jax.results.summaries import (
     best_accuracy,
     convergence_note,
     frontier,
+    frontier_cells,
     over_draws,
     summary_table,
 )
@@ -156,6 +157,13 @@ POINTS = [Point(14, 0.3), Point(18, 0.6), Point(19, 0.5), Point(14, 0.2), Point(
 def test_the_frontier_leaves_out_what_another_point_beats():
     assert frontier(POINTS) == [(14, 0.3), (18, 0.6), (22, 0.7)]
     assert frontier([]) == []
+
+
+def test_the_cells_of_the_frontier_are_those_of_validation_images():
+    cells = results()
+    # Of the strongest attackers 20, 20, 20 and 26 dB; by test images the last would be the worst.
+    best = dataclasses.replace(cells[3], validation_balanced_accuracy=0.9)
+    assert frontier_cells([*cells[:3], best]) == [cells[0], best]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,10 @@ def test_selections_have_cells_of_their_own(tmp_path):
     message = refused(store.workdir)
     assert "1 of 6 cells are missing" in message
     assert "depth 3, selection direct, draw 0" in message
+    # Of a grid of which some cells alone were asked for, no others are missed.
+    some = {**config, "only": [cells[4].name, cells[1].name]}
+    (store.workdir / "config.json").write_text(json.dumps(some))
+    assert read(store.workdir) == [cells[1], cells[4]]
     # Cells that nobody asked for are no part of the grid.
     (store.workdir / "config.json").write_text(json.dumps({**config, "selections": ["both"]}))
     assert read(store.workdir) == cells[4:]

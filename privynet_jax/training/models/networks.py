@@ -27,7 +27,7 @@ WORKING_STRIDE = 4
 # The depth at which a representation and the first convolution's output have one scale at first.
 _USUAL_DEPTH = 32
 # Positions of a grid, beyond which every one looking at every other one costs too much memory.
-_MOST_ATTENDED = 1024
+MOST_ATTENDED = 1024
 
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
@@ -184,7 +184,7 @@ class StrongAttacker(nn.Module):
         x += _Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
         for _ in range(self.num_blocks):
             x = ResidualBlock(width, self.dtype)(x)
-            if not fine and x.shape[1] * x.shape[2] <= _MOST_ATTENDED:
+            if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
                 x = Attention(width, dtype=self.dtype)(x)
         zeros, pixels = nn.initializers.zeros, stride**2 * 3
         head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
