@@ -33,7 +33,7 @@ from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 from privynet_jax.training.session import session
 
 _LIMITS = {"target": 4000, "validation": 500, "test": 1000}  # the quickstart's
-# With which each did best of 1e-3, 2e-3 and 4e-3 (experiments/RESULTS.md).
+# Of AdamW, peaks that suit such networks (`attackers` trains the paper's with as much).
 _RATES = {PEER: 2e-3, DECODER: 1e-3}
 
 
@@ -129,12 +129,13 @@ def _trained_there(name: str, setup: Setup, scene: Scenario, key: Any, steps: in
         network = torch_networks.Decoder(features.shape[1:], setup.image_size)
         recipe = recipe._replace(loss=torch_peer.squared_loss)
     training = torch_peer.Training(network, (features, images), recipe)
-    title = f"layer {scene.topology.num_layers}, {name}"
+    title, truth = f"layer {scene.topology.num_layers}, {name}", as_float(scene.parts.test.images)
     with Bar(total=steps, desc=title, unit="step") as bar:
         training.run(steps, relative_rate, bar.update)
-    answers = training.answers(scene.stored("test")[:])
-    truth = as_float(scene.parts.test.images)
-    return float(np.mean(psnr_db(np.clip(answers, 0, 1), truth)))
+        answers = np.clip(training.answers(scene.stored("test")[:]), 0, 1)
+        found = float(np.mean(psnr_db(answers, truth)))
+        bar.set_postfix_str(f"{found:.2f} dB")
+    return found
 
 
 def _member(setup: Setup, scene: Scenario, key: Any) -> tuple[Learnt, Member]:
