@@ -56,6 +56,12 @@ def test_the_trunk_gives_the_same():
     np.testing.assert_allclose(found.permute(0, 2, 3, 1), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("side", [32, 16, 8, 4])
+def test_the_decoder_makes_images_of_all_layers(side):
+    network = torch_networks.Decoder((side, side, 8), image_size=32, width=4)
+    assert network(torch.zeros(2, side, side, 8)).shape == (2, 32, 32, 3)
+
+
 def test_training_lowers_the_loss():
     what = learnt(SETUP, 7)["strong"]
     chosen = grid_cells((7,), (SETUP.depth,), 1, seed=0)
