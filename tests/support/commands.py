@@ -46,7 +46,7 @@ def run(command: ModuleType, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch, flagsaver.flagsaver():
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
         # JAX has computed here, so its devices are chosen.
-        patch.setattr(cli, "use_cpu_cores", lambda at_most=None: None)
+        patch.setattr(cli, "use_cpu_cores", lambda *_, **__: None)
         flags.FLAGS.unparse_flags()
         with pytest.raises(SystemExit) as ended:
             cli.run(command.main, continues=True)
