@@ -192,7 +192,9 @@ def test_flags(tmp_path, places, command, arguments, expected):
 
 def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
     seen = []
-    monkeypatch.setattr(characterize, "characterise", lambda config: seen.append(config) or 1 / 0)
+    monkeypatch.setattr(
+        characterize, "characterise", lambda config, _: seen.append(config) or 1 / 0
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(ZeroDivisionError):
         command(f"--workdir={tmp_path / 'run'}")
@@ -244,7 +246,7 @@ def config_of(command, monkeypatch):
     def read(path):
         asked = []
 
-        def characterise(config):
+        def characterise(config, _):
             asked.append(config)
             raise UserError("stopped here")
 
