@@ -78,10 +78,12 @@ def test_a_part_goes_on_where_it_was(tmp_path):
     settings = Settings(tmp_path / "results", tmp_path)
     ended = Settings(tmp_path / "results", tmp_path, stop=time.monotonic() - 1)
     run_part(ended, "part", part, again=False)
-    assert not measured and not read(settings.folder, "part")["complete"]
+    assert not measured
+    assert not read(settings.folder, "part")["complete"]
     run_part(settings, "part", part, again=False)
     report = read(settings.folder, "part")
-    assert report["complete"] and "ZeroDivisionError" in report["rows"]["second"]["error"]
+    assert report["complete"]
+    assert "ZeroDivisionError" in report["rows"]["second"]["error"]
     run_part(settings, "part", part, again=False)
     assert measured == ["first", "second", "third"]
     run_part(settings, "part", part, again=True)
@@ -109,7 +111,7 @@ def test_patches_are_cut_from_cells_that_parts_take_whole(tmp_path):
     assert sum(len(part) for _, part in parts.items()) == 1000
     groups = [set(part.groups) for _, part in parts.items()]
     assert sum(map(len, groups)) == len(set.union(*groups))
-    assert parts.image_size == 32 and parts.class_names == ("one", "two")
+    assert (parts.image_size, parts.class_names) == (32, ("one", "two"))
 
 
 BARE = {
