@@ -94,9 +94,10 @@ def cells(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     # On CPU, convolutions inside a scan are some 50 times slower.
     counts = (1,) if on_cpu() else (10, 1)
     numbers = (2, 1) if settings.small else _NUMBERS
+    networks = [(layer, name) for name in (STRONG, CLOUD_NN) for layer in (7, 2)]
     clock = functools.cache(lambda: clock_of(settings))
     for count in counts:
-        for layer, name in ((7, STRONG), (2, STRONG), (7, CLOUD_NN), (2, CLOUD_NN)):
+        for layer, name in networks[::2] if settings.quick else networks:
             for number in numbers:
                 for way in WAYS:
                     is_usual = count == counts[0] or way == GROUPED
