@@ -126,7 +126,9 @@ def _evaluated(rules: Mapping[str, Rule], closed: Any, arrays: Sequence[Any]) ->
         elif inner is not None:
             found = _evaluated(rules, inner, inputs)
         else:
-            functions, params = equation.primitive.get_bind_params(equation.params)
+            bound = equation.primitive.get_bind_params(equation.params)
+            # Earlier versions of JAX hand over inner functions apart.
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)
             found = equation.primitive.bind(*functions, *inputs, **params)
             found = found if equation.primitive.multiple_results else [found]
         known |= dict(zip(equation.outvars, found, strict=True))
