@@ -28,7 +28,7 @@ from privynet_jax.backbone.split import made_up_params
 from privynet_jax.platform.devices import Spread
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.linear_attack import gather_statistics
-from privynet_jax.training.steps import as_float32, as_targets
+from privynet_jax.training.steps import State, as_float32, step
 
 _CELLS = 4
 
@@ -54,7 +54,7 @@ def numbers(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
 def _both(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
     """What a function gives here and on the CPU of the same machine."""
     arguments = jax.device_get(arguments)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device("cpu"):
         expected = jax.device_get(jax.jit(function)(*arguments))
     return jax.device_get(jax.jit(function)(*arguments)), expected
 
@@ -86,7 +86,7 @@ def _sums() -> Row:
         sums = gather_statistics([(x, images)])
         return sums.gram, sums.cross
 
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    with jax.default_device("cpu"):
         expected = gathered()
     return {"difference": _difference(gathered(), expected)}
 
@@ -104,15 +104,16 @@ def _against_cpu(layer: int, name: str, setup: Setup) -> Row:
     def outputs(params: Any, constants: Any, x: jax.Array) -> jax.Array:
         return task.predict(params, constants, as_float32(x))
 
-    def gradients(params: Any, constants: Any, x: jax.Array, y: jax.Array) -> Any:
-        loss = lambda params: task.loss(outputs(params, constants, x), as_targets(y))  # noqa: E731
-        return jax.value_and_grad(loss)(params)
+    def first_step(state: State, constants: Any, x: jax.Array, y: jax.Array) -> Any:
+        after, loss = step(task, state, constants, x, y, np.float32(0))
+        return loss, after.optimiser  # whose moments are those of the first gradients
 
-    (loss, found), (loss_there, expected) = _both(gradients, params, constants, x, y)
+    state = State(params, jax.tree.map(lambda a: a[0], states.optimiser))
+    (loss, moments), (loss_there, moments_there) = _both(first_step, state, constants, x, y)
     return {
         "outputs": _difference(*_both(outputs, params, constants, x)),
         "loss": _difference(loss, loss_there),
-        "gradients": _difference(found, expected),
+        "gradients": _difference(moments, moments_there),
     }
 
 

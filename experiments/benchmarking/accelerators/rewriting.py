@@ -83,8 +83,15 @@ def _blocks(plain: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         found = plain(side_by_side, blocks)
         return jnp.moveaxis(found.reshape(*found.shape[:3], members, channels), 3, 0)
 
-    def gradients_of(function: Callable[..., jax.Array]) -> Callable[..., Any]:
-        return lambda x, kernel, y: jax.vjp(function, x, kernel)[1](y)
+    def transposed(function: Callable[..., jax.Array]) -> Callable[..., Any]:
+        """Of what is linear in images and in kernels: how both pull outputs' gradients back."""
+
+        def both(x: jax.Array, kernel: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
+            [of_x] = jax.linear_transpose(lambda x: function(x, kernel), x)(y)
+            [of_kernel] = jax.linear_transpose(lambda kernel: function(x, kernel), kernel)(y)
+            return of_x, of_kernel
+
+        return both
 
     def batched(function: Callable[..., Any], all_members: Callable[..., Any]) -> Any:
         mapped = custom_vmap(function)
@@ -101,7 +108,7 @@ def _blocks(plain: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         return mapped
 
     forward = batched(plain, of_all)
-    backward = batched(gradients_of(plain), gradients_of(of_all))
+    backward = batched(transposed(plain), transposed(of_all))
     convolution = jax.custom_vjp(forward)
     convolution.defvjp(lambda x, k: (forward(x, k), (x, k)), lambda kept, y: backward(*kept, y))
     return convolution
