@@ -9,6 +9,7 @@ again. Parts have a process each: one that crashes or runs out of memory leaves 
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -30,8 +31,8 @@ SHARES: Mapping[str, float] = {
     "torch": 1.0,
     "grid": 3.0,
 }
-# A part looks at the clock between rows only.
-_GRACE_SECONDS = 60.0
+# A part looks at the clock between rows only; and of the whole, time to save what is in training.
+_GRACE_SECONDS, _ENDING_SECONDS = 60.0, 15.0
 COMPLETE = "complete"
 
 
@@ -71,18 +72,26 @@ def run_all(settings: Settings, parts: Sequence[str], minutes: float, command: l
     end = time.monotonic() + 60 * minutes
     for place, part in enumerate(parts):
         left, shares = end - time.monotonic(), [SHARES[name] for name in parts[place:]]
-        own = left * shares[0] / sum(shares)
+        own = max(0.0, left - _ENDING_SECONDS) * shares[0] / sum(shares)
         begun = time.monotonic()
         print(f"{part}: at most {own / 60:.1f} minutes", flush=True)
         given = [f"--parts={part}", f"--minutes={own / 60:.4f}"]
         try:
             hard = max(1.0, min(own + _GRACE_SECONDS, left))
-            ended = subprocess.run([*command, *given], timeout=hard).returncode
+            ended = subprocess.run(
+                [*command, *given], timeout=hard, env=_environment(part)
+            ).returncode
         except subprocess.TimeoutExpired:
             ended = "stopped, its time was over"
         rows = read(settings.folder, part).get("rows", {})
         print(f"{part}: {len(rows)} rows, {time.monotonic() - begun:.0f} s, ended with {ended}")
     print(as_text(settings.folder, parts), flush=True)
+
+
+def _environment(part: str) -> dict[str, str]:
+    """A process's environment: JAX takes most of a GPU's memory, unless PyTorch needs some."""
+    leaves = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if part == "torch" else {}
+    return {**os.environ, **leaves}
 
 
 def run_part(settings: Settings, name: str, part: Part, again: bool) -> None:

@@ -1,5 +1,6 @@
 """Products and extraction on an accelerator, and the same networks in PyTorch on the same card."""
 
+import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable, Iterator
@@ -40,13 +41,19 @@ def torch(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     if not importlib.util.find_spec("torch"):
         yield "PyTorch", lambda: {"skipped": "PyTorch is not installed"}
         return
-    setup = Setup(compiled=not settings.small, peer_device="cpu" if on_cpu() else "cuda")
+    setup = Setup(peer_device="cpu" if on_cpu() else "cuda")
     if settings.quick:
         setup = Setup(depth=8, width=16, images=64, steps=4)
     clock = functools.cache(lambda: clock_of(settings))
     yield "PyTorch", lambda: {"version": against_torch.start(setup)}
-    for layer in LAYERS[::2] if settings.quick else (7, 2, 10, 4):
+    layers = LAYERS[::2] if settings.quick else (7, 2, 10, 4)
+    for layer in layers:
         yield f"{layer} layers", functools.partial(_beside_torch, clock, setup, layer)
+    if not settings.small:  # last, as compiling takes long
+        compiled = dataclasses.replace(setup, compiled=True)
+        for layer in layers:
+            what = functools.partial(_beside_torch, clock, compiled, layer)
+            yield f"{layer} layers, torch.compile", what
 
 
 def _product(clock: Clock, settings: Settings, kind: str) -> Row:
@@ -85,7 +92,7 @@ def _repeated(function: Callable[..., object], *arguments: object) -> Callable[[
 
 def _beside_torch(clock: Callable[[], Clock], setup: Setup, layer: int) -> Row:
     against_torch.start(setup)
-    setup = Setup(**{**vars(setup), "layers": (layer,)})
+    setup = dataclasses.replace(setup, layers=(layer,))
     execution = execution_for(2 if on_cpu() else 8, 1)
     rows = {}
     for row in against_torch.torch(setup, clock(), execution):
