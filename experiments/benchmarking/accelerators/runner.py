@@ -75,7 +75,6 @@ def run_all(settings: Settings, parts: Sequence[str], minutes: float, command: l
         own = max(0.0, left - _ENDING_SECONDS) * shares[0] / sum(shares)
         begun = time.monotonic()
         print(f"{part}: at most {own / 60:.1f} minutes", flush=True)
-        given = [f"--parts={part}", f"--minutes={own / 60:.4f}"]
         try:
             hard = max(1.0, min(own + _GRACE_SECONDS, left))
             ended = subprocess.run(
