@@ -77,9 +77,8 @@ def run_all(settings: Settings, parts: Sequence[str], minutes: float, command: l
         print(f"{part}: at most {own / 60:.1f} minutes", flush=True)
         try:
             hard = max(1.0, min(own + _GRACE_SECONDS, left))
-            ended = subprocess.run(
-                [*command, *given], timeout=hard, env=_environment(part)
-            ).returncode
+            given = [*command, f"--parts={part}", f"--minutes={own / 60:.4f}"]
+            ended = subprocess.run(given, timeout=hard, env=_environment(part)).returncode
         except subprocess.TimeoutExpired:
             ended = "stopped, its time was over"
         rows = read(settings.folder, part).get("rows", {})
