@@ -21,9 +21,9 @@ from experiments.benchmarking.inputs import (
     random_images,
     random_layer,
 )
-from experiments.benchmarking.parts import extractor
 from privynet_jax import Course, as_float, grid_cells, session, train
 from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.platform.devices import Spread
 from privynet_jax.training.models.attackers import STRONG

@@ -13,10 +13,11 @@ from experiments.benchmarking import against_torch
 from experiments.benchmarking.accelerators.runner import Row, Settings
 from experiments.benchmarking.accelerators.ways import clock_of
 from experiments.benchmarking.inputs import Setup, random_images
-from experiments.benchmarking.parts import extractor, vgg_flops
+from experiments.benchmarking.parts import vgg_flops
 from experiments.benchmarking.timing import GIGA, Clock
 from privynet_jax import as_float
 from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.platform.devices import execution_for, on_cpu
 

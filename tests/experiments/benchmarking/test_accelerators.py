@@ -22,8 +22,8 @@ from experiments.benchmarking import pack
 from experiments.benchmarking.accelerators import attacks, command, materials, ways
 from experiments.benchmarking.accelerators.runner import Settings, read, run_part
 from experiments.benchmarking.inputs import CLOUD_NN, Setup
-from experiments.benchmarking.parts import extractor
 from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 
