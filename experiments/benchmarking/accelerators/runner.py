@@ -77,7 +77,7 @@ def run_all(settings: Settings, parts: Sequence[str], minutes: float, command: l
         print(f"{part}: at most {own / 60:.1f} minutes", flush=True)
         try:
             hard = max(1.0, min(own + _GRACE_SECONDS, left))
-            given = [*command, f"--parts={part}", f"--minutes={own / 60:.4f}"]
+            given = [*command, f"--parts={part}", f"--minutes={max(own / 60, 0.01):.4f}"]
             ended = subprocess.run(given, timeout=hard, env=_environment(part)).returncode
         except subprocess.TimeoutExpired:
             ended = "stopped, its time was over"
