@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.benchmarking.accelerators.runner import Row, Settings
-from experiments.benchmarking.accelerators.ways import WAYS, arguments_of, steps_of
+from experiments.benchmarking.accelerators.ways import WAYS, arguments_of, setup_of, steps_of
 from experiments.benchmarking.inputs import (
     CLOUD_NN,
     Setup,
@@ -30,13 +30,13 @@ from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.linear_attack import gather_statistics
 from privynet_jax.training.steps import State, as_float32, step
 
-_CELLS = 4
+_CELLS, _STEPS = 4, 2
 
 
 def numbers(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     """Differences from a CPU, from a cell that trains alone, and between ways to compute cells."""
     layers = (7,) if settings.quick else (2, 4, 7, 10)
-    setup = Setup(images=64, **({"depth": 8, "width": 16} if settings.small else {}))
+    setup = setup_of(settings)
     yield "extraction", lambda: _extraction(layers)
     yield "sums of the linear attack", _sums
     for layer in layers:
@@ -122,14 +122,18 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
     chosen = grid_cells((layer,), (setup.depth,), _CELLS, seed=0)
     what = learnt(setup, layer)[name]
     networks = members(chosen, random_layer(layer, chosen, setup), what)
-    course = Course(6, what.batch_size)
+    course = Course(2 * _STEPS, what.batch_size)
 
     def losses(cells: int, steps: int) -> np.ndarray:
         with session(spread=Spread(cells, steps)):
             return np.stack([own.losses for own in train(what.task, networks, course)])
 
     alone, row = losses(1, 1), {}
-    for way, spread in {"vmap": (_CELLS, 1), "scan": (1, 3), "vmap_and_scan": (_CELLS, 3)}.items():
+    for way, spread in {
+        "vmap": (_CELLS, 1),
+        "scan": (1, _STEPS),
+        "vmap_and_scan": (_CELLS, _STEPS),
+    }.items():
         found = losses(*spread)
         row[f"{way}_first_loss"] = _difference(found[:, 0], alone[:, 0])
         row[f"{way}_last_loss"] = _difference(found[:, -1], alone[:, -1])
@@ -137,9 +141,10 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
 
 
 def _ways(layer: int, name: str, setup: Setup) -> Row:
-    """Losses of three steps by each of the `ways`, against the first."""
+    """Losses of steps by each of the `ways`, against the first."""
     task, arguments = arguments_of(layer, name, _CELLS, setup)
     found = {
-        way: jax.device_get(jax.jit(steps_of(way, task, _CELLS, 3))(*arguments)[1]) for way in WAYS
+        way: jax.device_get(jax.jit(steps_of(way, task, _CELLS, _STEPS))(*arguments)[1])
+        for way in WAYS
     }
     return {way: _difference(losses, found[WAYS[0]]) for way, losses in found.items()}

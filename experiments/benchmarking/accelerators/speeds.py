@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.benchmarking import against_torch
 from experiments.benchmarking.accelerators.runner import Row, Settings
-from experiments.benchmarking.accelerators.ways import clock_of
+from experiments.benchmarking.accelerators.ways import clock_of, setup_of
 from experiments.benchmarking.inputs import Setup, random_images
 from experiments.benchmarking.parts import vgg_flops
 from experiments.benchmarking.timing import GIGA, Clock
@@ -44,7 +44,7 @@ def torch(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
         return
     setup = Setup(peer_device="cpu" if on_cpu() else "cuda")
     if settings.quick:
-        setup = Setup(depth=8, width=16, images=64, steps=4)
+        setup = setup_of(settings)
     clock = functools.cache(lambda: clock_of(settings))
     yield "PyTorch", lambda: {"version": against_torch.start(setup)}
     layers = LAYERS[::2] if settings.quick else (7, 2, 10, 4)

@@ -90,7 +90,7 @@ def arguments_of(num_layers: int, name: str, cells: int, setup: Setup) -> tuple[
 
 def cells(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     """Steps per second and share of the matrix product by way and number of cells."""
-    setup = Setup(images=64, **({"depth": 8, "width": 16} if settings.small else {}))
+    setup = setup_of(settings)
     # On CPU, convolutions inside a scan are some 50 times slower.
     counts = (1,) if on_cpu() else (10, 1)
     numbers = (2, 1) if settings.small else _NUMBERS
@@ -106,6 +106,13 @@ def cells(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
                     row = f"{name}, {layer} layers, {number} cells, {way}, {count} steps at once"
                     choice = (layer, name, number, way, count)
                     yield row, lambda choice=choice: _measured(clock(), setup, *choice)
+
+
+def setup_of(settings: Settings) -> Setup:
+    """Returns the quickstart's sizes, or on CPU smaller ones: there a scan of convolutions crawls."""
+    if settings.small:
+        return Setup(image_size=16, depth=8, width=16, images=64, steps=4)
+    return Setup(images=64)
 
 
 def clock_of(settings: Settings) -> Clock:
