@@ -129,11 +129,8 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
             return np.stack([own.losses for own in train(what.task, networks, course)])
 
     alone, row = losses(1, 1), {}
-    for way, spread in {
-        "vmap": (_CELLS, 1),
-        "scan": (1, _STEPS),
-        "vmap_and_scan": (_CELLS, _STEPS),
-    }.items():
+    spreads = {"vmap": (_CELLS, 1), "scan": (1, _STEPS), "vmap_and_scan": (_CELLS, _STEPS)}
+    for way, spread in spreads.items():
         found = losses(*spread)
         row[f"{way}_first_loss"] = _difference(found[:, 0], alone[:, 0])
         row[f"{way}_last_loss"] = _difference(found[:, -1], alone[:, -1])
@@ -143,8 +140,8 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
 def _ways(layer: int, name: str, setup: Setup) -> Row:
     """Losses of steps by each of the `ways`, against the first."""
     task, arguments = arguments_of(layer, name, _CELLS, setup)
-    found = {
-        way: jax.device_get(jax.jit(steps_of(way, task, _CELLS, _STEPS))(*arguments)[1])
-        for way in WAYS
-    }
+    found = {}
+    for way in WAYS:
+        _, losses = jax.jit(steps_of(way, task, _CELLS, _STEPS))(*arguments)
+        found[way] = jax.device_get(losses)
     return {way: _difference(losses, found[WAYS[0]]) for way, losses in found.items()}

@@ -109,7 +109,7 @@ def cells(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
 
 
 def setup_of(settings: Settings) -> Setup:
-    """Returns the quickstart's sizes, or on CPU smaller ones: there a scan of convolutions crawls."""
+    """Returns the quickstart's sizes; smaller ones on CPU, where a scan of convolutions crawls."""
     if settings.small:
         return Setup(image_size=16, depth=8, width=16, images=64, steps=4)
     return Setup(images=64)
