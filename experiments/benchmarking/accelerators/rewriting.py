@@ -128,6 +128,8 @@ def _evaluated(rules: Mapping[str, Rule], closed: Any, arrays: Sequence[Any]) ->
         # Of a product with its own gradient the function alone is taken: it has the usual one.
         inner = equation.params.get("call_jaxpr") if name.startswith("custom_vjp") else None
         inner = equation.params["jaxpr"] if name in ("jit", "pjit") else inner
+        if equation.params.get("branches_platforms"):  # the last is for any other than a CPU
+            inner, inputs = equation.params["branches"][-1], inputs[1:]
         if name in rules:
             found = [rules[name](equation.primitive, equation.params, *inputs)]
         elif inner is not None:
