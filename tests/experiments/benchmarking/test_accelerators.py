@@ -162,7 +162,7 @@ def test_all_parts_small_on_cpu(tmp_path, test_data_dir):
             made.symlink_to(kept)
     flags = ["--accelerator", "--quick", f"--out={tmp_path / 'out'}", f"--cache_dir={cache}"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", *flags, "--minutes=30"],
+        [sys.executable, "-m", "experiments.benchmark", *flags, "--minutes=60"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
