@@ -28,7 +28,7 @@ from privynet_jax.backbone.split import made_up_params
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 
 PROJECT = Path(__file__).parents[3]
-SMALL = Setup(depth=4, width=8, images=32)
+SMALL = Setup(image_size=16, depth=4, width=8, images=32)
 LOWERED = ("cuda", "tpu")
 
 
@@ -54,16 +54,20 @@ def test_extraction_can_be_lowered():
 @pytest.mark.parametrize("precision", ["high", "default"])
 def test_other_precisions_can_be_lowered(precision):
     wrapped = functools.partial(attacks.InPrecision, precision=precision)
-    task = CAPACITIES[STRONG].task(32, wrapped=wrapped)
-    assert task == CAPACITIES[STRONG].task(32, wrapped=wrapped)  # compiled once
+    task = CAPACITIES[STRONG].task(SMALL.image_size, wrapped=wrapped)
+    assert task == CAPACITIES[STRONG].task(SMALL.image_size, wrapped=wrapped)  # compiled once
     _, arguments = ways.arguments_of(7, STRONG, 2, SMALL)
     lowered(ways.steps_of(ways.GROUPED, task, 2, 10), *arguments)
 
 
 def test_ways_take_the_same_steps():
     task, arguments = ways.arguments_of(7, STRONG, 2, SMALL)
-    losses = [jax.jit(ways.steps_of(way, task, 2, 2))(*arguments)[1] for way in ways.WAYS]
-    assert losses[0][1, 0] < losses[0][0, 0]
+    losses = []
+    for way in ways.WAYS:
+        one = jax.jit(ways.steps_of(way, task, 2, 1))  # on CPU, a scan of convolutions crawls
+        states, before = one(*arguments)
+        losses.append((before, one(states, *arguments[1:])[1]))
+    assert (losses[0][1] < losses[0][0]).all()
     for found in losses[1:]:
         np.testing.assert_allclose(found, losses[0], rtol=1e-4)
 
