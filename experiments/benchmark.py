@@ -9,6 +9,10 @@ Every share is of the float32 matrix-product rate measured right before and afte
     python -m experiments.benchmark --parts=torch --compiled
 
 The same networks in PyTorch, in turn; --parts=psnr trains there until images are rebuilt as well.
+
+    python -m experiments.benchmark --accelerator --out=results
+
+All that is to be known of an accelerator, a JSON file per part; run again, it goes on.
 """
 
 import dataclasses
@@ -26,6 +30,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.benchmarking import against_torch, equal_psnr, evaluation_parts, parts
+from experiments.benchmarking.accelerators import command as accelerator
 from experiments.benchmarking.inputs import Row, Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
@@ -35,7 +40,7 @@ from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
 
-cli.key_flags("cache_dir data_dir")
+cli.key_flags("cache_dir data_dir out")
 _JSON = flags.DEFINE_string("json", None, "File for all numbers.")
 _MEASURED: Mapping[str, Callable[[Setup, Clock, Execution], Iterator[Row]]] = {
     part.__name__: part
@@ -67,6 +72,14 @@ _ATTACKER_STEPS = flags.DEFINE_integer(
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Samples, each between two matrix products.", 1)
 _DEVICES = flags.DEFINE_integer("devices", 0, "CPU devices; 0: one per core.", 0)
 _QUICK = flags.DEFINE_boolean("quick", False, "Rough numbers within a minute.")
+_ACCELERATOR = flags.DEFINE_boolean(
+    "accelerator", False, f"Parts {', '.join(accelerator.PARTS)} in --out, each in its own process."
+)
+_MINUTES = flags.DEFINE_float("minutes", 9.0, "With --accelerator: no longer than this.", 0.01)
+_AGAIN = flags.DEFINE_boolean("again", False, "With --accelerator: also what is in --out.")
+_PACKED = flags.DEFINE_string(
+    "packed", None, "With --accelerator: folder of experiments.benchmarking.pack; default: fetch."
+)
 
 # More than any machine has; on accelerators each device holds as many cells as it may.
 _MANY = 2**16
@@ -74,6 +87,17 @@ _CELLS_PER_DEVICE = 8
 
 
 def main() -> None:
+    if _ACCELERATOR.value:
+        accelerator.run(
+            folder=cli.needed_folder(cli.OUT),
+            scratch=cli.folder("cache_dir", cli.CACHE_DIR.value),
+            packed=cli.folder("packed", _PACKED.value) if _PACKED.value else None,
+            parts=_PARTS.value if _PARTS.present else tuple(accelerator.PARTS),
+            quick=_QUICK.value,
+            minutes=_MINUTES.value,
+            again=_AGAIN.value,
+        )
+        return
     cli.use_cpu_cores(at_most=_MANY)
     if _DEVICES.value:
         jax.config.update("jax_num_cpu_devices", _DEVICES.value)

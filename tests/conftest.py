@@ -14,7 +14,7 @@ from support import commands, small_audit, tiny_runs
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.run import characterise
-from privynet_jax.images import parts
+from privynet_jax.images import tfds_source
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.signals import HANDLED
@@ -63,14 +63,14 @@ def test_data_dir(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _photographs_are_read_once(test_data_dir):
     """Most runs here read photo_patches, whose files nobody changes; a process keeps them."""
-    read, kept = parts.read_dataset, functools.cache(parts.read_dataset)
+    read, kept = tfds_source.read_dataset, functools.cache(tfds_source.read_dataset)
 
     def read_or_kept(dataset, data_dir, **options):
         is_kept = (dataset, str(data_dir)) == ("photo_patches", str(test_data_dir))
         return (kept if is_kept else read)(dataset, data_dir, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "read_dataset", read_or_kept)
+        patch.setattr(tfds_source, "read_dataset", read_or_kept)
         yield
 
 

@@ -21,7 +21,6 @@ from privynet_jax.images.decoding import Decoder, EncodedDataset, decode_picture
 from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.picture_cache import decode_cached
-from privynet_jax.images.tfds_source import decoded_folder, read_dataset
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
 # Shares of a data set's own train split.
@@ -140,6 +139,8 @@ def load_parts(
 
 def cached_decoder(data_dir: Path | str | None, sixteen_bit_max: int) -> Decoder:
     """Returns `decode_picture`, which keeps what it made of large files beside the data sets."""
+    from privynet_jax.images.tfds_source import decoded_folder
+
     return functools.partial(
         decode_cached, decoded_folder(data_dir), sixteen_bit_max=sixteen_bit_max
     )
@@ -158,6 +159,9 @@ def read_labelled(
     """
     if folder := folder_of(dataset):
         return read_folder(folder, in_parts=in_parts, decode=decode)
+    # Only here: TFDS takes its time, and whoever makes parts of arrays may do without.
+    from privynet_jax.images.tfds_source import read_dataset
+
     return read_dataset(dataset, data_dir, in_parts=in_parts)
 
 

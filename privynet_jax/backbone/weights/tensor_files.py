@@ -5,6 +5,9 @@ ever run or followed: HDF5 can point to other files (external links and storage,
 Keras' archives hold a description of the model that may carry code, and PyTorch's hold pickles.
 Only numbers stored in the file itself are read.
 
+Each format's library is imported when such a file is opened: where weights are of another kind, it
+may be absent.
+
     with open_tensors(Path("model.safetensors")) as tensors:
         tensors["features.0.weight"].shape  # (64, 3, 3, 3), and nothing was read yet
         tensors["features.0.weight"].load()
@@ -17,11 +20,6 @@ import mmap
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-
-import h5py
-import onnx
-import safetensors
-from google.protobuf.message import DecodeError
 
 from privynet_jax.backbone.weights.conversion import StoredTensor
 from privynet_jax.backbone.weights.torch_files import read_archive, read_legacy
@@ -73,7 +71,7 @@ def _common_wrapper(names: Collection[str]) -> str:
 
 def _recognised(path: Path, start: bytes) -> tuple[str, _Reader]:
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return "HDF5 file", lambda path, stack: _hdf5(stack.enter_context(h5py.File(path, "r")))
+        return "HDF5 file", _hdf5
     if start.startswith(b"PK\x03\x04"):
         return "zip archive", _archive
     if start.startswith(b"\x80"):  # a pickle of protocol 2 or later
@@ -97,7 +95,7 @@ def _archive(path: Path, stack: contextlib.ExitStack) -> _Tensors:
         return archive.read(name)
 
     if _KERAS_MEMBER in names:
-        return _hdf5(stack.enter_context(h5py.File(io.BytesIO(read(_KERAS_MEMBER)), "r")))
+        return _hdf5(io.BytesIO(read(_KERAS_MEMBER)), stack)
     return read_archive(names, read)
 
 
@@ -108,6 +106,8 @@ def _torch_legacy(path: Path, stack: contextlib.ExitStack) -> _Tensors:
 
 
 def _safetensors(path: Path, stack: contextlib.ExitStack) -> _Tensors:
+    import safetensors
+
     file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     tensors = {}
     for name in file.keys():  # noqa: SIM118, this is no dictionary
@@ -118,7 +118,10 @@ def _safetensors(path: Path, stack: contextlib.ExitStack) -> _Tensors:
     return tensors
 
 
-def _hdf5(file: h5py.File) -> _Tensors:
+def _hdf5(source: Path | io.BytesIO, stack: contextlib.ExitStack) -> _Tensors:
+    import h5py
+
+    file = stack.enter_context(h5py.File(source, "r"))
     links: list[tuple[str, object]] = []
     # This visits each group once, whatever circles the links make, and follows only hard links.
     file.visititems_links(lambda name, link: links.append((name, link)))
@@ -140,6 +143,9 @@ def read_onnx(path: Path) -> _Tensors:
 
     Tensors stored outside the file are left out: the file's checksum says nothing about them.
     """
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError:

@@ -1,0 +1,1 @@
+"""What `experiments.benchmark --accelerator` measures, part by part."""
