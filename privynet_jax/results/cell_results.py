@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT
-from privynet_jax.backbone.topology import Topology
+from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.results.statistics import Distribution, Interval, accuracies, summarise
 
 # Auxiliary images and their representations; neither the network nor which of its channels.
@@ -36,6 +36,12 @@ def accuracy_columns(
         for part, prefix in (("test", ""), ("validation", "validation_"))
         for name, value in accuracies(right[part], labels[part]).items()
     }
+
+
+def cell_name(num_layers: int, depth: int, selection: str, draw: int) -> str:
+    """Returns the name of the cell at such a place of a grid."""
+    method = "" if selection == RANDOM else f"_{selection}"
+    return f"m{num_layers:02d}_d{depth:03d}{method}_r{draw:02d}"
 
 
 @dataclasses.dataclass(frozen=True)

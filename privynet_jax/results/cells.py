@@ -18,6 +18,7 @@ import numpy as np
 from privynet_jax.backbone.backbones import DEFAULT, backbone_named
 from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.errors import UserError
+from privynet_jax.results.cell_results import cell_name
 
 # (selection, number of layers, depth) -> channels that draws are made from.
 Candidates = Mapping[tuple[str, int, int], tuple[int, ...]]
@@ -38,12 +39,6 @@ class Cell:
     def name(self) -> str:
         """A file name that sorts like (layers, depth, selection, draw), up to draw 99."""
         return cell_name(self.topology.num_layers, self.topology.depth, self.selection, self.draw)
-
-
-def cell_name(num_layers: int, depth: int, selection: str, draw: int) -> str:
-    """Returns the name of the cell at such a place of a grid."""
-    method = "" if selection == RANDOM else f"_{selection}"
-    return f"m{num_layers:02d}_d{depth:03d}{method}_r{draw:02d}"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -34,8 +34,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.folders import is_private
 from privynet_jax.platform.files import write_atomically, write_shared
 from privynet_jax.platform.resuming import check_same_settings
-from privynet_jax.results.cell_results import AttackResult, CellResult
-from privynet_jax.results.cells import cell_name
+from privynet_jax.results.cell_results import AttackResult, CellResult, cell_name
 from privynet_jax.results.text_tables import as_csv
 
 # What reading damaged JSON, tables or archives of arrays may raise.
