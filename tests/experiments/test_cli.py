@@ -474,7 +474,10 @@ def test_those_that_keep_what_they_did_say_so(run_raising):
         if "cli.run(main, continues=True)" in path.read_text()
     }
     comparisons = {f"compare_{what}" for what in ("attackers", "defences", "knowledge")}
-    assert keeping == {"attack", "characterize", "extract", "train_cloud", *comparisons}
+    assert keeping == {"attack", "characterize", "check_limits", *comparisons} | {
+        "extract",
+        "train_cloud",
+    }
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), OSError(errno.EIO, "Input/output")])

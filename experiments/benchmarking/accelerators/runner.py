@@ -3,7 +3,8 @@
 Each part is a JSON file in a folder, written anew after each row; what is there is not measured
 again. Parts have a process each: one that crashes or runs out of memory leaves the others alone.
 
-    run_all(Settings(folder=Path("results")), parts=["numbers", "cells"], command=[...])
+    settings = Settings(folder=Path("results"), scratch=Path("scratch"))
+    run_all(settings, parts=["numbers", "cells"], minutes=9, command=[...])
 """
 
 import dataclasses
