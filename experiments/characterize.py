@@ -25,7 +25,7 @@ from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags(" ".join(cli.define_settings()))
 _PICTURED = flags.DEFINE_list(
-    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every draw 0."
+    "pictured", [], "Cells in reconstructions.png, such as m02_d008_r00; default: every first draw."
 )
 
 
@@ -34,8 +34,9 @@ def main() -> None:
     of_layer = len(config.depths) * len(config.selections) * config.draws
     # On a cluster, accelerators are for the workers.
     cli.use_cpu_cores(at_most=of_layer, alone=bool(config.cluster))
-    pictured = _pictured_names(config.cells())
-    done = characterise(config, _Refreshed(len(config.cells()), pictured))
+    cells = config.cells()
+    pictured = _pictured_names(cells)
+    done = characterise(config, _Refreshed(len(cells), pictured))
     _draw(done, pictured)
     print(summary_table(done.results, done.store.read_csv(REFERENCES)))
     if config.mode == DEDICATED:
@@ -93,7 +94,10 @@ def _pictured_names(cells: Sequence[Cell]) -> list[str]:
     if unknown := [name for name in asked if name not in known]:
         allowed = f"this grid's cells: {', '.join(known)}"
         raise UserError(f"--pictured names {', '.join(unknown)}; allowed are {allowed}")
-    return asked or [cell.name for cell in cells if cell.draw == 0]
+    first: dict[tuple[int, int, str], str] = {}  # which --only may have left a later draw of
+    for cell in cells:
+        first.setdefault((cell.topology.num_layers, cell.topology.depth, cell.selection), cell.name)
+    return asked or list(first.values())
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 which is every draw of `direct`. What they find belongs to a work directory and is kept there, in
 `candidates/`: `run` draws a grid's cells from it, and plans of `direct` release it.
 
-    candidates = find_candidates(config, parts, weights, store, search)
+    candidates = find_candidates(config, config.cells(), parts, weights, store, search)
     cells = config.cells(candidates)
 """
 
@@ -24,7 +24,7 @@ from privynet_jax.estimates.amortised import ATTACKER, layer_key
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Candidates
+from privynet_jax.results.cells import Candidates, Cell
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import search
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
@@ -41,20 +41,22 @@ Found = tuple[Place, tuple[int, ...]]
 
 def find_candidates(
     config: Config,
+    cells: Sequence[Cell],
     parts: Parts,
     weights: PretrainedWeights,
     store: ResultStore,
     search: Callable[[Sequence[Place]], Iterator[Found]],
 ) -> Candidates:
-    """Returns the candidates of every selection but the random one, finding those not kept yet.
+    """Returns the candidates of all cells but random ones, finding those not kept yet.
 
-    `search` does what `searched_channels` does.
+    The cells are the configuration's; their channels do not matter. `search` does what
+    `searched_channels` does.
 
     Raises:
         UserError: a kept file is damaged, or training diverged.
     """
-    selections = [selection for selection in config.selections if selection != RANDOM]
-    places = list(itertools.product(selections, sorted(config.layers), sorted(config.depths)))
+    every = ((cell.selection, cell.topology.num_layers, cell.topology.depth) for cell in cells)
+    places = list(dict.fromkeys(place for place in every if place[0] != RANDOM))
     found = {
         place: store.load_candidates(*place, config.backbone)
         for place in places

@@ -90,7 +90,8 @@ def characterise(
     run = GridRun(config, (), (), parts, weights, features, judged, paused=paused)
     most = max(Counter(cell.topology.num_layers for cell in cells).values())
     with session(spread=config.spread), executor_for(run, channels, most) as executor:
-        cells = config.cells(find_candidates(config, parts, weights, store, executor.searched))
+        candidates = find_candidates(config, cells, parts, weights, store, executor.searched)
+        cells = config.cells(candidates) if candidates else cells
         missing = [cell for cell in cells if not store.has(cell.name)]
         if missing:
             run = dataclasses.replace(run, cells=cells, missing=missing)

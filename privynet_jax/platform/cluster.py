@@ -92,7 +92,9 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
 def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address not in (LOCAL, "auto"):  # Ray asks for minutes where nobody is
-        host, port = address.rsplit(":", 1)
+        host, _, port = address.rpartition(":")
+        if not (host and port.isdecimal()):
+            raise ValueError("that is no address and port")
         socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     cores = usable_cores() if address == LOCAL else None  # other machines have told theirs
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -180,8 +182,13 @@ class Cluster:
     def _bury(
         self, hired: _Hired, error: Exception, deaths: Counter[Unit | None], unit: Unit | None
     ) -> None:
-        """Lets a worker go that does not answer; UserError for what is nobody's bad luck."""
-        self._ray.kill(hired.actor)  # should it be alive, and out of reach
+        """Lets a worker go that does not answer; UserError for what is nobody's bad luck.
+
+        Idle ones, which may have been lost with it, go too: none of them is to take a unit with it.
+        """
+        for each in (hired, *self._idle):
+            self._ray.kill(each.actor)  # should it be alive, and out of reach
+        self._idle.clear()
         deaths[unit] += 1
         if deaths[unit] == _MOST_DEATHS:
             what = "with the same work in hand" if unit else "before they had begun"

@@ -12,6 +12,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.estimates import amortised
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import load_parts
+from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 
 pytestmark = pytest.mark.slow
@@ -73,6 +74,24 @@ def test_pruning_is_that_of_the_target_part(finished, vgg_weights, test_data_dir
     scores = channel_scores(vgg_weights, images, labels, [3])[3]
     kept = done.store.load_candidates("both", 3, 16)
     assert kept == pruned_candidates("both", scores, 16)
+
+
+def test_cells_that_are_not_wanted_are_not_searched_for(tmp_path, test_data_dir):
+    config = tiny_runs.settings(
+        *(tmp_path, test_data_dir),
+        **{"layers": (2, 3), "depths": (8, 16), "selections": ("random", "direct")},
+        only=("m02_d008_r00", "m03_d016_direct_r00"),
+    )
+    asked = []
+
+    def search(places):
+        asked.extend(places)
+        return ((place, tuple(range(place[2]))) for place in places)
+
+    store = ResultStore(tmp_path)
+    found = candidates_room.find_candidates(config, config.cells(), None, None, store, search)
+    assert asked == list(found) == [("direct", 3, 16)]
+    assert [cell.topology.channels for cell in config.cells(found)][1] == tuple(range(16))
 
 
 def test_nothing_is_searched_twice(finished, monkeypatch):

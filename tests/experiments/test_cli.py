@@ -31,6 +31,7 @@ from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import cached_channels
 from privynet_jax.errors import UserError
 from privynet_jax.platform.signals import HANDLED
+from privynet_jax.results.cells import grid_cells
 from privynet_jax.training.tasks import Schedule
 
 PROJECT = Path(__file__).parents[2]
@@ -256,6 +257,13 @@ def config_of(command, monkeypatch):
         return config
 
     return read
+
+
+def test_pictures_are_of_the_first_draw_that_a_grid_has(monkeypatch):
+    monkeypatch.setattr(characterize, "_PICTURED", types.SimpleNamespace(value=[]))
+    cells = grid_cells((1,), (1, 2), draws=3, seed=0)
+    assert characterize._pictured_names(cells) == ["m01_d001_r00", "m01_d002_r00"]
+    assert characterize._pictured_names(cells[1:3]) == ["m01_d001_r01"]
 
 
 FLAG_FILES = PROJECT / "experiments" / "flags"

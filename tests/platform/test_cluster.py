@@ -157,6 +157,17 @@ def test_work_that_kills_every_worker_is_told():
         answers(ray, units)
 
 
+def test_workers_that_were_lost_while_idle_are_not_held_against_a_unit():
+    (_, units), lost = units_of(2, 4, 7, 10, 13), []
+    ray = StandIn({"CPU": 4.0}, dies=lambda call: any(call.args[0] is actor for actor in lost))
+    hirer = Cluster(ray, 10, 1)
+    assert len(list(hirer.answers(units[:4]))) == 4
+    lost += [hired.actor for hired in hirer._idle]
+    assert len(lost) == 4
+    assert list(hirer.answers(units[4:])) == [(units[4], 40)]
+    assert len(ray.hired) == 5
+
+
 def test_who_joins_late_helps():
     ray = StandIn()
     done, units = units_of(2, 4, 7, 10)
@@ -192,9 +203,15 @@ def test_other_software_is_refused(monkeypatch):
         cluster._Worker().start(expected, 1, [])
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:port"])
-def test_a_cluster_that_is_not_there(address):
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1:1", ".*refused"),
+        *((address, "that is no address and port") for address in ("nowhere", "127.0.0.1:port")),
+    ],
+)
+def test_a_cluster_that_is_not_there(address, why):
     pytest.importorskip("ray")
-    told = rf"the cluster {address} cannot be joined \(.*\); give local, auto or HOST:PORT"
+    told = rf"the cluster {address} cannot be joined \({why}\); give local, auto or HOST:PORT"
     with pytest.raises(UserError, match=told), joined(address, None, 1):
         pass
