@@ -25,10 +25,10 @@ from experiments.benchmarking.parts import step_flops, trained, vgg_flops
 from experiments.benchmarking.timing import Clock, Work, repeated
 from privynet_jax import as_float, grid_cells
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.features.extraction import images_per_batch
+from privynet_jax.backbone.features.extraction import images_per_batch, placed
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
-from privynet_jax.platform.devices import Execution, data_parallel
+from privynet_jax.platform.devices import Execution
 from privynet_jax.training.models.attackers import STRONG
 
 PEER, COMPILED, DECODER, HERE = "torch", "torch_compiled", "decoder", "here"
@@ -84,14 +84,14 @@ def steps_row(num_layers: int, name: str, setup: Setup, clock: Clock, execution:
 def _extraction(setup: Setup, clock: Clock) -> Iterator[Row]:
     from experiments.benchmarking import torch_peer
 
-    split, everywhere = data_parallel()
+    made_up = made_up_params(VGG16, max(setup.layers))
+    split, params = placed(made_up)
     batch = images_per_batch(setup.image_size) * len(split.device_set)
     images = as_float(random_images(batch, setup.image_size))
-    made_up = made_up_params(VGG16, max(setup.layers))
-    params, placed = jax.device_put(made_up, everywhere), jax.device_put(images, split)
+    shared = jax.device_put(images, split)
     for m in setup.layers:
         union = {m: np.arange(VGG16.cut(m).channels)}
-        here = functools.partial(_extracted, jax.jit(extractor(VGG16, union)), params, placed)
+        here = functools.partial(_extracted, jax.jit(extractor(VGG16, union)), params, shared)
         extract = torch_peer.extraction(made_up, m, images, setup.peer_device)
         there = functools.partial(repeated, extract)
         flops = batch * vgg_flops(m, setup)

@@ -27,11 +27,11 @@ from experiments.benchmarking.inputs import (
 from experiments.benchmarking.timing import Clock, Work, counted_by_xla, repeated
 from privynet_jax import Course, Member, as_float, grid_cells, train
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.features.extraction import images_per_batch
+from privynet_jax.backbone.features.extraction import images_per_batch, placed
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.images.decoding import decoded_ahead
-from privynet_jax.platform.devices import Execution, data_parallel
+from privynet_jax.platform.devices import Execution
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.steps import init_state, step
 
@@ -58,11 +58,10 @@ def decoding(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
 
 def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times VGG16's pass to each layer alone, to all in one, and to all as the cache writes it."""
-    split, everywhere = data_parallel()
+    split, params = placed(made_up_params(VGG16, max(setup.layers)))
     batch = images_per_batch(setup.image_size) * len(split.device_set)
     stored = random_images(batch, setup.image_size)
     images = jax.device_put(as_float(stored), split)
-    params = jax.device_put(made_up_params(VGG16, max(setup.layers)), everywhere)
     stream = np.random.default_rng(0)
     union = {m: np.sort(stream.permutation(VGG16.cut(m).channels)[:KEPT]) for m in setup.layers}
 
@@ -156,4 +155,5 @@ def vgg_flops(num_layers: int, setup: Setup) -> float:
     """Returns XLA's count of the operations of VGG16's first layers for one image."""
     everything = {num_layers: range(VGG16.cut(num_layers).channels)}
     image = np.zeros((1, setup.image_size, setup.image_size, 3), np.float32)
-    return counted_by_xla(extractor(VGG16, everything), made_up_params(VGG16, num_layers), image)
+    _, params = placed(made_up_params(VGG16, num_layers))
+    return counted_by_xla(extractor(VGG16, everything), params, image)

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from experiments.benchmarking.inputs import CLASSES, Learnt, Setup
 from experiments.benchmarking.torch_networks import CloudNN, StrongAttacker, Trunk, load_params
+from privynet_jax.errors import UserError
 from privynet_jax.platform.devices import usable_cores
 from privynet_jax.training.models.linear_attack import LinearAttack
 from privynet_jax.training.tasks import LABEL_SMOOTHING, WEIGHT_DECAY
@@ -23,7 +24,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def start(device: str) -> str:
-    """Lets PyTorch use what this process may; returns what it is, for the record."""
+    """Lets PyTorch use what this process may; returns what it is, for the record.
+
+    UserError: it cannot compute there.
+    """
+    if device != "cpu" and not torch.cuda.is_available():
+        raise UserError(
+            f"PyTorch {torch.__version__} finds no CUDA device, and JAX computes on another; "
+            "install a PyTorch for it, or set JAX_PLATFORMS=cpu"
+        )
     torch.set_num_threads(usable_cores())
     torch.backends.cudnn.allow_tf32 = False  # full float32, as here
     kind = torch.cuda.get_device_name(device) if device != "cpu" else f"{usable_cores()} threads"

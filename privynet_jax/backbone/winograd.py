@@ -28,15 +28,19 @@ _direct = functools.partial(
 LEAST_CHANNELS, _MOST_INPUT = 32, 2**19
 
 
-def conv_general_dilated(x: jax.Array, kernel: jax.Array, *how: Any, **more: Any) -> jax.Array:
+def conv_general_dilated(
+    x: jax.Array, kernel: jax.Array, window_strides: Sequence[int], padding: Any, **more: Any
+) -> jax.Array:
     """Takes the place of `jax.lax.conv_general_dilated` in `flax.linen.Conv`.
 
     By `convolve` where that can and pays, and in any other case as it would be.
     """
-    strides = how[0] if how else more["window_strides"]
-    if tuple(strides) == (1, 1) and suits(4 * x.size, x.shape, kernel):
+    dilations = (more.get("lhs_dilation") or (), more.get("rhs_dilation") or ())
+    steps = {*window_strides, *dilations[0], *dilations[1]}
+    is_plain = padding == "SAME" and steps == {1} and kernel.shape[2] == x.shape[-1]
+    if is_plain and suits(4 * x.size, x.shape, kernel):
         return convolve(x, kernel)
-    return jax.lax.conv_general_dilated(x, kernel, *how, **more)
+    return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **more)
 
 
 def suits(size: int, shape: Sequence[int], kernel: jax.Array) -> bool:

@@ -47,11 +47,21 @@ def test_values_and_gradients_are_those_of_the_direct_one(shape):
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "kernel", "tiled"),
-    [(8, 32, (3, 3), True), (7, 32, (3, 3), False), (8, 3, (3, 3), False), (8, 32, (2, 2), False)],
+    ("size", "channels", "kernel", "others", "tiled"),
+    [
+        (8, 32, (3, 3), {}, True),
+        (7, 32, (3, 3), {}, False),
+        (8, 3, (3, 3), {}, False),
+        (8, 32, (2, 2), {}, False),
+        (8, 32, (3, 3), {"padding": "VALID"}, False),
+        (8, 32, (3, 3), {"padding": "CIRCULAR"}, False),
+        (8, 32, (3, 3), {"strides": (2, 2)}, False),
+        (8, 32, (3, 3), {"kernel_dilation": (2, 2)}, False),
+        (8, 64, (3, 3), {"feature_group_count": 2}, False),
+    ],
 )
-def test_it_takes_the_place_of_a_layers_convolution(size, channels, kernel, tiled):
-    layer = functools.partial(nn.Conv, 32, kernel)
+def test_it_takes_the_place_of_a_layers_convolution(size, channels, kernel, others, tiled):
+    layer = functools.partial(nn.Conv, 32, kernel, **others)
     own = layer(conv_general_dilated=winograd.conv_general_dilated)
     x = random(2, size, size, channels)
     params = layer().init(jax.random.key(0), x)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from privynet_jax.backbone.features.layer_features import CALIBRATION_IMAGES, extractor
-from privynet_jax.backbone.split import with_tiles
+from privynet_jax.backbone.split import Params, with_tiles
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
@@ -36,6 +36,15 @@ def images_per_batch(image_size: int) -> int:
     most, room = (_CPU_BATCH, _CPU_BYTES) if on_cpu() else (_ACCELERATOR_BATCH, _ACCELERATOR_BYTES)
     fitting = max(1, room // (image_size**2 * 64 * 4))
     return min(most, 2 ** (fitting.bit_length() - 1))
+
+
+def placed(params: Params) -> tuple[Any, Params]:
+    """Returns the sharding of images, over all devices, and parameters there, ready for a pass."""
+    split, everywhere = data_parallel()
+    params = jax.device_put(params, everywhere)
+    if on_cpu():
+        params = jax.jit(with_tiles, out_shardings=everywhere)(params)
+    return split, params
 
 
 def calibrate(
@@ -80,10 +89,7 @@ class BatchedPass:
         self, weights: PretrainedWeights, image_size: int, function: Callable[[Any, jax.Array], Any]
     ) -> None:
         """Prepares it; the function, such as `extractor` returns, is jitted here."""
-        self._split, everywhere = data_parallel()
-        self._params = jax.device_put(weights.params, everywhere)
-        if on_cpu():
-            self._params = jax.jit(with_tiles, out_shardings=everywhere)(self._params)
+        self._split, self._params = placed(weights.params)
         self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
         self._function = jax.jit(function)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmarking.inputs import Setup, learnt, members, random_images, random_layer
-from privynet_jax import grid_cells
+from privynet_jax import UserError, grid_cells
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.split import activations, made_up_params
 from privynet_jax.training.steps import as_targets
@@ -79,3 +79,9 @@ def test_training_lowers_the_loss():
     before = loss()
     training.run(20)
     assert loss() < before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_pytorch_that_cannot_compute_where_jax_does_is_refused():
+    with pytest.raises(UserError, match="finds no CUDA device"):
+        torch_peer.start("cuda")
