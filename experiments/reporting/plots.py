@@ -46,6 +46,7 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
 
     While cells are measured there are no references yet.
     """
+    compared = references(store) if (store.workdir / REFERENCES).exists() else None
     summaries = over_draws(results)
     layers = {s.cells[0].num_layers: s.cells[0].layer for s in summaries}
     styles = dict(zip(layers, layer_styles(len(layers)), strict=True))
@@ -64,8 +65,8 @@ def tradeoff(results: Sequence[CellResult], store: ResultStore) -> bytes:
             handle(f"{selection} selection", color=GREY, marker=shape, linestyle="none")
             for selection, shape in shapes.items()
         ]
-    if (store.workdir / REFERENCES).exists():
-        no_split, mean_image = references(store)
+    if compared is not None:
+        no_split, mean_image = compared
         axes.axhline(100 * no_split, color=GREY, linestyle=":", linewidth=1.2, zorder=1)
         axes.axvline(mean_image, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
         # Beside the lines themselves, names would sooner or later cover points.

@@ -49,6 +49,7 @@ class Convolution(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:])
+        kernel, bias = (own.astype(x.dtype) for own in (kernel, bias))  # packages have float16
         if self.has_variable(TILES, "kernel") and winograd.suits(x.size, x.shape, kernel):
             return winograd.apply(x, self.get_variable(TILES, "kernel")) + bias
         x, padding = same_padded(x, margin=1)
