@@ -97,8 +97,9 @@ def _gain_note(attacks: Sequence[AttackResult]) -> str:
     gains = [attack.gain_db for attack in attacks if attack.gain_db]
     if not gains:
         return ""
-    least, most = min(gain.value for gain in gains), max(gain.value for gain in gains)
-    ends = f"{least:.1f} to {most:.1f} dB, with intervals up to {max(g.high for g in gains):.1f}"
+    found = [f"{end(gain.value for gain in gains):.1f}" for end in (min, max)]
+    ends = f"{' to '.join(dict.fromkeys(found))} dB, with intervals up to "
+    ends += f"{max(gain.high for gain in gains):.1f}"
     return f" Ten times the training would find about {ends} (psnr_db_limit)."
 
 

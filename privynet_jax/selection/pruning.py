@@ -133,7 +133,7 @@ def _one_pass(
     def function(params: Any, images: jax.Array) -> dict[int, tuple[jax.Array, jax.Array]]:
         return {layer: (x, _fields(x)) for layer, x in extract(params, images).items()}
 
-    for rows, features in BatchedPass(weights, images.shape[1], function)(images):
+    for rows, features in BatchedPass(weights, union, images.shape[1], function)(images):
         batch = as_float(images[rows])
         is_first = np.arange(rows.start, rows.stop) < middle
         for layer, (representations, pooled) in features.items():

@@ -7,7 +7,7 @@ depends on what was computed before.
     stored = FeaturePass(weights, parts, union, codings).run(part.images[:1024])  # {2: [...], ...}
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -61,7 +61,7 @@ def _measured(
     """Layer -> scales and peaks of its channels over the images."""
     squares: dict[int, Any] = dict.fromkeys(union, 0.0)
     largest: dict[int, Any] = dict.fromkeys(union, 0.0)
-    run = BatchedPass(weights, images.shape[1], extractor(weights.backbone, union))
+    run = BatchedPass(weights, union, images.shape[1], extractor(weights.backbone, union))
     for rows, features in run(images):
         for layer, values in features.items():
             real = np.asarray(values)[: rows.stop - rows.start]
@@ -86,10 +86,16 @@ class BatchedPass:
     """A function of (params, float32 images), applied batch by batch on all devices."""
 
     def __init__(
-        self, weights: PretrainedWeights, image_size: int, function: Callable[[Any, jax.Array], Any]
+        self,
+        weights: PretrainedWeights,
+        layers: Collection[int],
+        image_size: int,
+        function: Callable[[Any, jax.Array], Any],
     ) -> None:
-        """Prepares it; the function, such as `extractor` returns, is jitted here."""
-        self._split, self._params = placed(weights.params)
+        """Prepares it; the function, as `extractor` of these layers returns it, is jitted here."""
+        convolutions = weights.backbone.convolutions(max(layers))
+        names = ("preprocessing", *(layer.name for layer in convolutions))
+        self._split, self._params = placed({name: weights.params[name] for name in names})
         self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
         self._function = jax.jit(function)
 
@@ -128,7 +134,7 @@ class FeaturePass:
             return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
 
         self._weights, self._name = weights, parts.name
-        self._run = BatchedPass(weights, parts.image_size, encoded)
+        self._run = BatchedPass(weights, union, parts.image_size, encoded)
 
     def run(
         self, images: np.ndarray, told: Callable[[int], Any] = lambda count: None
