@@ -66,7 +66,7 @@ def _product(clock: Clock, settings: Settings, kind: str) -> Row:
     found = clock.measure({kind: (2 * size**3, _repeated(product, one, one))})[kind]
     exact = np.float64(one[:64]) @ np.float64(one)
     error = np.abs(np.float64(product(one[:64], one)) - exact).max() / exact.std()
-    return {"gflops": found["gflops"], "of_highest": found["share"], "error": float(error)}
+    return {"gflops": found["gflops"], "of_highest": found["share"], "relative_error": float(error)}
 
 
 def _extraction(clock: Callable[[], Clock], layers: tuple[int, ...], batch: int) -> Row:
