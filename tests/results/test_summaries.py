@@ -139,7 +139,7 @@ def test_the_note_counts_cells_whose_strongest_attacker_still_improved():
     note = convergence_note([trained(3.0), trained(8.0), trained(20.4), trained(None)])
     assert note.startswith("In 2 of 4 cells ")
     assert "8 to 20 %" in note
-    assert note.endswith("about 1.0 to 1.0 dB, with intervals up to 2.0 (psnr_db_limit).")
+    assert note.endswith("about 1.0 dB, with intervals up to 2.0 (psnr_db_limit).")
     assert "all 2 cells had converged" in convergence_note([trained(3.0), trained(0.0)])
     short = convergence_note([trained(100.0), trained(100.0)])
     assert "not converged (its training was too short to tell): privacy loss" in short
