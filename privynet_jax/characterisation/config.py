@@ -123,9 +123,11 @@ class Config:
         Schedule(steps=2000, batch_size=16, learning_rate=None),
         "each trained attacker; by default each network has its own learning rate",
     )
-    cloud_width: int = _setting(64, "Channels of the cloud NN.", least=1)
-    attacker_width: int = _setting(64, "Channels of the residual attacker.", least=1)
-    attacker_blocks: int = _setting(3, "Residual blocks of the residual attacker.", least=0)
+    cloud_width: int = _setting(64, "Channels of the cloud NN.", least=1, most=4096)
+    attacker_width: int = _setting(64, "Channels of the residual attacker.", least=1, most=4096)
+    attacker_blocks: int = _setting(
+        3, "Residual blocks of the residual attacker.", least=0, most=256
+    )
     compute_dtype: str = _setting(
         "float32",
         "Arithmetic of the trained networks; bfloat16 is faster on accelerators. The backbone, the "

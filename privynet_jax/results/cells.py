@@ -20,6 +20,8 @@ from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.errors import UserError
 from privynet_jax.results.cell_results import cell_name
 
+# Of a grid: its cells are all in memory.
+MOST_CELLS = 1_000_000
 # (selection, number of layers, depth) -> channels that draws are made from.
 Candidates = Mapping[tuple[str, int, int], tuple[int, ...]]
 
@@ -102,6 +104,12 @@ def grid_cells(
         check_values(what, values)
     if draws < 1:
         raise UserError(f"draws is {draws}; allowed: 1 or more; give how many draws each depth has")
+    count = len(layers) * len(depths) * len(selections) * draws
+    if count > MOST_CELLS:
+        raise UserError(
+            f"draws is {draws}, which makes {count} cells; allowed are at most {MOST_CELLS}; give "
+            "fewer draws, layers or depths"
+        )
     for cut in map(backbone_named(backbone).cut, layers):
         for depth in depths:
             if not 1 <= depth <= cut.channels:

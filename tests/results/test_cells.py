@@ -133,6 +133,7 @@ def test_every_key_is_used_for_one_thing():
         ({"depths": (-8,)}, "depth -8 at layer 2"),
         ({"draws": 0}, "draws is 0; allowed: 1 or more"),
         ({"draws": -1}, "draws is -1"),
+        ({"draws": 10**9}, "at most 1000000"),
     ],
 )
 def test_what_a_grid_refuses(wrong, message):
