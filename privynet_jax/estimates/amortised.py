@@ -86,8 +86,9 @@ def layer_tasks(cloud: CloudNN) -> tuple[Task, Task]:
 
 
 def _scores(subset: Subset, x: jax.Array) -> jax.Array:
-    released = jnp.take(x, subset.imputation.positions, axis=-1)
-    return probe_scores(subset.probe, pooled(released))
+    # All channels are pooled, once for all subsets of the same images.
+    numbers = jnp.take(pooled(x), subset.imputation.positions, axis=-1)
+    return probe_scores(subset.probe, numbers)
 
 
 @functools.cache

@@ -96,6 +96,7 @@ def impute(components: Components, positions: Sequence[int], width: int) -> Impu
 
 def imputed(imputation: Imputation, representations: jax.Array) -> jax.Array:
     """Returns components float32 [N, h, w, K] from all channels, float32 [N, h, w, C]."""
-    released = jnp.take(representations, imputation.positions, axis=-1)
+    # Of all channels, once for all subsets of the same representations.
+    released = jnp.take(jnp.log1p(representations), imputation.positions, axis=-1)
     highest = jax.lax.Precision.HIGHEST
-    return jnp.matmul(jnp.log1p(released), imputation.kernel, precision=highest) + imputation.bias
+    return jnp.matmul(released, imputation.kernel, precision=highest) + imputation.bias
