@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 
 from experiments import cli
@@ -34,7 +33,12 @@ from experiments.benchmarking.accelerators import command as accelerator
 from experiments.benchmarking.inputs import Row, Setup
 from experiments.benchmarking.timing import Clock
 from privynet_jax import Config, UserError
-from privynet_jax.platform.devices import Execution, environment, execution_for
+from privynet_jax.platform.devices import (
+    Execution,
+    environment,
+    execution_for,
+    use_cpu_devices,
+)
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import check_values
@@ -100,7 +104,7 @@ def main() -> None:
         return
     cli.use_cpu_cores(at_most=_MANY)
     if _DEVICES.value:
-        jax.config.update("jax_num_cpu_devices", _DEVICES.value)
+        use_cpu_devices(_DEVICES.value)
     # Checked only now, because channels are drawn for it, and JAX then starts.
     setup, chosen = _setup_from_flags(), _PARTS.value
     check_values("--parts", chosen)

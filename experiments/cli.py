@@ -17,7 +17,7 @@ from experiments.running import run as run
 from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_parts, load_weights
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
-from privynet_jax.platform.devices import usable_cores
+from privynet_jax.platform.devices import usable_cores, use_cpu_devices
 from privynet_jax.platform.files import checked_file, expanded, is_remote, write_new
 
 # What a setting is -> how its flag is defined.
@@ -139,7 +139,7 @@ def use_cpu_cores(at_most: int | None = None, *, alone: bool = False) -> None:
     cores = usable_cores()
     if alone:
         jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", max(1, min(cores, at_most or cores)))
+    use_cpu_devices(max(1, min(cores, at_most or cores)))
 
 
 def cache_folder() -> Path | str:

@@ -28,11 +28,9 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from privynet_jax.errors import UserError, first_line, last_line
 from privynet_jax.platform import signals
-from privynet_jax.platform.devices import usable_cores
+from privynet_jax.platform.devices import usable_cores, use_cpu_devices
 
 _LOG = logging.getLogger(__name__)
 LOCAL = "local"
@@ -246,7 +244,7 @@ class _Worker:
             raise UserError(
                 f"the machine {platform.node()} has {different}; install the same on all machines"
             )
-        jax.config.update("jax_num_cpu_devices", cores)
+        use_cpu_devices(cores)
         import ray
 
         self._work = ray.get(work[0])

@@ -1,5 +1,8 @@
 """Which devices and plans are chosen, and how arrays get to the devices and back."""
 
+import platform as machine
+import subprocess
+import sys
 import types
 
 import jax
@@ -159,3 +162,24 @@ def test_idle_cores_are_told_once_where_nobody_chose_them(monkeypatch, caplog, g
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == (given == -1)
     assert all('jax.config.update("jax_num_cpu_devices", 8)' in message for message in told)
+
+
+_TOUCHED_AGAIN = """
+import resource
+import numpy as np
+from privynet_jax.platform.devices import use_cpu_devices
+
+use_cpu_devices(1)
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**25, np.uint8)
+    touched = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(touched)
+"""
+
+
+@pytest.mark.skipif(machine.libc_ver()[0] != "glibc", reason="other allocators have other rules")
+def test_memory_that_is_used_again_is_not_fetched_anew():
+    # 32 MiB, as much as glibc gives back at once by itself: 8,192 pages of 4 KiB.
+    program = [sys.executable, "-c", _TOUCHED_AGAIN]
+    assert int(subprocess.run(program, check=True, capture_output=True, text=True).stdout) < 100
