@@ -38,7 +38,12 @@ _CHUNK_BYTES = 2**26
 # glibc's mallopt, as malloc.h numbers its parameters: a program's memory, up to so many bytes, is
 # not given back between two calls, and threads share one heap. Fetching 4 KiB anew takes 1.6 us.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_ALLOCATION = {_M_MMAP_THRESHOLD: 2**26, _M_TRIM_THRESHOLD: 2**28, _M_ARENA_MAX: 1}
+_ALLOCATION = (
+    (_M_MMAP_THRESHOLD, 2**25),  # the most before glibc 2.35, which refuses what is larger
+    (_M_MMAP_THRESHOLD, 2**26),
+    (_M_TRIM_THRESHOLD, 2**28),
+    (_M_ARENA_MAX, 1),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +179,7 @@ def use_cpu_devices(count: int) -> None:
     jax.config.update("jax_num_cpu_devices", count)
     # Other systems' C libraries have other rules.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    for parameter, value in _ALLOCATION.items() if mallopt else ():
+    for parameter, value in _ALLOCATION if mallopt else ():
         mallopt(parameter, value)
 
 

@@ -178,7 +178,10 @@ print(touched)
 """
 
 
-@pytest.mark.skipif(machine.libc_ver()[0] != "glibc", reason="other allocators have other rules")
+@pytest.mark.skipif(
+    machine.libc_ver()[0] != "glibc" or tuple(map(int, machine.libc_ver()[1].split("."))) < (2, 35),
+    reason="other allocators have other rules",
+)
 def test_memory_that_is_used_again_is_not_fetched_anew():
     # 32 MiB, as much as glibc gives back at once by itself: 8,192 pages of 4 KiB.
     program = [sys.executable, "-c", _TOUCHED_AGAIN]
