@@ -259,7 +259,8 @@ def limits(values: Sequence[str]) -> dict[str, int]:
 _READERS: Mapping[Any, Callable[[flags.FlagHolder], Any]] = {
     Path: needed_folder,
     Path | str | None: lambda flag: data_folder(),
-    Path | str: lambda flag: cache_folder(),
+    # As it is given: on a cluster, ~ is each worker's own home.
+    Path | str: lambda flag: cache_folder() and flag.value,
     tuple[int, ...]: whole_numbers,
     tuple[str, ...]: lambda flag: tuple(flag.value),
     Mapping[str, int]: lambda flag: limits(flag.value),

@@ -4,12 +4,11 @@ On a cluster, images, weights and settings travel to every machine once; feature
 there, of the layers that its workers are given, into its own cache. Rows come back to whoever asked
 for them, so no folder is shared.
 
-    with executor_for(run, channels, most) as executor:
-        for result, arrays in executor.rows(run):
-            store.save(result, arrays)
+    executor = executor_for(run, channels, most, hire)
+    for result, arrays in executor.rows(run):
+        store.save(result, arrays)
 """
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,7 @@ from privynet_jax.characterisation.perceptual import images_for, perceptual_dist
 from privynet_jax.characterisation.references import reference_rows
 from privynet_jax.characterisation.scoring import estimated_measurements
 from privynet_jax.errors import DivergedError, everything_first
-from privynet_jax.platform import signals
-from privynet_jax.platform.cluster import Cluster, joined
+from privynet_jax.platform.cluster import Cluster
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.results.cell_rows import Row, cell_row
 from privynet_jax.results.cells import Cell, Measurement, by_layer
@@ -57,25 +55,23 @@ class Executor(Protocol):
         """Returns `references.reference_rows`."""
 
 
-@contextlib.contextmanager
 def executor_for(
-    run: GridRun, channels: Mapping[int, Sequence[int]], most: int
-) -> Iterator[Executor]:
-    """Yields who measures the cells of a grid, of which none is known yet.
+    run: GridRun,
+    channels: Mapping[int, Sequence[int]],
+    most: int,
+    hire: Callable[..., Cluster] | None,
+) -> Executor:
+    """Returns who measures the cells of a grid, of which none is known yet.
 
     Args:
         run: a run without cells.
         channels: layer -> the channels whose features are needed.
         most: cells that are ever trained side by side.
-
-    Raises:
-        UserError: there is no such cluster.
+        hire: what `cluster.joined` yields; None: this process measures them.
     """
-    if not run.config.cluster:
-        yield LocalExecutor(run)
-        return
-    with joined(run.config.cluster, _portable(run, channels), most) as cluster:
-        yield ClusterExecutor(cluster)
+    if hire is None:
+        return LocalExecutor(run)
+    return ClusterExecutor(hire(_portable(run, channels), most))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +136,11 @@ class ClusterExecutor:
         found = self.cluster.answers(units, early, lambda unit: unit.keywords["group"].num_layers)
         with everything_first() as postponed:
             for unit, rows in found:
-                with signals.deferred():  # until whoever takes the rows has saved them
-                    for row in rows:
-                        with postponed():
-                            if isinstance(row, DivergedError):
-                                raise row
-                            yield row
+                for row in rows:
+                    with postponed():
+                        if isinstance(row, DivergedError):
+                            raise row
+                        yield row
                 current_session().give_way()
                 run.progress(len(unit.keywords["missing"]))
                 left -= 1
@@ -203,22 +198,27 @@ class LayerByLayer:
         return found[number]
 
 
-def _portable(run: GridRun, channels: Mapping[int, Sequence[int]]) -> GridRun:
-    """What travels: features by layer, and trainings in progress in each machine's own cache."""
+def _portable(run: GridRun, channels: Mapping[int, Sequence[int]]) -> Callable[[], GridRun]:
+    """What travels: it makes a worker's run, without features."""
     images = {
         # What is mapped from a file would be read twice to be sent.
         name: dataclasses.replace(part, images=np.asarray(part.images))
         for name, part in run.parts.items()
     }
     parts = dataclasses.replace(run.parts, **images)
-    name = sha256_of_json(run.config.deciding(run.parts, run.weights))[:16]
-    workdir = run.config.local_cache / "workers" / name
-    config = dataclasses.replace(run.config, workdir=workdir)
-    run = GridRun(config, (), (), parts, run.weights, dict, run.examples)
-    return dataclasses.replace(run, features=LayerByLayer(run, channels))
+    travels = GridRun(run.config, (), (), parts, run.weights, dict, run.examples)
+    return functools.partial(_arrived, travels, channels)
 
 
 # What workers do with it.
+
+
+def _arrived(run: GridRun, channels: Mapping[int, Sequence[int]]) -> GridRun:
+    """A run on a machine whose own cache has features by layer, and trainings in progress."""
+    name = sha256_of_json(run.config.deciding(run.parts, run.weights))[:16]
+    workdir = run.config.local_cache / "workers" / name
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, workdir=workdir))
+    return dataclasses.replace(run, features=LayerByLayer(run, channels))
 
 
 def _cut(run: GridRun, cells: Sequence[Cell]) -> tuple[Group, ...]:
@@ -228,9 +228,11 @@ def _cut(run: GridRun, cells: Sequence[Cell]) -> tuple[Group, ...]:
 
 def _measured(run: GridRun, group: Group, missing: Sequence[Cell]) -> list[Row | DivergedError]:
     """The rows of a group's missing cells, and how the others diverged."""
-    own, rows = dataclasses.replace(run, cells=group.cells, missing=missing), []
-    is_dedicated = run.config.mode == DEDICATED
-    found = group_measurements(own, group) if is_dedicated else estimated_measurements(own)
+    rows: list[Row | DivergedError] = []
+    if run.config.mode == DEDICATED:
+        found = group_measurements(run, group, set(missing))
+    else:
+        found = estimated_measurements(dataclasses.replace(run, missing=missing))
     with session(spread=run.config.spread):
         try:
             for measurement in found:

@@ -11,7 +11,7 @@ layer compiles once for all rounds. `scoring` has the other modes.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ from privynet_jax.training.session import current_session, session
 _OPTIMISED_IMAGES = 64
 
 
+def _nobody(told: float) -> None:
+    """Is told where nobody else wants to know."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class GridRun:
     """What a mode needs to measure a grid's missing cells.
@@ -57,8 +61,8 @@ class GridRun:
     weights: PretrainedWeights
     features: Callable[[], Mapping[int, LayerFeatures]]
     examples: np.ndarray
-    progress: Callable[[float], Any] = lambda done: None
-    paused: Callable[[bool], Any] = lambda round_ended: None
+    progress: Callable[[float], Any] = _nobody
+    paused: Callable[[bool], Any] = _nobody
 
     @functools.cached_property
     def protocol(self) -> Protocol:
@@ -84,19 +88,20 @@ def dedicated_measurements(run: GridRun) -> Iterator[Measurement]:
         UserError: a single cell does not fit into a device's memory.
         signals.Terminated: a signal came; what was trained so far is in the checkpoints.
     """
+    missing = set(run.missing)
     with everything_first() as postponed:
         for group, following in itertools.pairwise([*run.groups(), None]):
             with postponed():
-                yield from group_measurements(run, group)
+                yield from group_measurements(run, group, missing)
             current_session().give_way()
             if following:
                 run.paused(following.round > group.round)
 
 
-def group_measurements(run: GridRun, group: Group) -> Iterator[Measurement]:
-    """Yields what is missing of a group; errors are those of `dedicated_measurements`."""
-    config, missing = run.config, set(run.missing).intersection(group.cells)
-    share = len(missing) / len(group.cells)
+def group_measurements(run: GridRun, group: Group, missing: Set[Cell]) -> Iterator[Measurement]:
+    """Yields the cells of a group that are missing; errors as of `dedicated_measurements`."""
+    config = run.config
+    share = sum(cell in missing for cell in group.cells) / len(group.cells)
     checkpoint = checkpoint_of(config, group.name)
     # Before, because extraction asks for no signals.
     features, width = run.features()[group.num_layers], max(config.depths)

@@ -6,12 +6,13 @@ the missing cells, in rounds; each result is kept at once, and tables are writte
     results = characterise(Config(workdir=Path("runs/first"), layers=(2, 4), depths=(8, 32)))
 """
 
+import contextlib
 import dataclasses
 import functools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from privynet_jax.characterisation.executors import Executor, executor_for
 from privynet_jax.characterisation.grid_run import GridRun, cached_channels, checkpoint_folder
 from privynet_jax.characterisation.perceptual import images_for
 from privynet_jax.characterisation.references import attacked_pictures
-from privynet_jax.errors import DivergedError
+from privynet_jax.errors import everything_first
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.platform.cluster import Cluster, joined
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell
 from privynet_jax.results.risk_tables import write_risk_tables
 from privynet_jax.results.work_directory import REFERENCES, TEST_PICTURES, ResultStore
 from privynet_jax.training.session import session
@@ -60,7 +63,7 @@ def characterise(
     Args:
         config: what is characterised.
         refreshed: is given what is there, tables included, after each round of dedicated cells but
-            the last, and now and then within one.
+            the last, now and then within one, and before DivergedError is raised.
 
     Raises:
         DivergedError: training did, of some cells; all others are there.
@@ -70,6 +73,20 @@ def characterise(
     check_source(config.weights, config.backbone)
     if is_remote(config.feature_cache):
         reached(config.feature_cache)
+    kept = ResultStore(config.workdir)
+    is_done = (config.workdir / REFERENCES).exists() and all(kept.has(c.name) for c in cells)
+    needs_others = config.cluster and not is_done
+    machines = joined(config.cluster) if needs_others else contextlib.nullcontext()
+    with machines as hire, session(spread=config.spread):
+        return _characterise(config, cells, hire, refreshed)
+
+
+def _characterise(
+    config: Config,
+    cells: Sequence[Cell],
+    hire: Callable[..., Cluster] | None,
+    refreshed: Callable[[Characterisation], Any],
+) -> Characterisation:
     parts = config.load_parts()
     weights = load_weights(config.weights, cache_dir=config.local_cache, backbone=config.backbone)
     store = ResultStore.open(config.workdir, config.deciding(parts, weights))
@@ -89,25 +106,25 @@ def characterise(
     features = functools.cache(features)
     run = GridRun(config, (), (), parts, weights, features, judged, paused=paused)
     most = max(Counter(cell.topology.num_layers for cell in cells).values())
-    with session(spread=config.spread), executor_for(run, channels, most) as executor:
-        candidates = find_candidates(config, cells, parts, weights, store, executor.searched)
-        cells = config.cells(candidates) if candidates else cells
-        missing = [cell for cell in cells if not store.has(cell.name)]
+    executor = executor_for(run, channels, most, hire)
+    candidates = find_candidates(config, cells, parts, weights, store, executor.searched)
+    cells = config.cells(candidates) if candidates else cells
+    missing = [cell for cell in cells if not store.has(cell.name)]
+    with everything_first() as postponed:
         if missing:
             run = dataclasses.replace(run, cells=cells, missing=missing)
-            try:
+            with postponed():  # what diverged of some cells; the others may be looked at
                 _run_missing(run, store, executor)
-            except DivergedError:  # of some cells; the others may be looked at
-                store.write_tables(names)
-                raise
         if not (config.workdir / REFERENCES).exists():
             store.write_csv(REFERENCES, executor.references())
-    # What is left belongs to groups of another number of devices, or of a run killed at its end.
-    shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
-    if not (config.workdir / TEST_PICTURES).exists():
-        store.save_test_pictures(attacked_pictures(parts))
-    results = store.write_tables(names)
-    write_risk_tables(store, results, config.mode)
+        # What is left is of groups of another number of devices, or of a run killed at its end.
+        shutil.rmtree(checkpoint_folder(config), ignore_errors=True)
+        if not (config.workdir / TEST_PICTURES).exists():
+            store.save_test_pictures(attacked_pictures(parts))
+        results = store.write_tables(names)
+        write_risk_tables(store, results, config.mode)
+        if len(results) < len(cells):
+            refresh()
     return Characterisation(results, store, examples)
 
 

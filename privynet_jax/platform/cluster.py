@@ -4,16 +4,15 @@ A worker is a process with an accelerator of its own, or with CPU cores where th
 accelerators. Machines may join and go at any time: a new one gets workers, and what a lost one had
 in hand is done again by another. The only file that knows Ray.
 
-    with joined("auto", work, cores=4) as cluster:
+    with joined("auto") as hire:
+        cluster = hire(functools.partial(load, path), cores=4)
         for unit, answer in cluster.answers(units, kind=lambda unit: unit.layer):
-            ...  # answer = unit(work), in whatever order they are ready
+            ...  # answer = unit(load(path)), in whatever order they are ready
 """
 
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
 import logging
 import math
 import os
@@ -25,12 +24,12 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from privynet_jax.errors import UserError, first_line, last_line
 from privynet_jax.platform import signals
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
+from privynet_jax.platform.digests import versions
 
 _LOG = logging.getLogger(__name__)
 LOCAL = "local"
@@ -44,25 +43,22 @@ _LOOK_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0
 # Workers that one unit may take with it before it is to blame.
 _MOST_DEATHS = 3
-# What decides a cell's numbers beside this library's own sources.
-_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 
 # Returns what is asked for of the work, in a worker.
 Unit = Callable[[Any], Any]
 
 
 @contextlib.contextmanager
-def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
-    """Yields a cluster: one on this machine alone, or that at an address.
+def joined(address: str) -> Iterator[Callable[..., "Cluster"]]:
+    """Yields what makes a `Cluster`, of its arguments but the first.
 
     Args:
-        address: "local", "auto" (the cluster that this machine is part of), or HOST:PORT of a
-            cluster's head, of which this machine must be part.
-        work: what all units are of, such as images and settings; it travels to every machine once.
-        cores: the most CPU cores that a worker can use, where there are no accelerators.
+        address: "local" (this machine alone), "auto" (the cluster that this machine is part of), or
+            HOST:PORT of a cluster's head, of which this machine must be part.
 
     Raises:
         UserError: Ray is not installed, or the cluster cannot be joined.
+        signals.Terminated: a signal came.
     """
     try:
         import ray
@@ -72,7 +68,8 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
         ) from None
     own = {number: signal.getsignal(number) for number in signals.HANDLED}
     try:
-        _connect(ray, address)
+        with signals.deferred():  # an exception of ours, raised within Ray's code, is lost there
+            _connect(ray, address)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UserError(
             f"the cluster {address} cannot be joined ({first_line(error)}); give local, auto or "
@@ -82,9 +79,12 @@ def joined(address: str, work: Any, cores: int) -> Iterator["Cluster"]:
         for number, handler in own.items():  # Ray has taken SIGTERM over
             signal.signal(number, handler)
     try:
-        yield Cluster(ray, work, cores)
+        if signals.requested():
+            raise signals.Terminated
+        yield functools.partial(Cluster, ray)
     finally:
-        ray.shutdown()
+        with signals.deferred():
+            ray.shutdown()  # which ends this process's workers
 
 
 def _connect(ray: Any, address: str) -> None:
@@ -103,23 +103,34 @@ def _connect(ray: Any, address: str) -> None:
 
 @dataclasses.dataclass(eq=False)
 class _Hired:
-    """A worker, and the kind of its last unit."""
+    """A worker, its machine, and the kind of its last unit."""
 
     actor: Any
+    machine: str
     kind: Hashable = None
 
 
 class Cluster:
     """A cluster that this process has joined, and whose workers it hires."""
 
-    def __init__(self, ray: Any, work: Any, cores: int) -> None:
-        """Hires nobody yet; see `joined`."""
+    def __init__(self, ray: Any, work: Callable[[], Any], cores: int) -> None:
+        """Hires nobody yet; see `joined`.
+
+        Args:
+            ray: the module.
+            work: called by each worker once; what it returns, such as images and settings, is what
+                units are of. It travels to every machine once.
+            cores: the most CPU cores that a worker can use, where there are no accelerators.
+        """
         self._ray, self._cores = ray, cores
         self._work = ray.put(work)  # which Ray copies once to each machine
         self._need: tuple[str, int] | None = None
         self._idle: list[_Hired] = []
         # What somebody is at: a unit, or None for a start.
         self._busy: dict[Any, tuple[_Hired, Unit | None]] = {}
+        self._left_out: set[str] = set()  # machines
+        # Of a unit, or of starts on a machine.
+        self._deaths: Counter[Unit | str] = Counter()
 
     def answers(
         self,
@@ -129,6 +140,8 @@ class Cluster:
     ) -> Iterator[tuple[Unit, Any]]:
         """Yields units with their answers, as soon as they are there, in any order.
 
+        Signals are deferred, also in whoever takes the answers; it is stopped by the next look.
+
         Args:
             units: what is to be done, all different, in the order in which it is best begun.
             early: so many of them come first. Of the others a worker prefers those of the kind that
@@ -136,101 +149,127 @@ class Cluster:
             kind: tells what kind a unit is of.
 
         Raises:
-            UserError: a unit raised it, or workers cannot start or die again and again.
+            UserError: a unit raised it, workers die of it again and again, or no machine is usable.
             signals.Terminated: a signal came.
         """
-        left, deaths, looked, patience = list(units), Counter(), -math.inf, _PATIENCE_SECONDS
-        while left or any(unit is not None for _, unit in self._busy.values()):
-            if time.monotonic() - looked >= _LOOK_SECONDS:  # asking a large cluster takes a while
-                self._hire(len(left))
-                looked = time.monotonic()
-                patience -= _LOOK_SECONDS
-                if patience <= 0 and not any(unit for _, unit in self._busy.values()):
-                    _LOG.warning("no worker of the cluster is free, or can start; waiting for one")
-                    patience = math.inf
-            while self._idle and left:
-                # The early ones that are left are in front of all others.
-                are_early = len(left) > len(units) - early
-                self._give(self._idle.pop(), left, kind, in_order=are_early)
-            if not self._busy:  # all machines are still to come
-                time.sleep(_LOOK_SECONDS)
-                continue
-            with (
-                signals.deferred()
-            ):  # an exception of ours, raised within Ray's code, is lost there
-                done, _ = self._ray.wait(list(self._busy), timeout=_TICK_SECONDS)
-            if signals.requested():
-                raise signals.Terminated
-            for reference in done:
-                hired, unit = self._busy.pop(reference)
-                try:
-                    with signals.deferred():
-                        answer = self._ray.get(reference)
-                except self._ray.exceptions.RayTaskError as error:
-                    raise error.cause from error
-                except self._ray.exceptions.RayError as error:
-                    self._bury(hired, error, deaths, unit)
-                    left[:0] = [] if unit is None else [unit]
+        left, looked, patience = list(units), -math.inf, _PATIENCE_SECONDS
+        with signals.deferred():
+            while left or any(unit is not None for _, unit in self._busy.values()):
+                if signals.requested():
+                    raise signals.Terminated
+                if time.monotonic() - looked >= _LOOK_SECONDS:  # asking many takes a while
+                    self._hire(len(left))
+                    looked = time.monotonic()
+                    patience -= _LOOK_SECONDS
+                    if patience <= 0 and not any(unit for _, unit in self._busy.values()):
+                        _LOG.warning("no worker of the cluster is free, or can start; waiting")
+                        patience = math.inf
+                while self._idle and left:
+                    # The early ones that are left are in front of all others.
+                    are_early = len(left) > len(units) - early
+                    self._give(self._idle.pop(), left, kind, in_order=are_early)
+                if not self._busy:  # all machines are still to come
+                    time.sleep(_TICK_SECONDS)
                     continue
-                del deaths[unit]
-                self._idle.append(hired)
-                if unit is not None:
-                    yield unit, answer
+                done, _ = self._ray.wait(list(self._busy), timeout=_TICK_SECONDS)
+                for reference in done:
+                    yield from self._answered(reference, left)
 
-    def _bury(
-        self, hired: _Hired, error: Exception, deaths: Counter[Unit | None], unit: Unit | None
-    ) -> None:
-        """Lets a worker go that does not answer; UserError for what is nobody's bad luck.
+    def _answered(self, reference: Any, left: list[Unit]) -> list[tuple[Unit, Any]]:
+        """Returns a unit with its answer, if it was one; of a worker that died it is left."""
+        hired, unit = self._busy.pop(reference)
+        try:
+            answer = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if unit is not None:
+                raise error.cause from error
+            self._ray.kill(hired.actor)
+            self._leave_out(hired.machine, first_line(error.cause))
+            return []
+        except self._ray.exceptions.RayError as error:
+            left[:0] = [] if unit is None else [unit]
+            self._bury(hired, error, unit)
+            return []
+        del self._deaths[unit or hired.machine]
+        self._idle.append(hired)
+        return [] if unit is None else [(unit, answer)]
+
+    def _bury(self, hired: _Hired, error: Exception, unit: Unit | None) -> None:
+        """Lets a worker go that does not answer; who is to blame where many did not.
 
         Idle ones, which may have been lost with it, go too: none of them is to take a unit with it.
         """
         for each in (hired, *self._idle):
             self._ray.kill(each.actor)  # should it be alive, and out of reach
         self._idle.clear()
-        deaths[unit] += 1
-        if deaths[unit] == _MOST_DEATHS:
-            what = "with the same work in hand" if unit else "before they had begun"
-            raise UserError(
-                f"{_MOST_DEATHS} workers of the cluster died {what}, the last one of: "
-                f"{last_line(error)}; install the same on all machines, give them more memory, or "
-                "look into Ray's logs"
-            ) from error
+        self._deaths[unit or hired.machine] += 1
+        if self._deaths[unit or hired.machine] < _MOST_DEATHS:
+            return
+        last = f"the last one of: {last_line(error)}"
+        if unit is None:
+            return self._leave_out(hired.machine, f"{_MOST_DEATHS} workers cannot start, {last}")
+        raise UserError(
+            f"{_MOST_DEATHS} workers of the cluster died with the same work in hand, {last}; give "
+            "the machines more memory, or look into Ray's logs"
+        ) from error
+
+    def _leave_out(self, machine: str, why: str) -> None:
+        """Hires nobody there any more; UserError where no other machine is left."""
+        if machine in self._left_out:
+            return
+        self._left_out.add(machine)
+        names = {node["NodeID"]: node["NodeManagerHostname"] for node in self._ray.nodes()}
+        name = names.get(machine, machine)
+        told = f"the machine {name} cannot help: {why}; install the same on all machines"
+        if not self._places():
+            raise UserError(told)
+        _LOG.warning(told)
 
     def _hire(self, left: int) -> None:
-        """Starts as many workers as there are places for, and units to do."""
-        places = self._places()
+        """Starts as many workers as there are places for, and units to do; on all machines."""
+        taken = Counter(own.machine for own in self._idle)
+        taken.update(own.machine for own, _ in self._busy.values())
+        free = sorted(
+            (place, machine)
+            for machine, places in self._places().items()
+            for place in range(taken[machine], places)
+        )
         wanted = left + sum(unit is not None for _, unit in self._busy.values())
-        for _ in range(min(places, wanted) - len(self._idle) - len(self._busy)):
+        at_machine = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        options = {"GPU": {"num_gpus": 1}, "TPU": {"resources": {"TPU": 1}}}
+        for _, machine in free[: max(0, wanted - taken.total())]:
             kind, count = self._need
-            options = {"GPU": {"num_gpus": 1}, "TPU": {"resources": {"TPU": 1}}}
-            actor = (
-                self._ray.remote(_Worker)
-                .options(**options.get(kind, {}), num_cpus=count if kind == "CPU" else 1)
-                .remote()
-            )
+            own = {**options.get(kind, {}), "num_cpus": count if kind == "CPU" else 1}
+            own["scheduling_strategy"] = at_machine(machine, soft=False)
+            actor = self._ray.remote(_Worker).options(**own).remote()
             start = actor.start.remote(versions(), count, [self._work])
-            self._busy[start] = _Hired(actor), None
+            self._busy[start] = _Hired(actor, machine), None
 
     def _give(
         self, hired: _Hired, left: list[Unit], kind: Callable[[Unit], Hashable], *, in_order: bool
     ) -> None:
-        kinds = [kind(unit) for unit in left]
-        unit = left.pop(0 if in_order or hired.kind not in kinds else kinds.index(hired.kind))
+        same = () if in_order else (i for i, unit in enumerate(left) if kind(unit) == hired.kind)
+        unit = left.pop(next(iter(same), 0))
         hired.kind = kind(unit)
         self._busy[hired.actor.do.remote(unit)] = hired, unit
 
-    def _places(self) -> int:
-        """Returns how many workers the machines of the cluster can have, busy ones included."""
-        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+    def _places(self) -> dict[str, int]:
+        """Returns machine -> how many workers it can have, busy ones included."""
+        machines = {
+            node["NodeID"]: node["Resources"]
+            for node in self._ray.nodes()
+            if node["Alive"] and node["NodeID"] not in self._left_out
+        }
         for kind in ("GPU", "TPU", "CPU"):
-            counts = [int(machine.get(kind, 0)) for machine in machines]
+            counts = [int(machine.get(kind, 0)) for machine in machines.values()]
             if self._need is None and any(counts):
                 most = self._cores if kind == "CPU" else 1
                 self._need = kind, min(most, *filter(None, counts))
         if self._need is None:
-            return 0
+            return {}
         kind, count = self._need
-        return sum(int(machine.get(kind, 0)) // count for machine in machines)
+        places = {name: int(machine.get(kind, 0)) // count for name, machine in machines.items()}
+        return {name: number for name, number in places.items() if number}
 
 
 class _Worker:
@@ -241,26 +280,14 @@ class _Worker:
         own = versions()
         if unlike := [name for name in expected if own[name] != expected[name]]:
             different = ", ".join(f"{n} {own[n]} and not {expected[n]}" for n in unlike)
-            raise UserError(
-                f"the machine {platform.node()} has {different}; install the same on all machines"
-            )
+            raise UserError(f"it has {different}")
         use_cpu_devices(cores)
         import ray
 
-        self._work = ray.get(work[0])
+        self._work = ray.get(work[0])()
 
     def do(self, unit: Unit) -> Any:
         try:
             return unit(self._work)
         except (UserError, OSError) as error:  # such as a full disk
             raise UserError(f"{platform.node()}: {error}") from error
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Returns what decides a result beside its input: versions, and a digest of these sources."""
-    sources, root = hashlib.sha256(), Path(__file__).parents[1]
-    for path in sorted(root.glob("**/*.py")):
-        sources.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"privynet_jax": sources.hexdigest()[:12], **found}

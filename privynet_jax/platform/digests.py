@@ -1,4 +1,4 @@
-"""Checksums: of files, of whatever is JSON, and of JSON files that carry their own.
+"""Checksums: of files, of whatever is JSON, of JSON files that carry their own, and of software.
 
     verify_sha256(path, expected)
     path.write_text(sealed({"version": 1}))
@@ -7,7 +7,9 @@
 A checksum tells damage and changes by hand; it keeps nobody out who computes it anew. No JAX here.
 """
 
+import functools
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 from privynet_jax.errors import UserError
 
+# What decides a cell's numbers beside this library's own sources.
+_LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
 FETCH_ANEW = "delete the file and run again to fetch it anew"
 
 
@@ -77,3 +81,13 @@ def verify_sha256(path: Path, expected: str, remedy: str = FETCH_ANEW) -> None:
     found = sha256_of(path)
     if found != expected:
         raise UserError(f"{path} is damaged: expected sha256 {expected}, found {found}; {remedy}")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Returns what decides a result beside its input: versions, and a digest of these sources."""
+    sources, root = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted(root.glob("**/*.py")):
+        sources.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"privynet_jax": sources.hexdigest()[:12], **found}

@@ -9,6 +9,7 @@ from privynet_jax.backbone.topology import local_cost
 from privynet_jax.platform.devices import environment
 from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
 from privynet_jax.results.cells import Measurement
+from privynet_jax.results.risk_tables import INTERVALS, intervals_of
 
 # What `ResultStore.save` takes.
 Row = tuple[CellResult, dict[str, np.ndarray]]
@@ -22,7 +23,8 @@ def cell_row(measurement: Measurement, image_size: int, examples: int) -> Row:
         image_size: what the local cost depends on.
         examples: the most reconstructions that are kept.
     """
-    return _result(measurement, image_size), _arrays(measurement, examples)
+    result, arrays = _result(measurement, image_size), _arrays(measurement, examples)
+    return result, {**arrays, INTERVALS: intervals_of(result, arrays)}
 
 
 def _result(measurement: Measurement, image_size: int) -> CellResult:

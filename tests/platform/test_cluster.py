@@ -1,13 +1,15 @@
 """Who does what on a cluster: a stand-in for Ray, in one thread, is told who dies and who joins."""
 
 import functools
+import os
+import signal
 from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform import cluster
+from privynet_jax.platform import cluster, signals
 from privynet_jax.platform.cluster import Cluster, joined, versions
 
 
@@ -30,10 +32,22 @@ class StandIn:
     """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
+    util = SimpleNamespace(
+        scheduling_strategies=SimpleNamespace(
+            NodeAffinitySchedulingStrategy=lambda machine, soft: machine
+        )
+    )
 
     def __init__(self, *machines, dies=lambda call: False):
-        self.machines = [{"Alive": True, "Resources": machine} for machine in machines]
+        self.machines = []
         self.dies, self.hired, self.killed = dies, [], []
+        for machine in machines:
+            self.join(machine)
+
+    def join(self, machine):
+        number = len(self.machines)
+        about = {"NodeID": f"{number:x}", "NodeManagerHostname": f"m{number}", "Alive": True}
+        self.machines.append({**about, "Resources": machine})
 
     def put(self, value):
         return value
@@ -43,7 +57,7 @@ class StandIn:
 
     def remote(self, worker):
         def hire(options):
-            actor = SimpleNamespace()
+            actor = SimpleNamespace(machine=options.pop("scheduling_strategy"))
             for name in ("start", "do"):
                 call = functools.partial(functools.partial, getattr(worker, name), actor)
                 setattr(actor, name, SimpleNamespace(remote=call))
@@ -85,6 +99,7 @@ def _workers_start_at_once(monkeypatch):
 
     monkeypatch.setattr(cluster._Worker, "start", start)
     monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "_TICK_SECONDS", 0.0)
 
 
 def answers(ray, units, cores=1, early=0):
@@ -148,12 +163,10 @@ def test_what_a_dead_worker_had_is_done_again_and_nothing_else():
 def test_work_that_kills_every_worker_is_told():
     _, units = units_of(2, 4)
     ray = StandIn({"CPU": 1.0}, dies=lambda call: call.args[1:] == (units[1],))
-    with pytest.raises(
-        UserError, match=r"3 workers .* same work in hand, .*: out of memory; install"
-    ):
+    with pytest.raises(UserError, match=r"3 workers .* same work in hand, .*: out of memory; give"):
         answers(ray, units)
     ray = StandIn({"CPU": 1.0}, dies=lambda call: True)
-    with pytest.raises(UserError, match=r"3 workers .* before they had begun, .*: out of memory"):
+    with pytest.raises(UserError, match=r"machine m0 .* 3 workers cannot start, .*: out of memory"):
         answers(ray, units)
 
 
@@ -177,13 +190,65 @@ def test_who_joins_late_helps():
     def nodes():
         looks.append(0)
         if len(looks) in (3, 5):
-            ray.machines.append({"Alive": True, "Resources": next(coming)})
+            ray.join(next(coming))
         return ray.machines
 
     ray.nodes = nodes
     answers(ray, units)
     assert Counter(done) == Counter(range(4))
     assert len(ray.hired) == 2
+
+
+def test_a_machine_with_other_software_is_left_out(monkeypatch, caplog):
+    refused = []
+
+    def start(self, expected, cores, work):
+        if self.machine == "1":
+            refused.append(self)
+            raise UserError("it has jax 0.1 and not 0.2")
+        [self._work] = work
+
+    monkeypatch.setattr(cluster._Worker, "start", start)
+    done, units = units_of(2, 4, 7, 2, 4, 7)
+    ray = StandIn({"CPU": 1.0}, {"CPU": 4.0}, {"CPU": 1.0})
+    assert answers(ray, units) == {n: 10 * n for n in range(6)}
+    assert Counter(done) == Counter(range(6))
+    assert len(refused) == 4
+    assert ray.killed == refused
+    [told] = caplog.messages
+    assert told.startswith("the machine m1 cannot help: it has jax 0.1 and not 0.2; install")
+    ray.machines.pop(2)
+    ray.machines.pop(0)
+    with pytest.raises(UserError, match=told):  # nobody else is there
+        answers(ray, units)
+
+
+def test_a_machine_where_workers_die_before_they_begin_is_left_out(caplog):
+    _, units = units_of(2, 4, 7)
+    ray = StandIn({"CPU": 1.0}, {"CPU": 1.0}, dies=lambda call: call.args[0].machine == "1")
+    assert len(answers(ray, units)) == 3
+    assert len(ray.killed) <= 3
+    assert "the machine m1 cannot help: 3 workers cannot start" in caplog.text
+
+
+def test_a_signal_comes_between_two_answers():
+    before = signal.signal(signal.SIGTERM, signals._on_signal)
+    done, units = units_of(2, 4, 7)
+    saved = []
+
+    def save(found):
+        for unit, _ in found:
+            os.kill(os.getpid(), signal.SIGTERM)
+            saved.append(unit.name)
+
+    try:
+        with pytest.raises(signals.Terminated):
+            save(Cluster(StandIn({"CPU": 1.0}), 10, 1).answers(units))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signals._received.clear()
+    assert done == saved == [0]
+    assert not signals._deferring
 
 
 def test_errors_of_units_are_the_callers():
@@ -198,7 +263,7 @@ def test_errors_of_units_are_the_callers():
 def test_other_software_is_refused(monkeypatch):
     monkeypatch.undo()
     expected = {**versions(), "jax": "0.1", "privynet_jax": "0123456789ab"}
-    told = r"has privynet_jax \w{12} and not 0123456789ab, jax \S+ and not 0\.1; install the same"
+    told = r"^it has privynet_jax \w{12} and not 0123456789ab, jax \S+ and not 0\.1$"
     with pytest.raises(UserError, match=told):
         cluster._Worker().start(expected, 1, [])
 
@@ -213,5 +278,5 @@ def test_other_software_is_refused(monkeypatch):
 def test_a_cluster_that_is_not_there(address, why):
     pytest.importorskip("ray")
     told = rf"the cluster {address} cannot be joined \({why}\); give local, auto or HOST:PORT"
-    with pytest.raises(UserError, match=told), joined(address, None, 1):
+    with pytest.raises(UserError, match=told), joined(address):
         pass

@@ -15,10 +15,10 @@ from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results import statistics
 from privynet_jax.results.risk_tables import (
     class_rows,
+    intervals_of,
     risk_row,
     risk_text,
     scored,
-    write_risk_tables,
 )
 from privynet_jax.results.work_directory import ResultStore
 
@@ -82,31 +82,11 @@ def test_without_perceptual_distances_the_columns_are_empty():
     assert "perceptual" in risk_text([row])
 
 
-def test_intervals_are_computed_once_for_the_same_values(tmp_path, monkeypatch):
-    store = ResultStore.open(tmp_path / "run", CONFIG)
-    store.save_test_pictures(PICTURES)
-    store.save(cell(), ARRAYS)
-    really, asked = statistics.bootstrap, []
-
-    def counted(values, statistic):
-        asked.append(values)
-        return really(values, statistic)
-
-    monkeypatch.setattr(statistics, "bootstrap", counted)
-    first = write_risk_tables(store, [cell()], "dedicated")
-    assert first == [risk_row(cell(), ARRAYS, PICTURES, "dedicated")]
-    asked.clear()
-    assert write_risk_tables(store, [cell()], "dedicated") == first
-    assert write_risk_tables(store, [cell()], "dedicated", 0.35)[0]["recognisable"] == 0.75
-    assert not asked
-    # Of other values they are others; and damaged ones are computed anew.
-    store.save(cell(), {**ARRAYS, "residual_ssim": np.array([0.9, 0.5, 0.4, 0.3])})
-    assert write_risk_tables(store, [cell()], "dedicated") != first
-    assert len(asked) == 4
-    for path in (store.workdir / "intervals" / "rows").glob("?" * 16 + ".json"):
-        path.write_text("{")
-    store.save(cell(), ARRAYS)
-    assert write_risk_tables(store, [cell()], "dedicated") == first
+def test_intervals_that_came_with_a_cell_are_not_computed_again(monkeypatch):
+    expected = risk_row(cell(), ARRAYS, PICTURES, "dedicated")
+    arrays = {**ARRAYS, "intervals": intervals_of(cell(), ARRAYS)}
+    monkeypatch.delattr(statistics, "bootstrap")
+    assert risk_row(cell(), arrays, PICTURES, "dedicated") == expected
 
 
 def test_classes_by_hand():
