@@ -39,8 +39,8 @@ _CONNECT_SECONDS = 10.0
 _TICK_SECONDS = 1.0
 # Seconds between two looks for machines that joined.
 _LOOK_SECONDS = 5.0
-# Seconds without any worker after which that is told.
-_PATIENCE_SECONDS = 30.0
+# Looks without anybody at work after which that is told.
+_PATIENT_LOOKS = 6
 # Workers that one unit may take with it before it is to blame.
 _MOST_DEATHS = 3
 
@@ -128,9 +128,10 @@ class Cluster:
         self._idle: list[_Hired] = []
         # What somebody is at: a unit, or None for a start.
         self._busy: dict[Any, tuple[_Hired, Unit | None]] = {}
-        self._left_out: set[str] = set()  # machines
+        self._left_out: dict[str, str] = {}  # machine -> why
         # Of a unit, or of starts on a machine.
         self._deaths: Counter[Unit | str] = Counter()
+        self._vain_looks = 0
 
     def answers(
         self,
@@ -152,18 +153,15 @@ class Cluster:
             UserError: a unit raised it, workers die of it again and again, or no machine is usable.
             signals.Terminated: a signal came.
         """
-        left, looked, patience = list(units), -math.inf, _PATIENCE_SECONDS
+        left, looked = list(units), -math.inf
         with signals.deferred():
             while left or any(unit is not None for _, unit in self._busy.values()):
                 if signals.requested():
                     raise signals.Terminated
                 if time.monotonic() - looked >= _LOOK_SECONDS:  # asking many takes a while
                     self._hire(len(left))
+                    self._tell_of_waiting()
                     looked = time.monotonic()
-                    patience -= _LOOK_SECONDS
-                    if patience <= 0 and not any(unit for _, unit in self._busy.values()):
-                        _LOG.warning("no worker of the cluster is free, or can start; waiting")
-                        patience = math.inf
                 while self._idle and left:
                     # The early ones that are left are in front of all others.
                     are_early = len(left) > len(units) - early
@@ -174,6 +172,15 @@ class Cluster:
                 done, _ = self._ray.wait(list(self._busy), timeout=_TICK_SECONDS)
                 for reference in done:
                     yield from self._answered(reference, left)
+
+    def _tell_of_waiting(self) -> None:
+        """Warns where nobody has been at work for a while; UserError where no machine is usable."""
+        working = any(unit is not None for _, unit in self._busy.values())
+        self._vain_looks = 0 if working else self._vain_looks + 1
+        if self._vain_looks >= _PATIENT_LOOKS and self._left_out and not self._places():
+            raise UserError(next(iter(self._left_out.values())))
+        if self._vain_looks == _PATIENT_LOOKS:
+            _LOG.warning("no worker of the cluster is free, or can start; waiting for one")
 
     def _answered(self, reference: Any, left: list[Unit]) -> list[tuple[Unit, Any]]:
         """Returns a unit with its answer, if it was one; of a worker that died it is left."""
@@ -214,15 +221,12 @@ class Cluster:
         ) from error
 
     def _leave_out(self, machine: str, why: str) -> None:
-        """Hires nobody there any more; UserError where no other machine is left."""
+        """Hires nobody there any more."""
         if machine in self._left_out:
             return
-        self._left_out.add(machine)
         names = {node["NodeID"]: node["NodeManagerHostname"] for node in self._ray.nodes()}
-        name = names.get(machine, machine)
-        told = f"the machine {name} cannot help: {why}; install the same on all machines"
-        if not self._places():
-            raise UserError(told)
+        told = f"the machine {names[machine]} cannot help: {why}; install the same on all machines"
+        self._left_out[machine] = told
         _LOG.warning(told)
 
     def _hire(self, left: int) -> None:

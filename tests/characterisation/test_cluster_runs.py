@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,21 @@ pytestmark = pytest.mark.slow
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 PROJECT = Path(__file__).parents[2]
 _TOO_LONG = 240
+# The command, which tells of each cell that it gives to a worker.
+_COMMAND = """
+import runpy, sys
+from privynet_jax.platform import cluster
+
+def give(self, hired, left, *others, really=cluster.Cluster._give, **named):
+    before = list(left)
+    really(self, hired, left, *others, **named)
+    [unit] = [unit for unit in before if unit not in left]
+    for cell in getattr(unit, "keywords", {}).get("missing", ()):
+        print("GIVEN", cell.name, flush=True)
+
+cluster.Cluster._give = give
+runpy.run_module("experiments.characterize", run_name="__main__", alter_sys=True)
+"""
 
 
 class Machines:
@@ -30,23 +47,30 @@ class Machines:
         self.ray = cluster_utils.Cluster(True, head_node_args={"num_cpus": 0, **small})
         self.nodes, self._small = [], small
 
-    def add(self):
-        self.nodes.append(self.ray.add_node(num_cpus=1, wait=False, **self._small))
+    def add(self, **given):
+        self.nodes.append(self.ray.add_node(num_cpus=1, wait=False, **self._small, **given))
 
     def worker(self):
         """The process id of a worker that is at work."""
         end = time.monotonic() + _TOO_LONG
-        while not (found := self.workers()) and time.monotonic() < end:
+        while not (found := self.workers("do")) and time.monotonic() < end:
             time.sleep(0.02)
         return found[0]
 
-    def workers(self):
-        """Process ids of the workers that are at work."""
-        found = []
+    def let_go(self):
+        """Whether all workers end soon."""
+        end = time.monotonic() + _TOO_LONG
+        while (found := self.workers()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return not found
+
+    def workers(self, busy_with=""):
+        """Process ids of the workers, or of those that are at something."""
+        found, wanted = [], f"ray::_Worker.{busy_with}" if busy_with else "ray::_Worker"
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):  # no process, or one that has just ended
                 title = (folder / "cmdline").read_bytes()
-                if title.startswith(b"ray::_Worker.do") and self._are_here(folder):
+                if title.startswith(wanted.encode()) and self._are_here(folder):
                     found.append(int(folder.name))
         return found
 
@@ -90,32 +114,49 @@ class Written:
 
 def test_machines_die_and_join(finished_alone, machines, tmp_path, test_data_dir):
     config = grid(tmp_path, test_data_dir)
-    written, log = Written(config.workdir), tmp_path / "log"
-    command = [sys.executable, "-m", "experiments.characterize", *tiny_runs.as_flags(config)]
+    written, logs = Written(config.workdir), [tmp_path / name for name in ("one", "two", "three")]
+    command = [sys.executable, "-c", _COMMAND, *tiny_runs.as_flags(config)]
     command += [f"--cluster={machines.ray.address}"]
 
-    def start():
-        with log.open("a") as file:
+    def start(log):
+        with log.open("w") as file:
             return subprocess.Popen(command, stdout=file, stderr=file, cwd=PROJECT)
 
+    other = tmp_path / "other" / "optax-9.9.dist-info" / "METADATA"
+    other.parent.mkdir(parents=True)
+    other.write_text("Metadata-Version: 2.1\nName: optax\nVersion: 9.9\n")
+    machines.add(env_vars={"PYTHONPATH": str(tmp_path / "other")})
     machines.add()
     machines.add()
-    first = start()
-    written.wait_for(1, first, log)
-    victim = machines.worker()
-    os.kill(victim, signal.SIGKILL)
+    first = start(logs[0])
+    written.wait_for(1, first, logs[0])
+    os.kill(machines.worker(), signal.SIGKILL)
     machines.add()
-    written.wait_for(3, first, log)
+    written.wait_for(3, first, logs[0])
     first.kill()
     assert first.wait() == -signal.SIGKILL, "it had ended before it was killed"
-    assert written.count() < 6
-    second = start()
-    assert second.wait(timeout=_TOO_LONG) == 0, log.read_text()
+    assert machines.let_go()
+    done = [written.count()]
+    second = start(logs[1])
+    written.wait_for(done[0] + 1, second, logs[1])
+    second.terminate()
+    assert second.wait(timeout=_TOO_LONG) == 128 + signal.SIGTERM, logs[1].read_text()
+    assert machines.let_go()
+    done.append(written.count())
+    third = start(logs[2])
+    assert third.wait(timeout=_TOO_LONG) == 0, logs[2].read_text()
+    assert machines.let_go()
     assert written.count() == 6
     for name, rows in all_tables(config.workdir).items():
         assert rows == finished_alone[name]
-    assert victim not in machines.workers()
     assert (config.workdir / "tradeoff.png").exists()
+    # Given twice is what was in the hands of somebody who died.
+    given = [Counter(re.findall(r"GIVEN (\S+)", log.read_text())) for log in logs]
+    assert sum(given[0].values()) <= len(given[0]) + 1
+    assert max(*given[1].values(), *given[2].values()) == 1
+    assert len(given[1]) <= 6 - done[0]
+    assert len(given[2]) == 6 - done[1]
+    assert logs[0].read_text().count("cannot help: it has optax 9.9 and not") == 1
 
 
 def grid(folder, data_dir):
