@@ -98,5 +98,6 @@ def _beside_torch(clock: Callable[[], Clock], setup: Setup, layer: int) -> Row:
     rows = {}
     for row in against_torch.torch(setup, clock(), execution):
         what = row.pop("what").replace(" ", "_")
-        rows |= {f"{what}_{key}": value for key, value in row.items() if key != "layer"}
+        known = {key: value for key, value in row.items() if value is not None}
+        rows |= {f"{what}_{key}": value for key, value in known.items() if key != "layer"}
     return rows
