@@ -24,8 +24,8 @@ _direct = functools.partial(
     precision=_HIGHEST,
 )
 # Fewer channels make products that are too small to pay for the sums; tiles of more input, four
-# times as large, fall out of a core's cache. Gradients need several at a time.
-LEAST_CHANNELS, _MOST_INPUT = 32, 2**19
+# times as large, fall out of the caches. Gradients need several at a time.
+LEAST_CHANNELS, _MOST_INPUT = 32, 2**20
 
 
 def conv_general_dilated(
