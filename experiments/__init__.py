@@ -1,5 +1,6 @@
 """One short command per job; run them with `python -m experiments.NAME --help`."""
 
+import gc
 import sys
 
 from privynet_jax.platform import signals
@@ -7,3 +8,4 @@ from privynet_jax.platform import signals
 # As Python has it while it looks for what -m names: a command's own imports take seconds.
 if sys.argv[0] == "-m":
     signals.end_at_once("stopped before it began; run the same command again")
+    gc.disable()  # until `running.run`: what is imported stays, and looking through it takes long

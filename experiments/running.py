@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import io
 import math
 import os
@@ -58,6 +59,9 @@ def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
                     sys.stdout.flush()
                 signals.end_at_once()
 
+    if not gc.isenabled():  # see `__init__.py`
+        gc.freeze()
+        gc.enable()
     _print_any_name()
     app.run(guarded, flags_parser=_parse_flags)
 

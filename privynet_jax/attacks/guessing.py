@@ -16,8 +16,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.special import softmax
+import scipy  # finds its own parts when they are used
 
 from privynet_jax.attacks.channel_statistics import ChannelStatistics
 from privynet_jax.errors import UserError
@@ -69,11 +68,11 @@ def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Gues
     if len(layer.rms) == 1:  # nothing to guess, nor any difference between channels to guess by
         return Guess((0,), np.ones(1), np.zeros((1, 1), int))
     alone = _cost_alone(release, layer)
-    assigned = linear_sum_assignment(alone)[1]
+    assigned = scipy.optimize.linear_sum_assignment(alone)[1]
     seen = set()
     for _ in range(_ROUNDS):
         cost = alone + _cost_together(release, layer, assigned)
-        better = linear_sum_assignment(cost)[1]
+        better = scipy.optimize.linear_sum_assignment(cost)[1]
         if tuple(better) in seen:
             break
         seen.add(tuple(better))
@@ -83,7 +82,7 @@ def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Gues
     # As many squared deviations of variance one as were summed up; more is misfit, not evidence.
     expected = release.unary.shape[-1] + (depth - 1) * len(release.pairwise)
     temperature = 2 * max(1.0, float(matched.mean()) / expected)
-    confidence = softmax(-cost / temperature, axis=1)[np.arange(depth), assigned]
+    confidence = scipy.special.softmax(-cost / temperature, axis=1)[np.arange(depth), assigned]
     ranking = np.argsort(cost, axis=1, kind="stable")
     return Guess(tuple(map(int, assigned)), confidence, ranking)
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.fft
-import scipy.ndimage
+import scipy  # finds its own parts when they are used
 
 # Neighbouring frequencies err alike: a few images are enough for a smooth spectrum.
 _SMOOTHING = 1.5

@@ -15,7 +15,7 @@ generator only approximate.
 
 import math
 
-from scipy import optimize, special
+import scipy  # finds its own parts when they are used
 
 # No smaller than the chance that anybody would call negligible for one image in 100,000.
 DELTA = 1e-5
@@ -45,8 +45,8 @@ def gaussian_epsilon(distance: float, sigma: float, delta: float = DELTA) -> flo
         return ratio if math.isinf(ratio) else 0.0
     # At -ndtri(delta) the first of the two terms alone is delta, so that the root lies below it.
     # Not ndtri(1 - delta): 1 - delta is 1 for a small delta.
-    most = 1.0 - special.ndtri(delta)
-    found = optimize.brentq(lambda z: _delta(z, ratio) - delta, -ratio / 2, most)
+    most = 1.0 - scipy.special.ndtri(delta)
+    found = scipy.optimize.brentq(lambda z: _delta(z, ratio) - delta, -ratio / 2, most)
     return float(ratio * (found + ratio / 2))
 
 
@@ -65,5 +65,5 @@ def _delta(z: float, ratio: float) -> float:
     itself, where it is large, has too few digits for that difference.
     """
     # exp(epsilon) * ndtr(-z - ratio), whose factors overflow and underflow; this form does not.
-    rest = math.exp(-z * z / 2) * special.erfcx((z + ratio) / math.sqrt(2)) / 2
-    return float(special.ndtr(-z) - rest)
+    rest = math.exp(-z * z / 2) * scipy.special.erfcx((z + ratio) / math.sqrt(2)) / 2
+    return float(scipy.special.ndtr(-z) - rest)

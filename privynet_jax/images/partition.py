@@ -9,8 +9,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
+import scipy  # finds its own parts when they are used
 
 from privynet_jax.errors import UserError
 
@@ -73,8 +72,9 @@ def joined(groups: np.ndarray, links: np.ndarray) -> np.ndarray:
     if np.array_equal(links, np.arange(len(groups))):
         return groups
     known, numbers = np.unique(groups, return_inverse=True)
-    edges = coo_matrix((np.ones(len(groups)), (numbers, numbers[links])), (len(known), len(known)))
-    _, of_known = connected_components(edges, directed=False)
+    ends, shape = (numbers, numbers[links]), (len(known), len(known))
+    edges = scipy.sparse.coo_matrix((np.ones(len(groups)), ends), shape)
+    _, of_known = scipy.sparse.csgraph.connected_components(edges, directed=False)
     least = known[np.unique(of_known, return_index=True)[1]]
     return least[of_known][numbers]
 

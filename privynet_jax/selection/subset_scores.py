@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import linalg, special
+import scipy  # finds its own parts when they are used
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.estimates.amortised import LayerData
@@ -118,13 +118,13 @@ class SubsetScorer:
         gram = self._gram[positions][:, :, positions].reshape(unknowns, unknowns)
         # A ridge even where nothing responds.
         gram[np.diag_indices_from(gram)] += _CLASSIFIER_RIDGE * np.trace(gram) / unknowns + 1e-6
-        factor = linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+        factor = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
         cross = self._cross[positions].reshape(unknowns, -1)
-        weights = linalg.cho_solve(factor, cross, check_finite=False)
+        weights = scipy.linalg.cho_solve(factor, cross, check_finite=False)
         chosen = self._judged[:, positions].reshape(-1, unknowns)
         logits = _WORTH * (chosen @ weights + self._prior)
-        likelihoods = special.log_softmax(logits, axis=1)[np.arange(len(logits)), self._labels]
-        return float(likelihoods.mean())
+        likelihoods = scipy.special.log_softmax(logits, axis=1)
+        return float(likelihoods[np.arange(len(logits)), self._labels].mean())
 
     def _psnr_db(self, positions: np.ndarray) -> float:
         rows = linear_attack.subset_rows(positions, self._fitted_on.num_channels)

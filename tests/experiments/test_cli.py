@@ -436,6 +436,16 @@ def test_a_signal_while_a_command_is_imported(tmp_path, number):
     assert done.stderr == "stopped before it began; run the same command again\n"
 
 
+def test_garbage_is_collected_from_when_a_command_runs():
+    code = "import gc, sys; sys.argv = ['-m']; import experiments; imports = gc.isenabled();"
+    code += "sys.argv = ['command']; from experiments.running import run;"
+    code += "run(lambda: print(imports, gc.isenabled()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("False True\n", "")
+
+
 _APART = """
 import atexit, os, signal
 from experiments.running import run
