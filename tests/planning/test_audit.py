@@ -11,6 +11,7 @@ from privynet_jax.attacks.base import Knowledge
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario, score
 from privynet_jax.attacks.tuning import Budget
+from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part
 from privynet_jax.images.sample import digest_of
@@ -246,10 +247,18 @@ def test_each_repeat_finds_what_it_would_find_alone(
 
 
 @pytest.mark.slow
-def test_the_real_white_box(audited_plan, audited_parts, vgg_weights, settings):
+def test_the_real_white_box(audited_plan, audited_parts, vgg_weights, settings, monkeypatch):
     """Noise of 16 x 16 pixels and three channels of layer 2: it is no worse than its start."""
     names = ("residual", "white box from residual")
     chosen = dataclasses.replace(settings, attackers=names, repeats=1, attacked_images=0)
+
+    def with_fewer_steps(config, parts):
+        protocol = protocol_of(config, parts)
+        *others, white_box = protocol.attacks
+        shorter = dataclasses.replace(white_box, steps=40, tuning_images=6)
+        return dataclasses.replace(protocol, attacks=(*others, shorter))
+
+    monkeypatch.setattr(auditing, "protocol_of", with_fewer_steps)
     found = audit_plan(audited_plan, audited_parts, vgg_weights, chosen)
     network, matched = found.attacks[-2:]
     assert (matched.attacker, matched.knowledge) == (names[1], "everything")

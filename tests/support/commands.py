@@ -21,7 +21,9 @@ from experiments import cli
 PROJECT = Path(__file__).parents[2]
 # Some commands define flags of others anew, so that one process can import only one of them.
 _APART = """
-import importlib, json, sys
+import gc, importlib, json, sys
+
+gc.disable()  # as `experiments` does where it is started by -m
 from support import commands
 
 module, *calls = json.loads(sys.argv[1])
