@@ -44,7 +44,9 @@ class Machines:
     def __init__(self):
         # The head has no cores, so the command that runs there does no work.
         small = {"object_store_memory": 2**27}
-        self.ray = cluster_utils.Cluster(True, head_node_args={"num_cpus": 0, **small})
+        # Nobody looks at a dashboard, which is a dozen processes.
+        head = {"num_cpus": 0, "include_dashboard": False, **small}
+        self.ray = cluster_utils.Cluster(True, head_node_args=head)
         self.nodes, self._small = [], small
 
     def add(self, **given):
