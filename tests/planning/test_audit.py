@@ -248,7 +248,7 @@ def test_each_repeat_finds_what_it_would_find_alone(
 
 @pytest.mark.slow
 def test_the_real_white_box(audited_plan, audited_parts, vgg_weights, settings, monkeypatch):
-    """Noise of 16 x 16 pixels and three channels of layer 2: it is no worse than its start."""
+    """Noise of 16 x 16 pixels and three channels of layer 2: it is better than its start."""
     names = ("residual", "white box from residual")
     chosen = dataclasses.replace(settings, attackers=names, repeats=1, attacked_images=0)
 
@@ -262,7 +262,7 @@ def test_the_real_white_box(audited_plan, audited_parts, vgg_weights, settings, 
     found = audit_plan(audited_plan, audited_parts, vgg_weights, chosen)
     network, matched = found.attacks[-2:]
     assert (matched.attacker, matched.knowledge) == (names[1], "everything")
-    assert 0 < network.psnr_db.mean - 0.5 < matched.psnr_db.mean < 60
+    assert 0 < network.psnr_db.mean + 0.5 < matched.psnr_db.mean < 60  # by 1.3 dB
     assert np.isfinite(matched.ssim.max)
 
 
