@@ -27,7 +27,6 @@ from privynet_jax.deployment.release.row_order import read_order
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import list_pictures
-from privynet_jax.platform.devices import on_cpu
 from privynet_jax.platform.files import expanded, write_shared
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
@@ -109,8 +108,7 @@ def _predict_pictures(
     """Writes what is predicted, and says where."""
     paths, skipping = list_pictures(folder), cli.SKIP_UNREADABLE.value
     skipped: list[str] = []
-    # A package convolves directly, which larger batches suit on CPU.
-    size = (4 if on_cpu() else 1) * images_per_batch(package.image_size)
+    size = images_per_batch(package.image_size)
     white = agreed_white(cli.SIXTEEN_BIT_MAX.value, package.sixteen_bit_max)
 
     def predicted() -> Predicted:

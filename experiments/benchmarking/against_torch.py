@@ -28,7 +28,7 @@ from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.extraction import images_per_batch, placed
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
-from privynet_jax.platform.devices import Execution
+from privynet_jax.platform.devices import Execution, each_for_itself
 from privynet_jax.training.models.attackers import STRONG
 
 PEER, COMPILED, DECODER, HERE = "torch", "torch_compiled", "decoder", "here"
@@ -91,7 +91,9 @@ def _extraction(setup: Setup, clock: Clock) -> Iterator[Row]:
     shared = jax.device_put(images, split)
     for m in setup.layers:
         union = {m: np.arange(VGG16.cut(m).channels)}
-        here = functools.partial(_extracted, jax.jit(extractor(VGG16, union)), params, shared)
+        here = functools.partial(
+            _extracted, each_for_itself(extractor(VGG16, union), split), params, shared
+        )
         extract = torch_peer.extraction(made_up, m, images, setup.peer_device)
         there = functools.partial(repeated, extract)
         flops = batch * vgg_flops(m, setup)

@@ -31,7 +31,7 @@ from privynet_jax.backbone.features.extraction import images_per_batch, placed
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.images.decoding import decoded_ahead
-from privynet_jax.platform.devices import Execution
+from privynet_jax.platform.devices import Execution, each_for_itself
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.steps import init_state, step
 
@@ -66,14 +66,10 @@ def extraction(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row
     union = {m: np.sort(stream.permutation(VGG16.cut(m).channels)[:KEPT]) for m in setup.layers}
 
     def work(layers: Sequence[int]) -> Any:
-        extract = jax.jit(extractor(VGG16, {m: union[m] for m in layers}))
+        extract = each_for_itself(extractor(VGG16, {m: union[m] for m in layers}), split)
         return lambda n: jax.block_until_ready([extract(params, images) for _ in range(n)])
 
-    extract_all = extractor(VGG16, union)
-
-    @jax.jit
-    def cached(params: Any, images: jax.Array) -> list[jax.Array]:
-        return [jnp.float16(0.5 * x) for x in extract_all(params, images).values()]
+    cached = each_for_itself(extractor(VGG16, union, lambda _, x: jnp.float16(0.5 * x)), split)
 
     def cache(count: int) -> None:
         for _ in range(count):

@@ -93,16 +93,21 @@ def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
 
 
 def activations(
-    backbone: Backbone, params: Params, images: jax.Array, layers: Collection[int]
+    backbone: Backbone,
+    params: Params,
+    images: jax.Array,
+    layers: Collection[int],
+    after: int = 0,
 ) -> dict[int, jax.Array]:
     """Returns layer -> float32 [N, h, w, channels], of all its channels, from one pass.
 
-    Parameters may be `with_tiles`. Under `jax.jit`, layers that are not asked for cost nothing
-    beyond what deeper ones need. Errors are those of `apply`.
+    What layer `after` gives may take the place of images, and parameters may be `with_tiles`. Under
+    `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need. Errors are
+    those of `apply`.
     """
     trunk, _ = _NETWORKS[backbone.network]
     variables = {"params": params, TILES: params.get(TILES, {})}
-    _, found = trunk(backbone, max(layers)).apply(variables, images)
+    _, found = trunk(backbone, max(layers), after=after).apply(variables, images)
     return {layer: found[layer] for layer in layers}
 
 

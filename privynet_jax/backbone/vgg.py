@@ -74,6 +74,7 @@ class VGGTrunk(nn.Module):
     backbone: Backbone
     num_layers: int
     out_channels: int | None = None  # of the last one, where `split.local_params` cut it
+    after: int = 0  # layers that were computed before: their output takes the place of images
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
@@ -83,12 +84,15 @@ class VGGTrunk(nn.Module):
         range, or the images have another rank, channel count or type, or are too small.
         """
         last = self.backbone.cut(self.num_layers)
-        _check_images(images)
-        check_image_size(last, images.shape[1], images.shape[2])
         activations: dict[int, jax.Array] = {}
-        x = Preprocessing(name="preprocessing")(images)
-        stride = 1
-        for cut in self.backbone.cuts[: last.number]:
+        x, stride = images, 1
+        if self.after:
+            stride = self.backbone.cut(self.after).stride
+        else:
+            _check_images(images)
+            check_image_size(last, images.shape[1], images.shape[2])
+            x = Preprocessing(name="preprocessing")(images)
+        for cut in self.backbone.cuts[self.after : last.number]:
             if cut.stride > stride:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 stride = cut.stride

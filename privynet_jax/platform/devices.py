@@ -234,6 +234,18 @@ def data_parallel(
     return _sharding(devices, "images"), _sharding(devices)
 
 
+def each_for_itself(
+    function: Callable[[Any, jax.Array], Any], images: jax.sharding.NamedSharding
+) -> Callable[[Any, jax.Array], Any]:
+    """Jits a function of (parameters, images) for `data_parallel`: each device has its own images.
+
+    Every output has a leading axis of images. A program for all of them together would deal out
+    anew what a loop takes in its turns.
+    """
+    specs = (jax.sharding.PartitionSpec(), images.spec)
+    return jax.jit(jax.shard_map(function, mesh=images.mesh, in_specs=specs, out_specs=images.spec))
+
+
 def map_members(
     function: Callable[..., Any], execution: Execution, donate: tuple[int, ...] = ()
 ) -> Callable[..., Any]:

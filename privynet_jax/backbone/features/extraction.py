@@ -20,14 +20,13 @@ from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.coding import Coding, all_finite, peaks_of
-from privynet_jax.platform.devices import data_parallel, on_cpu
+from privynet_jax.platform.devices import data_parallel, each_for_itself, on_cpu
 
 # Channels that are almost always zero are not blown up by more than this, against their layer.
 LEAST_RELATIVE_RMS = 0.01
 # Per device, on CPU and on accelerators: as many images as suit it at 32 x 32 pixels, and at larger
-# sizes as many as keep the first layer, 64 channels of float32, within so many bytes. A CPU core is
-# at its best while a layer's tiles (`winograd`) stay in its caches.
-_CPU_BATCH, _CPU_BYTES = 8, 2**21
+# sizes as many as keep the first layer, 64 channels of float32, within so many bytes.
+_CPU_BATCH, _CPU_BYTES = 32, 2**23
 _ACCELERATOR_BATCH, _ACCELERATOR_BYTES = 256, 2**28
 
 
@@ -92,12 +91,12 @@ class BatchedPass:
         image_size: int,
         function: Callable[[Any, jax.Array], Any],
     ) -> None:
-        """Prepares it; the function, as `extractor` of these layers returns it, is jitted here."""
+        """Prepares it; the function is such as `extractor` returns for these layers."""
         convolutions = weights.backbone.convolutions(max(layers))
         names = ("preprocessing", *(layer.name for layer in convolutions))
         self._split, self._params = placed({name: weights.params[name] for name in names})
         self._batch_size = images_per_batch(image_size) * len(self._split.device_set)
-        self._function = jax.jit(function)
+        self._function = each_for_itself(function, self._split)
 
     def __call__(self, images: np.ndarray) -> Iterator[tuple[slice, Any]]:
         """Yields (rows, result) for images uint8 [N, H, W, 3]; the devices are one batch ahead.
@@ -128,11 +127,7 @@ class FeaturePass:
         codings: Mapping[int, Coding],
     ) -> None:
         """Takes layer -> channels, and layer -> how they are stored."""
-        extract = extractor(weights.backbone, union)
-
-        def encoded(params: Any, images: jax.Array) -> dict[int, jax.Array]:
-            return {m: codings[m].encode(x) for m, x in extract(params, images).items()}
-
+        encoded = extractor(weights.backbone, union, lambda m, x: codings[m].encode(x))
         self._weights, self._name = weights, parts.name
         self._run = BatchedPass(weights, union, parts.image_size, encoded)
 
