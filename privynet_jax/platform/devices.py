@@ -234,16 +234,13 @@ def data_parallel(
     return _sharding(devices, "images"), _sharding(devices)
 
 
-def each_for_itself(
-    function: Callable[[Any, jax.Array], Any], images: jax.sharding.NamedSharding
-) -> Callable[[Any, jax.Array], Any]:
+def each_for_itself(function: Callable[..., Any], images: jax.sharding.NamedSharding) -> Any:
     """Jits a function of (parameters, images) for `data_parallel`: each device has its own images.
 
-    Every output has a leading axis of images. A program for all of them together would deal out
-    anew what a loop takes in its turns.
+    Outputs have a leading axis of images. One program for all would share out a loop's every turn.
     """
     specs = (jax.sharding.PartitionSpec(), images.spec)
-    return jax.jit(jax.shard_map(function, mesh=images.mesh, in_specs=specs, out_specs=images.spec))
+    return jax.jit(jax.shard_map(function, mesh=images.mesh, in_specs=specs, out_specs=specs[1]))
 
 
 def map_members(
