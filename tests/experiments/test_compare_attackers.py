@@ -25,7 +25,7 @@ def test_attackers_are_compared_on_equal_terms_and_not_measured_twice(
     out = tmp_path / "attackers"
     given = (
         *(f"--out={out}", "--layers=1", "--depths=4", "--steps=4", "--batch_size=8"),
-        *("--pictured=2", "--max_images=target=20,auxiliary=60,validation=20,test=8"),
+        *("--pictured=2", "--max_images=target=20,auxiliary=30,validation=10,test=4"),
         *(f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"),
     )
     done = compared(*given, "--attackers=linear,transposed", "--draws=2")
