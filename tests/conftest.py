@@ -40,6 +40,11 @@ for _name, _value in {
     os.environ[_name.upper()] = str(_value)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first: workers that steal from one another then end with short ones."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _optimised_where_asked(request):
     """Modules with `pytestmark = pytest.mark.computes` have their programs compiled as users do."""
