@@ -98,7 +98,7 @@ def _parts(settings: Settings, count: int) -> Parts:
 
 def _attacked(settings: Settings, parts: Callable[[], Parts], layer: int, kind: str) -> Row:
     _, weights = materials.load(settings)
-    draws, steps = (2, 20) if settings.quick else (4, 1000 if settings.small else 3000)
+    draws, steps = (2, 4) if settings.quick else (4, 1000 if settings.small else 3000)
     cells = grid_cells((layer,), (32,), draws, seed=0)
     topologies = [cell.topology for cell in cells]
     features = load_features(weights, parts(), needed_channels(topologies), settings.scratch)
@@ -110,7 +110,7 @@ def _attacked(settings: Settings, parts: Callable[[], Parts], layer: int, kind: 
         wrapped = functools.partial(InPrecision, precision=kind)
         training = dataclasses.replace(training, wrapped=wrapped)
     # Once for few steps, which compiles, and then in earnest.
-    for amount in (20, steps):
+    for amount in (min(20, steps), steps):
         budget = dataclasses.replace(training.budget, steps=amount)
         attacks = named_attacks([STRONG], dataclasses.replace(training, budget=budget))
         begun = time.perf_counter()
@@ -125,7 +125,7 @@ def _characterised(settings: Settings, cut: Callable[[], Parts], layer: int) -> 
     begun = time.perf_counter()
     images = sum(len(part) for _, part in cut().items())
     row: Row = {"images": images, "cutting_seconds": time.perf_counter() - begun}
-    steps = 20 if settings.quick else 5000
+    steps = 4 if settings.quick else 5000
     config = PaperGrid(
         settings.scratch / f"grid-{images}-{layer}",
         weights=source,

@@ -25,18 +25,18 @@ from privynet_jax import Course, as_float, grid_cells, session, train
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import extractor
 from privynet_jax.backbone.split import made_up_params
-from privynet_jax.platform.devices import Spread
+from privynet_jax.platform.devices import Spread, on_cpu
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.linear_attack import gather_statistics
 from privynet_jax.training.steps import State, as_float32, step
 
-_CELLS, _STEPS = 4, 2
+_STEPS = 2
 
 
 def numbers(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     """Differences from a CPU, from a cell that trains alone, and between ways to compute cells."""
     layers = (7,) if settings.quick else (2, 4, 7, 10)
-    setup = setup_of(settings)
+    setup, cells = setup_of(settings), 2 if settings.quick else 4
     yield "extraction", lambda: _extraction(layers)
     yield "sums of the linear attack", _sums
     for layer in layers:
@@ -45,9 +45,9 @@ def numbers(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
             yield f"{name}, {layer} layers: against CPU", what
     for layer in layers:
         for name in (CLOUD_NN, STRONG):
-            what = functools.partial(_company, layer, name, setup)
+            what = functools.partial(_company, layer, name, cells, setup)
             yield f"{name}, {layer} layers: alone, vmap and scan", what
-            what = functools.partial(_ways, layer, name, setup)
+            what = functools.partial(_ways, layer, name, cells, setup)
             yield f"{name}, {layer} layers: ways of computing cells", what
 
 
@@ -117,9 +117,9 @@ def _against_cpu(layer: int, name: str, setup: Setup) -> Row:
     }
 
 
-def _company(layer: int, name: str, setup: Setup) -> Row:
+def _company(layer: int, name: str, count: int, setup: Setup) -> Row:
     """The trainer's losses of cells that train side by side, against each alone."""
-    chosen = grid_cells((layer,), (setup.depth,), _CELLS, seed=0)
+    chosen = grid_cells((layer,), (setup.depth,), count, seed=0)
     what = learnt(setup, layer)[name]
     networks = members(chosen, random_layer(layer, chosen, setup), what)
     course = Course(2 * _STEPS, what.batch_size)
@@ -129,7 +129,7 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
             return np.stack([own.losses for own in train(what.task, networks, course)])
 
     alone, row = losses(1, 1), {}
-    spreads = {"vmap": (_CELLS, 1), "scan": (1, _STEPS), "vmap_and_scan": (_CELLS, _STEPS)}
+    spreads = {"vmap": (count, 1), "scan": (1, _STEPS), "vmap_and_scan": (count, _STEPS)}
     for way, spread in spreads.items():
         found = losses(*spread)
         row[f"{way}_first_loss"] = _difference(found[:, 0], alone[:, 0])
@@ -137,11 +137,16 @@ def _company(layer: int, name: str, setup: Setup) -> Row:
     return row
 
 
-def _ways(layer: int, name: str, setup: Setup) -> Row:
+def _ways(layer: int, name: str, cells: int, setup: Setup) -> Row:
     """Losses of steps by each of the `ways`, against the first."""
-    task, arguments = arguments_of(layer, name, _CELLS, setup)
+    task, (begun, *rest) = arguments_of(layer, name, cells, setup)
     found = {}
+    at_once = 1 if on_cpu() else _STEPS  # there, a scan of convolutions crawls
     for way in WAYS:
-        _, losses = jax.jit(steps_of(way, task, _CELLS, _STEPS))(*arguments)
-        found[way] = jax.device_get(losses)
+        steps = jax.jit(steps_of(way, task, cells, at_once))
+        states, losses = begun, []
+        for _ in range(0, _STEPS, at_once):
+            states, own = steps(states, *rest)
+            losses.append(jax.device_get(own))
+        found[way] = np.concatenate(losses)
     return {way: _difference(losses, found[WAYS[0]]) for way, losses in found.items()}

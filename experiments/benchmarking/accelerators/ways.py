@@ -93,7 +93,7 @@ def cells(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
     setup = setup_of(settings)
     # On CPU, convolutions inside a scan are some 50 times slower.
     counts = (1,) if on_cpu() else (10, 1)
-    numbers = (2, 1) if settings.small else _NUMBERS
+    numbers = (2,) if settings.quick else (2, 1) if settings.small else _NUMBERS
     networks = [(layer, name) for name in (STRONG, CLOUD_NN) for layer in (7, 2)]
     clock = functools.cache(lambda: clock_of(settings))
     for count in counts:
