@@ -128,12 +128,17 @@ def _networks(num_layers: int, name: str, cells: int, setup: Setup) -> tuple[Lea
     return what, members(chosen, random_layer(num_layers, chosen, setup), what)
 
 
+@functools.cache  # counting them traces a step
+def _flops(num_layers: int, name: str, setup: Setup) -> float:
+    what, [member, *_] = _networks(num_layers, name, 1, setup)
+    return step_flops(what, member)
+
+
 def _measured(
     clock: Clock, setup: Setup, layer: int, name: str, number: int, way: str, count: int
 ) -> Row:
     task, arguments = arguments_of(layer, name, number, setup)
-    what, [member, *_] = _networks(layer, name, 1, setup)
-    flops = step_flops(what, member) * number * count
+    flops = _flops(layer, name, setup) * number * count
     begun = time.perf_counter()
     states, *rest = jax.device_put(arguments)
     program = jax.jit(steps_of(way, task, number, count), donate_argnums=0)
