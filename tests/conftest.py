@@ -1,6 +1,7 @@
 """Fixtures that more than one test file uses."""
 
 import functools
+import gc
 import os
 import signal
 import tempfile
@@ -38,6 +39,17 @@ for _name, _value in {
 }.items():
     jax.config.update(_name, _value)
     os.environ[_name.upper()] = str(_value)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What modules make when they are imported stays: no search for garbage goes through it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
