@@ -53,7 +53,7 @@ def pytest_collection():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first: workers that steal from one another then end with short ones."""
+    """Slow tests come first, so that the workers end with short ones, at about the same time."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
