@@ -17,7 +17,8 @@ from experiments.reporting.plots import plt
 from privynet_jax import Part
 from privynet_jax.attacks.base import NETWORK, OTHER_PAIRS, PAIRS, Attack
 from privynet_jax.attacks.closed_form import MeanImage
-from privynet_jax.attacks.substitute import ALIGNED, MIXED, RANDOM_GUESS, PublicLayer, Substitute
+from privynet_jax.attacks.public.public_layer import PublicLayer
+from privynet_jax.attacks.public.substitute import ALIGNED, MIXED, RANDOM_GUESS, Substitute
 from privynet_jax.platform.row_views import ChosenRows, RowView
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import CONFIDENCE, Interval, student_mean

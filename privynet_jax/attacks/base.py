@@ -27,6 +27,8 @@ KNOWLEDGE = (PAIRS, OTHER_PAIRS, NETWORK, EVERYTHING)
 
 # images float32 [N, H, W, 3] in [0, 1] -> representations float32 [N, h, w, channels]
 Representing = Callable[[jax.Array], jax.Array]
+# The same of several layers at once, by number of layers.
+Network = Callable[[jax.Array], Mapping[int, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +75,10 @@ class Pairs:
             )
         return hold_out(count, self.copies)
 
+    def in_training_order(self) -> np.ndarray | None:
+        """Returns the rows to learn from, int [n], in the order of steps; None: shuffled epochs."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Knowledge:
@@ -84,12 +90,16 @@ class Knowledge:
             differentiable.
         layer: for `NETWORK` and `EVERYTHING`: images -> all channels of the last local layer after
             its ReLU, not normalised, [N, h, w, C].
+        network: for `NETWORK`: images -> number of layers -> the same, of all layers whose maps are
+            as large as the release's: it may be of any of them. Under `jax.jit`, layers that are
+            not used cost nothing. One object for all topologies that have it in common.
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
     """
 
     name: str = PAIRS
     local: Representing | None = None
     layer: Representing | None = None
+    network: Network | None = None
     observed: np.ndarray | None = None
 
     def __post_init__(self) -> None:

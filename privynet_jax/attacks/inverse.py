@@ -77,6 +77,12 @@ class InverseNetwork:
     ) -> list[FittedAttack]:
         """Chooses and trains; see `base.Attack.fit`. Needs no knowledge beside pairs."""
         check_pairs(self.name, scenes, self.least_pairs)
+        return self.trained(scenes, linear_attacks(scenes, on_both=False), keys)
+
+    def trained(
+        self, scenes: Sequence[Pairs], starts: Sequence[LinearAttack], keys: Sequence[jax.Array]
+    ) -> list[FittedAttack]:
+        """Chooses and trains, from linear attacks that are at hand."""
         size, training = scenes[0].images.shape[1], self.training
         tasks = [own.task(size, training.dtype, training.wrapped) for own in self.capacities]
         candidates = [
@@ -84,7 +90,6 @@ class InverseNetwork:
             for factor in training.rate_factors
             for own, task in zip(self.capacities, tasks, strict=True)
         ]
-        starts = linear_attacks(scenes, on_both=False)
         problems = [Problem(*each) for each in zip(scenes, starts, keys, strict=True)]
         found = tune(candidates, problems, training.budget)
         return list(map(_fitted, found, starts))

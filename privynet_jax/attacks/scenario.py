@@ -9,6 +9,7 @@ are like them and are there to score by. Representations come from the feature c
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +24,13 @@ from privynet_jax.attacks.base import (
     Attack,
     FittedAttack,
     Knowledge,
+    Network,
     Pairs,
     Representing,
 )
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.split import activations, local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
@@ -95,8 +97,14 @@ class Scenario:
             name,
             local=self._local() if name == EVERYTHING else None,
             layer=local_nn(self._params, everything) if name in (EVERYTHING, NETWORK) else None,
+            network=self._network() if name == NETWORK else None,
             observed=self.stored("target")[:OBSERVED_IMAGES] if name == NETWORK else None,
         )
+
+    def _network(self) -> Network:
+        stride = self.topology.layer.stride
+        cuts = self.weights.backbone.cuts
+        return _public_network(self.weights, tuple(c.number for c in cuts if c.stride == stride))
 
     def _local(self) -> Representing:
         local, scales = local_nn(self._params, self.topology), self.scales
@@ -115,6 +123,14 @@ class Scenario:
                 "from alone; leave the white box and the substitute out"
             )
         return self.weights.params
+
+
+@functools.lru_cache(maxsize=2)  # no more: they hold parameters
+def _public_network(weights: PretrainedWeights, layers: tuple[int, ...]) -> Network:
+    """One function for all topologies, so that it is compiled once for them."""
+    names = ("preprocessing", *(own.name for own in weights.backbone.convolutions(max(layers))))
+    params = jax.tree.map(jax.numpy.asarray, {name: weights.params[name] for name in names})
+    return functools.partial(activations, weights.backbone, params, layers=layers)
 
 
 def make_scenario(

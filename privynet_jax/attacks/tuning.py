@@ -92,7 +92,12 @@ class Problem(NamedTuple):
         """Returns a candidate's network as the trainer takes it."""
         rows, held_out = self.pairs.hold_out()
         data, rate = (self.pairs.representations, self.pairs.images), candidate.learning_rate
-        return Member(self.key, *data, rows, rate, held_out, self.constants, begun)
+        order = self.pairs.in_training_order()
+        if order is not None:
+            rows = order
+        return Member(
+            self.key, *data, rows, rate, held_out, self.constants, begun, order is not None
+        )
 
 
 class Tuned(NamedTuple):

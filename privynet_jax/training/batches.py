@@ -42,6 +42,12 @@ def shuffled_rows(key: jax.Array, rows: np.ndarray, batch_size: int) -> Iterator
         yield rows[np.fromiter(itertools.islice(endless, batch_size), int, batch_size)]
 
 
+def ordered_rows(rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields int [batch_size] without end: the rows in their own order, again and again."""
+    for start in itertools.count(step=batch_size):
+        yield rows[np.arange(start, start + batch_size) % len(rows)]
+
+
 def stored_of(inputs: Any) -> Any:
     """Returns what a member's representations are channels of."""
     return inputs.stored if isinstance(inputs, ChosenChannels) else inputs

@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -18,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from privynet_jax.training.batches import positions_of, shuffled_rows
+from privynet_jax.training.batches import ordered_rows, positions_of, shuffled_rows
 from privynet_jax.training.checkpoints import Arrays
 from privynet_jax.training.convergence import (
     CONVERGED_PERCENT,
@@ -32,7 +33,7 @@ from privynet_jax.training.steps import Constants, State
 from privynet_jax.training.tasks import Task, check_learning_rate
 
 # Of what a checkpoint keeps of a member: one with another layout is not taken.
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +50,8 @@ class Member:
         held_out: int [m], which of them it is judged by; none: it is not judged.
         constants: what the task is given besides; of one shape in all members.
         begun: an earlier training of the same network, which goes on.
+        in_order: rows are met in their own order, again and again, not in shuffled epochs: for
+            inputs that are made as they are read.
     """
 
     key: jax.Array
@@ -59,6 +62,7 @@ class Member:
     held_out: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     constants: Any = ()
     begun: "Trained | None" = None
+    in_order: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -139,7 +143,9 @@ class Progress:
 
     def rows(self, step: int) -> Iterator[np.ndarray]:
         """Mini-batches from a step of this course on."""
-        order = shuffled_rows(self.key, self._member.rows, self._course.batch_size)
+        rows, size = self._member.rows, self._course.batch_size
+        shuffled = functools.partial(shuffled_rows, self.key)
+        order = (ordered_rows if self._member.in_order else shuffled)(rows, size)
         return itertools.islice(order, self.before + step, None)
 
     def add_losses(self, values: np.ndarray) -> None:
@@ -184,7 +190,7 @@ class Progress:
         """Returns what tells this training from others of its task: a checkpoint's must be it."""
         member, course = self._member, dataclasses.astuple(self._course)
         told = (_LAYOUT, self._task.name, course, self.before)
-        told += (member.learning_rate, member.inputs.shape)
+        told += (member.learning_rate, member.inputs.shape, member.in_order)
         key = np.asarray(jax.random.key_data(member.key)).tobytes()
         arrays = (positions_of(member.inputs), member.rows, member.held_out)
         return b" ".join(

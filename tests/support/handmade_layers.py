@@ -17,9 +17,9 @@ def pictures(count, seed):
     return np.uint8(255 * np.clip(coarse + grain, 0, 1))
 
 
-def distinct_layer(channels=24):
+def distinct_layer(channels=24, seed=0):
     """A layer of random 3 x 3 kernels whose first three channels are the image itself."""
-    stream = np.random.default_rng(0)
+    stream = np.random.default_rng(seed)
     kernel = stream.normal(0, 1, (3, 3, 3, channels)).astype(np.float32)
     kernel[..., :3] = 0
     kernel[1, 1, :, :3] = np.eye(3)

@@ -47,12 +47,13 @@ SPREADS = {
 }
 
 
-def by_numpy(index, course=COURSE):
+def by_numpy(index, course=COURSE, order=None):
     """A member's training, from its key's promises and NumPy alone: w, losses."""
     own, task = member(index), regression()
     initial, shuffling = jax.random.split(jax.random.fold_in(own.key, task.stream))
     x, y = np.float64(seen_by(index)).mean(axis=(1, 2)), np.float64(examples()[1])
-    rows = list(itertools.islice(shuffled_rows(shuffling, own.rows, BATCH), course.steps))
+    order = order or shuffled_rows(shuffling, own.rows, BATCH)
+    rows = list(itertools.islice(order, course.steps))
     first = round(course.steps * course.cycles[0])
     shares = [
         (step - start) / (stop - start)
@@ -98,6 +99,16 @@ def test_members_are_trained_as_by_numpy(spread):
         np.testing.assert_allclose(trained.losses, losses, atol=CLOSE)
         assert [moment.step for moment in trained.history] == [0, 3, 10]
         assert [moment.ends_cycle for moment in trained.history] == [False, True, True]
+
+
+def test_rows_come_in_order_where_they_are_made_as_they_are_read():
+    rows = np.array([5, 3, 3, 8, 0, 1])
+    [trained] = train(regression(), [member(0, rows=rows, in_order=True)], COURSE)
+    # Again and again, in the middle of a batch too.
+    batches = itertools.cycle([rows[[0, 1, 2, 3]], rows[[4, 5, 0, 1]], rows[[2, 3, 4, 5]]])
+    expected, losses = by_numpy(0, order=batches)
+    np.testing.assert_allclose(weights(trained), expected, atol=CLOSE)
+    np.testing.assert_allclose(trained.losses, losses, atol=CLOSE)
 
 
 def test_a_single_member_spreads_its_examples():

@@ -13,9 +13,7 @@ The share of the guess that is right is not in the report, because no attacker k
 """
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -28,89 +26,28 @@ from privynet_jax.attacks.base import (
     Knowledge,
     Pairs,
     Report,
-    Representing,
 )
-from privynet_jax.attacks.channel_statistics import (
-    ChannelStatistics,
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.public.channel_statistics import (
     channel_statistics,
     chunk_size,
     chunks_of,
 )
-from privynet_jax.attacks.closed_form import LinearInversion
-from privynet_jax.attacks.guessing import Guess, guess_channels
+from privynet_jax.attacks.public.guessing import Guess, guess_channels
+from privynet_jax.attacks.public.public_layer import (
+    LayerRows,
+    PublicLayer,
+    released_channels,
+    rms_of,
+)
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenChannels, RowView
+from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.training.batches import stream_of
 
 SUBSTITUTE = "substitute"
 ALIGNED, RANDOM_GUESS, MIXED = GUESSES = ("aligned", "random", "mixed")
-# Of its own images, an attacker takes statistics over so many: more changed nothing.
-_MOST_STATISTICS = 1024
-_AT_ONCE = 64
 # Folded into the key for guesses, apart from what attacks derive from it.
 _GUESS = 2**31 - 1
-
-
-class LayerRows(RowView):
-    """All channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
-
-    def __init__(self, layer: Representing, images: np.ndarray) -> None:
-        """Keeps both."""
-        self._run, self._images = jax.jit(layer), images
-        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
-        _, *shape = jax.eval_shape(self._run, one).shape
-        super().__init__((len(images), *shape), np.float32)
-        self._size = chunk_size(_AT_ONCE, shape)
-
-    def _read(self, numbers: np.ndarray) -> np.ndarray:
-        rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
-        for start in range(0, len(numbers), self._size):
-            batch = as_float(self._images[numbers[start : start + self._size]])
-            # One shape for all batches, so that the layer is compiled once.
-            filled = np.pad(batch, ((0, self._size - len(batch)), *[(0, 0)] * 3))
-            rows[start : start + self._size] = np.asarray(self._run(filled))[: len(batch)]
-        return rows
-
-
-class PublicLayer:
-    """A layer of the network on images that the attacker owns."""
-
-    def __init__(self, rows: Any) -> None:
-        """Keeps all channels [N, h, w, C], of any scale: `LayerRows`, or cached features."""
-        self.count, *self.shape = rows.shape
-        self._rows = rows
-        self._statistics: dict[int, ChannelStatistics] = {}
-
-    def statistics(self, images_per_chunk: int) -> ChannelStatistics:
-        """Returns the statistics of all channels, taken once per size of chunks."""
-        if images_per_chunk not in self._statistics:
-            most = max(_MOST_STATISTICS, 4 * images_per_chunk) // images_per_chunk
-            chunks = chunks_of(self._rows, images_per_chunk)
-            self._statistics[images_per_chunk] = channel_statistics(itertools.islice(chunks, most))
-        return self._statistics[images_per_chunk]
-
-    def represent(self, channels: Sequence[int]) -> np.ndarray:
-        """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""
-        chosen = np.asarray(channels)
-        out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
-        for rows in self._blocks():
-            out[rows] = self._rows[rows][..., chosen]
-        return np.divide(out, _rms(out), out=out, casting="unsafe")
-
-    def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
-        """Returns channels drawn anew for each image, float32 [N, h, w, depth]."""
-        rms = self.statistics(chunk_size(self.count, self.shape)).rms
-        out = np.empty((self.count, *self.shape[:2], depth), np.float32)
-        for rows in self._blocks():
-            for place, values in enumerate(self._rows[rows], rows.start):
-                drawn = draw()
-                out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
-        return out
-
-    def _blocks(self) -> Iterator[slice]:
-        for start in range(0, self.count, _AT_ONCE):
-            yield slice(start, min(start + _AT_ONCE, self.count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +106,7 @@ class Substitute:
             )
         # Read once: everything is compared with it.
         observed = knowledge.observed[:]
-        width, depth = observed.shape[-1], _released(observed)
+        width, depth = observed.shape[-1], released_channels(observed)
         observed = observed[..., :depth]
         channels, stream = np.arange(public.shape[-1]), stream_of(jax.random.fold_in(key, _GUESS))
 
@@ -179,7 +116,7 @@ class Substitute:
         guess = None if self.guessing == MIXED else self._guess(observed, public, draw)
         made = public.represent(guess.channels) if guess else public.represent_mixed(depth, draw)
         # The release's own scale, which it was normalised to on images that nobody else knows.
-        made *= _rms(observed)
+        made *= rms_of(observed)
         filled = ChosenChannels(made, np.arange(depth), width)
         confidence = float(np.mean(guess.confidence)) if guess else 0.0
         told = {"guess": guess, "confidence": confidence}
@@ -191,20 +128,8 @@ class Substitute:
         if self.guessing == RANDOM_GUESS:
             guessed = draw()
             chance = np.full(len(guessed), 1 / public.shape[-1])
-            return Guess(tuple(map(int, guessed)), chance, guessed[:, None])
+            return Guess(tuple(map(int, guessed)), chance, guessed[:, None], np.ones(len(guessed)))
         # At least four chunks, or nothing is known of how statistics vary from one to the next.
         size = chunk_size(min(len(observed), public.count // 4), public.shape)
         released = channel_statistics(chunks_of(observed, size))
         return guess_channels(released, public.statistics(size))
-
-
-def _released(x: np.ndarray) -> int:
-    """How many channels are released: those behind them, always zero, only fill up the width."""
-    alive = np.flatnonzero(np.any(x, axis=(0, 1, 2)))
-    return int(alive[-1]) + 1 if len(alive) else x.shape[-1]
-
-
-def _rms(x: np.ndarray) -> np.ndarray:
-    """Root mean square, float64 [C], never zero."""
-    squares = np.einsum("nhwc,nhwc->c", x, x, dtype=np.float64)
-    return np.maximum(np.sqrt(squares / np.prod(x.shape[:3])), 1e-6)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from privynet_jax.attacks.channel_statistics import (
+from privynet_jax.attacks.public.channel_statistics import (
     _of_chunk,
     channel_statistics,
     chunk_size,

@@ -9,7 +9,8 @@ from support.handmade_layers import distinct_layer, pictures, represented
 
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
-from privynet_jax.attacks.substitute import GUESSES, LayerRows, PublicLayer, Substitute
+from privynet_jax.attacks.public.public_layer import LayerRows, PublicLayer
+from privynet_jax.attacks.public.substitute import GUESSES, Substitute
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float

@@ -1,24 +1,25 @@
-"""Channel guessing: which channels of a layer a release holds, from statistics alone.
+"""Guessing which layer a release comes from, and which of its channels, from statistics alone.
 
-The attacker knows the network and the number of layers, owns images of its own without any
-representation, and sees a release whose channels are secret, rescaled, and in any order. Each
-released channel is compared with each of the layer by statistics that no scale changes
-(`channel_statistics`): first by itself, then, given the assignment so far, by how it goes with the
-other released channels.
+The attacker knows the network, owns images of its own without any representation, and sees a
+release whose channels are secret, rescaled, and in any order. Each released channel is compared
+with each of a layer by statistics that no scale changes (`channel_statistics`): first by itself,
+then, given the assignment so far, by how it goes with the other released channels. The layer is
+the one whose channels fit best.
 
-    guess = guess_channels(statistics_of_release, statistics_of_layer)
+    layer, guess = guess_layer(statistics_of_release, {3: of_layer_3, 4: of_layer_4})
+    guess = guess_channels(statistics_of_release, of_layer_4)
     guess.channels             # (17, 3, 90), in the release's order
     guess.confidence           # [D], the attacker's own estimate of being right
     guess.share_found(truth)   # for whoever measures: the attacker does not know the truth
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy  # finds its own parts when they are used
 
-from privynet_jax.attacks.channel_statistics import ChannelStatistics
+from privynet_jax.attacks.public.channel_statistics import ChannelStatistics
 from privynet_jax.errors import UserError
 
 # Share of the differences between channels that is counted as noise besides what chunks show:
@@ -38,11 +39,14 @@ class Guess:
         channels: the guess, each channel at most once, in the release's order.
         confidence: float64 [D] in [0, 1], how sure the attacker may be of each.
         ranking: int [D, candidates], all candidates for each released channel, likeliest first.
+        misfits: float64 [D], mean squared deviation of each channel's statistics from those of its
+            guess, in units of their noise: about 1 where it is right.
     """
 
     channels: tuple[int, ...]
     confidence: np.ndarray
     ranking: np.ndarray
+    misfits: np.ndarray
 
     def share_found(self, truth: Sequence[int], top: int = 1) -> float:
         """Returns the share of released channels, in the release's order, that are guessed.
@@ -53,6 +57,34 @@ class Guess:
         if top == 1:
             return float(np.mean(np.asarray(self.channels) == right))
         return float(np.mean(np.any(self.ranking[:, :top] == right[:, None], axis=1)))
+
+
+def guess_layer(
+    release: ChannelStatistics, layers: Mapping[int, ChannelStatistics]
+) -> tuple[int, Guess]:
+    """Returns the layer that a release most likely comes from, and the guess of its channels.
+
+    Layers, by number, have maps of the release's size; those with fewer channels are left out.
+    Misfits are in units of each layer's own noise, so they compare layers; their median does not
+    listen to a single channel that is silent on one party's images.
+
+    Raises:
+        UserError: no layer has as many channels as the release.
+    """
+    depth = len(release.rms)
+    guesses = {
+        number: guess_channels(release, own)
+        for number, own in layers.items()
+        if len(own.rms) >= depth
+    }
+    if not guesses:
+        widths = ", ".join(f"{len(own.rms)} of {number}" for number, own in layers.items())
+        raise UserError(
+            f"{depth} released channels; the layers whose maps are as large have {widths}; give "
+            "the network that the release comes from"
+        )
+    best = min(guesses, key=lambda number: float(np.median(guesses[number].misfits)))
+    return best, guesses[best]
 
 
 def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Guess:
@@ -66,7 +98,7 @@ def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Gues
     """
     _check(release, layer)
     if len(layer.rms) == 1:  # nothing to guess, nor any difference between channels to guess by
-        return Guess((0,), np.ones(1), np.zeros((1, 1), int))
+        return Guess((0,), np.ones(1), np.zeros((1, 1), int), np.ones(1))
     alone = _cost_alone(release, layer)
     assigned = scipy.optimize.linear_sum_assignment(alone)[1]
     seen = set()
@@ -81,10 +113,11 @@ def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Gues
     matched = cost[np.arange(depth), assigned]
     # As many squared deviations of variance one as were summed up; more is misfit, not evidence.
     expected = release.unary.shape[-1] + (depth - 1) * len(release.pairwise)
-    temperature = 2 * max(1.0, float(matched.mean()) / expected)
+    misfits = matched / expected
+    temperature = 2 * max(1.0, float(misfits.mean()))
     confidence = scipy.special.softmax(-cost / temperature, axis=1)[np.arange(depth), assigned]
     ranking = np.argsort(cost, axis=1, kind="stable")
-    return Guess(tuple(map(int, assigned)), confidence, ranking)
+    return Guess(tuple(map(int, assigned)), confidence, ranking, misfits)
 
 
 def _check(release: ChannelStatistics, layer: ChannelStatistics) -> None:

@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from support.handmade_layers import distinct_layer, pictures, represented
 
-from privynet_jax.attacks.channel_statistics import channel_statistics, chunks_of
-from privynet_jax.attacks.guessing import _cost_alone, guess_channels
+from privynet_jax.attacks.public.channel_statistics import channel_statistics, chunks_of
+from privynet_jax.attacks.public.guessing import _cost_alone, guess_channels, guess_layer
 from privynet_jax.errors import UserError
 
 CHANNELS, DEPTH = 24, 8
@@ -35,6 +35,22 @@ def test_distinct_channels_are_all_found(distinct):
     assert guess.share_found(truth) == guess.share_found(truth, top=5) == 1
     assert guess.confidence.shape == (DEPTH,)
     assert guess.confidence.min() > 0.5
+
+
+def test_the_layer_is_the_one_whose_channels_fit(distinct):
+    release, layer, truth = distinct
+    unlike = distinct_layer(CHANNELS, seed=3)  # another layer with maps of this size
+    of_own = represented(unlike, pictures(192, seed=1), range(CHANNELS), np.ones(CHANNELS))
+    other = statistics(of_own)
+    narrow = statistics(np.ones((32, 16, 16, DEPTH - 1), np.float32))
+    found, guess = guess_layer(release, {1: other, 2: layer, 3: narrow})
+    assert found == 2
+    assert guess.channels == tuple(truth)
+    # Statistics of two samples deviate by their noise, from the wrong layer's by far more.
+    assert np.median(guess.misfits) < 3
+    assert np.median(guess_channels(release, other).misfits) > 6
+    with pytest.raises(UserError, match=r"8 released channels; .* have 7 of 3"):
+        guess_layer(release, {3: narrow})
 
 
 def test_a_single_channel_is_no_question():

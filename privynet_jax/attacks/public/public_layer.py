@@ -1,0 +1,100 @@
+"""A layer of the published network on images of the attacker's own: nobody is asked for that.
+
+public = PublicLayer(LayerRows(knowledge.layer, images))
+public.statistics(images_per_chunk=32)  # of all channels
+public.represent(guess.channels)  # float32 [N, h, w, D]
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.public.channel_statistics import (
+    ChannelStatistics,
+    channel_statistics,
+    chunk_size,
+    chunks_of,
+)
+from privynet_jax.images.parts import as_float
+from privynet_jax.platform.row_views import RowView
+
+# Of its own images, an attacker takes statistics over so many: more changed nothing.
+_MOST_STATISTICS = 1024
+_AT_ONCE = 64
+
+
+class LayerRows(RowView):
+    """All channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
+
+    def __init__(self, layer: Representing, images: np.ndarray) -> None:
+        """Keeps both."""
+        self._run, self._images = jax.jit(layer), images
+        one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
+        _, *shape = jax.eval_shape(self._run, one).shape
+        super().__init__((len(images), *shape), np.float32)
+        self._size = chunk_size(_AT_ONCE, shape)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
+        for start in range(0, len(numbers), self._size):
+            batch = as_float(self._images[numbers[start : start + self._size]])
+            # One shape for all batches, so that the layer is compiled once.
+            filled = np.pad(batch, ((0, self._size - len(batch)), *[(0, 0)] * 3))
+            rows[start : start + self._size] = np.asarray(self._run(filled))[: len(batch)]
+        return rows
+
+
+class PublicLayer:
+    """A layer of the network on images that the attacker owns."""
+
+    def __init__(self, rows: Any) -> None:
+        """Keeps all channels [N, h, w, C], of any scale: `LayerRows`, or cached features."""
+        self.count, *self.shape = rows.shape
+        self._rows = rows
+        self._statistics: dict[int, ChannelStatistics] = {}
+
+    def statistics(self, images_per_chunk: int) -> ChannelStatistics:
+        """Returns the statistics of all channels, taken once per size of chunks."""
+        if images_per_chunk not in self._statistics:
+            most = max(_MOST_STATISTICS, 4 * images_per_chunk) // images_per_chunk
+            chunks = chunks_of(self._rows, images_per_chunk)
+            self._statistics[images_per_chunk] = channel_statistics(itertools.islice(chunks, most))
+        return self._statistics[images_per_chunk]
+
+    def represent(self, channels: Sequence[int]) -> np.ndarray:
+        """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""
+        chosen = np.asarray(channels)
+        out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
+        for rows in self._blocks():
+            out[rows] = self._rows[rows][..., chosen]
+        return np.divide(out, rms_of(out), out=out, casting="unsafe")
+
+    def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
+        """Returns channels drawn anew for each image, float32 [N, h, w, depth]."""
+        rms = self.statistics(chunk_size(self.count, self.shape)).rms
+        out = np.empty((self.count, *self.shape[:2], depth), np.float32)
+        for rows in self._blocks():
+            for place, values in enumerate(self._rows[rows], rows.start):
+                drawn = draw()
+                out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
+        return out
+
+    def _blocks(self) -> Iterator[slice]:
+        for start in range(0, self.count, _AT_ONCE):
+            yield slice(start, min(start + _AT_ONCE, self.count))
+
+
+def released_channels(x: np.ndarray) -> int:
+    """How many channels are released: those behind them, always zero, only fill up the width."""
+    alive = np.flatnonzero(np.any(x, axis=(0, 1, 2)))
+    return int(alive[-1]) + 1 if len(alive) else x.shape[-1]
+
+
+def rms_of(x: np.ndarray) -> np.ndarray:
+    """Root mean square, float64 [C], never zero."""
+    squares = np.einsum("nhwc,nhwc->c", x, x, dtype=np.float64)
+    return np.maximum(np.sqrt(squares / np.prod(x.shape[:3])), 1e-6)
