@@ -30,13 +30,13 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.split import activations, local_nn
+from privynet_jax.backbone.split import activations, local_nn, with_tiles
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.devices import at_once
+from privynet_jax.platform.devices import at_once, on_cpu
 from privynet_jax.platform.row_views import ChosenChannels
 from privynet_jax.training.session import current_session
 
@@ -130,6 +130,8 @@ def _public_network(weights: PretrainedWeights, layers: tuple[int, ...]) -> Netw
     """One function for all topologies, so that it is compiled once for them."""
     names = ("preprocessing", *(own.name for own in weights.backbone.convolutions(max(layers))))
     params = jax.tree.map(jax.numpy.asarray, {name: weights.params[name] for name in names})
+    if on_cpu():  # a pass and its gradient take less time, most at deep layers
+        params = jax.jit(with_tiles)(params)
     return functools.partial(activations, weights.backbone, params, layers=layers)
 
 

@@ -26,6 +26,7 @@ from privynet_jax.attacks.base import (
     FittedAttack,
     Knowledge,
     Pairs,
+    Representing,
     diverged,
 )
 from privynet_jax.attacks.closed_form import LinearInversion
@@ -90,10 +91,13 @@ class WhiteBox:
         parts = [map(pairs.chosen, pairs.hold_out()) for pairs in scenes]
         mine, held = zip(*parts, strict=True)
         started = self.warm_start.fit(mine, knowledge, keys)
-        return [self._tuned(*each) for each in zip(held, knowledge, started, strict=True)]
+        local = [known.local for known in knowledge]
+        return [self.starting_from(*each) for each in zip(started, held, local, strict=True)]
 
-    def _tuned(self, held_out: Pairs, knowledge: Knowledge, warm: FittedAttack) -> FittedAttack:
-        """Weighs the terms of the loss by pairs that the warm start was not fitted on."""
+    def starting_from(
+        self, warm: FittedAttack, held_out: Pairs, local: Representing
+    ) -> FittedAttack:
+        """Weighs the terms of the loss by pairs that a fitted warm start was not fitted on."""
         representations = np.asarray(held_out.representations[:])
         try:
             estimates = warm.reconstruct(representations)
@@ -103,7 +107,7 @@ class WhiteBox:
         count = min(self.tuning_images, len(truth))
         # The spectrum of errors comes from other images than the weights, if there are enough.
         others = slice(count if len(truth) >= 2 * count else 0, None)
-        matcher = Matcher(knowledge.local, fit_prior(truth[others] - estimates[others]))
+        matcher = Matcher(local, fit_prior(truth[others] - estimates[others]))
         known = (representations[:count], estimates[:count])
         choice, found = _Tuning(matcher, known, truth[:count], self.steps).best()
 

@@ -19,7 +19,9 @@ from privynet_jax.attacks.public.channel_statistics import (
     chunk_size,
     chunks_of,
 )
+from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.images.parts import as_float
+from privynet_jax.platform.devices import data_parallel
 from privynet_jax.platform.row_views import RowView
 
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
@@ -28,15 +30,29 @@ _AT_ONCE = 64
 
 
 class LayerRows(RowView):
-    """All channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
+    """Channels of a layer on images uint8 [N, H, W, 3]: it runs when rows are read."""
 
-    def __init__(self, layer: Representing, images: np.ndarray) -> None:
-        """Keeps both."""
-        self._run, self._images = jax.jit(layer), images
+    def __init__(
+        self,
+        layer: Representing,
+        images: Any,
+        channels: np.ndarray | None = None,
+        rms: np.ndarray | None = None,
+    ) -> None:
+        """Keeps both; images may be a view. Some channels, int [C], or all, over their `rms`."""
+
+        @jax.jit
+        def run(images: jax.Array) -> jax.Array:
+            found = layer(images)
+            found = found if channels is None else found[..., channels]
+            return found if rms is None else found / np.float32(rms)
+
+        self._run, self._images = run, images
         one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
-        _, *shape = jax.eval_shape(self._run, one).shape
+        _, *shape = jax.eval_shape(run, one).shape
         super().__init__((len(images), *shape), np.float32)
-        self._size = chunk_size(_AT_ONCE, shape)
+        self._split, _ = data_parallel()
+        self._size = images_per_batch(images.shape[1]) * len(self._split.device_set)
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
@@ -44,7 +60,8 @@ class LayerRows(RowView):
             batch = as_float(self._images[numbers[start : start + self._size]])
             # One shape for all batches, so that the layer is compiled once.
             filled = np.pad(batch, ((0, self._size - len(batch)), *[(0, 0)] * 3))
-            rows[start : start + self._size] = np.asarray(self._run(filled))[: len(batch)]
+            made = self._run(jax.device_put(filled, self._split))
+            rows[start : start + self._size] = np.asarray(made)[: len(batch)]
         return rows
 
 
