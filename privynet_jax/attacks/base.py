@@ -110,8 +110,8 @@ class Knowledge:
 
 
 # What fitting chose and found, such as "steps", "learning_rate", "converged" and
-# "falling_percent_per_doubling": numbers, truths and words, but for a substitute's "guess" and for
-# "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training.
+# "falling_percent_per_doubling": numbers, truths and words, but for the "guess" of who guesses, and
+# for "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training.
 Report = Mapping[str, Any]
 
 
@@ -150,8 +150,16 @@ def check_count(name: str, count: int, least: int) -> None:
         )
 
 
+def optimises_images(attack: "Attack") -> bool:
+    """Whether an attack optimises each image that it is asked for, which takes its time."""
+    return getattr(attack, "optimises_images", False)
+
+
 class Attack(Protocol):
-    """A way to rebuild images: what results call it, and what it needs, one of `KNOWLEDGE`."""
+    """A way to rebuild images: what results call it, and what it needs, one of `KNOWLEDGE`.
+
+    One that optimises each image by itself says so: `optimises_images` is True.
+    """
 
     name: str
     knowledge: str

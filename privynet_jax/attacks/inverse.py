@@ -36,7 +36,7 @@ class Training:
         budget: of each.
         rate_factors: multiples of a network's usual learning rate that compete within it, best
             guess first.
-        capacities: the inverse networks by name; `tuned` needs those of `CAPACITIES`, `substitute`
+        capacities: the inverse networks by name; `tuned` needs those of `CAPACITIES`, `public`
             and `white box` the strong one.
         dtype: of their arithmetic.
         wrapped: what is done to each network; it keeps its call and its `image_size`.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, LinearInversion, MeanImage
 from privynet_jax.attacks.inverse import InverseNetwork, Training
-from privynet_jax.attacks.public.substitute import SUBSTITUTE, Substitute
+from privynet_jax.attacks.public.public_attack import PUBLIC, PublicAttack
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
@@ -35,7 +35,7 @@ def attackers(training: Training) -> dict[str, Attack]:
         known[TUNED] = InverseNetwork(TUNED, several, tuned)
     if STRONG in networks:
         known |= {
-            SUBSTITUTE: Substitute(networks[STRONG]),
+            PUBLIC: PublicAttack(networks[STRONG]),
             WHITE_BOX: WhiteBox(networks[STRONG]),
         }
     return known | {name: WhiteBox(start, name=name) for name, start in white_boxes.items()}

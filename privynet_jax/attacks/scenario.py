@@ -120,7 +120,7 @@ class Scenario:
         if self.weights is None:
             raise UserError(
                 "this attack needs the local NN itself, which these representations do not come "
-                "from alone; leave the white box and the substitute out"
+                "from alone; leave the white box and public out"
             )
         return self.weights.params
 

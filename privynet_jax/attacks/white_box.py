@@ -15,7 +15,7 @@ On held-out images of the attacker's the result is never worse than the warm sta
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -70,6 +70,7 @@ class WhiteBox:
     tuning_images: int = 24
     name: str = "white box"
     knowledge: str = EVERYTHING
+    optimises_images: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps < 2 or self.tuning_images < 1:

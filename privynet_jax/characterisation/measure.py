@@ -19,10 +19,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Attack, FittedAttack
+from privynet_jax.attacks.base import Attack, FittedAttack, optimises_images
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
-from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import DivergedError
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, Measurement, training_key
@@ -62,7 +61,7 @@ class Protocol:
 
     def rows(self, attack: Attack) -> Mapping[str, np.ndarray | None]:
         """Returns part -> images that an attack is scored on; None: all of them."""
-        if self.optimised is not None and isinstance(attack, WhiteBox):
+        if self.optimised is not None and optimises_images(attack):
             return self.optimised
         return dict.fromkeys(REPORTED) if self.attacked is None else {"test": self.attacked}
 
@@ -136,8 +135,7 @@ def _shares(protocol: Protocol) -> dict[str, float]:
     took = {CLOUD: _TRAINED if protocol.cloud else 0, _SCORING: 0}
     for attack in protocol.attacks:
         took[attack.name] = _QUICK if attack.name in (LINEAR, MEAN_IMAGE) else _TRAINED
-        # A white box optimises the images that it is scored on.
-        took[_SCORING] += _TRAINED if isinstance(attack, WhiteBox) else _QUICK
+        took[_SCORING] += _TRAINED if optimises_images(attack) else _QUICK
     total = max(1, sum(took.values()))
     return {name: each / total for name, each in took.items()}
 

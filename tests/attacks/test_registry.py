@@ -26,7 +26,7 @@ CAPACITIES = {
 TRAINING = Training(Budget(steps=3, batch_size=8), capacities=CAPACITIES)
 
 # By pairs alone, and that differ: white boxes differ in where they start; test_white_box.py and
-# test_substitute.py have what those two know besides.
+# public/test_public_attack.py have what those two know besides.
 BY_PAIRS = ("linear", "residual", "paper", "strong")
 
 
@@ -51,7 +51,7 @@ def test_names_are_the_attackers_own_and_in_one_order():
     known = attackers(TRAINING)
     pairs = ("mean image", "linear", "paper", "residual", "strong", "tuned")
     starts = ("linear", "paper", "residual", "strong")
-    knowing = ("substitute", "white box", *(f"white box from {start}" for start in starts))
+    knowing = ("public", "white box", *(f"white box from {start}" for start in starts))
     assert tuple(known) == (*pairs, *knowing)
     attacks = named_attacks(list(known)[::-1], TRAINING)
     told = [attack.name for attack in attacks]
@@ -67,7 +67,7 @@ def test_whose_networks_are_not_there_is_not_offered():
     mine = Training(capacities={"mine": CAPACITIES[PAPER]})
     names = ["linear", "mine", "white box from mine"]
     assert [attack.name for attack in named_attacks(names, mine)] == names
-    for name in ("tuned", "substitute", "white box"):
+    for name in ("tuned", "public", "white box"):
         with pytest.raises(UserError, match=f"--attackers names {name}; allowed are mean image"):
             named_attacks([name], mine)
 
