@@ -2,8 +2,8 @@
 
 A view is a pure function of its number and its picture. The first view of each picture is itself.
 
-    views = PictureViews(images)  # uint8 [N, H, W, 3]
-    views[np.array([0, N, 2 * N])]  # uint8 [3, H, W, 3]: the first picture, and two views of it
+    views = PictureViews(images, rounds=3)  # of uint8 [N, H, W, 3]
+    views[::N]  # uint8 [3, H, W, 3]: the first picture, and two views of it
 """
 
 import jax

@@ -5,6 +5,7 @@ public.statistics(images_per_chunk=32)  # of all channels
 public.represent(guess.channels)  # float32 [N, h, w, D]
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -54,6 +55,12 @@ class LayerRows(RowView):
         self._split, _ = data_parallel()
         self._size = images_per_batch(images.shape[1]) * len(self._split.device_set)
 
+    def on(self, images: np.ndarray) -> "LayerRows":
+        """Returns the same of other images of the size; it is compiled once for all of them."""
+        other = copy.copy(self)
+        other._images, other.shape = images, (len(images), *self.shape[1:])
+        return other
+
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         rows = np.empty((len(numbers), *self.shape[1:]), np.float32)
         for start in range(0, len(numbers), self._size):
@@ -81,6 +88,14 @@ class PublicLayer:
             chunks = chunks_of(self._rows, images_per_chunk)
             self._statistics[images_per_chunk] = channel_statistics(itertools.islice(chunks, most))
         return self._statistics[images_per_chunk]
+
+    def first(self, count: int) -> np.ndarray:
+        """Returns all channels of the first so many images, float32 [n, h, w, C]."""
+        return self._rows[:count]
+
+    def on(self, images: np.ndarray) -> np.ndarray:
+        """Returns all channels of other images, uint8 [N, H, W, 3]; of `LayerRows` alone."""
+        return self._rows.on(images)[:]
 
     def represent(self, channels: Sequence[int]) -> np.ndarray:
         """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""

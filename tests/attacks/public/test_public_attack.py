@@ -13,6 +13,8 @@ from support.handmade_layers import distinct_layer, pictures, represented
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.inverse import InverseNetwork, Training
+from privynet_jax.attacks.public import public_attack
+from privynet_jax.attacks.public.guessing import guess_layer
 from privynet_jax.attacks.public.public_attack import PublicAttack
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
@@ -82,6 +84,18 @@ def test_topologies_side_by_side_are_attacked_as_alone(fitted):
         together[0].reconstruct(filled[:4]), by_itself.reconstruct(filled[:4]), atol=0.01
     )
     assert quality(together[0], filled) == pytest.approx(quality(fitted), abs=1)
+
+
+def test_a_guess_that_is_wrong_in_part_is_put_right_by_the_release(fitted, monkeypatch):
+    def mistaken(release, layers):
+        number, guess = guess_layer(release, layers)
+        return number, dataclasses.replace(guess, channels=(7, 1, 13, 15, 22, 2))
+
+    monkeypatch.setattr(public_attack, "guess_layer", mistaken)
+    found = fit_one(QUICK, ALONE, knowing(), KEY)
+    assert found.report["guess"].channels == TRUTH
+    assert found.report["unused_channels"] == 0
+    assert quality(found) == pytest.approx(quality(fitted))
 
 
 def test_layers_that_say_nothing_give_the_mean_image():
