@@ -125,7 +125,7 @@ class PublicAttack:
     name: str = PUBLIC
     knowledge: str = NETWORK
     optimises_images: ClassVar[bool] = True
-    least_pictures: ClassVar[int] = 8  # four chunks of statistics, and some held out twice
+    least_pairs: ClassVar[int] = 8  # four chunks of statistics, and some held out twice
 
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
@@ -138,7 +138,7 @@ class PublicAttack:
                     "network and representations without images; give 'network but not channels'"
                 )
         pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
-        check_count(self.name, min(map(len, pictures)), self.least_pictures)
+        check_count(self.name, min(map(len, pictures)), self.least_pairs)
         publics: dict[Any, Mapping[int, PublicLayer]] = {}
         groups: dict[Any, list[tuple[int, Believed]]] = {}
         for place, (own, known) in enumerate(zip(scenes, knowledge, strict=True)):
