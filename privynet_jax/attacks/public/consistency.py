@@ -24,6 +24,7 @@ from privynet_jax.training.models import linear_attack
 _ROUNDS = 4
 # What is unexplained counts as at least this share; so many times as much as usual is not right.
 _LEAST, _DOUBT = 0.02, 3.0
+_TINY = 1e-12
 _FITTED_SHARE = 0.75
 _BATCH = 64
 
@@ -79,20 +80,27 @@ def check_guess(
 
 def gains_and_weights(
     release: np.ndarray, of_release: np.ndarray, own: np.ndarray, of_own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns by what a release's channels are too strong, and how much to trust each, in (0, 1].
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns by what channels are too strong, how much to trust each, and the misfit.
 
-    All are float32 [N, h, w, D]: what was released, and what the guessed local NN gives of images
-    rebuilt from it; then the same of the attacker's own pictures, which tells what is usual. Both
-    results are float64 [D].
+    All arguments are float32 [N, h, w, D]: what was released, and what the guessed local NN gives
+    of images rebuilt from it; then the same of the attacker's own pictures, which tells what is
+    usual. Gains and weights, in (0, 1], are float64 [D]; the misfit is a mean over channels of the
+    logarithm of its share of the release's energy.
     """
-    gains = _slopes(release, of_release) / _slopes(own, of_own)
+    slopes = _slopes(own, of_own)
+    gains = _slopes(release, of_release) / slopes
     found, usual = (
-        np.diagonal(unexplained(seen, predicted))
+        np.maximum(np.diagonal(unexplained(seen, predicted)), _LEAST)
         for seen, predicted in ((release, of_release), (own, of_own))
     )
-    relative = found / np.maximum(usual, _LEAST)
-    return gains, 1 / np.maximum(1, relative / max(1.0, float(np.median(relative))))
+    relative = found / usual
+    weights = 1 / np.maximum(1, relative / max(1.0, float(np.median(relative))))
+    misfits, energies = (
+        np.mean(np.square(x, dtype=np.float64), axis=(0, 1, 2))
+        for x in (release - np.float32(slopes) * of_release, release)
+    )
+    return gains, weights, float(np.mean(np.log((misfits + _TINY) / (energies + _TINY))))
 
 
 def unexplained(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -102,12 +110,12 @@ def unexplained(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """
     x, y = (np.float64(z).reshape(-1, z.shape[-1]) for z in (seen, predicted))
     energies = np.outer(np.square(x).sum(axis=0), np.square(y).sum(axis=0))
-    return np.clip(1 - np.square(x.T @ y) / np.maximum(energies, 1e-12), 0, 1)
+    return np.clip(1 - np.square(x.T @ y) / np.maximum(energies, _TINY), 0, 1)
 
 
 def _slopes(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     x, y = (np.float64(z).reshape(-1, z.shape[-1]) for z in (seen, predicted))
-    slopes = np.sum(x * y, axis=0) / np.maximum(np.sum(y * y, axis=0), 1e-12)
+    slopes = np.sum(x * y, axis=0) / np.maximum(np.sum(y * y, axis=0), _TINY)
     return np.clip(slopes, 0.1, 10)
 
 

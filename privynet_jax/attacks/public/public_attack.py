@@ -23,7 +23,6 @@ from privynet_jax.attacks.base import (
     NETWORK,
     FittedAttack,
     Knowledge,
-    Network,
     Pairs,
     Representing,
     check_count,
@@ -31,78 +30,23 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
-from privynet_jax.attacks.public.channel_statistics import (
-    channel_statistics,
-    chunk_size,
-    chunks_of,
+from privynet_jax.attacks.public.belief import (
+    ASKED,
+    Believed,
+    believe,
+    of_layer,
+    public_layers,
+    settled,
 )
-from privynet_jax.attacks.public.consistency import check_guess, gains_and_weights
-from privynet_jax.attacks.public.guessing import Guess, guess_layer
 from privynet_jax.attacks.public.made_pairs import PairMaker
-from privynet_jax.attacks.public.public_layer import (
-    LayerRows,
-    PublicLayer,
-    released_channels,
-    rms_of,
-)
+from privynet_jax.attacks.public.public_layer import PublicLayer
 from privynet_jax.attacks.white_box import WhiteBox
-from privynet_jax.backbone.features.extraction import LEAST_RELATIVE_RMS, scales_of
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
-from privynet_jax.platform.devices import at_once
 
 PUBLIC = "public"
-# Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
-_ASKED, _ASKED_BYTES = 256, 2**27
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Believed:
-    """What the attacker believes of one release.
-
-    Attributes:
-        layer: the guessed number of layers.
-        guess: of its channels.
-        used: int [K], which released channels are used: those that are not known to be wrong.
-        layer_rms: float [C], of all channels of that layer on the attacker's pictures, never zero.
-        release_rms: float [K], how strong the release's are on the same pictures.
-        width: channels with those that only fill up.
-    """
-
-    layer: int
-    guess: Guess
-    used: np.ndarray
-    layer_rms: np.ndarray
-    release_rms: np.ndarray
-    width: int
-
-    @property
-    def channels(self) -> np.ndarray:
-        """The guessed channels that are used, int [K]."""
-        return np.asarray(self.guess.channels)[self.used]
-
-    def normalised(self, release: np.ndarray) -> np.ndarray:
-        """Returns representations float32 [N, h, w, width] of root mean square 1, as own ones."""
-        scaled = np.zeros((*release.shape[:3], self.width), np.float32)
-        scaled[..., : len(self.used)] = release[..., self.used] / np.float32(self.release_rms)
-        return scaled
-
-    def of_layer(self, features: np.ndarray) -> np.ndarray:
-        """Returns the same of all channels of the layer, [N, h, w, C], on any pictures."""
-        scaled = np.zeros((*features.shape[:3], self.width), np.float32)
-        scaled[..., : len(self.used)] = features[..., self.channels] / self.layer_rms[self.channels]
-        return scaled
-
-    def local(self, layer: Representing) -> Representing:
-        """Returns the guessed local NN: images -> what `normalised` gives, differentiable."""
-        scales = np.float32(1 / self.layer_rms[self.channels])
-        unused = self.width - len(scales)
-
-        def represent(images: jax.Array) -> jax.Array:
-            found = layer(images)[..., self.channels] * scales
-            return jax.numpy.pad(found, ((0, 0), (0, 0), (0, 0), (0, unused)))
-
-        return represent
+# How often gains and estimates follow each other, and pictures that are optimised for that.
+_ROUNDS, _MATCHED = 4, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,29 +88,29 @@ class PublicAttack:
         for place, (own, known) in enumerate(zip(scenes, knowledge, strict=True)):
             common = id(known.network), id(own.images)
             if common not in publics:
-                publics[common] = _public_layers(known.network, pictures[place])
-            believed = _believed(known.observed[:], pictures[place], publics[common])
+                publics[common] = public_layers(known.network, pictures[place])
+            believed = believe(known.observed[:], pictures[place], publics[common])
             # As many chunks of statistics, so that no number depends on what is beside it.
             alike = (*common, len(known.observed), believed.layer)
             groups.setdefault(alike, []).append((place, believed))
         fitted: dict[int, FittedAttack] = {}
         for (*common, _, number), group in groups.items():
             places, believed = zip(*group, strict=True)
-            layer = _of_layer(knowledge[places[0]].network, number), publics[tuple(common)][number]
+            layers = of_layer(knowledge[places[0]].network, number), publics[tuple(common)][number]
             asked = [(knowledge[place].observed, keys[place]) for place in places]
-            found = self._fitted(*layer, pictures[places[0]], believed, asked)
+            found = self._fitted(layers, pictures[places[0]], believed, asked)
             fitted |= zip(places, found, strict=True)
         return [fitted[place] for place in range(len(scenes))]
 
     def _fitted(
         self,
-        layer: Representing,
-        public: PublicLayer,
+        layers: tuple[Representing, PublicLayer],
         pictures: np.ndarray,
         believed: Sequence[Believed],
         asked: Sequence[tuple[np.ndarray, jax.Array]],
     ) -> list[FittedAttack]:
         """Attacks releases of one guessed layer, each observed, and with a key."""
+        layer, public = layers
         learning, tuning = hold_out(len(pictures))
         union = np.unique(np.concatenate([own.channels for own in believed]))
         rms, budget = believed[0].layer_rms, self.network.training.budget
@@ -178,31 +122,41 @@ class PublicAttack:
             for own, key in zip(believed, keys, strict=True)
         ]
         networks = self.network.trained(made, linear_attacks(made, on_both=False), keys)
-        held, found = pictures[tuning], []
+        held = pictures[tuning]
         of_held = public.on(held)
-        for own, (observed, _), warm in zip(believed, asked, networks, strict=True):
-            pairs = Pairs(own.of_layer(of_held), held)
-            try:
-                own, trust = _settled(own, observed[:_ASKED], pairs, public, warm)
-            except DivergedError as error:
-                found.append(diverged(str(error)))
-                continue
-            found.append(self._optimising(own, trust, pairs, own.local(layer), warm))
-        return found
+        return [
+            self._optimising(own, observed, Pairs(own.of_layer(of_held), held), layers, warm)
+            for own, (observed, _), warm in zip(believed, asked, networks, strict=True)
+        ]
 
     def _optimising(
         self,
         believed: Believed,
-        trust: np.ndarray,
-        pairs: Pairs,
-        local: Representing,
-        warm: FittedAttack,
+        observed: np.ndarray,
+        own: Pairs,
+        layers: tuple[Representing, PublicLayer],
+        network: FittedAttack,
     ) -> FittedAttack:
-        """Optimises from a network's estimates, with each channel weighed by float32 [width]."""
-        weighed = Pairs(pairs.representations * trust, pairs.images)
-        start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
-        optimiser = WhiteBox(self.network, self.steps, self.tuning_images)
-        fitted = optimiser.starting_from(start, weighed, lambda images: local(images) * trust)
+        """Optimises from a network's estimates, tuned on own pairs that it was not trained on."""
+        layer, public = layers
+        observed, own_ones = np.asarray(observed[:ASKED]), own.representations
+        asked = (observed, own_ones[:ASKED], public)
+        try:
+            believed, weights = settled(believed, *asked, network.reconstruct, _ROUNDS)
+        except DivergedError as error:
+            return diverged(str(error))
+        trust, local = np.sqrt(weights), believed.local(layer)
+        start = FittedAttack(lambda x: network.reconstruct(x / trust), network.report)
+        fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
+            start, Pairs(own_ones * trust, own.images), lambda images: local(images) * trust
+        )
+
+        def reconstruct(normalised: np.ndarray) -> np.ndarray:
+            return fitted.reconstruct(normalised * trust)
+
+        if fitted.report["steps"]:  # optimised images tell more than the network's
+            asked = (observed[:_MATCHED], own_ones[:_MATCHED], public)
+            believed, _ = settled(believed, *asked, reconstruct, _ROUNDS)
         report = {
             **fitted.report,
             "guessed_layer": believed.layer,
@@ -212,65 +166,4 @@ class PublicAttack:
             # What longer training would gain is of pairs that it made itself.
             "gain_db": None,
         }
-        reconstruct = fitted.reconstruct
-        return FittedAttack(lambda x: reconstruct(believed.normalised(x) * trust), report)
-
-
-def _of_layer(network: Network, number: int) -> Representing:
-    return lambda images: network(images)[number]
-
-
-def _public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLayer]:
-    """All layers that a release may be of, on the attacker's pictures."""
-    one = jax.ShapeDtypeStruct((1, *pictures.shape[1:]), np.float32)
-    numbers = jax.eval_shape(network, one)
-    return {n: PublicLayer(LayerRows(_of_layer(network, n), pictures)) for n in numbers}
-
-
-def _believed(
-    observed: np.ndarray, pictures: np.ndarray, layers: Mapping[int, PublicLayer]
-) -> Believed:
-    """What the statistics of a release say, and the release itself to that."""
-    width, depth = observed.shape[-1], released_channels(observed)
-    observed = np.float32(observed[..., :depth])
-    widest = max(layers.values(), key=lambda own: own.shape[-1])
-    # At least four chunks, or nothing is known of how statistics vary from one to the next.
-    size = chunk_size(min(len(observed), widest.count // 4), widest.shape)
-    release = channel_statistics(chunks_of(observed, size))
-    of_layers = {number: own.statistics(size) for number, own in layers.items()}
-    number, guess = guess_layer(release, of_layers)
-    public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
-    of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
-    count = at_once(_ASKED, 4 * int(np.prod(public.shape)), _ASKED_BYTES)
-    checked = check_guess(
-        guess.channels,
-        observed[:count] / np.float32(of_release),
-        public.first(count) / rms,
-        pictures[:count],
-        lambda images: public.on(images) / rms,
-    )
-    guess = dataclasses.replace(guess, channels=tuple(map(int, checked.channels)))
-    used = np.flatnonzero(checked.trusted)
-    return Believed(number, guess, used, rms, of_release[used], width)
-
-
-def _settled(
-    believed: Believed,
-    observed: np.ndarray,
-    pairs: Pairs,
-    public: PublicLayer,
-    network: FittedAttack,
-) -> tuple[Believed, np.ndarray]:
-    """What a trained network's estimates say of gains, and the root of each channel's weight."""
-    count, used = len(observed), len(believed.used)
-
-    def gives_again(representations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        estimates = network.reconstruct(representations)
-        again = believed.of_layer(public.on(np.uint8(np.round(255 * np.clip(estimates, 0, 1)))))
-        return representations[..., :used], again[..., :used]
-
-    own = gives_again(pairs.representations[:count])
-    gains, weights = gains_and_weights(*gives_again(believed.normalised(observed)), *own)
-    changed = dataclasses.replace(believed, release_rms=believed.release_rms * gains)
-    trust = np.pad(np.sqrt(weights), (0, believed.width - used), constant_values=1)
-    return changed, np.float32(trust)
+        return FittedAttack(lambda x: reconstruct(believed.normalised(x)), report)

@@ -65,7 +65,7 @@ def test_gains_are_told_beside_what_is_usual_and_strange_channels_weigh_less():
     release = own * np.array([1, 1.3, 1])
     again = dimmed.copy()
     again[..., 2] = noise[..., 2]
-    gains, weights = gains_and_weights(release, again, own, dimmed)
+    gains, weights, _ = gains_and_weights(release, again, own, dimmed)
     assert gains[:2] == pytest.approx([1, 1.3])
     assert weights[:2] == pytest.approx([1, 1])
     assert weights[2] < 0.2

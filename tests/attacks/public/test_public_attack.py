@@ -13,7 +13,7 @@ from support.handmade_layers import distinct_layer, pictures, represented
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.inverse import InverseNetwork, Training
-from privynet_jax.attacks.public import public_attack
+from privynet_jax.attacks.public import belief
 from privynet_jax.attacks.public.guessing import guess_layer
 from privynet_jax.attacks.public.public_attack import PublicAttack
 from privynet_jax.attacks.tuning import Budget
@@ -91,7 +91,7 @@ def test_a_guess_that_is_wrong_in_part_is_put_right_by_the_release(fitted, monke
         number, guess = guess_layer(release, layers)
         return number, dataclasses.replace(guess, channels=(7, 1, 13, 15, 22, 2))
 
-    monkeypatch.setattr(public_attack, "guess_layer", mistaken)
+    monkeypatch.setattr(belief, "guess_layer", mistaken)
     found = fit_one(QUICK, ALONE, knowing(), KEY)
     assert found.report["guess"].channels == TRUTH
     assert found.report["unused_channels"] == 0

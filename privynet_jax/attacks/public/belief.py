@@ -1,0 +1,161 @@
+"""What a public attacker believes of a release: its layer, its channels, and how strong each is.
+
+    layers = public_layers(knowledge.network, pictures)
+    believed = believe(knowledge.observed[:], pictures, layers)
+    believed.layer, believed.channels
+
+`public_attack` acts on it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from privynet_jax.attacks.base import Network, Representing
+from privynet_jax.attacks.public.channel_statistics import (
+    channel_statistics,
+    chunk_size,
+    chunks_of,
+)
+from privynet_jax.attacks.public.consistency import check_guess, gains_and_weights
+from privynet_jax.attacks.public.guessing import Guess, guess_layer
+from privynet_jax.attacks.public.public_layer import (
+    LayerRows,
+    PublicLayer,
+    released_channels,
+    rms_of,
+)
+from privynet_jax.backbone.features.extraction import LEAST_RELATIVE_RMS, scales_of
+from privynet_jax.platform.devices import at_once
+
+# Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
+ASKED, _ASKED_BYTES = 256, 2**27
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Believed:
+    """What the attacker believes of one release.
+
+    Attributes:
+        layer: the guessed number of layers.
+        guess: of its channels.
+        used: int [K], which released channels are used: those that are not known to be wrong.
+        layer_rms: float [C], of all channels of that layer on the attacker's pictures, never zero.
+        release_rms: float [K], how strong the release's are on the same pictures.
+        width: channels with those that only fill up.
+    """
+
+    layer: int
+    guess: Guess
+    used: np.ndarray
+    layer_rms: np.ndarray
+    release_rms: np.ndarray
+    width: int
+
+    @property
+    def channels(self) -> np.ndarray:
+        """The guessed channels that are used, int [K]."""
+        return np.asarray(self.guess.channels)[self.used]
+
+    def normalised(self, release: np.ndarray) -> np.ndarray:
+        """Returns representations float32 [N, h, w, width] of root mean square 1, as own ones."""
+        scaled = np.zeros((*release.shape[:3], self.width), np.float32)
+        scaled[..., : len(self.used)] = release[..., self.used] / np.float32(self.release_rms)
+        return scaled
+
+    def of_layer(self, features: np.ndarray) -> np.ndarray:
+        """Returns the same of all channels of the layer, [N, h, w, C], on any pictures."""
+        scaled = np.zeros((*features.shape[:3], self.width), np.float32)
+        scaled[..., : len(self.used)] = features[..., self.channels] / self.layer_rms[self.channels]
+        return scaled
+
+    def local(self, layer: Representing) -> Representing:
+        """Returns the guessed local NN: images -> what `normalised` gives, differentiable."""
+        scales = np.float32(1 / self.layer_rms[self.channels])
+        unused = self.width - len(scales)
+
+        def represent(images: jax.Array) -> jax.Array:
+            found = layer(images)[..., self.channels] * scales
+            return jax.numpy.pad(found, ((0, 0), (0, 0), (0, 0), (0, unused)))
+
+        return represent
+
+
+def of_layer(network: Network, number: int) -> Representing:
+    """Returns one layer of the network."""
+    return lambda images: network(images)[number]
+
+
+def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLayer]:
+    """Returns all layers that a release may be of, on the attacker's pictures, by number."""
+    one = jax.ShapeDtypeStruct((1, *pictures.shape[1:]), np.float32)
+    numbers = jax.eval_shape(network, one)
+    return {n: PublicLayer(LayerRows(of_layer(network, n), pictures)) for n in numbers}
+
+
+def believe(
+    observed: np.ndarray, pictures: np.ndarray, layers: Mapping[int, PublicLayer]
+) -> Believed:
+    """Returns what the statistics of a release say, and what the release says to that.
+
+    It is float [N, h, w, width]; pictures, uint8, are those of the layers. Errors are those of
+    `guess_layer`.
+    """
+    width, depth = observed.shape[-1], released_channels(observed)
+    observed = np.float32(observed[..., :depth])
+    widest = max(layers.values(), key=lambda own: own.shape[-1])
+    # At least four chunks, or nothing is known of how statistics vary from one to the next.
+    size = chunk_size(min(len(observed), widest.count // 4), widest.shape)
+    release = channel_statistics(chunks_of(observed, size))
+    of_layers = {number: own.statistics(size) for number, own in layers.items()}
+    number, guess = guess_layer(release, of_layers)
+    public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
+    of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
+    count = at_once(ASKED, 4 * int(np.prod(public.shape)), _ASKED_BYTES)
+    checked = check_guess(
+        guess.channels,
+        observed[:count] / np.float32(of_release),
+        public.first(count) / rms,
+        pictures[:count],
+        lambda images: public.on(images) / rms,
+    )
+    guess = dataclasses.replace(guess, channels=tuple(map(int, checked.channels)))
+    used = np.flatnonzero(checked.trusted)
+    return Believed(number, guess, used, rms, of_release[used], width)
+
+
+def settled(
+    believed: Believed,
+    observed: np.ndarray,
+    own: np.ndarray,
+    public: PublicLayer,
+    reconstruct: Callable[[np.ndarray], np.ndarray],
+    rounds: int,
+) -> tuple[Believed, np.ndarray]:
+    """Returns the belief with gains put right, and how much to trust each channel, float32 [width].
+
+    Images are rebuilt of a release's representations [n, h, w, D] and of own ones [m, h, w, width];
+    what they give again tells (`consistency`). Gains and estimates follow each other for so many
+    rounds, as long as the misfit falls.
+    """
+    used = len(believed.used)
+
+    def again(representations: np.ndarray) -> np.ndarray:
+        estimates = np.clip(reconstruct(representations), 0, 1)
+        features = public.on(np.uint8(np.round(255 * estimates)))
+        return believed.of_layer(features)[..., :used]
+
+    of_own = own[..., :used], again(own)
+    best, least = (believed, np.ones(used)), math.inf
+    for _ in range(rounds):
+        release = believed.normalised(observed)
+        gains, weights, misfit = gains_and_weights(release[..., :used], again(release), *of_own)
+        if misfit >= least:
+            break
+        best, least = (believed, weights), misfit
+        believed = dataclasses.replace(believed, release_rms=believed.release_rms * gains)
+    believed, weights = best
+    return believed, np.pad(np.float32(weights), (0, believed.width - used), constant_values=1)

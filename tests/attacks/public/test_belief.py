@@ -1,0 +1,74 @@
+"""What is believed of a release, and what the release says to that."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.handmade_layers import distinct_layer, pictures, represented
+
+from privynet_jax.attacks.public.belief import believe, public_layers, settled
+
+LAYERS = {3: distinct_layer(24, seed=3), 4: distinct_layer(24)}
+# The image itself, out of order, among others.
+TRUTH = (7, 1, 13, 0, 20, 2)
+OWN, PRIVATE = pictures(192, seed=1), pictures(96, seed=2)
+SCALES = np.float32([1.5, 0.7, 1, 3, 0.2, 1.1])
+RELEASED = np.pad(represented(LAYERS[4], PRIVATE, TRUTH, SCALES), [(0, 0)] * 3 + [(0, 2)])
+
+
+def network(images):
+    return {number: layer(images) for number, layer in LAYERS.items()}
+
+
+@pytest.fixture(scope="module")
+def layers():
+    return public_layers(network, OWN)
+
+
+@pytest.fixture(scope="module")
+def believed(layers):
+    found = believe(RELEASED, OWN, layers)
+    # As if the release's strength had been known.
+    return dataclasses.replace(found, release_rms=SCALES * found.layer_rms[list(TRUTH)])
+
+
+def test_releases_and_own_pictures_meet_on_one_scale(layers, believed):
+    assert (believed.layer, believed.guess.channels, believed.width) == (4, TRUTH, 8)
+    normalised = believed.normalised(RELEASED)
+    of_pictures = believed.of_layer(layers[4].on(PRIVATE))
+    # Float32 sums of 27 products, in another order.
+    np.testing.assert_allclose(normalised, of_pictures, rtol=1e-4, atol=1e-5)
+    assert not normalised[..., 6:].any()
+    local = believed.local(LAYERS[4])(np.float32(PRIVATE[:5]) / 255)
+    np.testing.assert_allclose(local, of_pictures[:5], rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_not_used_takes_no_place(believed):
+    without = dataclasses.replace(
+        believed, used=np.array([0, 1, 3, 5]), release_rms=believed.release_rms[[0, 1, 3, 5]]
+    )
+    assert without.channels.tolist() == [7, 1, 0, 2]
+    chosen = believed.normalised(RELEASED)[..., [0, 1, 3, 5]]
+    np.testing.assert_array_equal(without.normalised(RELEASED)[..., :4], chosen)
+    assert not without.normalised(RELEASED)[..., 4:].any()
+
+
+def settle(believed, layers, strong=1.0):
+    rms = believed.layer_rms[[0, 1, 2]]
+
+    def images_alone(representations):
+        return representations[..., [3, 1, 5]] * rms
+
+    factors = np.array([1.3, 1, strong, 1, 0.8, 1])
+    wrong = dataclasses.replace(believed, release_rms=believed.release_rms * factors)
+    own = believed.of_layer(layers[4].on(OWN[:20]))
+    found, weights = settled(wrong, RELEASED[:40], own, layers[4], images_alone, rounds=3)
+    return found.release_rms / believed.release_rms, weights
+
+
+def test_gains_are_put_right_by_what_is_rebuilt(believed, layers):
+    gains, weights = settle(believed, layers, strong=1.1)
+    # Images are rounded to a 255th.
+    np.testing.assert_allclose(gains, 1, rtol=0.01)
+    assert weights.shape == (8,)
+    assert weights.min() > 0.3
