@@ -32,7 +32,8 @@ from privynet_jax.backbone.features.extraction import LEAST_RELATIVE_RMS, scales
 from privynet_jax.platform.devices import at_once
 
 # Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
-ASKED, _ASKED_BYTES = 256, 2**27
+_ASKED, _ASKED_BYTES = 256, 2**27
+_AT_ONCE = 32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,10 +67,13 @@ class Believed:
         scaled[..., : len(self.used)] = release[..., self.used] / np.float32(self.release_rms)
         return scaled
 
-    def of_layer(self, features: np.ndarray) -> np.ndarray:
-        """Returns the same of all channels of the layer, [N, h, w, C], on any pictures."""
-        scaled = np.zeros((*features.shape[:3], self.width), np.float32)
-        scaled[..., : len(self.used)] = features[..., self.channels] / self.layer_rms[self.channels]
+    def of_pictures(self, public: PublicLayer, images: np.ndarray) -> np.ndarray:
+        """Returns the same of any pictures, uint8 [N, H, W, 3], by the guessed layer."""
+        scaled = np.zeros((len(images), *public.shape[:2], self.width), np.float32)
+        for start in range(0, len(images), _AT_ONCE):
+            rows = slice(start, start + _AT_ONCE)
+            chosen = public.on(images[rows])[..., self.channels]
+            scaled[rows, ..., : len(self.used)] = chosen / self.layer_rms[self.channels]
         return scaled
 
     def local(self, layer: Representing) -> Representing:
@@ -96,6 +100,11 @@ def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLay
     return {n: PublicLayer(LayerRows(of_layer(network, n), pictures)) for n in numbers}
 
 
+def asked_of(public: PublicLayer) -> int:
+    """Returns by how many pictures a guess of the layer is checked."""
+    return at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES)
+
+
 def believe(
     observed: np.ndarray, pictures: np.ndarray, layers: Mapping[int, PublicLayer]
 ) -> Believed:
@@ -114,7 +123,7 @@ def believe(
     number, guess = guess_layer(release, of_layers)
     public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
     of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
-    count = at_once(ASKED, 4 * int(np.prod(public.shape)), _ASKED_BYTES)
+    count = asked_of(public)
     checked = check_guess(
         guess.channels,
         observed[:count] / np.float32(of_release),
@@ -145,8 +154,7 @@ def settled(
 
     def again(representations: np.ndarray) -> np.ndarray:
         estimates = np.clip(reconstruct(representations), 0, 1)
-        features = public.on(np.uint8(np.round(255 * estimates)))
-        return believed.of_layer(features)[..., :used]
+        return believed.of_pictures(public, np.uint8(np.round(255 * estimates)))[..., :used]
 
     of_own = own[..., :used], again(own)
     best, least = (believed, np.ones(used)), math.inf

@@ -31,8 +31,8 @@ from privynet_jax.attacks.base import (
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.public.belief import (
-    ASKED,
     Believed,
+    asked_of,
     believe,
     of_layer,
     public_layers,
@@ -59,13 +59,13 @@ class PublicAttack:
     Attributes:
         network: trained on the pairs that it makes.
         steps: of the optimisation, per image.
-        tuning_images: as of `WhiteBox`.
+        tuning_images: as of `WhiteBox`; half as many, because tuning is most of its time.
         name: what results call it.
     """
 
     network: InverseNetwork
     steps: int = 150
-    tuning_images: int = 24
+    tuning_images: int = 12
     name: str = PUBLIC
     knowledge: str = NETWORK
     optimises_images: ClassVar[bool] = True
@@ -110,7 +110,7 @@ class PublicAttack:
         asked: Sequence[tuple[np.ndarray, jax.Array]],
     ) -> list[FittedAttack]:
         """Attacks releases of one guessed layer, each observed, and with a key."""
-        layer, public = layers
+        layer, _ = layers
         learning, tuning = hold_out(len(pictures))
         union = np.unique(np.concatenate([own.channels for own in believed]))
         rms, budget = believed[0].layer_rms, self.network.training.budget
@@ -123,9 +123,8 @@ class PublicAttack:
         ]
         networks = self.network.trained(made, linear_attacks(made, on_both=False), keys)
         held = pictures[tuning]
-        of_held = public.on(held)
         return [
-            self._optimising(own, observed, Pairs(own.of_layer(of_held), held), layers, warm)
+            self._optimising(own, observed, held, layers, warm)
             for own, (observed, _), warm in zip(believed, asked, networks, strict=True)
         ]
 
@@ -133,14 +132,14 @@ class PublicAttack:
         self,
         believed: Believed,
         observed: np.ndarray,
-        own: Pairs,
+        pictures: np.ndarray,
         layers: tuple[Representing, PublicLayer],
         network: FittedAttack,
     ) -> FittedAttack:
-        """Optimises from a network's estimates, tuned on own pairs that it was not trained on."""
+        """Optimises from a network's estimates, tuned on pictures that it was not trained on."""
         layer, public = layers
-        observed, own_ones = np.asarray(observed[:ASKED]), own.representations
-        asked = (observed, own_ones[:ASKED], public)
+        count, own = asked_of(public), believed.of_pictures(public, pictures)
+        asked = (observed[:count], own[:count], public)
         try:
             believed, weights = settled(believed, *asked, network.reconstruct, _ROUNDS)
         except DivergedError as error:
@@ -148,14 +147,14 @@ class PublicAttack:
         trust, local = np.sqrt(weights), believed.local(layer)
         start = FittedAttack(lambda x: network.reconstruct(x / trust), network.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
-            start, Pairs(own_ones * trust, own.images), lambda images: local(images) * trust
+            start, Pairs(own * trust, pictures), lambda images: local(images) * trust
         )
 
         def reconstruct(normalised: np.ndarray) -> np.ndarray:
             return fitted.reconstruct(normalised * trust)
 
         if fitted.report["steps"]:  # optimised images tell more than the network's
-            asked = (observed[:_MATCHED], own_ones[:_MATCHED], public)
+            asked = (observed[:_MATCHED], own[:_MATCHED], public)
             believed, _ = settled(believed, *asked, reconstruct, _ROUNDS)
         report = {
             **fitted.report,

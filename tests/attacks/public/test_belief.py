@@ -35,7 +35,7 @@ def believed(layers):
 def test_releases_and_own_pictures_meet_on_one_scale(layers, believed):
     assert (believed.layer, believed.guess.channels, believed.width) == (4, TRUTH, 8)
     normalised = believed.normalised(RELEASED)
-    of_pictures = believed.of_layer(layers[4].on(PRIVATE))
+    of_pictures = believed.of_pictures(layers[4], PRIVATE)
     # Float32 sums of 27 products, in another order.
     np.testing.assert_allclose(normalised, of_pictures, rtol=1e-4, atol=1e-5)
     assert not normalised[..., 6:].any()
@@ -61,7 +61,7 @@ def settle(believed, layers, strong=1.0):
 
     factors = np.array([1.3, 1, strong, 1, 0.8, 1])
     wrong = dataclasses.replace(believed, release_rms=believed.release_rms * factors)
-    own = believed.of_layer(layers[4].on(OWN[:20]))
+    own = believed.of_pictures(layers[4], OWN[:20])
     found, weights = settled(wrong, RELEASED[:40], own, layers[4], images_alone, rounds=3)
     return found.release_rms / believed.release_rms, weights
 
