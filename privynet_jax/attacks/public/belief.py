@@ -9,7 +9,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -34,6 +34,8 @@ from privynet_jax.platform.devices import at_once
 # Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
 _ASKED, _ASKED_BYTES = 256, 2**27
 _AT_ONCE = 32
+# Of a logarithm of a gain, in one round.
+_LONGEST_STEP = 0.3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,12 +160,28 @@ def settled(
 
     of_own = own[..., :used], again(own)
     best, least = (believed, np.ones(used)), math.inf
+    tried, told = [np.log(believed.release_rms)], []
     for _ in range(rounds):
+        believed = dataclasses.replace(believed, release_rms=np.exp(tried[-1]))
         release = believed.normalised(observed)
         gains, weights, misfit = gains_and_weights(release[..., :used], again(release), *of_own)
         if misfit >= least:
             break
         best, least = (believed, weights), misfit
-        believed = dataclasses.replace(believed, release_rms=believed.release_rms * gains)
+        told.append(np.log(gains))
+        tried.append(_extrapolated(tried, told))
     believed, weights = best
     return believed, np.pad(np.float32(weights), (0, believed.width - used), constant_values=1)
+
+
+def _extrapolated(tried: Sequence[np.ndarray], told: Sequence[np.ndarray]) -> np.ndarray:
+    """Where steps that were told after each trial lead in the end (Anderson's acceleration, 1965).
+
+    Estimates that were made with wrong gains defend them, so single steps come to rest slowly.
+    """
+    step = told[-1]
+    if len(told) > 1:
+        moved, changed = np.diff(tried, axis=0).T, np.diff(told, axis=0).T
+        weights = np.linalg.lstsq(changed, told[-1], rcond=1e-2)[0]
+        step = step - (moved + changed) @ weights
+    return tried[-1] + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)

@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.models import linear_attack
@@ -68,7 +67,9 @@ def check_guess(
             break  # too little is left to judge the others by
         put_right, free = guess.copy(), np.setdiff1d(np.arange(len(usual)), guess[right])
         doubted = np.flatnonzero(~right)
-        for row, column in zip(*linear_sum_assignment(found[np.ix_(doubted, free)]), strict=True):
+        for row, column in zip(
+            *scipy.optimize.linear_sum_assignment(found[np.ix_(doubted, free)]), strict=True
+        ):
             released, candidate = doubted[row], free[column]
             if relative[released, candidate] <= limit:
                 put_right[released], right[released] = candidate, True

@@ -45,8 +45,9 @@ from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
 
 PUBLIC = "public"
-# How often gains and estimates follow each other, and pictures that are optimised for that.
-_ROUNDS, _MATCHED = 4, 32
+# How often gains and estimates follow each other, by the network, and by optimisation of so many
+# pictures.
+_ROUNDS, _ROUNDS_MATCHED, _MATCHED = 10, 6, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +156,7 @@ class PublicAttack:
 
         if fitted.report["steps"]:  # optimised images tell more than the network's
             asked = (observed[:_MATCHED], own[:_MATCHED], public)
-            believed, _ = settled(believed, *asked, reconstruct, _ROUNDS)
+            believed, _ = settled(believed, *asked, reconstruct, _ROUNDS_MATCHED)
         report = {
             **fitted.report,
             "guessed_layer": believed.layer,
