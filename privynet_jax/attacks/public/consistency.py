@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy  # finds its own parts when they are used
 
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.models import linear_attack
