@@ -121,11 +121,10 @@ def main() -> None:
     if devices[0].platform != "cpu":
         setup = dataclasses.replace(setup, peer_device="cuda")
     report = _run(setup, chosen, execution)
+    print(_as_text(report))
     if target:
         content = json.dumps(report, indent=1) + "\n"
         where = cli.written(target, functools.partial(write_atomically, data=content))
-    print(_as_text(report))
-    if target:
         print(f"All numbers are in {where}.")
 
 
@@ -194,7 +193,7 @@ def _setup_from_flags() -> Setup:
         setup,
         compiled=_COMPILED.value,
         cache_dir=str(cli.cache_folder()),
-        data_dir=cli.data_folder(),
+        data_dir=str(data_dir) if (data_dir := cli.data_folder()) else None,
         attacker_steps=_ATTACKER_STEPS.value,
         times=_TIMES.value,
     )

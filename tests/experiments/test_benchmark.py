@@ -46,7 +46,7 @@ def test_the_product_rate_counts_all_devices():
 def measured(path, parts):
     done = run(
         *("--quick", "--layers=1", "--image_size=16", "--depth=4", "--width=8"),
-        *(f"--parts={parts}", f"--json={path}"),
+        *(f"--parts={parts}", f"--json={path}", f"--data_dir={path.parent}"),
     )
     assert done.returncode == 0, done.stderr
     assert "float32 matrix product" in done.stdout
