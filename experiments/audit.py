@@ -7,12 +7,13 @@ the characterisation's steps, and attacks test images. Pictures that the planner
 sample are left out, with their copies. The attackers are the characterisation's;
 --attackers=strong,tuned,"white box" names others, such as a network that is chosen together with
 its learning rate, or somebody who has got hold of the plan. Exit status 0: every limit was kept; 2:
-one was broken; 1: something was wrong with what was given.
+one was broken; 3: inconclusive, none was broken, but more pictures or longer training might; 1:
+something was wrong with what was given.
 """
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -21,7 +22,7 @@ from experiments.reporting.promises import audited
 from privynet_jax import AuditSettings, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.images.colours import agreed_white
-from privynet_jax.planning.audit_findings import Attacked, Audit
+from privynet_jax.planning.audit_findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
@@ -30,12 +31,14 @@ cli.key_flags("skip_unreadable sixteen_bit_max max_images attackers attacked_ima
 _DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
 _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
-_BROKEN = 2
+_STATUS = {KEPT: 0, BROKEN: 2, INCONCLUSIVE: 3}
 _TRANSFERS_WITHIN = 1.5
 _NO_STRONGER = (
     "No other attackers than the characterisation's were tried; "
     '--attackers=strong,tuned,"white box" tries stronger ones.'
 )
+_UNDECIDED = "INCONCLUSIVE: no limit was broken here, which does not show that they are kept:"
+_MORE = "Audit on more pictures, or with a larger --training."
 _WHAT_NOW = (
     "If nothing was released under this plan, plan again with a larger --margin_db. What was "
     "released cannot be called back, and the same pictures released under another plan would show "
@@ -69,16 +72,14 @@ def main() -> None:
     print(report(audit, plan.limits.statistic))
     if out:
         print(f"The audit is in {cli.written(out, audit.write)}.")
-    if not audit.held:
-        sys.exit(_BROKEN)
+    if status := _STATUS[audit.verdict]:
+        sys.exit(status)
 
 
 def report(audit: Audit, statistic: str) -> str:
     """Returns the findings for people to read."""
     images = ", ".join(f"{count} {name}" for name, count in audit.images.items())
-    findings = [audited({**dataclasses.asdict(f), "held": f.held}) for f in audit.findings]
-    told = ((row, f" ({row['strongest attacker']})".removesuffix(" ()")) for row in findings)
-    broken = [row["audited"] + whose for row, whose in told if row["verdict"] == "BROKEN"]
+    findings = [audited({**dataclasses.asdict(f), "verdict": f.verdict}) for f in audit.findings]
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
@@ -91,11 +92,20 @@ def report(audit: Audit, statistic: str) -> str:
         aligned(findings) if findings else "",
         "",
         _transfer(audit.difference_db),
-        "Every limit was kept. These are measured attacks: they bound no other attacker."
-        if audit.held
-        else f"BROKEN: at least one limit was not kept: {'; '.join(broken)}. {_WHAT_NOW}",
+        _verdict(audit, findings),
     ]
     return "\n".join(lines)
+
+
+def _verdict(audit: Audit, findings: Sequence[Mapping[str, str]]) -> str:
+    if audit.verdict == BROKEN:
+        told = ((row, f" ({row['strongest attacker']})".removesuffix(" ()")) for row in findings)
+        broken = [row["audited"] + whose for row, whose in told if row["verdict"] == BROKEN]
+        return f"BROKEN: at least one limit was not kept: {'; '.join(broken)}. {_WHAT_NOW}"
+    if audit.verdict == INCONCLUSIVE:
+        doubts = dict.fromkeys(doubt for finding in audit.findings for doubt in finding.doubts)
+        return "\n  ".join([_UNDECIDED, *doubts]) + f"\n{_MORE}"
+    return "Every limit was kept. These are measured attacks: they bound no other attacker."
 
 
 def _attackers(attacks: Sequence[Attacked]) -> str:

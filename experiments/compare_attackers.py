@@ -40,7 +40,7 @@ from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
-from privynet_jax.results.statistics import summarise
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, summarise
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
 
@@ -110,15 +110,20 @@ def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dic
             rows.append(found)
             continue
         images, quality = found.examples[attack.name], found.attacks[attack.name]["test"]
-        psnr, text = summarise(quality["psnr_db"]), base64.b64encode(images.tobytes()).decode()
+        text, sources = base64.b64encode(images.tobytes()).decode(), ground.parts.test.clusters()
+        mean, p95 = (bootstrap(quality["psnr_db"], of, sources) for of in (mean_of, p95_of))
         columns = {
             "layers": found.cell.topology.num_layers,
             "depth": found.cell.topology.depth,
             "draw": found.cell.draw,
             "attacker": attack.name,
             "knowledge": found.reports[attack.name]["knowledge"],
-            "psnr_db": psnr.mean,
-            "p95_db": psnr.p95,
+            "psnr_db": mean.value,
+            "psnr_db_low": mean.low,
+            "psnr_db_high": mean.high,
+            "p95_db": p95.value,
+            "p95_db_low": p95.low,
+            "p95_db_high": p95.high,
             "ssim": summarise(quality["ssim"]).mean,
             **found.training_columns(attack.name),
             # With what the budget does not count: compilation, linear start, reconstruction.

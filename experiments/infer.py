@@ -3,10 +3,10 @@
     python -m experiments.infer --workdir=runs/first --attributes=feature:scale,brightness
 
 Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
-data and training lengths. Prints every number with a 95 % bootstrap interval over images (for
-membership over groups of images that overlap, half of which a coin makes members), beside chance
-and, for attributes, beside the same attack on the images themselves. Writes inference.csv: to the
-work directory, or to --out.
+data and training lengths. Prints every number with a 95 % bootstrap interval over the images'
+sources, such as photographs (for membership over groups that overlap, half of which a coin makes
+members), beside chance and, for attributes, beside the same attack on the images themselves.
+Writes inference.csv: to the work directory, or to --out.
 """
 
 import dataclasses

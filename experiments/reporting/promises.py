@@ -49,8 +49,8 @@ def plan_table(plan: Plan) -> Table:
     )
 
 
-def audit_table(path: Path) -> tuple[Table, bool]:
-    """Returns what an audit found, and whether every limit was kept."""
+def audit_table(path: Path) -> tuple[Table, str]:
+    """Returns what an audit found, and its verdict."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         rows = tuple(tuple(audited(finding).values()) for finding in content["findings"])
@@ -67,8 +67,8 @@ def audit_table(path: Path) -> tuple[Table, bool]:
             f"seeds, {content['attacker_steps']} steps each. {stronger} "
             "Privacy loss is the worst attacker's and seed's."
         )
-        columns = ("", "found", "expected", "limit", "kept", "strongest attacker")
-        return Table("audit", caption, columns, rows), bool(content["held"])
+        columns = ("", "found", "expected", "limit", "verdict", "strongest attacker")
+        return Table("audit", caption, columns, rows), str(content["verdict"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
             f"{path} is no audit; give the audit.json that experiments.audit wrote"
@@ -76,13 +76,13 @@ def audit_table(path: Path) -> tuple[Table, bool]:
 
 
 def audited(finding: Mapping[str, Any]) -> dict[str, str]:
-    """Returns an audit's finding, the fields of `Finding` and whether it `held`, in words."""
+    """Returns an audit's finding, the fields of `Finding` and its verdict, in words."""
     title, factor = _LIMITS[finding["what"]]
     numbers = {name: _digits(finding[name], factor) for name in ("found", "expected", "limit")}
-    kept = "" if finding["limit"] is None else ("kept" if finding["held"] else "BROKEN")
+    verdict = "" if finding["limit"] is None else finding["verdict"]
     attacker = finding["attacker"]
     whose = f"{attacker}, on {finding['images']} images" if attacker else ""
-    return {"audited": title, **numbers, "verdict": kept, "strongest attacker": whose}
+    return {"audited": title, **numbers, "verdict": verdict, "strongest attacker": whose}
 
 
 def _digits(value: float | None, factor: float) -> str:

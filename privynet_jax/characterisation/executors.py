@@ -169,7 +169,7 @@ def _row_maker(run: GridRun) -> Callable[[Measurement], Row]:
         distance = perceptual_distance(run.weights, run.parts.test.images[judged])
 
     def row_of(measurement: Measurement) -> Row:
-        result, arrays = cell_row(measurement, config.image_size, config.examples)
+        result, arrays = cell_row(measurement, run.parts.test, config.mode, config.examples)
         if distance is not None:
             rebuilt = measurement.examples[result.strongest.attacker]
             arrays[PERCEPTUAL] = distance(rebuilt[: len(judged)])

@@ -56,7 +56,11 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
 
 def attacked_pictures(parts: Parts) -> dict[str, np.ndarray]:
     """Returns what is known of the test images before anybody attacks them (`ResultStore`)."""
-    known = {"labels": parts.test.labels, "class_names": np.array(parts.class_names)}
+    known = {
+        "labels": parts.test.labels,
+        "class_names": np.array(parts.class_names),
+        "sources": parts.test.clusters(),
+    }
     guessed = _guessed(parts)["test"]
     return known | {f"mean_image_{name}": values for name, values in guessed.items()}
 

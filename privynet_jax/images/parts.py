@@ -27,21 +27,36 @@ PART_NAMES = ("target", "auxiliary", "validation", "test")
 TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
 # Of the train split, where a data set has no labelled test split.
 HELD_OUT_FRACTION = 0.2
+# Data sets of which a class is a source: all its images are of one photograph.
+_CLASS_IS_SOURCE = frozenset({"photo_patches"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
     """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N].
 
-    Images of one group, int64 [N], overlap or are copies; without groups each stands alone.
+    Images of one group, int64 [N], overlap or are copies. Images of one source, int64 [N], such as
+    a photograph, resemble each other, so that intervals resample sources; the groups are the
+    sources where nothing else is known. Without either each image stands alone.
     """
 
     images: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None = None
+    sources: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "Part":
+        """Returns the images of some rows, int [n], in their order."""
+        arrays = self.images, self.labels, self.groups, self.sources
+        return Part(*(array if array is None else array[rows] for array in arrays))
+
+    def clusters(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Returns int [n], what of the images of some rows is resampled as a whole."""
+        known = self.groups if self.sources is None else self.sources
+        return np.arange(len(self))[rows] if known is None else known[rows]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,8 +145,11 @@ def load_parts(
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
         chosen = splits[name].take(rows)
         what = f"the part {name}"
-        parts[name] = Part(*decode_split(chosen, image_size, what, skip_unreadable, decode=decode))
-        if not len(parts[name]):
+        part = Part(*decode_split(chosen, image_size, what, skip_unreadable, decode=decode))
+        if dataset in _CLASS_IS_SOURCE:
+            part = dataclasses.replace(part, sources=part.labels)
+        parts[name] = part
+        if not len(part):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)
     return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)

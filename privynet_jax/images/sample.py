@@ -110,8 +110,7 @@ def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, i
             )
         removed += len(part) - len(rows)
         fingerprint.update(rows.astype("<i8").tobytes() + b" ")
-        groups = None if part.groups is None else part.groups[rows]
-        kept[name] = Part(part.images[rows], part.labels[rows], groups)
+        kept[name] = part.take(rows)
     if not removed:
         return parts, 0
     return dataclasses.replace(parts, **kept, fingerprint=fingerprint.hexdigest()), removed

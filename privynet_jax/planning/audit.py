@@ -6,7 +6,7 @@ and more steps than the characterisation's, on parts that hold none of the plann
 
     settings = AuditSettings("cache", seed=1, attackers=("strong", "white box"))
     audit = audit_plan(plan, load_parts("folder:pictures", seed=1, ...), weights, settings)
-    audit.held  # every promise
+    audit.verdict  # whether every promise is kept, as far as this can tell
 """
 
 import contextlib
@@ -25,20 +25,27 @@ from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.grid_run import protocol_of
-from privynet_jax.characterisation.measure import measure
+from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
-from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
+from privynet_jax.planning.audit_findings import LEAST_PAIRS, Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.results.cells import Cell, Measurement
-from privynet_jax.results.statistics import Interval, accuracies, summarise
+from privynet_jax.results.statistics import (
+    OF_DISTRIBUTIONS,
+    Interval,
+    accuracies,
+    bootstrap,
+    summarise,
+)
 
 # Settings of a characterisation's networks, for which nothing else may stand in.
 _SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
+_METRICS = ("psnr_db", "ssim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +103,19 @@ def audit_plan(
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, plan.topology, cache, dtype=config.feature_dtype)
         measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
-    attacks = tuple(attacked for each in measurements for attacked in _attacked(each))
+    statistic = plan.limits.statistic
+    attacks = tuple(
+        attacked
+        for each in measurements
+        for attacked in _attacked(each, protocol, unseen.test, statistic)
+    )
     names = dict.fromkeys(attacked.attacker for attacked in attacks)
-    own, statistic = {LINEAR, *plan.settings["attackers"]}, plan.limits.statistic
+    own = {LINEAR, *plan.settings["attackers"]}
     # Like is compared with like: that other attackers reach more is not the pictures' doing.
     alike = [attacked for attacked in attacks if attacked.attacker in own]
     reached_db = _strongest(alike, "psnr_db", statistic).reached("psnr_db", statistic)
     return Audit(
-        findings=_findings(plan, measurements, attacks, latency_ms),
+        findings=_findings(plan, measurements, attacks, len(unseen.auxiliary), latency_ms),
         data=parts.name,
         images={name: len(part) for name, part in unseen.items()},
         left_out=left_out,
@@ -155,38 +167,57 @@ def _measured_latency(plan: Plan) -> float | None:
         return meter.measure(plan.topology, plan.image_size)
 
 
-def _attacked(measurement: Measurement) -> list[Attacked]:
+def _attacked(
+    measurement: Measurement, protocol: Protocol, test: Part, statistic: str
+) -> list[Attacked]:
     """What the attackers of one repeat found."""
-    return [
-        Attacked(
-            attacker=name,
-            knowledge=str(report["knowledge"]),
-            repeat=measurement.cell.draw,
-            steps=int(report.get("steps", 0)),
-            images=len(by_part["test"]["psnr_db"]),
-            psnr_db=summarise(by_part["test"]["psnr_db"]),
-            ssim=summarise(by_part["test"]["ssim"]),
-            # NumPy's own truth values cannot be written as JSON.
-            converged=bool(report["converged"]),
+    found = []
+    for attack in protocol.attacks:
+        values, report = measurement.attacks[attack.name]["test"], measurement.reports[attack.name]
+        rows, gain = protocol.rows(attack)["test"], report.get("gain_db")
+        sources = test.clusters(slice(None) if rows is None else rows)
+        of = OF_DISTRIBUTIONS[statistic]
+        upper = {metric: bootstrap(values[metric], of, sources).high for metric in _METRICS}
+        found.append(
+            Attacked(
+                attacker=attack.name,
+                knowledge=str(report["knowledge"]),
+                repeat=measurement.cell.draw,
+                steps=int(report.get("steps", 0)),
+                images=len(sources),
+                psnr_db=summarise(values["psnr_db"]),
+                ssim=summarise(values["ssim"]),
+                # NumPy's own truth values cannot be written as JSON.
+                converged=bool(report["converged"]),
+                sources=len(np.unique(sources)),
+                upper=upper,
+                gain_db=Interval(*gain) if gain else None,
+            )
         )
-        for name, by_part in measurement.attacks.items()
-        for report in (measurement.reports[name],)
-    ]
+    return found
 
 
 def _findings(
     plan: Plan,
     measurements: Sequence[Measurement],
     attacks: Sequence[Attacked],
+    pairs: int,
     latency_ms: float | None,
 ) -> tuple[Finding, ...]:
     """What was found of every limit, and of the accuracies."""
     limits, statistic = plan.limits, plan.limits.statistic
     findings = []
-    for metric in ("psnr_db", "ssim"):
+    for metric in _METRICS:
         worst, expected = _strongest(attacks, metric, statistic), getattr(plan.expected, metric)
-        reached = worst.reached(metric, statistic), worst.attacker, worst.images
-        findings.append(Finding(metric, getattr(limits, metric), expected.value, *reached))
+        reached, limit = worst.reached(metric, statistic), getattr(limits, metric)
+        doubts: list[str] = []
+        if limit is not None and reached <= limit:
+            # Of two repeats of an attacker one may say the same.
+            doubts = [why for each in attacks for why in each.doubts(metric, statistic, limit)]
+            if pairs < LEAST_PAIRS:
+                doubts.append(f"attackers had {pairs} pairs; {LEAST_PAIRS} are needed")
+        whose = worst.attacker, worst.images, tuple(dict.fromkeys(doubts))
+        findings.append(Finding(metric, limit, expected.value, reached, *whose))
     for name, cost in costs_of(plan.topology, plan.image_size).items():
         findings.append(Finding(name, getattr(limits, name), None, cost))
     if latency_ms is not None:

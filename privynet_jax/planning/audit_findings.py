@@ -1,8 +1,8 @@
-"""What an audit found: every limit, every attacker, and whether the promises held; its JSON file.
+"""What an audit found: every limit, every attacker, and its verdict; its JSON file.
 
 `audit` measures. No JAX here.
 
-    Finding("psnr_db", limit=20.0, expected=18.0, found=21.5).held  # False
+    Finding("psnr_db", limit=20.0, expected=18.0, found=21.5).verdict  # BROKEN
     audit.write(Path("audit.json"))
 """
 
@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from privynet_jax.platform.files import write_atomically
-from privynet_jax.results.statistics import Distribution
+from privynet_jax.results.statistics import Distribution, Interval
+
+# Of a limit, and of an audit: what was found is above it; it is not, but may be with more pictures
+# or longer training; it is not, and nothing says that it would be.
+BROKEN, INCONCLUSIVE, KEPT = "BROKEN", "inconclusive", "kept"
+# Fewer pairs teach an attacker less than it could know (experiments/RESULTS.md, "What the attacker
+# knows"), and intervals that resample fewer sources are too narrow: Cameron, Gelbach and Miller
+# 2008 (doi:10.1162/rest.90.3.414) call up to 30 clusters few.
+LEAST_PAIRS, LEAST_SOURCES = 1000, 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +37,16 @@ class Finding:
     found: float  # the worst over attackers and repeats, or for accuracies the mean over repeats
     attacker: str | None = None
     images: int | None = None
+    doubts: tuple[str, ...] = ()  # why a limit that was not exceeded may yet be
 
     @property
-    def held(self) -> bool:
-        """Whether the limit was kept; an expectation alone breaks no promise."""
-        return self.limit is None or self.found <= self.limit
+    def verdict(self) -> str:
+        """`KEPT`, `BROKEN` or `INCONCLUSIVE`; an expectation alone breaks no promise."""
+        if self.limit is None:
+            return KEPT
+        if self.found > self.limit:
+            return BROKEN
+        return INCONCLUSIVE if self.doubts else KEPT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +61,36 @@ class Attacked:
     psnr_db: Distribution  # over these, peak 1.0
     ssim: Distribution
     converged: bool  # whether more of it would gain little, as the attacker reports of itself
+    sources: int  # photographs, persons or groups of copies that these images are of
+    # Metric -> the upper end of the 95 % interval of the plan's statistic over sources; NaN of one.
+    upper: Mapping[str, float]
+    gain_db: Interval | None = None  # of PSNR, with ten times the training; None: not known
 
     def reached(self, metric: str, statistic: str) -> float:
         """Returns a statistic, one of `plan.STATISTICS`, of "psnr_db" or "ssim"."""
         return getattr(getattr(self, metric), statistic)
+
+    def doubts(self, metric: str, statistic: str, limit: float) -> list[str]:
+        """Returns why this attacker, which stayed within a limit, does not show it kept."""
+        found = []
+        if self.sources < LEAST_SOURCES:
+            found.append(
+                f"its {self.images} attacked images are of {self.sources} sources (photographs, "
+                f"groups of copies, or single pictures); {LEAST_SOURCES} are needed"
+            )
+        elif self.upper[metric] > limit:
+            found.append(
+                f"the 95 % interval over {self.sources} sources reaches {self.upper[metric]:.3g}"
+            )
+        if not self.converged and not (self.gain_db and metric == "psnr_db"):
+            found.append("it had not converged")
+        elif not self.converged:
+            further = self.reached(metric, statistic) + self.gain_db.high
+            if further > limit:
+                found.append(
+                    f"it had not converged, and ten times the training may reach {further:.3g}"
+                )
+        return [f"{self.attacker}: {doubt}" for doubt in found]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +113,14 @@ class Audit:
     difference_db: float | None = None
 
     @property
-    def held(self) -> bool:
-        """Whether every promise did."""
-        return all(finding.held for finding in self.findings)
+    def verdict(self) -> str:
+        """The worst of its findings' verdicts."""
+        found = {finding.verdict for finding in self.findings}
+        return next((worst for worst in (BROKEN, INCONCLUSIVE) if worst in found), KEPT)
 
     def write(self, path: Path) -> None:
         """Writes JSON, whole and for the user alone; it holds none of the plan's secrets."""
-        content = {**dataclasses.asdict(self), "held": self.held}
+        content = {**dataclasses.asdict(self), "verdict": self.verdict}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
-            entry["held"] = finding.held
+            entry["verdict"] = finding.verdict
         write_atomically(path, json.dumps(content, indent=1) + "\n", private=True)

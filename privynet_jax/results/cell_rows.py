@@ -1,30 +1,35 @@
 """What is kept of a cell that was measured: its result, and arrays beside it.
 
-store.save(*cell_row(measurement, image_size=32, examples=10))
+store.save(*cell_row(measurement, parts.test, "dedicated", examples=10))
 """
 
 import numpy as np
 
 from privynet_jax.backbone.topology import local_cost
+from privynet_jax.images.parts import Part
 from privynet_jax.platform.devices import environment
 from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
 from privynet_jax.results.cells import Measurement
-from privynet_jax.results.risk_tables import INTERVALS, intervals_of
+from privynet_jax.results.risk_tables import INTERVALS, intervals_of, scored, strongest_values
 
 # What `ResultStore.save` takes.
 Row = tuple[CellResult, dict[str, np.ndarray]]
 
 
-def cell_row(measurement: Measurement, image_size: int, examples: int) -> Row:
+def cell_row(measurement: Measurement, test: Part, mode: str, examples: int) -> Row:
     """Returns what is kept of a cell that was measured on these devices.
 
     Args:
-        measurement: of images of `image_size` pixels a side.
-        image_size: what the local cost depends on.
+        measurement: of the test images `test`, in one of the modes of a characterisation.
+        test: the test images.
+        mode: which says which of them attackers were scored on.
         examples: the most reconstructions that are kept.
     """
-    result, arrays = _result(measurement, image_size), _arrays(measurement, examples)
-    return result, {**arrays, INTERVALS: intervals_of(result, arrays)}
+    result = _result(measurement, test.images.shape[1])
+    arrays = _arrays(measurement, examples)
+    count = len(strongest_values(result, arrays)["psnr_db"])
+    clusters = test.clusters(scored(test.labels, count, mode))
+    return result, {**arrays, INTERVALS: intervals_of(result, arrays, clusters)}
 
 
 def _result(measurement: Measurement, image_size: int) -> CellResult:

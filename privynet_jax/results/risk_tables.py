@@ -27,8 +27,9 @@ RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
 # A reconstruction counts as recognisable from this SSIM on. A convention of ours: people agree only
 # weakly with any fixed value of such a metric (Sun et al. 2023, arXiv:2309.13038).
 RECOGNISABLE_SSIM = 0.5
-PERCEPTUAL, INTERVALS = "perceptual", "intervals"
+PERCEPTUAL, INTERVALS = "perceptual", "intervals_over_sources"
 _METRICS = ("psnr_db", "ssim")
+_SOURCES = "sources"
 # What has a bootstrap interval, in the order of `intervals_of`.
 _STATISTICS = {"mean": statistics.mean_of, "p95": statistics.p95_of}
 _WITH_ENDS = tuple(f"{metric}_{name}" for metric in _METRICS for name in _STATISTICS)
@@ -57,6 +58,11 @@ def write_risk_tables(
         UserError: a cell's arrays are damaged, or those of the test images.
     """
     pictures = store.load_test_pictures()
+    if _SOURCES not in pictures:
+        raise UserError(
+            f"{store.workdir}/test_pictures.npz is of an earlier version, which did not keep the "
+            "images' sources; delete it and run experiments.characterize again"
+        )
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
@@ -86,18 +92,21 @@ def risk_row(
     `gain_db` is, picture by picture, how much better the attack is than answering the auxiliary
     mean image: what the representation gave away. `recognisable` is the share of pictures that are
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
-    intervals. `perceptual` is `perceptual.perceptual_distance`, the smaller the more is
-    lost, on the first so many pictures of a sample; empty where the work directory has none.
+    intervals for other sources, such as photographs, of which `sources` are here. `perceptual` is
+    `perceptual.perceptual_distance`, the smaller the more is lost, on the first so many pictures of
+    a sample; empty where the work directory has none.
     """
     values = strongest_values(result, arrays)
-    found = arrays[INTERVALS] if INTERVALS in arrays else intervals_of(result, arrays)
-    ends = dict(zip(_WITH_ENDS, found.tolist(), strict=True))
     rows = scored(pictures["labels"], len(values["psnr_db"]), mode)
+    clusters = pictures[_SOURCES][rows]
+    found = arrays[INTERVALS] if INTERVALS in arrays else intervals_of(result, arrays, clusters)
+    ends = dict(zip(_WITH_ENDS, found.tolist(), strict=True))
     row: dict[str, Any] = {
         **result.identity(),
         "attacker": result.strongest.attacker,
         "knowledge": result.strongest.knowledge,
         "images": len(rows),
+        "sources": len(np.unique(clusters)),
     }
     for metric in _METRICS:
         for name, value in dataclasses.asdict(summarise(values[metric])).items():
@@ -106,7 +115,7 @@ def risk_row(
                 row |= _ends(f"{metric}_{name}", Interval(value, *own))
     row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
-    row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold))
+    row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold, clusters))
     distances = arrays.get(PERCEPTUAL, np.zeros(0))
     ends = (float(distances.mean()), float(distances.min())) if len(distances) else ("", "")
     row["perceptual_mean"], row["perceptual_min"] = ends
@@ -138,13 +147,18 @@ def class_rows(
     return rows
 
 
-def intervals_of(result: CellResult, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+def intervals_of(
+    result: CellResult, arrays: Mapping[str, np.ndarray], clusters: np.ndarray
+) -> np.ndarray:
     """Returns the ends of bootstrap intervals of the strongest attacker, float64 [4, 2].
 
-    Of mean and 95th percentile of PSNR in dB, and then of SSIM; 0.3 seconds for 1,000 images.
+    Of mean and 95th percentile of PSNR in dB, and then of SSIM; 0.3 seconds for 1,000 images, which
+    are of clusters int [N].
     """
     values = strongest_values(result, arrays).values()
-    found = [statistics.bootstrap(own, of) for own in values for of in _STATISTICS.values()]
+    found = [
+        statistics.bootstrap(own, of, clusters) for own in values for of in _STATISTICS.values()
+    ]
     return np.array([(interval.low, interval.high) for interval in found])
 
 
@@ -165,6 +179,7 @@ def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "layers": f"{row['num_layers']:2d} {row['layer']}",
         **{name: row[name] for name in ("depth", "selection", "draw", "attacker")},
+        "sources": row["sources"],
         "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
         "p95 dB (95 %)": _ranged(row, "psnr_db_p95"),
         "gain dB mean/p95/max": gain,

@@ -104,6 +104,14 @@ def quantile_of(values: np.ndarray, counts: np.ndarray, *, share: float) -> np.n
 
 median_of = functools.partial(quantile_of, share=0.5)
 p95_of = functools.partial(quantile_of, share=0.95)
+# The fields of `Distribution`; a resampled maximum is never above the maximum itself.
+OF_DISTRIBUTIONS: dict[str, Statistic] = {
+    "mean": mean_of,
+    "median": median_of,
+    "p95": p95_of,
+    "p99": functools.partial(quantile_of, share=0.99),
+    "max": functools.partial(quantile_of, share=1.0),
+}
 
 
 def bootstrap(
@@ -157,11 +165,26 @@ def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tup
     return float(low), float(high)
 
 
-def share_of(hits: np.ndarray) -> Interval:
-    """Returns the share of images that are hit, bool [N], and Wilson's (1927) 95 % interval."""
+def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
+    """Returns the share of images that are hit, bool [N], and Wilson's (1927) 95 % interval.
+
+    Images of a group, int [N], are hit together more or less, so that N of them tell less than N
+    independent ones. The interval is that of as many independent ones as would give the share's
+    variance over groups, linearised (Korn and Graubard 1998, Survey Methodology 24(2), 193-201); of
+    as many as there are groups where all or none are hit, which tells no variance.
+    """
     hits = _checked(hits)
-    ends = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
-    return Interval(float(hits.mean()), float(ends.low), float(ends.high))
+    share, count = float(hits.mean()), float(len(hits))
+    if groups is not None:
+        members = np.unique(groups, return_inverse=True)[1]
+        sums = np.bincount(members, weights=hits - share)
+        binomial, number = share * (1 - share), len(sums)
+        among = float(sums @ sums) * number / max(1, number - 1) / count**2
+        count = min(count, binomial / among) if binomial and among else float(number)
+    z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)
+    return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
 def student_mean(values: Sequence[float]) -> Interval:

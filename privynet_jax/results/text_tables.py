@@ -4,6 +4,7 @@ print(aligned([{"attack": "linear", "PSNR dB": 14.21}, {"attack": "residual", "P
 """
 
 import csv
+import operator
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +18,24 @@ _NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ±[\d.]+)?", re.IGNORECASE)
 def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
     """Returns rows under a header, columns aligned: numbers at the right, words at the left.
 
+    The ends of a number's interval, columns x_low and x_high, stand in brackets behind x.
+
     Args:
         rows: at least one; all have the keys of the first, which are the header.
         digits: after the point of every float.
     """
-    columns = []
+    ends = {name: (f"{name}_low", f"{name}_high") for name in rows[0]}
+    ends = {name: both for name, both in ends.items() if rows[0].keys() >= set(both)}
+    hidden, columns = set().union(*ends.values()), []
     for name in rows[0]:
+        if name in hidden:
+            continue
         values = [row[name] for row in rows]
         cells = [name, *(_as_text(value, digits) for value in values)]
+        if name in ends:
+            low, high = ([_as_text(row[end], digits) for row in rows] for end in ends[name])
+            both = (f" ({a}-{b})" for a, b in zip(low, high, strict=True))
+            cells[1:] = map(operator.add, cells[1:], both)
         width, numeric = max(map(len, cells)), any(isinstance(v, int | float) for v in values)
         columns.append([f"{cell:{'>' if numeric else '<'}{width}}" for cell in cells])
     first, *body = ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))

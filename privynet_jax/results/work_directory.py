@@ -168,8 +168,9 @@ class ResultStore:
     def save_test_pictures(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Keeps what is known of the test images before any attack.
 
-        That is "labels", int [N]; "class_names" by label; "mean_image_psnr_db" and
-        "mean_image_ssim", float [N], of answering the auxiliary mean image.
+        That is "labels", int [N]; "class_names" by label; "sources", int [N], from which photograph
+        or person each image is; "mean_image_psnr_db" and "mean_image_ssim", float [N], of answering
+        the auxiliary mean image.
         """
         _write_arrays(self.workdir / TEST_PICTURES, arrays)
 

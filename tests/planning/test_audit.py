@@ -17,11 +17,18 @@ from privynet_jax.images.parts import Part
 from privynet_jax.images.sample import digest_of
 from privynet_jax.planning import audit as auditing
 from privynet_jax.planning.audit import AuditSettings, audit_plan
-from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
+from privynet_jax.planning.audit_findings import (
+    BROKEN,
+    INCONCLUSIVE,
+    KEPT,
+    Attacked,
+    Audit,
+    Finding,
+)
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key
-from privynet_jax.results.statistics import Distribution, summarise
+from privynet_jax.results.statistics import Distribution, Interval, summarise
 from privynet_jax.training.models.attackers import capacities_of_size
 
 SEED, REPEATS = small_audit.PARTS_SEED, 2
@@ -161,11 +168,20 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
 
     by_name = {finding.what: finding for finding in found.findings}
     assert tuple(by_name) == (*LIMITS, "accuracy", "balanced_accuracy", "commonest_class_share")
-    assert by_name["psnr_db"] == Finding("psnr_db", 14.0, 12.0, 14.0, "white box", 3)
+    doubts = by_name["psnr_db"].doubts
+    worst = Finding("psnr_db", 14.0, 12.0, 14.0, "white box", 3, doubts)
+    assert by_name["psnr_db"] == worst
     assert by_name["ssim"] == Finding("ssim", 0.13, 0.3, pytest.approx(0.14), "white box", 3)
-    # One limit is just kept, the other just broken; what has no limit breaks nothing.
-    assert [name for name, finding in by_name.items() if not finding.held] == ["ssim"]
-    assert not found.held
+    # One limit is not exceeded, the other just is; what has no limit breaks nothing.
+    verdicts = {name: f.verdict for name, f in by_name.items() if f.verdict != KEPT}
+    assert verdicts == {"psnr_db": INCONCLUSIVE, "ssim": BROKEN}
+    assert found.verdict == BROKEN
+    # Each attacker's sources are too few, told once for both repeats, and the pairs are.
+    assert ["white box: its 3 attacked images are of 3 sources" in doubt for doubt in doubts] == [
+        *(False, False, True, False)
+    ]
+    pairs = len(audited_parts.auxiliary)
+    assert doubts[-1] == f"attackers had {pairs} pairs; 1000 are needed"
     for name, cost in costs_of(audited_plan.topology, audited_plan.image_size).items():
         assert by_name[name] == Finding(name, None, None, cost)
     assert by_name["latency_ms"] == Finding("latency_ms", None, None, 2.5)
@@ -267,11 +283,43 @@ def test_the_real_white_box(audited_plan, audited_parts, vgg_weights, settings, 
 
 
 @pytest.mark.parametrize(
-    ("limit", "found", "held"),
-    [(None, 99.0, True), (20.0, 20.0, True), (20.0, 20.001, False)],
+    ("limit", "found", "verdict"),
+    [(None, 99.0, KEPT), (20.0, 20.0, KEPT), (20.0, 20.001, BROKEN)],
 )
-def test_a_promise_is_a_limit(limit, found, held):
-    assert Finding("psnr_db", limit, 18.0, found).held is held
+def test_a_promise_is_a_limit(limit, found, verdict):
+    assert Finding("psnr_db", limit, 18.0, found).verdict == verdict
+    doubted = Finding("psnr_db", limit, 18.0, found, doubts=("few",))
+    assert doubted.verdict == (INCONCLUSIVE if (limit, verdict) == (20.0, KEPT) else verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric", "doubts"),
+    [
+        ({}, "psnr_db", []),
+        ({"sources": 29}, "psnr_db", ["of 29 sources"]),
+        (
+            {"upper": {"psnr_db": 25.1, "ssim": 0.2}},
+            "psnr_db",
+            ["over 30 sources reaches 25.1"],
+        ),
+        ({"converged": False}, "psnr_db", ["had not converged"]),
+        ({"converged": False}, "ssim", ["had not converged"]),
+        # What ten times the training may reach decides, where it is known: of PSNR.
+        ({"converged": False, "gain_db": Interval(1.0, 0.5, 3.0)}, "psnr_db", []),
+        ({"converged": False, "gain_db": Interval(1.0, 0.5, 3.1)}, "psnr_db", ["may reach 25.1"]),
+        ({"converged": False, "gain_db": Interval(1.0, 0.5, 3.0)}, "ssim", ["had not converged"]),
+        ({"converged": True, "gain_db": Interval(1.0, 0.5, 9.0)}, "psnr_db", []),
+    ],
+)
+def test_what_leaves_an_attacker_s_finding_open(changes, metric, doubts):
+    psnr_db, ssim = (Distribution(*[value] * 5) for value in (22.0, 0.1))
+    usual = {"sources": 30, "upper": {"psnr_db": 25.0, "ssim": 0.2}, **changes}
+    usual = {"converged": True, **usual}
+    attacked = Attacked("strong", "pairs", 0, 8, 64, psnr_db, ssim, **usual)
+    found = attacked.doubts(metric, "mean", {"psnr_db": 25.0, "ssim": 0.3}[metric])
+    assert len(found) == len(doubts)
+    assert all(text.startswith("strong: ") for text in found)
+    assert all(why in text for why, text in zip(doubts, found, strict=True))
 
 
 def test_an_audit_is_written_whole(tmp_path):
@@ -280,27 +328,29 @@ def test_an_audit_is_written_whole(tmp_path):
         Finding("accuracy", None, 0.5, 0.25),
     )
     flat = dict.fromkeys(("mean", "median", "p95", "p99", "max"), 21.5)
-    attack = Attacked("tuned", "pairs", 0, 8, 5, Distribution(**flat), Distribution(**flat), False)
+    loss, upper = Distribution(**flat), {"psnr_db": 22.5, "ssim": 22.5}
+    attack = Attacked("tuned", "pairs", 0, 8, 5, loss, loss, False, 4, upper)
     given = (findings, "folder:mine", {"test": 8}, 3, 2, 40, "pairs", (attack,), ("tuned",), 1.5)
     Audit(*given).write(tmp_path / "audit.json")
     assert json.loads((tmp_path / "audit.json").read_text()) == {
         "findings": [
             {
                 **{"what": "psnr_db", "limit": 20.0, "expected": 18.0, "found": 21.5},
-                **{"attacker": "tuned", "images": 5, "held": False},
+                **{"attacker": "tuned", "images": 5, "doubts": [], "verdict": BROKEN},
             },
             {
                 **{"what": "accuracy", "limit": None, "expected": 0.5, "found": 0.25},
-                **{"attacker": None, "images": None, "held": True},
+                **{"attacker": None, "images": None, "doubts": [], "verdict": KEPT},
             },
         ],
         **{"data": "folder:mine", "images": {"test": 8}, "left_out": 3, "repeats": 2},
-        **{"attacker_steps": 40, "knowledge": "pairs", "stronger": ["tuned"], "held": False},
+        **{"attacker_steps": 40, "knowledge": "pairs", "stronger": ["tuned"], "verdict": BROKEN},
         "difference_db": 1.5,
         "attacks": [
             {
                 **{"attacker": "tuned", "knowledge": "pairs", "repeat": 0, "steps": 8},
                 **{"images": 5, "converged": False, "psnr_db": flat, "ssim": flat},
+                **{"sources": 4, "upper": upper, "gain_db": None},
             }
         ],
     }

@@ -14,6 +14,7 @@ from experiments import risk as command
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results import statistics
 from privynet_jax.results.risk_tables import (
+    INTERVALS,
     class_rows,
     intervals_of,
     risk_row,
@@ -25,6 +26,7 @@ from privynet_jax.results.work_directory import ResultStore
 PICTURES = {
     "labels": np.array([1, 1, 0, 1]),
     "class_names": np.array(("cat", "dog", "cow")),
+    "sources": np.array([7, 7, 3, 5]),
     "mean_image_psnr_db": np.array([10.0, 12, 9, 15]),
     "mean_image_ssim": np.array([0.1, 0.2, 0.3, 0.4]),
 }
@@ -53,6 +55,7 @@ def test_a_row_by_hand():
         "attacker": "residual",
         "knowledge": "pairs",
         "images": 4,
+        "sources": 3,
         "psnr_db_mean": 15.75,
         "psnr_db_median": 15.0,
         "psnr_db_p95": pytest.approx(19.4),
@@ -84,9 +87,17 @@ def test_without_perceptual_distances_the_columns_are_empty():
 
 def test_intervals_that_came_with_a_cell_are_not_computed_again(monkeypatch):
     expected = risk_row(cell(), ARRAYS, PICTURES, "dedicated")
-    arrays = {**ARRAYS, "intervals": intervals_of(cell(), ARRAYS)}
+    arrays = {**ARRAYS, INTERVALS: intervals_of(cell(), ARRAYS, PICTURES["sources"])}
     monkeypatch.delattr(statistics, "bootstrap")
     assert risk_row(cell(), arrays, PICTURES, "dedicated") == expected
+
+
+def test_intervals_draw_whole_sources():
+    # Of one source alone nothing is known of others; a number is what it was.
+    pictures = {**PICTURES, "sources": np.zeros(4, int)}
+    row = risk_row(cell(), ARRAYS, pictures, "dedicated")
+    assert (row["sources"], row["psnr_db_mean"]) == (1, 15.75)
+    assert np.isnan([row["psnr_db_mean_low"], row["psnr_db_p95_high"]]).all()
 
 
 def test_classes_by_hand():
@@ -166,6 +177,15 @@ def test_the_command_prints_and_writes_both_tables(workdir, run):
     assert [(row["draw"], row["recognisable"]) for row in rows] == [("0", "0.75"), ("1", "0.75")]
     with (workdir / "risk_classes.csv").open(newline="") as file:
         assert [row["class"] for row in csv.DictReader(file)] == ["cat", "dog"] * 2
+
+
+def test_test_pictures_of_a_version_that_kept_no_sources(workdir, run):
+    store, _ = ResultStore.existing(workdir)
+    pictures = store.load_test_pictures()
+    store.save_test_pictures({name: pictures[name] for name in pictures if name != "sources"})
+    status, _, error = run(f"--workdir={workdir}")
+    assert status == 1
+    assert "delete it and run experiments.characterize again" in error
 
 
 def test_lost_test_pictures(workdir, run):

@@ -151,15 +151,26 @@ def test_one_group_has_no_interval():
 
 
 def test_shares_have_wilson_s_interval():
-    # Of a textbook's formula: (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n).
-    z, n, p = stats.norm.ppf(0.975), 40, 0.25
-    middle, reach = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    found = share_of(np.arange(n) < 10)
-    assert found.value == p
-    assert found.low == pytest.approx((middle - reach) / (1 + z**2 / n))
-    assert found.high == pytest.approx((middle + reach) / (1 + z**2 / n))
     # That nobody was hit does not say that nobody ever is.
-    assert share_of(np.zeros(40, bool)).high == pytest.approx(z**2 / (40 + z**2))
+    for hits, count in ((10, 40), (0, 40), (40, 40)):
+        ends = stats.binomtest(hits, count).proportion_ci(0.95, "wilson")
+        expected = pytest.approx((hits / count, ends.low, ends.high), abs=1e-12)
+        assert dataclasses.astuple(share_of(np.arange(count) < hits)) == expected
+
+
+def test_a_share_of_images_that_are_hit_together_is_one_of_their_groups():
+    hits, five_each = np.arange(40) < 10, np.arange(200) // 5
+    found, apart = share_of(np.repeat(hits, 5), five_each), share_of(hits)
+    # Unbiased, the variance of 40 groups is that of 39 independent images.
+    assert found.margin == pytest.approx(apart.margin, rel=0.02)
+    for one in (np.zeros(40, bool), np.ones(40, bool)):
+        assert share_of(np.repeat(one, 5), five_each) == share_of(one)
+    # Independent images tell as much in groups as without; of one group nobody knows more than one.
+    alike = np.random.default_rng(0).random(6000) < 0.3
+    assert share_of(alike, np.arange(6000) // 3).margin == pytest.approx(
+        share_of(alike).margin, rel=0.1
+    )
+    assert share_of(hits, np.zeros(40, int)).margin == pytest.approx(share_of(hits[:1]).margin, 0.5)
 
 
 @pytest.mark.parametrize("values", [[3.0, 5.0], [0.2, 0.9, 0.4, 0.45, 0.1], [7.0, 7.0, 7.5]])

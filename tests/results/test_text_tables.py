@@ -20,6 +20,15 @@ def test_columns_are_aligned():
     assert aligned(rows, digits=0).splitlines()[3] == "u            12      5    no"
 
 
+def test_the_ends_of_an_interval_stand_behind_its_number():
+    row = {"x": 1.0, "x_low": 0.5, "x_high": 2.25, "y_low": 7}
+    assert aligned([row]).splitlines() == [
+        "               x  y_low",
+        "-----------------------",
+        "1.00 (0.50-2.25)      7",
+    ]
+
+
 def test_no_cell_is_run_by_a_spreadsheet_and_every_name_can_be_read_back():
     names = ["=1+1", "+a", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "'=x", "''-", "'a", "-"]
     names += ["a\rb", "a\r\nb"]

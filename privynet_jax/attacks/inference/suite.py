@@ -114,7 +114,7 @@ class Suite:
             ("representation, local NN known", EVERYTHING, grids, released, own),
             ("representation, channels unknown", NETWORK, similarities, released, everything),
         ]
-        rows, key = [], self._keys[REIDENTIFICATION]
+        rows, key, sources = [], self._keys[REIDENTIFICATION], self._parts.test.clusters(queries)
         for variant, knowledge, described, asked, gallery in compared:
             descriptors = described(asked), described(gallery)
             for candidates in self._settings.candidates:
@@ -122,9 +122,9 @@ class Suite:
                 found = reidentify(*descriptors, queries, candidates, key)
                 by_chance, middle = 1 / candidates, (candidates + 1) / 2
                 numbers = {
-                    "top-1 rate": (bootstrap(found.top1, mean_of), by_chance),
-                    "mean rank": (bootstrap(found.ranks, mean_of), middle),
-                    "median rank": (bootstrap(found.ranks, median_of), middle),
+                    "top-1 rate": (bootstrap(found.top1, mean_of, sources), by_chance),
+                    "mean rank": (bootstrap(found.ranks, mean_of, sources), middle),
+                    "median rank": (bootstrap(found.ranks, median_of, sources), middle),
                 }
                 rows += _rows(title, numbers)
         return rows
@@ -168,7 +168,8 @@ class Suite:
             "network": attributes.infer(own, attacked, network, schedule, key),
             "linear probe": attributes.infer_by_probe(own, attacked, count),
         }
-        return {name: bootstrap(right, mean_of) for name, right in found.items()}
+        sources = self._parts.test.clusters()
+        return {name: bootstrap(right, mean_of, sources) for name, right in found.items()}
 
 
 def _rows(
