@@ -54,11 +54,12 @@ def psnr(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     parts = load_parts("photo_patches", data_dir=setup.data_dir, max_images=_LIMITS)
     union = needed_channels([cell.topology for cell in cells])
     features = load_features(weights, parts, union, setup.cache_dir)
-    for m in setup.layers:
+    # Timed before anything is trained, so that a machine need be quiet for the first minutes only.
+    timed = {m: steps_row(m, STRONG, setup, clock, execution) for m in setup.layers}
+    for m, seconds in timed.items():
         chosen = [cell for cell in cells if cell.topology.num_layers == m]
         scenes = [Scenario(cell.topology, parts, features[m]) for cell in chosen]
         keys = [training_key(cell, 0) for cell in chosen]
-        seconds = steps_row(m, STRONG, setup, clock, execution)
         reached = _reached_here(setup, scenes, keys)
         here = setup.attacker_steps * seconds[f"{HERE}_seconds"]
         for name in (PEER, DECODER):
