@@ -2,9 +2,9 @@
 
     python -m experiments.risk --workdir=runs/first --recognisable_ssim=0.4
 
-Prints, for the strongest attacker of every cell, PSNR with 95 % bootstrap intervals, the gain over
-answering the mean image, the share of pictures that are rebuilt recognisably, and the perceptual
-distance. Writes more to risk.csv, and classes to risk_classes.csv, in the work directory.
+Prints, for the strongest attacker of every cell, PSNR and HaarPSI with 95 % bootstrap intervals,
+the gain over answering the mean image, and the shares of pictures that are rebuilt recognisably and
+that their reconstruction identifies. Writes more to risk.csv, and classes to risk_classes.csv, in the work directory.
 """
 
 from absl import flags

@@ -5,7 +5,7 @@ are like them and are there to score by. Representations come from the feature c
 
     scene = make_scenario(weights, parts, Topology(4, (3, 17, 90)), cache_dir="cache")
     [fitted] = fit_attack(attack, [scene], [key])
-    score(fitted, scene, "test")  # {"psnr_db": [N], "ssim": [N]}
+    score(fitted, scene, "test")["psnr_db"]  # float32 [N]
 """
 
 import dataclasses
@@ -28,6 +28,7 @@ from privynet_jax.attacks.base import (
     Pairs,
     Representing,
 )
+from privynet_jax.attacks.inference.reidentification import identified
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.split import activations, local_nn, with_tiles
@@ -35,6 +36,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
+from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
 from privynet_jax.platform.row_views import ChosenChannels
@@ -174,15 +176,23 @@ def score(
     part: str = "test",
     rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns "psnr_db" and "ssim" of a part's images, or of some rows, float32 [n] each."""
+    """Returns "psnr_db", "ssim", "haarpsi" and "identified" of a part's images, or of some rows.
+
+    Each is float32 [n]. The last is `reidentification.identified`, in `partition.galleries` of what
+    is scored.
+    """
     images, stored = getattr(scenario.parts, part).images, scenario.stored(part)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
     size = at_once(_SCORED_AT_ONCE, 4 * int(np.prod(stored.shape[1:])), _SCORED_BYTES)
     found: list[dict[str, np.ndarray]] = []
-    for start in range(0, len(rows), size):
-        chosen = rows[start : start + size]
-        estimates = fitted.reconstruct(np.float32(stored[chosen]))
-        truth = as_float(images[chosen])
-        found.append(jax.device_get(_quality(np.clip(estimates, 0, 1), truth)))
-        current_session().give_way()
-    return {metric: np.concatenate([each[metric] for each in found]) for metric in found[0]}
+    for gallery in np.array_split(rows, galleries(len(rows))):
+        rebuilt = np.empty((len(gallery), *images.shape[1:]), np.uint8)
+        for start in range(0, len(gallery), size):
+            chosen = gallery[start : start + size]
+            estimates = np.clip(fitted.reconstruct(np.float32(stored[chosen])), 0, 1)
+            found.append(jax.device_get(_quality(estimates, as_float(images[chosen]))))
+            rebuilt[start : start + size] = np.round(255 * np.nan_to_num(estimates))
+            current_session().give_way()
+        found[-1]["identified"] = identified(rebuilt, images[gallery])
+    names = dict.fromkeys(name for each in found for name in each)
+    return {n: np.concatenate([each[n] for each in found if n in each]) for n in names}

@@ -27,7 +27,6 @@ from privynet_jax.characterisation.grid_run import (
     group_measurements,
 )
 from privynet_jax.characterisation.groups import Group, cell_groups
-from privynet_jax.characterisation.perceptual import images_for, perceptual_distance
 from privynet_jax.characterisation.references import reference_rows
 from privynet_jax.characterisation.scoring import estimated_measurements
 from privynet_jax.errors import DivergedError, everything_first
@@ -35,7 +34,6 @@ from privynet_jax.platform.cluster import Cluster
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.results.cell_rows import Row, cell_row
 from privynet_jax.results.cells import Cell, Measurement, by_layer
-from privynet_jax.results.risk_tables import PERCEPTUAL
 from privynet_jax.training.session import current_session, session
 
 
@@ -91,10 +89,9 @@ class LocalExecutor:
 
     def rows(self, run: GridRun) -> Iterator[Row]:
         """Yields what is kept of each missing cell."""
-        is_dedicated, row_of = run.config.mode == DEDICATED, _row_maker(run)
-        return map(
-            row_of, (dedicated_measurements if is_dedicated else estimated_measurements)(run)
-        )
+        is_dedicated = run.config.mode == DEDICATED
+        measured = (dedicated_measurements if is_dedicated else estimated_measurements)(run)
+        return (_row_of(run, measurement) for measurement in measured)
 
     def references(self) -> list[dict[str, Any]]:
         """Returns `reference_rows`."""
@@ -161,21 +158,9 @@ class ClusterExecutor:
         return [group for group in groups if missing.intersection(group.cells)]
 
 
-def _row_maker(run: GridRun) -> Callable[[Measurement], Row]:
-    """What turns a measurement into what is kept of it."""
-    config, distance = run.config, None
-    if config.mode == DEDICATED:  # the distance would double the time of an estimated cell
-        judged = run.examples[: images_for(config.image_size)]
-        distance = perceptual_distance(run.weights, run.parts.test.images[judged])
-
-    def row_of(measurement: Measurement) -> Row:
-        result, arrays = cell_row(measurement, run.parts.test, config.mode, config.examples)
-        if distance is not None:
-            rebuilt = measurement.examples[result.strongest.attacker]
-            arrays[PERCEPTUAL] = distance(rebuilt[: len(judged)])
-        return result, arrays
-
-    return row_of
+def _row_of(run: GridRun, measurement: Measurement) -> Row:
+    """What is kept of a measurement."""
+    return cell_row(measurement, run.parts.test, run.config.mode, run.config.examples)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -236,13 +221,10 @@ def _measured(run: GridRun, group: Group, missing: Sequence[Cell]) -> list[Row |
     with session(spread=run.config.spread):
         try:
             for measurement in found:
-                rows.append(_row_of(run)(measurement))
+                rows.append(_row_of(run, measurement))
         except DivergedError as error:
             rows.append(error)
     return rows
-
-
-_row_of = functools.lru_cache(maxsize=1)(_row_maker)  # a worker compiles it once
 
 
 def _references(run: GridRun) -> list[dict[str, Any]]:

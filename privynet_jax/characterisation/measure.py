@@ -212,7 +212,11 @@ def _attacked(
         finite = bool(np.isfinite(arrays["test/psnr_db"]).all())
         check_converges(f"cell {cell.name}", attack.name, finite)
         found["attacks"][attack.name] = {
-            part: {metric: arrays[f"{part}/{metric}"] for metric in ("psnr_db", "ssim")}
+            part: {
+                name.removeprefix(f"{part}/"): values
+                for name, values in arrays.items()
+                if name.startswith(f"{part}/")
+            }
             for part in rows
         }
         found["examples"][attack.name] = arrays["examples"]

@@ -20,10 +20,9 @@ import numpy as np
 from privynet_jax.backbone.features.feature_cache import load_features, reached
 from privynet_jax.backbone.weights.sources import check_source, load_weights
 from privynet_jax.characterisation.candidates import find_candidates
-from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.executors import Executor, executor_for
 from privynet_jax.characterisation.grid_run import GridRun, cached_channels, checkpoint_folder
-from privynet_jax.characterisation.perceptual import images_for
 from privynet_jax.characterisation.references import attacked_pictures
 from privynet_jax.errors import everything_first
 from privynet_jax.images.partition import spread_over_classes
@@ -93,10 +92,8 @@ def _characterise(
     channels = cached_channels(config, [cell.topology for cell in cells])
     where, dtype = config.feature_cache, config.feature_dtype
     features = functools.partial(load_features, weights, parts, channels, where, dtype=dtype)
-    # The first of them are the examples that are kept, the others are for the distance alone.
-    count = images_for(config.image_size) if config.mode == DEDICATED else 0
-    judged = spread_over_classes(parts.test.labels, max(count, config.examples))
-    names, examples = [cell.name for cell in cells], parts.test.images[judged[: config.examples]]
+    shown = spread_over_classes(parts.test.labels, config.examples)
+    names, examples = [cell.name for cell in cells], parts.test.images[shown]
 
     def refresh() -> None:
         if results := store.write_tables(names):
@@ -104,7 +101,7 @@ def _characterise(
 
     paused = _Seldom(refresh, _REFRESHED_EVERY)
     features = functools.cache(features)
-    run = GridRun(config, (), (), parts, weights, features, judged, paused=paused)
+    run = GridRun(config, (), (), parts, weights, features, shown, paused=paused)
     most = max(Counter(cell.topology.num_layers for cell in cells).values())
     executor = executor_for(run, channels, most, hire)
     candidates = find_candidates(config, cells, parts, weights, store, executor.searched)

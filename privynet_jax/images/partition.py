@@ -15,6 +15,7 @@ from privynet_jax.errors import UserError
 
 # Held out: this share, but no more images than tell candidates apart.
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 256
+_GALLERY = 1000
 
 
 def split_groups(
@@ -61,6 +62,14 @@ def spread_over_classes(labels: np.ndarray, count: int | None) -> np.ndarray:
     rank = np.empty(len(labels), int)
     rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
     return np.argsort(rank, kind="stable")[:count]
+
+
+def galleries(count: int) -> int:
+    """Returns into how many galleries so many images are divided, as equally as possible.
+
+    A picture that was rebuilt is looked for among those of its gallery, at most 1,000.
+    """
+    return max(1, -(-count // _GALLERY))
 
 
 def joined(groups: np.ndarray, links: np.ndarray) -> np.ndarray:

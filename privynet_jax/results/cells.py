@@ -49,7 +49,7 @@ class Measurement:
 
     Attributes:
         accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
-        attacks: attacker -> part name -> metric ("psnr_db", "ssim") -> float32 [N].
+        attacks: attacker -> part name -> metric of `scenario.score` -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
         seconds: wall-clock time of the group, divided by its cells.
         reports: attacker -> what it says of itself (`attacks.base.Report`).

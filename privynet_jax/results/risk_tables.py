@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.partition import galleries, spread_over_classes
 from privynet_jax.results import statistics
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import Interval, summarise
@@ -27,9 +27,9 @@ RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
 # A reconstruction counts as recognisable from this SSIM on. A convention of ours: people agree only
 # weakly with any fixed value of such a metric (Sun et al. 2023, arXiv:2309.13038).
 RECOGNISABLE_SSIM = 0.5
-PERCEPTUAL, INTERVALS = "perceptual", "intervals_over_sources"
-_METRICS = ("psnr_db", "ssim")
-_SOURCES = "sources"
+INTERVALS = "intervals_over_sources"
+_METRICS = ("psnr_db", "ssim", "haarpsi")
+_SOURCES, _IDENTIFIED = "sources", "identified"
 # What has a bootstrap interval, in the order of `intervals_of`.
 _STATISTICS = {"mean": statistics.mean_of, "p95": statistics.p95_of}
 _WITH_ENDS = tuple(f"{metric}_{name}" for metric in _METRICS for name in _STATISTICS)
@@ -66,8 +66,8 @@ def write_risk_tables(
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
-        shapes = [arrays.get(name, np.zeros(0)).shape for name in _names(result)]
-        if shapes[0] != shapes[1] or not 1 <= shapes[0][0] <= len(pictures["labels"]):
+        shapes = {arrays.get(name, np.zeros(0)).shape for name in _names(result)}
+        if len(shapes) > 1 or not 1 <= max(shapes)[0] <= len(pictures["labels"]):
             raise UserError(
                 f"{store.workdir}/cells/{result.name}.npz has no value per test image; delete it "
                 "and run experiments.characterize again"
@@ -92,9 +92,9 @@ def risk_row(
     `gain_db` is, picture by picture, how much better the attack is than answering the auxiliary
     mean image: what the representation gave away. `recognisable` is the share of pictures that are
     rebuilt with an SSIM of `threshold` or more. Columns that end in `_low` and `_high` are 95 %
-    intervals for other sources, such as photographs, of which `sources` are here. `perceptual` is
-    `perceptual.perceptual_distance`, the smaller the more is lost, on the first so many pictures of
-    a sample; empty where the work directory has none.
+    intervals for other sources, such as photographs, of which `sources` are here. `identified` is
+    the share of reconstructions that are more like their own picture than like any other of
+    `identified_among`; empty for estimates.
     """
     values = strongest_values(result, arrays)
     rows = scored(pictures["labels"], len(values["psnr_db"]), mode)
@@ -116,10 +116,12 @@ def risk_row(
     row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
     row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold, clusters))
-    distances = arrays.get(PERCEPTUAL, np.zeros(0))
-    ends = (float(distances.mean()), float(distances.min())) if len(distances) else ("", "")
-    row["perceptual_mean"], row["perceptual_min"] = ends
-    return row | {"perceptual_images": len(distances)}
+    found = arrays.get(f"{result.strongest.attacker}_{_IDENTIFIED}")
+    among = "" if found is None else len(found) // galleries(len(found))
+    share = dict.fromkeys(_ends(_IDENTIFIED, Interval(0.0, 0.0, 0.0)), "")
+    if found is not None:
+        share = _ends(_IDENTIFIED, statistics.share_of(found, clusters))
+    return row | share | {f"{_IDENTIFIED}_among": among}
 
 
 def class_rows(
@@ -150,10 +152,10 @@ def class_rows(
 def intervals_of(
     result: CellResult, arrays: Mapping[str, np.ndarray], clusters: np.ndarray
 ) -> np.ndarray:
-    """Returns the ends of bootstrap intervals of the strongest attacker, float64 [4, 2].
+    """Returns the ends of bootstrap intervals of the strongest attacker, float64 [6, 2].
 
-    Of mean and 95th percentile of PSNR in dB, and then of SSIM; 0.3 seconds for 1,000 images, which
-    are of clusters int [N].
+    Of mean and 95th percentile of PSNR in dB, then of SSIM and of HaarPSI; half a second for 1,000
+    images, which are of clusters int [N].
     """
     values = strongest_values(result, arrays).values()
     found = [
@@ -163,7 +165,7 @@ def intervals_of(
 
 
 def strongest_values(result: CellResult, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns "psnr_db" and "ssim" -> float64 [N] of the strongest attacker; KeyError without."""
+    """Returns metric -> float64 [N] of the strongest attacker; KeyError without."""
     names = zip(_METRICS, _names(result), strict=True)
     return {metric: np.float64(arrays[name]) for metric, name in names}
 
@@ -175,7 +177,6 @@ def risk_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
     gain = "/".join(f"{row[f'gain_db_{name}']:.1f}" for name in ("mean", "p95", "max"))
-    distance = row["perceptual_mean"]
     return {
         "layers": f"{row['num_layers']:2d} {row['layer']}",
         **{name: row[name] for name in ("depth", "selection", "draw", "attacker")},
@@ -184,7 +185,8 @@ def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
         "p95 dB (95 %)": _ranged(row, "psnr_db_p95"),
         "gain dB mean/p95/max": gain,
         f"SSIM>={row['ssim_threshold']:g} %": _ranged(row, "recognisable", 100),
-        "perceptual": "" if distance == "" else f"{distance:.3f}",
+        "HaarPSI (95 %)": _ranged(row, "haarpsi_mean", digits=2),
+        "identified %": _identified(row),
     }
 
 
@@ -202,6 +204,12 @@ def _ends(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0) -> str:
+def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int = 1) -> str:
     value, low, high = (factor * row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:5.1f} ({low:.1f}-{high:.1f})"
+    return f"{value:5.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def _identified(row: Mapping[str, Any]) -> str:
+    if row[_IDENTIFIED] == "":
+        return ""
+    return f"{_ranged(row, _IDENTIFIED, 100)} of {row[f'{_IDENTIFIED}_among']}"

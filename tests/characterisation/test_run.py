@@ -105,9 +105,10 @@ def test_risk_is_told_from_the_values_per_image(finished, test_data_dir):
         assert float(row["psnr_db_p99"]) == pytest.approx(np.percentile(values, 99), abs=1e-4)
         assert float(row["gain_db_mean"]) == pytest.approx(np.mean(values - baseline), abs=1e-4)
         assert float(row["gain_db_max"]) == pytest.approx(np.max(values - baseline), abs=1e-3)
-        # At most 64 of the 20 test images, and more than are kept as examples.
-        assert arrays["perceptual"].shape == (20,)
-        assert float(row["perceptual_mean"]) == pytest.approx(arrays["perceptual"].mean())
+        alike, found = (arrays[f"{row['attacker']}_{name}"] for name in ("haarpsi", "identified"))
+        assert float(row["haarpsi_mean"]) == pytest.approx(alike.mean())
+        assert float(row["identified"]) == pytest.approx(found.mean())
+        assert alike.shape == found.shape == (int(row["identified_among"]),) == (20,)
     of_classes = table(finished.config.workdir, "risk_classes.csv")
     assert sum(int(row["images"]) for row in of_classes) == 20 * len(rows)
     assert {row["class"] for row in of_classes} <= set(parts.class_names)

@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import signal, special
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from privynet_jax.images.metrics import MAX_PSNR_DB, correct, psnr_db, ssim
+from privynet_jax.images import metrics
+from privynet_jax.images.metrics import MAX_PSNR_DB, correct, haarpsi, psnr_db, ssim
 from privynet_jax.images.parts import as_float
 
 # scikit-image works in float64 here and the metrics in float32. Their variances are differences of
@@ -121,3 +123,71 @@ def test_correct():
 def test_a_diverged_network_is_neither_right_nor_wrong():
     logits = jnp.array([[jnp.nan, 0.2], [jnp.inf, 0.0], [1.0, 0.0]])
     np.testing.assert_array_equal(correct(logits, jnp.array([0, 0, 0])), [np.nan, np.nan, 1.0])
+
+
+def pictures_and_distorted(photo_parts, count=6):
+    """Photographs' patches beside blurred, noisy, darker, shifted and recoloured ones."""
+    images = as_float(photo_parts.test.images[:count])
+    blurred = (images + np.roll(images, 1, axis=1) + np.roll(images, 1, axis=2)) / 3
+    noise = np.random.default_rng(0).normal(0, 0.1, images.shape).astype(np.float32)
+    noisy = np.clip(images + noise, 0, 1)
+    return images, [blurred, noisy, 0.5 * images, np.roll(images, 3, axis=1), images[..., ::-1]]
+
+
+def haarpsi_by_convolutions(estimate, image):
+    """One pair, by SciPy's two-dimensional convolutions and loops, in float64."""
+
+    def maps(x):
+        yiq = np.tensordot(255 * np.float64(x), np.float64(metrics._YIQ), axes=1)
+        means = [signal.convolve2d(yiq[..., c], np.ones((2, 2)) / 4) for c in range(3)]
+        y, i, q = (mean[1:, 1:][::2, ::2] for mean in means)
+        edges = {}
+        for width in (2, 4, 8):
+            kernel = np.ones((width, width)) / width
+            kernel[width // 2 :] *= -1
+            inner = slice(width // 2, width // 2 + len(y))
+            for name, each in (("down", kernel), ("across", kernel.T)):
+                edges[width, name] = np.abs(signal.convolve2d(y, each)[inner, inner])
+        chroma = [np.abs(signal.convolve2d(x, np.ones((2, 2)) / 4)[1:, 1:]) for x in (i, q)]
+        return edges, chroma
+
+    (ours, our_chroma), (theirs, their_chroma) = maps(estimate), maps(image)
+
+    def alike(a, b):
+        return (2 * a * b + 30) / (a**2 + b**2 + 30)
+
+    weights, found = [], []
+    for name in ("down", "across"):
+        found.append(sum(alike(ours[w, name], theirs[w, name]) for w in (2, 4)) / 2)
+        weights.append(np.maximum(ours[8, name], theirs[8, name]))
+    found.append(sum(map(alike, our_chroma, their_chroma)) / 2)
+    weights.append(sum(weights) / 2)
+    weighed = sum((special.expit(4.2 * f) * w).sum() for f, w in zip(found, weights, strict=True))
+    return (special.logit(weighed / sum(w.sum() for w in weights)) / 4.2) ** 2
+
+
+def test_haarpsi_is_that_of_plain_convolutions(photo_parts):
+    images, distorted = pictures_and_distorted(photo_parts)
+    for other in distorted:
+        expected = [haarpsi_by_convolutions(a, b) for a, b in zip(other, images, strict=True)]
+        # Sums of 3 x 256 float32 values, and a logit near 1, which takes digits.
+        np.testing.assert_allclose(haarpsi(other, images), expected, atol=1e-4)
+
+
+def test_haarpsi_agrees_with_piq(photo_parts):
+    piq = pytest.importorskip("piq", reason="compares with piq: pip install piq")
+    torch = pytest.importorskip("torch")
+    images, distorted = pictures_and_distorted(photo_parts)
+    for other in distorted:
+        tensors = (torch.tensor(x).permute(0, 3, 1, 2).contiguous() for x in (other, images))
+        expected = piq.haarpsi(*tensors, reduction="none").numpy()
+        np.testing.assert_allclose(haarpsi(other, images), expected, atol=1e-4)
+
+
+def test_haarpsi_of_equal_and_of_flat_images(photo_parts):
+    images, distorted = pictures_and_distorted(photo_parts)
+    np.testing.assert_allclose(haarpsi(images, images), 1, atol=1e-5)
+    assert all(np.asarray(haarpsi(other, images)).max() < 0.99 for other in distorted)
+    flat = np.full((1, 16, 16, 3), 0.5, np.float32)
+    np.testing.assert_allclose(haarpsi(flat, flat), 1, atol=1e-5)
+    assert np.isfinite(haarpsi(flat, 0 * flat)).all()

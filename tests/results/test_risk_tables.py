@@ -35,7 +35,9 @@ ARRAYS = {
     "residual_ssim": np.array([0.8, 0.5, 0.4, 0.3]),
     "linear_psnr_db": np.array([99.0, 0, 0, 0]),  # the strongest by mean alone counts
     "linear_ssim": np.ones(4),
-    "perceptual": np.array([0.25, 0.75]),
+    "residual_haarpsi": np.array([0.75, 0.5, 0.5, 0.25]),
+    "residual_identified": np.array([1.0, 1.0, 0.5, 0.0]),
+    "linear_haarpsi": np.ones(4),
 }
 CONFIG = handmade.settings(layers=[2], depths=[3])
 
@@ -67,22 +69,33 @@ def test_a_row_by_hand():
         "gain_db_max": 10.0,
         "ssim_threshold": 0.5,
         "recognisable": 0.5,  # a value that equals the threshold counts
-        "perceptual_mean": 0.5,
-        "perceptual_min": 0.25,
-        "perceptual_images": 2,
+        "haarpsi_mean": 0.5,
+        "haarpsi_max": 0.75,
+        "identified": 0.625,  # two alike share one
+        "identified_among": 4,
     }
     assert row == {**row, **expected}
-    for name in ("psnr_db_mean", "psnr_db_p95", "ssim_mean", "ssim_p95", "recognisable"):
+    for name in (
+        "psnr_db_mean",
+        "psnr_db_p95",
+        "ssim_mean",
+        "haarpsi_p95",
+        "recognisable",
+        "identified",
+    ):
         assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
         assert row[f"{name}_low"] < row[f"{name}_high"]
     assert risk_row(cell(), ARRAYS, PICTURES, "dedicated", 0.35)["recognisable"] == 0.75
 
 
-def test_without_perceptual_distances_the_columns_are_empty():
-    arrays = {name: values for name, values in ARRAYS.items() if name != "perceptual"}
-    row = risk_row(cell(), arrays, PICTURES, "dedicated")
-    assert (row["perceptual_mean"], row["perceptual_min"], row["perceptual_images"]) == ("", "", 0)
-    assert "perceptual" in risk_text([row])
+def test_where_nobody_was_looked_for_the_columns_are_empty():
+    arrays = {name: values for name, values in ARRAYS.items() if "identified" not in name}
+    row, usual = (risk_row(cell(), each, PICTURES, "dedicated") for each in (arrays, ARRAYS))
+    assert row.keys() == usual.keys()
+    assert (row["identified"], row["identified_low"], row["identified_among"]) == ("", "", "")
+    assert "identified" in risk_text([row])
+    assert "62.5 (" in risk_text([usual])
+    assert " of 4" in risk_text([usual])
 
 
 def test_intervals_that_came_with_a_cell_are_not_computed_again(monkeypatch):
@@ -111,7 +124,8 @@ def test_classes_by_hand():
 
 def test_estimates_score_a_sample_spread_over_classes():
     # The first dog is image 0, the first cat image 2.
-    arrays = {"residual_psnr_db": np.array([13.0, 21.0]), "residual_ssim": np.array([0.5, 0.6])}
+    values = {"psnr_db": [13.0, 21.0], "ssim": [0.5, 0.6], "haarpsi": [0.5, 0.6]}
+    arrays = {f"residual_{name}": np.array(each) for name, each in values.items()}
     for mode in ("amortised", "dedicated"):  # of the latter, whoever optimises each image
         row = risk_row(cell(), arrays, PICTURES, mode)
         assert (row["images"], row["gain_db_mean"], row["gain_db_max"]) == (2, 7.5, 12.0)

@@ -78,6 +78,19 @@ def reidentify(
     return Found(np.concatenate(top1), np.concatenate(ranks))
 
 
+def identified(reconstructions: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Returns float32 [N]: whether a reconstruction is more like its own image than like another.
+
+    Both are uint8 [N, H, W, 3]; of n images that are most alike each counts 1 / n. A single image,
+    which there is nothing to tell from, is identified.
+    """
+    if len(images) < 2:
+        return np.ones(len(images), np.float32)
+    truth, key = np.arange(len(images)), jax.random.key(0)  # draws nothing: all are candidates
+    found = reidentify(pixels(reconstructions), pixels(images), truth, len(images), key)
+    return np.float32(found.top1)
+
+
 def pixels(images: np.ndarray) -> np.ndarray:
     """Descriptors of images or reconstructions, [N, H, W, 3] of one scale: their pixels."""
     return images.reshape(len(images), -1)

@@ -9,6 +9,7 @@ from scipy.spatial import distance
 from privynet_jax.attacks.inference import reidentification
 from privynet_jax.attacks.inference.reidentification import (
     grids,
+    identified,
     pixels,
     pooled,
     reidentify,
@@ -28,6 +29,19 @@ def test_the_very_pictures_are_always_found(images):
     found = reidentify(pixels(images), pixels(images), np.arange(COUNT), COUNT, KEY)
     assert found.top1.min() == 1
     assert found.ranks.max() == 1
+
+
+def test_reconstructions_are_identified_by_the_image_that_they_are_most_alike():
+    stream = np.random.default_rng(1)
+    images = stream.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    noisy = np.uint8(np.clip(images + stream.normal(0, 20, images.shape), 0, 255))
+    np.testing.assert_array_equal(identified(noisy, images), np.ones(40))
+    np.testing.assert_array_equal(identified(np.roll(noisy, 1, axis=0), images), np.zeros(40))
+    # The same answer to everything says nothing; one of two equal images is right half the time.
+    assert identified(np.full_like(images, 90), images).sum() == pytest.approx(1, abs=0.1)
+    twice = np.concatenate([images[:1], images])
+    assert identified(twice, twice)[:2].tolist() == [0.5, 0.5]
+    assert identified(noisy[:1], images[:1]).tolist() == [1.0]
 
 
 def test_what_says_nothing_finds_nothing(images):
