@@ -4,7 +4,8 @@
 
 Prints, for the strongest attacker of every cell, PSNR and HaarPSI with 95 % bootstrap intervals,
 the gain over answering the mean image, and the shares of pictures that are rebuilt recognisably and
-that their reconstruction identifies. Writes more to risk.csv, and classes to risk_classes.csv, in the work directory.
+that their reconstruction identifies. Writes more to risk.csv, and classes to risk_classes.csv, in
+the work directory.
 """
 
 from absl import flags

@@ -282,8 +282,8 @@ def test_flag_files_that_come_with_the_project(config_of):
         grids[path.name] = (config.dataset, config.layers, config.depths, config.draws)
         assert len(config.cells()) == SIZES[path.stem]
     assert grids == {
-        "cifar10.flags": ("cifar10", tuple(range(1, 14)), (4, 8, 16, 32, 64), 20),
-        "fashion_mnist.flags": ("fashion_mnist", tuple(range(1, 14)), (4, 8, 16, 32, 64), 20),
+        "cifar10.flags": ("cifar10", tuple(range(1, 14)), (4, 8, 16, 32, 64), 10),
+        "fashion_mnist.flags": ("fashion_mnist", tuple(range(1, 14)), (4, 8, 16, 32, 64), 10),
         "quickstart.flags": ("photo_patches", (2, 4, 7, 10), (8, 32), 1),
         "selection.flags": ("photo_patches", (2, 4, 7), (8, 16), 5),
         "story.flags": ("photo_patches", (4, 7), (8, 16), 2),
