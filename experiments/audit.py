@@ -6,20 +6,22 @@ Trains cloud NNs and attackers for the plan's own topology, with other seeds and
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
 sample are left out, with their copies. The attackers are the characterisation's;
 --attackers=strong,tuned,"white box" names others, such as a network that is chosen together with
-its learning rate, or somebody who has got hold of the plan. Exit status 0: every limit was kept; 2:
-one was broken; 3: inconclusive, none was broken, but more pictures or longer training might; 1:
-something was wrong with what was given.
+its learning rate, or somebody who has got hold of the plan. --released=older.json,... says under
+which plans the same pictures were released before, so that attackers hold those channels as well.
+Exit status 0: every limit was kept; 2: one was broken; 3: inconclusive, none was broken, but more
+pictures or longer training might; 1: something was wrong with what was given.
 """
 
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from absl import flags
 
 from experiments import cli
 from experiments.reporting.promises import audited
-from privynet_jax import AuditSettings, audit_plan, read_plan, session
+from privynet_jax import AuditSettings, Plan, UserError, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.planning.audit_findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
@@ -30,6 +32,9 @@ cli.key_flags("plan out weights cache_dir data_dir")
 cli.key_flags("skip_unreadable sixteen_bit_max max_images attackers attacked_images training")
 _DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
 _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
+_RELEASED = flags.DEFINE_list(
+    "released", [], "Plans under which the same pictures were released before."
+)
 _REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
 _STATUS = {KEPT: 0, BROKEN: 2, INCONCLUSIVE: 3}
 _TRANSFERS_WITHIN = 1.5
@@ -37,12 +42,17 @@ _NO_STRONGER = (
     "No other attackers than the characterisation's were tried; "
     '--attackers=strong,tuned,"white box" tries stronger ones.'
 )
+_EARLIER = (
+    "Attackers hold {0.channels_held} channels of every picture, of this release and of "
+    "{0.earlier_releases} before it."
+)
 _UNDECIDED = "INCONCLUSIVE: no limit was broken here, which does not show that they are kept:"
 _MORE = "Audit on more pictures, or with a larger --training."
 _WHAT_NOW = (
     "If nothing was released under this plan, plan again with a larger --margin_db. What was "
     "released cannot be called back, and the same pictures released under another plan would show "
-    "its channels as well: use that for other pictures alone."
+    "its channels as well: use that for other pictures alone, or audit it with --released, which "
+    "says what both together give away."
 )
 
 
@@ -58,6 +68,7 @@ def main() -> None:
         attackers=tuple(cli.ATTACKERS.value),
         training=cli.TRAINING.value,
         attacked_images=cli.ATTACKED_IMAGES.value,
+        released=tuple(map(_released, _RELEASED.value)),
     )
     cli.use_cpu_cores(at_most=settings.repeats)
     weights = cli.weights_of(plan)
@@ -76,6 +87,12 @@ def main() -> None:
         sys.exit(status)
 
 
+def _released(path: str) -> Plan:
+    if not Path(path).expanduser().is_file():
+        raise UserError(f"--released={path} is no file; give the plan.json of each earlier release")
+    return read_plan(Path(path).expanduser())
+
+
 def report(audit: Audit, statistic: str) -> str:
     """Returns the findings for people to read."""
     images = ", ".join(f"{count} {name}" for name, count in audit.images.items())
@@ -86,6 +103,7 @@ def report(audit: Audit, statistic: str) -> str:
         f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
         f"is the {statistic} over test images, of the worst attacker and seed, on as many images "
         "as its line says.",
+        *([_EARLIER.format(audit)] if audit.earlier_releases else ()),
         _attackers(audit.attacks),
         *(() if audit.stronger else (_NO_STRONGER,)),
         "",

@@ -21,7 +21,8 @@ import numpy as np
 from privynet_jax.attacks.base import check_count
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import check_attackers
-from privynet_jax.attacks.scenario import make_scenario
+from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, Config
 from privynet_jax.characterisation.grid_run import protocol_of
@@ -61,6 +62,8 @@ class AuditSettings:
         training: times the characterisation's steps that networks are trained.
         attacked_images: test images, spread over classes, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
+        released: plans under which the same pictures were released before: attackers hold those
+            releases as well, and with them the union of all channels.
 
     Raises:
         UserError: nobody knows such an attacker.
@@ -72,6 +75,7 @@ class AuditSettings:
     attackers: tuple[str, ...] = ()
     training: float = 2.0
     attacked_images: int = 64
+    released: tuple[Plan, ...] = ()
 
     def __post_init__(self) -> None:
         if self.attackers:
@@ -89,20 +93,19 @@ def audit_plan(
     Raises:
         UserError: the plan does not say how its characterisation trained, is one for other weights
             or has seen all pictures of a part; the seed is the characterisation's; training
-            diverged.
+            diverged; an earlier release is of another layer, network or size of images.
     """
     plan.check_weights(weights.fingerprint, weights.source)
-    config = _longer_config(plan, settings)
+    config, held = _longer_config(plan, settings), _held(plan, settings.released)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
-    cells = [Cell(plan.topology, repeat) for repeat in range(settings.repeats)]
     few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
     for attack in protocol.attacks:  # before features are extracted
         check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))
     latency_ms = _measured_latency(plan)
     with _private_folder(settings.cache_dir) as cache:
-        scene = make_scenario(weights, unseen, plan.topology, cache, dtype=config.feature_dtype)
-        measurements = measure(cells, [scene] * len(cells), protocol, settings.seed)
+        scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
+        measurements = _measured(scene, plan, protocol, settings)
     statistic = plan.limits.statistic
     attacks = tuple(
         attacked
@@ -124,8 +127,55 @@ def audit_plan(
         knowledge=_strongest(attacks, "psnr_db", statistic).knowledge,
         attacks=attacks,
         stronger=tuple(name for name in names if name not in own),
-        difference_db=reached_db - plan.expected.psnr_db.value if own <= names.keys() else None,
+        difference_db=reached_db - plan.expected.psnr_db.value
+        if own <= names.keys() and held == plan.topology
+        else None,
+        earlier_releases=len(settings.released),
+        channels_held=held.depth,
     )
+
+
+def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
+    """What attackers see of a picture that is released under all of these plans."""
+    own = plan.topology
+    for other in released:
+        there = other.topology
+        if (
+            (there.backbone, there.num_layers) != (own.backbone, own.num_layers)
+            or other.image_size != plan.image_size
+            or other.weights_fingerprint != plan.weights_fingerprint
+        ):
+            raise UserError(
+                f"a released plan has {there.num_layers} layers of {there.backbone} at "
+                f"{other.image_size} pixels, the plan {own.num_layers} of {own.backbone} at "
+                f"{plan.image_size}; allowed are equal ones, of equal weights, since attackers who "
+                "hold two layers are not tried; audit each plan for itself"
+            )
+    channels = dict.fromkeys(own.channels)
+    for other in released:
+        channels |= dict.fromkeys(other.topology.channels)
+    return Topology(own.num_layers, tuple(channels), own.backbone)
+
+
+def _measured(
+    scene: Scenario, plan: Plan, protocol: Protocol, settings: AuditSettings
+) -> list[Measurement]:
+    """The cloud NN has the plan's channels alone, attackers all that the scene's topology has."""
+    repeats, seed = range(settings.repeats), settings.seed
+
+    def of(scene: Scenario, protocol: Protocol) -> list[Measurement]:
+        cells = [Cell(scene.topology, repeat) for repeat in repeats]
+        return measure(cells, [scene] * len(cells), protocol, seed)
+
+    if scene.topology == plan.topology:
+        return of(scene, protocol)
+    released = dataclasses.replace(scene, topology=plan.topology)
+    of_cloud = of(released, dataclasses.replace(protocol, attacks=()))
+    attacked = of(scene, dataclasses.replace(protocol, cloud=None, schedule=None))
+    return [
+        dataclasses.replace(each, accuracy=own.accuracy)
+        for each, own in zip(attacked, of_cloud, strict=True)
+    ]
 
 
 def _longer_config(plan: Plan, settings: AuditSettings) -> Config:

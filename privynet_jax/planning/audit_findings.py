@@ -98,7 +98,7 @@ class Audit:
     """What an audit found.
 
     `difference_db` is by how much the PSNR that the characterisation's own attackers reached here
-    differs from what the plan expected; None where not all of them attacked.
+    differs from what the plan expected; None where not all of them attacked, or had more channels.
     """
 
     findings: tuple[Finding, ...]  # in the order of `plan.LIMITS`, accuracies last
@@ -111,6 +111,8 @@ class Audit:
     attacks: tuple[Attacked, ...] = ()  # of every attacker in every repeat
     stronger: tuple[str, ...] = ()  # names of those that the characterisation did not have
     difference_db: float | None = None
+    earlier_releases: int = 0  # of the same pictures, which attackers hold as well
+    channels_held: int = 0  # by attackers, in all
 
     @property
     def verdict(self) -> str:

@@ -110,6 +110,7 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     assert set(made) == {
         *("findings", "data", "images", "left_out", "repeats", "attacker_steps", "knowledge"),
         *("attacks", "stronger", "difference_db", "verdict"),
+        *("earlier_releases", "channels_held"),
     }
     doubts = [finding["doubts"] for finding in made["findings"]]
     assert lists_in(made) == [made["findings"], *doubts, made["attacks"], made["stronger"]]
@@ -171,6 +172,7 @@ def test_the_last_seed_of_all_is_followed_by_the_first(command, planned, monkeyp
         (["--audit_seed=4294967296"], ["--audit_seed=4294967296"]),
         (["--weights=resnet"], ["'resnet'", "allowed: embedded"]),
         (["--repeats=0"], ["--repeats=0"]),
+        (["--released=/no/older.json"], ["--released=/no/older.json is no file; give the plan"]),
         (["--training=0"], ["--training=0"]),
     ],
 )
@@ -270,7 +272,9 @@ def test_the_report_says_what_leaves_a_limit_open():
         Finding("psnr_db", 21.0, 20.0, 20.5, "strong", 64, doubts),
         Finding("ssim", 0.6, 0.5, 0.55, "strong", 64, doubts),
     )
-    text = audit.report(audit_of(findings), "mean")
+    again = {"earlier_releases": 1, "channels_held": 29}
+    text = audit.report(audit_of(findings, **again), "mean")
+    assert "Attackers hold 29 channels of every picture, of this release and of 1 before it" in text
     assert text.splitlines()[-4:] == [
         "INCONCLUSIVE: no limit was broken here, which does not show that they are kept:",
         *(f"  {doubt}" for doubt in doubts),

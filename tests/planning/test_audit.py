@@ -119,12 +119,12 @@ class Measured:
 def audited(audited_plan, audited_parts, vgg_weights, settings, monkeypatch):
     """Audits with invented measurements; returns the audit and what was asked."""
 
-    def run(psnr_db, attackers=(), **changes):
+    def run(psnr_db, attackers=(), released=(), **changes):
         measured = Measured(psnr_db)
         monkeypatch.setattr(auditing, "measure", measured)
         monkeypatch.setattr(auditing, "_measured_latency", lambda plan: 2.5)
         plan = dataclasses.replace(audited_plan, **changes)
-        chosen = dataclasses.replace(settings, attackers=attackers)
+        chosen = dataclasses.replace(settings, attackers=attackers, released=released)
         return audit_plan(plan, audited_parts, vgg_weights, chosen), measured.asked
 
     return run
@@ -202,6 +202,37 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert found.difference_db is None  # the characterisation's residual network was not tried
     assert (found.repeats, found.attacker_steps, found.data) == (2, 8, audited_parts.name)
     assert found.images == {name: len(part) for name, part in audited_parts.items()}
+
+
+def test_attackers_hold_what_was_released_before(audited, audited_plan, vgg_weights, settings):
+    other = small_audit.plan(
+        vgg_weights,
+        selection=dataclasses.replace(audited_plan.selection, seed="d8" * 32),
+    )
+    assert other.topology != audited_plan.topology
+    union = {*audited_plan.topology.channels, *other.topology.channels}
+    found, asked = audited({"linear": (9, 9), "residual": (8, 8)}, released=(other, audited_plan))
+    of_cloud, attacked = asked
+    for (cells, scenes, *_), channels in zip(
+        asked, (set(audited_plan.topology.channels), union), strict=True
+    ):
+        assert {frozenset(cell.topology.channels) for cell in cells} == {frozenset(channels)}
+        assert set(scenes[0].topology.channels) == channels
+        assert scenes[0].stored("test").shape[-1] == len(channels)
+    assert (of_cloud[2].attacks, attacked[2].cloud) == ((), None)
+    assert (found.earlier_releases, found.channels_held) == (2, len(union))
+    # Nobody expected what attackers make of more channels than the plan's.
+    assert found.difference_db is None
+    assert {f.what: f.found for f in found.findings}["accuracy"] == 0.375
+
+
+def test_releases_that_do_not_go_together_are_refused(
+    audited_plan, audited_parts, vgg_weights, settings
+):
+    deeper = dataclasses.replace(audited_plan, weights_fingerprint="ab" * 32)
+    chosen = dataclasses.replace(settings, released=(deeper,))
+    with pytest.raises(UserError, match="of equal weights, since attackers who hold two layers"):
+        audit_plan(audited_plan, audited_parts, vgg_weights, chosen)
 
 
 def test_pictures_that_the_planner_saw_are_not_used(audited, audited_parts):
@@ -345,7 +376,7 @@ def test_an_audit_is_written_whole(tmp_path):
         ],
         **{"data": "folder:mine", "images": {"test": 8}, "left_out": 3, "repeats": 2},
         **{"attacker_steps": 40, "knowledge": "pairs", "stronger": ["tuned"], "verdict": BROKEN},
-        "difference_db": 1.5,
+        **{"difference_db": 1.5, "earlier_releases": 0, "channels_held": 0},
         "attacks": [
             {
                 **{"attacker": "tuned", "knowledge": "pairs", "repeat": 0, "steps": 8},
