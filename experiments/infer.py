@@ -44,7 +44,7 @@ _CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."
 )
 _QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are to be re-identified.", 1)
-_SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks per kind of LiRA; even.", 2)
+_SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks, online and offline each; even.", 2)
 _NETWORK_STEPS = flags.DEFINE_integer(
     "network_steps", None, "Of every cloud NN, classifier and shadow; default: as characterised.", 1
 )

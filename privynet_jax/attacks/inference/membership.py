@@ -1,15 +1,17 @@
 """Membership inference: was an image in the training set of the cloud NN?
 
 Whoever may ask the cloud NN for its logits, and holds candidates' representations and labels, tells
-members from others by how sure the network is of the label. Three attacks, each a score per
-candidate, larger for likelier members:
+members from others by how sure the network is of the label. Attacks are a score per candidate,
+larger for likelier members:
 
 * loss: the log-probability of the label (Yeom et al. 2018, arXiv:1709.01604);
 * offline LiRA (Carlini et al. 2022, arXiv:2112.03570): the same as a logit, against its
   distribution under shadow networks that never saw the candidate. A lower bound: the shadows learn
   from halves of the attacker's images, for proportionally fewer steps;
 * online LiRA: the likelihood ratio of shadow networks that saw the candidate and of those that did
-  not; stronger, but it takes shadows trained on the candidates themselves.
+  not; stronger, but it takes shadows trained on the candidates themselves;
+* offline and online RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262), on the same shadows: the
+  label's probability against its mean, which needs fewer of them.
 
     result = attack(candidates, groups, own, network, schedule, key)
     result["online LiRA"].tpr.value  # at a false positive rate of 1 %
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+import scipy
 
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.errors import UserError
@@ -31,8 +34,12 @@ from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 LOSS, OFFLINE, ONLINE = ("loss", "offline LiRA", "online LiRA")
+OFFLINE_RMIA, ONLINE_RMIA = ("offline RMIA", "online RMIA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
+# Of offline RMIA: how steeply a probability rises with that of networks that saw no candidate; the
+# authors' for images.
+_RMIA_SLOPE = 0.3
 
 
 class Rates(NamedTuple):
@@ -61,8 +68,9 @@ def attack(
 
     A coin decides who is a member, by whole groups, int [N], whose images overlap: members and
     others then differ in membership alone. The attacker's own are disjoint from both; offline
-    shadows learn from halves of them. There are so many shadows per kind of LiRA, an even number;
-    those with fewer examples than the cloud NN take proportionally fewer steps of its schedule.
+    shadows learn from halves of them, online ones from halves of the candidates. There are so many
+    of each, an even number; those with fewer examples than the cloud NN take proportionally fewer
+    steps of its schedule.
 
     Returns attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` +
     attack -> the same attack on a network trained as long on the attacker's own data, which is
@@ -99,6 +107,8 @@ def attack(
             LOSS: asked,  # ranks as the probability does
             OFFLINE: offline_lira(asked, offline),
             ONLINE: online_lira(asked, online, inside),
+            OFFLINE_RMIA: offline_rmia(asked, offline),
+            ONLINE_RMIA: online_rmia(asked, online),
         }
         for name, score in scores.items():
             sides = (score[is_member], score[~is_member])
@@ -168,6 +178,32 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
         spread = _spread((shadows - means)[chosen], counts.mean())
         log_likelihoods.append(-0.5 * ((target - means) / spread) ** 2 - np.log(spread))
     return log_likelihoods[0] - log_likelihoods[1]
+
+
+def online_rmia(target: np.ndarray, shadows: np.ndarray) -> np.ndarray:
+    """Returns float64 [N], log p(x | network) / p(x), by RMIA (Zarifzadeh et al. 2024).
+
+    arXiv:2312.03262, equations 2 to 4: p(x) is the mean over shadows, half of which saw x. Their
+    score is the share of other pictures z whose ratio is below this one; of a single network it
+    grows with the ratio alone, so both rank alike and no z are needed.
+
+    Of confidences [N] and [shadows, N], as `confidence` gives them.
+    """
+    return _log_probability(target) - np.log(scipy.special.expit(shadows).mean(axis=0))
+
+
+def offline_rmia(target: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Returns float64 [N], as `online_rmia`, of shadows that saw no candidate (appendix B.2.2).
+
+    What a network that saw x would answer is taken to be linear in what these answer.
+    """
+    out = scipy.special.expit(outside).mean(axis=0)
+    mean = ((1 + _RMIA_SLOPE) * out + 1 - _RMIA_SLOPE) / 2
+    return _log_probability(target) - np.log(mean)
+
+
+def _log_probability(confidences: np.ndarray) -> np.ndarray:
+    return -np.logaddexp(0, -confidences)
 
 
 def balanced_halves(count: int, size: int, key: jax.Array) -> np.ndarray:

@@ -47,7 +47,7 @@ class Settings:
         width: of their channels.
         attributes: as `attributes.attribute_values` takes them.
         candidates: numbers of pictures among which a query is to be found.
-        shadows: networks per kind of LiRA.
+        shadows: networks that membership trains online, and as many offline.
     """
 
     cloud: Schedule

@@ -12,7 +12,9 @@ from privynet_jax.attacks.inference.membership import (
     FALSE_POSITIVES,
     LOSS,
     OFFLINE,
+    OFFLINE_RMIA,
     ONLINE,
+    ONLINE_RMIA,
     area,
     attack,
     balanced_halves,
@@ -20,7 +22,9 @@ from privynet_jax.attacks.inference.membership import (
     half_of_groups,
     networks,
     offline_lira,
+    offline_rmia,
     online_lira,
+    online_rmia,
     rates,
     roc,
     true_positives,
@@ -31,7 +35,7 @@ from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
-METHODS = (LOSS, OFFLINE, ONLINE)
+METHODS = (LOSS, OFFLINE, ONLINE, OFFLINE_RMIA, ONLINE_RMIA)
 
 KEY = jax.random.key(11)
 pytestmark = pytest.mark.computes
@@ -69,6 +73,22 @@ def test_offline_lira_by_hand():
     np.testing.assert_allclose(
         offline_lira(np.array([3.0, 5.0]), outside), np.array([1.0, -2.0]) / np.sqrt(2)
     )
+
+
+def test_rmia_ranks_as_the_share_of_pictures_whose_ratio_is_smaller():
+    """Of its definition: how many z have p(x | network) / p(x) > p(z | network) / p(z)."""
+    stream = np.random.default_rng(4)
+    network, others = stream.uniform(0.01, 0.99, 50), stream.uniform(0.01, 0.99, (6, 50))
+    ratios = network / others.mean(axis=0)
+    shares = np.array([(ratio > ratios).mean() for ratio in ratios])
+    found = online_rmia(special.logit(network), special.logit(others))
+    np.testing.assert_allclose(found, np.log(ratios))
+    np.testing.assert_array_equal(np.argsort(found), np.argsort(shares))
+    # By hand: 0.8 / ((1.3 * 0.5 + 0.7) / 2).
+    one = offline_rmia(special.logit(np.array([0.8])), special.logit(np.array([[0.4], [0.6]])))
+    np.testing.assert_allclose(one, np.log(0.8 / 0.675))
+    # A sure network's probability rounds to 1, whose logarithm is 0, not less.
+    assert online_rmia(np.array([800.0]), np.array([[800.0]])) == pytest.approx(0)
 
 
 def test_halves_are_balanced_and_random():
@@ -147,7 +167,7 @@ def memorised():
     return found, sum(told)
 
 
-@pytest.mark.parametrize("method", [LOSS, OFFLINE, ONLINE])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_network_that_memorised_gives_its_members_away(memorised, method):
     found = memorised[0][method]
     assert found.auc.value > 0.9
@@ -159,7 +179,7 @@ def test_a_network_that_memorised_gives_its_members_away(memorised, method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_network_without_the_members_gives_nothing_away(memorised, method):
-    assert set(memorised[0]) == {LOSS, OFFLINE, ONLINE, *(CONTROL + m for m in METHODS)}
+    assert set(memorised[0]) == {*METHODS, *(CONTROL + m for m in METHODS)}
     found = memorised[0][CONTROL + method]
     # By chance, the standard error is sqrt(201 / (12 * 100 * 100)) = 0.041 (Mann and Whitney).
     assert abs(found.auc.value - 0.5) < 4 * 0.041
