@@ -40,7 +40,7 @@ from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
-from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, summarise
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
 
@@ -124,7 +124,7 @@ def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dic
             "p95_db": p95.value,
             "p95_db_low": p95.low,
             "p95_db_high": p95.high,
-            "ssim": summarise(quality["ssim"]).mean,
+            **{name: float(quality[name].mean()) for name in ("ssim", "haarpsi", "identified")},
             **found.training_columns(attack.name),
             # With what the budget does not count: compilation, linear start, reconstruction.
             "seconds_in_all": found.seconds,
