@@ -11,6 +11,7 @@ and more steps than the characterisation's, on parts that hold none of the plann
 
 import contextlib
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -227,7 +228,7 @@ def _attacked(
         rows, gain = protocol.rows(attack)["test"], report.get("gain_db")
         sources = test.clusters(slice(None) if rows is None else rows)
         of = OF_DISTRIBUTIONS[statistic]
-        upper = {metric: bootstrap(values[metric], of, sources).high for metric in _METRICS}
+        ends = {metric: bootstrap(values[metric], of, sources).high for metric in _METRICS}
         found.append(
             Attacked(
                 attacker=attack.name,
@@ -240,7 +241,8 @@ def _attacked(
                 # NumPy's own truth values cannot be written as JSON.
                 converged=bool(report["converged"]),
                 sources=len(np.unique(sources)),
-                upper=upper,
+                # JSON has no NaN.
+                upper={m: None if math.isnan(end) else end for m, end in ends.items()},
                 gain_db=Interval(*gain) if gain else None,
             )
         )

@@ -62,8 +62,8 @@ class Attacked:
     ssim: Distribution
     converged: bool  # whether more of it would gain little, as the attacker reports of itself
     sources: int  # photographs, persons or groups of copies that these images are of
-    # Metric -> the upper end of the 95 % interval of the plan's statistic over sources; NaN of one.
-    upper: Mapping[str, float]
+    # Metric -> upper end of the 95 % interval of the plan's statistic over sources; None of one.
+    upper: Mapping[str, float | None]
     gain_db: Interval | None = None  # of PSNR, with ten times the training; None: not known
 
     def reached(self, metric: str, statistic: str) -> float:
