@@ -47,7 +47,7 @@ _EARLIER = (
     "{0.earlier_releases} before it."
 )
 _UNDECIDED = "INCONCLUSIVE: no limit was broken here, which does not show that they are kept:"
-_MORE = "Audit on more pictures, or with a larger --training."
+_MORE = "Audit on more pictures, or with a larger --training or --attacked_images."
 _WHAT_NOW = (
     "If nothing was released under this plan, plan again with a larger --margin_db. What was "
     "released cannot be called back, and the same pictures released under another plan would show "
@@ -109,7 +109,7 @@ def report(audit: Audit, statistic: str) -> str:
         "",
         aligned(findings) if findings else "",
         "",
-        _transfer(audit.difference_db),
+        _transfer(audit),
         _verdict(audit, findings),
     ]
     return "\n".join(lines)
@@ -140,7 +140,10 @@ def _attackers(attacks: Sequence[Attacked]) -> str:
     return aligned(rows) if rows else ""
 
 
-def _transfer(difference_db: float | None) -> str:
+def _transfer(audit: Audit) -> str:
+    difference_db = audit.difference_db
+    if audit.earlier_releases:
+        return "Nobody expected what attackers make of several releases: nothing is compared."
     if difference_db is None:
         return (
             "Not all of the characterisation's attackers were tried, so nothing is said of how far "

@@ -33,7 +33,7 @@ from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
-from privynet_jax.results.text_tables import aligned, as_csv
+from privynet_jax.results.text_tables import aligned, as_csv, bracketed
 from privynet_jax.training.models.attackers import STRONG
 
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable sixteen_bit_max attackers")
@@ -81,8 +81,8 @@ def main() -> None:
         where = str(out)
     print(as_text(rows))
     print(
-        "Intervals are 95 % bootstrap ones over images, for membership over groups of images that "
-        "overlap. References are the same attack on the images themselves. "
+        "Intervals are 95 % bootstrap ones over the images' sources, for membership over groups of "
+        "images that overlap. References are the same attack on the images themselves. "
         f"The table is in {where}."
     )
 
@@ -184,7 +184,7 @@ def as_text(rows: Sequence[Row]) -> str:
             {
                 "layers": f"{row['num_layers']} {row['layer']}",
                 **{name: row[name] for name in ("depth", "attack", "variant", "number")},
-                "value (95 %)": f"{short['value']} ({short['low']}-{short['high']})",
+                "value (95 %)": bracketed(*(short[name] for name in ("value", "low", "high"))),
                 **{name: short[name] for name in ("chance", "reference")},
             }
         )

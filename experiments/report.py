@@ -122,8 +122,8 @@ def _rendered(content: Mapping[str, Any]) -> str:
 
 def _planned() -> dict[str, Any]:
     plan = read_plan(cli.needed_file(cli.PLAN)) if cli.PLAN.value else None
-    found = promises.audit_table(cli.needed_file(_AUDIT)) if _AUDIT.value else (None, None)
-    return {"plan": plan, **dict(zip(("audit_table", "verdict"), found, strict=True))}
+    audit, verdict = promises.audit_table(cli.needed_file(_AUDIT)) if _AUDIT.value else (None, None)
+    return {"plan": plan, "audit_table": audit, "verdict": verdict}
 
 
 _NO_IMAGES = {"counts": {}, "classes": None, "shown": [], "folded": []}

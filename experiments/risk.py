@@ -27,7 +27,7 @@ def main() -> None:
     given = (config["mode"], _RECOGNISABLE.value)
     print(risk_tables.risk_text(risk_tables.write_risk_tables(store, results, *given)))
     tables = f"{risk_tables.RISK} and {risk_tables.RISK_CLASSES} are in {store.workdir}."
-    print(f"Intervals are over test images, taken as independent. {tables}")
+    print(f"Intervals are over sources: photographs, groups of copies, single images. {tables}")
 
 
 if __name__ == "__main__":

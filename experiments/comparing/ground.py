@@ -20,6 +20,8 @@ from privynet_jax.images.folders import is_private
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 
+# Rises when rows have other columns: those of before are refused.
+_FORMAT = 2
 # Flags of every comparison.
 SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable sixteen_bit_max"
 
@@ -77,7 +79,7 @@ def kept_rows(out: Path, settings: Mapping[str, Any], tables: str, *datasets: st
 
     A folder that is made for somebody's own pictures is for the user alone.
     """
-    kept = KeptRows(out, settings)
+    kept = KeptRows(out, {**settings, "format": _FORMAT})
     there = [name for name in (f"{tables}.csv", f"{tables}.png") if (out / name).exists()]
     if there and not (out / "rows").exists():
         raise UserError(f"{out} has a {there[0]} of something else; give another folder as --out")

@@ -67,11 +67,16 @@ def audit_table(path: Path) -> tuple[Table, str]:
             f"seeds, {content['attacker_steps']} steps each. {stronger} "
             "Privacy loss is the worst attacker's and seed's."
         )
+        if earlier := content["earlier_releases"]:
+            held = content["channels_held"]
+            caption += f" Attackers hold {held} channels: of {earlier} earlier releases as well."
+        if doubts := dict.fromkeys(why for f in content["findings"] for why in f["doubts"]):
+            caption += f" Open is, because: {'; '.join(doubts)}."
         columns = ("", "found", "expected", "limit", "verdict", "strongest attacker")
         return Table("audit", caption, columns, rows), str(content["verdict"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{path} is no audit; give the audit.json that experiments.audit wrote"
+            f"{path} is no audit of this version; give the audit.json that experiments.audit writes"
         ) from None
 
 

@@ -35,7 +35,7 @@ from privynet_jax.backbone.split import activations, local_nn, with_tiles
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.metrics import image_quality
+from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
@@ -45,7 +45,7 @@ from privynet_jax.training.session import current_session
 # Representations that an attacker without pairs looks at, of the release under attack.
 OBSERVED_IMAGES = 1024
 _SCORED_AT_ONCE, _SCORED_BYTES = 256, 2**27
-_quality = jax.jit(image_quality)
+_quality = jax.jit(privacy_loss)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -176,10 +176,10 @@ def score(
     part: str = "test",
     rows: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    """Returns "psnr_db", "ssim", "haarpsi" and "identified" of a part's images, or of some rows.
+    """Returns the `privacy_loss` of a part's images, or of some rows, float32 [n] by name.
 
-    Each is float32 [n]. The last is `reidentification.identified`, in `partition.galleries` of what
-    is scored.
+    And of test images, "identified": `reidentification.identified`, in `partition.galleries` of
+    what is scored.
     """
     images, stored = getattr(scenario.parts, part).images, scenario.stored(part)
     rows = np.arange(len(images)) if rows is None else np.asarray(rows)
@@ -193,6 +193,7 @@ def score(
             found.append(jax.device_get(_quality(estimates, as_float(images[chosen]))))
             rebuilt[start : start + size] = np.round(255 * np.nan_to_num(estimates))
             current_session().give_way()
-        found[-1]["identified"] = identified(rebuilt, images[gallery])
+        if part == "test":
+            found[-1]["identified"] = identified(rebuilt, images[gallery])
     names = dict.fromkeys(name for each in found for name in each)
     return {n: np.concatenate([each[n] for each in found if n in each]) for n in names}

@@ -24,6 +24,7 @@ from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
+from privynet_jax.results.work_directory import FORMAT
 from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.networks import WORKING_STRIDE
 from privynet_jax.training.tasks import Schedule, check_learning_rate
@@ -245,6 +246,7 @@ class Config:
         return {
             **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
             **({"only": sorted(self.only)} if self.only else {}),
+            "format": FORMAT,
             "dataset": parts.name,  # written in one way
             "layers": sorted(self.layers),
             "depths": sorted(self.depths),

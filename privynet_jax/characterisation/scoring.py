@@ -33,7 +33,7 @@ from privynet_jax.estimates.amortised import (
 )
 from privynet_jax.estimates.linear_probe import pool_rows, probe_scores
 from privynet_jax.estimates.subsets import Subset, layer_sums, linear_estimates, prepare, stacked
-from privynet_jax.images.metrics import correct, image_quality
+from privynet_jax.images.metrics import correct, privacy_loss
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform import signals
@@ -205,6 +205,6 @@ def _image_scorer(task: Task | None, examples: int) -> Callable[..., Any]:
             name: jnp.round(255 * estimate[:examples]).astype(jnp.uint8)
             for name, estimate in estimates.items()
         }
-        return {name: image_quality(each, truth) for name, each in estimates.items()}, rebuilt
+        return {name: privacy_loss(each, truth) for name, each in estimates.items()}, rebuilt
 
     return jax.vmap(of_one, in_axes=(None, 0, None, None))

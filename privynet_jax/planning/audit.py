@@ -44,6 +44,7 @@ from privynet_jax.results.statistics import (
     bootstrap,
     summarise,
 )
+from privynet_jax.training.session import current_session, session
 
 # Settings of a characterisation's networks, for which nothing else may stand in.
 _SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
@@ -147,10 +148,11 @@ def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
             or other.weights_fingerprint != plan.weights_fingerprint
         ):
             raise UserError(
-                f"a released plan has {there.num_layers} layers of {there.backbone} at "
-                f"{other.image_size} pixels, the plan {own.num_layers} of {own.backbone} at "
-                f"{plan.image_size}; allowed are equal ones, of equal weights, since attackers who "
-                "hold two layers are not tried; audit each plan for itself"
+                f"the released plan {other.id[:8]} has {there.num_layers} layers of "
+                f"{there.backbone} with weights {other.weights_fingerprint[:8]} at "
+                f"{other.image_size} pixels, the plan {own.num_layers} of {own.backbone} with "
+                f"{plan.weights_fingerprint[:8]} at {plan.image_size}; allowed are equal ones, "
+                "since attackers who hold two layers are not tried; audit each plan for itself"
             )
     channels = dict.fromkeys(own.channels)
     for other in released:
@@ -171,8 +173,10 @@ def _measured(
     if scene.topology == plan.topology:
         return of(scene, protocol)
     released = dataclasses.replace(scene, topology=plan.topology)
-    of_cloud = of(released, dataclasses.replace(protocol, attacks=()))
-    attacked = of(scene, dataclasses.replace(protocol, cloud=None, schedule=None))
+    progress = current_session().progress
+    with session(progress=lambda done: progress(done / 2)):
+        of_cloud = of(released, dataclasses.replace(protocol, attacks=()))
+        attacked = of(scene, dataclasses.replace(protocol, cloud=None, schedule=None))
     return [
         dataclasses.replace(each, accuracy=own.accuracy)
         for each, own in zip(attacked, of_cloud, strict=True)

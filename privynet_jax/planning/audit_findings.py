@@ -18,9 +18,12 @@ from privynet_jax.results.statistics import Distribution, Interval
 # or longer training; it is not, and nothing says that it would be.
 BROKEN, INCONCLUSIVE, KEPT = "BROKEN", "inconclusive", "kept"
 # Fewer pairs teach an attacker less than it could know (experiments/RESULTS.md, "What the attacker
-# knows"), and intervals that resample fewer sources are too narrow: Cameron, Gelbach and Miller
-# 2008 (doi:10.1162/rest.90.3.414) call up to 30 clusters few.
-LEAST_PAIRS, LEAST_SOURCES = 1000, 30
+# knows").
+LEAST_PAIRS = 1000
+# Statistic -> the fewest sources whose resampling says something: Cameron, Gelbach and Miller 2008
+# (doi:10.1162/rest.90.3.414) call up to 30 clusters few, and behind a percentile there have to be
+# some five. Nothing that is resampled is above the maximum.
+LEAST_SOURCES = {"mean": 30, "median": 30, "p95": 100, "p99": 500}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +76,12 @@ class Attacked:
     def doubts(self, metric: str, statistic: str, limit: float) -> list[str]:
         """Returns why this attacker, which stayed within a limit, does not show it kept."""
         found = []
-        if self.sources < LEAST_SOURCES:
+        if statistic not in LEAST_SOURCES:
+            found.append(f"a {statistic} over some images bounds no others; limit p95 or p99")
+        elif self.sources < LEAST_SOURCES[statistic]:
             found.append(
                 f"its {self.images} attacked images are of {self.sources} sources (photographs, "
-                f"groups of copies, or single pictures); {LEAST_SOURCES} are needed"
+                f"groups of copies, or single pictures); {LEAST_SOURCES[statistic]} are needed"
             )
         elif self.upper[metric] > limit:
             found.append(
@@ -125,4 +130,4 @@ class Audit:
         content = {**dataclasses.asdict(self), "verdict": self.verdict}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
             entry["verdict"] = finding.verdict
-        write_atomically(path, json.dumps(content, indent=1) + "\n", private=True)
+        write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n", private=True)

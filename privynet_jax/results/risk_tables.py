@@ -20,7 +20,7 @@ from privynet_jax.images.partition import galleries, spread_over_classes
 from privynet_jax.results import statistics
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import Interval, summarise
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.results.work_directory import ResultStore
 
 RISK, RISK_CLASSES = "risk.csv", "risk_classes.csv"
@@ -58,11 +58,6 @@ def write_risk_tables(
         UserError: a cell's arrays are damaged, or those of the test images.
     """
     pictures = store.load_test_pictures()
-    if _SOURCES not in pictures:
-        raise UserError(
-            f"{store.workdir}/test_pictures.npz is of an earlier version, which did not keep the "
-            "images' sources; delete it and run experiments.characterize again"
-        )
     rows, by_class = [], []
     for result in results:
         arrays = store.load_arrays(result.name)
@@ -206,7 +201,7 @@ def _ends(name: str, interval: Interval) -> dict[str, float]:
 
 def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int = 1) -> str:
     value, low, high = (factor * row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    return f"{value:5.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+    return bracketed(*(f"{number:.{digits}f}" for number in (value, low, high)))
 
 
 def _identified(row: Mapping[str, Any]) -> str:

@@ -166,7 +166,7 @@ def resampled(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> tup
 
 
 def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
-    """Returns the share of images that are hit, bool [N], and Wilson's (1927) 95 % interval.
+    """Returns the share of images that are hit, [N] in [0, 1], and Wilson's (1927) 95 % interval.
 
     Images of a group, int [N], are hit together more or less, so that N of them tell less than N
     independent ones. The interval is that of as many independent ones as would give the share's
@@ -180,7 +180,9 @@ def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
         sums = np.bincount(members, weights=hits - share)
         binomial, number = share * (1 - share), len(sums)
         among = float(sums @ sums) * number / max(1, number - 1) / count**2
-        count = min(count, binomial / among) if binomial and among else float(number)
+        # A variance of rounding alone is none.
+        varies = number > 1 and among > 1e-12 * binomial
+        count = min(count, binomial / among) if varies else float(number)
     z = float(scipy.special.ndtri((1 + CONFIDENCE) / 2))
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2) / (1 + z**2 / count)

@@ -4,7 +4,6 @@ print(aligned([{"attack": "linear", "PSNR dB": 14.21}, {"attack": "residual", "P
 """
 
 import csv
-import operator
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,12 +33,16 @@ def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:
         cells = [name, *(_as_text(value, digits) for value in values)]
         if name in ends:
             low, high = ([_as_text(row[end], digits) for row in rows] for end in ends[name])
-            both = (f" ({a}-{b})" for a, b in zip(low, high, strict=True))
-            cells[1:] = map(operator.add, cells[1:], both)
+            cells[1:] = map(bracketed, cells[1:], low, high)
         width, numeric = max(map(len, cells)), any(isinstance(v, int | float) for v in values)
         columns.append([f"{cell:{'>' if numeric else '<'}{width}}" for cell in cells])
     first, *body = ("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
     return "\n".join([first, "-" * len(first), *body])
+
+
+def bracketed(value: str, low: str, high: str) -> str:
+    """Returns a number with the ends of its interval, where there is one."""
+    return value if {low, high} & {"", "nan"} else f"{value} ({low} to {high})"
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:

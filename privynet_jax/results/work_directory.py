@@ -40,6 +40,8 @@ from privynet_jax.results.text_tables import as_csv
 # What reading damaged JSON, tables or archives of arrays may raise.
 _DAMAGE = (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError, RuntimeError)
 _DAMAGE += (zipfile.BadZipFile, zlib.error)
+# Rises when cells keep something else: folders of before are refused.
+FORMAT = 2
 _CONFIG, TEST_PICTURES, REFERENCES = "config.json", "test_pictures.npz", "reference.csv"
 _CONTINUE = (
     "delete it and run its experiments.characterize command again, which makes it anew; if another "
@@ -49,7 +51,7 @@ _CONTINUE = (
 _GRID, _SCHEDULES = ("layers", "depths"), ("cloud", "attacker")
 _NEEDED = {
     **dict.fromkeys((*_GRID, "selections", "attackers"), list),
-    **dict.fromkeys(("draws", "image_size", "seed", "examples"), int),
+    **dict.fromkeys(("draws", "image_size", "seed", "examples", "format"), int),
     **dict.fromkeys(("backbone", "dataset", "mode", "feature_dtype"), str),
     **dict.fromkeys(("data_fingerprint", "weights_fingerprint"), str),
     **dict.fromkeys((*_SCHEDULES, "max_images"), dict),
@@ -169,8 +171,8 @@ class ResultStore:
         """Keeps what is known of the test images before any attack.
 
         That is "labels", int [N]; "class_names" by label; "sources", int [N], from which photograph
-        or person each image is; "mean_image_psnr_db" and "mean_image_ssim", float [N], of answering
-        the auxiliary mean image.
+        or person each image is; "mean_image_" and a metric, float [N], of answering the auxiliary
+        mean image.
         """
         _write_arrays(self.workdir / TEST_PICTURES, arrays)
 

@@ -278,7 +278,7 @@ def test_the_report_says_what_leaves_a_limit_open():
     assert text.splitlines()[-4:] == [
         "INCONCLUSIVE: no limit was broken here, which does not show that they are kept:",
         *(f"  {doubt}" for doubt in doubts),
-        "Audit on more pictures, or with a larger --training.",
+        "Audit on more pictures, or with a larger --training or --attacked_images.",
     ]
     # A limit that is broken is broken, whatever is open of the other.
     broken = dataclasses.replace(findings[0], found=21.5)

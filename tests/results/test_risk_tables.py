@@ -193,15 +193,6 @@ def test_the_command_prints_and_writes_both_tables(workdir, run):
         assert [row["class"] for row in csv.DictReader(file)] == ["cat", "dog"] * 2
 
 
-def test_test_pictures_of_a_version_that_kept_no_sources(workdir, run):
-    store, _ = ResultStore.existing(workdir)
-    pictures = store.load_test_pictures()
-    store.save_test_pictures({name: pictures[name] for name in pictures if name != "sources"})
-    status, _, error = run(f"--workdir={workdir}")
-    assert status == 1
-    assert "delete it and run experiments.characterize again" in error
-
-
 def test_lost_test_pictures(workdir, run):
     (workdir / "test_pictures.npz").unlink()
     status, _, error = run(f"--workdir={workdir}")

@@ -165,6 +165,12 @@ def test_a_share_of_images_that_are_hit_together_is_one_of_their_groups():
     assert found.margin == pytest.approx(apart.margin, rel=0.02)
     for one in (np.zeros(40, bool), np.ones(40, bool)):
         assert share_of(np.repeat(one, 5), five_each) == share_of(one)
+    # Nor do groups of which each has the same share, whatever its rounding: it is one number each.
+    for hit in (13, 10, 20):
+        one = share_of(np.arange(40) < hit, np.zeros(40, int))
+        assert one.margin > 0.35
+    thirds = share_of(np.tile([True, False, False], 100), np.repeat(np.arange(100), 3))
+    assert thirds.margin == pytest.approx(share_of(np.tile([True, False], 50)).margin, rel=0.07)
     # Independent images tell as much in groups as without; of one group nobody knows more than one.
     alike = np.random.default_rng(0).random(6000) < 0.3
     assert share_of(alike, np.arange(6000) // 3).margin == pytest.approx(

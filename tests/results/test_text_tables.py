@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 from privynet_jax.results.text_tables import aligned, as_csv, restored
 
@@ -21,11 +22,14 @@ def test_columns_are_aligned():
 
 
 def test_the_ends_of_an_interval_stand_behind_its_number():
-    row = {"x": 1.0, "x_low": 0.5, "x_high": 2.25, "y_low": 7}
-    assert aligned([row]).splitlines() == [
-        "               x  y_low",
-        "-----------------------",
-        "1.00 (0.50-2.25)      7",
+    row = {"x": 1.0, "x_low": -0.5, "x_high": 2.25, "y_low": 7}
+    none, unknown = {**row, "x": "", "x_low": "", "x_high": ""}, {**row, "x_low": math.nan}
+    assert aligned([row, none, unknown]).splitlines() == [
+        "                   x  y_low",
+        "---------------------------",
+        "1.00 (-0.50 to 2.25)      7",
+        "                          7",
+        "                1.00      7",
     ]
 
 

@@ -5,6 +5,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.results.cell_results import AttackResult, CellResult
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import Distribution, Interval
+from privynet_jax.results.work_directory import FORMAT
 
 
 def settings(**others):
@@ -16,6 +17,7 @@ def settings(**others):
         "draws": 2,
         "selections": ["random"],
         "image_size": 32,
+        "format": FORMAT,
         "seed": 0,
         "dataset": "photo_patches",
         "mode": "dedicated",

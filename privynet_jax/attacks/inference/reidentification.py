@@ -20,8 +20,8 @@ import numpy as np
 from privynet_jax.platform.devices import at_once
 from privynet_jax.training.batches import stream_of
 
-# Positions per side that descriptors of representations keep.
-_SIDE = 8
+# Positions per side that descriptors keep: of representations, and of large images.
+_SIDE, _PIXELS = 8, 32
 # Similarities that differ by less are equal: descriptors are float32 and were summed in some order.
 _TOLERANCE = 1e-6
 _QUERIES_AT_ONCE = 256
@@ -81,14 +81,15 @@ def reidentify(
 def identified(reconstructions: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Returns float32 [N]: whether a reconstruction is more like its own image than like another.
 
-    Both are uint8 [N, H, W, 3]; of n images that are most alike each counts 1 / n. A single image,
-    which there is nothing to tell from, is identified.
+    Both are uint8 [N, H, W, 3], and are compared by means over fields where they have 64 pixels a
+    side or more. Of n images that are most alike each counts 1 / n. A single image, which there is
+    nothing to tell from, is identified.
     """
     if len(images) < 2:
         return np.ones(len(images), np.float32)
     truth, key = np.arange(len(images)), jax.random.key(0)  # draws nothing: all are candidates
-    found = reidentify(pixels(reconstructions), pixels(images), truth, len(images), key)
-    return np.float32(found.top1)
+    ours, theirs = (pixels(pooled(x, _PIXELS)) for x in (reconstructions, images))
+    return np.float32(reidentify(ours, theirs, truth, len(images), key).top1)
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
@@ -118,14 +119,15 @@ def similarities(representations: np.ndarray) -> np.ndarray:
     return np.float32(chosen / _lengths(chosen, np.zeros(1, np.float32)))
 
 
-def pooled(representations: Any) -> np.ndarray:
-    """Returns means over fields of equal size, float32 [N, rows, columns, D], fewer than 16 x 16.
+def pooled(representations: Any, least: int = _SIDE) -> np.ndarray:
+    """Returns means over fields of equal size, float32 [N, rows, columns, D].
 
+    Rows and columns are fewer than twice the least, and at least so many where there are.
     Representations [N, h, w, D], an array or what reads rows, are taken block by block. What is
     pooled already stays as it is.
     """
     _, height, width, depth = representations.shape
-    fields = tuple(max(1, side // _SIDE) for side in (height, width))
+    fields = tuple(max(1, side // least) for side in (height, width))
     rows, columns = (side // f for side, f in zip((height, width), fields, strict=True))
     found = np.empty((len(representations), rows, columns, depth), np.float32)
     for block in _blocks(representations, len(representations)):
