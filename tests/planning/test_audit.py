@@ -353,6 +353,20 @@ def test_what_leaves_an_attacker_s_finding_open(changes, metric, doubts):
     assert all(why in text for why, text in zip(doubts, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("statistic", "sources", "doubt"),
+    [
+        *(("mean", 30, None), ("p95", 99, "100 are needed"), ("p95", 100, None)),
+        *(("p99", 499, "500 are needed"), ("max", 9999, "a max over some images bounds no others")),
+    ],
+)
+def test_high_percentiles_take_more_sources(statistic, sources, doubt):
+    loss, upper = Distribution(*[20.0] * 5), {"psnr_db": 20.0, "ssim": 0.1}
+    attacked = Attacked("strong", "pairs", 0, 8, sources, loss, loss, True, sources, upper)
+    found = attacked.doubts("psnr_db", statistic, 25.0)
+    assert found == [] if doubt is None else doubt in found[0]
+
+
 def test_an_audit_is_written_whole(tmp_path):
     findings = (
         Finding("psnr_db", 20.0, 18.0, 21.5, "tuned", 5),
