@@ -15,6 +15,7 @@ from privynet_jax.characterisation import executors, grid_run
 from privynet_jax.characterisation import run as running
 from privynet_jax.characterisation.grid_run import GridRun
 from privynet_jax.errors import DivergedError
+from privynet_jax.results.risk_tables import INTERVALS
 from privynet_jax.results.work_directory import ResultStore
 
 
@@ -65,7 +66,7 @@ def test_what_diverges_leaves_tables_and_pictures_of_all_others(
     monkeypatch.setattr(grid_run, "outcomes", really)
     assert len(characterise(config).results) == 2
     assert joined == ["auto", "auto"]
-    assert "intervals" in ResultStore(config.workdir).load_arrays("m02_d003_r00")
+    assert INTERVALS in ResultStore(config.workdir).load_arrays("m02_d003_r00")
     tables = all_tables(config.workdir)
     # What is finished needs nobody.
     assert len(characterise(config).results) == 2

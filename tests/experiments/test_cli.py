@@ -267,7 +267,7 @@ def test_pictures_are_of_the_first_draw_that_a_grid_has(monkeypatch):
 
 
 FLAG_FILES = PROJECT / "experiments" / "flags"
-SIZES = {"cifar10": 1300, "fashion_mnist": 1300, "quickstart": 8, "selection": 150, "story": 8}
+SIZES = {"cifar10": 650, "fashion_mnist": 650, "quickstart": 8, "selection": 150, "story": 8}
 
 
 def test_flag_files_that_come_with_the_project(config_of):
