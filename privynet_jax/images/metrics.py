@@ -64,7 +64,7 @@ def ssim(estimates: jax.Array, images: jax.Array) -> jax.Array:
 def haarpsi(estimates: jax.Array, images: jax.Array) -> jax.Array:
     """Haar wavelet-based perceptual similarity of each image, after Reisenhofer et al. 2018.
 
-    doi:10.1016/j.image.2017.11.001, equations 8 to 11, for colours: how alike the edges of the
+    doi:10.1016/j.image.2017.11.001, for colours: how alike the edges of the
     finest two scales are, where those of the third are strong, and how alike the colours. It
     follows people's ratings of distorted pictures closely, and is no network, least of all the
     attacked one. `piq.haarpsi` gives the same.

@@ -37,8 +37,8 @@ LOSS, OFFLINE, ONLINE = ("loss", "offline LiRA", "online LiRA")
 OFFLINE_RMIA, ONLINE_RMIA = ("offline RMIA", "online RMIA")
 CONTROL = "control, no member in training: "
 FALSE_POSITIVES = 0.01
-# Of offline RMIA: how steeply a probability rises with that of networks that saw no candidate; the
-# authors' for images.
+# Of offline RMIA: how steeply a probability rises with that of networks that saw no candidate. Its
+# authors choose it per data set; this is our choice for all.
 _RMIA_SLOPE = 0.3
 
 
@@ -183,7 +183,7 @@ def online_lira(target: np.ndarray, shadows: np.ndarray, inside: np.ndarray) -> 
 def online_rmia(target: np.ndarray, shadows: np.ndarray) -> np.ndarray:
     """Returns float64 [N], log p(x | network) / p(x), by RMIA (Zarifzadeh et al. 2024).
 
-    arXiv:2312.03262, equations 2 to 4: p(x) is the mean over shadows, half of which saw x. Their
+    arXiv:2312.03262: p(x) is the mean over shadows, half of which saw x. Their
     score is the share of other pictures z whose ratio is below this one; of a single network it
     grows with the ratio alone, so both rank alike and no z are needed.
 
@@ -193,7 +193,7 @@ def online_rmia(target: np.ndarray, shadows: np.ndarray) -> np.ndarray:
 
 
 def offline_rmia(target: np.ndarray, outside: np.ndarray) -> np.ndarray:
-    """Returns float64 [N], as `online_rmia`, of shadows that saw no candidate (appendix B.2.2).
+    """Returns float64 [N], as `online_rmia`, of shadows that saw no candidate.
 
     What a network that saw x would answer is taken to be linear in what these answer.
     """
