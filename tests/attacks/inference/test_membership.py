@@ -15,7 +15,6 @@ from privynet_jax.attacks.inference.membership import (
     OFFLINE_RMIA,
     ONLINE,
     ONLINE_RMIA,
-    area,
     attack,
     balanced_halves,
     confidence,
@@ -25,10 +24,8 @@ from privynet_jax.attacks.inference.membership import (
     offline_rmia,
     online_lira,
     online_rmia,
-    rates,
-    roc,
-    true_positives,
 )
+from privynet_jax.attacks.inference.rates import area, rates, roc, true_positives
 from privynet_jax.errors import UserError
 from privynet_jax.results.statistics import RESAMPLES, Interval
 from privynet_jax.training.models.networks import cloud_nn
