@@ -98,16 +98,30 @@ def _correcting(
     shape: tuple[int, ...],
     answers: Callable[[Subset, jax.Array], jax.Array],
 ) -> Task:
-    """Returns the task for a network that corrects a closed form's answers, float32 [N, *shape]."""
+    """Returns the task for a network that corrects a closed form's answers, float32 [N, *shape].
+
+    Constants are one `Subset`, or one per example, with a leading axis.
+    """
 
     def init(key: jax.Array, z: jax.Array) -> Any:
         return network.init(key, z, jnp.ones(z.shape[-1]), jnp.zeros((len(z), *shape)))
 
+    def seen(subset: Subset, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return imputed(subset.imputation, x), answers(subset, x)
+
     def predict(params: Any, subset: Subset, x: jax.Array) -> jax.Array:
-        z = imputed(subset.imputation, x)
-        return network.apply(params, z, subset.imputation.share, answers(subset, x))
+        share = subset.imputation.share
+        if share.ndim == 1:
+            z, answered = seen(subset, x)
+        else:  # a subset per example, which only the closed forms have to know
+            z, answered = jax.vmap(lambda own, one: _first(seen(own, one[None])))(subset, x)
+        return network.apply(params, z, share, answered)
 
     return dataclasses.replace(task, init=init, predict=predict)
+
+
+def _first(of_one: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], of_one)
 
 
 def draw_pool(key: jax.Array, sums: LayerSums, least: int, most: int, channels: int) -> Subset:
@@ -150,8 +164,8 @@ def _on_pool(task: Task) -> Task:
 
     def predict(params: Any, _: Subset, inputs: tuple[jax.Array, Subset]) -> jax.Array:
         x, subsets = inputs
-        # Mapping over examples leaves whole convolutions, because they share the weights.
-        return jax.vmap(lambda mine, one: task.predict(params, mine, one[None])[0])(subsets, x)
+        # One batch for the network: mapped over examples it would have a gradient for each.
+        return task.predict(params, subsets, x)
 
     return dataclasses.replace(task, draw=draw, init=init, predict=predict)
 

@@ -15,12 +15,13 @@ from privynet_jax.training.models.networks import (
     MOST_ATTENDED,
     WORKING_STRIDE,
     Attention,
+    Conv,
+    Dense,
     ResidualBlock,
 )
 
 # Of a probe's score of 1, as a logit, at first.
 _WORTH = 8.0
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 
 class ComponentGrid(nn.Module):
@@ -32,15 +33,15 @@ class ComponentGrid(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array) -> jax.Array:
-        """[N, h, w, K] and [K] -> [N, S / 4, S / 4, width]; S is image_size, 4 the stride."""
+        """[N, h, w, K] and [K] or [N, K] -> [N, S / 4, S / 4, width] of S = image_size."""
         stride = self.image_size // z.shape[1]
         folding = max(1, self.working_stride // stride)
         unfolding = max(1, stride // self.working_stride)
-        stem = nn.Dense(unfolding**2 * self.width, precision=_HIGHEST, name="stem")
+        stem = Dense(unfolding**2 * self.width, name="stem")
         x = depth_to_space(stem(space_to_depth(z, folding)), self.width)
         zeros = nn.initializers.zeros
-        known = nn.Dense(2 * self.width, kernel_init=zeros, precision=_HIGHEST, name="known")
-        scale, shift = jnp.split(known(share), 2, axis=-1)
+        known = Dense(2 * self.width, kernel_init=zeros, name="known")
+        scale, shift = jnp.split(known(share)[..., None, None, :], 2, axis=-1)
         return x * (1 + scale) + shift
 
 
@@ -53,17 +54,15 @@ class AmortisedCloudNN(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array, scores: jax.Array) -> jax.Array:
-        """float32 [N, h, w, K], [K] and [N, num_classes] -> logits float32 [N, num_classes]."""
+        """float32 [N, h, w, K], [K] or [N, K] and [N, classes] -> logits float32 [N, classes]."""
         # Scores are about probabilities; how much a logit they are worth is learnt.
         worth = self.param("worth", nn.initializers.constant(_WORTH), ())
         x = ComponentGrid(self.width, self.image_size)(z, share)
         x = ResidualBlock(self.width)(x)
-        x = nn.Conv(2 * self.width, (2, 2), strides=(2, 2), precision=_HIGHEST)(nn.relu(x))
+        x = Conv(2 * self.width, (2, 2), strides=(2, 2))(nn.relu(x))
         x = ResidualBlock(2 * self.width)(x)
         x = nn.LayerNorm()(x.mean(axis=(1, 2)))
-        correction = nn.Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, precision=_HIGHEST
-        )(x)
+        correction = Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x)
         return worth * scores + correction
 
 
@@ -75,16 +74,16 @@ class AmortisedAttacker(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array, estimates: jax.Array) -> jax.Array:
-        """float32 [N, h, w, K], [K] and [N, S, S, 3] -> float32 [N, S, S, 3]; S is image_size."""
+        """float32 [N, h, w, K], [K] or [N, K] and [N, S, S, 3] -> [N, S, S, 3]; S is image_size."""
         fine = z.shape[1] == self.image_size
         stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
         x = ComponentGrid(width, self.image_size, stride)(z, share)
         seen = space_to_depth(jnp.clip(estimates, 0, 1) - 0.5, stride)
-        x = x + nn.Dense(width, precision=_HIGHEST, name="estimate")(seen)
+        x = x + Dense(width, name="estimate")(seen)
         for _ in range(self.num_blocks):
             x = ResidualBlock(width)(x)
             if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
                 x = Attention(width)(x)
         zeros, pixels = nn.initializers.zeros, stride**2 * 3
-        head = nn.Conv(pixels, (3, 3), kernel_init=zeros, precision=_HIGHEST, name="head")
+        head = Conv(pixels, (3, 3), kernel_init=zeros, name="head")
         return estimates + depth_to_space(head(nn.relu(x)), channels=3)

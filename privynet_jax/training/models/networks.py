@@ -31,10 +31,10 @@ MOST_ATTENDED = 1024
 
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
-_Conv = functools.partial(
+Conv = functools.partial(
     nn.Conv, precision=jax.lax.Precision.HIGHEST, conv_general_dilated=conv_general_dilated
 )
-_Dense = functools.partial(nn.Dense, dot_general=dense_product)
+Dense = functools.partial(nn.Dense, dot_general=dense_product)
 
 
 class ResidualBlock(nn.Module):
@@ -46,10 +46,10 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, h, w, width] -> the same."""
-        y = _Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(x))
+        y = Conv(self.width, (3, 3), dtype=self.dtype)(nn.relu(x))
         # Zeros let a network without normalisation train at once, whatever its number of blocks.
         zeros = nn.initializers.zeros
-        y = _Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=zeros)(nn.relu(y))
+        y = Conv(self.width, (3, 3), dtype=self.dtype, kernel_init=zeros)(nn.relu(y))
         return x + y
 
 
@@ -70,14 +70,14 @@ class Attention(nn.Module):
         tokens = nn.LayerNorm(dtype=self.dtype)(x.reshape(count, height * width, self.width))
         places = self.param("places", nn.initializers.normal(0.3), tokens.shape[1:])
         # One matrix for all three: Muon (`optimisers.muon`) is for matrices.
-        mixed = _Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
+        mixed = Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
         heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
         query, key, value = jnp.moveaxis(heads, 2, 0)
         found = nn.dot_product_attention(
             query, key, value, dtype=self.dtype, precision=jax.lax.Precision.HIGHEST
         )
         zeros = nn.initializers.zeros
-        return x + _Dense(self.width, dtype=self.dtype, kernel_init=zeros)(found.reshape(x.shape))
+        return x + Dense(self.width, dtype=self.dtype, kernel_init=zeros)(found.reshape(x.shape))
 
 
 class WorkingGrid(nn.Module):
@@ -104,7 +104,7 @@ class WorkingGrid(nn.Module):
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
         width = unfolding**2 * self.width
         # A matrix product is a 1 x 1 convolution that CPUs run at twice the rate.
-        stem = _Dense(width, dtype=self.dtype, kernel_init=spread, name="stem")
+        stem = Dense(width, dtype=self.dtype, kernel_init=spread, name="stem")
         return depth_to_space(stem(space_to_depth(x, folding)), self.width)
 
 
@@ -128,10 +128,10 @@ class CloudNN(nn.Module):
         """float32 [N, h, w, D] -> logits float32 [N, num_classes]."""
         x = WorkingGrid(self.width, self.image_size, self.dtype)(x)
         x = ResidualBlock(self.width, self.dtype)(x)
-        x = _Conv(2 * self.width, (2, 2), strides=(2, 2), dtype=self.dtype)(nn.relu(x))
+        x = Conv(2 * self.width, (2, 2), strides=(2, 2), dtype=self.dtype)(nn.relu(x))
         x = ResidualBlock(2 * self.width, self.dtype)(x)
         x = nn.LayerNorm(dtype=self.dtype)(x.mean(axis=(1, 2)))
-        return _Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
+        return Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
 
 
 class ResidualAttacker(nn.Module):
@@ -159,7 +159,7 @@ class ResidualAttacker(nn.Module):
         for _ in range(self.num_blocks):
             x = ResidualBlock(self.width, self.dtype)(x)
         zeros, pixels = nn.initializers.zeros, WORKING_STRIDE**2 * 3
-        head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
+        head = Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
         return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
 
 
@@ -181,13 +181,13 @@ class StrongAttacker(nn.Module):
         fine = x.shape[1] == self.image_size
         stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
         x = WorkingGrid(width, self.image_size, self.dtype, stride)(x)
-        x += _Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
+        x += Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
         for _ in range(self.num_blocks):
             x = ResidualBlock(width, self.dtype)(x)
             if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
                 x = Attention(width, dtype=self.dtype)(x)
         zeros, pixels = nn.initializers.zeros, stride**2 * 3
-        head = _Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
+        head = Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
         return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
 
 
