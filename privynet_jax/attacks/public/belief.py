@@ -9,7 +9,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from privynet_jax.attacks.public.channel_statistics import (
     chunk_size,
     chunks_of,
 )
-from privynet_jax.attacks.public.consistency import check_guess, gains_and_weights
+from privynet_jax.attacks.public.consistency import check_guess
 from privynet_jax.attacks.public.guessing import Guess, guess_layer
 from privynet_jax.attacks.public.public_layer import (
     LayerRows,
@@ -34,8 +34,6 @@ from privynet_jax.platform.devices import at_once
 # Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
 _ASKED, _ASKED_BYTES = 256, 2**27
 _AT_ONCE = 32
-# Of a logarithm of a gain, in one round.
-_LONGEST_STEP = 0.3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +66,10 @@ class Believed:
         scaled = np.zeros((*release.shape[:3], self.width), np.float32)
         scaled[..., : len(self.used)] = release[..., self.used] / np.float32(self.release_rms)
         return scaled
+
+    def calibrated(self, gains: np.ndarray) -> "Believed":
+        """Returns the same where what `normalised` gives was too weak by gains, float [width]."""
+        return dataclasses.replace(self, release_rms=self.release_rms / gains[: len(self.used)])
 
     def of_pictures(self, public: PublicLayer, images: np.ndarray) -> np.ndarray:
         """Returns the same of any pictures, uint8 [N, H, W, 3], by the guessed layer."""
@@ -102,7 +104,7 @@ def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLay
     return {n: PublicLayer(LayerRows(of_layer(network, n), pictures)) for n in numbers}
 
 
-def asked_of(public: PublicLayer) -> int:
+def _asked_of(public: PublicLayer) -> int:
     """Returns by how many pictures a guess of the layer is checked."""
     return at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES)
 
@@ -125,7 +127,7 @@ def believe(
     number, guess = guess_layer(release, of_layers)
     public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
     of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
-    count = asked_of(public)
+    count = _asked_of(public)
     checked = check_guess(
         guess.channels,
         observed[:count] / np.float32(of_release),
@@ -136,52 +138,3 @@ def believe(
     guess = dataclasses.replace(guess, channels=tuple(map(int, checked.channels)))
     used = np.flatnonzero(checked.trusted)
     return Believed(number, guess, used, rms, of_release[used], width)
-
-
-def settled(
-    believed: Believed,
-    observed: np.ndarray,
-    own: np.ndarray,
-    public: PublicLayer,
-    reconstruct: Callable[[np.ndarray], np.ndarray],
-    rounds: int,
-) -> tuple[Believed, np.ndarray]:
-    """Returns the belief with gains put right, and how much to trust each channel, float32 [width].
-
-    Images are rebuilt of a release's representations [n, h, w, D] and of own ones [m, h, w, width];
-    what they give again tells (`consistency`). Gains and estimates follow each other for so many
-    rounds, as long as the misfit falls.
-    """
-    used = len(believed.used)
-
-    def again(representations: np.ndarray) -> np.ndarray:
-        estimates = np.clip(reconstruct(representations), 0, 1)
-        return believed.of_pictures(public, np.uint8(np.round(255 * estimates)))[..., :used]
-
-    of_own = own[..., :used], again(own)
-    best, least = (believed, np.ones(used)), math.inf
-    tried, told = [np.log(believed.release_rms)], []
-    for _ in range(rounds):
-        believed = dataclasses.replace(believed, release_rms=np.exp(tried[-1]))
-        release = believed.normalised(observed)
-        gains, weights, misfit = gains_and_weights(release[..., :used], again(release), *of_own)
-        if misfit >= least:
-            break
-        best, least = (believed, weights), misfit
-        told.append(np.log(gains))
-        tried.append(_extrapolated(tried, told))
-    believed, weights = best
-    return believed, np.pad(np.float32(weights), (0, believed.width - used), constant_values=1)
-
-
-def _extrapolated(tried: Sequence[np.ndarray], told: Sequence[np.ndarray]) -> np.ndarray:
-    """Where steps that were told after each trial lead in the end (Anderson's acceleration, 1965).
-
-    Estimates that were made with wrong gains defend them, so single steps come to rest slowly.
-    """
-    step = told[-1]
-    if len(told) > 1:
-        moved, changed = np.diff(tried, axis=0).T, np.diff(told, axis=0).T
-        weights = np.linalg.lstsq(changed, told[-1], rcond=1e-2)[0]
-        step = step - (moved + changed) @ weights
-    return tried[-1] + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)

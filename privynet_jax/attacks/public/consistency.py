@@ -7,8 +7,6 @@ channel goes with instead may be the right one; what goes with none is left out.
 
     checked = check_guess(channels, release, own, images, layer)
     checked.channels[checked.trusted]
-
-`gains_and_weights` asks the same once more, of the attack that was trained.
 """
 
 import dataclasses
@@ -80,31 +78,6 @@ def check_guess(
     return Checked(guess, trusted)
 
 
-def gains_and_weights(
-    release: np.ndarray, of_release: np.ndarray, own: np.ndarray, of_own: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns by what channels are too strong, how much to trust each, and the misfit.
-
-    All arguments are float32 [N, h, w, D]: what was released, and what the guessed local NN gives
-    of images rebuilt from it; then the same of the attacker's own pictures, which tells what is
-    usual. Gains and weights, in (0, 1], are float64 [D]; the misfit is a mean over channels of the
-    logarithm of its share of the release's energy.
-    """
-    slopes = _slopes(own, of_own)
-    gains = _slopes(release, of_release) / slopes
-    found, usual = (
-        np.maximum(np.diagonal(unexplained(seen, predicted)), _LEAST)
-        for seen, predicted in ((release, of_release), (own, of_own))
-    )
-    relative = found / usual
-    weights = 1 / np.maximum(1, relative / max(1.0, float(np.median(relative))))
-    misfits, energies = (
-        np.mean(np.square(x, dtype=np.float64), axis=(0, 1, 2))
-        for x in (release - np.float32(slopes) * of_release, release)
-    )
-    return gains, weights, float(np.mean(np.log((misfits + _TINY) / (energies + _TINY))))
-
-
 def unexplained(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Returns which share of each channel's energy no multiple of each other explains, [D, C].
 
@@ -113,12 +86,6 @@ def unexplained(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     x, y = (np.float64(z).reshape(-1, z.shape[-1]) for z in (seen, predicted))
     energies = np.outer(np.square(x).sum(axis=0), np.square(y).sum(axis=0))
     return np.clip(1 - np.square(x.T @ y) / np.maximum(energies, _TINY), 0, 1)
-
-
-def _slopes(seen: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    x, y = (np.float64(z).reshape(-1, z.shape[-1]) for z in (seen, predicted))
-    slopes = np.sum(x * y, axis=0) / np.maximum(np.sum(y * y, axis=0), _TINY)
-    return np.clip(slopes, 0.1, 10)
 
 
 def _unexplained(

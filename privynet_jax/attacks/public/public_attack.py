@@ -4,8 +4,8 @@ It knows the published weights, owns pictures without representations, and sees 
 the release's statistics it guesses layer and channels (`guessing`); with these it makes pairs
 without end of its own pictures (`made_pairs`), trains an inverse network on them, and optimises
 each picture under the guessed local NN from where the network ends (`white_box`), as far as that
-helped on pictures of its own. On the way it asks the release whether the guess is right, and how
-strong each channel really is (`consistency`).
+helped on pictures of its own. On the way it asks the release whether the guess is right
+(`consistency`), and how strong each channel really is (`calibration`).
 
     attack = PublicAttack(InverseNetwork("strong", (CAPACITIES["strong"],), Training()))
     [fitted] = attack.fit([scene.pairs(NETWORK)], [scene.knowledge(NETWORK)], [key])
@@ -30,24 +30,22 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.pixel_prior import fit_prior
 from privynet_jax.attacks.public.belief import (
     Believed,
-    asked_of,
     believe,
     of_layer,
     public_layers,
-    settled,
 )
+from privynet_jax.attacks.public.calibration import calibrate, pictures_of
 from privynet_jax.attacks.public.made_pairs import PairMaker
 from privynet_jax.attacks.public.public_layer import PublicLayer
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
+from privynet_jax.images.parts import as_float
 
 PUBLIC = "public"
-# How often gains and estimates follow each other, by the network, and by optimisation of so many
-# pictures.
-_ROUNDS, _ROUNDS_MATCHED, _MATCHED = 10, 6, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,7 @@ class PublicAttack:
 
     Attributes:
         network: trained on the pairs that it makes.
-        steps: of the optimisation, per image.
+        steps: of the optimisation, per image, and of finding gains before.
         tuning_images: as of `WhiteBox`; half as many, because tuning is most of its time.
         name: what results call it.
     """
@@ -139,24 +137,20 @@ class PublicAttack:
     ) -> FittedAttack:
         """Optimises from a network's estimates, tuned on pictures that it was not trained on."""
         layer, public = layers
-        count, own = asked_of(public), believed.of_pictures(public, pictures)
-        asked = (observed[:count], own[:count], public)
+        own, local = believed.of_pictures(public, pictures), believed.local(layer)
+        shown = believed.normalised(observed[: pictures_of(pictures.shape[1])])
         try:
-            believed, weights = settled(believed, *asked, network.reconstruct, _ROUNDS)
+            errors = as_float(pictures) - network.reconstruct(own)
+            found = calibrate(
+                local, fit_prior(errors), shown, network.reconstruct(shown), self.steps
+            )
         except DivergedError as error:
             return diverged(str(error))
-        trust, local = np.sqrt(weights), believed.local(layer)
+        believed, trust = believed.calibrated(found.gains), np.float32(np.sqrt(found.weights))
         start = FittedAttack(lambda x: network.reconstruct(x / trust), network.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
             start, Pairs(own * trust, pictures), lambda images: local(images) * trust
         )
-
-        def reconstruct(normalised: np.ndarray) -> np.ndarray:
-            return fitted.reconstruct(normalised * trust)
-
-        if fitted.report["steps"]:  # optimised images tell more than the network's
-            asked = (observed[:_MATCHED], own[:_MATCHED], public)
-            believed, _ = settled(believed, *asked, reconstruct, _ROUNDS_MATCHED)
         report = {
             **fitted.report,
             "guessed_layer": believed.layer,
@@ -166,4 +160,4 @@ class PublicAttack:
             # What longer training would gain is of pairs that it made itself.
             "gain_db": None,
         }
-        return FittedAttack(lambda x: reconstruct(believed.normalised(x)), report)
+        return FittedAttack(lambda x: fitted.reconstruct(believed.normalised(x) * trust), report)

@@ -2,10 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from support.handmade_layers import distinct_layer, pictures, represented
 
-from privynet_jax.attacks.public.consistency import check_guess, gains_and_weights, unexplained
+from privynet_jax.attacks.public.consistency import check_guess, unexplained
 
 LAYER = distinct_layer(24)
 TRUTH = (7, 1, 13, 0, 20, 2, 9, 11)
@@ -56,16 +55,3 @@ def test_what_is_unexplained_is_one_minus_the_squared_cosine():
     # (3, 4) beside (6, 8), (4, -3) and (0, 2); then (1, 0).
     expected = [[0, 1, 1 - (8 / 10) ** 2], [1 - 0.36, 1 - 0.64, 1]]
     np.testing.assert_allclose(unexplained(seen, predicted), expected, atol=1e-6)
-
-
-def test_gains_are_told_beside_what_is_usual_and_strange_channels_weigh_less():
-    stream = np.random.default_rng(0)
-    own, noise = stream.random((2, 50, 4, 4, 3))
-    dimmed = 0.8 * own + 0.01 * noise  # what is rebuilt is dimmer than the truth: as usual
-    release = own * np.array([1, 1.3, 1])
-    again = dimmed.copy()
-    again[..., 2] = noise[..., 2]
-    gains, weights, _ = gains_and_weights(release, again, own, dimmed)
-    assert gains[:2] == pytest.approx([1, 1.3])
-    assert weights[:2] == pytest.approx([1, 1])
-    assert weights[2] < 0.2

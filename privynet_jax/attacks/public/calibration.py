@@ -1,0 +1,156 @@
+"""How strong each channel of a release really is: found together with some of its pictures.
+
+A release's root mean squares are those of pictures that the attacker does not know, some percent
+off its own ones', which costs decibels where a representation tells nearly everything. So gains and
+a few pictures are sought together: the ones that give the release under the guessed local NN,
+
+    |local(pictures) / gains - release|^2 + a little |coordinates|^2, and gains near 1.
+
+Brighter pictures explain a gain that all channels have in common, but for what a network adds to
+its products. Pictures are therefore sought relative to that gain: brightened as it rises, they stay
+where they were right, and what is left decides it. It is blind calibration (after Balzano and
+Nowak 2007, doi:10.1145/1236360.1236364), of a network instead of a linear map.
+
+    found = calibrate(local, prior, release, estimates, steps=150)
+    found.gains, found.weights  # [D]
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
+from privynet_jax.platform.devices import data_parallel
+from privynet_jax.training.session import current_session
+
+# Of logarithms of gains, how far they usually are from 0.
+_DEVIATION = 0.1
+# Of the coordinates, squared: enough to keep what no channel tells from growing.
+_PRIOR_WEIGHT = 1e-3
+# About the input of a network that is trained on photographs where it subtracts their mean.
+_MIDDLE = 0.45
+_RANGE_WEIGHT = 10.0
+# After each stretch, channels that pictures fail to explain weigh less.
+_STRETCHES, _MEMORY = 3, 20
+# A share of a channel's energy that may always be unexplained.
+_LEAST = 0.02
+# Pixels of the pictures that are sought together, and the fewest of these.
+PIXELS, LEAST_PICTURES = 2**14, 4
+_optimiser = optax.lbfgs(memory_size=_MEMORY)
+
+
+class Unknowns(NamedTuple):
+    """What is sought: coordinates [n, H, W, 3] of pictures, and of gains, [D] and []."""
+
+    pictures: jax.Array
+    channels: jax.Array
+    common: jax.Array
+
+
+class _Known(NamedTuple):
+    prior: PixelPrior
+    release: jax.Array
+    starts: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """By what the release's channels are too weak, and how much to trust each, float64 [D]."""
+
+    gains: np.ndarray
+    weights: np.ndarray
+
+
+def pictures_of(size: int) -> int:
+    """Returns how many pictures of a size tell enough of gains."""
+    return max(LEAST_PICTURES, PIXELS // size**2)
+
+
+def calibrate(
+    local: Representing, prior: PixelPrior, release: np.ndarray, starts: np.ndarray, steps: int
+) -> Calibration:
+    """Returns gains such that `release * gains` are what the local NN gives of some pictures.
+
+    Of representations float32 [n, h, w, D] and estimates of their pictures float32 [n, H, W, 3],
+    around which the prior lies; each of the steps moves all unknowns. Weights, in (0, 1], are 1 but for channels that pictures explain
+    far less of than of the usual one.
+    """
+    depth = release.shape[-1]
+    split, everywhere = data_parallel(dividing=len(starts))
+    known = _Known(
+        jax.device_put(prior, everywhere),
+        *jax.device_put((np.float32(release), np.float32(starts)), split),
+    )
+    found = Unknowns(
+        jax.device_put(np.zeros(starts.shape, np.float32), split),
+        *jax.device_put((np.zeros(depth, np.float32), np.float32(0)), everywhere),
+    )
+    take_step, explain = _compiled(local)
+    weights = np.ones(depth, np.float32)
+    for _ in range(_STRETCHES):
+        state = _optimiser.init(found)
+        for _ in range(-(-steps // _STRETCHES)):
+            found, state = take_step(known, weights, found, state)
+            current_session().give_way()
+        weights = _weights(np.asarray(explain(known, found)))
+    return Calibration(np.exp(np.float64(_log_gains(found))), np.float64(weights))
+
+
+@functools.lru_cache(maxsize=2)  # no more: they hold the local NN's parameters
+def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
+    """One step of L-BFGS for all unknowns together, and each channel's unexplained share."""
+
+    def take_step(
+        known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
+    ) -> tuple[Unknowns, Any]:
+        objective = functools.partial(_loss, local, known, weights)
+        value, gradient = optax.value_and_grad_from_state(objective)(unknowns, state=state)
+        updates, state = _optimiser.update(
+            gradient, state, unknowns, value=value, grad=gradient, value_fn=objective
+        )
+        return optax.apply_updates(unknowns, updates), state
+
+    def unexplained(known: _Known, unknowns: Unknowns) -> jax.Array:
+        missed = _misfit(local, known, unknowns)
+        left, all_of_it = (jnp.sum(x * x, axis=(0, 1, 2)) for x in (missed, known.release))
+        return left / all_of_it  # not a number for what only fills up the width
+
+    return jax.jit(take_step), jax.jit(unexplained)
+
+
+def _loss(local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns) -> jax.Array:
+    pictures = _pictures(known, unknowns)
+    outside = pictures - jnp.clip(pictures, 0.0, 1.0)
+    near = jnp.sum(unknowns.channels**2) + unknowns.common**2
+    return (
+        jnp.sum(weights * _misfit(local, known, unknowns) ** 2)
+        + _RANGE_WEIGHT * jnp.sum(outside**2)
+        + _PRIOR_WEIGHT * jnp.sum(unknowns.pictures**2) / 2
+        + near / 2
+    )
+
+
+def _misfit(local: Representing, known: _Known, unknowns: Unknowns) -> jax.Array:
+    # Divided, not multiplied on the other side: a weaker release would be missed by less.
+    return local(_pictures(known, unknowns)) * jnp.exp(-_log_gains(unknowns)) - known.release
+
+
+def _pictures(known: _Known, unknowns: Unknowns) -> jax.Array:
+    offsets = offsets_of(known.prior, unknowns.pictures)
+    return _MIDDLE + jnp.exp(_DEVIATION * unknowns.common) * (known.starts + offsets - _MIDDLE)
+
+
+def _log_gains(unknowns: Unknowns) -> jax.Array:
+    return _DEVIATION * (unknowns.channels + unknowns.common)
+
+
+def _weights(unexplained: np.ndarray) -> np.ndarray:
+    left = np.maximum(unexplained, _LEAST)
+    return np.float32(1 / np.fmax(1, left / np.nanmedian(left)))

@@ -1,0 +1,59 @@
+"""Gains of a release's channels, found with its pictures, by a layer of which all is known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.handmade_layers import pictures
+
+from privynet_jax.attacks.pixel_prior import fit_prior
+from privynet_jax.attacks.public.calibration import calibrate, pictures_of
+from privynet_jax.images.parts import as_float
+
+CHANNELS = 12
+TRUTH = as_float(pictures(8, seed=1))
+GAINS = np.exp(np.random.default_rng(0).normal(0.06, 0.05, CHANNELS)).astype(np.float32)
+
+
+def local(images, offset):
+    """A convolution of all colours, with offsets as trained networks have, and a ReLU."""
+    kernels = np.random.default_rng(1).normal(size=(3, 3, 3, CHANNELS))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    found = jax.lax.conv_general_dilated(
+        images - 0.45, jnp.float32(kernels), (1, 1), "SAME", dimension_numbers=numbers
+    )
+    return jnp.pad(jax.nn.relu(found + offset), ((0, 0), (0, 0), (0, 0), (0, 1)))
+
+
+biased = functools.partial(local, offset=np.float32(0.5))
+
+
+@functools.cache
+def calibrated(strange=False):
+    release = np.asarray(biased(TRUTH)).copy()
+    release[..., :CHANNELS] /= GAINS
+    if strange:
+        release[..., 3] = np.random.default_rng(2).random(release.shape[:3])
+    blurred = (TRUTH + np.roll(TRUTH, 1, axis=1) + np.roll(TRUTH, 1, axis=2)) / 3
+    return calibrate(biased, fit_prior(TRUTH - blurred), release, blurred, steps=150)
+
+
+def test_gains_are_found_with_the_pictures():
+    found = calibrated()
+    np.testing.assert_allclose(found.gains[:CHANNELS], GAINS, rtol=0.01)
+    np.testing.assert_array_equal(found.weights, 1)
+
+
+def test_a_channel_that_no_picture_explains_weighs_little_and_leaves_the_others_theirs():
+    found = calibrated(strange=True)
+    assert found.weights[3] < 0.2
+    others = np.delete(np.arange(CHANNELS), 3)
+    np.testing.assert_array_equal(found.weights[others], 1)
+    np.testing.assert_allclose(found.gains[others], GAINS[others], rtol=0.03)
+
+
+@pytest.mark.parametrize(("size", "count"), [(32, 16), (64, 4), (224, 4)])
+def test_large_pictures_are_few(size, count):
+    assert pictures_of(size) == count
