@@ -79,8 +79,8 @@ def calibrate(
     """Returns gains such that `release * gains` are what the local NN gives of some pictures.
 
     Of representations float32 [n, h, w, D] and estimates of their pictures float32 [n, H, W, 3],
-    around which the prior lies; each of the steps moves all unknowns. Weights, in (0, 1], are 1 but for channels that pictures explain
-    far less of than of the usual one.
+    around which the prior lies; each of the steps moves all unknowns. Weights, in (0, 1], are 1 but
+    for channels of which pictures explain far less than of the usual one.
     """
     depth = release.shape[-1]
     split, everywhere = data_parallel(dividing=len(starts))
