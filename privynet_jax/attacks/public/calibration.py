@@ -27,7 +27,6 @@ import optax
 
 from privynet_jax.attacks.base import Representing
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
-from privynet_jax.platform.devices import data_parallel
 from privynet_jax.training.session import current_session
 
 # Of logarithms of gains, how far they usually are from 0.
@@ -83,15 +82,9 @@ def calibrate(
     for channels of which pictures explain far less than of the usual one.
     """
     depth = release.shape[-1]
-    split, everywhere = data_parallel(dividing=len(starts))
-    known = _Known(
-        jax.device_put(prior, everywhere),
-        *jax.device_put((np.float32(release), np.float32(starts)), split),
-    )
-    found = Unknowns(
-        jax.device_put(np.zeros(starts.shape, np.float32), split),
-        *jax.device_put((np.zeros(depth, np.float32), np.float32(0)), everywhere),
-    )
+    # On one device: sums over several, inside the search along a line, come to a halt on CPU.
+    known = _Known(prior, jnp.float32(release), jnp.float32(starts))
+    found = Unknowns(jnp.zeros(starts.shape), jnp.zeros(depth), jnp.float32(0))
     take_step, explain = _compiled(local)
     weights = np.ones(depth, np.float32)
     for _ in range(_STRETCHES):
