@@ -140,9 +140,9 @@ class Config:
         DEDICATED, "Networks trained per cell, per layer, or none at all.", choices=MODES
     )
     scoring_images: int = _setting(
-        128,
-        "Images per part that cells are scored on in modes amortised and linear; attackers on half "
-        "of them.",
+        512,
+        "Images per part that cells are scored on in modes amortised and linear; attackers on an "
+        "eighth of them.",
         least=1,
     )
     cells_per_device: int = _execution(
