@@ -110,7 +110,7 @@ def _attacked(settings: Settings, parts: Callable[[], Parts], layer: int, kind: 
         wrapped = functools.partial(InPrecision, precision=kind)
         training = dataclasses.replace(training, wrapped=wrapped)
     # Once for few steps, which compiles, and then in earnest.
-    for amount in (min(20, steps), steps):
+    for amount in dict.fromkeys((min(20, steps), steps)):
         budget = dataclasses.replace(training.budget, steps=amount)
         attacks = named_attacks([STRONG], dataclasses.replace(training, budget=budget))
         begun = time.perf_counter()
