@@ -87,7 +87,8 @@ GRADIENTS = {
     *("jax.grad", "jax.value_and_grad", "jax.vjp", "jax.jvp", "jax.linearize"),
     *("jax.jacfwd", "jax.jacrev", "jax.jacobian", "jax.hessian", "optax.apply_updates"),
 }
-TAKES_GRADIENTS = {"training.steps", "attacks.matching"}
+# The others seek images, and gains: no network learns there.
+TAKES_GRADIENTS = {"training.steps", "attacks.matching", "attacks.public.calibration"}
 OTHER_FRAMEWORKS = ("tensorflow", "torch", "keras")
 # Written for another framework, and imported inside functions alone.
 PEERS = ("experiments.benchmarking.torch_networks", "experiments.benchmarking.torch_peer")
