@@ -27,7 +27,7 @@ from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of, total_varia
 from privynet_jax.platform.devices import data_parallel, on_cpu
 
 # Of pixels outside [0, 1], squared. Not clipped: a gradient that ends at 1 would never come back.
-_RANGE_WEIGHT = 10.0
+RANGE_WEIGHT = 10.0
 # A step counts if the loss falls by this share of what its slope promises; else it is cut.
 _LEAST_FALL, _CUT = 1e-4, 0.4
 _MEMORY = 10
@@ -179,7 +179,7 @@ def _losses_and_gradients(
         outside = _squares(images - jnp.clip(images, 0.0, 1.0))
         losses = (
             misfit
-            + _RANGE_WEIGHT * outside
+            + RANGE_WEIGHT * outside
             + known.weights.total_variation * total_variation(images)
             + known.weights.prior * _squares(coordinates) / 2
         )

@@ -26,6 +26,7 @@ import numpy as np
 import optax
 
 from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.matching import RANGE_WEIGHT
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
 from privynet_jax.training.session import current_session
 
@@ -35,13 +36,12 @@ _DEVIATION = 0.1
 _PRIOR_WEIGHT = 1e-3
 # About the input of a network that is trained on photographs where it subtracts their mean.
 _MIDDLE = 0.45
-_RANGE_WEIGHT = 10.0
 # After each stretch, channels that pictures fail to explain weigh less.
 _STRETCHES, _MEMORY = 3, 20
 # A share of a channel's energy that may always be unexplained.
 _LEAST = 0.02
 # Pixels of the pictures that are sought together, and the fewest of these.
-PIXELS, LEAST_PICTURES = 2**14, 4
+_PIXELS, _LEAST_PICTURES = 2**14, 4
 _optimiser = optax.lbfgs(memory_size=_MEMORY)
 
 
@@ -69,7 +69,7 @@ class Calibration:
 
 def pictures_of(size: int) -> int:
     """Returns how many pictures of a size tell enough of gains."""
-    return max(LEAST_PICTURES, PIXELS // size**2)
+    return max(_LEAST_PICTURES, _PIXELS // size**2)
 
 
 def calibrate(
@@ -96,7 +96,6 @@ def calibrate(
     return Calibration(np.exp(np.float64(_log_gains(found))), np.float64(weights))
 
 
-@functools.lru_cache(maxsize=2)  # no more: they hold the local NN's parameters
 def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
     """One step of L-BFGS for all unknowns together, and each channel's unexplained share."""
 
@@ -124,7 +123,7 @@ def _loss(local: Representing, known: _Known, weights: jax.Array, unknowns: Unkn
     near = jnp.sum(unknowns.channels**2) + unknowns.common**2
     return (
         jnp.sum(weights * _misfit(local, known, unknowns) ** 2)
-        + _RANGE_WEIGHT * jnp.sum(outside**2)
+        + RANGE_WEIGHT * jnp.sum(outside**2)
         + _PRIOR_WEIGHT * jnp.sum(unknowns.pictures**2) / 2
         + near / 2
     )
