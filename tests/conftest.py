@@ -26,8 +26,10 @@ jax.config.update("jax_num_cpu_devices", 2)
 # Most tests compile much and compute little. Commands that they start follow the environment.
 jax.config.update("jax_disable_most_optimizations", True)
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-# Fused loops are most of what XLA's CPU backend compiles; one by one, they take half the time.
-os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+# Fused loops are most of what XLA's CPU backend compiles; one by one, they take half the time. As
+# many tests run as there are cores, so a thread for each compiles with less effort in all.
+_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{_FLAGS} {os.environ.get('XLA_FLAGS', '')}"
 # Tests compile the same programs again and again, in this process and in those that they start:
 # with a folder of what XLA has made, each is compiled once, however small it is. pytest-xdist's
 # workers find the one of the process that started them in the environment.

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.computes
 @pytest.mark.slow
 def test_limits_are_held_against_ten_times_the_training(tmp_path, test_data_dir, vgg_weights):
     command = [sys.executable, "-m", "experiments.check_limits", f"--out={tmp_path / 'limits'}"]
-    command += ["--layers=1", "--depths=2,4", "--draws=1", "--steps=30", "--batch_size=8"]
+    command += ["--layers=1", "--depths=2,4", "--draws=1", "--steps=30", "--batch_size=3"]
     command += ["--max_images=target=20,auxiliary=60,validation=20,test=8"]
     command += [f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)

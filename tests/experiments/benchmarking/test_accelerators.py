@@ -60,18 +60,6 @@ def test_other_precisions_can_be_lowered(precision):
     lowered(ways.steps_of(ways.GROUPED, task, 2, 10), *arguments)
 
 
-def test_ways_take_the_same_steps():
-    task, arguments = ways.arguments_of(7, STRONG, 2, SMALL)
-    losses = []
-    for way in ways.WAYS:
-        one = jax.jit(ways.steps_of(way, task, 2, 1))  # on CPU, a scan of convolutions crawls
-        states, before = one(*arguments)
-        losses.append((before, one(states, *arguments[1:])[1]))
-    assert (losses[0][1] < losses[0][0]).all()
-    for found in losses[1:]:
-        np.testing.assert_allclose(found, losses[0], rtol=1e-4)
-
-
 def test_a_part_goes_on_where_it_was(tmp_path):
     measured = []
 
@@ -176,3 +164,6 @@ def test_parts_small_on_cpu(part, tmp_path, test_data_dir):
     report = json.loads((tmp_path / "out" / f"{part}.json").read_text())
     assert report["complete"], report
     assert not [row for row in report["rows"].values() if "error" in row]
+    if part == "numbers":  # all ways to compute cells take the same steps
+        differences = [{**row, "took_seconds": 0} for row in report["rows"].values()]
+        assert max(value for row in differences for value in row.values()) < 1e-4
