@@ -27,8 +27,9 @@ KNOWLEDGE = (PAIRS, OTHER_PAIRS, NETWORK, EVERYTHING)
 
 # images float32 [N, H, W, 3] in [0, 1] -> representations float32 [N, h, w, channels]
 Representing = Callable[[jax.Array], jax.Array]
-# The same of several layers at once, by number of layers.
-Network = Callable[[jax.Array], Mapping[int, jax.Array]]
+# The same of several layers at once, by number of layers; given a number and channels, int [D], as
+# well, of that layer's channels alone, which takes less.
+Network = Callable[..., Mapping[int, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,8 +92,9 @@ class Knowledge:
         layer: for `NETWORK` and `EVERYTHING`: images -> all channels of the last local layer after
             its ReLU, not normalised, [N, h, w, C].
         network: for `NETWORK`: images -> number of layers -> the same, of all layers whose maps are
-            as large as the release's: it may be of any of them. Under `jax.jit`, layers that are
-            not used cost nothing. One object for all topologies that have it in common.
+            as large as the release's: it may be of any of them; see `Network`. Under `jax.jit`,
+            layers that are not used cost nothing. One object for all topologies that have it in
+            common.
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
     """
 

@@ -134,7 +134,14 @@ def _public_network(weights: PretrainedWeights, layers: tuple[int, ...]) -> Netw
     params = jax.tree.map(jax.numpy.asarray, {name: weights.params[name] for name in names})
     if on_cpu():  # a pass and its gradient take less time, most at deep layers
         params = jax.jit(with_tiles)(params)
-    return functools.partial(activations, weights.backbone, params, layers=layers)
+
+    def network(
+        images: jax.Array, number: int | None = None, channels: Sequence[int] | None = None
+    ) -> dict[int, jax.Array]:
+        wanted = layers if number is None else (number,)
+        return activations(weights.backbone, params, images, wanted, channels=channels)
+
+    return network
 
 
 def make_scenario(

@@ -158,16 +158,19 @@ class _Tuning:
         left = self._ranked(left, some, steps // 4)[:2]
         for _ in range(2):
             left = self._ranked(_distinct([*_around(left[0]), *left[1:]]), some, steps // 2)[:2]
-        matched = {choice: self._match([choice], count, steps) for choice in left}
-        scores = {choice: self._psnr_db(found.images).mean() for choice, found in matched.items()}
-        winner = max(left, key=scores.__getitem__)
+        matched = self._match(left, count, steps)
+        scores = self._psnr_db(matched.images, len(left)).reshape(len(left), count).mean(axis=1)
+        winner = int(np.argmax(scores))
+        own = slice(winner * count, (winner + 1) * count)
         start_db = float(self._psnr_db(self.known[1]).mean())
         found = {
             "warm_start_held_out_psnr_db": start_db,
             "held_out_psnr_db": max(start_db, float(scores[winner])),
-            "falling_percent_per_doubling": _falling_percent_per_doubling(matched[winner]),
+            "falling_percent_per_doubling": _falling_percent_per_doubling(
+                *(each[own] for each in matched.losses)
+            ),
         }
-        return (winner if scores[winner] > start_db else None), found
+        return (left[winner] if scores[winner] > start_db else None), found
 
     def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
         """The choices, best first, by so many images and steps."""
@@ -208,8 +211,8 @@ def _distinct(choices: Sequence[Choice]) -> list[Choice]:
     return list(found.values())
 
 
-def _falling_percent_per_doubling(matched: Matched) -> float:
-    """By how much the loss fell between half and all of the steps: its geometric mean."""
-    first, middle, last = (np.float64(x) for x in matched.losses)
+def _falling_percent_per_doubling(*losses: np.ndarray) -> float:
+    """By how much losses fell between half and all of the steps: their geometric mean."""
+    first, middle, last = map(np.float64, losses)
     least = _NEGLIGIBLE * first + np.finfo(np.float64).tiny
     return float(100 * (1 - np.exp(np.mean(np.log((last + least) / (middle + least))))))

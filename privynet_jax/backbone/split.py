@@ -9,7 +9,7 @@ among them; images are float32 [N, H, W, 3] RGB in [0, 1].
     found = activations(backbone, params, images, [2, 4])  # {2: [N, 32, 32, 64], 4: ...}
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 
 import jax
@@ -73,12 +73,14 @@ def local_params(params: Params, topology: Topology) -> Params:
             f"{'; '.join(problems)}; give the uncut parameters of weights.load_weights"
         )
     stored = {name: dict(params[name]) for name in names}
-    channels = np.asarray(topology.channels)
+    return {**stored, **_cut(stored, names[-1], topology.channels)}
+
+
+def _cut(params: Params, name: str, channels: Sequence[int]) -> Params:
+    """One layer's parameters, if there are any, of some of its channels."""
+    own, chosen = params.get(name, {}), np.asarray(channels)
     # `take` rather than indexing: NumPy's indexing would leave the result in another memory order.
-    stored[names[-1]] = {
-        kind: array.take(channels, axis=-1) for kind, array in stored[names[-1]].items()
-    }
-    return stored
+    return {name: {kind: array.take(chosen, axis=-1) for kind, array in own.items()}}
 
 
 def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
@@ -98,16 +100,22 @@ def activations(
     images: jax.Array,
     layers: Collection[int],
     after: int = 0,
+    channels: Sequence[int] | None = None,
 ) -> dict[int, jax.Array]:
-    """Returns layer -> float32 [N, h, w, channels], of all its channels, from one pass.
+    """Returns layer -> float32 [N, h, w, channels], from one pass.
 
-    What layer `after` gives may take the place of images, and parameters may be `with_tiles`. Under
+    That is of all channels, but of the deepest layer of those that are given, if any. What layer
+    `after` gives may take the place of images, and parameters may be `with_tiles`. Under
     `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need. Errors are
     those of `apply`.
     """
     trunk, _ = _NETWORKS[backbone.network]
-    variables = {"params": params, TILES: params.get(TILES, {})}
-    _, found = trunk(backbone, max(layers), after=after).apply(variables, images)
+    tiles, depth = params.get(TILES, {}), None
+    if channels is not None:
+        last, depth = backbone.cut(max(layers)).name, len(channels)
+        params, tiles = ({**own, **_cut(own, last, channels)} for own in (params, tiles))
+    variables = {"params": params, TILES: tiles}
+    _, found = trunk(backbone, max(layers), depth, after).apply(variables, images)
     return {layer: found[layer] for layer in layers}
 
 

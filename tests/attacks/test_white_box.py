@@ -176,8 +176,9 @@ def test_no_candidate_runs_twice(monkeypatch):
         return [best, beside, *choices]
 
     monkeypatch.setattr(_Tuning, "_ranked", ranked)
-    monkeypatch.setattr(_Tuning, "_match", lambda *_: SimpleNamespace(images=0, losses=np.ones(3)))
-    monkeypatch.setattr(_Tuning, "_psnr_db", lambda *_: np.zeros(1))
+    matched = SimpleNamespace(images=0, losses=np.ones((3, 2)))
+    monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
+    monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
     _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()
     assert [len(choices) for choices in asked] == [40, 8, 5, 5]
 

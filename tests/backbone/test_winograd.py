@@ -89,3 +89,13 @@ def test_a_backbone_with_tiles_is_the_same(size):
     for layer, values in expected.items():
         # Errors of five layers add up.
         np.testing.assert_allclose(found[layer], values, atol=5 * CLOSE * float(values.max()))
+
+
+@pytest.mark.parametrize("chosen", [range(60, 100), (7, 3)])  # by tiles, and too few for them
+def test_some_channels_of_the_last_layer_are_computed_alone(chosen):
+    params = split.with_tiles(split.made_up_params(VGG16, 4))
+    images = jnp.abs(random(2, 16, 16, 3))
+    expected = split.activations(VGG16, params, images, [4])[4][..., np.asarray(chosen)]
+    found = split.activations(VGG16, params, images, [2, 4], channels=chosen)
+    assert found[2].shape == (2, 16, 16, 64)
+    np.testing.assert_allclose(found[4], expected, atol=4 * CLOSE * float(expected.max()))

@@ -45,3 +45,15 @@ def handmade_features(num_layers, channels, parts):
     """Stored values that no scale was applied to, part name -> [N, h, w, C], as a cached layer."""
     channels = tuple(channels)
     return LayerFeatures(num_layers, channels, parts, np.ones(len(channels), np.float32))
+
+
+def network_of(layers):
+    """What `base.Network` asks for, of functions by number of layers."""
+
+    def network(images, number=None, channels=None):
+        if number is None:
+            return {each: layer(images) for each, layer in layers.items()}
+        found = layers[number](images)
+        return {number: found if channels is None else found[..., channels]}
+
+    return network

@@ -80,21 +80,22 @@ class Believed:
             scaled[rows, ..., : len(self.used)] = chosen / self.layer_rms[self.channels]
         return scaled
 
-    def local(self, layer: Representing) -> Representing:
+    def local(self, network: Network) -> Representing:
         """Returns the guessed local NN: images -> what `normalised` gives, differentiable."""
         scales = np.float32(1 / self.layer_rms[self.channels])
+        chosen = of_layer(network, self.layer, self.channels)
         unused = self.width - len(scales)
 
         def represent(images: jax.Array) -> jax.Array:
-            found = layer(images)[..., self.channels] * scales
+            found = chosen(images) * scales
             return jax.numpy.pad(found, ((0, 0), (0, 0), (0, 0), (0, unused)))
 
         return represent
 
 
-def of_layer(network: Network, number: int) -> Representing:
-    """Returns one layer of the network."""
-    return lambda images: network(images)[number]
+def of_layer(network: Network, number: int, channels: np.ndarray | None = None) -> Representing:
+    """Returns one layer of the network, or some of its channels, int [D]."""
+    return lambda images: network(images, number, channels)[number]
 
 
 def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLayer]:

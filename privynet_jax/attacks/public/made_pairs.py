@@ -96,15 +96,15 @@ class PairMaker:
     ) -> None:
         """Prepares for so many examples of training, more than one of which may be the same pair.
 
-        Of images uint8 [N, H, W, 3], two or more, some are held out. The layer is images -> all its
-        channels; of them, int [C], those of all topologies are made, each over its root mean
-        square, float [C].
+        Of images uint8 [N, H, W, 3], two or more, some are held out. The layer is images -> the
+        channels of all topologies, int [C], ascending; each is made over its root mean square,
+        float [C].
         """
         learning, judged = hold_out(len(images))
         distinct = -(-examples // _USES)
         views = PictureViews(images[learning], max(1, -(-distinct // len(learning))))
         shown = JoinedRows(views, images[judged])
-        made = LayerRows(layer, shown, channels, rms)
+        made = LayerRows(layer, shown, rms)
         block = at_once(_BLOCK, nbytes(made) // len(made), _BLOCK_BYTES)
         self._channels = channels
         self._pictures, self._judged = len(learning), len(judged)

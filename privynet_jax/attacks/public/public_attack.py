@@ -23,8 +23,8 @@ from privynet_jax.attacks.base import (
     NETWORK,
     FittedAttack,
     Knowledge,
+    Network,
     Pairs,
-    Representing,
     check_count,
     diverged,
 )
@@ -95,7 +95,7 @@ class PublicAttack:
         fitted: dict[int, FittedAttack] = {}
         for (*common, _, number), group in groups.items():
             places, believed = zip(*group, strict=True)
-            layers = of_layer(knowledge[places[0]].network, number), publics[tuple(common)][number]
+            layers = knowledge[places[0]].network, publics[tuple(common)][number]
             asked = [(knowledge[place].observed, keys[place]) for place in places]
             found = self._fitted(layers, pictures[places[0]], believed, asked)
             fitted |= zip(places, found, strict=True)
@@ -103,17 +103,18 @@ class PublicAttack:
 
     def _fitted(
         self,
-        layers: tuple[Representing, PublicLayer],
+        layers: tuple[Network, PublicLayer],
         pictures: np.ndarray,
         believed: Sequence[Believed],
         asked: Sequence[tuple[np.ndarray, jax.Array]],
     ) -> list[FittedAttack]:
         """Attacks releases of one guessed layer, each observed, and with a key."""
-        layer, _ = layers
+        network, _ = layers
         learning, tuning = hold_out(len(pictures))
         union = np.unique(np.concatenate([own.channels for own in believed]))
         rms, budget = believed[0].layer_rms, self.network.training.budget
         examples = budget.steps * budget.batch_size
+        layer = of_layer(network, believed[0].layer, union)
         maker = PairMaker(layer, pictures[learning], union, rms[union], examples)
         keys = [key for _, key in asked]
         made = [
@@ -132,22 +133,20 @@ class PublicAttack:
         believed: Believed,
         observed: np.ndarray,
         pictures: np.ndarray,
-        layers: tuple[Representing, PublicLayer],
-        network: FittedAttack,
+        layers: tuple[Network, PublicLayer],
+        warm: FittedAttack,
     ) -> FittedAttack:
         """Optimises from a network's estimates, tuned on pictures that it was not trained on."""
-        layer, public = layers
-        own, local = believed.of_pictures(public, pictures), believed.local(layer)
+        network, public = layers
+        own, local = believed.of_pictures(public, pictures), believed.local(network)
         shown = believed.normalised(observed[: pictures_of(pictures.shape[1])])
         try:
-            errors = as_float(pictures) - network.reconstruct(own)
-            found = calibrate(
-                local, fit_prior(errors), shown, network.reconstruct(shown), self.steps
-            )
+            errors = as_float(pictures) - warm.reconstruct(own)
+            found = calibrate(local, fit_prior(errors), shown, warm.reconstruct(shown), self.steps)
         except DivergedError as error:
             return diverged(str(error))
         believed, trust = believed.calibrated(found.gains), np.float32(np.sqrt(found.weights))
-        start = FittedAttack(lambda x: network.reconstruct(x / trust), network.report)
+        start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
             start, Pairs(own * trust, pictures), lambda images: local(images) * trust
         )

@@ -37,15 +37,13 @@ class LayerRows(RowView):
         self,
         layer: Representing,
         images: Any,
-        channels: np.ndarray | None = None,
         rms: np.ndarray | None = None,
     ) -> None:
-        """Keeps both; images may be a view. Some channels, int [C], or all, over their `rms`."""
+        """Keeps both; images may be a view. Channels are divided by their `rms`, float [C]."""
 
         @jax.jit
         def run(images: jax.Array) -> jax.Array:
             found = layer(images)
-            found = found if channels is None else found[..., channels]
             return found if rms is None else found / np.float32(rms)
 
         self._run, self._images = run, images

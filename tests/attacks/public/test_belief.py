@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from support.handmade_layers import distinct_layer, pictures, represented
+from support.handmade_layers import distinct_layer, network_of, pictures, represented
 
 from privynet_jax.attacks.public.belief import believe, public_layers
 
 LAYERS = {3: distinct_layer(24, seed=3), 4: distinct_layer(24)}
+NETWORK = network_of(LAYERS)
 # The image itself, out of order, among others.
 TRUTH = (7, 1, 13, 0, 20, 2)
 OWN, PRIVATE = pictures(192, seed=1), pictures(96, seed=2)
@@ -16,13 +17,9 @@ SCALES = np.float32([1.5, 0.7, 1, 3, 0.2, 1.1])
 RELEASED = np.pad(represented(LAYERS[4], PRIVATE, TRUTH, SCALES), [(0, 0)] * 3 + [(0, 2)])
 
 
-def network(images):
-    return {number: layer(images) for number, layer in LAYERS.items()}
-
-
 @pytest.fixture(scope="module")
 def layers():
-    return public_layers(network, OWN)
+    return public_layers(NETWORK, OWN)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +36,7 @@ def test_releases_and_own_pictures_meet_on_one_scale(layers, believed):
     # Float32 sums of 27 products, in another order.
     np.testing.assert_allclose(normalised, of_pictures, rtol=1e-4, atol=1e-5)
     assert not normalised[..., 6:].any()
-    local = believed.local(LAYERS[4])(np.float32(PRIVATE[:5]) / 255)
+    local = believed.local(NETWORK)(np.float32(PRIVATE[:5]) / 255)
     np.testing.assert_allclose(local, of_pictures[:5], rtol=1e-4, atol=1e-5)
 
 

@@ -16,9 +16,13 @@ UNION, RMS = np.array([1, 2, 4, 7]), np.array([0.5, 1, 2, 4])
 KEY = jax.random.key(0)
 
 
+def chosen(images):
+    return LAYER(images)[..., UNION]
+
+
 @pytest.fixture
 def maker():
-    return PairMaker(LAYER, OWN, UNION, RMS, examples=300)
+    return PairMaker(chosen, OWN, UNION, RMS, examples=300)
 
 
 def test_pairs_are_views_with_what_the_layer_gives_of_them(maker):
@@ -42,7 +46,7 @@ def test_pairs_are_views_with_what_the_layer_gives_of_them(maker):
 
 def test_each_pair_is_met_twice_while_its_block_is_at_hand(maker, monkeypatch):
     monkeypatch.setattr(made_pairs, "_BLOCK", 64)
-    pairs = PairMaker(LAYER, OWN, UNION, RMS, examples=300).pairs((1,), 1, KEY)
+    pairs = PairMaker(chosen, OWN, UNION, RMS, examples=300).pairs((1,), 1, KEY)
     order = pairs.in_training_order()
     assert np.bincount(order).tolist() == [2] * 150
     for epoch, block in enumerate((0, 0, 1, 1)):

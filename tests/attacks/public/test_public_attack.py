@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.attack_checks import fit_one
-from support.handmade_layers import distinct_layer, pictures, represented
+from support.handmade_layers import distinct_layer, network_of, pictures, represented
 
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import MeanImage
@@ -24,6 +24,7 @@ from privynet_jax.training.models.attackers import RESIDUAL, capacities_of_size
 
 pytestmark = pytest.mark.computes
 LAYERS = {3: distinct_layer(24, seed=3), 4: distinct_layer(24)}
+network = network_of(LAYERS)
 # The image itself, out of order, among others: invertible, if one knows which is which.
 TRUTH = (7, 1, 13, 0, 20, 2)
 KEY = jax.random.key(0)
@@ -37,10 +38,6 @@ SMALL = InverseNetwork(
     Training(Budget(steps=3, batch_size=8), capacities=capacities_of_size(8, 0)),
 )
 QUICK = PublicAttack(SMALL, steps=16, tuning_images=4)
-
-
-def network(images):
-    return {number: layer(images) for number, layer in LAYERS.items()}
 
 
 def knowing(network=network, observed=RELEASED):
@@ -99,16 +96,14 @@ def test_a_guess_that_is_wrong_in_part_is_put_right_by_the_release(fitted, monke
 
 
 def test_layers_that_say_nothing_give_the_mean_image():
-    def constant(images):
-        return {4: jnp.ones((*images.shape[:3], 24))}
-
-    fitted = fit_one(QUICK, ALONE, knowing(constant, np.ones_like(RELEASED)), KEY)
+    constant = {4: lambda images: jnp.ones((*images.shape[:3], 24))}
+    fitted = fit_one(QUICK, ALONE, knowing(network_of(constant), np.ones_like(RELEASED)), KEY)
     assert quality(fitted, np.ones_like(RELEASED)) < mean_image() + 0.2
 
 
 def test_shuffled_pictures_give_no_more_than_the_mean_image():
-    def of_another_image(images):
-        return network(jnp.roll(images, 1, axis=0))
+    def of_another_image(images, *chosen):
+        return network(jnp.roll(images, 1, axis=0), *chosen)
 
     assert quality(fit_one(QUICK, ALONE, knowing(of_another_image), KEY)) < mean_image() + 0.2
 
