@@ -21,7 +21,7 @@ from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell, Measurement, by_layer
 
 # Rises when rows have other columns: those of before are refused.
-_FORMAT = 2
+_FORMAT = 3
 # Flags of every comparison.
 SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable sixteen_bit_max"
 

@@ -107,15 +107,16 @@ def risk_row(
         for name, value in dataclasses.asdict(summarise(values[metric])).items():
             row[f"{metric}_{name}"] = value
             if own := ends.get(f"{metric}_{name}"):
-                row |= _ends(f"{metric}_{name}", Interval(value, *own))
+                row |= Interval(value, *own).columns(f"{metric}_{name}")
     row |= _tail("gain_db", values["psnr_db"] - pictures["mean_image_psnr_db"][rows])
     row["ssim_threshold"] = threshold
-    row |= _ends("recognisable", statistics.share_of(values["ssim"] >= threshold, clusters))
+    recognisable = statistics.share_of(values["ssim"] >= threshold, clusters)
+    row |= recognisable.columns("recognisable")
     found = arrays.get(f"{result.strongest.attacker}_{_IDENTIFIED}")
     among = "" if found is None else len(found) // galleries(len(found))
-    share = dict.fromkeys(_ends(_IDENTIFIED, Interval(0.0, 0.0, 0.0)), "")
+    share = dict.fromkeys(Interval(0.0, 0.0, 0.0).columns(_IDENTIFIED), "")
     if found is not None:
-        share = _ends(_IDENTIFIED, statistics.share_of(found, clusters))
+        share = statistics.share_of(found, clusters).columns(_IDENTIFIED)
     return row | share | {f"{_IDENTIFIED}_among": among}
 
 
@@ -193,10 +194,6 @@ def _names(result: CellResult) -> list[str]:
 def _tail(metric: str, values: np.ndarray) -> dict[str, float]:
     summary = summarise(values)
     return {f"{metric}_{name}": getattr(summary, name) for name in ("mean", "p95", "max")}
-
-
-def _ends(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int = 1) -> str:

@@ -39,6 +39,10 @@ class Interval:
         """Half the width."""
         return (self.high - self.low) / 2
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Returns it as columns of a table: name, name_low, name_high."""
+        return {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+
     def plus_minus(self, digits: int = 1) -> str:
         """Returns it for people to read, where the number lies in the middle."""
         margin = "" if math.isnan(self.margin) else f" ±{self.margin:.{digits}f}"

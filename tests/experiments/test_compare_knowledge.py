@@ -169,6 +169,10 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "knowledge.csv").open() as file:
         rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in ("psnr_db_mean", "psnr_db_p95"):
+            low, value, high = (float(row[name + end]) for end in ("_low", "", "_high"))
+            assert low <= value <= high
     by_draw = [[r["knowledge"] for r in rows if r["draw"] == draw] for draw in "01"]
     assert by_draw[0] == by_draw[1]
     assert by_draw[0] == [

@@ -44,7 +44,7 @@ def numbers(settings: Settings) -> Iterator[tuple[str, Callable[[], Row]]]:
             what = functools.partial(_against_cpu, layer, name, setup)
             yield f"{name}, {layer} layers: against CPU", what
     for layer in layers:
-        for name in (CLOUD_NN, STRONG):
+        for name in (STRONG,) if settings.quick else (CLOUD_NN, STRONG):
             what = functools.partial(_company, layer, name, cells, setup)
             yield f"{name}, {layer} layers: alone, vmap and scan", what
             what = functools.partial(_ways, layer, name, cells, setup)
