@@ -41,7 +41,7 @@ from privynet_jax.errors import everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Measurement
-from privynet_jax.results.statistics import accuracies, summarise
+from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, summarise
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size
 
@@ -114,7 +114,7 @@ def main() -> None:
     def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
         [row] = missing
         given = (cells[row], row.defence, protocol, copies, cli.SEED.value)
-        return [summary(row, measure_defended(ground, *given))]
+        return [summary(row, measure_defended(ground, *given), ground.parts.test.clusters())]
 
     found = {}
     bar = progress_bar(len(rows), "trying defences", "rows")
@@ -154,17 +154,24 @@ def rows_of_flags() -> list[Row]:
     return list(dict.fromkeys(Row(*place) for place in places))
 
 
-def summary(row: Row, measured: Sequence[Measurement]) -> dict[str, Any]:
-    """Returns a row's numbers, lists with one per draw, each of the draw's strongest attacker."""
+def summary(row: Row, measured: Sequence[Measurement], sources: np.ndarray) -> dict[str, Any]:
+    """Returns a row's numbers, lists with one per draw, each of the draw's strongest attacker.
+
+    The ends of an interval are over sources, int [N], of test images, for the mean of all draws.
+    """
     pairs = [(measurement, _strongest(measurement)) for measurement in measured]
     attacks = [measurement.attacks[name]["test"] for measurement, name in pairs]
     psnr = [summarise(attack["psnr_db"]) for attack in attacks]
+    of_draws = np.mean([attack["psnr_db"] for attack in attacks], axis=0)
+    over_sources = bootstrap(of_draws, mean_of, sources)
     falling = [m.reports[name].get("falling_percent_per_doubling", 0.0) for m, name in pairs]
     accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]
     values = int(np.prod(measured[0].cell.topology.representation_shape(_SIZE)))
     return {
         **{name: [of[name] for of in accuracy] for name in ("accuracy", "balanced_accuracy")},
         "psnr_db_mean": [loss.mean for loss in psnr],
+        "psnr_db_low": over_sources.low,
+        "psnr_db_high": over_sources.high,
         "psnr_db_p95": [loss.p95 for loss in psnr],
         "ssim_mean": [summarise(attack["ssim"]).mean for attack in attacks],
         "attacker": "/".join(sorted({name for _, name in pairs})),

@@ -15,6 +15,8 @@ from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.convergence import CONVERGED_PERCENT, not_converged
 
 _METRICS = ("accuracy", "balanced_accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
+# Of the mean PSNR, over sources of test images.
+_ENDS = ("psnr_db_low", "psnr_db_high")
 _NONE = Undefended.name
 # Kinds of defences, which are the lines of the picture.
 TITLES = {
@@ -76,6 +78,7 @@ def as_table(measured: Mapping[Row, Mapping[str, Any]]) -> list[dict[str, str | 
                 "delta": DELTA,
                 "draws": len(values["accuracy"]),
                 **means,
+                **{name: values[name] for name in _ENDS},
                 "accuracy_half_range": half["accuracy"],
                 "psnr_db_half_range": half["psnr_db_mean"],
                 "attacker": values["attacker"],
@@ -100,6 +103,7 @@ def as_text(table: _Lines) -> str:
                 "accuracy %": f"{100 * line['accuracy']:.1f} ±{spread:.1f}",
                 "balanced %": f"{100 * line['balanced_accuracy']:.1f}",
                 "PSNR dB": f"{line['psnr_db_mean']:.1f} ±{line['psnr_db_half_range']:.1f}",
+                "sources (95 %)": "{:.1f} to {:.1f}".format(*(line[name] for name in _ENDS)),
                 "p95 dB": f"{line['psnr_db_p95']:.1f}",
                 "SSIM": f"{line['ssim_mean']:.2f}",
                 "attacker": line["attacker"],

@@ -38,6 +38,8 @@ def measured(accuracy, psnr, epsilon=math.inf, falling=4.0):
         "accuracy": accuracy,
         "balanced_accuracy": [0.9 * value for value in accuracy],
         "psnr_db_mean": psnr,
+        "psnr_db_low": min(psnr) - 1,
+        "psnr_db_high": max(psnr) + 1,
         "psnr_db_p95": [x + 5 for x in psnr],
         "ssim_mean": [0.5, 0.7],
         "attacker": "residual",
@@ -105,15 +107,18 @@ def test_each_draw_has_its_own_strongest_attacker():
     row = Row(4, 16, Undefended())
     # On average over draws the strong one is stronger, by 0.5 dB.
     both = [measurement(0, 20.0, 18.0, 30.0), measurement(1, 15.0, 18.0, 7.5)]
-    found = compare_defences.summary(row, both)
+    sources = np.array([0, 1, 1])
+    found = compare_defences.summary(row, both, sources)
     assert found["psnr_db_mean"] == pytest.approx([20.0, 18.0])
+    # Of each image 19 dB on average over draws, whichever sources are drawn.
+    assert (found["psnr_db_low"], found["psnr_db_high"]) == pytest.approx((19.0, 19.0))
     assert found["ssim_mean"] == pytest.approx([0.2, 0.18])
     assert found["attacker"] == "linear/strong"
     assert found["accuracy"] == pytest.approx([2 / 3] * 2)
     assert found["balanced_accuracy"] == [0.5] * 2
     # Of who is not the strongest it does not matter.
     assert found["falling_percent_per_doubling"] == 7.5
-    assert compare_defences.summary(row, both[:1])["falling_percent_per_doubling"] == 0
+    assert compare_defences.summary(row, both[:1], sources)["falling_percent_per_doubling"] == 0
 
 
 def test_its_picture_can_be_drawn():
