@@ -5,9 +5,9 @@
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
 sample are left out, with their copies. The attackers are the characterisation's;
---attackers=strong,tuned,"white box" names others, such as a network that is chosen together with
-its learning rate, or somebody who has got hold of the plan. --released=older.json,... says under
-which plans the same pictures were released before, so that attackers hold those channels as well.
+--attackers=strong,public,"white box" names others, such as somebody who needs nothing secret, or
+who has got hold of the plan. --released=older.json,... says under which plans the same pictures
+were released before, so that attackers hold those channels as well.
 Exit status 0: every limit was kept; 2: one was broken; 3: inconclusive, none was broken, but more
 pictures or longer training might; 1: something was wrong with what was given.
 """
@@ -40,7 +40,7 @@ _STATUS = {KEPT: 0, BROKEN: 2, INCONCLUSIVE: 3}
 _TRANSFERS_WITHIN = 1.5
 _NO_STRONGER = (
     "No other attackers than the characterisation's were tried; "
-    '--attackers=strong,tuned,"white box" tries stronger ones.'
+    "--attackers=strong,public tries one who needs nothing secret."
 )
 _EARLIER = (
     "Attackers hold {0.channels_held} channels of every picture, of this release and of "
