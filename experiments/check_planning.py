@@ -1,197 +1,194 @@
-"""Do plans hold? Plans for random limits, each audited, against the best cells of the grid.
+r"""Do plans hold? Episodes: a plan for one source of pictures after another, each audited.
 
-    python -m experiments.check_planning --workdir=runs/planning
+    python -m experiments.check_planning --workdir=runs/public --photographs=photographs \
+        --out=runs/episodes
 
-Draws limits that can be planned for, lets the planner choose under each, draws channels, and trains
-cloud NNs and attackers for them anew: with another seed and division of the data into parts, and
---training times the attackers' steps. They are the characterisation's unless --attackers names
-others. Prints and writes planning.csv, one row per limit: whether the limit was kept, and the
-balanced accuracy beside that of the best feasible cell of the grid.
+Sources share no photograph: --photographs is a folder of them, cut into patches by twos, --sources
+are labelled sets, as in folder:a,folder:b,fashion_mnist. For each, a limit is drawn, a plan is made
+with a sample of it, as `experiments.plan` does, and audited by class public on other pictures of
+it, as `experiments.audit` does. Writes episodes.csv: `plan --episodes=` takes its margins from it.
+Minutes for each episode; the same command again continues where it was stopped.
 """
 
-import dataclasses
-import math
-import operator
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import csv
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing.ground import Ground
-from privynet_jax import Limits, ResultStore, UserError, session
-from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.features.layer_features import needed_channels
-from privynet_jax.backbone.topology import METHODS, RANDOM
-from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.grid_run import protocol_of
-from privynet_jax.characterisation.reopening import matching_weights
-from privynet_jax.images.partition import spread_over_classes
+from experiments.comparing.ground import deciding, filled, kept_rows
+from experiments.comparing.photograph_sources import photograph_sources
+from privynet_jax import AuditSettings, Limits, Plan, UserError, audit_plan, plan_topology, session
+from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.images.folders import FOLDER_PREFIX
 from privynet_jax.planning import planner
-from privynet_jax.planning.options import Option, options_of
+from privynet_jax.planning.options import options_of
+from privynet_jax.planning.plan import STATISTICS
+from privynet_jax.planning.promise import SHARE, promise_of, read_episodes
+from privynet_jax.planning.topology_plan import (
+    NothingFitsError,
+    PlanSettings,
+    characterised_cells,
+)
+from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.cells import Cell, Measurement, draw_channels
-from privynet_jax.results.statistics import accuracies
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.text_tables import aligned, as_csv
 
-cli.key_flags("workdir weights data_dir cache_dir seed")
-cli.key_flags("skip_unreadable sixteen_bit_max attackers attacked_images training")
-_LIMITS = flags.DEFINE_integer("num_limits", 20, "Limits that are drawn.", 1)
-_SELECTION = flags.DEFINE_enum(
-    "planned_selection", None, METHODS, "To plan with; default: direct if it is there, else random."
+cli.key_flags("workdir out weights data_dir cache_dir seed skip_unreadable sixteen_bit_max")
+cli.key_flags("max_images attacked_images training")
+_SOURCES = flags.DEFINE_list("sources", [], "Labelled sets: folder:PATH or TFDS names.")
+_PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of photographs, cut by twos.")
+_STATISTIC = flags.DEFINE_enum(
+    "planned_statistic", "mean", STATISTICS, "Of privacy loss over images, for limits."
 )
 _MARGIN_DB = flags.DEFINE_float(
     "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's, in dB.", 0.0
 )
-# Draws of channels that no cell of a grid has.
-_FIRST_DRAW = 1000
-_MOST_TRIES = 10_000
-
-
-class Case(NamedTuple):
-    """A limit, the planner's choice, and the best cells that keep it, of all and of `RANDOM`."""
-
-    limits: Limits
-    option: Option
-    best: CellResult
-    best_random: CellResult | None
+_DIGITS = 1  # of limits
+EPISODES = "episodes"
+_COLUMNS = (
+    *("source", "statistic", "limit_psnr_db", "num_layers", "depth", "draws", "expected_psnr_db"),
+    *("measured_psnr_db", "audited_psnr_db", "measured_ssim", "audited_ssim"),
+    *("expected_balanced_accuracy", "balanced_accuracy"),
+)
 
 
 def main() -> None:
-    cli.use_cpu_cores(at_most=_LIMITS.value)
-    store, settings = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
-    results = store.grid_results(settings)
-    method = _SELECTION.value or ("direct" if "direct" in settings["selections"] else RANDOM)
-    planned_with = [result for result in results if result.selection == method]
-    if not planned_with:
-        others = f"but {', '.join(settings['selections'])}; give one of those as"
-        raise UserError(f"{store.workdir} has no selection {method}, {others} --{_SELECTION.name}")
-    options = options_of(planned_with, settings["image_size"], "mean")
-    cases = drawn_cases(options, results, _LIMITS.value, _MARGIN_DB.value, cli.SEED.value)
-    cells = [
-        Cell(case.option.topology(_channels(store, method, case.option, i)), i, method)
-        for i, case in enumerate(cases)
-    ]
-    measured = _attacked(cells, settings, store)
-    rows = [_row(*each) for each in zip(cases, cells, measured, strict=True)]
-    store.write_csv("planning.csv", rows)
-    print(as_text(rows))
-    print(f"planning.csv is in {store.workdir}.")
-
-
-def drawn_cases(
-    options: Sequence[Option],
-    results: Sequence[CellResult],
-    count: int,
-    margin_db: float,
-    seed: int,
-) -> list[Case]:
-    """Returns limits that can be planned for, every second one of computation too, and plans."""
-    stream, merit = np.random.default_rng(seed), operator.attrgetter("balanced_accuracy")
-    margins = {**planner.MARGINS, "psnr_db": margin_db}
-    promised = [planner.least_limit(option, "psnr_db", margins) for option in options]
-    macs = [result.cost["local_macs"] / 1e6 for result in results]
-    cases: list[Case] = []
-    for _ in range(_MOST_TRIES):
-        if len(cases) == count:
-            return cases
-        psnr_db = stream.uniform(min(promised), max(promised))
-        mmacs = stream.uniform(min(macs), max(macs))
-        limits = Limits(psnr_db=psnr_db, local_mmacs=mmacs if stream.random() < 0.5 else None)
-        chosen = planner.choose(options, limits, margins).chosen
-        feasible = [result for result in results if _keeps(result, limits)]
-        if chosen is None or not feasible:
-            continue
-        random = [result for result in feasible if result.selection == RANDOM]
-        best_random = max(random, key=merit, default=None)
-        cases.append(Case(limits, chosen, max(feasible, key=merit), best_random))
-    raise UserError(
-        f"plans can be made for limits from {min(promised):.1f} to {max(promised):.1f} dB, which "
-        "hardly any cell of the grid keeps on test images; characterise more draws or depths"
+    cli.use_cpu_cores()
+    workdir, out = cli.needed_folder(cli.WORKDIR), cli.needed_folder(cli.OUT)
+    low, high, settings = _limits(workdir)
+    sources = _sources(out)
+    own = deciding("planned_statistic", "planned_margin_db", "attacked_images", "training")
+    kept = kept_rows(out, {**own, "grid": settings}, EPISODES, *sources.values())
+    with progress_bar(len(sources), "planning and auditing", "episodes") as advance:
+        rows = []
+        for name, dataset in sources.items():
+            limit = round(_stream(name).uniform(low, high), _DIGITS)
+            measure = functools.partial(_episode, workdir, name, limit)
+            rows += filled(kept, {name: dataset}, measure)
+            advance(1)
+    table = out / f"{EPISODES}.csv"
+    write_atomically(table, as_csv(rows))
+    print(
+        aligned(
+            [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+        )
     )
+    print(verdict(table, _STATISTIC.value))
+    print(f"{table.name} is in {out}.")
 
 
-def as_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the findings for people to read."""
-    shifts = [row["psnr_db"] - row["expected_psnr_db"] for row in rows]
-    to_best, to_random = (
-        [100 * (row["balanced_accuracy"] - row[name]) for row in rows if row[name] != ""]
-        for name in ("best_balanced_accuracy", "best_random_balanced_accuracy")
-    )
-    kept = (
-        f"{sum(row['kept'] for row in rows)} of {len(rows)} plans kept their limit. Audited PSNR "
-        f"was {np.mean(shifts):+.1f} dB from what was expected (standard deviation "
-        f"{np.std(shifts):.1f})."
-    )
-    accuracy = (
-        f"Balanced accuracy, in points, against the best feasible cell: {np.mean(to_best):+.1f}"
-    )
-    if to_random:
-        accuracy += f"; against the best one with random channels: {np.mean(to_random):+.1f}"
-    return "\n".join([aligned(rows), "", kept, f"{accuracy}."])
+def _limits(workdir: Path) -> tuple[float, float, Mapping[str, Any]]:
+    """The least and the largest limit that is worth asking for, and what was characterised."""
+    _, settings, cells = characterised_cells(workdir)
+    options = planner.unmeasured(options_of(cells, settings["image_size"], _STATISTIC.value))
+    margins = {**planner.MARGINS, "psnr_db": _MARGIN_DB.value}
+    needs = [planner.least_limit(option, "psnr_db", margins) for option in options]
+    return min(needs), max(needs), settings
 
 
-def _keeps(result: CellResult, limits: Limits) -> bool:
-    fits = result.cost["local_macs"] <= 1e6 * (limits.local_mmacs or math.inf)
-    return fits and result.row()["psnr_db_mean"] <= (limits.psnr_db or 0.0)
+def _sources(out: Path) -> dict[str, str]:
+    """Name -> data set."""
+    found = {Path(name.removeprefix(FOLDER_PREFIX)).name: name for name in _SOURCES.value}
+    if len(found) < len(_SOURCES.value):
+        raise UserError(f"--sources={','.join(_SOURCES.value)}: give each a name of its own")
+    if _PHOTOGRAPHS.value:
+        photographs = cli.needed_folder(_PHOTOGRAPHS)
+        for folder in photograph_sources(photographs, out / "sources"):
+            found[folder.name] = f"{FOLDER_PREFIX}{folder}"
+    if not found:
+        raise UserError("no --sources and no --photographs are given; give pictures to plan for")
+    return found
 
 
-def _channels(store: ResultStore, method: str, option: Option, index: int) -> tuple[int, ...]:
-    """Channels that can be drawn again: this is a measurement, and protects nobody's pictures."""
-    place, backbone, candidates = (option.num_layers, option.depth), option.backbone, None
-    if method != RANDOM:
-        candidates = store.load_candidates(method, *place, backbone)
-    return draw_channels(*place, _FIRST_DRAW + index, cli.SEED.value, candidates, backbone)
+def _stream(name: str) -> np.random.Generator:
+    return np.random.default_rng([cli.SEED.value, *hashlib.sha256(name.encode()).digest()])
 
 
-def _attacked(
-    cells: Sequence[Cell], settings: Mapping[str, Any], store: ResultStore
-) -> list[Measurement]:
-    """Trains and attacks the planned topologies anew, with another seed and longer."""
-    attackers = {"attackers": tuple(cli.ATTACKERS.value)} if cli.ATTACKERS.value else {}
-    config = Config.of_settings(
-        settings,
-        store.workdir,
-        seed=cli.next_seed(settings["seed"]),
-        mode=DEDICATED,  # a linear one had no attackers but the closed form
-        **attackers,
-    )
-    config = dataclasses.replace(config, attacker=config.attacker.longer(cli.TRAINING.value))
-    cache_dir = cli.folder("cache_dir", cli.CACHE_DIR.value)
-    source = cli.WEIGHTS.value or Config.weights
-    weights = matching_weights(source, settings, store.workdir, cache_dir)
-    same = {"image_size": config.image_size, "max_images": config.max_images}
-    parts = cli.load_data(config.dataset, seed=config.seed, **same)
-    union = needed_channels([cell.topology for cell in cells])
-    features = load_features(weights, parts, union, cache_dir, dtype=config.feature_dtype)
-    few = spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None)
-    protocol = dataclasses.replace(protocol_of(config, parts), optimised={"test": few})
-    with progress_bar(len(cells), "attacking anew", "plans") as advance, session(progress=advance):
-        found = dict(Ground(parts, weights, features).measured(cells, protocol, config.seed))
-    return [found[cell] for cell in cells]
-
-
-def _row(case: Case, cell: Cell, measured: Measurement) -> dict[str, Any]:
-    psnr_db = max(float(by_part["test"]["psnr_db"].mean()) for by_part in measured.attacks.values())
-    right = accuracies(measured.accuracy["test"], measured.labels["test"])
-    return {
-        "limit_psnr_db": case.limits.psnr_db,
-        "limit_mmacs": case.limits.local_mmacs or "",
-        "num_layers": cell.topology.num_layers,
-        "depth": cell.topology.depth,
-        "expected_psnr_db": case.option.expected.psnr_db.value,
-        "expected_balanced_accuracy": case.option.expected.balanced_accuracy.value,
-        "psnr_db": psnr_db,
-        "kept": psnr_db <= (case.limits.psnr_db or 0.0),
-        "balanced_accuracy": right["balanced_accuracy"],
-        "best_cell": case.best.name,
-        "best_balanced_accuracy": case.best.balanced_accuracy,
-        "best_random_balanced_accuracy": case.best_random.balanced_accuracy
-        if case.best_random
-        else "",
+def _episode(
+    workdir: Path, name: str, limit: float, datasets: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """One source's row; where nothing fits, no plan and no numbers."""
+    (dataset,) = datasets
+    row = {**dict.fromkeys(_COLUMNS, ""), "source": name, "statistic": _STATISTIC.value}
+    row["limit_psnr_db"] = limit
+    try:
+        plan = _planned(workdir, dataset, limit, name)
+    except NothingFitsError:
+        yield row
+        return
+    expected, measured = plan.expected, plan.measured
+    audited, accuracy = _audited(plan, dataset)
+    yield row | {
+        "num_layers": plan.topology.num_layers,
+        "depth": plan.topology.depth,
+        "draws": measured.draws,
+        "expected_psnr_db": expected.psnr_db.value,
+        **{f"measured_{metric}": getattr(measured, metric) for metric in planner.MARGINS},
+        **{f"audited_{metric}": value for metric, value in audited.items()},
+        "expected_balanced_accuracy": expected.balanced_accuracy.value,
+        "balanced_accuracy": accuracy,
     }
+
+
+def _planned(workdir: Path, dataset: str, limit: float, name: str) -> Plan:
+    settings = PlanSettings(
+        margin_db=_MARGIN_DB.value,
+        attacked_images=cli.ATTACKED_IMAGES.value,
+        # This is a measurement, and protects nobody's pictures.
+        draw_seed=hashlib.sha256(f"{cli.SEED.value} {name}".encode()).hexdigest(),
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        data_dir=cli.data_folder(),
+        **cli.decoding(),
+    )
+    limits = Limits(psnr_db=limit, statistic=_STATISTIC.value)
+    weights = cli.WEIGHTS.value or "embedded"
+    return plan_topology(workdir, dataset, limits, weights, settings).plan
+
+
+def _audited(plan: Plan, dataset: str) -> tuple[dict[str, float], float]:
+    """Metric -> what class public finds, by the plan's statistic; and balanced accuracy."""
+    settings = AuditSettings(
+        cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
+        seed=cli.next_seed(plan.settings["seed"]),
+        repeats=1,
+        attackers=(PUBLIC,),
+        training=cli.TRAINING.value,
+        attacked_images=cli.ATTACKED_IMAGES.value,
+    )
+    parts = cli.load_data(dataset, image_size=plan.image_size, seed=settings.seed)
+    with session(progress=lambda share: None):
+        audit = audit_plan(plan, parts, cli.weights_of(plan), settings)
+    found = {finding.what: finding.found for finding in audit.findings}
+    return {metric: found[metric] for metric in planner.MARGINS}, found["balanced_accuracy"]
+
+
+def verdict(table: Path, statistic: str) -> str:
+    """Returns in words what margins the episodes of a table call for, and what that proves."""
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    planned = [row for row in rows if row["measured_psnr_db"] != ""]
+    kept = sum(float(r["audited_psnr_db"]) <= float(r["limit_psnr_db"]) for r in planned)
+    lines = [
+        f"{len(planned)} of {len(rows)} episodes had a plan; {kept} kept their limit with the "
+        "margin that they were planned with."
+    ]
+    try:
+        margins, promise = promise_of(read_episodes(table), Limits(statistic=statistic))
+    except UserError as error:
+        return "\n".join([*lines, f"No margin follows yet: {error}."])
+    lines.append(
+        f"They call for margins of {margins['psnr_db']:.2f} dB and {margins['ssim']:.3f} SSIM, to "
+        f"keep {100 * SHARE:.0f} % of plans. Each held against what the others call for, "
+        f"{promise.kept} of {promise.episodes} are kept, which proves at least "
+        f"{100 * promise.proven:.0f} % with 95 % confidence, against class public, for pictures "
+        "exchangeable with these sources."
+    )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,17 @@ r"""Plans the local NN: the best characterised topology under limits, and its ch
         --max_psnr_db=20 --max_local_mmacs=160
 
 --workdir is a finished characterisation of public data. --sample is a small labelled set of the
-user's own pictures, one subfolder per class; it scores channels and stays here. The best has the
-highest balanced accuracy, in which classes count alike however frequent they are. The plan holds
-secrets, which channels are released among them: keep it like a key. Takes a few seconds.
+user's own pictures, one subfolder per class; it stays here. The best has the highest balanced
+accuracy, in which classes count alike however frequent they are. Channels are drawn, and attacked
+on the sample by class public before they are taken: one to three minutes each on two CPU cores, or
+none with --attacked_images=0, which relies on the characterisation's own attackers. The plan holds
+secrets, which channels are released among them: keep it like a key.
 """
 
 import functools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -20,13 +23,15 @@ from experiments import cli
 from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.planning import planner
-from privynet_jax.planning.plan import STATISTICS, Limits
+from privynet_jax.planning.plan import STATISTICS, Limits, Promise
+from privynet_jax.planning.promise import promise_of, read_episodes
 from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
 from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("attacked_images")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(
     "sample_images", None, "To look at; default: 500, but at most a third of each class."
@@ -47,20 +52,25 @@ _MOST = {
 _STATISTIC = flags.DEFINE_enum(
     "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
 )
-_MARGIN_DB = flags.DEFINE_float(
-    "margin_db",
-    planner.MARGINS["psnr_db"],
-    "Kept under --max_psnr_db for stronger attackers, in dB.",
-)
-_MARGIN_SSIM = flags.DEFINE_float(
-    "margin_ssim", planner.MARGINS["ssim"], "Kept under --max_ssim for stronger attackers."
+_MARGINS = {
+    metric: flags.DEFINE_float(
+        f"margin_{name}",
+        None,
+        f"Kept under --max_{metric} for stronger attackers{unit}; default: "
+        f"{planner.MARGINS[metric]}, or what --episodes call for.",
+    )
+    for metric, name, unit in (("psnr_db", "db", ", in dB"), ("ssim", "ssim", ""))
+}
+_EPISODES = flags.DEFINE_string(
+    "episodes", None, "The episodes.csv of experiments.check_planning, which margins then rest on."
 )
 _SELECTION = flags.DEFINE_enum(
     "selection",
     None,
     METHODS,
     "direct releases the best channels that the characterisation's search found, the others draw "
-    "in secret from what is left; default: direct where it was searched for, else both.",
+    "in secret from what is left; all need cells of it. Default: the first characterised one of "
+    "direct, both and random.",
 )
 _MEASURE_LATENCY = flags.DEFINE_boolean(
     "measure_latency", False, "Measure the chosen topology's latency even without a limit on it."
@@ -78,10 +88,13 @@ def main() -> None:
     workdir = cli.needed_folder(cli.WORKDIR)
     given = {name: flag.value for name, flag in _MOST.items()}
     limits = Limits(**given, statistic=_STATISTIC.value)
+    margins, promise = _margins(limits)
     settings = PlanSettings(
         selection=_SELECTION.value,
-        margin_db=_MARGIN_DB.value,
-        margin_ssim=_MARGIN_SSIM.value,
+        margin_db=margins["psnr_db"],
+        margin_ssim=margins["ssim"],
+        promise=promise,
+        attacked_images=cli.ATTACKED_IMAGES.value,
         measure_latency=_MEASURE_LATENCY.value,
         sample_images=_SAMPLE_IMAGES.value,
         **cli.decoding(),
@@ -108,6 +121,19 @@ def main() -> None:
         "out. Keep the file as secret as the pictures, and release no picture under two plans: "
         "whoever has both releases has the channels of both."
     )
+
+
+def _margins(limits: Limits) -> tuple[Mapping[str, float], Promise | None]:
+    """Returns metric -> margin, and what that rests on."""
+    given = {m: flag.value for m, flag in _MARGINS.items() if flag.value is not None}
+    if not _EPISODES.value:
+        return {**planner.MARGINS, **given}, None
+    if given or not cli.ATTACKED_IMAGES.value:
+        raise UserError(
+            "--episodes say what margins are to be, of channels that are attacked first; leave out "
+            "--margin_db, --margin_ssim and --attacked_images=0, or --episodes"
+        )
+    return promise_of(read_episodes(cli.needed_file(_EPISODES)), limits)
 
 
 def _is_plan(path: Path) -> bool:

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +38,7 @@ from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.row_views import ChosenChannels, RowView
 from privynet_jax.training.session import current_session
 
 # Representations that an attacker without pairs looks at, of the release under attack.
@@ -92,24 +91,12 @@ class Scenario:
 
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
-        everything = dataclasses.replace(
-            self.topology, channels=range(self.topology.layer.channels)
-        )
-        return Knowledge(
-            name,
-            local=self._local() if name == EVERYTHING else None,
-            layer=local_nn(self._params, everything) if name in (EVERYTHING, NETWORK) else None,
-            network=self._network() if name == NETWORK else None,
-            observed=self.stored("target")[:OBSERVED_IMAGES] if name == NETWORK else None,
-        )
-
-    def _network(self) -> Network:
-        stride = self.topology.layer.stride
-        cuts = self.weights.backbone.cuts
-        return _public_network(self.weights, tuple(c.number for c in cuts if c.stride == stride))
+        if name == NETWORK:
+            return public_knowledge(self._weights, self.topology, self.stored("target"))
+        return Knowledge(name, local=self._local() if name == EVERYTHING else None)
 
     def _local(self) -> Representing:
-        local, scales = local_nn(self._params, self.topology), self.scales
+        local, scales = local_nn(self._weights.params, self.topology), self.scales
         unused = (self.width or len(scales)) - len(scales)
 
         def represent(images: jax.Array) -> jax.Array:
@@ -118,13 +105,30 @@ class Scenario:
         return represent
 
     @property
-    def _params(self) -> Any:
+    def _weights(self) -> PretrainedWeights:
         if self.weights is None:
             raise UserError(
                 "this attack needs the local NN itself, which these representations do not come "
                 "from alone; leave the white box and public out"
             )
-        return self.weights.params
+        return self.weights
+
+
+def public_knowledge(
+    weights: PretrainedWeights, topology: Topology, release: np.ndarray | RowView
+) -> Knowledge:
+    """Returns what anybody knows: the weights, and of a release [N, h, w, D] its first rows.
+
+    Of the topology it tells the size of the representation alone.
+    """
+    stride, cuts = topology.layer.stride, weights.backbone.cuts
+    everything = dataclasses.replace(topology, channels=range(topology.layer.channels))
+    return Knowledge(
+        NETWORK,
+        layer=local_nn(weights.params, everything),
+        network=_public_network(weights, tuple(c.number for c in cuts if c.stride == stride)),
+        observed=release[:OBSERVED_IMAGES],
+    )
 
 
 @functools.lru_cache(maxsize=2)  # no more: they hold parameters

@@ -7,9 +7,9 @@ raise UserError(refusal(decision))  # one line: nothing fits, and the smallest c
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from privynet_jax.backbone.topology import DIRECT, RANDOM
+from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
-from privynet_jax.planning.plan import LIMITS, Expectation
+from privynet_jax.planning.plan import LIMITS, Expectation, Promise
 from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
 from privynet_jax.results.statistics import Interval
 
@@ -27,19 +27,23 @@ _STATISTICS = {
     "median": "the median over images",
     "p95": "the 95th percentile over images",
     "p99": "the 99th percentile over images",
-    "max": "the worst image",
 }
 _SHOWN = 3
 
 
-def explained(decision: Decision, config: Mapping[str, Any], latency_on: str = "") -> str:
+def explained(
+    decision: Decision,
+    config: Mapping[str, Any],
+    latency_on: str = "",
+    promise: Promise | None = None,
+) -> str:
     """Returns the summary of a decision, several lines.
 
-    `config` has the settings of the characterisation, and `latency_on` says where latency was
-    measured; it is empty where it was not.
+    `config` has the settings of the characterisation, `latency_on` says where latency was measured,
+    empty where it was not, and the promise what the margins rest on.
     """
     sections = [
-        _limits_lines(decision),
+        _limits_lines(decision, promise),
         _chosen_lines(decision, latency_on) if decision.chosen else _impossible_lines(decision),
         _binding_lines(decision),
         _near_lines(decision),
@@ -59,7 +63,7 @@ def refusal(decision: Decision) -> str:
     return f"no characterised topology keeps {blamed}; {change}"
 
 
-def _limits_lines(decision: Decision) -> list[str]:
+def _limits_lines(decision: Decision, promise: Promise | None) -> list[str]:
     given = decision.limits.given()
     if not given:
         return ["Limits: none, so balanced accuracy alone decides."]
@@ -69,17 +73,29 @@ def _limits_lines(decision: Decision) -> list[str]:
         kept = f", kept with a margin of {_number(limit, margin)}" if margin is not None else ""
         lines.append(f"  {_WORDS[limit][0]:<22} at most {_number(limit, value)}{kept}")
     if any(limit in given for limit in decision.margins):
-        lines.append(
-            "  (the margin is for attackers who train for longer, or from another start, than "
-            "the characterised ones)"
-        )
-    if "psnr_db" in given:
+        lines.append(f"  ({_margin(promise)})")
+    if "psnr_db" in given and not decision.options[0].held:
         held = "what attackers would reach who train ten times as long, extrapolated, must keep it"
         if not decision.options[0].expected.psnr_db_limit:
             held = "what ten times the training would reach is not known, so only measured PSNR is"
             held += " held against it"
         lines.append(f"  ({held})")
     return lines
+
+
+def _margin(promise: Promise | None) -> str:
+    """What margins are worth."""
+    if promise is None:
+        return (
+            "the margin is for attackers with more training, or more pictures of your kind; that "
+            "it is enough was not checked: --episodes takes what experiments.check_planning finds"
+        )
+    kept = f"kept in {promise.kept} of {promise.episodes} held-out episodes"
+    return (
+        f"with the margin that other sources of pictures call for, limits were {kept}, which "
+        f"proves at least {100 * promise.proven:.0f} % with 95 % confidence, against class "
+        "public, for pictures exchangeable with these sources"
+    )
 
 
 def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
@@ -89,9 +105,13 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
     if option.selection == DIRECT:
         whose = "a new training with the channels that the search found"
     costs = [f"{_WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
+    held = "the upper end of the interval"
+    if option.measured:
+        held = f"what the attacker {option.measured.attacker} makes of these very channels"
     lines = [
         f"Chosen: {_named(option)}, the best balanced accuracy of all that keep the limits; of "
-        "privacy loss the upper end of the interval must keep them, with the margin added.",
+        f"privacy loss {held} must keep them, with the margin added.",
+        *_measured_lines(option, statistic),
         f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
         f"{_count(option.draws, _unit(option))} on validation images:",
         f"    accuracy  {_interval(expected.accuracy, 100, 1)} %; that of always answering the "
@@ -106,6 +126,21 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         f"  costs: {', '.join(costs)}",
     ]
     return [*lines, f"  latency is of one image on {latency_on}"] if latency_on else lines
+
+
+def _measured_lines(option: Option, statistic: str) -> list[str]:
+    if not (found := option.measured):
+        return []
+    drawn = "the first" if found.draws == 1 else f"number {found.draws}"
+    return [
+        f"  measured on {_count(found.images, 'picture')} of the sample, of the very channels, "
+        f"{drawn} of the subsets that were drawn and attacked:",
+        f"    PSNR      {found.psnr_db:.2f} dB, {statistic}",
+        f"    SSIM      {found.ssim:.3f}",
+        "    by the attacker "
+        f"{found.attacker}, who needs nothing secret, with the other half of the sample and "
+        "pictures of the characterisation",
+    ]
 
 
 def _longer(expected: Expectation) -> list[str]:
@@ -169,8 +204,12 @@ def _bought(decision: Decision, relaxed: Decision) -> str:
 
 
 def _unmeasured(decision: Decision, option: Option) -> str:
-    is_unknown = decision.limits.latency_ms is not None and "latency_ms" not in option.cost
-    return " (its latency was not measured)" if is_unknown else ""
+    unknown = []
+    if decision.limits.latency_ms is not None and "latency_ms" not in option.cost:
+        unknown.append("latency")
+    if option.held and not option.measured:
+        unknown.append("privacy loss")
+    return f" (its {_joined(unknown)} was not measured)" if unknown else ""
 
 
 def _near_lines(decision: Decision) -> list[str]:
@@ -200,10 +239,6 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
         "It bounds no other attacker: somebody with more training, more pictures or more knowledge "
         "may rebuild more. Accuracy is that of the characterised task, not of yours.",
     ]
-    if decision.options[0].selection == RANDOM:
-        lines.append(
-            "Intervals are for random draws; channels that are selected otherwise may differ."
-        )
     chosen = decision.chosen
     if chosen and chosen.expected.accuracy.value <= chosen.expected.commonest_class_share:
         lines.append(

@@ -21,14 +21,14 @@ import numpy as np
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning.plan import Expectation, costs_of
+from privynet_jax.planning.plan import Expectation, Measured, costs_of
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import Interval, new_draw, pooled_deviation
 
 # Of the interval for one new draw; a limit is an upper one, so 5 % of draws exceed it.
 COVERAGE = 0.9
-# With fewer degrees of freedom than this a layer's own spread says too little.
-LEAST_FREEDOM = 4
+# As many degrees of freedom as the spread counts for towards which another one is shrunk.
+PRIOR_FREEDOM = 4
 # Where every option has one draw nothing tells how draws differ. These are about the largest
 # standard deviations that the quickstart's grid shows at any (layers, depth).
 ASSUMED_SPREAD = {"accuracy": 0.05, "balanced_accuracy": 0.05, "psnr_db": 2.0, "ssim": 0.08}
@@ -50,6 +50,14 @@ class Option:
     cost: Mapping[str, float]  # by limit, in its unit; "latency_ms" only once it is measured
     tested: Mapping[str, float]  # what is expected, mean over draws on test images, to be reported
     backbone: str = DEFAULT  # name of the network that is split
+    measured: Measured | None = None  # what its drawn channels were found to lose
+    # Metric -> what is held against its limit, before the margin; None: what is expected says that.
+    held: Mapping[str, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Layers and depth."""
+        return self.num_layers, self.depth
 
     @property
     def layer(self) -> str:
@@ -83,10 +91,10 @@ class Option:
 def options_of(results: Sequence[CellResult], image_size: int, statistic: str) -> list[Option]:
     """Returns one option per (layers, depth), ascending, of results of one selection.
 
-    The interval is for one new draw (`statistics.new_draw`), with the standard deviation of draws
-    around the mean of their option, pooled over the options of a layer. Layers with fewer than
-    `LEAST_FREEDOM` degrees of freedom use the one that is pooled over all options; where there are
-    none at all, it is `ASSUMED_SPREAD`. Cells that share channels and numbers count as one draw: an
+    The interval is for one new draw (`statistics.new_draw`), with the variance of draws around the
+    mean of their option, shrunk towards that of the layer's options, which is shrunk towards that
+    of all (after Smyth 2004, doi:10.2202/1544-6115.1027, with `PRIOR_FREEDOM`); where no option has
+    two draws, it is `ASSUMED_SPREAD`. Cells that share channels and numbers count as one draw: an
     estimate of the same channels is made but once.
 
     The image size is the characterisation's, in pixels; the statistic, one of `plan.STATISTICS`, is
@@ -183,11 +191,20 @@ def _intervals(
     intervals = {}
     for shape, values in by_shape.items():
         layer = [v for other, v in by_shape.items() if other[0] == shape[0]]
-        spread: tuple[float, float] = pooled_deviation(layer)
-        if spread[1] < LEAST_FREEDOM:
-            spread = pooled_deviation(list(by_shape.values()))
+        spread = pooled_deviation(list(by_shape.values()))
         if not spread[1]:
             spread = ASSUMED_SPREAD[name], math.inf
+        for closer in (layer, [values]):
+            spread = _shrunk(pooled_deviation(closer), spread)
         draw = new_draw(values, *spread, COVERAGE)
         intervals[shape] = Interval(draw.value, max(draw.low, bounds[0]), min(draw.high, bounds[1]))
     return intervals
+
+
+def _shrunk(own: tuple[float, int], prior: tuple[float, float]) -> tuple[float, float]:
+    """Own standard deviation and freedom, if any, with a prior one that counts for a few."""
+    if not own[1]:
+        return prior
+    counts = min(PRIOR_FREEDOM, prior[1])
+    freedom = own[1] + counts
+    return math.sqrt((own[1] * own[0] ** 2 + counts * prior[0] ** 2) / freedom), freedom

@@ -33,9 +33,10 @@ from privynet_jax.platform.documents import (
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
 
-# Of privacy loss over images: the usual picture, one in two, twenty, a hundred, and the worst one.
-STATISTICS = ("mean", "median", "p95", "p99", "max")
-_VERSION = 3
+# Of privacy loss over images: the usual picture, and what all but one in two, twenty or a hundred
+# stay under. Nothing can be said of the worst one of pictures that nobody has seen.
+STATISTICS = ("mean", "median", "p95", "p99")
+_VERSION = 4
 _REMEDY = "give the plan.json that experiments.plan wrote, or plan again"
 
 
@@ -75,7 +76,7 @@ class Limits:
         if self.statistic not in STATISTICS:
             raise UserError(
                 f"statistic is {self.statistic!r}; allowed are {', '.join(STATISTICS)}; "
-                "mean is the usual choice"
+                "mean is the usual choice, and p99 the strictest that can be promised"
             )
 
     def given(self) -> dict[str, float]:
@@ -96,8 +97,9 @@ class Expectation:
         accuracy: of the cloud NN on unseen images, in [0, 1].
         balanced_accuracy: the mean over classes, by which plans are chosen: classes that are not
             equally frequent count alike.
-        psnr_db: privacy loss by the limits' statistic; `high` is what the planner held against
-            the limit, with the margin.
+        psnr_db: privacy loss by the limits' statistic, of the characterisation's attackers. Where
+            the drawn channels were not attacked themselves, the planner holds `high` against the
+            limit, with the margin.
         ssim: likewise.
         commonest_class_share: the accuracy of always answering the commonest class.
         psnr_db_limit: as `psnr_db`, once the attackers are trained ten times as long, extrapolated;
@@ -116,6 +118,49 @@ class Expectation:
         for interval in (*intervals, self.psnr_db_limit):
             if interval and not interval.low <= interval.high:
                 raise UserError(f"an interval from {interval.low} to {interval.high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What an attacker made of the very channels that a plan releases, before it was written.
+
+    Attributes:
+        attacker: its name, as results call it.
+        psnr_db: by the limits' statistic; of percentiles, what at least that share of new pictures
+            stays under, with 95 % confidence.
+        ssim: likewise.
+        images: of the sample, that were attacked.
+        draws: subsets that were drawn and measured until one kept the limits, this one included.
+    """
+
+    attacker: Text
+    psnr_db: float
+    ssim: float
+    images: Count
+    draws: Count
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.psnr_db) and math.isfinite(self.ssim)):
+            raise UserError("a measured privacy loss that is not finite")
+
+
+@dataclasses.dataclass(frozen=True)
+class Promise:
+    """What episodes say of plans that are made like this one; see `promise`.
+
+    Attributes:
+        episodes: plans that were made for sources of pictures, and audited on them.
+        kept: of these, those that would have kept the margin that the other sources' call for.
+        proven: the share of plans that is proven by that to keep it, with 95 % confidence.
+    """
+
+    episodes: Count
+    kept: int
+    proven: Share
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.kept <= self.episodes:
+            raise UserError(f"{self.kept} of {self.episodes} episodes were kept")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +185,8 @@ class Plan:
         characterised: where the expectations come from: "settings" of the work directory, the
             "selection" and number of "draws" of its cells, "margin_db" and "margin_ssim", and what
             was "tested" on images that decided nothing.
+        measured: what class `public` made of the sample; None where nobody attacked it.
+        promise: what the margins rest on; None where they were given, or are the usual ones.
         sample: digests of the user's pictures that the planner saw; an audit leaves them out.
         sixteen_bit_max: as they were decoded, and all pictures under the plan are; see
             `parts.load_parts`.
@@ -162,6 +209,8 @@ class Plan:
     latency_ms: Positive | None
     latency_on: Text
     characterised: Mapping[str, Any]
+    measured: Measured | None
+    promise: Promise | None
     sample: tuple[Text, ...]
     sixteen_bit_max: White
 

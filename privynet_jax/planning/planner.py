@@ -15,7 +15,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import LIMITS, Limits
@@ -152,11 +151,13 @@ class Decision:
 def least_limit(option: Option, limit: str, margins: Mapping[str, float]) -> float:
     """Returns the least limit that an option keeps; minus infinity for an unmeasured latency.
 
-    Privacy loss is its upper end plus the margin, and at least what attackers would reach whose
-    training is ten times as long.
+    Of privacy loss it is what is held against it plus the margin. Where that is an expectation's
+    upper end, it is also at least what attackers would reach whose training is ten times as long.
     """
     if limit not in margins:
         return option.cost.get(limit, -math.inf)
+    if option.held is not None:
+        return option.held[limit] + margins[limit]
     least = getattr(option.expected, limit).high + margins[limit]
     further = option.expected.psnr_db_limit if limit == "psnr_db" else None
     return max(least, further.high) if further else least
@@ -184,21 +185,47 @@ def choose_measured(
     options: Sequence[Option],
     limits: Limits,
     margins: Mapping[str, float],
-    measure: Callable[[Topology], float],
+    measure: Callable[[Option], Option],
 ) -> Decision:
-    """Returns `choose` once the chosen option's latency is among its costs.
+    """Returns `choose` once the chosen option is one that was measured, if any is.
 
-    `measure` takes a topology to milliseconds. Options that are feasible in everything else are
-    measured, the best first, until one fits: the others' latency decides nothing.
+    `measure` takes an option to what it is found to be. Options that are feasible as far as is
+    known are measured, the best first and each once, until one fits: the others decide nothing.
+    Where privacy loss was measured, others of the layer are expected to lose as much more.
     """
+    measured: set[tuple[int, int]] = set()
     while True:
         decision = choose(options, limits, margins)
         chosen = decision.chosen
-        if chosen is None or "latency_ms" in chosen.cost:
+        if chosen is None or chosen.shape in measured:
             return decision
-        cost = {**chosen.cost, "latency_ms": measure(chosen.topology(range(chosen.depth)))}
-        measured = dataclasses.replace(chosen, cost=cost)
-        options = [measured if option is chosen else option for option in options]
+        measured.add(chosen.shape)
+        found = measure(chosen)
+        options = [found if option is chosen else _informed(option, found) for option in options]
+
+
+def unmeasured(options: Sequence[Option]) -> list[Option]:
+    """Returns options as candidates for being measured: with the least that they can be hoped for.
+
+    Channels are found by attackers who need no pairs, so those lose no less than is expected.
+    """
+    return [dataclasses.replace(o, held=_expected(o)) for o in options]
+
+
+def _informed(option: Option, found: Option) -> Option:
+    """The option with what another one's measurement lets one expect of it.
+
+    Attackers who find one option's channels find those of the layer's others too.
+    """
+    if option.measured or not found.measured or option.num_layers != found.num_layers:
+        return option
+    own, its = _expected(option), _expected(found)
+    held = {m: own[m] + max(0.0, getattr(found.measured, m) - its[m]) for m in own}
+    return dataclasses.replace(option, held=held)
+
+
+def _expected(option: Option) -> dict[str, float]:
+    return {metric: getattr(option.expected, metric).value for metric in MARGINS}
 
 
 def notch(limit: str, value: float) -> float:

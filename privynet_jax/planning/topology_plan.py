@@ -9,30 +9,38 @@ pictures score the channels of what was chosen.
     write_plan(Path("plan.json"), planned.plan)
 """
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
-from privynet_jax.characterisation.config import DEDICATED, LOCAL_CACHE
+from privynet_jax.characterisation.config import DEDICATED, LOCAL_CACHE, Config
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
 from privynet_jax.images.sample import Sample, load_sample
 from privynet_jax.planning import planner
+from privynet_jax.planning.draw_meter import DrawMeter
 from privynet_jax.planning.explanation import explained, refusal
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.options import Option, options_of
-from privynet_jax.planning.plan import Limits, Plan
+from privynet_jax.planning.plan import Limits, Measured, Plan, Promise
 from privynet_jax.planning.planner import Decision
+from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import Selection, select
+from privynet_jax.training.session import session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +51,13 @@ class PlanSettings:
         selection: one of `topology.METHODS`; `direct` releases the best channels that the search
             found, the others draw in secret from what is left. None is `direct` where a dedicated
             characterisation searched for it, else `both`.
-        margin_db: kept under the limit on PSNR, for stronger attackers than the characterised.
+        margin_db: kept under the limit on PSNR: audits find more than was measured or expected.
         margin_ssim: likewise under the limit on SSIM.
+        promise: what the margins rest on; None: nothing that was measured.
+        attacked_images: of the sample, that class `public` is scored on, with the very channels
+            that are to be released, see `draw_meter`; 0 relies on what is expected.
+        draw_seed: 64 hexadecimal digits, for measurements that protect nobody's pictures; None
+            draws channels in secret.
         measure_latency: measure the chosen topology's even without a limit on it.
         sample_images: pictures to look at; None is the usual number, see `sample.load_sample`.
         skip_unreadable: leave out pictures that cannot be decoded.
@@ -56,6 +69,9 @@ class PlanSettings:
     selection: str | None = None
     margin_db: float = planner.MARGINS["psnr_db"]
     margin_ssim: float = planner.MARGINS["ssim"]
+    promise: Promise | None = None
+    attacked_images: int = 64
+    draw_seed: str | None = None
     measure_latency: bool = False
     sample_images: int | None = None
     skip_unreadable: bool = False
@@ -111,16 +127,16 @@ def plan_topology(
             or pictures are not there or do not fit.
     """
     settings = settings or PlanSettings()
-    store, config = ResultStore.existing(workdir)
+    store, config, cells = characterised_cells(workdir, settings.selection)
     check_source(weights, config["backbone"])
-    method = _method(settings.selection, config)
-    cells = _cells(store.grid_results(config), method)
+    method = cells[0].selection
     options = options_of(cells, config["image_size"], limits.statistic)
-    decision, latency_on = _decide(options, limits, config["image_size"], settings)
-    explanation = explained(decision, config, latency_on)
-    option = decision.chosen
-    if option is None:
-        raise NothingFitsError(refusal(decision), explanation)
+    margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
+    if settings.attacked_images:
+        options = planner.unmeasured(options)
+    hoped_for = planner.choose(options, limits, margins)
+    if hoped_for.chosen is None:
+        raise NothingFitsError(refusal(hoped_for), explained(hoped_for, config))
     pretrained = matching_weights(weights, config, workdir, settings.cache_dir)
     pictures = load_sample(
         sample,
@@ -130,62 +146,126 @@ def plan_topology(
         skip_unreadable=settings.skip_unreadable,
         sixteen_bit_max=settings.sixteen_bit_max,
     )
-    selection = _selection(pretrained, pictures, option, method, store)
-    plan = _plan(decision, config, pretrained, pictures, selection, latency_on)
+    drawing = _Drawing(pretrained, pictures, method, store, limits, settings)
+    decision, latency_on = drawing.decide(options, margins, config)
+    explanation = explained(decision, config, latency_on, settings.promise)
+    option = decision.chosen
+    if option is None:
+        raise NothingFitsError(refusal(decision), explanation)
+    selection = drawing.selection(option)
+    plan = _plan(decision, config, pretrained, pictures, selection, latency_on, settings.promise)
     same = [c for c in cells if (c.num_layers, c.depth) == (option.num_layers, option.depth)]
     return Planned(plan, explanation, tuple(same), pictures.available)
 
 
+def characterised_cells(
+    workdir: Path, selection: str | None = None
+) -> tuple[ResultStore, Mapping[str, Any], list[CellResult]]:
+    """Returns a finished characterisation, its settings, and its cells of a selection.
+
+    None is the selection that plans use unless another one is asked for. UserError: cells are
+    missing, or there are none of the selection.
+    """
+    store, config = ResultStore.existing(workdir)
+    method = _method(selection, config)
+    results = store.grid_results(config)
+    return store, config, [cell for cell in results if cell.selection == method]
+
+
 def _method(wished: str | None, config: Mapping[str, Any]) -> str:
-    """Returns the selection that was asked for, or the best there is."""
-    searched = config["mode"] == DEDICATED and DIRECT in config["selections"]
-    method = wished or (DIRECT if searched else "both")
-    if method == DIRECT and DIRECT not in config["selections"]:
+    """Returns the selection that was asked for, or the best that was characterised.
+
+    Nothing is expected of one selection by the cells of another.
+    """
+    present = config["selections"]
+    searched = config["mode"] == DEDICATED and DIRECT in present
+    usual = ((DIRECT,) if searched else ()) + ("both", RANDOM)
+    method = wished or next((name for name in usual if name in present), present[0])
+    if method not in present:
         raise UserError(
-            "--selection=direct needs a characterisation that searched for channels, and this one "
-            f"has the selections {', '.join(config['selections'])}; characterise with "
-            "--selections=random,direct, or give another --selection"
+            f"--selection={method} needs a characterisation with cells of it, and this one has the "
+            f"selections {', '.join(present)}; characterise with --selections={method}, or give "
+            "another --selection"
         )
     return method
 
 
-def _cells(results: Sequence[CellResult], method: str) -> list[CellResult]:
-    """Those of the selection; of all channels where the grid has no cells of it."""
-    present = {result.selection for result in results}
-    measured = method if method in present else RANDOM
-    if measured not in present:
-        raise UserError(
-            f"the characterisation has neither {method} nor {RANDOM} selections, but "
-            f"{', '.join(sorted(present))}; give one of those as --selection"
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Drawing:
+    """Draws channels for options in secret, and measures what they give away."""
+
+    weights: PretrainedWeights
+    sample: Sample
+    method: str
+    store: ResultStore
+    limits: Limits
+    settings: PlanSettings
+    drawn: dict[tuple[int, int], Selection] = dataclasses.field(default_factory=dict)
+
+    def selection(self, option: Option) -> Selection:
+        """Returns how the channels of an option were chosen: drawn once."""
+        layer, depth = option.shape
+        if option.shape not in self.drawn:
+            if self.method == DIRECT:
+                candidates = self.store.load_candidates(DIRECT, layer, depth, option.backbone)
+            else:
+                images, labels = self.sample.images, self.sample.labels
+                scores = channel_scores(self.weights, images, labels, [layer])[layer]
+                candidates = pruned_candidates(self.method, scores, depth)
+            self.drawn[option.shape] = select(
+                candidates, self.method, depth, self.settings.draw_seed
+            )
+        return self.drawn[option.shape]
+
+    def decide(
+        self, options: list[Option], margins: Mapping[str, float], config: Mapping[str, Any]
+    ) -> tuple[Decision, str]:
+        """Returns what is chosen, and where latency was measured; empty where it was not."""
+        limits, settings = self.limits, self.settings
+        measures = [self._attacked(config)] if settings.attacked_images else []
+        timed = settings.measure_latency or limits.latency_ms is not None
+        with Meter() if timed else contextlib.nullcontext() as meter:
+            if timed:
+                measures.insert(0, functools.partial(_timed, meter, config["image_size"]))
+
+            def measure(option: Option) -> Option:
+                for each in measures:
+                    if not planner.choose([option], limits, margins).chosen:
+                        return option  # nothing else decides any more
+                    option = each(option)
+                return option
+
+            decision = planner.choose_measured(options, limits, margins, measure)
+            return decision, meter.where if timed else ""
+
+    def _attacked(self, config: Mapping[str, Any]) -> Callable[[Option], Option]:
+        """Returns what measures an option's privacy loss."""
+        settings, statistic = self.settings, self.limits.statistic
+        places = {"cache_dir": settings.cache_dir, "data_dir": settings.data_dir}
+        own = Config.of_settings(config, self.store.workdir, mode=DEDICATED, **places)
+        budget = Budget(own.attacker.steps, batch_size=own.attacker.batch_size)
+        [attack] = named_attacks([PUBLIC], Training(budget))
+        public = own.load_parts().auxiliary.images
+        meter = DrawMeter(
+            self.weights, self.sample, public, attack, settings.attacked_images, config["seed"]
         )
-    return [result for result in results if result.selection == measured]
+        meter.check(statistic)
+        count = itertools.count(1)
+
+        def measure(option: Option) -> Option:
+            topology = option.topology(self.selection(option).channels(option.depth))
+            title = f"attacking {option.num_layers} layers, {option.depth} channels"
+            with progress_bar(1, title, after=2) as advance, session(progress=advance):
+                found = meter.measure(topology, statistic)
+            measured = Measured(attack.name, **found, images=meter.images, draws=next(count))
+            return dataclasses.replace(option, measured=measured, held=found)
+
+        return measure
 
 
-def _decide(
-    options: list[Option], limits: Limits, image_size: int, settings: PlanSettings
-) -> tuple[Decision, str]:
-    """Returns what is chosen, and where latency was measured; empty where it was not."""
-    margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
-    decision = planner.choose(options, limits, margins)
-    measures = settings.measure_latency or limits.latency_ms is not None
-    if decision.chosen is None or not measures:
-        return decision, ""
-    with Meter() as meter:
-        measure = functools.partial(meter.measure, image_size=image_size)
-        return planner.choose_measured(options, limits, margins, measure), meter.where
-
-
-def _selection(
-    weights: PretrainedWeights, sample: Sample, option: Option, method: str, store: ResultStore
-) -> Selection:
-    """Returns how the channels of an option were chosen, in secret where a method draws."""
-    layer = option.num_layers
-    if method == DIRECT:
-        candidates = store.load_candidates(method, layer, option.depth, option.backbone)
-    else:
-        scores = channel_scores(weights, sample.images, sample.labels, [layer])[layer]
-        candidates = pruned_candidates(method, scores, option.depth)
-    return select(candidates, method, option.depth)
+def _timed(meter: Meter, image_size: int, option: Option) -> Option:
+    found = meter.measure(option.topology(range(option.depth)), image_size)
+    return dataclasses.replace(option, cost={**option.cost, "latency_ms": found})
 
 
 def _plan(
@@ -195,6 +275,7 @@ def _plan(
     sample: Sample,
     selection: Selection,
     latency_on: str,
+    promise: Promise | None,
 ) -> Plan:
     option = decision.chosen
     topology = option.topology(selection.channels(option.depth))
@@ -222,6 +303,8 @@ def _plan(
             "margin_ssim": decision.margins["ssim"],
             "tested": dict(option.tested),
         },
+        measured=option.measured,
+        promise=promise,
         sample=sample.digests,
         sixteen_bit_max=sample.sixteen_bit_max,
     )

@@ -193,6 +193,41 @@ def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
     return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
+def quantile_bound(values: np.ndarray, share: float, groups: np.ndarray | None = None) -> float:
+    """Returns what at least a share of new groups stays under, with 95 % confidence.
+
+    It is an order statistic of the groups' largest values (Hahn and Meeker, Statistical Intervals,
+    1991, section 5.2), so it supposes no distribution; infinite of too few groups, as of fewer than
+    59 for 95 %. Values are [N] of images, of a group each, int [N]; by default each stands alone.
+    """
+    values = _checked(values)
+    groups = np.arange(len(values)) if groups is None else groups
+    members = np.unique(groups, return_inverse=True)[1]
+    worst = np.full(members.max() + 1, -np.inf)
+    np.maximum.at(worst, members, values)
+    place = int(scipy.stats.binom.ppf(CONFIDENCE, len(worst), share))
+    return float(np.sort(worst)[place]) if place < len(worst) else math.inf
+
+
+def proven_share(kept: int, trials: int) -> float:
+    """Returns the least share of trials that are kept, with 95 % confidence, after so many.
+
+    By Clopper and Pearson 1934 (doi:10.1093/biomet/26.4.404), one-sided: 30 of 30 prove 90 %.
+    """
+    return float(scipy.stats.beta.ppf(1 - CONFIDENCE, kept, trials - kept + 1)) if kept else 0.0
+
+
+def conformal_bound(values: np.ndarray, share: float) -> float:
+    """Returns what a new value stays under with this probability, if it is exchangeable with these.
+
+    It is the ceil((n + 1) share)-th smallest of n (Vovk, Gammerman and Shafer, Algorithmic Learning
+    in a Random World, 2005); infinite where they are too few, as fewer than 19 for 95 %.
+    """
+    values = np.sort(_checked(values))
+    rank = math.ceil(round((len(values) + 1) * share, 9))
+    return float(values[rank - 1]) if rank <= len(values) else math.inf
+
+
 def student_mean(values: Sequence[float]) -> Interval:
     """Returns a mean over draws with its 95 % interval by Student's t; one draw alone has none."""
     deviation, freedom = pooled_deviation([values])

@@ -80,10 +80,13 @@ class Selection:
         return order_secretly(draw_secretly(self.candidates, depth, self.seed), self.seed)
 
 
-def select(candidates: Sequence[int], method: str, depth: int) -> Selection:
+def select(
+    candidates: Sequence[int], method: str, depth: int, seed: str | None = None
+) -> Selection:
     """Returns a selection with a fresh secret seed, 256 bits from the system.
 
-    Candidates are channels that may be drawn; of direct, those that are released.
+    Candidates are channels that may be drawn; of direct, those that are released. A seed that is
+    given, 64 hexadecimal digits, is for measurements that protect nobody's pictures.
 
     Raises:
         UserError: the method is not of `METHODS`, or depth is out of range.
@@ -96,4 +99,4 @@ def select(candidates: Sequence[int], method: str, depth: int) -> Selection:
     distinct = tuple(sorted({int(channel) for channel in candidates}))
     check_depth(depth, len(distinct))
     bits = entropy_bits(len(distinct), depth)
-    return Selection(method, distinct, secrets.token_hex(32), bits)
+    return Selection(method, distinct, seed or secrets.token_hex(32), bits)

@@ -87,7 +87,7 @@ def _check_plan_and_package(given, run_command, folder):
         plan,
         *common,
         *flags_of(workdir=given["workdir"], sample=f"folder:{pictures}", out=planned),
-        *flags_of(max_latency_ms=10_000),
+        *flags_of(max_latency_ms=10_000, attacked_images=0),
     )
     assert done.status == 0, done.error
     made = read_plan(planned)

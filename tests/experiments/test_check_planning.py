@@ -1,96 +1,141 @@
-"""Random limits, the plans made for them, and what audits of the plans find."""
+"""Episodes: whose limits, plans and audits make a row, and what follows from the rows."""
 
 import csv
-import shutil
+import dataclasses
 
+import numpy as np
 import pytest
+from PIL import Image
+from support import handmade_plan
 from support import handmade_results as handmade
+from support.commands import refused
 
 from experiments import check_planning
-from experiments.check_planning import as_text, drawn_cases
-from privynet_jax.backbone.topology import RANDOM
+from experiments.check_planning import verdict
+from experiments.comparing.photograph_sources import photograph_sources
 from privynet_jax.errors import UserError
-from privynet_jax.planning.options import options_of
+from privynet_jax.images.parts import load_parts
+from privynet_jax.planning.audit_findings import Audit, Finding
+from privynet_jax.planning.plan import Measured
+from privynet_jax.planning.topology_plan import NothingFitsError, Planned
+from privynet_jax.results.text_tables import as_csv
+from privynet_jax.results.work_directory import ResultStore
+
+EXCESS_DB = 1.5
 
 
-def grid_of(selections=("random", "direct")):
-    """Accuracy and PSNR grow with depth and fall with layers; direct has 0.1 more accuracy."""
-    return [
-        handmade.cell(
-            layers,
-            depth,
-            draw,
-            0.3 + depth / 100 + 0.1 * (selection == "direct") + 0.001 * draw,
-            (handmade.attack("residual", 30 - 3 * layers + depth / 4 + 0.1 * draw),),
-            selection,
-        )
-        for layers in (2, 4, 7)
-        for depth in (8, 16)
-        for selection in selections
-        for draw in range(3)
-    ]
+@pytest.fixture
+def workdir(tmp_path):
+    """Layer 2 loses 28 to 30 dB, layer 4 loses 18 to 20."""
+    config = handmade.settings(layers=[2, 4], depths=[8, 16], draws=1)
+    store = ResultStore.open(tmp_path / "run", config)
+    for layers in (2, 4):
+        for depth in (8, 16):
+            attacks = (handmade.attack("strong", 36.0 - 5 * layers + depth / 4),)
+            store.save(handmade.cell(layers, depth, 0, 0.5, attacks), {"a": np.ones(1)})
+    return store.workdir
 
 
-def test_cases_are_limits_that_can_be_planned_for_with_the_best_cells_that_keep_them():
-    results = grid_of()
-    direct = [result for result in results if result.selection == "direct"]
-    cases = drawn_cases(options_of(direct, 32, "mean"), results, 12, margin_db=0.5, seed=3)
-    assert len(cases) == 12
-    assert {case.limits.local_mmacs is None for case in cases} == {True, False}
-    for case in cases:
-        assert case.option.expected.psnr_db.high + 0.5 <= case.limits.psnr_db
-        macs = 1e6 * (case.limits.local_mmacs or 1e9)
-        kept = [
-            result
-            for result in results
-            if result.row()["psnr_db_mean"] <= case.limits.psnr_db
-            and result.cost["local_macs"] <= macs
-        ]
-        assert case.best.accuracy == max(result.accuracy for result in kept)
-        random = [result.accuracy for result in kept if result.selection == RANDOM]
-        assert case.best_random.accuracy == max(random)
-    again = drawn_cases(options_of(direct, 32, "mean"), results, 12, margin_db=0.5, seed=3)
-    assert [case.limits for case in again] == [case.limits for case in cases]
+@pytest.fixture
+def asked(monkeypatch):
+    """Stands in for planning and auditing, which have tests of their own; what they were given."""
+    asked = []
+
+    def plan_topology(workdir, sample, limits, weights, settings):
+        asked.append((sample, limits, settings))
+        if sample == "folder:nothing":
+            raise NothingFitsError("nothing fits", "")
+        measured = Measured("public", limits.psnr_db - settings.margin_db, 0.5, 64, 2)
+        plan = dataclasses.replace(handmade_plan.plan(), measured=measured, limits=limits)
+        return Planned(plan, "", (), 100)
+
+    def audit_plan(plan, parts, weights, settings):
+        assert settings.attackers == ("public",)
+        assert settings.seed != plan.settings["seed"]
+        found = {"psnr_db": plan.measured.psnr_db + EXCESS_DB, "ssim": 0.4}
+        findings = [Finding(name, None, None, value) for name, value in found.items()]
+        findings.append(Finding("balanced_accuracy", None, 0.5, 0.6))
+        return Audit(tuple(findings), "data", {}, 0, 1, 10, "network")
+
+    monkeypatch.setattr(check_planning, "plan_topology", plan_topology)
+    monkeypatch.setattr(check_planning, "audit_plan", audit_plan)
+    monkeypatch.setattr(check_planning.cli, "load_data", lambda dataset, **settings: dataset)
+    monkeypatch.setattr(check_planning.cli, "weights_of", lambda plan: None)
+    return asked
 
 
-def test_limits_that_no_cell_keeps_are_refused():
-    attacks = (handmade.attack("residual", 60.0),)
-    worse = [handmade.cell(layers, 8, attacks=attacks) for layers in (2, 4)]
-    with pytest.raises(UserError, match="hardly any cell of the grid keeps on test images"):
-        drawn_cases(options_of(grid_of(["direct"]), 32, "mean"), worse, 3, margin_db=0, seed=0)
+def test_every_source_has_its_own_limit_and_channels_and_a_row_that_is_kept(
+    run_command, workdir, asked, tmp_path
+):
+    out = tmp_path / "episodes"
+    sources = ["folder:a", "folder:nothing", "folder:c"]
+    given = (f"--workdir={workdir}", f"--out={out}")
+    done = run_command(check_planning, *given, f"--sources={sources[0]}")
+    assert done.status == 0, done.error
+    done = run_command(check_planning, *given, f"--sources={','.join(sources)}")
+    assert done.status == 0, done.error
+    assert [sample for sample, *_ in asked] == sources  # the first was measured once
+    limits = [limits.psnr_db for _, limits, _ in asked]
+    # Of what is expected, 17.75 to 29.75 on validation images, with the margin of 2 dB.
+    assert len(set(limits)) == 3
+    assert all(19.7 <= limit <= 31.8 for limit in limits)
+    assert len({settings.draw_seed for *_, settings in asked}) == 3
+    rows = list(csv.DictReader((out / "episodes.csv").open()))
+    assert [row["source"] for row in rows] == ["a", "nothing", "c"]
+    assert float(rows[0]["audited_psnr_db"]) == pytest.approx(limits[0] - 2 + EXCESS_DB)
+    assert rows[1]["measured_psnr_db"] == rows[1]["audited_psnr_db"] == ""
+    assert "2 of 3 episodes had a plan; 2 kept their limit" in done.output
+    assert "No margin follows yet: the episodes are of 2 sources" in done.output
 
 
-def test_the_summary_counts_and_averages():
-    row = {"expected_psnr_db": 18.0, "best_balanced_accuracy": 0.6}
-    random = {"best_random_balanced_accuracy": 0.5}
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["no --sources and no --photographs are given"]),
+        (["--sources=folder:x/a,folder:y/a"], ["give each a name of its own"]),
+        (["--photographs=/no/such"], ["/no/such"]),
+        (["--planned_margin_db=-1", "--sources=a"], ["--planned_margin_db=-1"]),
+    ],
+)
+def test_wrong_input(run_command, workdir, asked, tmp_path, arguments, expected):
+    done = run_command(
+        check_planning, f"--workdir={workdir}", f"--out={tmp_path / 'out'}", *arguments
+    )
+    refused(done, *expected)
+    assert not (tmp_path / "out").exists()
+
+
+def test_enough_episodes_call_for_a_margin(tmp_path):
     rows = [
-        {**row, **random, "psnr_db": 19.0, "kept": True, "balanced_accuracy": 0.58},
         {
-            **row,
-            **dict.fromkeys(random, ""),
-            "psnr_db": 21.0,
-            "kept": False,
-            "balanced_accuracy": 0.6,
-        },
+            **{"source": f"s{index}", "statistic": "mean", "limit_psnr_db": 22.0},
+            **{"measured_psnr_db": 20.0, "audited_psnr_db": 20.0 + index / 10},
+            **{"measured_ssim": 0.5, "audited_ssim": 0.5},
+        }
+        for index in range(30)
     ]
-    text = as_text(rows)
-    assert "1 of 2 plans kept their limit. Audited PSNR was +2.0 dB" in text
-    assert "best feasible cell: -1.0; against the best one with random channels: +8.0." in text
+    table = tmp_path / "episodes.csv"
+    table.write_text(as_csv(rows))
+    text = verdict(table, "mean")
+    assert "30 of 30 episodes had a plan; 21 kept their limit" in text
+    assert "margins of 2.90 dB and 0.000 SSIM" in text
+    assert "29 of 30 are kept, which proves at least 85 %" in text
 
 
-def test_the_command_audits_plans_of_a_real_grid(tiny_run, tmp_path, run_command):
-    workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
-    arguments = [
-        f"--workdir={workdir}",
-        f"--cache_dir={tiny_run.cache_dir}",
-        f"--data_dir={tiny_run.data_dir}",
-        "--num_limits=2",
-        "--planned_margin_db=5",
-        "--training=1",
-    ]
-    status, output, error = run_command(check_planning, *arguments)
-    assert status == 0, error
-    rows = list(csv.DictReader((workdir / "planning.csv").open()))
-    assert len(rows) == 2
-    assert all(10 < float(row["psnr_db"]) < 30 for row in rows)
-    assert "of 2 plans kept their limit" in output
+def test_photographs_become_sources_of_two(tmp_path):
+    photographs, stream = tmp_path / "photographs", np.random.default_rng(0)
+    photographs.mkdir()
+    for name in ("c", "a", "b", "e", "d"):
+        pixels = stream.integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
+        Image.fromarray(pixels * (name != "d")).save(photographs / f"{name}.png")
+    sources = photograph_sources(photographs, tmp_path / "out" / "sources")
+    # One shows nothing; of four there are two sources.
+    assert [path.name for path in sources] == ["a+b", "c+e"]
+    assert photograph_sources(photographs, tmp_path / "out" / "sources") == sources
+    parts = load_parts(f"folder:{sources[0]}", image_size=32, seed=0, data_dir=None)
+    assert parts.class_names == ("a", "b")
+    assert len(parts.test) == 160
+    for name in ("b", "c", "e"):
+        (photographs / f"{name}.png").unlink()
+    with pytest.raises(UserError, match="has 1 photographs with enough patches"):
+        photograph_sources(photographs, tmp_path / "others")

@@ -146,8 +146,10 @@ def release_pictures(device, test_data_dir):
     told = device.run(
         "plan",
         **{**public, "sample": "folder:pictures", "sample_images": "80", "out": "plan.json"},
-        **{"max_psnr_db": "60", "max_local_mmacs": "100"},
+        **{"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"},
+        data_dir=test_data_dir,
     )
+    assert "measured on 4 pictures of the sample, of the very channels, the first of" in told
     assert "Keep the file as secret as the pictures" in told
     device.run("export_local", plan="plan.json", cache_dir="cache", out="package")
     device.run("extract", **ON_DEVICE, out="release")

@@ -36,7 +36,7 @@ def test_limits_are_positive_numbers(name, value):
 
 @pytest.mark.parametrize("statistic", ["p90", "", None, ["mean"]])
 def test_statistics_are_known(statistic):
-    with pytest.raises(UserError, match="allowed are mean, median, p95, p99, max"):
+    with pytest.raises(UserError, match="allowed are mean, median, p95, p99;"):
         Limits(statistic=statistic)
 
 

@@ -10,8 +10,8 @@ from support.handmade_options import option, table
 
 from privynet_jax.errors import UserError
 from privynet_jax.planning import planner
-from privynet_jax.planning.plan import Limits
-from privynet_jax.planning.planner import choose_measured, notch
+from privynet_jax.planning.plan import Limits, Measured
+from privynet_jax.planning.planner import choose_measured, notch, unmeasured
 
 
 def choose(options, limits, margin_db=1.0, margin_ssim=0.02):
@@ -262,12 +262,51 @@ def measured_choice(limits, measure):
     return choose_measured(table(), limits, planner.MARGINS, measure)
 
 
+def timed(one, latency_ms):
+    return dataclasses.replace(one, cost={**one.cost, "latency_ms": latency_ms})
+
+
+def attacked(one, psnr_db, draws):
+    """The option with what its drawn channels lose."""
+    measured = Measured("public", psnr_db, one.expected.ssim.value, images=64, draws=draws)
+    held = {"psnr_db": psnr_db, "ssim": measured.ssim}
+    return dataclasses.replace(one, measured=measured, held=held)
+
+
+def test_what_is_measured_decides_and_tells_what_to_hope_of_the_layer():
+    # Class public finds 8 dB more than is expected at layer 2, 3 at layer 4 and 1 at layer 7.
+    more, asked = {2: 8.0, 4: 3.0, 7: 1.0}, []
+
+    def measure(one):
+        asked.append(shape(one))
+        return attacked(one, one.expected.psnr_db.value + more[one.num_layers], len(asked))
+
+    def choice(psnr_db):
+        asked.clear()
+        limits = Limits(psnr_db=psnr_db)
+        return choose_measured(unmeasured(table()), limits, planner.MARGINS, measure)
+
+    # (2, 16) is hoped for at 28 + 2 and loses 36; so (2, 8), 24 + 2, is not, at 24 + 8 + 2.
+    decision = choice(30.0)
+    assert asked == [(2, 16), (4, 16)]
+    assert shape(decision.chosen) == (4, 16)
+    assert (decision.chosen.measured.psnr_db, decision.chosen.measured.draws) == (25.5, 2)
+    # 16 + 1 + 2, after (4, 8), 20 + 2, was measured at 23.
+    assert shape(choice(22.0).chosen) == (7, 16)
+    assert asked == [(4, 8), (7, 16)] or asked == [(7, 16)]
+    # Each is measured but once, whatever is found.
+    assert choice(18.5).chosen is None
+    assert asked == [(7, 16)]
+    [remedy] = choice(18.5).remedies[:1]
+    assert remedy.needed == 19.0
+
+
 def test_latency_is_measured_only_as_far_as_it_decides():
     asked = []
 
     def measure(one):
         asked.append(shape(one))
-        return {(2, 16): 9.0, (4, 16): 8.0, (2, 8): 3.0}[shape(one)]
+        return timed(one, {(2, 16): 9.0, (4, 16): 8.0, (2, 8): 3.0}[shape(one)])
 
     decision = measured_choice(Limits(latency_ms=5.0), measure)
     assert asked == [(2, 16), (4, 16), (2, 8)]
@@ -284,7 +323,7 @@ def test_latency_is_measured_only_as_far_as_it_decides():
 
 
 def test_no_latency_fits():
-    decision = measured_choice(Limits(latency_ms=5.0), lambda one: 6.0 + one.depth)
+    decision = measured_choice(Limits(latency_ms=5.0), lambda one: timed(one, 6.0 + one.depth))
     assert decision.chosen is None
     assert decision.impossible == (("latency_ms",),)
     assert [s.needed for s in decision.remedies] == [14.0]

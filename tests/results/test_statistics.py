@@ -216,3 +216,31 @@ def test_one_draw_has_no_interval():
     assert (difference.value, difference.plus_minus(2)) == (2.5, "2.50")
     assert math.isnan(difference.margin)
     assert Interval(1.234, 0.667, 1.801).plus_minus() == "1.2 ±0.6"
+
+
+def test_a_bound_of_a_share_holds_with_95_percent_confidence():
+    # Of 59 independent ones the largest, of 58 none: 0.95 ** 59 < 0.05 < 0.95 ** 58.
+    stream = np.random.default_rng(0)
+    assert statistics.quantile_bound(np.arange(59.0), 0.95) == 58
+    assert statistics.quantile_bound(np.arange(58.0), 0.95) == math.inf
+    covered = [statistics.quantile_bound(stream.random(200), 0.95) >= 0.95 for _ in range(2000)]
+    assert 0.94 < np.mean(covered) < 0.99  # order statistics come in steps
+    # Of groups the largest of each counts.
+    values = np.concatenate([np.arange(59.0), np.zeros(200)])
+    groups = np.concatenate([np.arange(59), np.arange(200) % 59])
+    assert statistics.quantile_bound(values, 0.95, groups) == 58
+
+
+def test_what_kept_trials_prove_is_clopper_and_pearson_s():
+    assert statistics.proven_share(30, 30) == pytest.approx(0.05 ** (1 / 30))
+    assert statistics.proven_share(0, 5) == 0
+    # With that share, as many or more are kept one time in 20.
+    share = statistics.proven_share(28, 30)
+    assert stats.binom.sf(27, 30, share) == pytest.approx(0.05)
+
+
+def test_a_conformal_bound_by_hand():
+    values = np.arange(19.0)
+    assert statistics.conformal_bound(values, 0.95) == 18
+    assert statistics.conformal_bound(values[:18], 0.95) == math.inf
+    assert statistics.conformal_bound(values, 0.5) == 9

@@ -68,6 +68,8 @@ def plan(pretrained, topology, image_size, **changes):
         "latency_ms": None,
         "latency_on": "",
         "characterised": {"settings": {"seed": 0}},
+        "measured": None,
+        "promise": None,
         "sample": (),
         "sixteen_bit_max": 0,
     }

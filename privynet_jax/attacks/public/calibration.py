@@ -112,7 +112,8 @@ def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
     def unexplained(known: _Known, unknowns: Unknowns) -> jax.Array:
         missed = _misfit(local, known, unknowns)
         left, all_of_it = (jnp.sum(x * x, axis=(0, 1, 2)) for x in (missed, known.release))
-        return left / all_of_it  # not a number for what only fills up the width
+        # Of channels that these pictures leave silent, and of the width's rest, nothing is known.
+        return jnp.where(all_of_it > 0, left / all_of_it, jnp.nan)
 
     return jax.jit(take_step), jax.jit(unexplained)
 

@@ -31,11 +31,13 @@ biased = functools.partial(local, offset=np.float32(0.5))
 
 
 @functools.cache
-def calibrated(strange=False):
+def calibrated(strange=False, silent=False):
     release = np.asarray(biased(TRUTH)).copy()
     release[..., :CHANNELS] /= GAINS
     if strange:
         release[..., 3] = np.random.default_rng(2).random(release.shape[:3])
+    if silent:
+        release[..., 5] = 0
     blurred = (TRUTH + np.roll(TRUTH, 1, axis=1) + np.roll(TRUTH, 1, axis=2)) / 3
     return calibrate(biased, fit_prior(TRUTH - blurred), release, blurred, steps=150)
 
@@ -52,6 +54,10 @@ def test_a_channel_that_no_picture_explains_weighs_little_and_leaves_the_others_
     others = np.delete(np.arange(CHANNELS), 3)
     np.testing.assert_array_equal(found.weights[others], 1)
     np.testing.assert_allclose(found.gains[others], GAINS[others], rtol=0.03)
+
+
+def test_a_channel_that_is_silent_in_these_pictures_is_no_reason_not_to_trust_it():
+    np.testing.assert_array_equal(calibrated(silent=True).weights, 1)
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 16), (64, 4), (224, 4)])

@@ -1,0 +1,112 @@
+"""How far audits are from what plans measured: margins from episodes, and what they prove.
+
+An episode is one source of pictures: a plan is made for it, and audited on other pictures of it.
+The margin is what of all episodes' differences a new one stays under, by conformal prediction over
+sources (`statistics.conformal_bound`); each episode is held against the margin that the others call
+for (cross-conformal, Vovk 2015, doi:10.1007/s10472-013-9368-4). No JAX here.
+
+    margins, promise = promise_of(read_episodes(Path("runs/episodes/episodes.csv")), limits)
+    margins["psnr_db"], promise.kept, promise.episodes, promise.proven
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.planning.plan import Limits, Promise
+from privynet_jax.results.statistics import conformal_bound, proven_share
+
+# Of new plans, those that are to keep their limits.
+SHARE = 0.95
+_METRICS, _KINDS = ("psnr_db", "ssim"), ("measured", "audited")
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What a plan measured before it was written, and what its audit found.
+
+    Attributes:
+        source: whose pictures; episodes of one source are resampled, and left out, together.
+        statistic: of privacy loss over images.
+        measured: metric -> on the sample.
+        audited: metric -> on test images.
+    """
+
+    source: str
+    statistic: str
+    measured: Mapping[str, float]
+    audited: Mapping[str, float]
+
+    def excess(self, metric: str) -> float:
+        """Returns the margin that this plan would have needed."""
+        return self.audited[metric] - self.measured[metric]
+
+
+def read_episodes(path: Path) -> list[Episode]:
+    """Returns the episodes of a table that `experiments.check_planning` wrote.
+
+    Raises:
+        UserError: it is no such table.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        episodes = [
+            Episode(
+                row["source"],
+                row["statistic"],
+                *({m: float(row[f"{kind}_{m}"]) for m in _METRICS} for kind in _KINDS),
+            )
+            for row in rows
+            if row["measured_psnr_db"]  # else nothing was planned
+        ]
+        if not all(math.isfinite(e.excess(metric)) for e in episodes for metric in _METRICS):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} has no episodes; give the episodes.csv that experiments.check_planning writes"
+        ) from None
+    return episodes
+
+
+def promise_of(
+    episodes: Sequence[Episode], limits: Limits, share: float = SHARE
+) -> tuple[dict[str, float], Promise]:
+    """Returns metric -> the margin that keeps this share of new plans, 0 at least; and a promise.
+
+    Episodes are those of the limits' statistic. Of a source's the largest difference counts. An
+    episode is kept where all metrics are that have a limit, PSNR where none has one.
+
+    Raises:
+        UserError: they are of too few sources, which is fewer than 20 for 95 %.
+    """
+    mine = [episode for episode in episodes if episode.statistic == limits.statistic]
+    limited = [metric for metric in _METRICS if metric in limits.given()] or _METRICS[:1]
+    sources = sorted({episode.source for episode in mine})
+    needs = {
+        metric: np.array(
+            [max(e.excess(metric) for e in mine if e.source == source) for source in sources]
+        )
+        for metric in _METRICS
+    }
+    least = math.ceil(round(share / (1 - share), 9)) + 1  # one more than a bound takes
+    if len(sources) < least:
+        raise UserError(
+            f"the episodes are of {len(sources)} sources with the statistic {limits.statistic}; "
+            f"{100 * share:.0f} % take {least}; run experiments.check_planning on more sources"
+        )
+    margins = {metric: _margin(values, share) for metric, values in needs.items()}
+    kept = sum(
+        all(needs[m][i] <= _margin(np.delete(needs[m], i), share) for m in limited)
+        for i in range(len(sources))
+    )
+    return margins, Promise(len(sources), kept, proven_share(kept, len(sources)))
+
+
+def _margin(needed: np.ndarray, share: float) -> float:
+    return max(0.0, conformal_bound(needed, share))

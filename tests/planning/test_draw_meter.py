@@ -1,0 +1,104 @@
+"""What a drawn subset gives away: known answers of attackers made for it, and of the real one."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from privynet_jax.attacks.base import NETWORK, FittedAttack
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import as_float
+from privynet_jax.images.sample import Sample
+from privynet_jax.planning.draw_meter import LEAST_IMAGES, SHARES, DrawMeter
+
+TOPOLOGY = Topology(2, (5, 60, 17))
+SIZE, COUNT = 16, 30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answering:
+    """An attacker who answers with given pictures, and keeps what it was shown."""
+
+    answers: np.ndarray
+    shown: list = dataclasses.field(default_factory=list)
+    name = "answering"
+    knowledge = NETWORK
+
+    def fit(self, scenes, knowledge, keys):
+        [own], [known] = scenes, knowledge
+        self.shown.extend([own, known])
+        rest = iter(np.split(self.answers, range(32, len(self.answers), 32)))
+        return [FittedAttack(lambda release: next(rest)[: len(release)], {})]
+
+
+@pytest.fixture(scope="module")
+def sample():
+    stream = np.random.default_rng(0)
+    images = stream.integers(0, 256, (COUNT, SIZE, SIZE, 3), dtype=np.uint8)
+    return Sample(images, np.arange(COUNT, dtype=np.int32) % 2, ("cats", "dogs"), (), COUNT)
+
+
+def meter(weights, sample, attack, attacked_images=64):
+    public = np.full((4, SIZE, SIZE, 3), 7, np.uint8)
+    return DrawMeter(weights, sample, public, attack, attacked_images, seed=0)
+
+
+def test_the_attacker_meets_half_of_the_sample_released_and_owns_the_rest(vgg_weights, sample):
+    released = as_float(sample.images[15:])
+    attack = Answering(np.clip(released + 0.1, 0, 1.2))
+    found = meter(vgg_weights, sample, attack).measure(TOPOLOGY, "mean")
+    answered = np.clip(attack.answers, 0, 1)
+    errors = np.mean((answered - released) ** 2, axis=(1, 2, 3))
+    assert found["psnr_db"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), rel=1e-4)
+    own, known = attack.shown
+    assert len(own.representations) == 0
+    np.testing.assert_array_equal(own.images[:15], sample.images[:15])
+    assert (own.images[15:] == 7).all()
+    assert len(own.images) == 19
+    # Of the topology it sees the release alone: what the local NN gives, over the sample's scale.
+    assert known.local is None
+    local = np.asarray(jax.jit(local_nn(vgg_weights.params, TOPOLOGY))(released))
+    ratio = known.observed / np.where(local > 0, local, 1)
+    for channel in range(3):
+        mine = ratio[..., channel][local[..., channel] > 1e-3]
+        np.testing.assert_allclose(mine, np.median(mine), rtol=1e-3)
+
+
+def test_a_percentile_is_what_new_pictures_stay_under(vgg_weights):
+    stream = np.random.default_rng(1)
+    images = stream.integers(0, 256, (300, SIZE, SIZE, 3), dtype=np.uint8)
+    many = Sample(images, np.zeros(300, np.int32), ("cats",), (), 300)
+    answers = np.full((100, SIZE, SIZE, 3), 0.5, np.float32)
+    attack = Answering(answers)
+    found = meter(vgg_weights, many, attack, 100).measure(TOPOLOGY, "p95")
+    own = np.mean((answers - as_float(images[150:250])) ** 2, axis=(1, 2, 3))
+    ranked = np.sort(10 * np.log10(1 / own))
+    place = int(stats.binom.ppf(0.95, 100, 0.95))
+    assert found["psnr_db"] == pytest.approx(ranked[place], rel=1e-4)
+
+
+@pytest.mark.parametrize("statistic", SHARES)
+def test_too_few_pictures_bound_no_percentile(vgg_weights, sample, statistic):
+    least = LEAST_IMAGES[statistic]
+    assert SHARES[statistic] ** least < 0.05 < SHARES[statistic] ** (least - 1)
+    with pytest.raises(UserError, match=rf"15 pictures .* needs {least}; give more"):
+        meter(vgg_weights, sample, Answering(sample.images)).measure(TOPOLOGY, statistic)
+
+
+@pytest.mark.slow
+def test_class_public_finds_what_it_needs(vgg_weights, photo_parts):
+    """All channels of layer 1: the attacker has no secret, and pictures come back."""
+    images = photo_parts.target.images[:80]
+    sample = Sample(images, np.zeros(80, np.int32), ("a",), (), 80)
+    [attack] = named_attacks(["public"], Training(Budget(30, batch_size=16)))
+    public = photo_parts.auxiliary.images[:300]
+    attacked = DrawMeter(vgg_weights, sample, public, attack, 8, seed=0)
+    found = attacked.measure(Topology(1, tuple(range(64))), "mean")
+    assert found["psnr_db"] > 30
+    assert found["ssim"] > 0.9

@@ -1,0 +1,103 @@
+"""Margins from episodes, and what is proven by them: against counts worked by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from privynet_jax.errors import UserError
+from privynet_jax.planning.plan import Limits
+from privynet_jax.planning.promise import Episode, promise_of, read_episodes
+from privynet_jax.results.text_tables import as_csv
+
+
+def episodes(differences, statistic="mean", ssim=0.0):
+    """One per source, whose audit found so many dB more than the plan had measured."""
+    return [
+        Episode(
+            f"source {index}",
+            statistic,
+            {"psnr_db": 20.0, "ssim": 0.5},
+            {"psnr_db": 20.0 + more, "ssim": 0.5 + ssim},
+        )
+        for index, more in enumerate(differences)
+    ]
+
+
+def test_the_margin_is_an_order_statistic_and_each_is_held_against_the_others():
+    # Of 30, the 95 % bound is number ceil(31 * 0.95) = 30, of 29 number 29: the largest of both.
+    differences = np.arange(30) / 10
+    margins, promise = promise_of(episodes(differences[::-1], ssim=-0.1), Limits(psnr_db=20))
+    assert margins == {"psnr_db": pytest.approx(2.9), "ssim": 0.0}
+    # So the one with the largest difference is not kept by the others' margin.
+    assert (promise.episodes, promise.kept) == (30, 29)
+    assert promise.proven == pytest.approx(stats.beta.ppf(0.05, 29, 2))
+    # Of 60 number ceil(61 * 0.95) = 58; of 59 number 57; three are above that.
+    margins, promise = promise_of(episodes(np.arange(60) / 10), Limits(psnr_db=20))
+    assert margins["psnr_db"] == pytest.approx(5.7)
+    assert promise.kept == 57
+
+
+def test_thirty_of_thirty_prove_nine_in_ten():
+    margins, promise = promise_of(episodes([-1.0] * 30), Limits(psnr_db=20))
+    assert margins["psnr_db"] == 0
+    assert promise.kept == 30
+    assert promise.proven == pytest.approx(0.05 ** (1 / 30))
+
+
+def test_a_source_counts_once_with_its_largest_difference():
+    both = episodes([0.0] * 20) + episodes([1.0] * 20)
+    margins, promise = promise_of(both, Limits(psnr_db=20))
+    assert (margins["psnr_db"], promise.episodes) == (1.0, 20)
+
+
+def test_of_a_new_source_as_many_are_kept_as_is_promised():
+    stream, kept = np.random.default_rng(0), 0
+    for _ in range(400):
+        *known, new = stream.standard_cauchy(31)
+        kept += new <= promise_of(episodes(known), Limits(psnr_db=20))[0]["psnr_db"]
+    # 30 of 31 are, on average, and 0 at least: a standard deviation of 0.9 points.
+    assert kept / 400 > 30 / 31 - 0.03
+
+
+@pytest.mark.parametrize("count", [0, 19])
+def test_too_few_sources_promise_nothing(count):
+    with pytest.raises(UserError, match=f"of {count} sources .* 95 % take 20"):
+        promise_of(episodes([0.0] * count), Limits(psnr_db=20))
+    with pytest.raises(UserError, match="of 0 sources with the statistic p95"):
+        promise_of(episodes([0.0] * 30), Limits(psnr_db=20, statistic="p95"))
+
+
+ROW = {
+    "source": "a",
+    "statistic": "mean",
+    "measured_psnr_db": 18.0,
+    "measured_ssim": 0.5,
+    "audited_psnr_db": 19.0,
+    "audited_ssim": 0.75,
+}
+
+
+def test_a_table_is_read_without_sources_that_had_no_plan(tmp_path):
+    table = tmp_path / "episodes.csv"
+    unplanned = {**dict.fromkeys(ROW, ""), "source": "b", "statistic": "mean"}
+    table.write_bytes(as_csv([ROW, unplanned]).encode())
+    [found] = read_episodes(table)
+    assert found.source == "a"
+    assert (found.excess("psnr_db"), found.excess("ssim")) == (1.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{k: v for k, v in ROW.items() if k != "audited_ssim"}],
+        [{**ROW, "measured_ssim": "much"}],
+        [{**ROW, "audited_psnr_db": math.inf}],
+    ],
+)
+def test_other_tables_are_refused(tmp_path, rows):
+    table = tmp_path / "episodes.csv"
+    table.write_text(as_csv(rows))
+    with pytest.raises(UserError, match="has no episodes; give the"):
+        read_episodes(table)
