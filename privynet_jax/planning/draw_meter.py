@@ -2,9 +2,10 @@
 
 Expectations are of other pictures, other draws and attackers with pairs. So the very channels that
 a plan would release are attacked by class `public`, which needs nothing secret: the second half of
-the sample is the release, and the attacker owns the first half and the public pictures.
+the sample is the release, and the attacker owns the first half: pictures of the same kind, as in an
+audit. Beside many public pictures of another kind it would be misled by their statistics.
 
-    meter = DrawMeter(weights, sample, public_pictures, attack, attacked_images=64, seed=0)
+    meter = DrawMeter(weights, sample, attack, attacked_images=64, seed=0)
     meter.measure(topology, "mean")  # {"psnr_db": 27.3, "ssim": 0.81}
 """
 
@@ -42,7 +43,6 @@ class DrawMeter:
     Attributes:
         weights: of the network that is split.
         sample: the user's own pictures.
-        public: uint8 [N, H, W, 3], pictures that anybody may own, of the sample's size.
         attack: of knowledge `NETWORK`.
         attacked_images: that are scored, at most; 1 or more.
         seed: of the attack's key.
@@ -50,7 +50,6 @@ class DrawMeter:
 
     weights: PretrainedWeights
     sample: Sample
-    public: np.ndarray
     attack: Attack
     attacked_images: int
     seed: int
@@ -81,7 +80,7 @@ class DrawMeter:
         own, released = np.split(self.sample.images, [len(self.sample) // 2])
         release = self._represented(released, topology)
         known = public_knowledge(self.weights, topology, release)
-        pairs = Pairs(release[:0], np.concatenate([own, self.public]))
+        pairs = Pairs(release[:0], own)
         key, progress = jax.random.key(self.seed), current_session().progress
         with session(progress=lambda share: progress(_FITTING * share)):
             [fitted] = self.attack.fit([pairs], [known], [key])

@@ -137,9 +137,8 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
         f"{drawn} of the subsets that were drawn and attacked:",
         f"    PSNR      {found.psnr_db:.2f} dB, {statistic}",
         f"    SSIM      {found.ssim:.3f}",
-        "    by the attacker "
-        f"{found.attacker}, who needs nothing secret, with the other half of the sample and "
-        "pictures of the characterisation",
+        f"    by the attacker {found.attacker}, who needs no secret, but pictures like yours: "
+        "the other half of the sample",
     ]
 
 

@@ -241,13 +241,11 @@ class _Drawing:
     def _attacked(self, config: Mapping[str, Any]) -> Callable[[Option], Option]:
         """Returns what measures an option's privacy loss."""
         settings, statistic = self.settings, self.limits.statistic
-        places = {"cache_dir": settings.cache_dir, "data_dir": settings.data_dir}
-        own = Config.of_settings(config, self.store.workdir, mode=DEDICATED, **places)
-        budget = Budget(own.attacker.steps, batch_size=own.attacker.batch_size)
+        trained = Config.of_settings(config, self.store.workdir, mode=DEDICATED).attacker
+        budget = Budget(trained.steps, batch_size=trained.batch_size)
         [attack] = named_attacks([PUBLIC], Training(budget))
-        public = own.load_parts().auxiliary.images
         meter = DrawMeter(
-            self.weights, self.sample, public, attack, settings.attacked_images, config["seed"]
+            self.weights, self.sample, attack, settings.attacked_images, config["seed"]
         )
         meter.check(statistic)
         count = itertools.count(1)

@@ -81,7 +81,7 @@ def command(run_command, workdir, pictures, test_data_dir, tmp_path):
         f"--sample=folder:{pictures}",
         f"--out={tmp_path / 'plan.json'}",
         f"--cache_dir={test_data_dir / 'weights'}",
-        "--attacked_images=0",  # a handmade run has no pictures that an attacker could own
+        "--attacked_images=0",  # nobody attacks noise
     )
 
 

@@ -147,7 +147,6 @@ def release_pictures(device, test_data_dir):
         "plan",
         **{**public, "sample": "folder:pictures", "sample_images": "80", "out": "plan.json"},
         **{"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"},
-        data_dir=test_data_dir,
     )
     assert "measured on 4 pictures of the sample, of the very channels, the first of" in told
     assert "Keep the file as secret as the pictures" in told
@@ -365,7 +364,7 @@ BAD = {
     "no such run": (plan, nothing, {"workdir": "ran"}, "ran is no work directory"),
     "an unfinished run": (plan, gone("run/cells/m02_d016_r01.json"), {}, "1 of 4 cells are miss"),
     "a plan in the way": (plan, text_in("new.json"), {}, "new.json exists"),
-    "nobody searched": (plan, nothing, {"selection": "direct"}, "--selections=random,direct"),
+    "nobody searched": (plan, nothing, {"selection": "direct"}, "--selections=direct"),
     "an empty sample": (plan, no_pictures, {}, "pictures holds nothing"),
     "a poor sample": (plan, one_picture_of_a_class, {}, "coffee has 1; each needs"),
     "a sample of half pictures": (
