@@ -27,14 +27,11 @@ from privynet_jax import AuditSettings, Limits, Plan, UserError, audit_plan, pla
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.images.folders import FOLDER_PREFIX
 from privynet_jax.planning import planner
+from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import STATISTICS
 from privynet_jax.planning.promise import SHARE, promise_of, read_episodes
-from privynet_jax.planning.topology_plan import (
-    NothingFitsError,
-    PlanSettings,
-    characterised_cells,
-)
+from privynet_jax.planning.topology_plan import NothingFitsError, characterised_cells
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned, as_csv

@@ -23,9 +23,10 @@ from experiments import cli
 from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.planning import planner
+from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.plan import STATISTICS, Limits, Promise
 from privynet_jax.planning.promise import promise_of, read_episodes
-from privynet_jax.planning.topology_plan import NothingFitsError, PlanSettings, plan_topology
+from privynet_jax.planning.topology_plan import NothingFitsError, plan_topology
 from privynet_jax.platform.files import checked_file
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection

@@ -40,13 +40,13 @@ from .images.parts import as_float as as_float
 from .images.parts import load_parts as load_parts
 from .planning.audit import AuditSettings as AuditSettings
 from .planning.audit import audit_plan as audit_plan
+from .planning.drawing import PlanSettings as PlanSettings
 from .planning.plan import Limits as Limits
 from .planning.plan import Plan as Plan
 from .planning.plan import read_plan as read_plan
 from .planning.plan import write_plan as write_plan
 from .planning.topology_plan import NothingFitsError as NothingFitsError
 from .planning.topology_plan import Planned as Planned
-from .planning.topology_plan import PlanSettings as PlanSettings
 from .planning.topology_plan import plan_topology as plan_topology
 from .results.cells import draw_channels as draw_channels
 from .results.cells import grid_cells as grid_cells

@@ -28,7 +28,10 @@ PACKAGES = (
 )
 # What delivers a plan reaches, not even through others, nothing that measures one.
 DELIVERY = ("deployment", "planning.plan", "planning.explanation")
-MEASURING = ("estimates", "attacks", "defences", "characterisation", "planning.audit")
+MEASURING = (
+    *("estimates", "attacks", "defences", "characterisation"),
+    *("planning.audit", "planning.draw_meter", "planning.drawing"),
+)
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
     "errors",
@@ -49,7 +52,7 @@ WITHOUT_JAX = (
     *("results.summaries", "results.text_tables", "results.work_directory"),
     *("selection.fisher", "selection.secret_draw"),
     *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
-    "planning.planner",
+    *("planning.planner", "planning.promise"),
 )
 # Package or name -> the only modules of the library that may use it.
 ONLY_IN = {

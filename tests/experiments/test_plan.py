@@ -20,7 +20,7 @@ from experiments import plan
 from privynet_jax import characterise
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.images.sample import digest_of, load_sample
-from privynet_jax.planning import planner, topology_plan
+from privynet_jax.planning import drawing, planner, topology_plan
 from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import Limits, read_plan
 from privynet_jax.results.work_directory import ResultStore
@@ -267,7 +267,8 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("nothing more is needed")
 
-    for name in ("matching_weights", "load_sample", "Meter"):
+    monkeypatch.setattr(drawing, "Meter", refuse)
+    for name in ("matching_weights", "load_sample"):
         monkeypatch.setattr(topology_plan, name, refuse)
     done = command("--max_psnr_db=12", "--max_latency_ms=5")
     explained = ("no characterised topology keeps --max_psnr_db=12; the smallest change", "was 12")

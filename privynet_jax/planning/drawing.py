@@ -1,0 +1,148 @@
+"""Draws channels for options in secret, and measures what decides: latency and privacy loss.
+
+    drawing = Drawing(weights, sample, "random", store, limits, PlanSettings())
+    decision, latency_on = drawing.decide(options, margins, config)
+    drawing.selection(decision.chosen)  # with the secret seed
+
+`topology_plan` makes the plan of it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.backbone.topology import DIRECT
+from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.characterisation.config import DEDICATED, LOCAL_CACHE, Config
+from privynet_jax.images.sample import Sample
+from privynet_jax.planning import planner
+from privynet_jax.planning.draw_meter import DrawMeter
+from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.options import Option
+from privynet_jax.planning.plan import Limits, Measured, Promise
+from privynet_jax.planning.planner import Decision
+from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.work_directory import ResultStore
+from privynet_jax.selection.pruning import channel_scores, pruned_candidates
+from privynet_jax.selection.secret_draw import Selection, select
+from privynet_jax.training.session import session
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSettings:
+    """How a plan is made, besides its limits.
+
+    Attributes:
+        selection: one of `topology.METHODS`; `direct` releases the best channels that the search
+            found, the others draw in secret from what is left. None is `direct` where a dedicated
+            characterisation searched for it, else `both`.
+        margin_db: kept under the limit on PSNR: audits find more than was measured or expected.
+        margin_ssim: likewise under the limit on SSIM.
+        promise: what the margins rest on; None: nothing that was measured.
+        attacked_images: of the sample, that class `public` is scored on, with the very channels
+            that are to be released, see `draw_meter`; 0 relies on what is expected.
+        draw_seed: 64 hexadecimal digits, for measurements that protect nobody's pictures; None
+            draws channels in secret.
+        measure_latency: measure the chosen topology's even without a limit on it.
+        sample_images: pictures to look at; None is the usual number, see `sample.load_sample`.
+        skip_unreadable: leave out pictures that cannot be decoded.
+        sixteen_bit_max: see `parts.load_parts`.
+        cache_dir: of weights.
+        data_dir: folder of TFDS data sets; None is TFDS's default.
+    """
+
+    selection: str | None = None
+    margin_db: float = planner.MARGINS["psnr_db"]
+    margin_ssim: float = planner.MARGINS["ssim"]
+    promise: Promise | None = None
+    attacked_images: int = 64
+    draw_seed: str | None = None
+    measure_latency: bool = False
+    sample_images: int | None = None
+    skip_unreadable: bool = False
+    sixteen_bit_max: int = 0
+    cache_dir: Path = LOCAL_CACHE
+    data_dir: Path | str | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """Draws channels for options in secret, and measures what they give away."""
+
+    weights: PretrainedWeights
+    sample: Sample
+    method: str
+    store: ResultStore
+    limits: Limits
+    settings: PlanSettings
+    drawn: dict[tuple[int, int], Selection] = dataclasses.field(default_factory=dict)
+
+    def selection(self, option: Option) -> Selection:
+        """Returns how the channels of an option were chosen: drawn once."""
+        layer, depth = option.shape
+        if option.shape not in self.drawn:
+            if self.method == DIRECT:
+                candidates = self.store.load_candidates(DIRECT, layer, depth, option.backbone)
+            else:
+                images, labels = self.sample.images, self.sample.labels
+                scores = channel_scores(self.weights, images, labels, [layer])[layer]
+                candidates = pruned_candidates(self.method, scores, depth)
+            self.drawn[option.shape] = select(
+                candidates, self.method, depth, self.settings.draw_seed
+            )
+        return self.drawn[option.shape]
+
+    def decide(
+        self, options: list[Option], margins: Mapping[str, float], config: Mapping[str, Any]
+    ) -> tuple[Decision, str]:
+        """Returns what is chosen, and where latency was measured; empty where it was not."""
+        limits, settings = self.limits, self.settings
+        measures = [self._attacked(config)] if settings.attacked_images else []
+        timed = settings.measure_latency or limits.latency_ms is not None
+        with Meter() if timed else contextlib.nullcontext() as meter:
+            if timed:
+                measures.insert(0, functools.partial(_timed, meter, config["image_size"]))
+
+            def measure(option: Option) -> Option:
+                for each in measures:
+                    if not planner.choose([option], limits, margins).chosen:
+                        return option  # nothing else decides any more
+                    option = each(option)
+                return option
+
+            decision = planner.choose_measured(options, limits, margins, measure)
+            return decision, meter.where if timed else ""
+
+    def _attacked(self, config: Mapping[str, Any]) -> Callable[[Option], Option]:
+        """Returns what measures an option's privacy loss."""
+        settings, statistic = self.settings, self.limits.statistic
+        trained = Config.of_settings(config, self.store.workdir, mode=DEDICATED).attacker
+        budget = Budget(trained.steps, batch_size=trained.batch_size)
+        [attack] = named_attacks([PUBLIC], Training(budget))
+        meter = DrawMeter(
+            self.weights, self.sample, attack, settings.attacked_images, config["seed"]
+        )
+        meter.check(statistic)
+        count = itertools.count(1)
+
+        def measure(option: Option) -> Option:
+            topology = option.topology(self.selection(option).channels(option.depth))
+            title = f"attacking {option.num_layers} layers, {option.depth} channels"
+            with progress_bar(1, title, after=2) as advance, session(progress=advance):
+                found = meter.measure(topology, statistic)
+            measured = Measured(attack.name, **found, images=meter.images, draws=next(count))
+            return dataclasses.replace(option, measured=measured, held=found)
+
+        return measure
+
+
+def _timed(meter: Meter, image_size: int, option: Option) -> Option:
+    found = meter.measure(option.topology(range(option.depth)), image_size)
+    return dataclasses.replace(option, cost={**option.cost, "latency_ms": found})
