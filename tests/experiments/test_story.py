@@ -148,6 +148,7 @@ def release_pictures(device, test_data_dir):
         **{**public, "sample": "folder:pictures", "sample_images": "80", "out": "plan.json"},
         **{"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"},
     )
+    # The real attacker; that it finds what is there to be found, tests of its own say.
     assert "measured on 4 pictures of the sample, of the very channels, the first of" in told
     assert "Keep the file as secret as the pictures" in told
     device.run("export_local", plan="plan.json", cache_dir="cache", out="package")
