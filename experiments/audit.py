@@ -4,10 +4,10 @@
 
 Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
-sample are left out, with their copies. The attackers are the characterisation's;
---attackers=strong,public,"white box" names others, such as somebody who needs nothing secret, or
-who has got hold of the plan. --released=older.json,... says under which plans the same pictures
-were released before, so that attackers hold those channels as well.
+sample are left out, with their copies. The attackers are the characterisation's, and the one that
+the plan was measured by before it was written; --attackers=strong,public,"white box" names others,
+such as somebody who has got hold of the plan. --released=older.json,... says under which plans
+the same pictures were released before, so that attackers hold those channels too.
 Exit status 0: every limit was kept; 2: one was broken; 3: inconclusive, none was broken, but more
 pictures or longer training might; 1: something was wrong with what was given.
 """

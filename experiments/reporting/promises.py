@@ -39,11 +39,22 @@ def plan_table(plan: Plan) -> Table:
                 _digits(end, factor) for end in (interval.value, interval.low, interval.high)
             )
             rows.append((title, value, f"{low} to {high}", limit))
+    if found := plan.measured:
+        on = f"by {found.attacker}, on {found.images} pictures"
+        rows += [
+            (
+                f"{_LIMITS[m][0]}, before it was written",
+                _digits(getattr(found, m), 1),
+                on,
+                _digits(limits.get(m), 1),
+            )
+            for m in ("psnr_db", "ssim")
+        ]
     over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",
-        "What the plan expects, by validation images. Privacy loss is the "
-        f"{plan.limits.statistic} over images.",
+        "What the plan expects, by validation images, and what its very channels gave away on the "
+        f"sample. Privacy loss is the {plan.limits.statistic} over images.",
         ("", "expected", f"over {over}", "limit"),
         tuple(rows),
     )

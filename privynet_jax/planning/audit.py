@@ -59,8 +59,8 @@ class AuditSettings:
         cache_dir: where features are kept meanwhile, in a folder that nobody else may enter.
         seed: of everything random; other than the characterisation's.
         repeats: trainings of every network, with different initial values and orders.
-        attackers: names of the `attacks.registry`; none: the characterisation's own. The closed
-            form attacks in any case.
+        attackers: names of the `attacks.registry`; none: the characterisation's own, and the one
+            that the plan was measured by. The closed form attacks in any case.
         training: times the characterisation's steps that networks are trained.
         attacked_images: test images, spread over classes, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
@@ -201,7 +201,8 @@ def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
         raise UserError(
             "the plan does not say how its characterisation trained; plan again"
         ) from None
-    attackers = settings.attackers or config.attackers
+    measured = (plan.measured.attacker,) if plan.measured else ()
+    attackers = settings.attackers or tuple(dict.fromkeys((*config.attackers, *measured)))
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 
 

@@ -13,8 +13,8 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
+from support import handmade_plan, package_samples
 from support import handmade_results as handmade
-from support import package_samples
 
 from experiments import cli, report
 from experiments.reporting import pictures as report_pictures
@@ -246,6 +246,13 @@ def test_an_audit_s_caption_says_who_attacked(tmp_path, stronger, said):
     table = promises.audit_table(tmp_path / "audit.json")[0]
     assert said in table.caption
     assert table.rows[0][-1] == "white box, on 7 images"
+
+
+def test_a_plan_shows_what_its_very_channels_gave_away():
+    rows = promises.plan_table(handmade_plan.plan()).rows
+    [psnr, ssim] = [row[1:] for row in rows if "before it was written" in row[0]]
+    assert psnr == ("18.5", "by public, on 64 pictures", "20")
+    assert ssim == ("0.41", "by public, on 64 pictures", "")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part
 from privynet_jax.images.sample import digest_of
 from privynet_jax.planning import audit as auditing
+from privynet_jax.planning import plan as planning
 from privynet_jax.planning.audit import AuditSettings, audit_plan
 from privynet_jax.planning.audit_findings import (
     BROKEN,
@@ -146,6 +147,15 @@ def test_the_characterisation_s_networks_are_trained_longer_with_another_seed(
     assert capacity.network.keywords == {"width": 8, "num_blocks": 1}
     assert protocol.attacked is None
     assert not len(protocol.examples)
+
+
+def test_the_attacker_that_a_plan_was_measured_by_attacks_again(audited):
+    measured = planning.Measured("public", 15.0, 0.5, images=64, draws=1)
+    psnr_db = {"linear": (9, 9), "residual": (8, 8), "public": (16, 15)}
+    found, _ = audited(psnr_db, measured=measured)
+    assert found.stronger == ("public",)
+    assert found.findings[0].found == 16
+    assert found.findings[0].attacker == "public"
 
 
 def test_a_linear_characterisation_is_audited_with_the_usual_network(audited):
