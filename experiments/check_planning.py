@@ -60,7 +60,9 @@ def main() -> None:
     workdir, out = cli.needed_folder(cli.WORKDIR), cli.needed_folder(cli.OUT)
     low, high, settings = _limits(workdir)
     sources = _sources(out)
-    own = deciding("planned_statistic", "planned_margin_db", "attacked_images", "training")
+    own = deciding(
+        "photographs", "planned_statistic", "planned_margin_db", "attacked_images", "training"
+    )
     kept = kept_rows(out, {**own, "grid": settings}, EPISODES, *sources.values())
     with progress_bar(len(sources), "planning and auditing", "episodes") as advance:
         rows = []

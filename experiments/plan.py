@@ -6,8 +6,8 @@ r"""Plans the local NN: the best characterised topology under limits, and its ch
 --workdir is a finished characterisation of public data. --sample is a small labelled set of the
 user's own pictures, one subfolder per class; it stays here. The best has the highest balanced
 accuracy, in which classes count alike however frequent they are. Channels are drawn, and attacked
-on the sample by class public before they are taken: one to three minutes each on two CPU cores, or
-none with --attacked_images=0, which relies on the characterisation's own attackers. The plan holds
+on the sample by class public before they are taken: minutes each on two CPU cores, or none
+with --attacked_images=0, which relies on the characterisation's own attackers. The plan holds
 secrets, which channels are released among them: keep it like a key.
 """
 

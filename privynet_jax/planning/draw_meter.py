@@ -10,6 +10,7 @@ audit. Beside many public pictures of another kind it would be misled by their s
 """
 
 import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -24,12 +25,11 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
-from privynet_jax.results.statistics import quantile_bound, summarise
+from privynet_jax.results.statistics import CONFIDENCE, quantile_bound, summarise
 from privynet_jax.training.session import current_session, session
 
-# Statistic -> the share of pictures that it bounds; and the fewest pictures that can bound it.
+# Statistic -> the share of pictures that it bounds.
 SHARES = {"p95": 0.95, "p99": 0.99}
-LEAST_IMAGES = {"p95": 59, "p99": 299}
 _METRICS = ("psnr_db", "ssim")
 _AT_ONCE = 32
 # Of the time that a measurement takes.
@@ -61,7 +61,9 @@ class DrawMeter:
 
     def check(self, statistic: str) -> None:
         """Raises UserError where too few pictures are scored for a statistic."""
-        least = LEAST_IMAGES.get(statistic, 1)
+        share = SHARES.get(statistic, 0.0)
+        # Of fewer, even the largest bounds no such share with that confidence.
+        least = math.ceil(math.log(1 - CONFIDENCE) / math.log(share)) if share else 1
         if self.images < least:
             raise UserError(
                 f"{self.images} pictures of the sample are attacked, half of its "

@@ -41,8 +41,8 @@ class PlanSettings:
 
     Attributes:
         selection: one of `topology.METHODS`; `direct` releases the best channels that the search
-            found, the others draw in secret from what is left. None is `direct` where a dedicated
-            characterisation searched for it, else `both`.
+            found, the others draw in secret from what is left; all need characterised cells of it.
+            None is the first of `direct` (of a dedicated characterisation), `both` and `random`.
         margin_db: kept under the limit on PSNR: audits find more than was measured or expected.
         margin_ssim: likewise under the limit on SSIM.
         promise: what the margins rest on; None: nothing that was measured.

@@ -74,10 +74,8 @@ def read_episodes(path: Path) -> list[Episode]:
     return episodes
 
 
-def promise_of(
-    episodes: Sequence[Episode], limits: Limits, share: float = SHARE
-) -> tuple[dict[str, float], Promise]:
-    """Returns metric -> the margin that keeps this share of new plans, 0 at least; and a promise.
+def promise_of(episodes: Sequence[Episode], limits: Limits) -> tuple[dict[str, float], Promise]:
+    """Returns metric -> the margin that keeps 95 % of new plans, 0 at least; and a promise.
 
     Episodes are those of the limits' statistic. Of a source's the largest difference counts. An
     episode is kept where all metrics are that have a limit, PSNR where none has one.
@@ -94,19 +92,19 @@ def promise_of(
         )
         for metric in _METRICS
     }
-    least = math.ceil(round(share / (1 - share), 9)) + 1  # one more than a bound takes
+    least = math.ceil(round(SHARE / (1 - SHARE), 9)) + 1  # one more than a bound takes
     if len(sources) < least:
         raise UserError(
             f"the episodes are of {len(sources)} sources with the statistic {limits.statistic}; "
-            f"{100 * share:.0f} % take {least}; run experiments.check_planning on more sources"
+            f"{100 * SHARE:.0f} % take {least}; run experiments.check_planning on more sources"
         )
-    margins = {metric: _margin(values, share) for metric, values in needs.items()}
+    margins = {metric: _margin(values) for metric, values in needs.items()}
     kept = sum(
-        all(needs[m][i] <= _margin(np.delete(needs[m], i), share) for m in limited)
+        all(needs[m][i] <= _margin(np.delete(needs[m], i)) for m in limited)
         for i in range(len(sources))
     )
     return margins, Promise(len(sources), kept, proven_share(kept, len(sources)))
 
 
-def _margin(needed: np.ndarray, share: float) -> float:
-    return max(0.0, conformal_bound(needed, share))
+def _margin(needed: np.ndarray) -> float:
+    return max(0.0, conformal_bound(needed, SHARE))

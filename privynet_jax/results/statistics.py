@@ -193,20 +193,15 @@ def share_of(hits: np.ndarray, groups: np.ndarray | None = None) -> Interval:
     return Interval(share, max(0.0, middle - reach), min(1.0, middle + reach))
 
 
-def quantile_bound(values: np.ndarray, share: float, groups: np.ndarray | None = None) -> float:
-    """Returns what at least a share of new groups stays under, with 95 % confidence.
+def quantile_bound(values: np.ndarray, share: float) -> float:
+    """Returns what at least a share of new images stays under, with 95 % confidence.
 
-    It is an order statistic of the groups' largest values (Hahn and Meeker, Statistical Intervals,
-    1991, section 5.2), so it supposes no distribution; infinite of too few groups, as of fewer than
-    59 for 95 %. Values are [N] of images, of a group each, int [N]; by default each stands alone.
+    It is an order statistic of independent values [N] (Hahn and Meeker, Statistical Intervals,
+    1991, section 5.2), so it supposes no distribution; infinite of fewer than 59 for 95 %.
     """
-    values = _checked(values)
-    groups = np.arange(len(values)) if groups is None else groups
-    members = np.unique(groups, return_inverse=True)[1]
-    worst = np.full(members.max() + 1, -np.inf)
-    np.maximum.at(worst, members, values)
-    place = int(scipy.stats.binom.ppf(CONFIDENCE, len(worst), share))
-    return float(np.sort(worst)[place]) if place < len(worst) else math.inf
+    values = np.sort(_checked(values))
+    place = int(scipy.stats.binom.ppf(CONFIDENCE, len(values), share))
+    return float(values[place]) if place < len(values) else math.inf
 
 
 def proven_share(kept: int, trials: int) -> float:

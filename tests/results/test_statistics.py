@@ -225,10 +225,6 @@ def test_a_bound_of_a_share_holds_with_95_percent_confidence():
     assert statistics.quantile_bound(np.arange(58.0), 0.95) == math.inf
     covered = [statistics.quantile_bound(stream.random(200), 0.95) >= 0.95 for _ in range(2000)]
     assert 0.94 < np.mean(covered) < 0.99  # order statistics come in steps
-    # Of groups the largest of each counts.
-    values = np.concatenate([np.arange(59.0), np.zeros(200)])
-    groups = np.concatenate([np.arange(59), np.arange(200) % 59])
-    assert statistics.quantile_bound(values, 0.95, groups) == 58
 
 
 def test_what_kept_trials_prove_is_clopper_and_pearson_s():
