@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from experiments import cli
@@ -26,6 +25,7 @@ from experiments.comparing.photograph_sources import photograph_sources
 from privynet_jax import AuditSettings, Limits, Plan, UserError, audit_plan, plan_topology, session
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.images.folders import FOLDER_PREFIX
+from privynet_jax.images.partition import stream_of
 from privynet_jax.planning import planner
 from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.options import options_of
@@ -67,7 +67,7 @@ def main() -> None:
     with progress_bar(len(sources), "planning and auditing", "episodes") as advance:
         rows = []
         for name, dataset in sources.items():
-            limit = round(_stream(name).uniform(low, high), _DIGITS)
+            limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
             measure = functools.partial(_episode, workdir, name, limit)
             rows += filled(kept, {name: dataset}, measure)
             advance(1)
@@ -103,10 +103,6 @@ def _sources(out: Path) -> dict[str, str]:
     if not found:
         raise UserError("no --sources and no --photographs are given; give pictures to plan for")
     return found
-
-
-def _stream(name: str) -> np.random.Generator:
-    return np.random.default_rng([cli.SEED.value, *hashlib.sha256(name.encode()).digest()])
 
 
 def _episode(

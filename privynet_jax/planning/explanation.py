@@ -135,10 +135,8 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
     return [
         f"  measured on {_count(found.images, 'picture')} of the sample, of the very channels, "
         f"{drawn} of the subsets that were drawn and attacked:",
-        f"    PSNR      {found.psnr_db:.2f} dB, {statistic}",
-        f"    SSIM      {found.ssim:.3f}",
-        f"    by the attacker {found.attacker}, who needs no secret, but pictures like yours: "
-        "the other half of the sample",
+        f"    PSNR {found.psnr_db:.2f} dB, SSIM {found.ssim:.3f}, {statistic}, by the attacker "
+        f"{found.attacker}, who needs no secret, but the other half of the sample",
     ]
 
 

@@ -107,7 +107,7 @@ def plan_topology(
         raise NothingFitsError(refusal(decision), explanation)
     selection = drawing.selection(option)
     plan = _plan(decision, config, pretrained, pictures, selection, latency_on, settings.promise)
-    same = [c for c in cells if (c.num_layers, c.depth) == (option.num_layers, option.depth)]
+    same = [c for c in cells if (c.num_layers, c.depth) == option.shape]
     return Planned(plan, explanation, tuple(same), pictures.available)
 
 
