@@ -97,6 +97,8 @@ class Side:
             },
             "HOME": str(self.folder),
             "PYTHONPATH": str(PROJECT),
+            # An attack computes far longer than it takes to compile well.
+            **({"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} if experiment == "plan" else {}),
         }
         done = subprocess.run(
             [sys.executable, "-m", f"experiments.{experiment}", *arguments],
