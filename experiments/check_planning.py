@@ -7,12 +7,15 @@ Sources share no photograph: --photographs is a folder of them, cut into patches
 are labelled sets, as in folder:a,folder:b,fashion_mnist. For each, a limit is drawn, a plan is made
 with a sample of it, as `experiments.plan` does, and audited by class public on other pictures of
 it, as `experiments.audit` does. Writes episodes.csv: `plan --episodes=` takes its margins from it.
+--rules=measured,expected,marginless does the same by other rules, with the same limits and secret
+draws: what relying on expectations would have kept, and what accuracy the margin costs.
 Minutes for each episode; the same command again continues where it was stopped.
 """
 
 import csv
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,11 @@ from privynet_jax.planning import planner
 from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import STATISTICS
-from privynet_jax.planning.promise import SHARE, promise_of, read_episodes
+from privynet_jax.planning.promise import RULE, SHARE, promise_of, read_episodes
 from privynet_jax.planning.topology_plan import NothingFitsError, characterised_cells
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.statistics import student_mean
 from privynet_jax.results.text_tables import aligned, as_csv
 
 cli.key_flags("workdir out weights data_dir cache_dir seed skip_unreadable sixteen_bit_max")
@@ -46,30 +50,41 @@ _STATISTIC = flags.DEFINE_enum(
 _MARGIN_DB = flags.DEFINE_float(
     "planned_margin_db", planner.MARGINS["psnr_db"], "The planner's, in dB.", 0.0
 )
+# How plans are made besides `promise.RULE`; all draw the same channels for the same topology.
+EXPECTED, MARGINLESS = "expected", "marginless"
+_RULES = flags.DEFINE_list(
+    "rules",
+    [RULE],
+    f"{RULE}: as plans are made; {EXPECTED}: by what is expected alone, as with plan's "
+    f"--attacked_images=0; {MARGINLESS}: measured, and held against the limit itself.",
+)
 _DIGITS = 1  # of limits
 EPISODES = "episodes"
+_ACCURACY = "balanced_accuracy"
 _COLUMNS = (
     *("source", "statistic", "limit_psnr_db", "num_layers", "depth", "draws", "expected_psnr_db"),
     *("measured_psnr_db", "audited_psnr_db", "measured_ssim", "audited_ssim"),
-    *("expected_balanced_accuracy", "balanced_accuracy"),
+    *(f"expected_{_ACCURACY}", _ACCURACY),
 )
 
 
 def main() -> None:
     cli.use_cpu_cores()
     workdir, out = cli.needed_folder(cli.WORKDIR), cli.needed_folder(cli.OUT)
+    rules = _rules()
     low, high, settings = _limits(workdir)
     sources = _sources(out)
     own = deciding(
         "photographs", "planned_statistic", "planned_margin_db", "attacked_images", "training"
     )
     kept = kept_rows(out, {**own, "grid": settings}, EPISODES, *sources.values())
-    with progress_bar(len(sources), "planning and auditing", "episodes") as advance:
+    with progress_bar(len(rules) * len(sources), "planning and auditing", "episodes") as advance:
         rows = []
-        for name, dataset in sources.items():
+        for rule, (name, dataset) in itertools.product(rules, sources.items()):
             limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
-            measure = functools.partial(_episode, workdir, name, limit)
-            rows += filled(kept, {name: dataset}, measure)
+            measure = functools.partial(_episode, rule, workdir, name, limit)
+            title = name if rule == RULE else f"{name} {rule}"
+            rows += [{"rule": rule, **row} for row in filled(kept, {title: dataset}, measure)]
             advance(1)
     table = out / f"{EPISODES}.csv"
     write_atomically(table, as_csv(rows))
@@ -80,6 +95,16 @@ def main() -> None:
     )
     print(verdict(table, _STATISTIC.value))
     print(f"{table.name} is in {out}.")
+
+
+def _rules() -> list[str]:
+    known = (RULE, EXPECTED, MARGINLESS)
+    rules = list(dict.fromkeys(_RULES.value))
+    if not rules or not set(rules) <= set(known):
+        raise UserError(
+            f"--rules={','.join(_RULES.value)}; allowed are one or more of {', '.join(known)}"
+        )
+    return sorted(rules, key=known.index)
 
 
 def _limits(workdir: Path) -> tuple[float, float, Mapping[str, Any]]:
@@ -106,35 +131,36 @@ def _sources(out: Path) -> dict[str, str]:
 
 
 def _episode(
-    workdir: Path, name: str, limit: float, datasets: Sequence[str]
+    rule: str, workdir: Path, name: str, limit: float, datasets: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """One source's row; where nothing fits, no plan and no numbers."""
     (dataset,) = datasets
     row = {**dict.fromkeys(_COLUMNS, ""), "source": name, "statistic": _STATISTIC.value}
     row["limit_psnr_db"] = limit
     try:
-        plan = _planned(workdir, dataset, limit, name)
+        plan = _planned(rule, workdir, dataset, limit, name)
     except NothingFitsError:
         yield row
         return
     expected, measured = plan.expected, plan.measured
     audited, accuracy = _audited(plan, dataset)
+    if measured is not None:
+        row["draws"] = measured.draws
+        row |= {f"measured_{metric}": getattr(measured, metric) for metric in planner.MARGINS}
     yield row | {
         "num_layers": plan.topology.num_layers,
         "depth": plan.topology.depth,
-        "draws": measured.draws,
         "expected_psnr_db": expected.psnr_db.value,
-        **{f"measured_{metric}": getattr(measured, metric) for metric in planner.MARGINS},
         **{f"audited_{metric}": value for metric, value in audited.items()},
-        "expected_balanced_accuracy": expected.balanced_accuracy.value,
-        "balanced_accuracy": accuracy,
+        f"expected_{_ACCURACY}": expected.balanced_accuracy.value,
+        _ACCURACY: accuracy,
     }
 
 
-def _planned(workdir: Path, dataset: str, limit: float, name: str) -> Plan:
+def _planned(rule: str, workdir: Path, dataset: str, limit: float, name: str) -> Plan:
     settings = PlanSettings(
-        margin_db=_MARGIN_DB.value,
-        attacked_images=cli.ATTACKED_IMAGES.value,
+        margin_db=0.0 if rule == MARGINLESS else _MARGIN_DB.value,
+        attacked_images=0 if rule == EXPECTED else cli.ATTACKED_IMAGES.value,
         # This is a measurement, and protects nobody's pictures.
         draw_seed=hashlib.sha256(f"{cli.SEED.value} {name}".encode()).hexdigest(),
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
@@ -160,18 +186,14 @@ def _audited(plan: Plan, dataset: str) -> tuple[dict[str, float], float]:
     with session(progress=lambda share: None):
         audit = audit_plan(plan, parts, cli.weights_of(plan), settings)
     found = {finding.what: finding.found for finding in audit.findings}
-    return {metric: found[metric] for metric in planner.MARGINS}, found["balanced_accuracy"]
+    return {metric: found[metric] for metric in planner.MARGINS}, found[_ACCURACY]
 
 
 def verdict(table: Path, statistic: str) -> str:
     """Returns in words what margins the episodes of a table call for, and what that proves."""
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
-    planned = [row for row in rows if row["measured_psnr_db"] != ""]
-    kept = sum(float(r["audited_psnr_db"]) <= float(r["limit_psnr_db"]) for r in planned)
-    lines = [
-        f"{len(planned)} of {len(rows)} episodes had a plan; {kept} kept their limit with the "
-        "margin that they were planned with."
-    ]
+    rules = {row["rule"]: None for row in rows}
+    lines = [_kept([row for row in rows if row["rule"] == rule], rows) for rule in rules]
     try:
         margins, promise = promise_of(read_episodes(table), Limits(statistic=statistic))
     except UserError as error:
@@ -184,6 +206,26 @@ def verdict(table: Path, statistic: str) -> str:
         "exchangeable with these sources."
     )
     return "\n".join(lines)
+
+
+def _kept(mine: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]) -> str:
+    """One rule's episodes in words, its accuracy beside the usual rule's on the same sources."""
+    planned = {row["source"]: row for row in mine if row["audited_psnr_db"]}
+    kept = sum(float(r["audited_psnr_db"]) <= float(r["limit_psnr_db"]) for r in planned.values())
+    rule = mine[0]["rule"]
+    text = f"{rule}: {len(planned)} of {len(mine)} episodes had a plan; {kept} kept their limit."
+    gains = [
+        float(planned[row["source"]][_ACCURACY]) - float(row[_ACCURACY])
+        for row in rows
+        if row["rule"] == RULE != rule and row[_ACCURACY] and row["source"] in planned
+    ]
+    if not gains:
+        return text
+    gain = student_mean(gains)
+    return (
+        f"{text} Balanced accuracy beside {RULE}, on the {len(gains)} sources that both have plans "
+        f"for: {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]."
+    )
 
 
 if __name__ == "__main__":

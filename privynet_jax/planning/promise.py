@@ -23,6 +23,8 @@ from privynet_jax.results.statistics import conformal_bound, proven_share
 
 # Of new plans, those that are to keep their limits.
 SHARE = 0.95
+# Of what `experiments.check_planning` tries, how plans are made.
+RULE = "measured"
 _METRICS, _KINDS = ("psnr_db", "ssim"), ("measured", "audited")
 
 
@@ -63,7 +65,7 @@ def read_episodes(path: Path) -> list[Episode]:
                 *({m: float(row[f"{kind}_{m}"]) for m in _METRICS} for kind in _KINDS),
             )
             for row in rows
-            if row["measured_psnr_db"]  # else nothing was planned
+            if row["rule"] == RULE and row["measured_psnr_db"]  # else nothing was planned
         ]
         if not all(math.isfinite(e.excess(metric)) for e in episodes for metric in _METRICS):
             raise ValueError

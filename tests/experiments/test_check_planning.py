@@ -46,15 +46,19 @@ def asked(monkeypatch):
         if sample == "folder:nothing":
             raise NothingFitsError("nothing fits", "")
         measured = Measured("public", limits.psnr_db - settings.margin_db, 0.5, 64, 2)
+        if not settings.attacked_images:
+            measured = None
         plan = dataclasses.replace(handmade_plan.plan(), measured=measured, limits=limits)
         return Planned(plan, "", (), 100)
 
     def audit_plan(plan, parts, weights, settings):
         assert settings.attackers == ("public",)
         assert settings.seed != plan.settings["seed"]
-        found = {"psnr_db": plan.measured.psnr_db + EXCESS_DB, "ssim": 0.4}
+        reached = plan.measured.psnr_db if plan.measured else plan.limits.psnr_db
+        found = {"psnr_db": reached + EXCESS_DB, "ssim": 0.4}
         findings = [Finding(name, None, None, value) for name, value in found.items()]
-        findings.append(Finding("balanced_accuracy", None, 0.5, 0.6))
+        accuracy = 0.6 if plan.measured and reached < plan.limits.psnr_db else 0.65
+        findings.append(Finding("balanced_accuracy", None, 0.5, accuracy))
         return Audit(tuple(findings), "data", {}, 0, 1, 10, "network")
 
     monkeypatch.setattr(check_planning, "plan_topology", plan_topology)
@@ -84,7 +88,26 @@ def test_every_source_has_its_own_limit_and_channels_and_a_row_that_is_kept(
     assert [row["source"] for row in rows] == ["a", "nothing", "c"]
     assert float(rows[0]["audited_psnr_db"]) == pytest.approx(limits[0] - 2 + EXCESS_DB)
     assert rows[1]["measured_psnr_db"] == rows[1]["audited_psnr_db"] == ""
-    assert "2 of 3 episodes had a plan; 2 kept their limit" in done.output
+    assert "measured: 2 of 3 episodes had a plan; 2 kept their limit" in done.output
+    assert "No margin follows yet: the episodes are of 2 sources" in done.output
+
+
+def test_other_rules_have_the_same_limits_and_draws_and_no_part_in_margins(
+    run_command, workdir, asked, tmp_path
+):
+    given = (f"--workdir={workdir}", f"--out={tmp_path / 'out'}", "--sources=folder:a,folder:c")
+    assert run_command(check_planning, *given).status == 0
+    done = run_command(check_planning, *given, "--rules=marginless,expected,measured")
+    assert done.status == 0, done.error
+    ways = [(s.attacked_images, s.margin_db) for *_, s in asked]
+    assert ways == [(64, 2.0)] * 2 + [(0, 2.0)] * 2 + [(64, 0.0)] * 2  # the first two are kept
+    for same in (asked[::2], asked[1::2]):
+        assert len({(limits.psnr_db, s.draw_seed) for _, limits, s in same}) == 1
+    rows = list(csv.DictReader((tmp_path / "out" / "episodes.csv").open()))
+    assert [row["rule"] for row in rows] == ["measured"] * 2 + ["expected"] * 2 + ["marginless"] * 2
+    assert {row["measured_psnr_db"] for row in rows if row["rule"] == "expected"} == {""}
+    assert "expected: 2 of 2 episodes had a plan; 0 kept their limit." in done.output
+    assert "on the 2 sources that both have plans for: +0.050 [+0.050, +0.050]" in done.output
     assert "No margin follows yet: the episodes are of 2 sources" in done.output
 
 
@@ -95,6 +118,7 @@ def test_every_source_has_its_own_limit_and_channels_and_a_row_that_is_kept(
         (["--sources=folder:x/a,folder:y/a"], ["give each a name of its own"]),
         (["--photographs=/no/such"], ["/no/such"]),
         (["--planned_margin_db=-1", "--sources=a"], ["--planned_margin_db=-1"]),
+        (["--rules=best", "--sources=a"], ["--rules=best", "measured, expected, marginless"]),
     ],
 )
 def test_wrong_input(run_command, workdir, asked, tmp_path, arguments, expected):
@@ -108,9 +132,14 @@ def test_wrong_input(run_command, workdir, asked, tmp_path, arguments, expected)
 def test_enough_episodes_call_for_a_margin(tmp_path):
     rows = [
         {
-            **{"source": f"s{index}", "statistic": "mean", "limit_psnr_db": 22.0},
+            **{
+                "rule": "measured",
+                "source": f"s{index}",
+                "statistic": "mean",
+                "limit_psnr_db": 22.0,
+            },
             **{"measured_psnr_db": 20.0, "audited_psnr_db": 20.0 + index / 10},
-            **{"measured_ssim": 0.5, "audited_ssim": 0.5},
+            **{"measured_ssim": 0.5, "audited_ssim": 0.5, "balanced_accuracy": 0.5},
         }
         for index in range(30)
     ]

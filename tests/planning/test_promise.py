@@ -70,6 +70,7 @@ def test_too_few_sources_promise_nothing(count):
 
 
 ROW = {
+    "rule": "measured",
     "source": "a",
     "statistic": "mean",
     "measured_psnr_db": 18.0,
@@ -79,10 +80,11 @@ ROW = {
 }
 
 
-def test_a_table_is_read_without_sources_that_had_no_plan(tmp_path):
+def test_a_table_is_read_without_sources_that_had_no_plan_and_other_rules(tmp_path):
     table = tmp_path / "episodes.csv"
-    unplanned = {**dict.fromkeys(ROW, ""), "source": "b", "statistic": "mean"}
-    table.write_bytes(as_csv([ROW, unplanned]).encode())
+    unplanned = {**dict.fromkeys(ROW, ""), "rule": "measured", "source": "b", "statistic": "mean"}
+    other = {**ROW, "rule": "marginless", "audited_psnr_db": 30.0}
+    table.write_bytes(as_csv([ROW, unplanned, other]).encode())
     [found] = read_episodes(table)
     assert found.source == "a"
     assert (found.excess("psnr_db"), found.excess("ssim")) == (1.0, 0.25)
