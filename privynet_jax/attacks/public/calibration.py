@@ -6,13 +6,19 @@ a few pictures are sought together: the ones that give the release under the gue
 
     |local(pictures) / gains - release|^2 + a little |coordinates|^2, and gains near 1.
 
-Brighter pictures explain a gain that all channels have in common, but for what a network adds to
-its products. Pictures are therefore sought relative to that gain: brightened as it rises, they stay
-where they were right, and what is left decides it. It is blind calibration (after Balzano and
-Nowak 2007, doi:10.1145/1236360.1236364), of a network instead of a linear map.
+Pictures of more contrast explain a gain that all channels have in common, but for what a network
+adds to its products. Pictures are therefore sought relative to that gain: as it rises they stay
+where they were right. It is blind calibration (after Balzano and Nowak 2007,
+doi:10.1145/1236360.1236364), of a network instead of a linear map.
+
+Estimates of pictures are too faint, and so are the gains that are found from them; nothing but the
+ends of the range tells. Pictures that are fainter than the true ones explain the release as well,
+ones of more contrast do not: where the true ones are black or white, they would have to leave
+[0, 1]. So the common gain is the largest that explains the release as well as smaller ones do.
 
     found = calibrate(local, prior, release, estimates, steps=150)
     found.gains, found.weights  # [D]
+    brightest(matcher, release * found.gains, found.pictures, steps=60)
 """
 
 import dataclasses
@@ -26,8 +32,9 @@ import numpy as np
 import optax
 
 from privynet_jax.attacks.base import Representing
-from privynet_jax.attacks.matching import RANGE_WEIGHT
+from privynet_jax.attacks.matching import RANGE_WEIGHT, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
+from privynet_jax.errors import DivergedError
 from privynet_jax.training.session import current_session
 
 # Of logarithms of gains, how far they usually are from 0.
@@ -40,6 +47,12 @@ _MIDDLE = 0.45
 _STRETCHES, _MEMORY = 3, 20
 # A share of a channel's energy that may always be unexplained.
 _LEAST = 0.02
+# Logarithms of common gains that are tried beside what was found, and how much worse than the best
+# of them one may explain the release.
+_BRIGHTER = np.linspace(0.0, 0.12, 4)
+_AS_WELL = 1.1
+# Of a release's energy, what no picture explains.
+_ROUNDING = 1e-6
 # Pixels of the pictures that are sought together, and the fewest of these.
 _PIXELS, _LEAST_PICTURES = 2**14, 4
 _optimiser = optax.lbfgs(memory_size=_MEMORY)
@@ -61,10 +74,14 @@ class _Known(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Calibration:
-    """By what the release's channels are too weak, and how much to trust each, float64 [D]."""
+    """By what the release's channels are too weak, and how much to trust each, float64 [D].
+
+    And the pictures that were found with them, float32 [n, H, W, 3].
+    """
 
     gains: np.ndarray
     weights: np.ndarray
+    pictures: np.ndarray
 
 
 def pictures_of(size: int) -> int:
@@ -93,7 +110,31 @@ def calibrate(
             found, state = take_step(known, weights, found, state)
             current_session().give_way()
         weights = _weights(np.asarray(explain(known, found)))
-    return Calibration(np.exp(np.float64(_log_gains(found))), np.float64(weights))
+    gains = np.exp(np.float64(_log_gains(found)))
+    return Calibration(gains, np.float64(weights), np.asarray(_pictures(known, found)))
+
+
+def brightest(matcher: Matcher, release: np.ndarray, pictures: np.ndarray, steps: int) -> float:
+    """Returns by what all channels of a release, float32 [n, h, w, D], are too weak still.
+
+    Pictures are those that explain it as it is; `matcher` seeks ones that explain it brightened.
+    DivergedError where none are finite.
+    """
+    count, factors = len(pictures), np.float32(np.exp(_BRIGHTER))
+    each = np.repeat(factors, count)[:, None, None, None]
+    rows = np.tile(np.arange(count), len(factors))
+    weights = Weights(*np.zeros((2, len(rows)), np.float32))
+    starts = _MIDDLE + each * (pictures[rows] - _MIDDLE)
+    losses = matcher(release[rows] * each, starts, weights, steps).losses[-1]
+    unexplained = losses.reshape(len(factors), count).sum(axis=1) / factors**2
+    unexplained += _ROUNDING * np.sum(release**2)
+    if not np.isfinite(unexplained).all():
+        raise DivergedError("no pictures that explain the release were found")
+    over = np.log(unexplained / (_AS_WELL * unexplained.min()))
+    last = int(np.flatnonzero(over <= 0)[-1])
+    if last + 1 == len(factors):
+        return float(factors[last])
+    return float(np.exp(np.interp(0.0, over[last : last + 2], _BRIGHTER[last : last + 2])))
 
 
 def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:

@@ -25,11 +25,13 @@ from privynet_jax.attacks.base import (
     Knowledge,
     Network,
     Pairs,
+    Representing,
     check_count,
     diverged,
 )
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.matching import Matcher
 from privynet_jax.attacks.pixel_prior import fit_prior
 from privynet_jax.attacks.public.belief import (
     Believed,
@@ -37,7 +39,7 @@ from privynet_jax.attacks.public.belief import (
     of_layer,
     public_layers,
 )
-from privynet_jax.attacks.public.calibration import calibrate, pictures_of
+from privynet_jax.attacks.public.calibration import brightest, calibrate, pictures_of
 from privynet_jax.attacks.public.made_pairs import PairMaker
 from privynet_jax.attacks.public.public_layer import PublicLayer
 from privynet_jax.attacks.white_box import WhiteBox
@@ -141,14 +143,18 @@ class PublicAttack:
         own, local = believed.of_pictures(public, pictures), believed.local(network)
         shown = believed.normalised(observed[: pictures_of(pictures.shape[1])])
         try:
-            errors = as_float(pictures) - warm.reconstruct(own)
-            found = calibrate(local, fit_prior(errors), shown, warm.reconstruct(shown), self.steps)
+            prior = fit_prior(as_float(pictures) - warm.reconstruct(own))
+            found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
+            trust = np.float32(np.sqrt(found.weights))
+            trusted: Representing = lambda images: local(images) * trust  # noqa: E731
+            matcher, relative = Matcher(trusted, prior), shown * np.float32(found.gains) * trust
+            common = brightest(matcher, relative, found.pictures, self.steps // 2)
         except DivergedError as error:
             return diverged(str(error))
-        believed, trust = believed.calibrated(found.gains), np.float32(np.sqrt(found.weights))
+        believed = believed.calibrated(found.gains * common)
         start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
-            start, Pairs(own * trust, pictures), lambda images: local(images) * trust
+            start, Pairs(own * trust, pictures), trusted
         )
         report = {
             **fitted.report,
