@@ -132,12 +132,8 @@ def test_wrong_input(run_command, workdir, asked, tmp_path, arguments, expected)
 def test_enough_episodes_call_for_a_margin(tmp_path):
     rows = [
         {
-            **{
-                "rule": "measured",
-                "source": f"s{index}",
-                "statistic": "mean",
-                "limit_psnr_db": 22.0,
-            },
+            **{"rule": "measured", "source": f"s{index}"},
+            **{"statistic": "mean", "limit_psnr_db": 22.0},
             **{"measured_psnr_db": 20.0, "audited_psnr_db": 20.0 + index / 10},
             **{"measured_ssim": 0.5, "audited_ssim": 0.5, "balanced_accuracy": 0.5},
         }
