@@ -35,6 +35,7 @@ from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.characterisation.config import check_side
 from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.platform.files import write_atomically
@@ -45,7 +46,7 @@ from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.models.attackers import CAPACITIES
 
 cli.key_flags(SHARED)
-_DATASET, _LAYERS = map(cli.setting, ("dataset", "layers"))
+_DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=1)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "That each attacker may train, all included.", 0.0)
 _STEPS = flags.DEFINE_integer("steps", 0, "Mini-batches instead of --seconds; 0: seconds.", 0)
@@ -66,9 +67,11 @@ def main() -> None:
     attacks = _attacks()
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    given = ("dataset", "seconds", "steps", "batch_size", "rate_factors", "pictured")
+    check_side(_SIZE.value, layers)
+    given = ("dataset", "image_size", "seconds", "steps", "batch_size", "rate_factors", "pictured")
     kept = kept_rows(out, deciding(*given), "attackers", _DATASET.value)
-    ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
+    needed = needed_channels([cell.topology for cell in cells])
+    ground = load_ground(_DATASET.value, needed, image_size=_SIZE.value)
     found = {}
     bar = Bar(total=len(cells) * len(attacks), unit="attack")
     with everything_first() as postponed, bar:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.models.networks import (
-    MOST_ATTENDED,
     WORKING_STRIDE,
     Attention,
     Conv,
@@ -82,7 +81,7 @@ class AmortisedAttacker(nn.Module):
         x = x + Dense(width, name="estimate")(seen)
         for _ in range(self.num_blocks):
             x = ResidualBlock(width)(x)
-            if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
+            if not fine:
                 x = Attention(width)(x)
         zeros, pixels = nn.initializers.zeros, stride**2 * 3
         head = Conv(pixels, (3, 3), kernel_init=zeros, name="head")

@@ -54,6 +54,7 @@ def test_bad_flags_end_in_one_line(tmp_path):
         "compare_attackers",
         [
             ((*usual, "--rate_factors=1,-1"), "rate_factors=1,-1: allowed are "),
+            ((*usual, "--image_size=90"), "image_size is 90; allowed are multiples of "),
             ((*usual, "--attackers=strong,stronger"), names),
             ((*usual, "--attackers=strong,stronger"), "srgan"),
         ],

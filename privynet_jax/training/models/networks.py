@@ -27,7 +27,7 @@ WORKING_STRIDE = 4
 # The depth at which a representation and the first convolution's output have one scale at first.
 _USUAL_DEPTH = 32
 # Positions of a grid, beyond which every one looking at every other one costs too much memory.
-MOST_ATTENDED = 1024
+_MOST_ATTENDED = 1024
 
 # Full float32 on every backend, unless bfloat16 is asked for: TPUs and recent GPUs would round
 # products to 8 or 11 bits, and an attacker weakened like that would pass for privacy.
@@ -57,6 +57,8 @@ class Attention(nn.Module):
     """Every position looks at every other one, around a skip; it starts as the identity.
 
     Where deep layers have blurred what was where, the whole image tells more than neighbours do.
+    Of large grids, means of blocks of keys and values are looked at (arXiv:2102.12122), so that
+    memory does not grow with the square of their positions.
     """
 
     width: int
@@ -73,11 +75,24 @@ class Attention(nn.Module):
         mixed = Dense(3 * self.width, dtype=self.dtype)(tokens + places.astype(self.dtype))
         heads = mixed.reshape(*tokens.shape[:2], 3, self.num_heads, self.width // self.num_heads)
         query, key, value = jnp.moveaxis(heads, 2, 0)
+        block = 1
+        while height * width * -(-height // block) * -(-width // block) > _MOST_ATTENDED**2:
+            block += 1
+        if block > 1:
+            key, value = (self._coarser(each, x.shape, block) for each in (key, value))
         found = nn.dot_product_attention(
             query, key, value, dtype=self.dtype, precision=jax.lax.Precision.HIGHEST
         )
         zeros = nn.initializers.zeros
         return x + Dense(self.width, dtype=self.dtype, kernel_init=zeros)(found.reshape(x.shape))
+
+    def _coarser(self, each: jax.Array, shape: tuple[int, ...], block: int) -> jax.Array:
+        """Means over blocks of positions, fewer at far edges: [N, tokens, heads, channels]."""
+        window = (block, block)
+        grid = nn.avg_pool(
+            each.reshape(shape), window, window, padding="SAME", count_include_pad=False
+        )
+        return grid.reshape(len(each), -1, *each.shape[2:])
 
 
 class WorkingGrid(nn.Module):
@@ -184,7 +199,7 @@ class StrongAttacker(nn.Module):
         x += Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
         for _ in range(self.num_blocks):
             x = ResidualBlock(width, self.dtype)(x)
-            if not fine and x.shape[1] * x.shape[2] <= MOST_ATTENDED:
+            if not fine:
                 x = Attention(width, dtype=self.dtype)(x)
         zeros, pixels = nn.initializers.zeros, stride**2 * 3
         head = Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")

@@ -136,14 +136,31 @@ def test_the_strong_attacker_starts_at_no_correction_and_uses_the_estimate(strid
     assert np.abs(correction - apply(variables, x, estimate + 0.1)).max() > 1e-3
 
 
-def test_attention_lets_every_position_see_every_other():
-    network, x = StrongAttacker(64), representations(64, 4, count=1)
-    estimate = jnp.zeros((1, 64, 64, 3))
+# 224 pixels make more positions than can all look at one another.
+@pytest.mark.parametrize("size", [64, 224])
+def test_attention_lets_every_position_see_every_other(size):
+    network, x = StrongAttacker(size), representations(size, 4, count=1)
+    estimate = jnp.zeros((1, size, size, 3))
     variables = randomised(jax.eval_shape(network.init, jax.random.key(0), x, estimate))
     apply = jax.jit(network.apply)
     far = x.at[0, 0, 0].add(3.0)
     difference = apply(variables, far, estimate) - apply(variables, x, estimate)
     assert np.abs(difference[0, -4:, -4:]).max() > 0
+
+
+def test_blocks_of_equal_positions_are_looked_at_like_each_of_them():
+    network, blocks = (
+        Attention(width=4, num_heads=2),
+        jax.random.normal(jax.random.key(0), (20, 20, 4)),
+    )
+    x = jnp.repeat(jnp.repeat(blocks, 2, axis=0), 2, axis=1)[None]  # 1,600 positions are too many
+    params = randomised(jax.eval_shape(network.init, jax.random.key(0), x))["params"]
+    params = {**params, "places": jnp.zeros((1600, 4))}
+    few = {**params, "places": jnp.zeros((400, 4))}
+    found = network.apply({"params": params}, x)[0, ::2, ::2]
+    expected = network.apply({"params": few}, blocks[None])[0]
+    # Float32: sums of 1,600 products in one order and of 400 in another.
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_attention_by_hand():
