@@ -96,6 +96,8 @@ class Knowledge:
             layers that are not used cost nothing. One object for all topologies that have it in
             common.
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
+        planted: for `NETWORK`: pictures that the attacker planted in a release of the same channels
+            and scales, with what was released of them: one or more. None: it planted none.
     """
 
     name: str = PAIRS
@@ -103,6 +105,7 @@ class Knowledge:
     layer: Representing | None = None
     network: Network | None = None
     observed: np.ndarray | None = None
+    planted: Pairs | None = None
 
     def __post_init__(self) -> None:
         if self.name not in KNOWLEDGE:

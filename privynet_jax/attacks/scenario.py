@@ -38,7 +38,7 @@ from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
-from privynet_jax.platform.row_views import ChosenChannels, RowView
+from privynet_jax.platform.row_views import ChosenChannels, ChosenRows, RowView
 from privynet_jax.training.session import current_session
 
 # Representations that an attacker without pairs looks at, of the release under attack.
@@ -59,6 +59,8 @@ class Scenario:
         width: channels to which representations are filled up with zeros, so that topologies of
             one layer have one shape; None leaves them as they are.
         copies: rows of the auxiliary part that there are of each image.
+        planted: rows of the auxiliary part, the first ones, whose representations an attacker of
+            `NETWORK` has because it planted these images.
     """
 
     topology: Topology
@@ -67,6 +69,7 @@ class Scenario:
     weights: PretrainedWeights | None = None
     width: int | None = None
     copies: int = 1
+    planted: int = 0
 
     @property
     def scales(self) -> np.ndarray:
@@ -92,8 +95,14 @@ class Scenario:
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
         if name == NETWORK:
-            return public_knowledge(self._weights, self.topology, self.stored("target"))
+            known = public_knowledge(self._weights, self.topology, self.stored("target"))
+            return dataclasses.replace(known, planted=self._planted()) if self.planted else known
         return Knowledge(name, local=self._local() if name == EVERYTHING else None)
+
+    def _planted(self) -> Pairs:
+        rows = np.arange(self.planted)
+        images = self.parts.auxiliary.images[rows]
+        return Pairs(ChosenRows(self.stored("auxiliary"), rows), images, self.copies)
 
     def _local(self) -> Representing:
         local, scales = local_nn(self._weights.params, self.topology), self.scales

@@ -33,18 +33,26 @@ def test_who_knows_everything_computes_what_is_released(scene, small_parts):
 
 def test_who_knows_the_network_sees_all_channels_unscaled(scene, small_parts):
     known = scene.knowledge(NETWORK)
-    whole = np.asarray(jax.jit(known.layer)(as_float(small_parts.target.images[:3])))
+    whole = np.asarray(jax.jit(known.network)(as_float(small_parts.target.images[:3]))[2])
     assert whole.shape == (3, 32, 32, 64)
     released = whole[..., list(TOPOLOGY.channels)] * scene.scales
     np.testing.assert_allclose(known.observed[:3], released, rtol=1e-4, atol=1e-5)
     assert known.local is None
     assert len(known.observed) == min(OBSERVED_IMAGES, len(small_parts.target))
+    assert known.planted is None
+
+
+def test_who_planted_images_knows_what_is_released_of_them(scene, small_parts):
+    planted = dataclasses.replace(scene, planted=5).knowledge(NETWORK).planted
+    np.testing.assert_array_equal(planted.images, small_parts.auxiliary.images[:5])
+    released = scene.representations("auxiliary", slice(5))
+    np.testing.assert_array_equal(planted.representations[:], released)
 
 
 def test_who_has_pairs_alone_knows_no_network(scene, small_parts):
     known = scene.knowledge(PAIRS)
     assert known.local is None
-    assert known.layer is None
+    assert known.network is None
     assert known.observed is None
     pairs = scene.pairs()
     assert pairs.representations.shape == (len(pairs.images), 32, 32, 3)

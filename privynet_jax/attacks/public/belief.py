@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Network, Representing
+from privynet_jax.attacks.base import Network, Pairs, Representing
 from privynet_jax.attacks.public.channel_statistics import (
     channel_statistics,
     chunk_size,
@@ -22,6 +22,7 @@ from privynet_jax.attacks.public.channel_statistics import (
 )
 from privynet_jax.attacks.public.consistency import check_guess
 from privynet_jax.attacks.public.guessing import Guess, guess_layer
+from privynet_jax.attacks.public.planted import misfits_of, products_of
 from privynet_jax.attacks.public.public_layer import (
     LayerRows,
     PublicLayer,
@@ -47,6 +48,7 @@ class Believed:
         layer_rms: float [C], of all channels of that layer on the attacker's pictures, never zero.
         release_rms: float [K], how strong the release's are on the same pictures.
         width: channels with those that only fill up.
+        measured: whether how strong the release's are was measured on planted pictures.
     """
 
     layer: int
@@ -55,6 +57,7 @@ class Believed:
     layer_rms: np.ndarray
     release_rms: np.ndarray
     width: int
+    measured: bool = False
 
     @property
     def channels(self) -> np.ndarray:
@@ -111,12 +114,16 @@ def _asked_of(public: PublicLayer) -> int:
 
 
 def believe(
-    observed: np.ndarray, pictures: np.ndarray, layers: Mapping[int, PublicLayer]
+    observed: np.ndarray,
+    pictures: np.ndarray,
+    layers: Mapping[int, PublicLayer],
+    planted: Pairs | None = None,
 ) -> Believed:
     """Returns what the statistics of a release say, and what the release says to that.
 
-    It is float [N, h, w, width]; pictures, uint8, are those of the layers. Errors are those of
-    `guess_layer`.
+    It is float [N, h, w, width]; pictures, uint8, are those of the layers. Where the attacker
+    planted some of the release's pictures, these tell instead, but for channels that are silent on
+    all of them. Errors are those of `guess_layer`.
     """
     width, depth = observed.shape[-1], released_channels(observed)
     observed = np.float32(observed[..., :depth])
@@ -125,9 +132,14 @@ def believe(
     size = chunk_size(min(len(observed), widest.count // 4), widest.shape)
     release = channel_statistics(chunks_of(observed, size))
     of_layers = {number: own.statistics(size) for number, own in layers.items()}
-    number, guess = guess_layer(release, of_layers)
+    products = products_of(planted, layers, depth) if planted else {}
+    number, guess = guess_layer(release, of_layers, misfits_of(products) if planted else None)
     public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
     of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
+    if planted:
+        gains, everything = products[number].gains(guess.channels), np.arange(depth)
+        strong = np.where(np.isnan(gains), of_release, rms[list(guess.channels)] * gains)
+        return Believed(number, guess, everything, rms, strong, width, measured=True)
     count = _asked_of(public)
     checked = check_guess(
         guess.channels,

@@ -60,11 +60,14 @@ class Guess:
 
 
 def guess_layer(
-    release: ChannelStatistics, layers: Mapping[int, ChannelStatistics]
+    release: ChannelStatistics,
+    layers: Mapping[int, ChannelStatistics],
+    known: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[int, Guess]:
     """Returns the layer that a release most likely comes from, and the guess of its channels.
 
     Layers, by number, have maps of the release's size; those with fewer channels are left out.
+    `known` are misfits, as of `guess_channels`, that are known of each layer besides.
     Misfits are in units of each layer's own noise, so they compare layers; their median does not
     listen to a single channel that is silent on one party's images.
 
@@ -73,7 +76,7 @@ def guess_layer(
     """
     depth = len(release.rms)
     guesses = {
-        number: guess_channels(release, own)
+        number: guess_channels(release, own, known[number] if known else 0.0)
         for number, own in layers.items()
         if len(own.rms) >= depth
     }
@@ -87,11 +90,14 @@ def guess_layer(
     return best, guesses[best]
 
 
-def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Guess:
+def guess_channels(
+    release: ChannelStatistics, layer: ChannelStatistics, known: np.ndarray | float = 0.0
+) -> Guess:
     """Returns the likeliest assignment of released channels to channels of the layer.
 
     The layer's statistics are of all its channels, on images of the attacker's own, in chunks of as
-    many images as the release's.
+    many images as the release's. What is known besides of how badly channel i fits c, float [D, C]
+    in units of squared deviations of variance one, is added to what statistics say.
 
     Raises:
         UserError: the release has more channels than the layer, or maps of another size.
@@ -99,7 +105,7 @@ def guess_channels(release: ChannelStatistics, layer: ChannelStatistics) -> Gues
     _check(release, layer)
     if len(layer.rms) == 1:  # nothing to guess, nor any difference between channels to guess by
         return Guess((0,), np.ones(1), np.zeros((1, 1), int), np.ones(1))
-    alone = _cost_alone(release, layer)
+    alone = _cost_alone(release, layer) + known
     assigned = scipy.optimize.linear_sum_assignment(alone)[1]
     seen = set()
     for _ in range(_ROUNDS):

@@ -5,7 +5,8 @@ the release's statistics it guesses layer and channels (`guessing`); with these 
 without end of its own pictures (`made_pairs`), trains an inverse network on them, and optimises
 each picture under the guessed local NN from where the network ends (`white_box`), as far as that
 helped on pictures of its own. On the way it asks the release whether the guess is right
-(`consistency`), and how strong each channel really is (`calibration`).
+(`consistency`), and how strong each channel really is (`calibration`). Where it planted some of
+the release's pictures, these tell both (`planted`).
 
     attack = PublicAttack(InverseNetwork("strong", (CAPACITIES["strong"],), Training()))
     [fitted] = attack.fit([scene.pairs(NETWORK)], [scene.knowledge(NETWORK)], [key])
@@ -32,7 +33,7 @@ from privynet_jax.attacks.base import (
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.matching import Matcher
-from privynet_jax.attacks.pixel_prior import fit_prior
+from privynet_jax.attacks.pixel_prior import PixelPrior, fit_prior
 from privynet_jax.attacks.public.belief import (
     Believed,
     believe,
@@ -90,7 +91,8 @@ class PublicAttack:
             common = id(known.network), id(own.images)
             if common not in publics:
                 publics[common] = public_layers(known.network, pictures[place])
-            believed = believe(known.observed[:], pictures[place], publics[common])
+            layers = publics[common]
+            believed = believe(known.observed[:], pictures[place], layers, known.planted)
             # As many chunks of statistics, so that no number depends on what is beside it.
             alike = (*common, len(known.observed), believed.layer)
             groups.setdefault(alike, []).append((place, believed))
@@ -141,17 +143,14 @@ class PublicAttack:
         """Optimises from a network's estimates, tuned on pictures that it was not trained on."""
         network, public = layers
         own, local = believed.of_pictures(public, pictures), believed.local(network)
-        shown = believed.normalised(observed[: pictures_of(pictures.shape[1])])
-        try:
-            prior = fit_prior(as_float(pictures) - warm.reconstruct(own))
-            found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
-            trust = np.float32(np.sqrt(found.weights))
-            trusted: Representing = lambda images: local(images) * trust  # noqa: E731
-            matcher, relative = Matcher(trusted, prior), shown * np.float32(found.gains) * trust
-            common = brightest(matcher, relative, found.pictures, self.steps // 2)
-        except DivergedError as error:
-            return diverged(str(error))
-        believed = believed.calibrated(found.gains * common)
+        trust, trusted = np.ones(believed.width, np.float32), local
+        if not believed.measured:
+            shown = observed[: pictures_of(pictures.shape[1])]
+            try:
+                prior = fit_prior(as_float(pictures) - warm.reconstruct(own))
+                believed, trust, trusted = self._calibrated(believed, local, shown, prior, warm)
+            except DivergedError as error:
+                return diverged(str(error))
         start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
             start, Pairs(own * trust, pictures), trusted
@@ -166,3 +165,20 @@ class PublicAttack:
             "gain_db": None,
         }
         return FittedAttack(lambda x: fitted.reconstruct(believed.normalised(x) * trust), report)
+
+    def _calibrated(
+        self,
+        believed: Believed,
+        local: Representing,
+        observed: np.ndarray,
+        prior: PixelPrior,
+        warm: FittedAttack,
+    ) -> tuple[Believed, np.ndarray, Representing]:
+        """Finds gains by some of a release, trust, float32 [width], and the local NN times that."""
+        shown = believed.normalised(observed)
+        found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
+        trust = np.float32(np.sqrt(found.weights))
+        trusted: Representing = lambda images: local(images) * trust  # noqa: E731
+        matcher, relative = Matcher(trusted, prior), shown * np.float32(found.gains) * trust
+        common = brightest(matcher, relative, found.pictures, self.steps // 2)
+        return believed.calibrated(found.gains * common), trust, trusted
