@@ -1,14 +1,16 @@
-"""How privacy loss depends on what the attacker knows, and what the secret draw is worth.
+"""What an attacker's knowledge is worth: pairs, pictures, planted pictures, and the secret draw.
 
     python -m experiments.compare_knowledge --out=runs/knowledge --other_dataset=folder:pictures
 
-The same attack is fitted, for several draws of channels per layer, on pairs; on pairs whose images
-come from another data set, made by the same local NN; and by an attacker who has no pairs but knows
-VGG16 and the number of layers, and guesses the channels, whose order is shuffled: at random,
-another at random per image, or by statistics of the release. Then again on 10 pairs and more. All
-attackers of a draw have the same random key, and are scored on test images. Prints a table, and
-writes knowledge.csv (a row per draw, with 95 % intervals over the sources of test images) and
-knowledge.png. Run again, it measures what is missing.
+For several draws of channels per layer, whose order is shuffled, attackers of all three classes are
+compared: `pairs`, with all pairs and with few, and with pairs whose images come from another data
+set, made by the same local NN; `public`, with pictures of the same kind and of the other data set,
+and with some of its pictures planted in the release, so that it knows what was released of them;
+and `leak`, who knows the channels. What `leak` finds beyond `public` is what the secret draw is
+worth. All attackers of a draw have the same random key, and are scored on the same test images,
+which some optimise one by one: hence --attacked_images. Prints a table, and writes knowledge.csv (a
+row per draw, with 95 % intervals over the sources of test images) and knowledge.png. Run again, it
+measures what is missing.
 """
 
 import functools
@@ -21,25 +23,28 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing import knowledge
+from experiments.comparing import knowledge, knowledge_tables
 from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
-from experiments.comparing.knowledge import Case
-from privynet_jax import Budget, Protocol, Training, UserError, named_attacks
+from experiments.comparing.knowledge import Attackers, Case
+from privynet_jax import Budget, Parts, Protocol, Training, UserError, named_attacks
 from privynet_jax.attacks.base import PAIRS, Attack
-from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.attacks.registry import WHITE_BOX
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.characterisation.measure import outcomes
 from privynet_jax.errors import DivergedError, everything_first
+from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results import cells as grids
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.statistics import bootstrap, mean_of, p95_of
 from privynet_jax.results.text_tables import as_csv
+from privynet_jax.training.models.attackers import STRONG
 
-cli.key_flags(SHARED)
+cli.key_flags(f"{SHARED} attacked_images")
 _DATASET, _LAYERS, _SIZE = map(cli.setting, ("dataset", "layers", "image_size"))
 _DEPTHS, _DRAWS = cli.setting("depths", default=(16,)), cli.setting("draws", default=5)
 _OTHER = flags.DEFINE_string(
@@ -47,7 +52,7 @@ _OTHER = flags.DEFINE_string(
 )
 _STEPS = flags.DEFINE_integer("steps", 500, "Mini-batches of an attacker that is trained.", 1)
 _PAIRS = flags.DEFINE_list(
-    "pairs", ["10", "30", "100", "300", "1000"], "Numbers of pairs beside all of them."
+    "pairs", ["10", "100", "1000"], "Numbers of pairs beside all of them; of planted ones, too."
 )
 
 
@@ -58,13 +63,15 @@ def main() -> None:
     # Refuses what is given twice, and what a layer is too small for.
     grids.grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     check_side(_SIZE.value, layers)
-    attack = _attack()
-    _check_pairs(pairs, attack)
-    names = ("dataset", "other_dataset", "image_size", "steps")
-    settings, rows = {**deciding(*names), "attacker": attack.name}, []
+    attackers = _attackers()
+    _check_pairs(pairs, attackers.pairs)
+    names = ("dataset", "other_dataset", "image_size", "steps", "attacked_images")
+    settings, rows = {**deciding(*names), "attacker": attackers.pairs.name}, []
     kept = kept_rows(out, settings, "knowledge", _DATASET.value, _OTHER.value or "")
     grounds = _grounds(layers)
-    compared = {number: list(knowledge.cases(attack, pairs, number, *grounds)) for number in layers}
+    compared = {
+        number: list(knowledge.cases(attackers, pairs, number, *grounds)) for number in layers
+    }
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     bar = Bar(total=total, desc="attacking", unit="attack")
@@ -78,8 +85,8 @@ def main() -> None:
     order = {case.words: i for i, case in enumerate(next(iter(compared.values())))}
     rows.sort(key=lambda row: (row["layers"], row["depth"], row["draw"], order[row["knowledge"]]))
     write_atomically(out / "knowledge.csv", as_csv(rows))
-    write_atomically(out / "knowledge.png", knowledge.picture(rows))
-    print(knowledge.as_text(rows))
+    write_atomically(out / "knowledge.png", knowledge_tables.picture(rows))
+    print(knowledge_tables.as_text(rows))
     print(f"knowledge.csv and knowledge.png are in {out}.")
 
 
@@ -106,31 +113,36 @@ def _drawn(number: int, depth: int) -> list[Cell]:
 def _measured(
     attack: Attack, missing: Sequence[tuple[Case, Cell]]
 ) -> list[dict[str, Any] | DivergedError]:
-    scenes = [case.ground.scene(cell.topology) for case, cell in missing]
-    protocol = Protocol(attacks=[attack], attacked=np.arange(len(scenes[0].parts.test)))
+    scenes = [case.scene(cell.topology) for case, cell in missing]
+    attacked = _attacked_images(scenes[0].parts)  # all cases have the same
+    protocol = Protocol(attacks=[attack], attacked=attacked)
     found = outcomes([cell for _, cell in missing], scenes, protocol, cli.SEED.value)
     return [
-        each if isinstance(each, DivergedError) else _row(case, attack.name, each)
+        each if isinstance(each, DivergedError) else _row(case, each)
         for (case, _), each in zip(missing, found, strict=True)
     ]
 
 
-def _row(case: Case, attack: str, measured: Measurement) -> dict[str, Any]:
-    topology, quality = measured.cell.topology, measured.attacks[attack]["test"]
-    psnr_db, sources = quality["psnr_db"], case.ground.parts.test.clusters()
+def _attacked_images(parts: Parts) -> np.ndarray:
+    """Returns which test images all attackers are scored on, int [n]."""
+    return np.sort(spread_over_classes(parts.test.labels, cli.ATTACKED_IMAGES.value or None))
+
+
+def _row(case: Case, measured: Measurement) -> dict[str, Any]:
+    topology, quality = measured.cell.topology, measured.attacks[case.attack.name]["test"]
+    parts, psnr_db = case.ground.parts, quality["psnr_db"]
+    sources = parts.test.clusters(_attacked_images(parts))
     return {
         "layers": topology.num_layers,
         "layer": topology.layer.name,
         "depth": topology.depth,
         "draw": measured.cell.draw,
-        "knowledge": case.words,
-        "attack": attack,
-        "images": case.images,
+        **case.columns,
         **bootstrap(psnr_db, mean_of, sources).columns("psnr_db_mean"),
         **bootstrap(psnr_db, p95_of, sources).columns("psnr_db_p95"),
         "psnr_db_max": float(psnr_db.max()),
         "ssim_mean": float(quality["ssim"].mean()),
-        **_guessed(measured.reports[attack], topology),
+        **_guessed(measured.reports[case.attack.name], topology),
     }
 
 
@@ -145,12 +157,14 @@ def _guessed(report: Mapping[str, Any], topology: Topology) -> dict[str, Any]:
     }
 
 
-def _attack() -> Attack:
-    attacks = named_attacks(cli.ATTACKERS.value or [LINEAR], Training(Budget(_STEPS.value)))
+def _attackers() -> Attackers:
+    """Returns who attacks: by class, with the one of pairs alone as --attackers says."""
+    training = Training(Budget(_STEPS.value))
+    attacks = named_attacks(cli.ATTACKERS.value or [STRONG], training)
     if len(attacks) > 1 or attacks[0].knowledge != PAIRS:
         told = f"--attackers={','.join(cli.ATTACKERS.value)}; allowed is one"
         raise UserError(f"{told} that needs pairs alone; give linear or a network's name")
-    return attacks[0]
+    return Attackers(*attacks, *named_attacks([PUBLIC, f"{WHITE_BOX} from {STRONG}"], training))
 
 
 def _check_pairs(counts: Sequence[int], attack: Attack) -> None:

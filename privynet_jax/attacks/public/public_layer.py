@@ -1,13 +1,12 @@
 """A layer of the published network on images of the attacker's own: nobody is asked for that.
 
-public = PublicLayer(LayerRows(knowledge.layer, images))
+public = PublicLayer(LayerRows(layer, images))
 public.statistics(images_per_chunk=32)  # of all channels
-public.represent(guess.channels)  # float32 [N, h, w, D]
+public.on(others)  # float32 [n, h, w, C]
 """
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +16,6 @@ from privynet_jax.attacks.base import Representing
 from privynet_jax.attacks.public.channel_statistics import (
     ChannelStatistics,
     channel_statistics,
-    chunk_size,
     chunks_of,
 )
 from privynet_jax.backbone.features.extraction import images_per_batch
@@ -27,7 +25,6 @@ from privynet_jax.platform.row_views import RowView
 
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
 _MOST_STATISTICS = 1024
-_AT_ONCE = 64
 
 
 class LayerRows(RowView):
@@ -73,8 +70,8 @@ class LayerRows(RowView):
 class PublicLayer:
     """A layer of the network on images that the attacker owns."""
 
-    def __init__(self, rows: Any) -> None:
-        """Keeps all channels [N, h, w, C], of any scale: `LayerRows`, or cached features."""
+    def __init__(self, rows: LayerRows) -> None:
+        """Keeps all channels [N, h, w, C], of any scale."""
         self.count, *self.shape = rows.shape
         self._rows = rows
         self._statistics: dict[int, ChannelStatistics] = {}
@@ -92,30 +89,8 @@ class PublicLayer:
         return self._rows[:count]
 
     def on(self, images: np.ndarray) -> np.ndarray:
-        """Returns all channels of other images, uint8 [N, H, W, 3]; of `LayerRows` alone."""
+        """Returns all channels of other images, uint8 [n, H, W, 3]: float32 [n, h, w, C]."""
         return self._rows.on(images)[:]
-
-    def represent(self, channels: Sequence[int]) -> np.ndarray:
-        """Returns some channels of all images, float32 [N, h, w, D], each of root mean square 1."""
-        chosen = np.asarray(channels)
-        out = np.empty((self.count, *self.shape[:2], len(chosen)), np.float32)
-        for rows in self._blocks():
-            out[rows] = self._rows[rows][..., chosen]
-        return np.divide(out, rms_of(out), out=out, casting="unsafe")
-
-    def represent_mixed(self, depth: int, draw: Callable[[], np.ndarray]) -> np.ndarray:
-        """Returns channels drawn anew for each image, float32 [N, h, w, depth]."""
-        rms = self.statistics(chunk_size(self.count, self.shape)).rms
-        out = np.empty((self.count, *self.shape[:2], depth), np.float32)
-        for rows in self._blocks():
-            for place, values in enumerate(self._rows[rows], rows.start):
-                drawn = draw()
-                out[place] = values[..., drawn] / np.maximum(rms[drawn], 1e-6)
-        return out
-
-    def _blocks(self) -> Iterator[slice]:
-        for start in range(0, self.count, _AT_ONCE):
-            yield slice(start, min(start + _AT_ONCE, self.count))
 
 
 def released_channels(x: np.ndarray) -> int:
