@@ -35,7 +35,7 @@ _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 
 _RELEASED = flags.DEFINE_list(
     "released", [], "Plans under which the same pictures were released before."
 )
-_REPEATS = flags.DEFINE_integer("repeats", 2, "Trainings of each network.", 1)
+_REPEATS = flags.DEFINE_integer("repeats", 1, "Trainings of each network.", 1)
 _STATUS = {KEPT: 0, BROKEN: 2, INCONCLUSIVE: 3}
 _TRANSFERS_WITHIN = 1.5
 _NO_STRONGER = (
@@ -70,7 +70,7 @@ def main() -> None:
         attacked_images=cli.ATTACKED_IMAGES.value,
         released=tuple(map(_released, _RELEASED.value)),
     )
-    cli.use_cpu_cores(at_most=settings.repeats)
+    cli.use_cpu_cores()
     weights = cli.weights_of(plan)
     parts = cli.load_data(
         data, image_size=plan.image_size, seed=settings.seed, sixteen_bit_max=white
@@ -100,9 +100,9 @@ def report(audit: Audit, statistic: str) -> str:
     lines = [
         f"Audit on {audit.data}: {images}; {audit.left_out} pictures left out that the planner "
         "had seen.",
-        f"Fresh attackers: {audit.repeats} seeds, {audit.attacker_steps} steps each; privacy loss "
-        f"is the {statistic} over test images, of the worst attacker and seed, on as many images "
-        "as its line says.",
+        f"Fresh attackers, seeds: {audit.repeats}, steps of each: {audit.attacker_steps}; privacy "
+        f"loss is the {statistic} over test images, of the worst attacker and seed, on as many "
+        "images as its line says.",
         *([_EARLIER.format(audit)] if audit.earlier_releases else ()),
         _attackers(audit.attacks),
         *(() if audit.stronger else (_NO_STRONGER,)),

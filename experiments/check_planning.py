@@ -177,7 +177,6 @@ def _audited(plan: Plan, dataset: str) -> tuple[dict[str, float], float]:
     settings = AuditSettings(
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         seed=cli.next_seed(plan.settings["seed"]),
-        repeats=1,
         attackers=(PUBLIC,),
         training=cli.TRAINING.value,
         attacked_images=cli.ATTACKED_IMAGES.value,

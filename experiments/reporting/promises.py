@@ -74,8 +74,8 @@ def audit_table(path: Path) -> tuple[Table, str]:
         )
         caption = (
             f"Fresh attackers on {data_name(content['data'])} ({images} images; "
-            f"{content['left_out']} left out that the planner had seen): {content['repeats']} "
-            f"seeds, {content['attacker_steps']} steps each. {stronger} "
+            f"{content['left_out']} left out that the planner had seen), seeds: "
+            f"{content['repeats']}, steps of each: {content['attacker_steps']}. {stronger} "
             "Privacy loss is the worst attacker's and seed's."
         )
         if earlier := content["earlier_releases"]:

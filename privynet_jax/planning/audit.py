@@ -58,7 +58,8 @@ class AuditSettings:
     Attributes:
         cache_dir: where features are kept meanwhile, in a folder that nobody else may enter.
         seed: of everything random; other than the characterisation's.
-        repeats: trainings of every network, with different initial values and orders.
+        repeats: trainings of every network, with different initial values and orders; each takes
+            as long again, most of all where attackers optimise images.
         attackers: names of the `attacks.registry`; none: the characterisation's own, and the one
             that the plan was measured by. The closed form attacks in any case.
         training: times the characterisation's steps that networks are trained.
@@ -73,7 +74,7 @@ class AuditSettings:
 
     cache_dir: os.PathLike[str] | str
     seed: int
-    repeats: int = 2
+    repeats: int = 1
     attackers: tuple[str, ...] = ()
     training: float = 2.0
     attacked_images: int = 64

@@ -95,7 +95,7 @@ def test_promises_that_are_kept_and_broken(command, usual, data, planned, tmp_pa
     assert sum(made["images"].values()) == 2 * small_audit.PER_CLASS - 5
     for part in (
         "5 pictures left out",
-        "1 seeds, 6 steps each",
+        "seeds: 1, steps of each: 6",
         "INCONCLUSIVE: no limit",
         "kept",
     ):
