@@ -113,7 +113,8 @@ class Knowledge:
 
 # What fitting chose and found, such as "steps", "learning_rate", "converged" and
 # "falling_percent_per_doubling": numbers, truths and words, but for the "guess" of who guesses, and
-# for "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training.
+# for "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training; closed
+# forms do without it.
 Report = Mapping[str, Any]
 
 

@@ -67,9 +67,10 @@ class State(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """Images float32 [N, H, W, 3] in [0, 1]; losses [N] at the start, half-way and at the end."""
+    """Images float32 [N, H, W, 3] in [0, 1], at the end and half-way; losses [N], at first, too."""
 
     images: np.ndarray
+    halfway: np.ndarray
     losses: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -109,7 +110,7 @@ class Matcher:
         rows = np.minimum(np.arange(self._size), count - 1)
         known = jax.device_put(jax.tree.map(lambda x: x[rows], known), self._split)
         state = self._start(self._prior, known)
-        losses = [np.asarray(state.losses)]
+        losses, images = [np.asarray(state.losses)], []
         for stretch in (steps // 2, steps - steps // 2):
             # XLA's CPU backend runs convolutions far slower inside `scan`.
             per_dispatch = 1 if on_cpu() else _STEPS_ELSEWHERE
@@ -117,8 +118,9 @@ class Matcher:
             for several in [per_dispatch] * whole + [1] * rest:
                 state = self._steps(self._prior, known, state, several)
             losses.append(np.asarray(state.losses))
-        images = np.asarray(self._finish(self._prior, known, state))
-        return Matched(images[:count], tuple(each[:count] for each in losses))
+            images.append(np.asarray(self._finish(self._prior, known, state)))
+        halfway, last = (each[:count] for each in images)
+        return Matched(last, halfway, tuple(each[:count] for each in losses))
 
 
 def start(local: Representing, prior: PixelPrior, known: Known) -> State:

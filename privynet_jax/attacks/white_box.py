@@ -37,6 +37,7 @@ from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.row_views import ChosenRows
 from privynet_jax.training.convergence import CONVERGED_PERCENT
+from privynet_jax.training.extrapolation import Gain, gain_from
 
 # Weights that compete at first; what wins is refined by the factor below, twice.
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
@@ -44,6 +45,8 @@ PRIOR_WEIGHTS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
 _REFINEMENT = 10**0.5
 # Falls below this share of the loss at the warm start are rounding.
 _NEGLIGIBLE = 1e-6
+# What a closed form gains by training.
+_NOTHING = Gain(0.0, 0.0, 0.0)
 
 
 class Choice(NamedTuple):
@@ -96,14 +99,22 @@ class WhiteBox:
         return [self.starting_from(*each) for each in zip(started, held, local, strict=True)]
 
     def starting_from(
-        self, warm: FittedAttack, held_out: Pairs, local: Representing
+        self,
+        warm: FittedAttack,
+        held_out: Pairs,
+        local: Representing,
+        estimates: np.ndarray | None = None,
     ) -> FittedAttack:
-        """Weighs the terms of the loss by pairs that a fitted warm start was not fitted on."""
+        """Weighs the terms of the loss by pairs that a fitted warm start was not fitted on.
+
+        Estimates, float [N, H, W, 3], are the warm start's of these pairs, where they are at hand.
+        """
         representations = np.asarray(held_out.representations[:])
-        try:
-            estimates = warm.reconstruct(representations)
-        except DivergedError as error:
-            return diverged(str(error))
+        if estimates is None:
+            try:
+                estimates = warm.reconstruct(representations)
+            except DivergedError as error:
+                return diverged(str(error))
         truth = as_float(held_out.images)
         count = min(self.tuning_images, len(truth))
         # The spectrum of errors comes from other images than the weights, if there are enough.
@@ -137,6 +148,7 @@ class WhiteBox:
             **found,
             "falling_percent_per_doubling": float(falling),
             "converged": bool(converged and (choice is None or falling <= CONVERGED_PERCENT)),
+            "gain_db": _gain_db(choice, found["last_doubling_db"], warm),
         }
 
 
@@ -159,13 +171,14 @@ class _Tuning:
         for _ in range(2):
             left = self._ranked(_distinct([*_around(left[0]), *left[1:]]), some, steps // 2)[:2]
         matched = self._match(left, count, steps)
-        scores = self._psnr_db(matched.images, len(left)).reshape(len(left), count).mean(axis=1)
+        scores = self._psnr_db(matched.images, len(left))
         winner = int(np.argmax(scores))
         own = slice(winner * count, (winner + 1) * count)
-        start_db = float(self._psnr_db(self.known[1]).mean())
+        [start_db], [half_db] = map(self._psnr_db, (self.known[1], matched.halfway[own]))
         found = {
-            "warm_start_held_out_psnr_db": start_db,
-            "held_out_psnr_db": max(start_db, float(scores[winner])),
+            "warm_start_held_out_psnr_db": float(start_db),
+            "held_out_psnr_db": float(max(start_db, scores[winner])),
+            "last_doubling_db": float(scores[winner] - half_db),
             "falling_percent_per_doubling": _falling_percent_per_doubling(
                 *(each[own] for each in matched.losses)
             ),
@@ -175,7 +188,7 @@ class _Tuning:
     def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
         """The choices, best first, by so many images and steps."""
         found = self._match(choices, count, max(2, steps))
-        scores = self._psnr_db(found.images, len(choices)).reshape(len(choices), count).mean(axis=1)
+        scores = self._psnr_db(found.images, len(choices))
         return [choices[i] for i in np.argsort(-scores, kind="stable")]
 
     def _match(self, choices: Sequence[Choice], count: int, steps: int) -> Matched:
@@ -184,9 +197,17 @@ class _Tuning:
         known = (ChosenRows(x, rows) for x in self.known)
         return self.matcher(*known, _weights(count, choices), steps)
 
-    def _psnr_db(self, images: np.ndarray, repeats: int = 1) -> np.ndarray:
-        truth = np.tile(self.truth[: len(images) // repeats], (repeats, 1, 1, 1))
-        return np.asarray(psnr_db(np.float32(images), truth))
+    def _psnr_db(self, images: np.ndarray, choices: int = 1) -> np.ndarray:
+        """The mean of each choice, whose images are of the first true ones: [choices]."""
+        truth = np.tile(self.truth[: len(images) // choices], (choices, 1, 1, 1))
+        found = np.asarray(psnr_db(np.float32(images), truth))
+        return found.reshape(choices, -1).mean(axis=1)
+
+
+def _gain_db(choice: Choice | None, doubling_db: float, warm: FittedAttack) -> Gain | None:
+    """What ten times the training and steps would add; None where the warm start cannot tell."""
+    of_start = warm.report.get("gain_db", _NOTHING)
+    return gain_from(of_start, doubling_db) if choice and of_start else of_start
 
 
 def _weights(count: int, choices: Sequence[Choice]) -> Weights:

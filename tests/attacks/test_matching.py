@@ -39,8 +39,11 @@ def weights(count, tv=0.0, prior=0.0):
 def test_without_other_terms_the_representation_is_matched():
     images = some_images(5)
     starts = np.full_like(images, 0.5)
-    found = Matcher(mixed, PRIOR)(mixed(images), starts, weights(5), 60)
+    matcher = Matcher(mixed, PRIOR)
+    found = matcher(mixed(images), starts, weights(5), 60)
     np.testing.assert_allclose(found.images, images, atol=SEARCHED)
+    half_as_many = matcher(mixed(images), starts, weights(5), 30)
+    np.testing.assert_array_equal(found.halfway, half_as_many.images)
     first, middle, last = found.losses
     assert (last <= middle).all()
     assert (middle < first).all()

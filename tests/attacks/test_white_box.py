@@ -31,6 +31,7 @@ from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.convergence import CONVERGED_PERCENT
+from privynet_jax.training.extrapolation import Gain, gain_from
 
 pytestmark = pytest.mark.computes
 QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6)
@@ -151,11 +152,29 @@ def test_where_the_warm_start_does_best_it_is_the_answer():
 
 def test_a_warm_start_that_has_not_converged_is_not_called_so():
     started = SimpleNamespace(report={"converged": False, "falling_percent_per_doubling": 9.0})
-    found = {"falling_percent_per_doubling": 1.0}
+    found = {"falling_percent_per_doubling": 1.0, "last_doubling_db": 0.0}
     report = QUICK()._report(None, found, started)
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 9.0)
     report = QUICK()._report(Choice(0.1, 1.0), found, started)
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("of_start", "choice", "gain"),
+    [
+        # The network's own, where its answer is given; else that and the optimisation's.
+        ({"gain_db": Gain(2.0, 1.0, 4.0)}, None, Gain(2.0, 1.0, 4.0)),
+        ({"gain_db": Gain(2.0, 1.0, 4.0)}, Choice(0.1, 1.0), gain_from(Gain(2.0, 1.0, 4.0), 0.5)),
+        # Nothing is known of this network, and a closed form has nothing to train.
+        ({"gain_db": None}, Choice(0.1, 1.0), None),
+        ({"gain_db": None}, None, None),
+        ({}, Choice(0.1, 1.0), gain_from(Gain(0.0, 0.0, 0.0), 0.5)),
+    ],
+)
+def test_what_longer_training_gains_is_the_start_s_and_its_own(of_start, choice, gain):
+    found = {"falling_percent_per_doubling": 9.0, "last_doubling_db": 0.5}
+    started = SimpleNamespace(report={"converged": False, **of_start})
+    assert QUICK()._report(choice, found, started)["gain_db"] == gain
 
 
 def test_a_warm_start_that_diverged_is_no_answer():
@@ -176,7 +195,7 @@ def test_no_candidate_runs_twice(monkeypatch):
         return [best, beside, *choices]
 
     monkeypatch.setattr(_Tuning, "_ranked", ranked)
-    matched = SimpleNamespace(images=0, losses=np.ones((3, 2)))
+    matched = SimpleNamespace(images=0, halfway=np.zeros(2), losses=np.ones((3, 2)))
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
     _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()

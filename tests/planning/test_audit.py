@@ -350,6 +350,9 @@ def test_a_promise_is_a_limit(limit, found, verdict):
         ({"converged": False, "gain_db": Interval(1.0, 0.5, 3.1)}, "psnr_db", ["may reach 25.1"]),
         ({"converged": False, "gain_db": Interval(1.0, 0.5, 3.0)}, "ssim", ["had not converged"]),
         ({"converged": True, "gain_db": Interval(1.0, 0.5, 9.0)}, "psnr_db", []),
+        # Class public's reaches from 0; far below the limit even its upper end decides nothing.
+        ({"converged": False, "gain_db": Interval(1.7, 0.0, 2.9)}, "psnr_db", []),
+        ({"converged": False, "gain_db": Interval(1.7, 0.0, 4.1)}, "psnr_db", ["may reach 26.1"]),
     ],
 )
 def test_what_leaves_an_attacker_s_finding_open(changes, metric, doubts):

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from privynet_jax.training.convergence import Validation
-from privynet_jax.training.extrapolation import LEAST_STEPS, expected_gain
+from privynet_jax.training.extrapolation import LEAST_STEPS, Gain, expected_gain, gain_from
 
 
 def gain(start, *ends, others=()):
@@ -35,3 +35,13 @@ def test_nothing_is_told_of_what_cannot_be_compared(last):
     assert gain(14.0, (300, last)) is None
     assert gain(14.0, (LEAST_STEPS - 1, 20.0)) is None
     assert gain(14.0, others=[(300, 20.0)]) is None
+
+
+def test_what_starts_from_a_network_gains_at_most_as_much_and_its_own_doublings():
+    start = Gain(2.0, 1.0, 4.0)
+    # Ten times are log2(10) = 3.32 doublings.
+    found = gain_from(start, 0.5)
+    assert found == pytest.approx((2 + 1.661, 0, 4 + 1.661), abs=1e-3)
+    # More steps may do harm; fewer are then still to be had.
+    assert gain_from(start, -0.3) == (2, 0, 4)
+    assert gain_from(Gain(0, 0, 0), 1.0) == pytest.approx((3.322, 0, 3.322), abs=1e-3)

@@ -144,16 +144,17 @@ class PublicAttack:
         network, public = layers
         own, local = believed.of_pictures(public, pictures), believed.local(network)
         trust, trusted = np.ones(believed.width, np.float32), local
-        if not believed.measured:
-            shown = observed[: pictures_of(pictures.shape[1])]
-            try:
-                prior = fit_prior(as_float(pictures) - warm.reconstruct(own))
+        try:
+            estimates = warm.reconstruct(own)
+            if not believed.measured:
+                prior = fit_prior(as_float(pictures) - estimates)
+                shown = observed[: pictures_of(pictures.shape[1])]
                 believed, trust, trusted = self._calibrated(believed, local, shown, prior, warm)
-            except DivergedError as error:
-                return diverged(str(error))
+        except DivergedError as error:
+            return diverged(str(error))
         start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
-            start, Pairs(own * trust, pictures), trusted
+            start, Pairs(own * trust, pictures), trusted, estimates
         )
         report = {
             **fitted.report,
@@ -161,8 +162,6 @@ class PublicAttack:
             "guess": believed.guess,
             "confidence": float(np.mean(believed.guess.confidence)),
             "unused_channels": len(believed.guess.channels) - len(believed.used),
-            # What longer training would gain is of pairs that it made itself.
-            "gain_db": None,
         }
         return FittedAttack(lambda x: fitted.reconstruct(believed.normalised(x) * trust), report)
 
