@@ -7,6 +7,10 @@ Reads a work directory in which every selection drew channels for the same layer
 and writes two comparisons: at equal (layers, depth), and at equal limits of privacy loss, where
 each selection may use whichever layers and depth suit it best. Writes selection.csv,
 selection_limits.csv and selection.png there.
+
+A number has two intervals: what other draws would change follows the sign ±, by Student's and
+Welch's t, and what other sources of pictures would change stands in brackets, by the bootstrap. A
+difference is taken picture by picture before sources are resampled.
 """
 
 import collections
@@ -17,14 +21,20 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
+from experiments.comparing.picture_values import PictureValues
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
 from privynet_jax import ResultStore, UserError
 from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import CellResult
-from privynet_jax.results.statistics import CONFIDENCE, student_mean, welch_difference
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.statistics import (
+    CONFIDENCE,
+    Interval,
+    student_mean,
+    welch_difference,
+)
+from privynet_jax.results.text_tables import aligned, bracketed
 
 cli.key_flags("workdir")
 _BASELINE = flags.DEFINE_enum(
@@ -45,8 +55,7 @@ class Option:
 
     def values(self, column: str) -> list[float]:
         """Returns a column of results.csv, one number per draw; accuracies in percent."""
-        factor = 100 if column.endswith("accuracy") else 1
-        return [factor * cell.row()[column] for cell in self.cells]
+        return [_factor(column) * cell.row()[column] for cell in self.cells]
 
 
 def main() -> None:
@@ -58,16 +67,18 @@ def main() -> None:
     if _BASELINE.value not in found:
         others = f"but {', '.join(found)}; give one of those as --baseline"
         raise UserError(f"{store.workdir} has no selection {_BASELINE.value}, {others}")
-    at_equal_size = compared(options, _BASELINE.value)
-    at_equal_limits = limited(options)
+    pictures = PictureValues.of(store, config)
+    at_equal_size = compared(options, _BASELINE.value, pictures)
+    at_equal_limits = limited(options, pictures)
     store.write_csv("selection.csv", at_equal_size)
     store.write_csv("selection_limits.csv", at_equal_limits)
     write_atomically(store.workdir / "selection.png", _picture(options))
     print(aligned(at_equal_size), aligned(at_equal_limits), sep="\n\n")
     print(
         f"Means over draws of test images' numbers, ± half a {100 * CONFIDENCE:.0f} % confidence "
-        f"interval; differences are to the selection {_BASELINE.value}. Draws of {DIRECT} are "
-        "trainings with the same channels, so its intervals are over those alone. Limits are kept "
+        "interval over draws, and in brackets one over the sources of the images; differences are "
+        f"to the selection {_BASELINE.value}. Draws of {DIRECT} are trainings with the same "
+        "channels, so its intervals over draws are over those alone. Limits are kept "
         "on validation images, so test images may exceed them; accuracy within them is balanced. "
         f"selection.csv, selection_limits.csv and selection.png are in {store.workdir}."
     )
@@ -82,7 +93,9 @@ def options_of(results: Sequence[CellResult]) -> list[Option]:
     return sorted(options, key=lambda o: (o.num_layers, o.depth, METHODS.index(o.selection)))
 
 
-def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | int]]:
+def compared(
+    options: Sequence[Option], baseline: str, pictures: PictureValues
+) -> list[dict[str, str | int]]:
     """Returns a row per option, with its differences to the baseline of its (layers, depth)."""
     baselines = {(o.num_layers, o.depth): o for o in options if o.selection == baseline}
     rows: list[dict[str, str | int]] = []
@@ -96,15 +109,29 @@ def compared(options: Sequence[Option], baseline: str) -> list[dict[str, str | i
         theirs = baselines.get((option.num_layers, option.depth))
         for title, (column, digits) in _COLUMNS.items():
             ours = option.values(column)
-            row[title], row[f"difference, {title}"] = student_mean(ours).plus_minus(digits), ""
+            over_sources = pictures.interval(option.cells, column)
+            row[title] = _both(student_mean(ours), over_sources, column, digits)
+            row[f"difference, {title}"] = ""
             if theirs not in (None, option):
                 difference = welch_difference(ours, theirs.values(column))
-                row[f"difference, {title}"] = difference.plus_minus(digits)
+                over_sources = pictures.difference(option.cells, theirs.cells, column)
+                row[f"difference, {title}"] = _both(difference, over_sources, column, digits)
         rows.append(row)
     return rows
 
 
-def limited(options: Sequence[Option]) -> list[dict[str, str]]:
+def _both(over_draws: Interval, over_sources: Interval, column: str, digits: int = 1) -> str:
+    """A number with its interval over draws, and that over sources, in the column's units."""
+    ends = (_factor(column) * end for end in (over_sources.low, over_sources.high))
+    return bracketed(over_draws.plus_minus(digits), *(f"{end:.{digits}f}" for end in ends))
+
+
+def _factor(column: str) -> float:
+    """By which a column of results.csv is multiplied: accuracies are shown in percent."""
+    return 100 if column.endswith("accuracy") else 1
+
+
+def limited(options: Sequence[Option], pictures: PictureValues) -> list[dict[str, str]]:
     """Returns a row per limit of mean PSNR: what each selection reaches within it.
 
     Each selection's layers and depth are chosen as plans are, by balanced accuracy on validation
@@ -117,15 +144,19 @@ def limited(options: Sequence[Option]) -> list[dict[str, str]]:
         for option, loss in zip(options, losses, strict=True):
             if loss <= limit + 1e-9:
                 within[option.selection].append(option)
-        told = {name: _described(mine) if mine else "none" for name, mine in within.items()}
+        told = {
+            name: _described(mine, pictures) if mine else "none" for name, mine in within.items()
+        }
         rows.append({"PSNR at most": f"{limit:.1f} dB", **told})
     return rows
 
 
-def _described(options: Sequence[Option]) -> str:
+def _described(options: Sequence[Option], pictures: PictureValues) -> str:
     best = max(options, key=lambda o: float(np.mean(o.values("validation_balanced_accuracy"))))
-    accuracy, loss = (student_mean(best.values(c)) for c in ("balanced_accuracy", "psnr_db_mean"))
-    return f"{accuracy.plus_minus()} % at {loss.value:.1f} dB ({best.num_layers}, {best.depth})"
+    column, loss = "balanced_accuracy", np.mean(best.values("psnr_db_mean"))
+    over_sources = pictures.interval(best.cells, column)
+    told = _both(student_mean(best.values(column)), over_sources, column)
+    return f"{told} % at {loss:.1f} dB, layers {best.num_layers}, depth {best.depth}"
 
 
 def _picture(options: Sequence[Option]) -> bytes:

@@ -95,6 +95,16 @@ def mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return counts @ values / counts.sum(axis=1)
 
 
+def balanced_mean_of(values: np.ndarray, counts: np.ndarray, *, labels: np.ndarray) -> np.ndarray:
+    """The statistic "mean over classes of each one's mean", of the classes that were drawn.
+
+    Labels are int [N]; of 0 and 1 for wrong and right it is the balanced accuracy.
+    """
+    classes = np.eye(len(np.unique(labels)))[np.unique(labels, return_inverse=True)[1]]
+    sizes, sums = counts @ classes, counts @ (values[:, None] * classes)
+    return (sums / np.maximum(sizes, 1)).sum(axis=1) / (sizes > 0).sum(axis=1)
+
+
 def quantile_of(values: np.ndarray, counts: np.ndarray, *, share: float) -> np.ndarray:
     """The statistic that a share of the images stays under, interpolated as NumPy does."""
     order = np.argsort(values)

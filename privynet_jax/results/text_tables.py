@@ -11,7 +11,9 @@ from typing import Any
 
 # What spreadsheets take for a formula, and may have been made harmless before; numbers are not.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-_NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ±[\d.]+)?", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"[+-]?[\d.,]+(e[+-]?\d+)?( ±[\d.]+)?( \(-?[\d.]+ to -?[\d.]+\))?", re.IGNORECASE
+)
 
 
 def aligned(rows: Sequence[Mapping[str, Any]], digits: int = 2) -> str:

@@ -12,6 +12,7 @@ from support.commands import everything_in, refused
 
 from experiments import compare_selection
 from experiments.compare_selection import compared, limited, options_of
+from experiments.comparing.picture_values import PictureValues
 from privynet_jax.results.work_directory import ResultStore
 
 
@@ -22,6 +23,25 @@ def cell(num_layers, depth, draw, selection, accuracy, psnr_db):
         handmade.attack("linear", psnr_db - 3, psnr_db / 100),
     )
     return handmade.cell(num_layers, depth, draw, accuracy, attacks, selection)
+
+
+# Two photographs of two pictures each; the second is easier, in all cells alike.
+LABELS = SOURCES = np.array([0, 0, 1, 1])
+EASE = np.array([-1, -1, 1, 1])
+
+
+def kept(folder, results, **settings):
+    """A work directory of these results, whose pictures' values have their means."""
+    config = handmade.settings(**settings)
+    store = ResultStore.open(folder, config)
+    store.save_test_pictures({"labels": LABELS, "sources": SOURCES})
+    for result in results:
+        arrays = {"accuracy": result.accuracy + 0.1 * EASE}
+        for each in result.attacks:
+            arrays[f"{each.attacker}_psnr_db"] = each.psnr_db.mean + 1.0 * EASE
+            arrays[f"{each.attacker}_ssim"] = each.ssim.mean + 0.05 * EASE
+        store.save(result, arrays)
+    return store, config
 
 
 # The tables.
@@ -46,6 +66,11 @@ def results():
     ]
 
 
+@pytest.fixture
+def pictures(tmp_path, results):
+    return PictureValues.of(*kept(tmp_path / "kept", results))
+
+
 def test_options_hold_the_draws_of_one_selection(results):
     options = options_of(results[::-1])
     shapes = [(o.num_layers, o.depth, o.selection, len(o.cells)) for o in options]
@@ -54,22 +79,24 @@ def test_options_hold_the_draws_of_one_selection(results):
     assert sorted(options[2].values("psnr_db_mean")) == pytest.approx([17.9, 18.1])
 
 
-def test_differences_are_to_the_baseline_of_the_same_size(results):
-    rows = compared(options_of(results), "both")
-    # Of two draws x -+ d, the half width is 12.706 d; Welch's for two such is 4.303 sqrt(2) d.
+def test_differences_are_to_the_baseline_of_the_same_size(results, pictures):
+    rows = compared(options_of(results), "both", pictures)
+    # Of two draws x -+ d, the half width is 12.706 d; Welch's for two such is 4.303 sqrt(2) d. Of
+    # two sources, one quarter of the resamples has either one twice. A difference is the same in
+    # both, so other sources would not change it. Balanced accuracies are those of the arrays.
     assert rows[0] == {
         "layers": "2 conv1_2",
         "depth": 8,
         "selection": "random",
         "draws": 2,
-        "accuracy %": "50.0 ±12.7",
-        "difference, accuracy %": "-2.0 ±6.1",
-        "balanced %": "45.0 ±12.7",
-        "difference, balanced %": "-2.0 ±6.1",
-        "PSNR dB": "20.0 ±1.3",
-        "difference, PSNR dB": "1.0 ±0.6",
-        "SSIM": "0.40 ±0.03",
-        "difference, SSIM": "0.02 ±0.01",
+        "accuracy %": "50.0 ±12.7 (40.0 to 60.0)",
+        "difference, accuracy %": "-2.0 ±6.1 (-2.0 to -2.0)",
+        "balanced %": "45.0 ±12.7 (40.0 to 60.0)",
+        "difference, balanced %": "-2.0 ±6.1 (-2.0 to -2.0)",
+        "PSNR dB": "20.0 ±1.3 (19.0 to 21.0)",
+        "difference, PSNR dB": "1.0 ±0.6 (1.0 to 1.0)",
+        "SSIM": "0.40 ±0.03 (0.35 to 0.45)",
+        "difference, SSIM": "0.02 ±0.01 (0.02 to 0.02)",
     }
     assert [row["difference, accuracy %"].split()[0:1] for row in rows] == [
         *(["-2.0"], [], ["3.0"]),
@@ -81,20 +108,20 @@ def test_differences_are_to_the_baseline_of_the_same_size(results):
     ]
 
 
-def test_a_size_without_the_baseline_has_no_differences(results):
+def test_a_size_without_the_baseline_has_no_differences(results, pictures):
     options = options_of([r for r in results if (r.num_layers, r.selection) != (4, "both")])
-    rows = compared(options, "both")
+    rows = compared(options, "both", pictures)
     assert [bool(row["difference, accuracy %"]) for row in rows] == [True, False, True] + 2 * [
         False
     ]
 
 
-def test_at_equal_limits_each_selection_uses_what_suits_it(results):
-    rows = limited(options_of(results))
+def test_at_equal_limits_each_selection_uses_what_suits_it(results, pictures):
+    rows = limited(options_of(results), pictures)
     # Validation's losses are 0.25 dB lower: from 11.75 to 19.75, in six steps.
     steps = [11.75 + 8 / 6 * step for step in range(1, 7)]
     assert [row["PSNR at most"] for row in rows] == [f"{limit:.1f} dB" for limit in steps]
-    deep, shallow = "(4, 8)", "(2, 8)"
+    deep, shallow = "layers 4, depth 8", "layers 2, depth 8"
     expected = {
         # The limits 13.1, 14.4, 15.8, 17.1, 18.4 and 19.75 against each option's loss.
         "random": [None, deep, deep, deep, deep, shallow],  # 13.75 and 19.75
@@ -104,14 +131,17 @@ def test_at_equal_limits_each_selection_uses_what_suits_it(results):
     for method, options in expected.items():
         for row, place in zip(rows, options, strict=True):
             assert row[method] == "none" if place is None else row[method].endswith(place)
-    assert rows[0]["direct"] == "43.0 ±12.7 % at 12.0 dB (4, 8)"
+    assert rows[0]["direct"] == "43.0 ±12.7 (38.0 to 58.0) % at 12.0 dB, layers 4, depth 8"
 
 
-def test_validation_chooses_and_test_is_reported():
+def test_validation_chooses_and_test_is_reported(tmp_path):
     """What is better on validation images is taken, though it is worse on test images."""
     made = [cell(2, 4, 0, "both", 0.5, 20.0), cell(2, 8, 0, "both", 0.3, 20.0)]
     made[1] = dataclasses.replace(made[1], validation_balanced_accuracy=0.9)
-    assert {row["both"] for row in limited(options_of(made))} == {"25.0 % at 20.0 dB (2, 8)"}
+    pictures = PictureValues.of(*kept(tmp_path, made))
+    assert {row["both"] for row in limited(options_of(made), pictures)} == {
+        "25.0 (20.0 to 40.0) % at 20.0 dB, layers 2, depth 8"
+    }
 
 
 # The command.
@@ -122,13 +152,12 @@ def workdir(tmp_path):
     """Makes a finished work directory with these selections."""
 
     def made(*selections, draws=2):
-        config = handmade.settings(draws=draws, selections=list(selections))
-        store = ResultStore.open(tmp_path / "run", config)
-        rng = np.random.default_rng(0)
+        rng, results = np.random.default_rng(0), []
         for m, depth, draw, method in itertools.product((2, 4), (8, 16), range(draws), selections):
             accuracy, psnr_db = rng.uniform(0.4, 0.6), 25 - 2 * m + rng.normal()
-            store.save(cell(m, depth, draw, method, accuracy, psnr_db), {"a": np.ones(1)})
-        return store.workdir
+            results.append(cell(m, depth, draw, method, accuracy, psnr_db))
+        settings = {"draws": draws, "selections": list(selections)}
+        return kept(tmp_path / "run", results, **settings)[0].workdir
 
     return made
 
@@ -146,10 +175,10 @@ def test_the_command_writes_tables_and_a_picture(command, workdir, draws):
     status, output, error = command(f"--workdir={folder}", "--baseline=random")
     assert (status, error) == (0, "")
     store, config = ResultStore.existing(folder)
-    options = options_of(store.grid_results(config))
+    options, pictures = options_of(store.grid_results(config)), PictureValues.of(store, config)
     for name, rows in [
-        ("selection.csv", compared(options, "random")),
-        ("selection_limits.csv", limited(options)),
+        ("selection.csv", compared(options, "random", pictures)),
+        ("selection_limits.csv", limited(options, pictures)),
     ]:
         with (folder / name).open() as file:
             written = list(csv.DictReader(file))

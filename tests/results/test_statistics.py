@@ -12,6 +12,7 @@ from privynet_jax.results import statistics
 from privynet_jax.results.statistics import (
     Interval,
     accuracies,
+    balanced_mean_of,
     bootstrap,
     mean_of,
     median_of,
@@ -240,3 +241,21 @@ def test_a_conformal_bound_by_hand():
     assert statistics.conformal_bound(values, 0.95) == 18
     assert statistics.conformal_bound(values[:18], 0.95) == math.inf
     assert statistics.conformal_bound(values, 0.5) == 9
+
+
+def test_balanced_means_of_resamples_are_scikit_learn_s():
+    stream = np.random.default_rng(5)
+    labels, right = stream.integers(4, size=60), stream.integers(2, size=60)
+    counts = np.stack([np.bincount(stream.integers(60, size=60), minlength=60) for _ in range(9)])
+    found = balanced_mean_of(np.float64(right), counts, labels=labels)
+    # An answer that is no class stands for any wrong one.
+    drawn = [np.repeat(np.arange(60), count) for count in counts]
+    told = np.where(right, labels, 9)
+    with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
+        expected = [balanced_accuracy_score(labels[rows], told[rows]) for rows in drawn]
+    np.testing.assert_allclose(found, expected)
+    # Only classes that were drawn count: of these three pictures' classes, the last was not.
+    by_hand = balanced_mean_of(
+        np.array([1.0, 0, 1, 0]), np.array([[1, 1, 2, 0]]), labels=np.array([0, 1, 1, 2])
+    )
+    assert by_hand == pytest.approx((1 + 2 / 3) / 2)

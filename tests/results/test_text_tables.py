@@ -36,7 +36,7 @@ def test_the_ends_of_an_interval_stand_behind_its_number():
 def test_no_cell_is_run_by_a_spreadsheet_and_every_name_can_be_read_back():
     names = ["=1+1", "+a", "-2+3+cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "'=x", "''-", "'a", "-"]
     names += ["a\rb", "a\r\nb"]
-    numbers = ["-2.0 ±6.1", "+1.5e-3", "-7", "cat.png", ""]
+    numbers = ["-2.0 ±6.1", "-2.0 ±6.1 (-8.1 to 4.1)", "+1.5e-3", "-7", "cat.png", ""]
     text = as_csv([{"row": 1, "name": name} for name in names + numbers])
     cells = [row["name"] for row in csv.DictReader(io.StringIO(text, newline=""))]
     assert not [cell for cell in cells[: len(names)] if cell[0] in "=+-@\t"]
