@@ -40,8 +40,8 @@ from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
 from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, scored, strongest_values
-from privynet_jax.results.statistics import summarise
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of, summarise
+from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.training.checkpoints import Checkpoint
 
 cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max")
@@ -56,6 +56,8 @@ _CELLS = flags.DEFINE_list(
 STRONG_ATTACKS = "strong_attacks.csv"
 _USUAL = ("linear", "strong", "white box from strong")
 _TIMES_AS_LONG = 4
+# Rises with other columns, so that kept rows of before are refused. 2: intervals over sources.
+_ROW_VERSION = 2
 
 Row = Mapping[str, Any]
 
@@ -68,7 +70,7 @@ def main() -> None:
     training = Training(Budget(steps, batch_size=trained["batch_size"]))
     attacks = named_attacks(cli.ATTACKERS.value or _USUAL, training)
     results = _chosen(found.results)
-    settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value}
+    settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value, "row_version": _ROW_VERSION}
     folder = found.store.workdir / "strong_attacks"
     kept = KeptRows(folder, {**settings, "grid": dict(found.settings)})
     titles = [_title(result, attack.name) for result in results for attack in attacks]
@@ -142,17 +144,23 @@ def _row(result: CellResult, measurement: Measurement, found: Reopened) -> Row:
     [attacker] = measurement.reports
     quality = measurement.attacks[attacker]["test"]
     psnr_db, ssim = summarise(quality["psnr_db"]), summarise(quality["ssim"])
+    sources = found.parts.test.clusters(images)
+    mean, p95 = (bootstrap(quality["psnr_db"], of, sources) for of in (mean_of, p95_of))
+    gain = bootstrap(quality["psnr_db"] - by_grid, mean_of, sources)
     return {
         **{name: value for name, value in result.identity().items() if name != "channels"},
         "attacker": attacker,
         "knowledge": measurement.reports[attacker]["knowledge"],
         "images": len(images),
         **{f"psnr_db_{name}": value for name, value in dataclasses.asdict(psnr_db).items()},
+        **mean.columns("psnr_db_mean"),
+        **p95.columns("psnr_db_p95"),
         "ssim_mean": ssim.mean,
         "ssim_p95": ssim.p95,
-        "recognisable": float(np.mean(quality["ssim"] >= RECOGNISABLE_SSIM)),
+        **share_of(quality["ssim"] >= RECOGNISABLE_SSIM, sources).columns("recognisable"),
         "grid_attacker": result.strongest.attacker,
         "grid_psnr_db": float(np.mean(by_grid)),
+        **gain.columns("gain_db"),
         **measurement.training_columns(attacker),
     }
 
@@ -161,15 +169,21 @@ def _shown(row: Row) -> Row:
     return {
         "layers": f"{row['num_layers']} {row['layer']}",
         **{name: row[name] for name in ("depth", "selection", "draw", "attacker", "knowledge")},
-        "PSNR dB": f"{row['psnr_db_mean']:.1f}",
-        "p95": f"{row['psnr_db_p95']:.1f}",
+        "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
+        "p95 (95 %)": _ranged(row, "psnr_db_p95"),
         "max": f"{row['psnr_db_max']:.1f}",
         "SSIM": f"{row['ssim_mean']:.2f}",
-        "recognisable %": f"{100 * row['recognisable']:.0f}",
+        "recognisable %": _ranged(row, "recognisable", 100, digits=0),
         "grid's dB": f"{row['grid_psnr_db']:.1f}",
+        "gain dB (95 %)": _ranged(row, "gain_db"),
         "falling %": f"{row['falling_percent_per_doubling']:.0f}",
         "converged": row["converged"],
     }
+
+
+def _ranged(row: Row, name: str, factor: float = 1.0, digits: int = 1) -> str:
+    """A number with its interval over sources, where there is one."""
+    return bracketed(*(f"{factor * row[name + end]:.{digits}f}" for end in ("", "_low", "_high")))
 
 
 def _verdict(rows: Sequence[Row]) -> str:
