@@ -1,4 +1,9 @@
-"""The table and the picture of what knowledge is worth, of the rows of `compare_knowledge`."""
+"""The table and the picture of what knowledge is worth, of the rows of `compare_knowledge`.
+
+Rows keep a draw's interval over sources, but no value per image. So the table shows the means of
+the draws' ends, which is cautious: a mean of draws varies no more than they do. Differences have an
+interval over draws alone.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -11,7 +16,7 @@ from experiments.reporting import plots
 from experiments.reporting.plots import plt
 from privynet_jax.attacks.base import OTHER_PAIRS
 from privynet_jax.results.statistics import CONFIDENCE, Interval, student_mean
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.text_tables import aligned, bracketed
 
 _OTHERS = (OTHER_PAIRS, OTHER_PICTURES)
 _Rows = Sequence[Mapping[str, Any]]
@@ -23,7 +28,8 @@ def as_text(rows: _Rows) -> str:
     table = [_summary(group, rows) for group in _groups(rows).values()]
     note = (
         f"Means over draws of the same test images' numbers, ± half a {100 * CONFIDENCE:.0f} % "
-        "confidence interval over draws. Beyond public: mean PSNR above that of class public with "
+        "confidence interval over draws; in brackets, ends over the sources of the images, which "
+        "are means of the draws' own. Beyond public: mean PSNR above that of class public with "
         "pictures alone, draw by draw; class leak's is what the secret draw is worth. Last: "
         "channels found by the best guess, those among its five likeliest, and how sure the "
         "attacker is."
@@ -128,8 +134,8 @@ def _summary(group: _Rows, rows: _Rows) -> dict[str, str | int]:
         "knowledge": first["knowledge"],
         "images": first["images"],
         "pairs": first["pairs"],
-        "PSNR dB": _mean(group, "psnr_db_mean").plus_minus(),
-        "p95": _mean(group, "psnr_db_p95").plus_minus(),
+        "PSNR dB": _ranged(group, "psnr_db_mean"),
+        "p95": _ranged(group, "psnr_db_p95"),
         "SSIM": _mean(group, "ssim_mean").plus_minus(2),
         "beyond public dB": "" if first["knowledge"] == PICTURES else beyond.plus_minus(2),
         "found, in 5, confident %": ", ".join(shares),
@@ -146,6 +152,12 @@ def _groups(rows: _Rows) -> dict[tuple[_Place, str], list[Mapping[str, Any]]]:
 
 def _place(row: Mapping[str, Any]) -> _Place:
     return row["layers"], row["depth"]
+
+
+def _ranged(group: _Rows, column: str) -> str:
+    """A mean over draws with its interval over them, and the mean ends of those over sources."""
+    ends = (np.mean([row[f"{column}_{end}"] for row in group]) for end in ("low", "high"))
+    return bracketed(_mean(group, column).plus_minus(), *(f"{end:.1f}" for end in ends))
 
 
 def _mean(group: _Rows, column: str) -> Interval:
