@@ -6,11 +6,16 @@ Joins the results.csv of two work directories by cell, prints rank correlations 
 (estimated minus dedicated), and writes them, and a picture, to --estimated. Then some of the cells
 calibrate the estimates: the others say how far off they are after that, and calibrated.csv, in
 --estimated, has all of them.
+
+Estimates score fewer pictures. So there is the mean difference on those that both score, too, with
+a 95 % interval over their sources (photographs), for which it is taken picture by picture first.
 """
 
+import dataclasses
 import itertools
+import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from absl import flags
@@ -18,11 +23,14 @@ from scipy import stats
 
 from experiments import cli
 from experiments.comparing.calibration import Estimated, calibrated, spread_out
+from experiments.comparing.picture_values import PictureValues
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
 from privynet_jax import ResultStore, UserError
 from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.platform.files import write_atomically
+from privynet_jax.results.cell_results import cell_name
+from privynet_jax.results.statistics import Interval
 from privynet_jax.results.text_tables import aligned, as_csv
 
 cli.key_flags("")
@@ -39,16 +47,18 @@ _COLUMNS = {
     "psnr_db_mean": ("PSNR", "dB", 1.0),
 }
 # What makes two rows the same cell.
-_IDENTITY = ("num_layers", "depth", "draw", "channels")
+_IDENTITY = ("num_layers", "depth", "selection", "draw", "channels")
 
 Row = Mapping[str, str]
+# (rows of both, column) -> the mean difference on the pictures that both score.
+Paired = Callable[[Sequence[tuple[Row, Row]], str], Interval]
 
 
 def main() -> None:
     stores = [_opened(_DEDICATED, dedicated=True), _opened(_ESTIMATED, dedicated=False)]
     dedicated, estimated = map(read_results, stores)
     pairs = joined(dedicated, estimated)
-    rows = comparison(pairs)
+    rows = comparison(pairs, paired_on(*stores))
     output = stores[1].workdir
     write_atomically(output / "comparison.csv", as_csv(rows))
     write_atomically(output / "comparison.png", _picture(pairs))
@@ -117,11 +127,38 @@ def put_right_by(
     return put_right, [truth for truth, _ in chosen]
 
 
-def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | float]]:
+def paired_on(dedicated: ResultStore, estimated: ResultStore) -> Paired:
+    """Returns what tells mean differences on the pictures that both work directories score.
+
+    Estimated minus dedicated, in the units of results.csv, with the interval over sources; NaN
+    where the test images are not the same.
+    """
+    stores = dedicated, estimated
+    configs = [ResultStore.existing(store.workdir)[1] for store in stores]
+    if configs[0]["data_fingerprint"] != configs[1]["data_fingerprint"]:
+        return lambda *_: Interval(math.nan, math.nan, math.nan)
+    truths, guesses = itertools.starmap(PictureValues.of, zip(stores, configs, strict=True))
+
+    def paired(pairs: Sequence[tuple[Row, Row]], column: str) -> Interval:
+        names = [_cell_name(row) for row, _ in pairs]
+        ours, theirs = ([store.load(name) for name in names] for store in (estimated, dedicated))
+        return guesses.difference(ours, theirs, column, truths)
+
+    return paired
+
+
+def _cell_name(row: Row) -> str:
+    return cell_name(int(row["num_layers"]), int(row["depth"]), row["selection"], int(row["draw"]))
+
+
+def comparison(
+    pairs: Sequence[tuple[Row, Row]], paired: Paired | None = None
+) -> list[dict[str, str | int | float]]:
     """Returns one row per (number of layers, column), and one per column over all layers.
 
     `within` is Pearson's correlation after the mean of each (layers, depth) is taken away: how well
     the choice of channels alone is told. `spread` is the differences' standard deviation.
+    `on_same_pictures` is what `paired` tells, if it is given.
     """
     layers = sorted({int(dedicated["num_layers"]) for dedicated, _ in pairs})
     rows: list[dict[str, str | int | float]] = []
@@ -143,6 +180,10 @@ def comparison(pairs: Sequence[tuple[Row, Row]]) -> list[dict[str, str | int | f
                     "spread": float(np.std(guess - truth)),
                 }
             )
+            if paired:
+                found = dataclasses.astuple(paired(mine, column))
+                same = Interval(*(factor * number for number in found))
+                rows[-1] |= same.columns("on_same_pictures")
     return rows
 
 

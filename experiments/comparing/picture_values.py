@@ -42,6 +42,8 @@ class PictureValues:
     mode: str
     labels: np.ndarray
     sources: np.ndarray
+    # Cell -> its arrays of numbers per image, so that a cell is read once.
+    _read: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, store: ResultStore, config: Mapping[str, Any]) -> "PictureValues":
@@ -62,12 +64,18 @@ class PictureValues:
         return self._bootstrapped(self._of_cells(cells, column), column)
 
     def difference(
-        self, ours: Sequence[CellResult], theirs: Sequence[CellResult], column: str
+        self,
+        ours: Sequence[CellResult],
+        theirs: Sequence[CellResult],
+        column: str,
+        kept: "PictureValues | None" = None,
     ) -> Interval:
-        """Returns a mean over cells less that of others, picture by picture, as `interval` does."""
-        return self._bootstrapped(
-            self._of_cells(ours, column) - self._of_cells(theirs, column), column
-        )
+        """Returns a mean over cells less that of others, picture by picture, as `interval` does.
+
+        The others may be `kept` in a work directory of the same test images.
+        """
+        others = (kept or self)._of_cells(theirs, column)
+        return self._bootstrapped(self._of_cells(ours, column) - others, column)
 
     def _bootstrapped(self, values: np.ndarray, column: str) -> Interval:
         rows = np.flatnonzero(~np.isnan(values))
@@ -85,8 +93,11 @@ class PictureValues:
         if metric := _LOSSES.get(column):
             strongest = max(cell.attacks, key=lambda attack: getattr(attack, metric).mean)
             name = f"{strongest.attacker}_{metric}"
-        values = self.store.load_arrays(cell.name).get(name, np.zeros(0))
-        if values.ndim != 1 or not 1 <= len(values) <= len(self.labels):
+        if cell.name not in self._read:
+            arrays = self.store.load_arrays(cell.name)
+            self._read[cell.name] = {key: x for key, x in arrays.items() if x.ndim == 1}
+        values = self._read[cell.name].get(name, np.zeros(0))
+        if not 1 <= len(values) <= len(self.labels):
             raise UserError(
                 f"{self.store.workdir}/cells/{cell.name}.npz has no {name} per test image; delete "
                 "it and run experiments.characterize again"

@@ -42,12 +42,13 @@ _FURTHER = {
     ),
     "selection": (
         "Ways of choosing channels",
-        "Means over draws, ± half a 95 % confidence interval; differences are to the baseline.",
+        "Means over draws, ± half a 95 % confidence interval over draws, and in brackets one over "
+        "the sources of the images; differences are to the baseline.",
     ),
     "selection_limits": (
         "Ways of choosing channels, at equal limits",
-        "Accuracy that each selection reaches within a limit of privacy loss, with (layers, "
-        "channels); chosen on validation images, reported on test images.",
+        "Accuracy that each selection reaches within a limit of privacy loss, and where; chosen on "
+        "validation images, reported on test images.",
     ),
 }
 _KNOWN = {

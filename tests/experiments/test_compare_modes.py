@@ -10,13 +10,20 @@ from support.handmade_results import attack, cell, settings
 from experiments import compare_modes
 from experiments.compare_modes import comparison, joined, read_results, spearman
 from privynet_jax.errors import UserError
+from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results.work_directory import ResultStore
+
+# The pictures of the second source are easier.
+LABELS = np.zeros(8, int)
+SOURCES = np.array([0, 0, 1, 1, 1, 1, 1, 1])
+EASE = np.where(SOURCES, 3.0, 0.0)
 
 
 def workdir(folder, shift, draws=3, noise=0.0, seed=0, mode="dedicated"):
     """A work directory of 2 layers x 2 depths x `draws` handmade cells."""
     rng = np.random.default_rng(seed)
     store = ResultStore.open(folder, settings(mode=mode))
+    store.save_test_pictures({"labels": LABELS, "sources": SOURCES})
     names = []
     for num_layers in (2, 4):
         for depth in (3, 8):
@@ -24,7 +31,10 @@ def workdir(folder, shift, draws=3, noise=0.0, seed=0, mode="dedicated"):
                 psnr = 10 + depth - num_layers + 0.1 * draw + shift + noise * rng.normal()
                 accuracy = 0.3 + 0.02 * depth + 0.01 * draw + 0.01 * shift
                 made = cell(num_layers, depth, draw, accuracy, (attack("linear", psnr),))
-                store.save(made, {})
+                # Estimates score half of the pictures, of which two are of either source.
+                ease = EASE if mode == "dedicated" else EASE[spread_over_classes(LABELS, 4)]
+                arrays = {"accuracy": accuracy + 0.1 * ease, "linear_psnr_db": psnr + ease}
+                store.save(made, arrays)
                 names.append(made.name)
     store.write_tables(names)
     return store
@@ -101,6 +111,10 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, given, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 9
     assert float(rows[-1]["mean_difference"]) == pytest.approx(1)
+    # As easy for both, each picture differs by as much: no other source would change that.
+    for row in rows:
+        ends = [float(row[f"on_same_pictures{end}"]) for end in ("", "_low", "_high")]
+        assert ends == pytest.approx([1, 1, 1], abs=1e-6)
     assert (estimated / "comparison.png").read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     assert "PSNR dB" in printed
@@ -119,7 +133,8 @@ def test_bad_work_directories_are_refused(tmp_path):
         read_results(store)
     (tmp_path / "results.csv").write_text("depth,draw\n8,0\n")
     with pytest.raises(
-        UserError, match="has no num_layers, channels, accuracy, balanced_accuracy, psnr_db_mean"
+        UserError,
+        match="has no num_layers, selection, channels, accuracy, balanced_accuracy, psnr_db_mean",
     ):
         read_results(store)
     rows = read_results(workdir(tmp_path / "a", 0))
