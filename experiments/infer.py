@@ -5,8 +5,8 @@
 Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
 data and training lengths. Prints every number with a 95 % bootstrap interval over the images'
 sources, such as photographs (for membership over groups that overlap, half of which a coin makes
-members), beside chance and, for attributes, beside the same attack on the images themselves.
-Writes inference.csv: to the work directory, or to --out.
+members), beside chance and, for attributes and sources, beside the same attack on the images
+themselves. Writes inference.csv: to the work directory, or to --out.
 """
 
 import dataclasses
@@ -22,7 +22,13 @@ from experiments.comparing.ground import Ground, reopened
 from privynet_jax import Config, UserError, session
 from privynet_jax.attacks.inference import suite as inference
 from privynet_jax.attacks.inference.attributes import check_attributes
-from privynet_jax.attacks.inference.suite import ATTACKS, ATTRIBUTE, REIDENTIFICATION, Rebuilt
+from privynet_jax.attacks.inference.suite import (
+    ATTACKS,
+    ATTRIBUTE,
+    MEMBERSHIP,
+    REIDENTIFICATION,
+    Rebuilt,
+)
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import all_channels
@@ -39,11 +45,11 @@ from privynet_jax.training.models.attackers import STRONG
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable sixteen_bit_max attackers")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
 _TOLD = "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set."
-_ATTRIBUTES = flags.DEFINE_list("attributes", ["brightness", "colour"], _TOLD)
+_ATTRIBUTES = flags.DEFINE_list("attributes", list(inference.Settings.attributes), _TOLD)
 _CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."
 )
-_QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are to be re-identified.", 1)
+_QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are rebuilt, to be told by.", 1)
 _SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks, online and offline each; even.", 2)
 _NETWORK_STEPS = flags.DEFINE_integer(
     "network_steps", None, "Of every cloud NN, classifier and shadow; default: as characterised.", 1
@@ -97,7 +103,7 @@ def _attacked(
     cells = [Cell(result.topology, result.draw, result.selection) for result in results]
     queries = spread_over_classes(ground.parts.test.labels, _QUERIES.value)
     protocol = dataclasses.replace(protocol_of(config, ground.parts, queries), cloud=None)
-    attackers = len(protocol.attacks) if REIDENTIFICATION in chosen else 0
+    attackers = len(protocol.attacks) if set(chosen) - {MEMBERSHIP} else 0
     per_cell = sum(suite.networks(name) for name in chosen) + attackers
     shared = suite.networks(ATTRIBUTE) if ATTRIBUTE in chosen else 0
     total, rows = shared + per_cell * len(cells), []
@@ -112,7 +118,7 @@ def _attacked(
             scene, identity = ground.scene(cell.topology), result.identity()
             del identity["channels"]
             for name in chosen:
-                more = (rebuilt[cell], queries) if name == REIDENTIFICATION else ()
+                more = () if name == MEMBERSHIP else (rebuilt[cell], queries)
                 rows += [identity | row for row in getattr(suite, name)(scene, *more)]
     return rows
 

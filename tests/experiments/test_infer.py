@@ -42,9 +42,10 @@ def test_all_attacks_on_the_first_draws(tiny_run, tmp_path, command):
     )
     assert not status
     rows = table(out)
-    # One attribute by two classifiers; three ways, two numbers of candidates and three numbers
-    # each; ten scores of membership with two numbers each.
-    attacks = ["attribute"] * 2 + ["reidentification"] * 18 + ["membership"] * 20
+    # One attribute by two classifiers, of representations and of reconstructions; three ways, two
+    # numbers of candidates and three numbers each; ten scores of membership with two numbers each.
+    # Each test image is of a source of its own, so no other picture tells which.
+    attacks = ["attribute"] * 4 + ["reidentification"] * 18 + ["membership"] * 20
     assert [row["attack"] for row in rows] == 2 * attacks
     for row in rows:
         assert float(row["low"]) <= float(row["value"]) + 1e-9
@@ -55,7 +56,9 @@ def test_all_attacks_on_the_first_draws(tiny_run, tmp_path, command):
     assert {row["knowledge"] for row in known} == {"everything"}
     top1 = [row for row in rows if row["number"] == "top-1 rate"]
     assert [float(row["chance"]) for row in top1] == [0.5, 0.05] * 6
-    assert [bool(row["reference"]) for row in rows] == 2 * ([True] * 2 + [False] * 38)
+    assert [bool(row["reference"]) for row in rows] == 2 * ([True] * 4 + [False] * 38)
+    rebuilt = [row for row in rows if "from a reconstruction by" in row["variant"]]
+    assert [(row["attack"], row["knowledge"]) for row in rebuilt] == [("attribute", "pairs")] * 4
     assert f"The table is in {out}" in output
 
 

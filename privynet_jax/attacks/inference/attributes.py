@@ -7,11 +7,13 @@ data set, such as photo_patches' scale: `feature:scale`.
 
     values = attribute_values("brightness", parts, data_dir=None)  # "test" -> int [N]
     own, attacked = Labelled(x, values["auxiliary"]), Labelled(x_test, values["test"])
-    right = infer(own, attacked, CloudNN(3, image_size=32), schedule, key)
+    answering = learn(own, CloudNN(3, image_size=32), schedule, key)
+    share_right(answering, attacked).mean()
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,27 +39,19 @@ FEATURE_PREFIX = "feature:"
 PARTS = ("auxiliary", "test")
 _LEVELS = 3
 REPEATS = 2
+# Representations [N, h, w, D], or what reads their rows -> int [classifiers, N], their answers.
+Answering = Callable[[Any], np.ndarray]
 
 
-def infer(
-    own: Labelled,
-    attacked: Labelled,
-    network: CloudNN,
-    schedule: Schedule,
-    key: jax.Array,
-) -> np.ndarray:
-    """Trains `REPEATS` classifiers on the attacker's images, each for a schedule, and asks them.
-
-    Returns float64 [N], the share of the classifiers that were right about an attacked image.
-    """
+def learn(own: Labelled, network: CloudNN, schedule: Schedule, key: jax.Array) -> Answering:
+    """Trains `REPEATS` classifiers on the attacker's images, each for a schedule."""
     everything = [np.arange(len(own.labels))] * REPEATS
     trained = train_classifiers(own, everything, network, schedule, key)
-    answers = logits_of(trained, network, attacked.representations).argmax(axis=-1)
-    return (answers == attacked.labels).mean(axis=0)
+    return lambda asked: logits_of(trained, network, asked).argmax(axis=-1)
 
 
-def infer_by_probe(own: Labelled, attacked: Labelled, num_values: int) -> np.ndarray:
-    """Asks a linear classifier (`linear_probe`): float64 [N], 1 where it was right.
+def learn_probe(own: Labelled, num_values: int) -> Answering:
+    """Fits a linear classifier (`linear_probe`) on the attacker's images.
 
     It finds at once what a network trained for seconds may not have begun to: how strongly
     channels respond over the whole picture.
@@ -65,8 +59,12 @@ def infer_by_probe(own: Labelled, attacked: Labelled, num_values: int) -> np.nda
     channels = own.representations.shape[-1]
     sums = gather_probe_sums(own.representations, own.labels, num_values)
     probe = fit_probe(sums, range(channels), channels)
-    answers = probe_scores(probe, pool_rows(attacked.representations)).argmax(axis=1)
-    return np.float64(answers == attacked.labels)
+    return lambda asked: probe_scores(probe, pool_rows(asked)).argmax(axis=1)[None]
+
+
+def share_right(answering: Answering, attacked: Labelled) -> np.ndarray:
+    """Returns float64 [N], the share of the classifiers that are right about an attacked image."""
+    return (answering(attacked.representations) == attacked.labels).mean(axis=0)
 
 
 def majority_right(own_values: np.ndarray, attacked_values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,11 @@ channels are released nor in which order (`similarities`).
 
     found = reidentify(pixels(reconstructions), pixels(images), np.arange(500), 100, key)
     found.top1.mean(), found.ranks.mean()  # chance: 0.01, 50.5
+
+And which source, such as a photograph, is the picture from, to whoever has other pictures of it?
+
+    found = same_source(pixels(reconstructions), pixels(images), np.arange(500), sources)
+    found.right.mean(), found.chance.mean()
 """
 
 import math
@@ -41,6 +46,20 @@ class Found(NamedTuple):
     ranks: np.ndarray
 
 
+class SameSource(NamedTuple):
+    """Whether a query's best match among the other pictures is of its source.
+
+    Attributes:
+        rows: int [q], the queries whose source has another picture; of no other it could be told.
+        right: float64 [q], the chance that the best match, ties broken at random, is of the source.
+        chance: float64 [q], the share of the other pictures that are.
+    """
+
+    rows: np.ndarray
+    right: np.ndarray
+    chance: np.ndarray
+
+
 def reidentify(
     queries: np.ndarray, gallery: np.ndarray, truth: np.ndarray, candidates: int, key: jax.Array
 ) -> Found:
@@ -55,17 +74,11 @@ def reidentify(
     """
     if not 1 < candidates <= len(gallery):
         raise ValueError(f"Expected 2 to {len(gallery)} candidates, got {candidates}")
-    mean = gallery.mean(axis=0, dtype=np.float64)
-    of_gallery, of_queries = (_lengths(x, mean) for x in (gallery, queries))
     stream = stream_of(key)
     top1, ranks = [], []
-    for block in _blocks(queries, _QUERIES_AT_ONCE):
+    for block, likeness in _likenesses(queries, gallery):
         mine = truth[block]
         rows = np.arange(len(mine))
-        ours = (queries[block] - mean) / of_queries[block]
-        likeness = np.empty((len(mine), len(gallery)))
-        for those in _blocks(gallery, len(gallery)):
-            likeness[:, those] = ours @ ((gallery[those] - mean) / of_gallery[those]).T
         own = likeness[rows, mine][:, None].copy()
         # The candidates are those of smallest random numbers; the truth's is smaller than any.
         draw = stream.random(likeness.shape)
@@ -76,6 +89,27 @@ def reidentify(
         top1.append(np.where(closer == 0, 1 / (ties + 1), 0))
         ranks.append(1 + closer + ties / 2)
     return Found(np.concatenate(top1), np.concatenate(ranks))
+
+
+def same_source(
+    queries: np.ndarray, gallery: np.ndarray, truth: np.ndarray, sources: np.ndarray
+) -> SameSource:
+    """Looks up the source of each query's most alike picture, the true one left out.
+
+    Queries, gallery and truth are `reidentify`'s, all of the gallery are candidates; sources are
+    the gallery's, int [M].
+    """
+    right, chance = [np.zeros(0)], [np.zeros(0)]
+    for block, likeness in _likenesses(queries, gallery):
+        mine = truth[block]
+        likeness[np.arange(len(mine)), mine] = -np.inf
+        is_alike = sources == sources[mine][:, None]
+        is_best = likeness >= likeness.max(axis=1, keepdims=True) - _TOLERANCE
+        right.append((is_best & is_alike).sum(axis=1) / is_best.sum(axis=1))
+        chance.append((is_alike.sum(axis=1) - 1) / (len(gallery) - 1))
+    right, chance = np.concatenate(right), np.concatenate(chance)
+    rows = np.flatnonzero(chance > 0)
+    return SameSource(rows, right[rows], chance[rows])
 
 
 def identified(reconstructions: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -135,6 +169,18 @@ def pooled(representations: Any, least: int = _SIDE) -> np.ndarray:
         folded = x.reshape(len(x), rows, fields[0], columns, fields[1], depth)
         found[block] = folded.mean(axis=(2, 4), dtype=np.float32)
     return found
+
+
+def _likenesses(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields blocks of queries with the cosines of their centred descriptors, float64 [q, M]."""
+    mean = gallery.mean(axis=0, dtype=np.float64)
+    of_gallery, of_queries = (_lengths(x, mean) for x in (gallery, queries))
+    for block in _blocks(queries, _QUERIES_AT_ONCE):
+        ours = (queries[block] - mean) / of_queries[block]
+        likeness = np.empty((len(ours), len(gallery)))
+        for those in _blocks(gallery, len(gallery)):
+            likeness[:, those] = ours @ ((gallery[those] - mean) / of_gallery[those]).T
+        yield block, likeness
 
 
 def _blocks(stored: Any, most: int) -> Iterator[slice]:

@@ -1,12 +1,13 @@
 """All inference attacks on one topology, as rows of one table.
 
 suite = Suite(parts, settings, data_dir=None, key=jax.random.key(0))
-rows = suite.attribute(scene) + suite.membership(scene)
-rows += suite.reidentification(scene, Rebuilt(images, "strong", PAIRS), queries)
+rebuilt = Rebuilt(images, "strong", PAIRS)
+rows = suite.attribute(scene, rebuilt, queries) + suite.membership(scene)
+rows += suite.reidentification(scene, rebuilt, queries)
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, PAIRS
 from privynet_jax.attacks.inference import attributes, membership
-from privynet_jax.attacks.inference.attributes import PARTS
+from privynet_jax.attacks.inference.attributes import PARTS, Answering
 from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.attacks.inference.membership import FALSE_POSITIVES
 from privynet_jax.attacks.inference.reidentification import (
@@ -23,11 +24,12 @@ from privynet_jax.attacks.inference.reidentification import (
     pixels,
     pooled,
     reidentify,
+    same_source,
     similarities,
 )
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Part, Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
@@ -52,7 +54,7 @@ class Settings:
 
     cloud: Schedule
     width: int = 64
-    attributes: tuple[str, ...] = ("brightness", "colour")
+    attributes: tuple[str, ...] = ("class", "brightness", "colour")
     candidates: tuple[int, ...] = (100,)
     shadows: int = 8
 
@@ -80,26 +82,34 @@ class Suite:
         self._values = {
             name: attributes.attribute_values(name, parts, data_dir) for name in settings.attributes
         }
-        self._by_pixels: dict[str, dict[str, Interval]] = {}
+        self._images = image_features(parts).parts
+        self._of_images: dict[str, dict[str, Answering]] = {}
 
-    def attribute(self, scene: Scenario) -> list[Row]:
-        """Accuracy per attribute, beside the most frequent value and the pixels themselves."""
-        released = [scene.stored(part) for part in PARTS]
-        rows = []
+    def attribute(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
+        """Accuracy per attribute, beside the most frequent value and the images themselves.
+
+        Told from representations by classifiers that learnt from them; and from reconstructions by
+        those that learnt from images, as a person would recognise what is on a picture. Queries
+        int [Q] are the test images that were rebuilt.
+        """
+        own, released = map(scene.stored, PARTS)
+        changed = Part(rebuilt.images, self._parts.test.labels[queries])
+        pictures = image_features(dataclasses.replace(self._parts, test=changed)).parts["test"]
+        everything, rows = np.arange(len(self._parts.test)), []
         for name, values in self._values.items():
-            if name not in self._by_pixels:
-                images = image_features(self._parts).parts
-                whole = [images[part][:] for part in PARTS]
-                self._by_pixels[name] = self._accuracies(whole, values)
-            chance = attributes.majority_right(values["auxiliary"], values["test"]).mean()
-            for classifier, rate in self._accuracies(released, values).items():
-                title = (ATTRIBUTE, f"{name}, by a {classifier}", PAIRS)
-                reference = self._by_pixels[name][classifier].value
-                rows += _rows(title, {"accuracy": (rate, float(chance))}, reference)
+            by_images = self._by_images(name)
+            by_released = self._classifiers(own, values)
+            for classifier, answering in by_images.items():
+                title = f"{name}, by a {classifier}"
+                asked = by_released[classifier], released, everything
+                rows += self._answers((title, PAIRS), values, answering, *asked)
+                title += f" from a reconstruction by {rebuilt.attacker}"
+                asked = answering, pictures, queries
+                rows += self._answers((title, rebuilt.knowledge), values, answering, *asked)
         return rows
 
     def reidentification(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
-        """Top-1 rate and ranks: by a reconstruction, with the local NN, without its channels.
+        """Top-1 rate, ranks, same source: by a reconstruction, with the local NN, or VGG16 alone.
 
         The scene's features are of all channels of the layer; queries int [Q] are the test images
         that were rebuilt.
@@ -127,7 +137,21 @@ class Suite:
                     "median rank": (bootstrap(found.ranks, median_of, sources), middle),
                 }
                 rows += _rows(title, numbers)
+            title = (REIDENTIFICATION, f"{variant}, among all others", knowledge)
+            rows += self._same_source(title, descriptors, queries)
         return rows
+
+    def _same_source(
+        self, title: tuple[str, str, str], descriptors: tuple[np.ndarray, ...], queries: np.ndarray
+    ) -> list[Row]:
+        """Whether the nearest other picture is of the query's source; none without others."""
+        sources, images = self._parts.test.clusters(), pixels(self._parts.test.images)
+        found = same_source(*descriptors, queries, sources)
+        if not len(found.rows):
+            return []
+        reference = same_source(images[queries], images, queries, sources).right.mean()
+        told = bootstrap(found.right, mean_of, sources[queries][found.rows])
+        return _rows(title, {"same source": (told, float(found.chance.mean()))}, float(reference))
 
     def membership(self, scene: Scenario) -> list[Row]:
         """Candidates are target and validation images: test images may be of another kind."""
@@ -157,19 +181,42 @@ class Suite:
     def _network(self, num_classes: int) -> CloudNN:
         return CloudNN(num_classes, self._parts.image_size, self._settings.width)
 
-    def _accuracies(
-        self, representations: Sequence[Any], values: Mapping[str, np.ndarray]
-    ) -> dict[str, Interval]:
-        """Classifier -> its accuracy: one alone would pass its own weakness off as privacy."""
-        own, attacked = map(Labelled, representations, (values[part] for part in PARTS))
-        count, key = attributes.count_of(values), self._keys[ATTRIBUTE]
+    def _by_images(self, name: str) -> dict[str, Answering]:
+        """The classifiers of an attribute that learnt from the attacker's images themselves."""
+        if name not in self._of_images:
+            own = self._images["auxiliary"][:]
+            self._of_images[name] = self._classifiers(own, self._values[name])
+        return self._of_images[name]
+
+    def _classifiers(
+        self, representations: Any, values: Mapping[str, np.ndarray]
+    ) -> dict[str, Answering]:
+        """Several kinds: one alone would pass its own weakness off as privacy."""
+        own, count = Labelled(representations, values["auxiliary"]), attributes.count_of(values)
         network, schedule = self._network(count), self._settings.cloud
-        found = {
-            "network": attributes.infer(own, attacked, network, schedule, key),
-            "linear probe": attributes.infer_by_probe(own, attacked, count),
+        return {
+            "network": attributes.learn(own, network, schedule, self._keys[ATTRIBUTE]),
+            "linear probe": attributes.learn_probe(own, count),
         }
-        sources = self._parts.test.clusters()
-        return {name: bootstrap(right, mean_of, sources) for name, right in found.items()}
+
+    def _answers(
+        self,
+        title: tuple[str, str],
+        values: Mapping[str, np.ndarray],
+        of_images: Answering,
+        answering: Answering,
+        asked: Any,
+        rows: np.ndarray,
+    ) -> list[Row]:
+        """The row of classifiers that are asked about these test images, beside the references."""
+        truth, (variant, knowledge) = values["test"][rows], title
+        right = attributes.share_right(answering, Labelled(asked, truth))
+        images = Labelled(self._images["test"][rows], truth)
+        reference = float(attributes.share_right(of_images, images).mean())
+        chance = float(attributes.majority_right(values["auxiliary"], truth).mean())
+        rate = bootstrap(right, mean_of, self._parts.test.clusters(rows))
+        title = (ATTRIBUTE, variant, knowledge)
+        return _rows(title, {"accuracy": (rate, chance)}, reference)
 
 
 def _rows(

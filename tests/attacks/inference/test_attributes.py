@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from privynet_jax.attacks.inference.attributes import (
     attribute_values,
     count_of,
-    infer,
-    infer_by_probe,
+    learn,
+    learn_probe,
     majority_right,
+    share_right,
 )
 from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.errors import UserError
@@ -43,7 +44,9 @@ def split(x, values):
 
 
 def right(x, values):
-    return infer(*split(x, values), cloud_nn(3, image_size=16, width=8), SCHEDULE, KEY)
+    own, attacked = split(x, values)
+    answering = learn(own, cloud_nn(3, image_size=16, width=8), SCHEDULE, KEY)
+    return share_right(answering, attacked)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,8 @@ def test_the_probe_s_known_answers(images):
     x, values = images
 
     def by_probe(x, values):
-        return infer_by_probe(*split(x, values), 3).mean()
+        own, attacked = split(x, values)
+        return share_right(learn_probe(own, 3), attacked).mean()
 
     assert by_probe(x, values) > 0.95
     shares = np.bincount(values[OWN:], minlength=3) / ATTACKED

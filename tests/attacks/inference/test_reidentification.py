@@ -13,6 +13,7 @@ from privynet_jax.attacks.inference.reidentification import (
     pixels,
     pooled,
     reidentify,
+    same_source,
     similarities,
 )
 
@@ -63,6 +64,35 @@ def test_other_pictures_reconstructions_are_chance(images):
     # Of 200 guesses with 1 in 20: 10, standard deviation 3.1; ranks' mean 10.5, deviation 0.4.
     assert 1 <= found.top1.sum() <= 22
     assert found.ranks.mean() == pytest.approx(10.5, abs=1.6)
+
+
+def test_the_source_is_that_of_the_nearest_other_picture(images):
+    noisy = pixels(images) + np.random.default_rng(2).normal(0, 1.0, (COUNT, 192))
+    sources, truth = np.random.default_rng(3).integers(40, size=COUNT), np.arange(0, COUNT, 2)
+    # One source has a single picture: nothing else is of it.
+    sources[4] = 99
+    found = same_source(noisy[truth], pixels(images), truth, sources)
+    mean = pixels(images).mean(axis=0)
+    distances = distance.cdist(noisy[truth] - mean, pixels(images) - mean, "cosine")
+    distances[np.arange(len(truth)), truth] = np.inf
+    sizes = np.bincount(sources)
+    asked = sizes[sources[truth]] > 1
+    np.testing.assert_array_equal(truth[found.rows], truth[asked])
+    assert 4 not in truth[found.rows]
+    expected = sources[distances.argmin(axis=1)] == sources[truth]
+    np.testing.assert_array_equal(found.right, expected[asked])
+    np.testing.assert_allclose(found.chance, (sizes[sources[truth]][asked] - 1) / (COUNT - 1))
+
+
+def test_pictures_of_one_source_find_each_other(images):
+    twins = np.repeat(pixels(images)[:50], 2, axis=0)
+    sources = np.repeat(np.arange(50), 2)
+    found = same_source(twins, twins, np.arange(100), sources)
+    np.testing.assert_array_equal(found.right, np.ones(100))
+    np.testing.assert_allclose(found.chance, 1 / 99)
+    # What says nothing is as near to all: a tie is worth what a guess is.
+    constant = same_source(np.ones((100, 5)), np.ones((100, 5)), np.arange(100), sources)
+    np.testing.assert_allclose(constant.right, constant.chance)
 
 
 def test_ranks_are_those_of_cosine_distances(images):
