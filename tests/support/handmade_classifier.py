@@ -5,7 +5,8 @@ import functools
 import jax
 import numpy as np
 
-from privynet_jax.deployment.cloud.classifier import Classifier, Validation, network_for
+from privynet_jax.deployment.cloud.classifier import Classifier, Validation
+from privynet_jax.training.models.networks import network_for
 
 
 @functools.cache

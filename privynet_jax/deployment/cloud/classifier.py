@@ -25,15 +25,13 @@ from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_docu
 from privynet_jax.platform.files import appears_whole, damaged_if, write_atomically
 from privynet_jax.platform.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.models.networks import WORKING_STRIDE, CloudNN
+from privynet_jax.training.models.networks import network_for
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import cloud_task
 
 _VERSION = 2
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
 _TRAIN_ANEW = "copy it again, or delete the folder and train again"
-# A working grid has at least so many positions along a side, where folding allows.
-_LEAST_SIDE = 8
 # Values of one representation, as of a release.
 _MOST_VALUES = 2**32
 
@@ -205,32 +203,6 @@ def check_same_plan(ids: Mapping[str, str]) -> None:
     for name, other in others:
         if other != plan_id:
             raise UserError(f"{first} is of another plan than {name}; give what belongs together")
-
-
-def nominal_image_size(side: int) -> int:
-    """Returns the `image_size` that makes `CloudNN` work on the grid that suits a side.
-
-    The cloud does not know the images' size, which is what the network folds by, but any size that
-    leads to a good working grid will do: representations are folded by the largest f of 4, 2, 1
-    that leaves at least 8 positions, and smaller ones are unfolded to 8 or as near as the
-    network's factors 2 and 4 come. For images of 32 x 32 that is the grid of the
-    characterisation, at every layer.
-    """
-    for folding in (WORKING_STRIDE, WORKING_STRIDE // 2):
-        if side % folding == 0 and side // folding >= _LEAST_SIDE:
-            return WORKING_STRIDE * (side // folding)
-    unfolding = next((factor for factor in (1, 2) if side * factor >= _LEAST_SIDE), 4)
-    return WORKING_STRIDE * side * unfolding
-
-
-def network_for(shape: tuple[int, ...], num_classes: int, width: int) -> CloudNN:
-    """Returns the cloud NN for representations of a shape (h, w, d); UserError: no squares."""
-    if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
-        raise UserError(
-            f"representations of {times(shape)} values; allowed are squares, height x height x "
-            "channels, as releases of this project hold them"
-        )
-    return CloudNN(num_classes, nominal_image_size(shape[0]), width)
 
 
 def times(shape: tuple[int, ...]) -> str:

@@ -25,13 +25,11 @@ from privynet_jax.deployment.cloud.classifier import (
     Classifier,
     Validation,
     is_classifier,
-    network_for,
     open_classifier,
     save_classifier,
 )
 from privynet_jax.deployment.release.release_folder import Release
 from privynet_jax.errors import UserError
-from privynet_jax.images import partition
 from privynet_jax.platform import signals
 from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
@@ -39,51 +37,38 @@ from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.row_views import ChosenRows
 from privynet_jax.results.statistics import accuracies
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.models.networks import CloudNN
+from privynet_jax.training.courses.release_training import ReleaseTraining, check_counts
+from privynet_jax.training.models.networks import CloudNN, network_for
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule, check_learning_rate, cloud_task
-from privynet_jax.training.trainer import Course, Member, train
+from privynet_jax.training.tasks import cloud_task
+from privynet_jax.training.trainer import train
 
-# Of a whole training, equally spaced.
-VALIDATIONS = 20
 _SETTINGS, _VERSION = "settings.json", 2
 _OTHERWISE = "or a new folder, or delete that one first"
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassifierSettings:
+class ClassifierSettings(ReleaseTraining):
     """What decides a training, besides the release.
 
     Attributes:
         schedule: steps, batch size and learning rate.
-        width: channels of the cloud NN.
         validation_fraction: of each class's rows, held out.
         patience: validations in a row without anything better, after which training stops.
+        width: channels of the cloud NN.
         seed: of the part held out, the initial parameters and the mini-batches.
 
     Raises:
         UserError: a number is out of its range.
     """
 
-    schedule: Schedule = Schedule(steps=2000, batch_size=64)  # noqa: RUF009 - frozen
     width: int = 64
-    validation_fraction: float = 0.1
-    patience: int = 6
     seed: int = 0
 
     def __post_init__(self) -> None:
-        numbers = {"steps": self.schedule.steps, "batch_size": self.schedule.batch_size}
-        numbers |= {"width": self.width, "patience": self.patience}
-        for name, value in numbers.items():
-            if value < 1:
-                raise UserError(f"{name} is {value}; allowed are whole numbers of 1 or more")
-        check_learning_rate(self.schedule.learning_rate)
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(
-                f"validation_fraction is {self.validation_fraction}; allowed are numbers between "
-                "0 and 1; 0.1 suits most releases"
-            )
+        super().__post_init__()
+        check_counts(width=self.width)
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed is {self.seed}; allowed are whole numbers from 0 to 2**32 - 1")
 
@@ -179,20 +164,11 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
         UserError: the release cannot be trained on, or training diverged.
     """
     data, schedule = data_of(release, settings), settings.schedule
-    member = Member(
-        key=jax.random.key(settings.seed),
-        inputs=release.representations,
-        targets=data.labels,
-        rows=data.training,
-        learning_rate=schedule.learning_rate,
-        held_out=data.validation,
-    )
-    course = Course(
-        schedule.steps, schedule.batch_size, validations=VALIDATIONS, patience=settings.patience
-    )
+    given = release.representations, data.labels, data.training, data.validation
+    member = settings.member(jax.random.key(settings.seed), *given)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
     with signals.deferred():
-        [trained] = train(cloud_task(data.network), [member], course)
+        [trained] = train(cloud_task(data.network), [member], settings.course)
     if trained.diverged:
         raise UserError(
             f"training diverged before step {trained.steps}: its loss is no number; give a lower "
@@ -240,23 +216,21 @@ def data_of(release: Release, settings: ClassifierSettings) -> Data:
             "pictures of more classes"
         )
     network = network_for(release.representations.shape[1:], release.num_classes, settings.width)
-    held_out = settings.validation_fraction
-    fractions = {"training": 1 - held_out, "validation": held_out}
-    rows = partition.split_groups(labels, np.arange(len(labels)), fractions, settings.seed)
-    if not len(rows["validation"]):
+    training, validation = settings.dealt(labels, settings.seed)
+    if not len(validation):
         raise UserError(
             f"the release has {len(labels)} rows and no class with two of them, so none can be "
             "held out for validation; release more pictures"
         )
     batch = settings.schedule.batch_size
     # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
-    most = max(len(rows["training"]), ClassifierSettings.schedule.batch_size)
+    most = max(len(training), ClassifierSettings.schedule.batch_size)
     if batch > most:
         raise UserError(
-            f"batch_size is {batch}, but {len(rows['training'])} of the release's {len(labels)} "
+            f"batch_size is {batch}, but {len(training)} of the release's {len(labels)} "
             f"rows are there to train on; give at most {most} as --batch_size"
         )
-    return Data(labels, rows["training"], np.sort(rows["validation"]), network)
+    return Data(labels, training, validation, network)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

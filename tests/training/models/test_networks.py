@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from privynet_jax.errors import UserError
 from privynet_jax.training.models.networks import (
     Attention,
     ResidualBlock,
     StrongAttacker,
     attacker,
     cloud_nn,
+    network_for,
+    nominal_image_size,
 )
 
 # (image size, stride of the representation): all of VGG16's strides, and larger images.
@@ -180,3 +183,41 @@ def test_attention_by_hand():
     expected = tokens + found @ out["kernel"] + out["bias"]
     # Float32 against float64: exponentials of sums of a few products.
     np.testing.assert_allclose(network.apply(variables, x)[0].reshape(4, 4), expected, rtol=1e-3)
+
+
+# The cloud finds the working grid without the images' size.
+
+
+def grid_of(side, depth=2):
+    """The grid that the network works on, read from what its first block is given."""
+    network = network_for((side, side, depth), 2, width=4)
+    x = np.ones((1, side, side, depth), np.float32)
+
+    def run(key):
+        variables = network.init(key, x)
+        return network.apply(variables, x, capture_intermediates=True, mutable="intermediates")[1]
+
+    shapes = jax.eval_shape(run, jax.random.key(0))
+    return shapes["intermediates"]["WorkingGrid_0"]["__call__"][0].shape[1:3]
+
+
+# Sides of representations of 32 pixels, which meet the characterisation's grid, of 64 and of 224,
+# then others.
+GRIDS = {
+    **{32: 8, 16: 8, 8: 8, 4: 8, 2: 8},
+    **{64: 16, 224: 56, 112: 28, 56: 14, 28: 14, 14: 14},
+    **{1: 4, 3: 12, 5: 10, 9: 9, 15: 15, 18: 9},
+}
+
+
+@pytest.mark.parametrize("side", GRIDS)
+def test_every_side_meets_a_grid_that_suits_it(side):
+    grid = GRIDS[side]
+    assert nominal_image_size(side) == 4 * grid
+    assert grid_of(side) == (grid, grid)
+
+
+@pytest.mark.parametrize("shape", [(8, 4, 3), (8, 8), (0, 0, 3), (8, 8, 0)])
+def test_what_is_no_square(shape):
+    with pytest.raises(UserError, match="allowed are squares"):
+        network_for(shape, 2, 4)
