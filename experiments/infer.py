@@ -3,10 +3,11 @@
     python -m experiments.infer --workdir=runs/first --attributes=feature:scale,brightness
 
 Attacks the first draw of every (layers, depth, selection) of a finished characterisation, with its
-data and training lengths. Prints every number with a 95 % bootstrap interval over the images'
-sources, such as photographs (for membership over groups that overlap, half of which a coin makes
-members), beside chance and, for attributes and sources, beside the same attack on the images
-themselves. Writes inference.csv: to the work directory, or to --out.
+data and training lengths; but the cloud NN whose members are told, and its shadows, are trained as
+`train_cloud` trains. Prints every number with a 95 % bootstrap interval over the images' sources,
+such as photographs (for membership over groups that overlap, half of which a coin makes members),
+beside chance and, for attributes and sources, beside the same attack on the images themselves.
+Writes inference.csv: to the work directory, or to --out.
 """
 
 import dataclasses
@@ -40,6 +41,7 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
 from privynet_jax.results.text_tables import aligned, as_csv, bracketed
+from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.attackers import STRONG
 
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable sixteen_bit_max attackers")
@@ -52,7 +54,10 @@ _CANDIDATES = flags.DEFINE_list(
 _QUERIES = flags.DEFINE_integer("queries", 500, "Test images that are rebuilt, to be told by.", 1)
 _SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks, online and offline each; even.", 2)
 _NETWORK_STEPS = flags.DEFINE_integer(
-    "network_steps", None, "Of every cloud NN, classifier and shadow; default: as characterised.", 1
+    "network_steps",
+    None,
+    "Of every classifier, by default as characterised; of cloud NN and shadows, train_cloud's.",
+    1,
 )
 _REBUILDING_STEPS = flags.DEFINE_integer(
     "rebuilding_steps", None, "Of each of --attackers, whose best is looked up; likewise.", 1
@@ -148,8 +153,12 @@ def _suite_settings(
     config: Config, chosen: Sequence[str], candidates: tuple[int, ...] | None, most: int
 ) -> inference.Settings:
     attributes = tuple(_ATTRIBUTES.value) if ATTRIBUTE in chosen else ()
+    schedule = ReleaseTraining().schedule
+    steps = _NETWORK_STEPS.value or schedule.steps
+    training = ReleaseTraining(dataclasses.replace(schedule, steps=steps))
     networks = config.cloud, config.cloud_width
-    settings = inference.Settings(*networks, attributes, shadows=_SHADOWS.value)
+    more = {"shadows": _SHADOWS.value, "training": training}
+    settings = inference.Settings(*networks, attributes, **more)
     if REIDENTIFICATION not in chosen:
         return settings
     if most < 2:

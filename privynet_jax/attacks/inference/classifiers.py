@@ -1,6 +1,6 @@
 """Several cloud NNs on rows of one array of representations, and what they answer.
 
-`attributes` trains copies with different keys, `membership` a network per shadow.
+`attributes` trains copies with different keys, and `membership` asks its shadows.
 
     data = Labelled(representations, labels)
     trained = train_classifiers(data, [rows_of_one, rows_of_another], network, schedule, key)
@@ -44,7 +44,11 @@ def train_classifiers(
         Member(jax.random.fold_in(key, index), data.representations, labels, rows, rate)
         for index, rows in enumerate(subsets)
     ]
-    trained = train(cloud_task(network), members, Course(schedule.steps, schedule.batch_size))
+    return checked(train(cloud_task(network), members, Course(schedule.steps, schedule.batch_size)))
+
+
+def checked(trained: list[Trained]) -> list[Trained]:
+    """Returns classifiers as they are; UserError: training diverged."""
     if any(own.diverged for own in trained):
         raise UserError("a classifier diverged; train it with a lower learning rate")
     return trained

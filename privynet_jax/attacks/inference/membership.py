@@ -1,8 +1,10 @@
 """Membership inference: was an image in the training set of the cloud NN?
 
 Whoever may ask the cloud NN for its logits, and holds candidates' representations and labels, tells
-members from others by how sure the network is of the label. Attacks are a score per candidate,
-larger for likelier members:
+members from others by how sure the network is of the label. All networks are trained as the cloud
+trains on a release (`ReleaseTraining`): some rows of each class are held out, and choose the moment
+that is kept. Those are neither members nor others. Attacks are a score per candidate, larger for
+likelier members:
 
 * loss: the log-probability of the label (Yeom et al. 2018, arXiv:1709.01604);
 * offline LiRA (Carlini et al. 2022, arXiv:2112.03570): the same as a logit, against its
@@ -13,23 +15,26 @@ larger for likelier members:
 * offline and online RMIA (Zarifzadeh et al. 2024, arXiv:2312.03262), on the same shadows: the
   label's probability against its mean, which needs fewer of them.
 
-    result = attack(candidates, groups, own, network, schedule, key)
+    result = attack(candidates, groups, own, network, ReleaseTraining(), key)
     result["online LiRA"].tpr.value  # at a false positive rate of 1 %
 """
 
-import dataclasses
+import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 import scipy
 
-from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
+from privynet_jax.attacks.inference.classifiers import Labelled, checked, logits_of
 from privynet_jax.attacks.inference.rates import Rates, rates
 from privynet_jax.errors import UserError
 from privynet_jax.platform.row_views import JoinedRows
 from privynet_jax.training.batches import stream_of
+from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.networks import CloudNN
-from privynet_jax.training.tasks import Schedule
+from privynet_jax.training.tasks import cloud_task
+from privynet_jax.training.trainer import train
 
 LOSS, OFFLINE, ONLINE = ("loss", "offline LiRA", "online LiRA")
 OFFLINE_RMIA, ONLINE_RMIA = ("offline RMIA", "online RMIA")
@@ -45,7 +50,7 @@ def attack(
     groups: np.ndarray,
     own: Labelled,
     network: CloudNN,
-    schedule: Schedule,
+    training: ReleaseTraining,
     key: jax.Array,
     *,
     shadows: int = 8,
@@ -56,7 +61,8 @@ def attack(
     others then differ in membership alone. The attacker's own are disjoint from both; offline
     shadows learn from halves of them, online ones from halves of the candidates. There are so many
     of each, an even number; those with fewer examples than the cloud NN take proportionally fewer
-    steps of its schedule.
+    steps of its schedule. Which rows are held out is dealt once for all networks: candidates that
+    some network learns from, none is judged by.
 
     Returns attack -> what it reaches, the TPR at an FPR of `FALSE_POSITIVES`; and `CONTROL` +
     attack -> the same attack on a network trained as long on the attacker's own data, which is
@@ -69,38 +75,77 @@ def attack(
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
     everybody = joined(candidates, own)
     known, theirs = np.split(np.arange(len(everybody.labels)), [len(candidates.labels)])
-    coin, training, online_half, online_key, offline_half, offline_key = jax.random.split(key, 6)
+    dealing, key = jax.random.split(key)
+    coin, stream, online_half, online_key, offline_half, offline_key = jax.random.split(key, 6)
     is_member = half_of_groups(candidates.labels, groups, coin)
-    inside = _halves_of_groups(shadows, groups, online_half)
-    members = known[is_member]
-
-    def confidences(subsets: list[np.ndarray], steps: float, stream: jax.Array) -> np.ndarray:
-        trained_for = dataclasses.replace(schedule, steps=max(1, round(steps)))
-        trained = train_classifiers(everybody, subsets, network, trained_for, stream)
-        logits = logits_of(trained, network, everybody.representations, known)
-        return np.stack([confidence(z, candidates.labels) for z in logits])
+    halves = _halves_of_groups(shadows, groups, online_half)
+    is_learnt = _learnt([candidates.labels, own.labels], training, dealing)
+    scored = known[is_learnt[known]]
+    asking = functools.partial(_confidences, network, everybody, is_learnt, scored)
 
     def of_shadows(halves: np.ndarray, rows: np.ndarray, stream: jax.Array) -> np.ndarray:
-        steps = schedule.steps * len(rows) / 2 / len(members)
-        return confidences([rows[half] for half in halves], steps, stream)
+        lasting = training.longer(len(rows) / 2 / is_member.sum())
+        return asking(lasting, [rows[half] for half in halves], stream)
 
-    attacked = confidences([members, theirs], schedule.steps, training)
-    online = of_shadows(inside, known, online_key)
+    attacked = asking(training, [known[is_member], theirs], stream)
+    online = of_shadows(halves, known, online_key)
     offline = of_shadows(balanced_halves(shadows, len(theirs), offline_half), theirs, offline_key)
-    found = {}
-    for title, asked in zip(("", CONTROL), attacked, strict=True):
-        scores = {
-            LOSS: asked,  # ranks as the probability does
-            OFFLINE: offline_lira(asked, offline),
-            ONLINE: online_lira(asked, online, inside),
-            OFFLINE_RMIA: offline_rmia(asked, offline),
-            ONLINE_RMIA: online_rmia(asked, online),
-        }
-        for name, score in scores.items():
-            sides = (score[is_member], score[~is_member])
-            clusters = (groups[is_member], groups[~is_member])
-            found[title + name] = rates(*sides, FALSE_POSITIVES, clusters)
-    return found
+    sides, clusters, inside = is_member[scored], groups[scored], halves[:, scored]
+    return {
+        title + name: rates(
+            score[sides], score[~sides], FALSE_POSITIVES, (clusters[sides], clusters[~sides])
+        )
+        for title, asked in zip(("", CONTROL), attacked, strict=True)
+        for name, score in _scores(asked, offline, online, inside).items()
+    }
+
+
+def _confidences(
+    network: CloudNN,
+    data: Labelled,
+    is_learnt: np.ndarray,
+    scored: np.ndarray,
+    training: ReleaseTraining,
+    releases: Sequence[np.ndarray],
+    key: jax.Array,
+) -> np.ndarray:
+    """Trains a network on each release, int [n] rows of the data, of which some are held out.
+
+    Returns how sure each is of the labels of rows, float64 [releases, scored].
+    """
+    labels = np.asarray(data.labels, np.int32)
+    members = []
+    for index, rows in enumerate(releases):
+        own_key, held_out = jax.random.fold_in(key, index), ~is_learnt[rows]
+        if held_out.all():
+            raise UserError("a network would learn from no image; give more images")
+        given = data.representations, labels, rows[~held_out], rows[held_out]
+        members.append(training.member(own_key, *given))
+    trained = checked(train(cloud_task(network), members, training.course))
+    logits = logits_of(trained, network, data.representations, scored)
+    return np.stack([confidence(z, labels[scored]) for z in logits])
+
+
+def _scores(
+    asked: np.ndarray, offline: np.ndarray, online: np.ndarray, inside: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Every attack's score per candidate, of confidences [N] and shadows' [shadows, N]."""
+    return {
+        LOSS: asked,  # ranks as the probability does
+        OFFLINE: offline_lira(asked, offline),
+        ONLINE: online_lira(asked, online, inside),
+        OFFLINE_RMIA: offline_rmia(asked, offline),
+        ONLINE_RMIA: online_rmia(asked, online),
+    }
+
+
+def _learnt(several: Sequence[np.ndarray], training: ReleaseTraining, key: jax.Array) -> np.ndarray:
+    """Bool [N] of labels one after the other: who is learnt from, and not held out."""
+    seed, found = int(stream_of(key).integers(2**32)), []
+    for labels in several:
+        found.append(np.zeros(len(labels), bool))
+        found[-1][training.dealt(labels, seed)[0]] = True
+    return np.concatenate(found)
 
 
 def half_of_groups(labels: np.ndarray, groups: np.ndarray, key: jax.Array) -> np.ndarray:

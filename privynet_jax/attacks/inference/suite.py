@@ -31,7 +31,8 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
-from privynet_jax.training.models.networks import CloudNN
+from privynet_jax.training.courses.release_training import ReleaseTraining
+from privynet_jax.training.models.networks import CloudNN, network_for
 from privynet_jax.training.tasks import Schedule
 
 ATTRIBUTE, REIDENTIFICATION, MEMBERSHIP = ATTACKS = ("attribute", "reidentification", "membership")
@@ -45,11 +46,12 @@ class Settings:
     """What the attacks are run with.
 
     Attributes:
-        cloud: schedule of the cloud NN, and of every classifier and shadow.
-        width: of their channels.
+        cloud: schedule of every classifier of attributes.
+        width: channels of these, and of the cloud NN and its shadows.
         attributes: as `attributes.attribute_values` takes them.
         candidates: numbers of pictures among which a query is to be found.
         shadows: networks that membership trains online, and as many offline.
+        training: of the cloud NN whose members are told, and of its shadows.
     """
 
     cloud: Schedule
@@ -57,6 +59,7 @@ class Settings:
     attributes: tuple[str, ...] = ("class", "brightness", "colour")
     candidates: tuple[int, ...] = (100,)
     shadows: int = 8
+    training: ReleaseTraining = ReleaseTraining()  # noqa: RUF009 - frozen
 
 
 class Rebuilt(NamedTuple):
@@ -161,8 +164,10 @@ class Suite:
         groups = [part.groups for part in (parts.target, parts.validation)]
         alone = any(each is None for each in groups)
         groups = np.arange(len(candidates.labels)) if alone else np.concatenate(groups)
-        data = candidates, groups, of["auxiliary"], self._network(parts.num_classes)
-        found = membership.attack(*data, settings.cloud, key, shadows=settings.shadows)
+        shape = candidates.representations.shape[1:]
+        network = network_for(shape, parts.num_classes, settings.width)
+        data = candidates, groups, of["auxiliary"], network
+        found = membership.attack(*data, settings.training, key, shadows=settings.shadows)
         title, rows = f"TPR at {100 * FALSE_POSITIVES:g} % FPR", []
         for name, result in found.items():
             numbers = {title: (result.tpr, FALSE_POSITIVES), "AUC": (result.auc, 0.5)}
