@@ -48,7 +48,7 @@ class Believed:
         layer_rms: float [C], of all channels of that layer on the attacker's pictures, never zero.
         release_rms: float [K], how strong the release's are on the same pictures.
         width: channels with those that only fill up.
-        measured: whether how strong the release's are was measured on planted pictures.
+        measured: bool [K], of which of them how strong they are was measured on planted pictures.
     """
 
     layer: int
@@ -57,7 +57,7 @@ class Believed:
     layer_rms: np.ndarray
     release_rms: np.ndarray
     width: int
-    measured: bool = False
+    measured: np.ndarray
 
     @property
     def channels(self) -> np.ndarray:
@@ -138,8 +138,9 @@ def believe(
     of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
     if planted:
         gains, everything = products[number].gains(guess.channels), np.arange(depth)
-        strong = np.where(np.isnan(gains), of_release, rms[list(guess.channels)] * gains)
-        return Believed(number, guess, everything, rms, strong, width, measured=True)
+        measured = np.isfinite(gains)
+        strong = np.where(measured, rms[list(guess.channels)] * gains, of_release)
+        return Believed(number, guess, everything, rms, strong, width, measured)
     count = _asked_of(public)
     checked = check_guess(
         guess.channels,
@@ -150,4 +151,4 @@ def believe(
     )
     guess = dataclasses.replace(guess, channels=tuple(map(int, checked.channels)))
     used = np.flatnonzero(checked.trusted)
-    return Believed(number, guess, used, rms, of_release[used], width)
+    return Believed(number, guess, used, rms, of_release[used], width, np.zeros(len(used), bool))

@@ -146,7 +146,7 @@ class PublicAttack:
         trust, trusted = np.ones(believed.width, np.float32), local
         try:
             estimates = warm.reconstruct(own)
-            if not believed.measured:
+            if not believed.measured.all():
                 prior = fit_prior(as_float(pictures) - estimates)
                 shown = observed[: pictures_of(pictures.shape[1])]
                 believed, trust, trusted = self._calibrated(believed, local, shown, prior, warm)
@@ -173,11 +173,18 @@ class PublicAttack:
         prior: PixelPrior,
         warm: FittedAttack,
     ) -> tuple[Believed, np.ndarray, Representing]:
-        """Finds gains by some of a release, trust, float32 [width], and the local NN times that."""
+        """Finds gains by some of a release, trust, float32 [width], and the local NN times that.
+
+        What was measured stays as it is.
+        """
         shown = believed.normalised(observed)
         found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
-        trust = np.float32(np.sqrt(found.weights))
+        gains, trust = found.gains, np.float32(np.sqrt(found.weights))
+        known = np.flatnonzero(believed.measured)
+        gains[known] = trust[known] = 1
         trusted: Representing = lambda images: local(images) * trust  # noqa: E731
-        matcher, relative = Matcher(trusted, prior), shown * np.float32(found.gains) * trust
-        common = brightest(matcher, relative, found.pictures, self.steps // 2)
-        return believed.calibrated(found.gains * common), trust, trusted
+        if not len(known):  # else what gains have in common is known with them
+            relative = shown * np.float32(gains) * trust
+            matcher = Matcher(trusted, prior)
+            gains *= brightest(matcher, relative, found.pictures, self.steps // 2)
+        return believed.calibrated(gains), trust, trusted

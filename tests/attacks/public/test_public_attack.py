@@ -84,8 +84,8 @@ def test_topologies_side_by_side_are_attacked_as_alone(fitted):
 
 
 def test_a_guess_that_is_wrong_in_part_is_put_right_by_the_release(fitted, monkeypatch):
-    def mistaken(release, layers, known):
-        number, guess = guess_layer(release, layers, known)
+    def mistaken(*known):
+        number, guess = guess_layer(*known)
         return number, dataclasses.replace(guess, channels=(7, 1, 13, 15, 22, 2))
 
     monkeypatch.setattr(belief, "guess_layer", mistaken)
