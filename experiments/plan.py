@@ -103,6 +103,7 @@ def main() -> None:
         data_dir=cli.data_folder(),
     )
     weights = cli.WEIGHTS.value or Config.weights
+    cli.use_cpu_cores()
     try:
         planned = plan_topology(workdir, sample, limits, weights, settings)
     except NothingFitsError as error:

@@ -39,12 +39,16 @@ from privynet_jax.platform.row_views import ChosenRows
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 from privynet_jax.training.extrapolation import Gain, gain_from
 
-# Weights that compete at first; what wins is refined by the factor below, twice.
+# Weights that compete at first; what wins is refined by the factor below.
 TV_WEIGHTS = (0.0, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e4)
 PRIOR_WEIGHTS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
 _REFINEMENT = 10**0.5
 # Falls below this share of the loss at the warm start are rounding.
 _NEGLIGIBLE = 1e-6
+# The second half of the steps is left out where it adds less dB on own images.
+_WORTH_DB = 0.02
+# Candidates that are left after each round: with few images each they fill batches of 32.
+_LEFT, _FINALISTS = 8, 2
 # What a closed form gains by training.
 _NOTHING = Gain(0.0, 0.0, 0.0)
 
@@ -58,19 +62,20 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WhiteBox:
-    """White-box optimisation; tuning costs as much as attacking some 150 images.
+    """White-box optimisation; tuning costs as much as attacking some 100 images.
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
             prior lies around.
-        steps: gradients that are computed per image.
-        tuning_images: of the held-out pairs, those that the last candidates compete on.
+        steps: gradients that are computed per image, or half of them where more add nothing.
+        tuning_images: of the held-out pairs, those that the last candidates compete on; multiples
+            of 16 fill batches of 32.
         name: what results call it.
     """
 
     warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
     steps: int = 150
-    tuning_images: int = 24
+    tuning_images: int = 32
     name: str = "white box"
     knowledge: str = EVERYTHING
     optimises_images: ClassVar[bool] = True
@@ -128,7 +133,7 @@ class WhiteBox:
             if choice is None or not len(representations):
                 return starts
             weights = _weights(len(representations), [choice])
-            return matcher(representations, starts, weights, self.steps).images
+            return matcher(representations, starts, weights, found["steps"]).images
 
         return FittedAttack(reconstruct, self._report(choice, found, warm))
 
@@ -142,10 +147,10 @@ class WhiteBox:
         return {
             "warm_start": self.warm_start.name,
             **(choice or Choice(0.0, float("inf")))._asdict(),
-            "steps": self.steps if choice else 0,
             # L-BFGS finds its own; 1 is a full step of Newton's method.
             "learning_rate": 1.0,
             **found,
+            "steps": found["steps"] if choice else 0,
             "falling_percent_per_doubling": float(falling),
             "converged": bool(converged and (choice is None or falling <= CONVERGED_PERCENT)),
             "gain_db": _gain_db(choice, found["last_doubling_db"], warm),
@@ -163,27 +168,34 @@ class _Tuning:
 
     def best(self) -> tuple[Choice | None, dict[str, float]]:
         """Returns the weights that do best, None if the warm start does, and what was found."""
-        steps, count = self.steps, len(self.truth)
-        few, some = max(1, count // 6), max(1, count // 3)
-        grid = [Choice(*pair) for pair in itertools.product(TV_WEIGHTS, PRIOR_WEIGHTS)]
-        left = self._ranked(grid, few, steps // 8)[:8]
-        left = self._ranked(left, some, steps // 4)[:2]
-        for _ in range(2):
-            left = self._ranked(_distinct([*_around(left[0]), *left[1:]]), some, steps // 2)[:2]
+        steps, count, left = self.steps, len(self.truth), self._finalists()
         matched = self._match(left, count, steps)
         scores = self._psnr_db(matched.images, len(left))
         winner = int(np.argmax(scores))
         own = slice(winner * count, (winner + 1) * count)
         [start_db], [half_db] = map(self._psnr_db, (self.known[1], matched.halfway[own]))
+        added_db = float(scores[winner] - half_db)
+        pays = added_db >= _WORTH_DB
+        reached_db = scores[winner] if pays else half_db
         found = {
+            "steps": steps if pays else max(1, steps // 2),
             "warm_start_held_out_psnr_db": float(start_db),
-            "held_out_psnr_db": float(max(start_db, scores[winner])),
-            "last_doubling_db": float(scores[winner] - half_db),
+            "held_out_psnr_db": float(max(start_db, reached_db)),
+            "last_doubling_db": added_db,
             "falling_percent_per_doubling": _falling_percent_per_doubling(
                 *(each[own] for each in matched.losses)
             ),
         }
-        return (left[winner] if scores[winner] > start_db else None), found
+        return (left[winner] if reached_db > start_db else None), found
+
+    def _finalists(self) -> list[Choice]:
+        """The weights that do best by few images and steps, which would be too few to judge by."""
+        few, some = (max(1, len(self.truth) // share) for share in (8, 4))
+        grid = [Choice(*pair) for pair in itertools.product(TV_WEIGHTS, PRIOR_WEIGHTS)]
+        left = self._ranked(grid, few, self.steps // 8)[:_LEFT]
+        left = self._ranked(left, some, self.steps // 4)
+        near = _distinct([*_around(left[0]), *left[1:]])[:_LEFT]
+        return self._ranked(near, some, self.steps // 4)[:_FINALISTS]
 
     def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
         """The choices, best first, by so many images and steps."""

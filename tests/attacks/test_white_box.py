@@ -152,7 +152,7 @@ def test_where_the_warm_start_does_best_it_is_the_answer():
 
 def test_a_warm_start_that_has_not_converged_is_not_called_so():
     started = SimpleNamespace(report={"converged": False, "falling_percent_per_doubling": 9.0})
-    found = {"falling_percent_per_doubling": 1.0, "last_doubling_db": 0.0}
+    found = {"falling_percent_per_doubling": 1.0, "last_doubling_db": 0.0, "steps": 20}
     report = QUICK()._report(None, found, started)
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 9.0)
     report = QUICK()._report(Choice(0.1, 1.0), found, started)
@@ -172,9 +172,28 @@ def test_a_warm_start_that_has_not_converged_is_not_called_so():
     ],
 )
 def test_what_longer_training_gains_is_the_start_s_and_its_own(of_start, choice, gain):
-    found = {"falling_percent_per_doubling": 9.0, "last_doubling_db": 0.5}
+    found = {"falling_percent_per_doubling": 9.0, "last_doubling_db": 0.5, "steps": 20}
     started = SimpleNamespace(report={"converged": False, **of_start})
-    assert QUICK()._report(choice, found, started)["gain_db"] == gain
+    report = QUICK()._report(choice, found, started)
+    assert report["gain_db"] == gain
+    assert report["steps"] == (20 if choice else 0)
+
+
+@pytest.mark.parametrize(
+    ("half_db", "steps", "reached_db"), [(29.9, 8, 30.0), (29.99, 4, 29.99), (30.5, 4, 30.5)]
+)
+def test_steps_that_add_nothing_are_left_out(monkeypatch, half_db, steps, reached_db):
+    """Of eight steps, which reach 30 dB; the start has 10."""
+    matched = SimpleNamespace(
+        images=np.array([30.0]), halfway=np.array([half_db]), losses=np.ones((3, 1))
+    )
+    monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
+    monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
+    monkeypatch.setattr(_Tuning, "_psnr_db", lambda tuning, images, choices=1: images)
+    choice, found = _Tuning(None, (None, np.array([10.0])), np.zeros(1), 8).best()
+    assert choice == Choice(0.1, 1.0)
+    assert (found["steps"], found["held_out_psnr_db"]) == (steps, reached_db)
+    assert found["last_doubling_db"] == pytest.approx(30 - half_db)
 
 
 def test_a_warm_start_that_diverged_is_no_answer():
@@ -199,7 +218,7 @@ def test_no_candidate_runs_twice(monkeypatch):
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
     _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()
-    assert [len(choices) for choices in asked] == [40, 8, 5, 5]
+    assert [len(choices) for choices in asked] == [40, 8, 8]
 
 
 def test_the_warm_start_never_meets_the_images_that_weights_are_tuned_on():
@@ -259,7 +278,7 @@ def test_all_channels_of_the_first_layers_give_images_away(
     [
         (WhiteBox, 9, Knowledge(PAIRS), "given the knowledge 'pairs', but needs the local NN"),
         (WhiteBox, 1, everything(rectified), "1 representations and 1 images are no pairs"),
-        (functools.partial(WhiteBox, steps=1), 9, everything(rectified), "1 steps and 24 tuning"),
+        (functools.partial(WhiteBox, steps=1), 9, everything(rectified), "1 steps and 32 tuning"),
     ],
 )
 def test_what_is_not_enough_is_refused(attack, count, knowledge, message):

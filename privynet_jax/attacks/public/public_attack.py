@@ -67,7 +67,7 @@ class PublicAttack:
 
     network: InverseNetwork
     steps: int = 150
-    tuning_images: int = 12
+    tuning_images: int = 16
     name: str = PUBLIC
     knowledge: str = NETWORK
     optimises_images: ClassVar[bool] = True
