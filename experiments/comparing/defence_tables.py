@@ -11,12 +11,12 @@ from experiments.reporting.plots import plt
 from privynet_jax.defences.guarantees import DELTA
 from privynet_jax.defences.mechanisms import Defence, Undefended
 from privynet_jax.results.summaries import Point, best_accuracy, frontier
-from privynet_jax.results.text_tables import aligned
+from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.training.convergence import CONVERGED_PERCENT, not_converged
 
 _METRICS = ("accuracy", "balanced_accuracy", "psnr_db_mean", "psnr_db_p95", "ssim_mean")
-# Of the mean PSNR, over sources of test images.
-_ENDS = ("psnr_db_low", "psnr_db_high")
+# Of means, over sources of test images.
+_ENDS = ("accuracy_low", "accuracy_high", "psnr_db_low", "psnr_db_high")
 _NONE = Undefended.name
 # Kinds of defences, which are the lines of the picture.
 TITLES = {
@@ -96,14 +96,16 @@ def as_text(table: _Lines) -> str:
     lines = []
     for line in table:
         spread = 100 * line["accuracy_half_range"]
+        accuracy = f"{100 * line['accuracy']:.1f} ±{spread:.1f}"
+        loss = f"{line['psnr_db_mean']:.1f} ±{line['psnr_db_half_range']:.1f}"
+        shares, decibels = (100 * line[name] for name in _ENDS[:2]), map(line.get, _ENDS[2:])
         lines.append(
             {
                 **{name: line[name] for name in ("layers", "depth", "defence")},
                 "epsilon": "-" if np.isinf(line["epsilon"]) else f"{line['epsilon']:.3g}",
-                "accuracy %": f"{100 * line['accuracy']:.1f} ±{spread:.1f}",
+                "accuracy % (95 %)": bracketed(accuracy, *map("{:.1f}".format, shares)),
                 "balanced %": f"{100 * line['balanced_accuracy']:.1f}",
-                "PSNR dB": f"{line['psnr_db_mean']:.1f} ±{line['psnr_db_half_range']:.1f}",
-                "sources (95 %)": "{:.1f} to {:.1f}".format(*(line[name] for name in _ENDS)),
+                "PSNR dB (95 %)": bracketed(loss, *map("{:.1f}".format, decibels)),
                 "p95 dB": f"{line['psnr_db_p95']:.1f}",
                 "SSIM": f"{line['ssim_mean']:.2f}",
                 "attacker": line["attacker"],

@@ -38,6 +38,8 @@ def measured(accuracy, psnr, epsilon=math.inf, falling=4.0):
         "accuracy": accuracy,
         "balanced_accuracy": [0.9 * value for value in accuracy],
         "psnr_db_mean": psnr,
+        "accuracy_low": min(accuracy) - 0.1,
+        "accuracy_high": max(accuracy) + 0.1,
         "psnr_db_low": min(psnr) - 1,
         "psnr_db_high": max(psnr) + 1,
         "psnr_db_p95": [x + 5 for x in psnr],
@@ -115,6 +117,8 @@ def test_each_draw_has_its_own_strongest_attacker():
     assert found["ssim_mean"] == pytest.approx([0.2, 0.18])
     assert found["attacker"] == "linear/strong"
     assert found["accuracy"] == pytest.approx([2 / 3] * 2)
+    # The second source has one of its two images wrong, the first its only one right.
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((0.5, 1.0))
     assert found["balanced_accuracy"] == [0.5] * 2
     # Of who is not the strongest it does not matter.
     assert found["falling_percent_per_doubling"] == 7.5
