@@ -56,8 +56,8 @@ def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
         own = strongest_values(result, store.load_arrays(result.name))["psnr_db"]
         assert float(row["grid_psnr_db"]) == pytest.approx(own.mean())
         gained = float(row["psnr_db_mean"]) - own.mean()
-        assert float(row["gain_db"]) == pytest.approx(gained, abs=1e-3)
-        for name in ("psnr_db_mean", "psnr_db_p95", "recognisable", "gain_db"):
+        assert float(row["beyond_grid_db"]) == pytest.approx(gained, abs=1e-3)
+        for name in ("psnr_db_mean", "psnr_db_p95", "recognisable", "beyond_grid_db"):
             value, low, high = (float(row[name + end]) for end in ("", "_low", "_high"))
             assert low <= value + 1e-9
             assert value <= high + 1e-9
