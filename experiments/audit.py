@@ -2,7 +2,7 @@
 
     python -m experiments.audit --plan=plan.json --data=folder:pictures --out=audit.json
 
-Trains cloud NNs and attackers for the plan's own topology, with other seeds and --training times
+Trains cloud NNs and attackers for the plan's own topology, with another seed and --training times
 the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
 sample are left out, with their copies. The attackers are the characterisation's, and the one that
 the plan was measured by before it was written; --attackers=strong,public,"white box" names others,

@@ -56,11 +56,15 @@ _SHADOWS = flags.DEFINE_integer("shadows", 8, "Shadow networks, online and offli
 _NETWORK_STEPS = flags.DEFINE_integer(
     "network_steps",
     None,
-    "Of every classifier, by default as characterised; of cloud NN and shadows, train_cloud's.",
+    "Of every classifier, cloud NN and shadow; default: classifiers' as characterised, the others' "
+    "as train_cloud's.",
     1,
 )
 _REBUILDING_STEPS = flags.DEFINE_integer(
-    "rebuilding_steps", None, "Of each of --attackers, whose best is looked up; likewise.", 1
+    "rebuilding_steps",
+    None,
+    "Of each of --attackers, whose best rebuilds; default: as characterised.",
+    1,
 )
 _USUAL_CANDIDATES = 100
 Row = Mapping[str, Any]

@@ -34,7 +34,8 @@ _FURTHER = {
     "risk_classes": ("Risk per class", "Privacy loss of the test images of each class."),
     "inference": (
         "Inference instead of reconstruction",
-        "What can be told from representations without rebuilding the image.",
+        "What can be told of an image: from its representation, from a reconstruction, or from the "
+        "cloud NN's answers.",
     ),
     "defences": (
         "Defences",

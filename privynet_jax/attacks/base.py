@@ -89,10 +89,10 @@ class Knowledge:
         name: one of `KNOWLEDGE`.
         local: for `EVERYTHING`: images -> the released, normalised representation [N, h, w, D],
             differentiable.
-        network: for `NETWORK`: images -> number of layers -> all its channels after the ReLU, not
-            normalised, [N, h, w, C], of all layers whose maps are as large as the release's: it may
-            be of any of them; see `Network`. Under `jax.jit`, layers that are not used cost
-            nothing. One object for all topologies that have it in common.
+        network: for `NETWORK`: images -> number of layers -> all channels of that layer after
+            its ReLU, not normalised, [N, h, w, C], of all layers whose maps are as large as the
+            release's: it may be of any of them; see `Network`. Under `jax.jit`, layers that are not
+            used cost nothing. One object for all topologies that have it in common.
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
         planted: for `NETWORK`: pictures that the attacker planted in a release of the same channels
             and scales, with what was released of them: one or more. None: it planted none.

@@ -1,6 +1,6 @@
 """Whether a plan's promises hold: fresh attackers, trained longer, on other pictures.
 
-Everything is measured anew for the plan's own topology: cloud NNs and attackers with other seeds
+Everything is measured anew for the plan's own topology: cloud NNs and attackers with another seed
 and more steps than the characterisation's, on parts that hold none of the planner's sample.
 `audit_findings` has what comes of it, and `experiments.audit` prints the verdict.
 

@@ -59,7 +59,7 @@ def expected_gain(
 
 
 def gain_from(start: Gain, doubling_db: float) -> Gain:
-    """Returns at most what ten times of both add, where images are optimised from an attack's ones.
+    """Returns what ten times of both add at most, to images optimised from an attack's estimates.
 
     What the start gains comes through in part (28 to 83 % of it, experiments/RESULTS.md,
     "White-box optimisation"), so `value` counts all of it, and `low` none. The last doubling of the

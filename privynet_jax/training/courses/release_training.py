@@ -21,7 +21,7 @@ from privynet_jax.training.tasks import Schedule, check_learning_rate
 from privynet_jax.training.trainer import Course, Member
 
 # Of a whole training, equally spaced.
-VALIDATIONS = 20
+_VALIDATIONS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ReleaseTraining:
     def course(self) -> Course:
         """How long a network is trained, and when it is looked at."""
         steps, batch_size = self.schedule.steps, self.schedule.batch_size
-        return Course(steps, batch_size, validations=VALIDATIONS, patience=self.patience)
+        return Course(steps, batch_size, validations=_VALIDATIONS, patience=self.patience)
 
     def dealt(self, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns rows of labels int [N] to learn from, and those held out, int [n] each.

@@ -60,7 +60,7 @@ class Attention(nn.Module):
     """Every position looks at every other one, around a skip; it starts as the identity.
 
     Where deep layers have blurred what was where, the whole image tells more than neighbours do.
-    Of large grids, means of blocks of keys and values are looked at (arXiv:2102.12122), so that
+    Of large grids, means of blocks of keys and values are looked at (arXiv:2106.13797), so that
     memory does not grow with the square of their positions.
     """
 
