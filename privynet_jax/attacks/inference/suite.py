@@ -128,6 +128,7 @@ class Suite:
             ("representation, channels unknown", NETWORK, similarities, released, everything),
         ]
         rows, key, sources = [], self._keys[REIDENTIFICATION], self._parts.test.clusters(queries)
+        by_images = self._same_source(pixels(images)[queries], pixels(images), queries)
         for variant, knowledge, described, asked, gallery in compared:
             descriptors = described(asked), described(gallery)
             for candidates in self._settings.candidates:
@@ -141,20 +142,24 @@ class Suite:
                 }
                 rows += _rows(title, numbers)
             title = (REIDENTIFICATION, f"{variant}, among all others", knowledge)
-            rows += self._same_source(title, descriptors, queries)
+            if by_images:
+                rate, chance = self._same_source(*descriptors, queries)
+                rows += _rows(title, {"same source": (rate, chance)}, by_images[0].value)
         return rows
 
     def _same_source(
-        self, title: tuple[str, str, str], descriptors: tuple[np.ndarray, ...], queries: np.ndarray
-    ) -> list[Row]:
-        """Whether the nearest other picture is of the query's source; none without others."""
-        sources, images = self._parts.test.clusters(), pixels(self._parts.test.images)
-        found = same_source(*descriptors, queries, sources)
+        self, asked: np.ndarray, gallery: np.ndarray, queries: np.ndarray
+    ) -> tuple[Interval, float] | None:
+        """How often the most alike other picture is of the query's source, and by chance.
+
+        None where each query is the only picture of its source.
+        """
+        sources = self._parts.test.clusters()
+        found = same_source(asked, gallery, queries, sources)
         if not len(found.rows):
-            return []
-        reference = same_source(images[queries], images, queries, sources).right.mean()
-        told = bootstrap(found.right, mean_of, sources[queries][found.rows])
-        return _rows(title, {"same source": (told, float(found.chance.mean()))}, float(reference))
+            return None
+        rate = bootstrap(found.right, mean_of, sources[queries][found.rows])
+        return rate, float(found.chance.mean())
 
     def membership(self, scene: Scenario) -> list[Row]:
         """Candidates are target and validation images: test images may be of another kind."""
