@@ -10,24 +10,27 @@ one picture tells both, but for channels that are silent on it.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from privynet_jax.attacks.base import Pairs
 from privynet_jax.attacks.public.public_layer import PublicLayer
+from privynet_jax.platform.devices import at_once
 
 # Of a channel's energy, the share that rounding may leave unexplained: float16 leaves 1e-7.
 _ROUNDING = 1e-6
-_AT_ONCE = 64
+# Pictures whose maps are compared at once, and bytes of a layer's in float64.
+_AT_ONCE, _BYTES_AT_ONCE = 64, 2**28
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Products:
-    """Sums over all pixels of planted pictures' maps, of released channels and a layer's.
+    """Sums over all positions of planted pictures' maps, of released channels and a layer's.
 
     Attributes:
-        values: how many pixels these are.
+        values: how many positions of maps these are.
         released: float64 [D], of the squares of what was released.
         own: float64 [C], of the squares of what the layer gives.
         both: float64 [D, C], of the products of one and the other.
@@ -64,8 +67,10 @@ def products_of(
 ) -> dict[int, Products]:
     """Returns the products with each layer, by number, of the first `depth` channels released."""
     found = {number: [0, 0.0, 0.0, 0.0] for number in layers}
-    for start in range(0, len(planted.images), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
+    widest = max(math.prod(layer.shape) for layer in layers.values())
+    count = at_once(_AT_ONCE, 8 * widest, _BYTES_AT_ONCE)
+    for start in range(0, len(planted.images), count):
+        rows = slice(start, start + count)
         released = _flat(planted.representations[rows][..., :depth])
         for number, layer in layers.items():
             own = _flat(layer.on(planted.images[rows]))
