@@ -141,11 +141,11 @@ def _scores(
 
 def _learnt(several: Sequence[np.ndarray], training: ReleaseTraining, key: jax.Array) -> np.ndarray:
     """Bool [N] of labels one after the other: who is learnt from, and not held out."""
-    seed, found = int(stream_of(key).integers(2**32)), []
-    for labels in several:
-        found.append(np.zeros(len(labels), bool))
-        found[-1][training.dealt(labels, seed)[0]] = True
-    return np.concatenate(found)
+    seed = int(stream_of(key).integers(2**32))
+    is_learnt = [np.zeros(len(labels), bool) for labels in several]
+    for each, labels in zip(is_learnt, several, strict=True):
+        each[training.dealt(labels, seed)[0]] = True
+    return np.concatenate(is_learnt)
 
 
 def half_of_groups(labels: np.ndarray, groups: np.ndarray, key: jax.Array) -> np.ndarray:
