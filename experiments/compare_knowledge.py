@@ -72,6 +72,7 @@ def main() -> None:
     compared = {
         number: list(knowledge.cases(attackers, pairs, number, *grounds)) for number in layers
     }
+    knowledge.check_images(itertools.chain(*compared.values()))  # before any attacks for hours
     places = list(itertools.product(layers, depths))
     total = _DRAWS.value * sum(len(compared[number]) for number, _ in places)
     bar = Bar(total=total, desc="attacking", unit="attack")

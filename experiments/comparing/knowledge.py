@@ -4,7 +4,7 @@ What an attacker owns stands in the place of the auxiliary images.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from privynet_jax.attacks.base import (
     OTHER_PAIRS,
     PAIRS,
     Attack,
+    check_count,
     optimises_images,
 )
 from privynet_jax.attacks.closed_form import MeanImage
@@ -125,6 +126,13 @@ def cases(
         words = f"{PICTURES}, {'all' if count == everything else count} planted"
         yield Case(words, attackers.public, ground, planted=count)
     yield Case(EVERYTHING, attackers.leak, ground)
+
+
+def check_images(several: Iterable[Case]) -> None:
+    """Raises UserError where an attacker owns fewer images than its attack takes."""
+    for case in several:
+        least = getattr(case.attack, "least_pairs", 1)
+        check_count(case.attack.name, len(case.ground.parts.auxiliary), least)
 
 
 def side_by_side(

@@ -17,12 +17,20 @@ from PIL import Image
 from support.commands import refused_apart
 
 from experiments.comparing.ground import Ground
-from experiments.comparing.knowledge import Attackers, cases, side_by_side, with_pairs_of
+from experiments.comparing.knowledge import (
+    Attackers,
+    cases,
+    check_images,
+    side_by_side,
+    with_fewer,
+    with_pairs_of,
+)
 from experiments.comparing.knowledge_tables import as_text, beyond_db, picture
 from privynet_jax.attacks.base import EVERYTHING, NETWORK
 from privynet_jax.attacks.registry import named_attacks
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part, as_float
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import Interval
@@ -170,6 +178,14 @@ def test_each_attacker_has_what_its_words_say(whole, darker):
     # Attackers of one attack are fitted side by side, but slow ones case by case.
     groups = list(side_by_side(found, [Cell(TOPOLOGY, 0), Cell(TOPOLOGY, 1)]))
     assert [len(group) for _, group in groups] == [2, 4 * 2, *[2] * 6]
+
+
+def test_too_few_images_are_refused_before_anything_is_measured(whole):
+    attackers = Attackers(*named_attacks(["linear", "public", "white box from linear"]))
+    few = cases(attackers, [], 1, with_fewer(whole, 1, 5))
+    with pytest.raises(UserError, match="the attack public was given 5 pairs; allowed are 8"):
+        check_images(few)
+    check_images(cases(attackers, [], 1, whole))
 
 
 def run(*arguments):
