@@ -58,7 +58,7 @@ _PAIRS = flags.DEFINE_list(
 
 def main() -> None:
     out = cli.needed_folder(cli.OUT)
-    cli.use_cpu_cores(at_most=_DRAWS.value)
+    cli.use_cpu_cores()
     layers, depths, pairs = map(cli.whole_numbers, (_LAYERS, _DEPTHS, _PAIRS))
     # Refuses what is given twice, and what a layer is too small for.
     grids.grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
