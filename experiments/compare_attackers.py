@@ -14,7 +14,8 @@ channels as well, and optimise each image; they start from an attacker who had t
     python -m experiments.compare_attackers --layers=1,2 --depths=64 --out=runs/white_box \
         --attackers=linear,"white box from linear" --max_images=test=100
 
---attackers=strong,unet,transformer sets other architectures beside the strong one.
+--attackers=strong,unet,transformer sets other architectures beside the strong one, and
+--image_size=96 compares on larger images.
 """
 
 import base64
