@@ -69,7 +69,7 @@ def attack(
     chance but for who the coin chose.
 
     Raises:
-        UserError: the number of shadows is odd, groups are too few, or training diverged.
+        UserError: the number of shadows is odd, groups or images are too few, or training diverged.
     """
     if shadows < 2 or shadows % 2:
         raise UserError(f"{shadows} shadow networks; allowed are even numbers from 2; give one")
@@ -83,9 +83,9 @@ def attack(
     scored = known[is_learnt[known]]
     asking = functools.partial(_confidences, network, everybody, is_learnt, scored)
 
-    def of_shadows(halves: np.ndarray, rows: np.ndarray, stream: jax.Array) -> np.ndarray:
+    def of_shadows(own_halves: np.ndarray, rows: np.ndarray, stream: jax.Array) -> np.ndarray:
         lasting = training.longer(len(rows) / 2 / is_member.sum())
-        return asking(lasting, [rows[half] for half in halves], stream)
+        return asking(lasting, [rows[half] for half in own_halves], stream)
 
     attacked = asking(training, [known[is_member], theirs], stream)
     online = of_shadows(halves, known, online_key)

@@ -145,6 +145,15 @@ def test_too_few_groups_are_refused():
         attack(few, np.zeros(8, int), few, network, training, KEY, shadows=2)
 
 
+def test_a_network_that_would_learn_from_nothing_is_refused():
+    """Half of each class is held out; with this key a network is given those alone."""
+    few = Labelled(np.ones((4, 4, 4, 2), np.float32), np.int32([0, 0, 1, 1]))
+    training = ReleaseTraining(Schedule(1, 4), validation_fraction=0.5)
+    given = few, np.arange(4), few, cloud_nn(2, 16, 4), training, jax.random.key(4)
+    with pytest.raises(UserError, match="a network would learn from no image; give more images"):
+        attack(*given, shadows=2)
+
+
 @pytest.fixture(scope="module")
 def memorised():
     """Noise that tells little of its labels: of those learnt from, networks memorise the rest.
