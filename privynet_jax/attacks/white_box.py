@@ -195,7 +195,8 @@ class _Tuning:
         left = self._ranked(grid, few, self.steps // 8)[:_LEFT]
         left = self._ranked(left, some, self.steps // 4)
         near = _distinct([*_around(left[0]), *left[1:]])[:_LEFT]
-        return self._ranked(near, some, self.steps // 4)[:_FINALISTS]
+        # At shallow layers, fewer steps would favour more of total variation than more steps need.
+        return self._ranked(near, some, self.steps // 2)[:_FINALISTS]
 
     def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
         """The choices, best first, by so many images and steps."""

@@ -18,7 +18,7 @@ ones of more contrast do not: where the true ones are black or white, they would
 
     found = calibrate(local, prior, release, estimates, steps=150)
     found.gains, found.weights  # [D]
-    brightest(matcher, release * found.gains, found.pictures, steps=60)
+    brightest(matcher, release * found.gains, found, steps=60)
 """
 
 import dataclasses
@@ -47,9 +47,10 @@ _MIDDLE = 0.45
 _STRETCHES, _MEMORY = 3, 20
 # A share of a channel's energy that may always be unexplained.
 _LEAST = 0.02
-# Logarithms of common gains that are tried beside what was found, and how much worse than the best
-# of them one may explain the release.
-_BRIGHTER = np.linspace(0.0, 0.12, 4)
+# Steps between logarithms of common gains that are tried beside what was found; how far at least,
+# and beyond what the pictures' own root mean square says of all channels, as far as it is right;
+# and how much worse than the best of them one may explain the release.
+_BRIGHTER, _FURTHEST, _BEYOND = 0.04, 0.12, 0.05
 _AS_WELL = 1.1
 # Of a release's energy, what no picture explains.
 _ROUNDING = 1e-6
@@ -76,12 +77,14 @@ class _Known(NamedTuple):
 class Calibration:
     """By what the release's channels are too weak, and how much to trust each, float64 [D].
 
-    And the pictures that were found with them, float32 [n, H, W, 3].
+    And the pictures that were found with them, float32 [n, H, W, 3], and the logarithm of the gain
+    that all channels have in common.
     """
 
     gains: np.ndarray
     weights: np.ndarray
     pictures: np.ndarray
+    common: float = 0.0
 
 
 def pictures_of(size: int) -> int:
@@ -111,16 +114,21 @@ def calibrate(
             current_session().give_way()
         weights = _weights(np.asarray(explain(known, found)))
     gains = np.exp(np.float64(_log_gains(found)))
-    return Calibration(gains, np.float64(weights), np.asarray(_pictures(known, found)))
+    pictures, common = np.asarray(_pictures(known, found)), _DEVIATION * float(found.common)
+    return Calibration(gains, np.float64(weights), pictures, common)
 
 
-def brightest(matcher: Matcher, release: np.ndarray, pictures: np.ndarray, steps: int) -> float:
+def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: int) -> float:
     """Returns by what all channels of a release, float32 [n, h, w, D], are too weak still.
 
-    Pictures are those that explain it as it is; `matcher` seeks ones that explain it brightened.
-    DivergedError where none are finite.
+    The pictures found explain it as it is, gains included; `matcher` seeks ones that explain it
+    brightened. DivergedError where none are finite.
     """
-    count, factors = len(pictures), np.float32(np.exp(_BRIGHTER))
+    # A gain found far below what the pictures' root mean square says may have far to go.
+    furthest = max(_FURTHEST, _BEYOND - found.common)
+    tried = np.arange(0.0, furthest + _BRIGHTER / 2, _BRIGHTER)
+    pictures, factors = found.pictures, np.float32(np.exp(tried))
+    count = len(pictures)
     each = np.repeat(factors, count)[:, None, None, None]
     rows = np.tile(np.arange(count), len(factors))
     weights = Weights(*np.zeros((2, len(rows)), np.float32))
@@ -134,7 +142,7 @@ def brightest(matcher: Matcher, release: np.ndarray, pictures: np.ndarray, steps
     last = int(np.flatnonzero(over <= 0)[-1])
     if last + 1 == len(factors):
         return float(factors[last])
-    return float(np.exp(np.interp(0.0, over[last : last + 2], _BRIGHTER[last : last + 2])))
+    return float(np.exp(np.interp(0.0, over[last : last + 2], tried[last : last + 2])))
 
 
 def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:

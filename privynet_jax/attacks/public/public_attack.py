@@ -186,5 +186,5 @@ class PublicAttack:
         if not len(known):  # else what gains have in common is known with them
             relative = shown * np.float32(gains) * trust
             matcher = Matcher(trusted, prior)
-            gains *= brightest(matcher, relative, found.pictures, self.steps // 2)
+            gains *= brightest(matcher, relative, found, self.steps // 2)
         return believed.calibrated(gains), trust, trusted
