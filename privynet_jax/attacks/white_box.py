@@ -144,6 +144,8 @@ class WhiteBox:
         falling = (found if choice else warm.report).get("falling_percent_per_doubling", 0.0)
         # What starts from an unfinished attack may still gain from finishing that.
         converged = warm.report.get("converged", True)
+        # Half of the steps is taken where the other half adds nothing, whatever becomes of losses.
+        ended = choice is None or found["steps"] < self.steps or falling <= CONVERGED_PERCENT
         return {
             "warm_start": self.warm_start.name,
             **(choice or Choice(0.0, float("inf")))._asdict(),
@@ -152,7 +154,7 @@ class WhiteBox:
             **found,
             "steps": found["steps"] if choice else 0,
             "falling_percent_per_doubling": float(falling),
-            "converged": bool(converged and (choice is None or falling <= CONVERGED_PERCENT)),
+            "converged": bool(converged and ended),
             "gain_db": _gain_db(choice, found["last_doubling_db"], warm),
         }
 

@@ -159,6 +159,14 @@ def test_a_warm_start_that_has_not_converged_is_not_called_so():
     assert (report["converged"], report["falling_percent_per_doubling"]) == (False, 1.0)
 
 
+def test_steps_that_add_nothing_are_left_out_and_have_converged():
+    started = SimpleNamespace(report={"converged": True})
+    found = {"falling_percent_per_doubling": 50.0, "last_doubling_db": 0.0, "steps": 20}
+    attack = WhiteBox(steps=40)
+    assert attack._report(Choice(0.1, 1.0), found, started)["converged"]
+    assert not attack._report(Choice(0.1, 1.0), {**found, "steps": 40}, started)["converged"]
+
+
 @pytest.mark.parametrize(
     ("of_start", "choice", "gain"),
     [
