@@ -62,7 +62,7 @@ class Choice(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WhiteBox:
-    """White-box optimisation; tuning costs as much as attacking some 100 images.
+    """White-box optimisation; tuning costs as much as attacking some 130 images.
 
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the

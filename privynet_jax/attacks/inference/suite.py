@@ -86,7 +86,7 @@ class Suite:
             name: attributes.attribute_values(name, parts, data_dir) for name in settings.attributes
         }
         self._images = image_features(parts).parts
-        self._of_images: dict[str, dict[str, Answering]] = {}
+        self._of_images: dict[str, dict[str, tuple[Answering, np.ndarray]]] = {}
 
     def attribute(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
         """Accuracy per attribute, beside the most frequent value and the images themselves.
@@ -102,13 +102,13 @@ class Suite:
         for name, values in self._values.items():
             by_images = self._by_images(name)
             by_released = self._classifiers(own, values)
-            for classifier, answering in by_images.items():
+            for classifier, (answering, of_images) in by_images.items():
                 title = f"{name}, by a {classifier}"
                 asked = by_released[classifier], released, everything
-                rows += self._answers((title, PAIRS), values, answering, *asked)
+                rows += self._answers((title, PAIRS), values, of_images, *asked)
                 title += f" from a reconstruction by {rebuilt.attacker}"
                 asked = answering, pictures, queries
-                rows += self._answers((title, rebuilt.knowledge), values, answering, *asked)
+                rows += self._answers((title, rebuilt.knowledge), values, of_images, *asked)
         return rows
 
     def reidentification(self, scene: Scenario, rebuilt: Rebuilt, queries: np.ndarray) -> list[Row]:
@@ -191,11 +191,18 @@ class Suite:
     def _network(self, num_classes: int) -> CloudNN:
         return CloudNN(num_classes, self._parts.image_size, self._settings.width)
 
-    def _by_images(self, name: str) -> dict[str, Answering]:
-        """The classifiers of an attribute that learnt from the attacker's images themselves."""
+    def _by_images(self, name: str) -> dict[str, tuple[Answering, np.ndarray]]:
+        """The classifiers of an attribute that learnt from the attacker's images themselves.
+
+        With the share of each kind that is right about each test image, float64 [N].
+        """
         if name not in self._of_images:
-            own = self._images["auxiliary"][:]
-            self._of_images[name] = self._classifiers(own, self._values[name])
+            values, own = self._values[name], self._images["auxiliary"][:]
+            test = Labelled(self._images["test"][:], values["test"])
+            self._of_images[name] = {
+                classifier: (answering, attributes.share_right(answering, test))
+                for classifier, answering in self._classifiers(own, values).items()
+            }
         return self._of_images[name]
 
     def _classifiers(
@@ -213,7 +220,7 @@ class Suite:
         self,
         title: tuple[str, str],
         values: Mapping[str, np.ndarray],
-        of_images: Answering,
+        of_images: np.ndarray,
         answering: Answering,
         asked: Any,
         rows: np.ndarray,
@@ -221,8 +228,7 @@ class Suite:
         """The row of classifiers that are asked about these test images, beside the references."""
         truth, (variant, knowledge) = values["test"][rows], title
         right = attributes.share_right(answering, Labelled(asked, truth))
-        images = Labelled(self._images["test"][rows], truth)
-        reference = float(attributes.share_right(of_images, images).mean())
+        reference = float(of_images[rows].mean())
         chance = float(attributes.majority_right(values["auxiliary"], truth).mean())
         rate = bootstrap(right, mean_of, self._parts.test.clusters(rows))
         title = (ATTRIBUTE, variant, knowledge)

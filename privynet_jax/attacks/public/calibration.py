@@ -84,7 +84,7 @@ class Calibration:
     gains: np.ndarray
     weights: np.ndarray
     pictures: np.ndarray
-    common: float = 0.0
+    common: float
 
 
 def pictures_of(size: int) -> int:
