@@ -4,12 +4,13 @@ A release's root mean squares are those of pictures that the attacker does not k
 off its own ones', which costs decibels where a representation tells nearly everything. So gains and
 a few pictures are sought together: the ones that give the release under the guessed local NN,
 
-    |local(pictures) / gains - release|^2 + a little |coordinates|^2, and gains near 1.
+    |local(pictures) / gains - release|^2 + a little |coordinates|^2.
 
-Pictures of more contrast explain a gain that all channels have in common, but for what a network
-adds to its products. Pictures are therefore sought relative to that gain: as it rises they stay
-where they were right. It is blind calibration (after Balzano and Nowak 2007,
-doi:10.1145/1236360.1236364), of a network instead of a linear map.
+Of given pictures the best gains are known, channel by channel, so pictures alone are searched for,
+by a loss in which gains always fit (variable projection, after Golub and Pereyra 1973,
+doi:10.1137/0710036). Pictures of more contrast explain a gain that all channels have in common, but
+for what a network adds to its products, so contrast is one more coordinate. It is blind calibration
+(after Balzano and Nowak 2007, doi:10.1145/1236360.1236364), of a network instead of a linear map.
 
 Estimates of pictures are too faint, and so are the gains that are found from them; nothing but the
 ends of the range tells. Pictures that are fainter than the true ones explain the release as well,
@@ -37,7 +38,7 @@ from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
 from privynet_jax.errors import DivergedError
 from privynet_jax.training.session import current_session
 
-# Of logarithms of gains, how far they usually are from 0.
+# How far gains usually are from the one that all share, and the logarithm of a contrast from 0.
 _DEVIATION = 0.1
 # Of the coordinates, squared: enough to keep what no channel tells from growing.
 _PRIOR_WEIGHT = 1e-3
@@ -49,8 +50,9 @@ _STRETCHES, _MEMORY = 3, 20
 _LEAST = 0.02
 # Steps between logarithms of common gains that are tried beside what was found; how far at least,
 # and beyond what the pictures' own root mean square says of all channels, as far as it is right;
-# and how much worse than the best of them one may explain the release.
+# how often the last step is halved; and how much worse than the best one may explain the release.
 _BRIGHTER, _FURTHEST, _BEYOND = 0.04, 0.12, 0.05
+_HALVINGS = 3
 _AS_WELL = 1.1
 # Of a release's energy, what no picture explains.
 _ROUNDING = 1e-6
@@ -60,11 +62,10 @@ _optimiser = optax.lbfgs(memory_size=_MEMORY)
 
 
 class Unknowns(NamedTuple):
-    """What is sought: coordinates [n, H, W, 3] of pictures, and of gains, [D] and []."""
+    """What is sought: coordinates of pictures, [n, H, W, 3], and of their contrast, []."""
 
     pictures: jax.Array
-    channels: jax.Array
-    common: jax.Array
+    contrast: jax.Array
 
 
 class _Known(NamedTuple):
@@ -77,8 +78,8 @@ class _Known(NamedTuple):
 class Calibration:
     """By what the release's channels are too weak, and how much to trust each, float64 [D].
 
-    And the pictures that were found with them, float32 [n, H, W, 3], and the logarithm of the gain
-    that all channels have in common.
+    And the pictures that were found with them, float32 [n, H, W, 3], and the mean logarithm of the
+    gains of channels that are not silent.
     """
 
     gains: np.ndarray
@@ -101,21 +102,21 @@ def calibrate(
     around which the prior lies; each of the steps moves all unknowns. Weights, in (0, 1], are 1 but
     for channels of which pictures explain far less than of the usual one.
     """
-    depth = release.shape[-1]
     # On one device: sums over several, inside the search along a line, come to a halt on CPU.
     known = _Known(prior, jnp.float32(release), jnp.float32(starts))
-    found = Unknowns(jnp.zeros(starts.shape), jnp.zeros(depth), jnp.float32(0))
+    found = Unknowns(jnp.zeros(starts.shape), jnp.float32(0))
     take_step, explain = _compiled(local)
-    weights = np.ones(depth, np.float32)
+    weights = np.ones(release.shape[-1], np.float32)
     for _ in range(_STRETCHES):
         state = _optimiser.init(found)
         for _ in range(-(-steps // _STRETCHES)):
             found, state = take_step(known, weights, found, state)
             current_session().give_way()
-        weights = _weights(np.asarray(explain(known, found)))
-    gains = np.exp(np.float64(_log_gains(found)))
-    pictures, common = np.asarray(_pictures(known, found)), _DEVIATION * float(found.common)
-    return Calibration(gains, np.float64(weights), pictures, common)
+        unexplained, factors = map(np.asarray, explain(known, weights, found))
+        weights = _weights(unexplained)
+    gains, heard = 1 / np.float64(factors), np.isfinite(unexplained)
+    common = float(np.log(gains[heard]).mean()) if heard.any() else 0.0
+    return Calibration(gains, np.float64(weights), np.asarray(_pictures(known, found)), common)
 
 
 def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: int) -> float:
@@ -127,26 +128,41 @@ def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: 
     # A gain found far below what the pictures' root mean square says may have far to go.
     furthest = max(_FURTHEST, _BEYOND - found.common)
     tried = np.arange(0.0, furthest + _BRIGHTER / 2, _BRIGHTER)
-    pictures, factors = found.pictures, np.float32(np.exp(tried))
-    count = len(pictures)
+    unexplained = _unexplained(matcher, release, found.pictures, tried, steps)
+    # Beyond the ends of the range it grows so fast that nothing between can be read off.
+    for _ in range(_HALVINGS):
+        last = _last_as_good(unexplained)
+        if last + 1 == len(tried):
+            break
+        between = tried[last : last + 2].mean(keepdims=True)
+        more = _unexplained(matcher, release, found.pictures, between, steps)
+        tried = np.insert(tried, last + 1, between)
+        unexplained = np.insert(unexplained, last + 1, more)
+    return float(np.exp(tried[_last_as_good(unexplained)]))
+
+
+def _last_as_good(unexplained: np.ndarray) -> int:
+    return int(np.flatnonzero(unexplained <= _AS_WELL * unexplained.min())[-1])
+
+
+def _unexplained(
+    matcher: Matcher, release: np.ndarray, pictures: np.ndarray, logs: np.ndarray, steps: int
+) -> np.ndarray:
+    """What no pictures explain of a release brightened by each of some logarithms, [factors]."""
+    factors, count = np.float32(np.exp(logs)), len(pictures)
     each = np.repeat(factors, count)[:, None, None, None]
     rows = np.tile(np.arange(count), len(factors))
     weights = Weights(*np.zeros((2, len(rows)), np.float32))
     starts = _MIDDLE + each * (pictures[rows] - _MIDDLE)
     losses = matcher(release[rows] * each, starts, weights, steps).losses[-1]
     unexplained = losses.reshape(len(factors), count).sum(axis=1) / factors**2
-    unexplained += _ROUNDING * np.sum(release**2)
     if not np.isfinite(unexplained).all():
         raise DivergedError("no pictures that explain the release were found")
-    over = np.log(unexplained / (_AS_WELL * unexplained.min()))
-    last = int(np.flatnonzero(over <= 0)[-1])
-    if last + 1 == len(factors):
-        return float(factors[last])
-    return float(np.exp(np.interp(0.0, over[last : last + 2], tried[last : last + 2])))
+    return unexplained + _ROUNDING * np.sum(release**2)
 
 
 def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
-    """One step of L-BFGS for all unknowns together, and each channel's unexplained share."""
+    """One step of L-BFGS for all unknowns; channels' unexplained shares and factors."""
 
     def take_step(
         known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
@@ -158,39 +174,53 @@ def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
         )
         return optax.apply_updates(unknowns, updates), state
 
-    def unexplained(known: _Known, unknowns: Unknowns) -> jax.Array:
-        missed = _misfit(local, known, unknowns)
-        left, all_of_it = (jnp.sum(x * x, axis=(0, 1, 2)) for x in (missed, known.release))
+    def explain(known: _Known, weights: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, ...]:
+        missed, factors = _missed(local, known, weights, unknowns)
+        left, all_of_it = _energy(missed), _energy(known.release)
         # Of channels that these pictures leave silent, and of the width's rest, nothing is known.
-        return jnp.where(all_of_it > 0, left / all_of_it, jnp.nan)
+        return jnp.where(all_of_it > 0, left / all_of_it, jnp.nan), factors
 
-    return jax.jit(take_step), jax.jit(unexplained)
+    return jax.jit(take_step), jax.jit(explain)
 
 
 def _loss(local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns) -> jax.Array:
     pictures = _pictures(known, unknowns)
     outside = pictures - jnp.clip(pictures, 0.0, 1.0)
-    near = jnp.sum(unknowns.channels**2) + unknowns.common**2
+    missed, _ = _missed(local, known, weights, unknowns)
     return (
-        jnp.sum(weights * _misfit(local, known, unknowns) ** 2)
+        jnp.sum(weights * missed**2)
         + RANGE_WEIGHT * jnp.sum(outside**2)
         + _PRIOR_WEIGHT * jnp.sum(unknowns.pictures**2) / 2
-        + near / 2
+        + unknowns.contrast**2 / 2
     )
 
 
-def _misfit(local: Representing, known: _Known, unknowns: Unknowns) -> jax.Array:
-    # Divided, not multiplied on the other side: a weaker release would be missed by less.
-    return local(_pictures(known, unknowns)) * jnp.exp(-_log_gains(unknowns)) - known.release
+def _missed(
+    local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns
+) -> tuple[jax.Array, jax.Array]:
+    """What pictures give too much, [n, h, w, D], and the factors that were put on it, [D].
+
+    They are those of least squares, and each as near to the one that all would share as if so many
+    numbers of variance 1 said so.
+    """
+    given, numbers = local(_pictures(known, unknowns)), 1 / (2 * _DEVIATION**2)
+    # A channel of noise may point away from what any picture gives; no gain is negative.
+    alike = weights * jnp.maximum(jnp.sum(given * known.release, axis=(0, 1, 2)), 0)
+    energy = weights * _energy(given)
+    shared = (jnp.sum(alike) + numbers) / (jnp.sum(energy) + numbers)
+    factors = (alike + numbers * shared) / (energy + numbers)
+    # On what pictures give, not divided on the other side: a weaker release is not missed by less.
+    return factors * given - known.release, factors
+
+
+def _energy(x: jax.Array) -> jax.Array:
+    return jnp.sum(x * x, axis=(0, 1, 2))
 
 
 def _pictures(known: _Known, unknowns: Unknowns) -> jax.Array:
     offsets = offsets_of(known.prior, unknowns.pictures)
-    return _MIDDLE + jnp.exp(_DEVIATION * unknowns.common) * (known.starts + offsets - _MIDDLE)
-
-
-def _log_gains(unknowns: Unknowns) -> jax.Array:
-    return _DEVIATION * (unknowns.channels + unknowns.common)
+    contrast = jnp.exp(_DEVIATION * unknowns.contrast)
+    return _MIDDLE + contrast * (known.starts + offsets - _MIDDLE)
 
 
 def _weights(unexplained: np.ndarray) -> np.ndarray:

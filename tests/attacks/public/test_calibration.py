@@ -50,7 +50,11 @@ def calibrated(strange=False, silent=False):
 
 def test_gains_are_found_with_the_pictures():
     found = calibrated()
-    np.testing.assert_allclose(found.gains[:CHANNELS], GAINS, rtol=0.01)
+    wrong = np.log(found.gains[:CHANNELS] / GAINS)
+    # Relative to each other nearly exactly; what they share is too small, which `brightest` mends.
+    np.testing.assert_allclose(wrong, wrong.mean(), atol=0.005)
+    assert -0.1 < wrong.mean() < 0.01
+    assert found.common == pytest.approx(np.log(found.gains[:CHANNELS]).mean())
     np.testing.assert_array_equal(found.weights, 1)
 
 
@@ -59,7 +63,8 @@ def test_a_channel_that_no_picture_explains_weighs_little_and_leaves_the_others_
     assert found.weights[3] < 0.2
     others = np.delete(np.arange(CHANNELS), 3)
     np.testing.assert_array_equal(found.weights[others], 1)
-    np.testing.assert_allclose(found.gains[others], GAINS[others], rtol=0.03)
+    wrong = np.log(found.gains[others] / GAINS[others])
+    np.testing.assert_allclose(wrong, wrong.mean(), atol=0.01)
 
 
 def test_a_channel_that_is_silent_in_these_pictures_is_no_reason_not_to_trust_it():
@@ -76,8 +81,8 @@ def test_a_common_gain_that_the_network_hides_is_found_by_the_ends_of_the_range(
     # The pictures' root mean squares say what the gain is; what was found is below that.
     found = Calibration(np.ones(CHANNELS), np.ones(CHANNELS), faint, common=-np.log(gain))
     matcher = Matcher(unbiased, fit_prior(truth - faint * 0.9))
-    # Between gains that are tried 4 % apart.
-    assert brightest(matcher, release, found, steps=40) == pytest.approx(gain, rel=0.03)
+    # The last step that is halved three times is of 4 %; some worse counts as well.
+    assert brightest(matcher, release, found, steps=40) == pytest.approx(gain, rel=0.015)
 
 
 @pytest.mark.parametrize(("size", "count"), [(32, 16), (64, 4), (224, 4)])
