@@ -13,7 +13,6 @@ a 95 % interval over their sources (photographs), for which it is taken picture 
 
 import dataclasses
 import itertools
-import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 
@@ -58,7 +57,8 @@ def main() -> None:
     stores = [_opened(_DEDICATED, dedicated=True), _opened(_ESTIMATED, dedicated=False)]
     dedicated, estimated = map(read_results, stores)
     pairs = joined(dedicated, estimated)
-    rows = comparison(pairs, paired_on(*stores))
+    paired = paired_on(*stores)
+    rows = comparison(pairs, paired)
     output = stores[1].workdir
     write_atomically(output / "comparison.csv", as_csv(rows))
     write_atomically(output / "comparison.png", _picture(pairs))
@@ -69,6 +69,8 @@ def main() -> None:
     if len(others) >= 3:
         print(f"Calibrated on {len(used)} cells, the other {len(others)}:")
         print(aligned(comparison(others), digits=3))
+    if not paired:
+        print("Their images differ, so there is no difference on the same pictures.")
     print(f"comparison.csv, comparison.png and calibrated.csv are in {output}.")
 
 
@@ -127,16 +129,16 @@ def put_right_by(
     return put_right, [truth for truth, _ in chosen]
 
 
-def paired_on(dedicated: ResultStore, estimated: ResultStore) -> Paired:
+def paired_on(dedicated: ResultStore, estimated: ResultStore) -> Paired | None:
     """Returns what tells mean differences on the pictures that both work directories score.
 
-    Estimated minus dedicated, in the units of results.csv, with the interval over sources; NaN
+    Estimated minus dedicated, in the units of results.csv, with the interval over sources; None
     where the test images are not the same.
     """
     stores = dedicated, estimated
     configs = [ResultStore.existing(store.workdir)[1] for store in stores]
     if configs[0]["data_fingerprint"] != configs[1]["data_fingerprint"]:
-        return lambda *_: Interval(math.nan, math.nan, math.nan)
+        return None
     truths, guesses = itertools.starmap(PictureValues.of, zip(stores, configs, strict=True))
 
     def paired(pairs: Sequence[tuple[Row, Row]], column: str) -> Interval:

@@ -100,6 +100,12 @@ class Scenario:
         return Knowledge(name, local=self._local() if name == EVERYTHING else None)
 
     def _planted(self) -> Pairs:
+        most = len(self.parts.auxiliary)
+        if not 0 < self.planted <= most:
+            raise UserError(
+                f"planted images are {self.planted}; allowed is 1 to {most}, as many as there are "
+                "auxiliary images"
+            )
         rows = np.arange(self.planted)
         images = self.parts.auxiliary.images[rows]
         return Pairs(ChosenRows(self.stored("auxiliary"), rows), images, self.copies)

@@ -178,7 +178,10 @@ class ResultStore:
 
     def load_test_pictures(self) -> dict[str, np.ndarray]:
         """Returns what `save_test_pictures` kept; UserError where it is missing or damaged."""
-        return _read_arrays(self.workdir / TEST_PICTURES)
+        arrays = _read_arrays(self.workdir / TEST_PICTURES)
+        if not {"labels", "sources"} <= arrays.keys():
+            raise UserError(f"{self.workdir / TEST_PICTURES} is missing or damaged; {_CONTINUE}")
+        return arrays
 
     def save_candidates(
         self, selection: str, num_layers: int, depth: int, channels: Sequence[int]

@@ -47,6 +47,9 @@ def test_who_planted_images_knows_what_is_released_of_them(scene, small_parts):
     np.testing.assert_array_equal(planted.images, small_parts.auxiliary.images[:5])
     released = scene.representations("auxiliary", slice(5))
     np.testing.assert_array_equal(planted.representations[:], released)
+    too_many = dataclasses.replace(scene, planted=len(small_parts.auxiliary) + 1)
+    with pytest.raises(UserError, match="allowed is 1 to"):
+        too_many.knowledge(NETWORK)
 
 
 def test_who_has_pairs_alone_knows_no_network(scene, small_parts):

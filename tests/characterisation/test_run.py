@@ -79,7 +79,10 @@ def test_rows_are_the_means_of_the_arrays_beside_them(finished):
 def test_the_references_are_no_split_and_the_auxiliary_mean_image(finished, test_data_dir):
     no_split, mean_image = table(finished.config.workdir, "reference.csv")
     assert (no_split["reference"], mean_image["reference"]) == ("no_split", "mean_image")
-    assert 0 <= float(no_split["accuracy"]) <= 1
+    ends = [float(no_split[f"accuracy{end}"]) for end in ("_low", "", "_high")]
+    assert 0 <= ends[0] <= ends[1] <= ends[2] <= 1
+    psnr = [float(mean_image[f"psnr_db_mean{end}"]) for end in ("_low", "", "_high")]
+    assert psnr[0] < psnr[1] < psnr[2]
     assert no_split["psnr_db_mean"] == mean_image["accuracy"] == ""
     parts = load_parts("photo_patches", data_dir=test_data_dir, image_size=SIZE, max_images=LIMITS)
     guess = (np.float64(parts.auxiliary.images) / 255).mean(axis=0)

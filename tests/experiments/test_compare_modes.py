@@ -19,10 +19,10 @@ SOURCES = np.array([0, 0, 1, 1, 1, 1, 1, 1])
 EASE = np.where(SOURCES, 3.0, 0.0)
 
 
-def workdir(folder, shift, draws=3, noise=0.0, seed=0, mode="dedicated"):
+def workdir(folder, shift, draws=3, noise=0.0, seed=0, mode="dedicated", **others):
     """A work directory of 2 layers x 2 depths x `draws` handmade cells."""
     rng = np.random.default_rng(seed)
-    store = ResultStore.open(folder, settings(mode=mode))
+    store = ResultStore.open(folder, settings(mode=mode, **others))
     store.save_test_pictures({"labels": LABELS, "sources": SOURCES})
     names = []
     for num_layers in (2, 4):
@@ -125,6 +125,16 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, given, capsys):
     for expected, row in zip(read_results(ResultStore(dedicated)), put_right, strict=True):
         for column in ("accuracy", "psnr_db_mean"):
             assert float(row[column]) == pytest.approx(float(expected[column]), abs=1e-3)
+
+
+def test_of_other_images_nothing_is_told_picture_by_picture(tmp_path, given, capsys):
+    dedicated, estimated = tmp_path / "a", tmp_path / "b"
+    workdir(dedicated, 0)
+    workdir(estimated, 1, mode="amortised", data_fingerprint="another")
+    given(dedicated, estimated)
+    compare_modes.main()
+    assert "Their images differ" in capsys.readouterr().out
+    assert "on_same_pictures" not in (estimated / "comparison.csv").read_text()
 
 
 def test_bad_work_directories_are_refused(tmp_path):

@@ -11,6 +11,7 @@ from support import handmade_results as handmade
 
 from experiments import cli
 from experiments import risk as command
+from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.results import statistics
 from privynet_jax.results.risk_tables import (
@@ -148,6 +149,9 @@ def test_pictures_survive_a_work_directory(tmp_path):
     assert again.keys() == PICTURES.keys()
     for name, values in PICTURES.items():
         np.testing.assert_array_equal(again[name], values)
+    store.save_test_pictures({"labels": PICTURES["labels"]})
+    with pytest.raises(UserError, match=r"test_pictures.npz is missing or damaged"):
+        store.load_test_pictures()
 
 
 # The command.
