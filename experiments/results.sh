@@ -58,7 +58,7 @@ step selection compare_selection --workdir=runs/selection
 # Attackers: on pairs alone, and by what they know.
 step attackers compare_attackers --layers=2,4,7,10 --depths=16 --seconds=45 "$pictures" --out=runs/attackers
 for layer in 2 4 7 10 13; do
-  step "public_$layer" compare_attackers --layers="$layer" --depths=16,32 --draws=3 --seed=23 --steps=600 \
+  step "public_$layer" compare_attackers --layers="$layer" --depths=16,32 --draws=3 --seed=29 --steps=600 \
     --attackers=strong,public,"white box from strong" "$few" --out="runs/public_$layer"
 done
 step attackers_96 compare_attackers --image_size=96 --layers=4,7 --depths=16 --draws=1 --seed=23 --steps=300 \

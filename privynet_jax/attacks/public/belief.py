@@ -32,8 +32,9 @@ from privynet_jax.attacks.public.public_layer import (
 from privynet_jax.backbone.features.extraction import LEAST_RELATIVE_RMS, scales_of
 from privynet_jax.platform.devices import at_once
 
-# Pictures, of the release and of its own, by which the guess is checked, and bytes of a layer.
-_ASKED, _ASKED_BYTES = 256, 2**27
+# Pictures, of the release and of its own, by which the guess is checked, at most and at least, and
+# bytes of a layer.
+_ASKED, _LEAST_ASKED, _ASKED_BYTES = 256, 4, 2**27
 _AT_ONCE = 32
 
 
@@ -110,7 +111,7 @@ def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLay
 
 def _asked_of(public: PublicLayer) -> int:
     """Returns by how many pictures a guess of the layer is checked."""
-    return at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES)
+    return max(_LEAST_ASKED, at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES))
 
 
 def believe(

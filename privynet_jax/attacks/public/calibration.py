@@ -178,7 +178,9 @@ def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
         missed, factors = _missed(local, known, weights, unknowns)
         left, all_of_it = _energy(missed), _energy(known.release)
         # Of channels that these pictures leave silent, and of the width's rest, nothing is known.
-        return jnp.where(all_of_it > 0, left / all_of_it, jnp.nan), factors
+        # Of one that is nearly so, what is left is held against what it usually has.
+        usual = jnp.maximum(all_of_it, _LEAST * known.release[..., 0].size)
+        return jnp.where(all_of_it > 0, left / usual, jnp.nan), factors
 
     return jax.jit(take_step), jax.jit(explain)
 
@@ -206,7 +208,8 @@ def _missed(
     given, numbers = local(_pictures(known, unknowns)), 1 / (2 * _DEVIATION**2)
     # A channel of noise may point away from what any picture gives; no gain is negative.
     alike = weights * jnp.maximum(jnp.sum(given * known.release, axis=(0, 1, 2)), 0)
-    energy = weights * _energy(given)
+    # That one is silent says nothing of its gain, and something of the pictures.
+    energy = jnp.where(_energy(known.release) > 0, weights * _energy(given), 0)
     shared = (jnp.sum(alike) + numbers) / (jnp.sum(energy) + numbers)
     factors = (alike + numbers * shared) / (energy + numbers)
     # On what pictures give, not divided on the other side: a weaker release is not missed by less.

@@ -55,13 +55,16 @@ def check_guess(
         layer: gives all channels.
     """
     guess, trusted = np.array(channels), np.ones(len(channels), bool)
-    split = round(_FITTED_SHARE * len(images))
+    # Of a channel that is silent in what is asked, nothing speaks against the guess.
+    silent = ~np.any(release, axis=(0, 1, 2))
+    split = min(round(_FITTED_SHARE * len(images)), len(images) - 1)
     for _ in range(_ROUNDS):
         found, usual = _unexplained(guess[trusted], trusted, release, own, images, layer, split)
         relative = found / usual
         of_guess = relative[np.arange(len(guess)), guess]
-        limit = _DOUBT * max(1.0, float(np.median(of_guess[trusted])))
-        right = of_guess <= limit
+        heard = trusted & ~silent
+        limit = _DOUBT * max(1.0, float(np.median(of_guess[heard])) if heard.any() else 1.0)
+        right = (of_guess <= limit) | silent
         if 2 * np.count_nonzero(right) < len(guess):
             break  # too little is left to judge the others by
         put_right, free = guess.copy(), np.setdiff1d(np.arange(len(usual)), guess[right])

@@ -51,12 +51,14 @@ class Guess:
     def share_found(self, truth: Sequence[int], top: int = 1) -> float:
         """Returns the share of released channels, in the release's order, that are guessed.
 
-        A `top` above 1 asks for the truth among so many likeliest ones.
+        A `top` above 1 asks for the truth among so many likeliest ones. The last ones are not found
+        where they are silent, so that nothing of them is released.
         """
-        right = np.asarray(truth)
-        if top == 1:
-            return float(np.mean(np.asarray(self.channels) == right))
-        return float(np.mean(np.any(self.ranking[:, :top] == right[:, None], axis=1)))
+        right = np.asarray(truth)[: len(self.channels)]
+        found = np.asarray(self.channels) == right
+        if top > 1:
+            found = np.any(self.ranking[:, :top] == right[:, None], axis=1)
+        return float(np.count_nonzero(found) / len(truth))
 
 
 def guess_layer(

@@ -73,6 +73,13 @@ class PublicAttack:
     optimises_images: ClassVar[bool] = True
     least_pairs: ClassVar[int] = 8  # four chunks of statistics, and some held out twice
 
+    def __post_init__(self) -> None:
+        if not self.network.training.budget.steps:
+            raise UserError(
+                f"the attack {self.name} makes its pairs before it trains, and was given seconds; "
+                "give steps (--steps)"
+            )
+
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
@@ -181,9 +188,11 @@ class PublicAttack:
         found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
         gains, trust = found.gains, np.float32(np.sqrt(found.weights))
         known = np.flatnonzero(believed.measured)
+        if len(known):  # what was found of them, which are 1, is what all have in common
+            gains /= np.exp(np.average(np.log(gains[known]), weights=found.weights[known]))
         gains[known] = trust[known] = 1
         trusted: Representing = lambda images: local(images) * trust  # noqa: E731
-        if not len(known):  # else what gains have in common is known with them
+        if not len(known):
             relative = shown * np.float32(gains) * trust
             matcher = Matcher(trusted, prior)
             gains *= brightest(matcher, relative, found, self.steps // 2)
