@@ -83,7 +83,7 @@ def main() -> None:
         for rule, (name, dataset) in itertools.product(rules, sources.items()):
             limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
             measure = functools.partial(_episode, rule, workdir, name, limit)
-            title = name if rule == RULE else f"{name} {rule}"
+            title = f"{_resolved(dataset)} {rule}"
             rows += [{"rule": rule, **row} for row in filled(kept, {title: dataset}, measure)]
             advance(1)
     table = out / f"{EPISODES}.csv"
@@ -128,6 +128,12 @@ def _sources(out: Path) -> dict[str, str]:
     if not found:
         raise UserError("no --sources and no --photographs are given; give pictures to plan for")
     return found
+
+
+def _resolved(dataset: str) -> str:
+    # Another folder of the same name is another source.
+    path = dataset.removeprefix(FOLDER_PREFIX)
+    return dataset if path == dataset else str(Path(path).resolve())
 
 
 def _episode(
@@ -199,10 +205,9 @@ def verdict(table: Path, statistic: str) -> str:
         return "\n".join([*lines, f"No margin follows yet: {error}."])
     lines.append(
         f"They call for margins of {margins['psnr_db']:.2f} dB and {margins['ssim']:.3f} SSIM, to "
-        f"keep {100 * SHARE:.0f} % of plans. Each held against what the others call for, "
-        f"{promise.kept} of {promise.episodes} are kept, which proves at least "
-        f"{100 * promise.proven:.0f} % with 95 % confidence, against class public, for pictures "
-        "exchangeable with these sources."
+        f"keep {100 * SHARE:.0f} % of plans. {promise.kept} of {promise.episodes} sources needed "
+        f"no more, which proves at least {100 * promise.proven:.0f} % with 95 % confidence, "
+        "against class public, for further sources drawn as these were, independently."
     )
     return "\n".join(lines)
 

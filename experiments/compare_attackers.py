@@ -34,11 +34,12 @@ from experiments.reporting import plots
 from privynet_jax import Budget, Protocol
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
+from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.attacks.registry import TUNED, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.characterisation.config import check_side
 from privynet_jax.characterisation.measure import outcomes
-from privynet_jax.errors import DivergedError, everything_first
+from privynet_jax.errors import DivergedError, UserError, everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, grid_cells
@@ -100,7 +101,13 @@ def _attacks() -> list[Attack]:
     steps = _STEPS.value
     budget = Budget(steps, None if steps else _SECONDS.value, _BATCH.value)
     training = Training(budget, cli.numbers(_RATES), {**CAPACITIES, **BASELINES, **CONTENDERS})
-    return named_attacks(cli.ATTACKERS.value or _DEFAULT, training)
+    attacks = named_attacks(cli.ATTACKERS.value or _DEFAULT, training)
+    if not steps and PUBLIC in {attack.name for attack in attacks}:
+        raise UserError(
+            f"--attackers names {PUBLIC}, which makes its pairs before it trains, and so takes a "
+            "number of steps; give --steps in place of --seconds"
+        )
+    return attacks
 
 
 def _measured(attack: Attack, ground: Ground, cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -43,6 +43,8 @@ def photograph_sources(photographs: Path, out: Path) -> list[Path]:
             f"{photographs} has {len(kept)} photographs with enough patches that show something; "
             f"a source takes {_EACH}; give more, of a few megapixels each"
         )
+    # Somebody's own photographs are for that user alone.
+    out.parent.mkdir(0o700, parents=True, exist_ok=True)
     names = sorted(kept)
     sources = [names[i : i + _EACH] for i in range(0, len(names) - _EACH + 1, _EACH)]
     with appears_whole(out) as partial:

@@ -1,9 +1,9 @@
 """What a drawn subset gives away, measured on the sample before a plan is written.
 
 Expectations are of other pictures, other draws and attackers with pairs. So the very channels that
-a plan would release are attacked by class `public`, which needs nothing secret: the second half of
-the sample is the release, and the attacker owns the first half: pictures of the same kind, as in an
-audit. Beside many public pictures of another kind it would be misled by their statistics.
+a plan would release are attacked by class `public`, which needs nothing secret: half of each class
+of the sample is the release, and the attacker owns the other half: pictures of the same kind, as in
+an audit. Beside many public pictures of another kind it would be misled by their statistics.
 
     meter = DrawMeter(weights, sample, attack, attacked_images=64, seed=0)
     meter.measure(topology, "mean")  # {"psnr_db": 27.3, "ssim": 0.81}
@@ -60,16 +60,23 @@ class DrawMeter:
         return min(self.attacked_images, len(self.sample) - len(self.sample) // 2)
 
     def check(self, statistic: str) -> None:
-        """Raises UserError where too few pictures are scored for a statistic."""
+        """Raises UserError where too few pictures are scored for a statistic, or owned."""
+        least, own = getattr(self.attack, "least_pairs", 1), len(self.sample) // 2
+        if own < least:
+            raise UserError(
+                f"the attack {self.attack.name} has half of the sample's {len(self.sample)} "
+                f"pictures, {own}; it takes {least}; give more pictures (--sample_images="
+                f"{2 * least}), or --attacked_images=0"
+            )
         share = SHARES.get(statistic, 0.0)
         # Of fewer, even the largest bounds no such share with that confidence.
         least = math.ceil(math.log(1 - CONFIDENCE) / math.log(share)) if share else 1
         if self.images < least:
             raise UserError(
                 f"{self.images} pictures of the sample are attacked, half of its "
-                f"{len(self.sample)} at most, and --statistic={statistic} needs {least}; give "
-                f"more pictures, --sample_images={2 * least} and --attacked_images={least}, or "
-                "--statistic=mean"
+                f"{len(self.sample)} at most, and the statistic {statistic} needs {least}; give "
+                f"more pictures ({2 * least} in the sample, --attacked_images={least}), or the "
+                "statistic mean"
             )
 
     def measure(self, topology: Topology, statistic: str) -> dict[str, float]:
@@ -79,7 +86,8 @@ class DrawMeter:
         DivergedError where it has no answer.
         """
         self.check(statistic)
-        own, released = np.split(self.sample.images, [len(self.sample) // 2])
+        is_released = self._released()
+        own, released = self.sample.images[~is_released], self.sample.images[is_released]
         release = self._represented(released, topology)
         known = public_knowledge(self.weights, topology, release)
         pairs = Pairs(release[:0], own)
@@ -95,6 +103,13 @@ class DrawMeter:
                 found[metric].append(np.asarray(values[metric]))
             progress((1 - _FITTING) * len(estimates) / self.images)
         return {m: _statistic(np.concatenate(values), statistic) for m, values in found.items()}
+
+    def _released(self) -> np.ndarray:
+        """Which of the sample are: every second one of each class, in a row, bool [N]."""
+        by_class = np.argsort(self.sample.labels, kind="stable")
+        found = np.zeros(len(self.sample), bool)
+        found[by_class[::2]] = True
+        return found
 
     def _represented(self, images: np.ndarray, topology: Topology) -> np.ndarray:
         scales, _ = normalisation(self.weights, self.sample.images, topology)

@@ -90,11 +90,10 @@ def _margin(promise: Promise | None) -> str:
             "the margin is for attackers with more training, or more pictures of your kind; that "
             "it is enough was not checked: --episodes takes what experiments.check_planning finds"
         )
-    kept = f"kept in {promise.kept} of {promise.episodes} held-out episodes"
     return (
-        f"with the margin that other sources of pictures call for, limits were {kept}, which "
+        f"{promise.kept} of {promise.episodes} sources of pictures needed no larger margin, which "
         f"proves at least {100 * promise.proven:.0f} % with 95 % confidence, against class "
-        "public, for pictures exchangeable with these sources"
+        "public, for further sources drawn as these were, independently"
     )
 
 

@@ -150,8 +150,8 @@ class Promise:
 
     Attributes:
         episodes: plans that were made for sources of pictures, and audited on them.
-        kept: of these, those that would have kept the margin that the other sources' call for.
-        proven: the share of plans that is proven by that to keep it, with 95 % confidence.
+        kept: of these, those that needed no larger margin.
+        proven: the share of further sources that is proven by that not to, with 95 % confidence.
     """
 
     episodes: Count

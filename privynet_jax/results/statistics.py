@@ -214,12 +214,14 @@ def quantile_bound(values: np.ndarray, share: float) -> float:
     return float(values[place]) if place < len(values) else math.inf
 
 
-def proven_share(kept: int, trials: int) -> float:
+def proven_share(kept: int, trials: int, among: int = 1) -> float:
     """Returns the least share of trials that are kept, with 95 % confidence, after so many.
 
-    By Clopper and Pearson 1934 (doi:10.1093/biomet/26.4.404), one-sided: 30 of 30 prove 90 %.
+    By Clopper and Pearson 1934 (doi:10.1093/biomet/26.4.404), one-sided: 30 of 30 prove 90 %. One
+    of several statements `among` which none is to be wrong proves less (Bonferroni).
     """
-    return float(scipy.stats.beta.ppf(1 - CONFIDENCE, kept, trials - kept + 1)) if kept else 0.0
+    error = (1 - CONFIDENCE) / among
+    return float(scipy.stats.beta.ppf(error, kept, trials - kept + 1)) if kept else 0.0
 
 
 def conformal_bound(values: np.ndarray, share: float) -> float:

@@ -144,7 +144,7 @@ def test_enough_episodes_call_for_a_margin(tmp_path):
     text = verdict(table, "mean")
     assert "30 of 30 episodes had a plan; 21 kept their limit" in text
     assert "margins of 2.90 dB and 0.000 SSIM" in text
-    assert "29 of 30 are kept, which proves at least 85 %" in text
+    assert "30 of 30 sources needed no more, which proves at least 90 %" in text
 
 
 def test_photographs_become_sources_of_two(tmp_path):

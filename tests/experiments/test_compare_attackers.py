@@ -57,5 +57,6 @@ def test_bad_flags_end_in_one_line(tmp_path):
             ((*usual, "--image_size=90"), "image_size is 90; allowed are multiples of "),
             ((*usual, "--attackers=strong,stronger"), names),
             ((*usual, "--attackers=strong,stronger"), "srgan"),
+            ((*usual, "--attackers=strong,public"), "public, which makes its pairs before it"),
         ],
     )

@@ -47,7 +47,9 @@ def meter(weights, sample, attack, attacked_images=64):
 
 
 def test_the_attacker_meets_half_of_the_sample_released_and_owns_the_rest(vgg_weights, sample):
-    released = as_float(sample.images[15:])
+    # Labels alternate: every second is released of the first class, and of the other its second on.
+    rows = sorted([*range(0, COUNT, 4), *range(3, COUNT, 4)])
+    released = as_float(sample.images[rows])
     attack = Answering(np.clip(released + 0.1, 0, 1.2))
     found = meter(vgg_weights, sample, attack).measure(TOPOLOGY, "mean")
     answered = np.clip(attack.answers, 0, 1)
@@ -55,7 +57,7 @@ def test_the_attacker_meets_half_of_the_sample_released_and_owns_the_rest(vgg_we
     assert found["psnr_db"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), rel=1e-4)
     own, known = attack.shown
     assert len(own.representations) == 0
-    np.testing.assert_array_equal(own.images, sample.images[:15])
+    np.testing.assert_array_equal(own.images, np.delete(sample.images, rows, axis=0))
     # Of the topology it sees the release alone: what the local NN gives, over the sample's scale.
     assert known.local is None
     local = np.asarray(jax.jit(local_nn(vgg_weights.params, TOPOLOGY))(released))
@@ -72,10 +74,30 @@ def test_a_percentile_is_what_new_pictures_stay_under(vgg_weights):
     answers = np.full((100, SIZE, SIZE, 3), 0.5, np.float32)
     attack = Answering(answers)
     found = meter(vgg_weights, many, attack, 100).measure(TOPOLOGY, "p95")
-    own = np.mean((answers - as_float(images[150:250])) ** 2, axis=(1, 2, 3))
+    own = np.mean((answers - as_float(images[:200:2])) ** 2, axis=(1, 2, 3))
     ranked = np.sort(10 * np.log10(1 / own))
     place = int(stats.binom.ppf(0.95, 100, 0.95))
     assert found["psnr_db"] == pytest.approx(ranked[place], rel=1e-4)
+
+
+def test_rare_classes_are_on_both_sides(vgg_weights, sample):
+    # As a sample is ordered: in turn, until there are no more of the rare one.
+    labels = np.int32([0, 1] * 4 + [0] * 22)
+    unequal = dataclasses.replace(sample, labels=labels)
+    attack = Answering(np.zeros((15, SIZE, SIZE, 3), np.float32))
+    meter(vgg_weights, unequal, attack).measure(TOPOLOGY, "mean")
+    own = {image.tobytes() for image in attack.shown[0].images}
+    rare = [image.tobytes() in own for image in sample.images[labels == 1]]
+    assert (len(own), sum(rare)) == (15, 2)
+
+
+def test_an_attacker_who_needs_more_pictures_than_half_is_told_before_it_begins(
+    vgg_weights, sample
+):
+    attack = Answering(sample.images)
+    object.__setattr__(attack, "least_pairs", 16)
+    with pytest.raises(UserError, match=r"half of the sample's 30 pictures, 15; it takes 16; give"):
+        meter(vgg_weights, sample, attack).check("mean")
 
 
 @pytest.mark.parametrize(("statistic", "least"), [("p95", 59), ("p99", 299)])

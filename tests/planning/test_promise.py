@@ -26,17 +26,32 @@ def episodes(differences, statistic="mean", ssim=0.0):
 
 
 def test_the_margin_is_an_order_statistic_and_each_is_held_against_the_others():
-    # Of 30, the 95 % bound is number ceil(31 * 0.95) = 30, of 29 number 29: the largest of both.
+    # Of 30, the 95 % bound is number ceil(31 * 0.95) = 30: the largest.
     differences = np.arange(30) / 10
     margins, promise = promise_of(episodes(differences[::-1], ssim=-0.1), Limits(psnr_db=20))
     assert margins == {"psnr_db": pytest.approx(2.9), "ssim": 0.0}
-    # So the one with the largest difference is not kept by the others' margin.
-    assert (promise.episodes, promise.kept) == (30, 29)
-    assert promise.proven == pytest.approx(stats.beta.ppf(0.05, 29, 2))
-    # Of 60 number ceil(61 * 0.95) = 58; of 59 number 57; three are above that.
+    # All further ones are below it with probability p, where all 30 are with p ** 30.
+    assert (promise.episodes, promise.kept) == (30, 30)
+    assert promise.proven == pytest.approx(0.05 ** (1 / 30))
+    # Of 60 number ceil(61 * 0.95) = 58: 3 or more above it are likelier than 5 % up to that share.
     margins, promise = promise_of(episodes(np.arange(60) / 10), Limits(psnr_db=20))
     assert margins["psnr_db"] == pytest.approx(5.7)
-    assert promise.kept == 57
+    assert promise.kept == 58
+    assert stats.binom.cdf(57, 60, promise.proven) == pytest.approx(0.95)
+
+
+def test_two_limits_are_kept_together_less_often():
+    both = Limits(psnr_db=20, ssim=0.6)
+    _, promise = promise_of(episodes(np.arange(30) / 10, ssim=0.1), both)
+    assert promise.proven == pytest.approx(1 - 2 * (1 - 0.025 ** (1 / 30)))
+
+
+def test_what_is_proven_holds_of_independent_sources_in_nineteen_of_twenty_tables():
+    stream, right = np.random.default_rng(1), 0
+    for _ in range(400):
+        margins, promise = promise_of(episodes(stream.normal(1, 1, 30)), Limits(psnr_db=20))
+        right += stats.norm(1, 1).cdf(margins["psnr_db"]) >= promise.proven
+    assert right / 400 > 0.95 - 3 * 0.011
 
 
 def test_thirty_of_thirty_prove_nine_in_ten():

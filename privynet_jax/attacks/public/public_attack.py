@@ -73,13 +73,6 @@ class PublicAttack:
     optimises_images: ClassVar[bool] = True
     least_pairs: ClassVar[int] = 8  # four chunks of statistics, and some held out twice
 
-    def __post_init__(self) -> None:
-        if not self.network.training.budget.steps:
-            raise UserError(
-                f"the attack {self.name} makes its pairs before it trains, and was given seconds; "
-                "give steps (--steps)"
-            )
-
     def fit(
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
@@ -90,6 +83,11 @@ class PublicAttack:
                     f"the attack {self.name} was given the knowledge {known.name!r}; it needs the "
                     "network and representations without images; give 'network but not channels'"
                 )
+        if not self.network.training.budget.steps:
+            raise UserError(
+                f"the attack {self.name} makes its pairs before it trains, and was given seconds; "
+                "give a number of steps"
+            )
         pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
         check_count(self.name, min(map(len, pictures)), self.least_pairs)
         publics: dict[Any, Mapping[int, PublicLayer]] = {}
