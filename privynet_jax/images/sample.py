@@ -38,6 +38,7 @@ class Sample:
     digests: tuple[str, ...]  # [N], `digest_of` each image
     available: int  # how many pictures they were drawn from
     sixteen_bit_max: int = 0  # as of `load_sample`
+    groups: np.ndarray | None = None  # int64 [N]; images of one overlap, or are copies; None: alone
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -72,12 +73,12 @@ def load_sample(
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    images, labels, _ = decode_split(
+    images, labels, groups = decode_split(
         in_turn, image_size, "the sample", skip_unreadable, count, most, decode
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
-    return Sample(images, labels, class_names, digests, len(train), sixteen_bit_max)
+    return Sample(images, labels, class_names, digests, len(train), sixteen_bit_max, groups)
 
 
 def digest_of(image: np.ndarray) -> str:

@@ -10,6 +10,7 @@ an audit. Beside many public pictures of another kind it would be misled by thei
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -23,6 +24,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import privacy_loss
+from privynet_jax.images.partition import split_groups
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
 from privynet_jax.results.statistics import CONFIDENCE, quantile_bound, summarise
@@ -57,11 +59,11 @@ class DrawMeter:
     @property
     def images(self) -> int:
         """How many pictures are scored."""
-        return min(self.attacked_images, len(self.sample) - len(self.sample) // 2)
+        return min(self.attacked_images, len(self._halves["released"]))
 
     def check(self, statistic: str) -> None:
         """Raises UserError where too few pictures are scored for a statistic, or owned."""
-        least, own = getattr(self.attack, "least_pairs", 1), len(self.sample) // 2
+        least, own = getattr(self.attack, "least_pairs", 1), len(self._halves["theirs"])
         if own < least:
             raise UserError(
                 f"the attack {self.attack.name} has half of the sample's {len(self.sample)} "
@@ -86,8 +88,7 @@ class DrawMeter:
         DivergedError where it has no answer.
         """
         self.check(statistic)
-        is_released = self._released()
-        own, released = self.sample.images[~is_released], self.sample.images[is_released]
+        released, own = (self.sample.images[self._halves[who]] for who in ("released", "theirs"))
         release = self._represented(released, topology)
         known = public_knowledge(self.weights, topology, release)
         pairs = Pairs(release[:0], own)
@@ -104,12 +105,16 @@ class DrawMeter:
             progress((1 - _FITTING) * len(estimates) / self.images)
         return {m: _statistic(np.concatenate(values), statistic) for m, values in found.items()}
 
-    def _released(self) -> np.ndarray:
-        """Which of the sample are: every second one of each class, in a row, bool [N]."""
-        by_class = np.argsort(self.sample.labels, kind="stable")
-        found = np.zeros(len(self.sample), bool)
-        found[by_class[::2]] = True
-        return found
+    @functools.cached_property
+    def _halves(self) -> dict[str, np.ndarray]:
+        """Rows of the sample, ascending: "released" ones, and "theirs", the attacker's own.
+
+        Each class by half, and copies on one side.
+        """
+        labels, groups = self.sample.labels, self.sample.groups
+        groups = np.arange(len(labels)) if groups is None else groups
+        halves = split_groups(labels, groups, {"released": 0.5, "theirs": 0.5}, seed=0)
+        return {name: np.sort(rows) for name, rows in halves.items()}
 
     def _represented(self, images: np.ndarray, topology: Topology) -> np.ndarray:
         scales, _ = normalisation(self.weights, self.sample.images, topology)
