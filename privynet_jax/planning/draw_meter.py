@@ -63,12 +63,12 @@ class DrawMeter:
 
     def check(self, statistic: str) -> None:
         """Raises UserError where too few pictures are scored for a statistic, or owned."""
-        least, own = getattr(self.attack, "least_pairs", 1), len(self._halves["theirs"])
-        if own < least:
+        needed, own = getattr(self.attack, "least_pairs", 1), len(self._halves["theirs"])
+        if own < needed:
             raise UserError(
                 f"the attack {self.attack.name} has half of the sample's {len(self.sample)} "
-                f"pictures, {own}; it takes {least}; give more pictures (--sample_images="
-                f"{2 * least}), or --attacked_images=0"
+                f"pictures, {own}; it takes {needed}; give more pictures ({2 * needed} in the "
+                "sample), or --attacked_images=0"
             )
         share = SHARES.get(statistic, 0.0)
         # Of fewer, even the largest bounds no such share with that confidence.

@@ -156,6 +156,7 @@ def test_photographs_become_sources_of_two(tmp_path):
     sources = photograph_sources(photographs, tmp_path / "out" / "sources")
     # One shows nothing; of four there are two sources.
     assert [path.name for path in sources] == ["a+b", "c+e"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
     assert photograph_sources(photographs, tmp_path / "out" / "sources") == sources
     parts = load_parts(f"folder:{sources[0]}", image_size=32, seed=0, data_dir=None)
     assert parts.class_names == ("a", "b")

@@ -25,7 +25,7 @@ def episodes(differences, statistic="mean", ssim=0.0):
     ]
 
 
-def test_the_margin_is_an_order_statistic_and_each_is_held_against_the_others():
+def test_the_margin_is_an_order_statistic_and_its_rank_is_what_proves():
     # Of 30, the 95 % bound is number ceil(31 * 0.95) = 30: the largest.
     differences = np.arange(30) / 10
     margins, promise = promise_of(episodes(differences[::-1], ssim=-0.1), Limits(psnr_db=20))
@@ -33,7 +33,7 @@ def test_the_margin_is_an_order_statistic_and_each_is_held_against_the_others():
     # All further ones are below it with probability p, where all 30 are with p ** 30.
     assert (promise.episodes, promise.kept) == (30, 30)
     assert promise.proven == pytest.approx(0.05 ** (1 / 30))
-    # Of 60 number ceil(61 * 0.95) = 58: 3 or more above it are likelier than 5 % up to that share.
+    # Of 60 number ceil(61 * 0.95) = 58: up to that share, 58 or more are kept in 5 % of tables.
     margins, promise = promise_of(episodes(np.arange(60) / 10), Limits(psnr_db=20))
     assert margins["psnr_db"] == pytest.approx(5.7)
     assert promise.kept == 58

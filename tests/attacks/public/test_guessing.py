@@ -33,6 +33,9 @@ def test_distinct_channels_are_all_found(distinct):
     guess = guess_channels(release, layer)
     assert guess.channels == tuple(truth)
     assert guess.share_found(truth) == guess.share_found(truth, top=5) == 1
+    # Of a release that ends in two silent channels no more is seen; these are not found.
+    longer = [*truth, 98, 99]
+    assert guess.share_found(longer) == guess.share_found(longer, top=5) == DEPTH / (DEPTH + 2)
     assert guess.confidence.shape == (DEPTH,)
     assert guess.confidence.min() > 0.5
 
