@@ -2,9 +2,9 @@
 
     python -m experiments.export_local --plan=plan.json --out=device
 
-The new folder holds the needed weights and nothing of the others, settings, StableHLO, a program
-that needs JAX and NumPy alone, and a README for the device. It is as secret as the plan. Takes
-seconds.
+The new folder holds the network as ONNX, with the needed weights and nothing of the others,
+settings, a program that needs onnxruntime and NumPy alone, and a README for the device. It is as
+secret as the plan. Takes seconds.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax import Plan, read_plan
-from privynet_jax.deployment.device.local_package import DTYPES, write_package
+from privynet_jax.deployment.device.package_export import DTYPES, write_package
 from privynet_jax.platform.files import check_is_new
 
 cli.key_flags("plan out weights cache_dir")

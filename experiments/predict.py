@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax import LocalPackage, Release, UserError, as_float, open_package, open_release
+from privynet_jax import LocalPackage, Release, UserError, open_package, open_release
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.release.row_order import read_order
@@ -112,7 +112,6 @@ def _predict_pictures(
     white = agreed_white(cli.SIXTEEN_BIT_MAX.value, package.sixteen_bit_max)
 
     def predicted() -> Predicted:
-        # The last batch is filled up: one shape is compiled.
         images = np.zeros((size, package.image_size, package.image_size, 3), np.uint8)
         contents = ((str(path), path.read_bytes()) for path in paths)
         decode = functools.partial(decode_picture, sixteen_bit_max=white)
@@ -127,8 +126,8 @@ def _predict_pictures(
                         continue
                     images[len(names)] = image
                     names.append((path.relative_to(folder).as_posix(),))
-                local = np.asarray(package.local(as_float(images)))[: len(names)]
-                yield names, classifier.probabilities(local * package.scales)
+                found = package.represent(images[: len(names)])
+                yield names, classifier.probabilities(found)
                 bar.update(min(size, len(paths) - start))
         if len(skipped) == len(paths):
             raise UserError(f"{folder} holds no picture that can be read; all were skipped")

@@ -26,7 +26,7 @@ from .deployment.cloud.cloud_training import ClassifierSettings as ClassifierSet
 from .deployment.cloud.cloud_training import train_classifier as train_classifier
 from .deployment.device.local_package import LocalPackage as LocalPackage
 from .deployment.device.local_package import open_package as open_package
-from .deployment.device.local_package import write_package as write_package
+from .deployment.device.package_export import write_package as write_package
 from .deployment.release.extract_release import write_release as write_release
 from .deployment.release.release_folder import Release as Release
 from .deployment.release.release_folder import open_release as open_release

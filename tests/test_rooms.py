@@ -42,7 +42,9 @@ WITHOUT_JAX = (
         "platform.fetching",
         "platform.resuming",
     ),
+    "platform.coding",
     *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
+    *("deployment.device.local_package", "deployment.release"),
     *("images.decoding", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.colours", "images.photo_patches", "images.picture_cache", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.weights.conversion"),
@@ -57,12 +59,9 @@ WITHOUT_JAX = (
 # Package or name -> the only modules of the library that may use it.
 ONLY_IN = {
     "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
-    "onnx": {"backbone.weights.tensor_files"},
-    "safetensors": {
-        "backbone.weights.tensor_files",
-        "deployment.cloud.classifier",
-        "deployment.device.local_package",
-    },
+    "onnx": {"backbone.onnx_model", "backbone.weights.tensor_files"},
+    "onnxruntime": {"deployment.device.device_nn"},
+    "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "msgspec": {"platform.documents"},
     "ray": {"platform.cluster"},
@@ -71,7 +70,7 @@ ONLY_IN = {
     "pickle": set(),
     # So that another backbone can come without touching another package.
     "privynet_jax.backbone.vgg": {"backbone.split"},
-    "privynet_jax.backbone.vgg_program": {"backbone.split"},
+    "privynet_jax.backbone.onnx_model": {"deployment.device.package_export"},
     "tqdm": {"platform.progress"},
     "urllib": {"platform.fetching"},
     "matplotlib": set(),
@@ -271,10 +270,9 @@ def test_commands_share_only_what_helps_them():
             assert not uses(imports(tree), package), f"{module} imports {package}"
 
 
-def test_the_device_s_programs_need_jax_and_numpy_alone():
-    for module in ("deployment.device.device_nn", "backbone.vgg_program"):
-        found = {name.partition(".")[0] for name in imports(LIBRARY[module])}
-        assert found - sys.stdlib_module_names <= {"jax", "numpy"}
+def test_the_device_s_program_needs_onnxruntime_and_numpy_alone():
+    found = {name.partition(".")[0] for name in imports(LIBRARY["deployment.device.device_nn"])}
+    assert found - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
 def test_folders_are_small_and_say_what_lives_there():

@@ -1,8 +1,8 @@
 """A backbone as pure functions, whole or cut to one topology: the local NN, which runs on a device.
 
-Only this module knows which one computes a backbone. Parameters are plain pytrees, {"conv1_1":
-{"kernel": array, "bias": array}, ..., "preprocessing": {...}}, the input transform of the weights
-among them; images are float32 [N, H, W, 3] RGB in [0, 1].
+Only this module, and `onnx_model` for devices, know what computes a backbone. Parameters are plain
+pytrees, {"conv1_1": {"kernel": array, "bias": array}, ..., "preprocessing": {...}}, the input
+transform of the weights among them; images are float32 [N, H, W, 3] RGB in [0, 1].
 
     local = local_nn(weights.params, Topology(4, (3, 17, 90)))
     representation = jax.jit(local)(images)  # [N, 16, 16, 3] for images [N, 32, 32, 3]
@@ -10,13 +10,11 @@ among them; images are float32 [N, H, W, 3] RGB in [0, 1].
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.backbone import vgg_program
 from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.vgg import TILES, VGGTrunk
@@ -25,9 +23,8 @@ from privynet_jax.backbone.winograd import LEAST_CHANNELS, transformed
 from privynet_jax.errors import UserError
 
 Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
-# Kind of network -> Flax module (backbone, number of the last cut, channels computed there), and
-# its program for devices, of which packages hold a copy.
-_NETWORKS = {"vgg": (VGGTrunk, vgg_program)}
+# Kind of network -> Flax module (backbone, number of the last cut, channels computed there).
+_NETWORKS = {"vgg": VGGTrunk}
 
 
 def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Array]:
@@ -89,8 +86,7 @@ def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
     UserError: the images have another rank, channel count or type, or are too small.
     """
     backbone = backbone_named(topology.backbone)
-    trunk, _ = _NETWORKS[backbone.network]
-    module = trunk(backbone, topology.num_layers, topology.depth)
+    module = _NETWORKS[backbone.network](backbone, topology.num_layers, topology.depth)
     return module.apply({"params": params}, images)[0]
 
 
@@ -109,7 +105,7 @@ def activations(
     `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need. Errors are
     those of `apply`.
     """
-    trunk, _ = _NETWORKS[backbone.network]
+    trunk = _NETWORKS[backbone.network]
     tiles, depth = params.get(TILES, {}), None
     if channels is not None:
         last, depth = backbone.cut(max(layers)).name, len(channels)
@@ -124,11 +120,6 @@ def with_tiles(params: Params) -> Params:
     wide = {name: own["kernel"] for name, own in params.items() if "kernel" in own}
     tiles = {n: {"kernel": transformed(k)} for n, k in wide.items() if k.shape[2] >= LEAST_CHANNELS}
     return {**params, TILES: tiles}
-
-
-def program_of(backbone: Backbone) -> ModuleType:
-    """Returns the module that devices run: JAX alone, with `network(settings)`."""
-    return _NETWORKS[backbone.network][1]
 
 
 def made_up_params(backbone: Backbone, num_layers: int) -> dict[str, dict[str, np.ndarray]]:

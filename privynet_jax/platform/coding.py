@@ -1,6 +1,7 @@
 """How features are stored: normalised per channel, then as float16, float32 or one byte.
 
-`extraction` encodes on the device, `cached_layer` reads rows that are decoded on the host.
+`extraction` encodes with JAX, `extract_release` with NumPy, and `cached_layer` reads rows that
+are decoded on the host. No JAX here.
 
     coding = Coding("uint8", scales, peaks)
     codes = coding.encode(x)  # x: float32 [..., C] as a network gives it; codes: uint8 [..., C]
@@ -11,9 +12,8 @@ steps of equal size would spend most codes on values that hardly occur. Zeros st
 """
 
 import dataclasses
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.errors import UserError
@@ -37,14 +37,15 @@ class Coding:
     scales: np.ndarray  # float32 [C], what each channel is multiplied by
     peaks: np.ndarray  # float32 [C], largest normalised value that a byte holds; others are cut
 
-    def encode(self, features: jax.Array) -> jax.Array:
-        """Returns the stored form of float32 features [..., C]; see `all_finite`."""
+    def encode(self, features: Any) -> Any:
+        """Returns the stored form of float32 features [..., C], JAX's or NumPy's; `all_finite`."""
+        xp = features.__array_namespace__()
         normalised = features * self.scales
         if self.dtype != "uint8":
             return normalised.astype(self.dtype)
-        codes = jnp.round(jnp.log1p(normalised) * (_LARGEST_CODE / np.log1p(self.peaks)))
-        codes = jnp.minimum(codes, _LARGEST_CODE)
-        return jnp.where(jnp.isfinite(normalised), codes, _NOT_FINITE).astype(jnp.uint8)
+        codes = xp.round(xp.log1p(normalised) * (_LARGEST_CODE / np.log1p(self.peaks)))
+        codes = xp.minimum(codes, _LARGEST_CODE)
+        return xp.where(xp.isfinite(normalised), codes, _NOT_FINITE).astype(xp.uint8)
 
     def decoded(self, stored: ShardedRows) -> "ShardedRows | DecodedRows":
         """Returns the rows as float16, or float32 where that is what is stored."""

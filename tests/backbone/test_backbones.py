@@ -8,16 +8,19 @@ import math
 
 import jax
 import numpy as np
+import onnxruntime
 import pytest
 from support import weight_samples as samples
 from support.reference_vgg import reference_trunk, torchvision_input
 
 from privynet_jax.backbone.backbones import BACKBONES, VGG11, VGG16
 from privynet_jax.backbone.features.layer_features import extractor
-from privynet_jax.backbone.split import activations, apply, local_params, made_up_params, program_of
+from privynet_jax.backbone.onnx_model import onnx_model
+from privynet_jax.backbone.split import activations, apply, local_params, made_up_params
 from privynet_jax.backbone.topology import Topology, all_channels, local_cost
 from privynet_jax.backbone.weights.sources import check_source, load_weights
 from privynet_jax.errors import UserError
+from privynet_jax.images.parts import as_float
 
 # Simonyan and Zisserman, arXiv:1409.1556, table 1, columns A, B, D and E.
 COLUMNS = {
@@ -89,19 +92,18 @@ def test_networks_match_numpy_at_every_cut(loaded, size):
 def test_every_cut_can_be_released_by_device_and_cache_alike(loaded):
     _, weights, _ = loaded
     backbone, params = weights.backbone, weights.params
-    images = np.random.default_rng(1).uniform(0, 1, (2, 16, 16, 3)).astype(np.float32)
-    whole = activations(backbone, params, images, range(1, len(backbone.cuts) + 1))
+    images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    whole = activations(backbone, params, as_float(images), range(1, len(backbone.cuts) + 1))
     union = dict.fromkeys(whole, (5, 0))
-    cached = jax.jit(extractor(backbone, union))(params, images)
+    cached = jax.jit(extractor(backbone, union))(params, as_float(images))
     for number, activation in whole.items():
         topology = Topology(number, (5, 0), backbone.name)
         stored = local_params(params, topology)
-        steps = backbone.convolutions(number)
-        settings = {"layers": [{"name": s.name, "stride": s.stride} for s in steps]}
         expected = np.asarray(activation)[..., [5, 0]]
+        model = onnx_model(topology, stored, (1.0, 1.0), 16)
         for released in (
-            apply(topology, stored, images),
-            program_of(backbone).network(settings)(stored, images),
+            apply(topology, stored, as_float(images)),
+            onnxruntime.InferenceSession(model).run(None, {"images": images})[0],
             cached[number],
         ):
             # The same float32 sums in another order.

@@ -31,9 +31,10 @@ def made_classifier(release="another"):
 RELEASE = random_release(rows=30).id
 
 
-def local(images):
-    """A local NN that anybody can follow: means of 2 x 2 pixels."""
-    return images.reshape(-1, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+def represent(images):
+    """A local NN that anybody can follow: means of 2 x 2 pixels, scaled."""
+    means = (images / np.float32(255)).reshape(-1, 4, 2, 4, 2, 3).mean(axis=(2, 4))
+    return means * SCALES
 
 
 @pytest.fixture
@@ -45,8 +46,7 @@ def world(tmp_path, monkeypatch):
             image_size=8,
             shape=SHAPE,
             class_names=NAMES,
-            scales=SCALES,
-            local=local,
+            represent=represent,
             plan_id="1d" * 32,
             sixteen_bit_max=0,
         ),
@@ -144,8 +144,7 @@ def pictures(tmp_path):
 
 
 def expected_of(images):
-    x = local(np.float32(np.stack(images)) / 255) * SCALES
-    return made_classifier().probabilities(x)
+    return made_classifier().probabilities(represent(np.stack(images)))
 
 
 def test_pictures_end_to_end(run, tmp_path, pictures):

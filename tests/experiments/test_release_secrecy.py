@@ -25,6 +25,7 @@ from privynet_jax.deployment.release import release_manifest
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
+from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import peaks_of
 
 # Representations are 12 x 12 x 6; no size that a release must tell is 24 or 4.
@@ -45,16 +46,27 @@ def machine(monkeypatch):
         monkeypatch.setenv(variable, MACHINE[1])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class WithScales(HandmadePackage):
+    """What `represent` multiplies by is told as well."""
+
+    scales: np.ndarray = None
+
+
 @pytest.fixture(scope="module")
 def package(vgg_weights):
-    """The real local NN, with the attributes of a package."""
+    """The real local NN, with the attributes of a package, and its scales."""
     local = jax.jit(local_nn(vgg_weights.params, Topology(LAYERS, CHANNELS)))
     images = np.stack([noise(i, IMAGE_SIZE) for i in range(8)]) / np.float32(255)
     features = np.asarray(local(images))
     scales = np.float32(1 / np.maximum(np.sqrt(np.square(features).mean((0, 1, 2))), 0.01))
     peaks = peaks_of(features.max((0, 1, 2)) * scales) + np.linspace(0.1, 0.7, 6, dtype="f4")
     shape = features.shape[1:]
-    return HandmadePackage(IMAGE_SIZE, shape, CLASSES, scales, peaks, SEED, local)
+
+    def represent(images):
+        return np.asarray(local(as_float(images))) * scales
+
+    return WithScales(IMAGE_SIZE, shape, CLASSES, peaks, SEED, represent, scales=scales)
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +192,7 @@ def test_nothing_but_the_format_is_there(release):
 
 def test_rows_are_not_in_the_order_of_the_pictures(release, photos, package):
     paths = sorted(photos.rglob("*.png"))
-    pixels = np.stack([np.asarray(Image.open(path)) for path in paths]) / np.float32(255)
-    values = np.asarray(package.local(pixels)) * package.scales
+    values = package.represent(np.stack([np.asarray(Image.open(path)) for path in paths]))
     rows = np.float32(open_release(release).representations[:])
     distances = np.abs(rows[:, None] - values[None]).mean((2, 3, 4))
     picture = distances.argmin(axis=1)

@@ -27,7 +27,8 @@ from experiments import audit, export_local, extract, plan, predict, train_cloud
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
-from privynet_jax.deployment.device.local_package import open_package, write_package
+from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
@@ -391,14 +392,14 @@ BAD = {
     "half a plan": (export_local, text_in("plan.json"), {}, "plan.json is no plan"),
     "other weights": (export_local, nothing, {"weights": "OTHER"}, "other.safetensors have fing"),
     "a package in the way": (export_local, folder_with_a_file, {}, "new exists already"),
-    "other scales": (
+    "other peaks": (
         extract,
-        in_json("package/local_nn.json", scales=[1.0, 1.0, 1.0]),
+        in_json("package/local_nn.json", peaks=[1.0, 1.0, 1.0]),
         {},
         "local_nn.json was changed",
     ),
-    "other local weights": (extract, one_byte("package/*.safetensors"), {}, "safetensors was ch"),
-    "half a package": (extract, gone("package/local_nn.safetensors"), {}, "cannot be read: No"),
+    "other local weights": (extract, one_byte("package/*.onnx"), {}, "local_nn.onnx was ch"),
+    "half a package": (extract, gone("package/local_nn.onnx"), {}, "cannot be read: No"),
     "no pictures": (extract, no_pictures, {}, "pictures holds nothing"),
     "no pictures at all": (extract, no_pictures, {"labelled": "false"}, "holds no pictures;"),
     "an unknown class": (extract, a_class_more, {}, "the package does not know: tea"),

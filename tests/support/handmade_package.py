@@ -3,10 +3,10 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import peaks_of
 
 CLASSES = ("bird", "cat", "dog")
@@ -19,10 +19,9 @@ class HandmadePackage:
     image_size: int
     shape: tuple
     class_names: tuple
-    scales: np.ndarray
     peaks: np.ndarray
     release_seed: str
-    local: object
+    represent: object
     plan_id: str = "1d" * 32
     sixteen_bit_max: int = 0
 
@@ -31,18 +30,21 @@ def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):
     """One convolution of stride 2 with a ReLU; its representations are about 1 after scaling."""
     kernel = np.random.default_rng(7).normal(size=(3, 3, 3, depth)).astype(np.float32)
 
-    @jax.jit
-    def local(images):
-        outputs = jax.lax.conv_general_dilated(
-            images, gain * kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jax.nn.relu(outputs)
-
     scales = np.linspace(0.3, 0.9, depth, dtype=np.float32)
-    shape = jnp.shape(local(np.zeros((1, image_size, image_size, 3), np.float32)))[1:]
-    return HandmadePackage(
-        image_size, shape, CLASSES, scales, peaks_of(4 * np.ones(depth)), seed, local
-    )
+
+    def represent(images):
+        outputs = jax.lax.conv_general_dilated(
+            as_float(images),
+            gain * kernel,
+            (2, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return np.asarray(jax.nn.relu(outputs) * scales)
+
+    side = -(-image_size // 2)
+    peaks = peaks_of(4 * np.ones(depth))
+    return HandmadePackage(image_size, (side, side, depth), CLASSES, peaks, seed, represent)
 
 
 def noise(seed, size=16):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from privynet_jax.deployment.device.local_package import LocalPackage
@@ -41,11 +40,10 @@ from privynet_jax.deployment.release.row_order import check_replaceable, has_row
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_or_skip, pool_of_decoders, tell_skipped
-from privynet_jax.images.parts import as_float
 from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.progress import Bar
 
-_VERSION = 2
+_VERSION = 3
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
 _MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
 
@@ -75,7 +73,7 @@ def write_release(
 
     Args:
         folder: of the release: new, empty, or unfinished by the same call.
-        package: the local NN with its scales, peaks, classes and secret seed.
+        package: the local NN with its peaks, classes and secret seed.
         pictures: in any order; rows are shuffled over the whole release. Of copies the first is
             released, because equal rows would tell that there are any.
         dtype: how representations are stored, one of `coding.DTYPES`.
@@ -87,7 +85,8 @@ def write_release(
         UserError: a place that does not do, pictures of another white, one that cannot be decoded,
             a disk that is too small, or values that cannot be stored. Finished shards stay.
     """
-    coding = Coding(checked_dtype(dtype), np.float32(package.scales), np.float32(package.peaks))
+    # The network scales: nothing is left to multiply by.
+    coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
@@ -161,7 +160,6 @@ class _Extraction:
     pool: concurrent.futures.Executor
 
     def __post_init__(self) -> None:
-        self.encode = jax.jit(self.coding.encode)
         fitting = _LAYER_BYTES // (self.package.image_size**2 * 64 * 4)
         self.batch = min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
 
@@ -202,7 +200,8 @@ class _Extraction:
             skipped += missing
             if waiting:
                 self._take(rows, *waiting)
-            waiting = (filled, len(images), self._dispatch(images)) if len(images) else None
+            if waiting := len(images):
+                waiting = filled, self.pool.submit(self._stored, images)
             filled, stop = filled + len(images), places.stop
             told.update(len(places))
         if waiting:
@@ -221,20 +220,18 @@ class _Extraction:
         skipped = [place for place, image in zip(places, decoded, strict=True) if image is None]
         return np.array([image for image in decoded if image is not None], np.uint8), skipped
 
-    def _dispatch(self, images: np.ndarray) -> jax.Array:
-        """Starts the local NN on images, filled up so that one compilation serves."""
-        missing = self.batch - len(images)
-        padded = np.pad(as_float(images), ((0, missing), *[(0, 0)] * 3))
-        return self.encode(self.package.local(padded))
+    def _stored(self, images: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # `_take` tells of it
+            return self.coding.encode(self.package.represent(images))
 
-    def _take(self, rows: np.ndarray, first: int, count: int, stored: jax.Array) -> None:
-        values = np.asarray(stored)[:count]
+    def _take(self, rows: np.ndarray, first: int, started: concurrent.futures.Future) -> None:
+        values = started.result()
         if not all_finite(values):
             raise UserError(
                 f"the package gives values that {self.coding.dtype} cannot hold on these "
                 "pictures; give --dtype=float32, or make the package again"
             )
-        rows[first : first + count] = values
+        rows[first : first + len(values)] = values
 
 
 def _forget(folder: Path, journal: Journal) -> None:
@@ -284,7 +281,6 @@ def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
         "shape": list(map(int, package.shape)),
         "class_names": list(package.class_names),
         "dtype": coding.dtype,
-        "scales": coding.scales.tolist(),
         "peaks": coding.peaks.tolist(),
     }
 

@@ -4,8 +4,7 @@ import pytest
 from support import package_samples as samples
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.device import local_package
-from privynet_jax.deployment.device.local_package import write_package
+from privynet_jax.deployment.device.package_export import DTYPES, write_package
 
 TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 8)))}
 
@@ -24,7 +23,7 @@ def folders(vgg_weights, plans, tmp_path_factory):
     root = tmp_path_factory.mktemp("packages")
     written = {}
     for size, plan in plans.items():
-        for dtype in local_package.DTYPES:
+        for dtype in DTYPES:
             written[size, dtype] = root / f"{size}-{dtype}"
             write_package(written[size, dtype], plan, vgg_weights.params, dtype=dtype)
     return written

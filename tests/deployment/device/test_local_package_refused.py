@@ -1,5 +1,6 @@
 """Packages that are refused, and what writing one refuses: in one line, and nothing is left."""
 
+import hashlib
 import json
 import re
 
@@ -8,22 +9,21 @@ import pytest
 from support import package_samples as samples
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.device import device_nn, local_package
-from privynet_jax.deployment.device.local_package import open_package, write_package
+from privynet_jax.deployment.device import device_nn, package_export
+from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.errors import UserError
 
-WEIGHTS, SETTINGS = device_nn.WEIGHTS, device_nn.SETTINGS
+NETWORK, SETTINGS = device_nn.NETWORK, device_nn.SETTINGS
 
 
 def test_images_that_do_not_fit_are_refused(folders):
-    local = open_package(folders[32, "float32"]).local
+    represent = open_package(folders[32, "float32"]).represent
     good = samples.images(2, 32)
-    for bad in (good[0], good[:, :31], good[..., :1], (good * 255).astype(np.uint8)):
-        message = re.escape(
-            f"images are {bad.dtype} {list(bad.shape)}; expected float32 [N, 32, 32"
-        )
+    for bad in (good[0], good[:, :31], good[..., :1], good / np.float32(255)):
+        message = re.escape(f"images are {bad.dtype} {list(bad.shape)}; expected uint8 [N, 32, 32")
         with pytest.raises(UserError, match=message):
-            local(bad)
+            represent(bad)
 
 
 def test_an_existing_folder_is_left_alone_and_an_empty_one_is_used(vgg_weights, plans, tmp_path):
@@ -41,14 +41,14 @@ def test_an_existing_folder_is_left_alone_and_an_empty_one_is_used(vgg_weights, 
 
 
 def test_a_package_appears_whole_or_not_at_all(vgg_weights, plans, tmp_path, monkeypatch):
-    write = local_package.write_atomically
+    write = package_export.write_atomically
 
     def fail_at_the_settings(path, content, **options):
         if path.name == SETTINGS:
             raise OSError("no space")
         write(path, content, **options)
 
-    monkeypatch.setattr(local_package, "write_atomically", fail_at_the_settings)
+    monkeypatch.setattr(package_export, "write_atomically", fail_at_the_settings)
     with pytest.raises(OSError, match="no space"):
         write_package(tmp_path / "device", plans[32], vgg_weights.params)
     assert not list(tmp_path.iterdir())
@@ -80,17 +80,23 @@ def flipped(path, position):
     path.write_bytes(data)
 
 
-CHANGED = f"{WEIGHTS} was changed or damaged"
+def replaced(folder, content):
+    """Another network, all checksums in order."""
+    (folder / NETWORK).write_bytes(content)
+    files = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["files"]
+    changed_settings(folder, files={**files, NETWORK: hashlib.sha256(content).hexdigest()})
+
+
+CHANGED = f"{NETWORK} was changed or damaged"
 
 
 REFUSED = {
-    "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS} cannot be read: No such file"),
+    "no network": (lambda f: (f / NETWORK).unlink(), f"{NETWORK} cannot be read: No such file"),
     "no settings": (lambda f: (f / SETTINGS).unlink(), f"{SETTINGS} cannot be read: No such file"),
-    "no StableHLO": (lambda f: (f / "local_nn.stablehlo").unlink(), "stablehlo cannot be read"),
-    "flipped bit in the weights": (lambda f: flipped(f / WEIGHTS, -9), CHANGED),
-    "flipped bit in the header": (lambda f: flipped(f / WEIGHTS, 12), CHANGED),
+    "flipped bit in the weights": (lambda f: flipped(f / NETWORK, -9), CHANGED),
+    "flipped bit in the header": (lambda f: flipped(f / NETWORK, 12), CHANGED),
     "cut weights": (
-        lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:1000]),
+        lambda f: (f / NETWORK).write_bytes((f / NETWORK).read_bytes()[:1000]),
         CHANGED,
     ),
     "other program": (lambda f: (f / "local_nn.py").write_text("1"), "local_nn.py was changed"),
@@ -105,21 +111,21 @@ REFUSED = {
     "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
     "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
     "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
-    "other version": (lambda f: changed_settings(f, version=2), "version 2, .* version 3; run"),
-    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 3"),
+    "other version": (lambda f: changed_settings(f, version=3), "version 3, .* version 4; run"),
+    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 4"),
     "nested and sound": (
         lambda f: (f / SETTINGS).write_text('{"format": ' + "[" * 993 + "]" * 993 + "}"),
         "is not the settings",
     ),
-    "no scales": (lambda f: changed_settings(f, scales=None), "no package for a device: .*scales"),
+    "no peaks": (lambda f: changed_settings(f, peaks=None), "no package for a device: .*peaks"),
     "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: .*shape"),
     "another shape": (
         lambda f: changed_settings(f, shape=[16, 15, 3]),
-        "no package for a device: .*its weights do not give",
+        "is not the network that local_nn.json describes",
     ),
-    "a channel less": (lambda f: changed_settings(f, scales=[1.0] * 2), "one number per channel"),
+    "a channel less": (lambda f: changed_settings(f, peaks=[1.0] * 2), "one number per channel"),
     "an image size beyond all": (lambda f: changed_settings(f, image_size=2**40), "image_size"),
-    "another backbone": (lambda f: changed_settings(f, backbone="x"), "backbone is 'x'; allowed"),
+    "no ONNX": (lambda f: replaced(f, b"no network"), f"{NETWORK} cannot be run: "),
     "something more": (lambda f: changed_settings(f, more=1), "more is unknown"),
     "a file elsewhere": (
         lambda f: changed_settings(f, files={"../other": "0" * 64}),
@@ -160,4 +166,4 @@ def test_the_trial_notices_another_network(folders, vgg_weights, plans, tmp_path
         f"runpy.run_path({str(folder / 'local_nn.py')!r}, run_name='__main__')", cwd=tmp_path
     )
     assert done.returncode == 1
-    assert re.fullmatch(r"error: the network is off by [^\n]* update JAX\n", done.stderr)
+    assert re.fullmatch(r"error: the network is off by [^\n]* update onnxruntime\n", done.stderr)

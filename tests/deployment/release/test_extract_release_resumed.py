@@ -162,13 +162,13 @@ def test_a_complete_release_that_is_damaged_is_extracted_again(tmp_path, photos,
 
 
 def test_the_journal_is_private_hidden_and_outside(tmp_path, photos, package, monkeypatch):
-    spoil(photos, "cat/a.jpg", "dog/b.jpg")
+    spoil(photos, *(f"cat/{number}.jpg" for number in range(8)))
     interrupt(monkeypatch, package, photos, tmp_path / "out", 5, skip_unreadable=True)
     journal = tmp_path / ".out.extracting"
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
     content = json.loads(journal.read_text())
     assert sorted(content) == ["copies", "id", "shards", "version"]
-    assert sum(len(skipped) for _, skipped in content["shards"]) in (1, 2)
+    assert sum(len(skipped) for _, skipped in content["shards"]) > 0
     assert all(name.startswith("representations-") for name in os.listdir(tmp_path / "out"))
 
 
@@ -183,7 +183,7 @@ def test_skipped_pictures_are_named_once_they_may_not_be_skipped(
 
 
 @pytest.mark.parametrize("complete", [True, False])
-@pytest.mark.parametrize("change", ["picture", "dtype", "labels", "seed", "scales"])
+@pytest.mark.parametrize("change", ["picture", "dtype", "labels", "seed", "peaks"])
 def test_another_release_is_never_continued_or_replaced(
     tmp_path, photos, package, monkeypatch, complete, change
 ):
@@ -203,7 +203,7 @@ def test_another_release_is_never_continued_or_replaced(
         package = handmade_package(seed="cd" * 32)
     else:
         package = handmade_package()
-        package.scales[0] *= 2
+        package.peaks[0] *= 2
     with pytest.raises(UserError, match="release of other pictures, another package or other"):
         write(package, photos, tmp_path / "out", labelled, **options)
     assert contents(tmp_path / "out") == before

@@ -1,0 +1,98 @@
+"""Writes the package that is put on a device: one folder with all it takes to run a local NN there.
+
+    write_package(Path("device"), plan, weights.params)
+
+`local_package` opens it. The trial that tests a device comes from the network that all measurements
+used, not from the one that is written.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import secrets
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from privynet_jax.backbone.onnx_model import OPSET, onnx_model
+from privynet_jax.backbone.split import Params, apply, local_params
+from privynet_jax.deployment.device import device_nn
+from privynet_jax.deployment.device.local_package import Settings
+from privynet_jax.deployment.device.package_readme import TEXT
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import as_float
+from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
+
+DTYPES = ("float32", "float16")
+_PROGRAM, _README = "local_nn.py", "README.md"
+# Relative to a tensor's norm: float16 itself takes 3e-4 of ordinary weights.
+_MOST_LOST = 3e-3
+
+
+def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "float32") -> None:
+    """Writes a package, which appears whole or not at all, readable by the user alone.
+
+    Args:
+        folder: must be new or empty; folders above it are made.
+        plan: which local NN, and what goes with it.
+        params: all of the backbone's parameters, those that the plan was made with.
+        dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
+
+    Raises:
+        UserError: the folder holds something, or the weights do not fit the plan or the type.
+    """
+    check_is_new(folder)  # before anything is computed
+    stored = _rounded(local_params(params, plan.topology), dtype)
+    trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
+    trial = np.asarray(trunk(as_float(device_nn.trial_images(plan.image_size))))
+    shape = plan.topology.representation_shape(plan.image_size)
+    told = {"size": plan.image_size, "shape": ", ".join(map(str, shape)), "opset": OPSET}
+    files = {
+        device_nn.NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
+        _PROGRAM: inspect.getsource(device_nn).encode(),
+        _README: TEXT.format(**told).encode(),
+    }
+    described = Settings(
+        image_size=plan.image_size,
+        shape=shape,
+        class_names=plan.released_classes,
+        peaks=plan.peaks,
+        sixteen_bit_max=plan.sixteen_bit_max,
+        plan_id=plan.id,
+        release_seed=secrets.token_hex(32),
+        trial=(trial.mean((0, 1, 2)) * np.float32(plan.scales)).tolist(),
+        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    )
+    settings = {"format": device_nn.FORMAT, "version": device_nn.VERSION}
+    settings |= dataclasses.asdict(described)
+    settings["sha256"] = device_nn.settings_digest(settings)
+    files[device_nn.SETTINGS] = (json.dumps(settings, indent=1) + "\n").encode()
+    with appears_whole(folder) as partial:
+        partial.mkdir(mode=0o700)
+        for name, content in files.items():
+            write_atomically(partial / name, content, private=True)
+
+
+def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:
+    """Returns parameters in the type they are stored in; the input transform stays as it is."""
+    if dtype not in DTYPES:
+        raise UserError(
+            f"weights cannot be stored as {dtype!r}; allowed are {', '.join(DTYPES)}; "
+            "float32 is the usual choice"
+        )
+    stored = jax.tree.map(np.asarray, dict(params))
+    for group in stored.keys() - {"preprocessing"}:
+        for kind, array in stored[group].items():
+            with np.errstate(over="ignore", under="ignore"):
+                rounded = np.ascontiguousarray(array, dtype)
+            lost = np.linalg.norm(np.float32(rounded) - array)
+            if not lost <= _MOST_LOST * np.linalg.norm(array):
+                raise UserError(
+                    f"{group}/{kind} has numbers too large or too small for {dtype}; use float32"
+                )
+            stored[group][kind] = rounded
+    return stored
