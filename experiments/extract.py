@@ -19,8 +19,8 @@ from absl import flags
 from experiments import cli
 from privynet_jax import open_package, write_release
 from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
-from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.files import expanded
+from privynet_jax.platform.rows.coding import DTYPES
 
 cli.key_flags("package images out data_dir skip_unreadable sixteen_bit_max")
 _DTYPE = flags.DEFINE_enum(

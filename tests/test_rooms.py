@@ -41,9 +41,10 @@ WITHOUT_JAX = (
         "platform.files",
         "platform.fetching",
         "platform.resuming",
+        "platform.typed_json",
     ),
-    "platform.coding",
-    *("platform.progress", "platform.row_views", "platform.shards", "platform.signals"),
+    "platform.rows.coding",
+    *("platform.progress", "platform.rows.row_views", "platform.rows.shards", "platform.signals"),
     *("deployment.device.local_package", "deployment.release"),
     *("images.decoding", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.colours", "images.photo_patches", "images.picture_cache", "images.tfds_source"),
@@ -63,7 +64,6 @@ ONLY_IN = {
     "onnxruntime": {"deployment.device.device_nn"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
-    "msgspec": {"platform.documents"},
     "ray": {"platform.cluster"},
     "orbax": {"backbone.weights.checkpoint", "training.checkpoints"},
     "pickletools": {"backbone.weights.torch_pickle"},  # reads pickles; nothing may run them
@@ -194,7 +194,7 @@ def test_the_tests_see_what_they_forbid():
     assert gradients(ast.parse(steps)) == {"optimiser.update", "jax.value_and_grad"}
     assert uses({"jax.numpy"}, "jax")
     assert not uses({"jaxtyping.Array"}, "jax")
-    assert dependencies("platform.row_views") == set()
+    assert dependencies("platform.rows.row_views") == set()
     assert "errors" in dependencies("backbone.topology")
     # What is renamed must not slip out of the tables above.
     named = {

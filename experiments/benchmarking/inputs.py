@@ -14,7 +14,7 @@ from privynet_jax import Member, Topology, cloud_nn
 from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
 from privynet_jax.images.parts import PART_NAMES, Part, Parts
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.results.cells import Cell, training_key
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 from privynet_jax.training.models.linear_attack import LinearAttack

@@ -27,7 +27,7 @@ _PYTHONS = flags.DEFINE_list(
     "pythons", ["3.11", "3.12"], "Versions of Python that the machine may have."
 )
 # What the benchmark imports besides; a test looks.
-LACKING = ("lazy-loader", "msgspec", "packaging", "pillow", "tqdm")
+LACKING = ("lazy-loader", "packaging", "pillow", "tqdm")
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 _MOST_BYTES = 60_000_000
 _ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.platform.row_views import ChosenRows, RowView
+from privynet_jax.platform.rows.row_views import ChosenRows, RowView
 from privynet_jax.results.cells import Cell
 
 MEAN_IMAGE, ALL_PAIRS = "nothing: the mean image", "all pairs"

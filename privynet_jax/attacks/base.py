@@ -16,7 +16,7 @@ import numpy as np
 
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
-from privynet_jax.platform.row_views import ChosenChannels, ChosenRows
+from privynet_jax.platform.rows.row_views import ChosenChannels, ChosenRows
 
 # What an attacker has, beside the representations under attack. The words stand in all tables.
 PAIRS = "pairs"

@@ -38,7 +38,7 @@ from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
-from privynet_jax.platform.row_views import ChosenChannels, ChosenRows, RowView
+from privynet_jax.platform.rows.row_views import ChosenChannels, ChosenRows, RowView
 from privynet_jax.training.session import current_session
 
 # Representations that an attacker without pairs looks at, of the release under attack.

@@ -35,7 +35,7 @@ from privynet_jax.attacks.pixel_prior import fit_prior
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 from privynet_jax.training.extrapolation import Gain, gain_from
 

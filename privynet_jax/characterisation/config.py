@@ -20,9 +20,9 @@ from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
-from privynet_jax.platform.coding import DTYPES
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
+from privynet_jax.platform.rows.coding import DTYPES
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.results.work_directory import FORMAT
 from privynet_jax.training.models.attackers import STRONG

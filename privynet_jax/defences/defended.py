@@ -20,7 +20,7 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence
 from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
-from privynet_jax.platform.row_views import ChosenChannels, RowView
+from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
 
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8

@@ -23,7 +23,7 @@ from privynet_jax.estimates.linear_probe import Probe, ProbeSums, fit_probe, gat
 from privynet_jax.images.depth_and_space import depth_to_space
 from privynet_jax.images.partition import hold_out
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training.models import linear_attack
 from privynet_jax.training.models.networks import WORKING_STRIDE
 

@@ -9,7 +9,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy  # finds its own parts when they are used
 
 from privynet_jax.errors import UserError
 
@@ -80,6 +79,8 @@ def joined(groups: np.ndarray, links: np.ndarray) -> np.ndarray:
     """
     if np.array_equal(links, np.arange(len(groups))):
         return groups
+    import scipy  # devices, which part nothing, do without
+
     known, numbers = np.unique(groups, return_inverse=True)
     ends, shape = (numbers, numbers[links]), (len(known), len(known))
     edges = scipy.sparse.coo_matrix((np.ones(len(groups)), ends), shape)

@@ -12,22 +12,21 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import msgspec
-
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sealed, sha256_of_json
 from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.typed_json import Bounds, typed
 
 # Numbers of rows, pixels, channels, classes: products of three still fit into 64 bits.
-Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
-Rows = Annotated[int, msgspec.Meta(ge=1, lt=2**40)]
-Channel = Annotated[int, msgspec.Meta(ge=0, lt=2**20)]
-White = Annotated[int, msgspec.Meta(ge=0, lt=2**16)]
+Count = Annotated[int, Bounds(least=1, most=2**20 - 1)]
+Rows = Annotated[int, Bounds(least=1, most=2**40 - 1)]
+Channel = Annotated[int, Bounds(least=0, most=2**20 - 1)]
+White = Annotated[int, Bounds(least=0, most=2**16 - 1)]
 # NaN and infinity are no JSON.
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e38)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Text = Annotated[str, msgspec.Meta(max_length=4096)]
-Hex64 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Positive = Annotated[float, Bounds(above=0, most=1e38)]
+Share = Annotated[float, Bounds(least=0, most=1)]
+Text = Annotated[str, Bounds(longest=4096)]
+Hex64 = Annotated[str, Bounds(pattern="[0-9a-f]{64}")]
 
 # A plan's candidates, its sample's digests and its settings take some hundred KiB.
 _MOST_BYTES = 2**26
@@ -74,8 +73,8 @@ def read_document(
 def checked(content: Any, kind: type[_Document], refusal: str, remedy: str) -> _Document:
     """Returns what JSON held as a dataclass, or raises a UserError of refusal, reason, remedy."""
     try:
-        found = msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
+        found = typed(content, kind)
+    except ValueError as error:
         raise UserError(f"{refusal}: {error}; {remedy}") from None
     try:
         written = json.loads(json.dumps(dataclasses.asdict(found), allow_nan=False))

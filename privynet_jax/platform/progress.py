@@ -6,15 +6,41 @@
         advance(0.25)  # of a cell
         tell("the first cell is there")
 
-No JAX here.
+Where there is no tqdm, as on devices, there are no bars. No JAX here.
 """
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:
+
+    class tqdm:  # noqa: N801
+        """Counts, and shows nothing."""
+
+        external_write_mode = contextlib.nullcontext
+
+        def __init__(
+            self, counted: Iterable[Any] = (), *_: Any, initial: float = 0, **settings: Any
+        ) -> None:
+            self._counted, self.n, self.total = counted, initial, settings.get("total")
+
+        def __iter__(self) -> Iterator[Any]:
+            yield from self._counted
+
+        def __enter__(self) -> "tqdm":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def update(self, count: float = 1) -> None:
+            """Counts on."""
+            self.n += count
+
 
 # Between two lines of a log.
 _SECONDS = 30.0

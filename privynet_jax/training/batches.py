@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from privynet_jax.platform.devices import Execution, nbytes
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training.steps import Resident
 
 _Item = TypeVar("_Item")

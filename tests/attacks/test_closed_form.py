@@ -16,7 +16,7 @@ from privynet_jax.attacks.base import Knowledge, Pairs
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage, linear_attacks
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training.models import linear_attack
 
 

@@ -25,7 +25,7 @@ from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.inverse import InverseNetwork, Training
 from privynet_jax.attacks.tuning import Budget, tune
 from privynet_jax.errors import DivergedError, UserError
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training.models.attackers import capacities_of_size
 
 SHORT = Budget(steps=6, batch_size=8)

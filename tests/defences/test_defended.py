@@ -26,7 +26,7 @@ from privynet_jax.defences.mechanisms import (
     Undefended,
 )
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 
 KEY, SIZE = jax.random.key(1), 16
 COUNTS = {"target": 9, "auxiliary": 7, "validation": 4, "test": 5}

@@ -26,7 +26,7 @@ from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.coding import peaks_of
+from privynet_jax.platform.rows.coding import peaks_of
 
 # Representations are 12 x 12 x 6; no size that a release must tell is 24 or 4.
 IMAGE_SIZE, LAYERS, CHANNELS = 24, 4, (77, 3, 120, 42, 101, 17)

@@ -33,7 +33,7 @@ from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.planning.plan import write_plan
-from privynet_jax.platform.shards import ShardFolder
+from privynet_jax.platform.rows.shards import ShardFolder
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.tasks import Schedule
 

@@ -17,7 +17,7 @@ from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import METHODS, Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part, as_float
-from privynet_jax.platform.coding import peaks_of
+from privynet_jax.platform.rows.coding import peaks_of
 from privynet_jax.selection.fisher import fisher_scores
 from privynet_jax.selection.pruning import ChannelScores, channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import select

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from privynet_jax.images.parts import as_float
-from privynet_jax.platform.coding import peaks_of
+from privynet_jax.platform.rows.coding import peaks_of
 
 CLASSES = ("bird", "cat", "dog")
 

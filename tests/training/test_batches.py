@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from privynet_jax.platform.devices import Execution
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training import batches
 from privynet_jax.training.batches import gather, one_ahead, resident, shuffled_rows
 

@@ -5,7 +5,7 @@ import pytest
 from support.small_training import WIDTH, examples, member, regression, seen_by
 
 from privynet_jax.platform import signals
-from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.training import prediction
 from privynet_jax.training.prediction import measured, predicted
 from privynet_jax.training.session import session

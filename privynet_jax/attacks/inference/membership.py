@@ -29,7 +29,7 @@ import scipy
 from privynet_jax.attacks.inference.classifiers import Labelled, checked, logits_of
 from privynet_jax.attacks.inference.rates import Rates, rates
 from privynet_jax.errors import UserError
-from privynet_jax.platform.row_views import JoinedRows
+from privynet_jax.platform.rows.row_views import JoinedRows
 from privynet_jax.training.batches import stream_of
 from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.networks import CloudNN

@@ -21,7 +21,7 @@ from privynet_jax.attacks.public.picture_views import PictureViews
 from privynet_jax.attacks.public.public_layer import LayerRows
 from privynet_jax.images.partition import hold_out
 from privynet_jax.platform.devices import at_once, nbytes
-from privynet_jax.platform.row_views import ChosenChannels, JoinedRows, RowView
+from privynet_jax.platform.rows.row_views import ChosenChannels, JoinedRows, RowView
 from privynet_jax.training.batches import stream_of
 
 # How often each pair is met.

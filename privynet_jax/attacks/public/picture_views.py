@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.rows.row_views import RowView
 
 # Views of all pictures are the same for whoever asks: what they depend on is their number.
 _STREAM = 20_26

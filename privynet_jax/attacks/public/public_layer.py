@@ -21,7 +21,7 @@ from privynet_jax.attacks.public.channel_statistics import (
 from privynet_jax.backbone.features.extraction import images_per_batch
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import data_parallel
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.rows.row_views import RowView
 
 # Of its own images, an attacker takes statistics over so many: more changed nothing.
 _MOST_STATISTICS = 1024

@@ -23,10 +23,16 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.coding import Coding
 from privynet_jax.platform.digests import read_sealed, sealed, sha256_of_json
 from privynet_jax.platform.files import is_remote, write_shared
-from privynet_jax.platform.shards import DamagedShardError, Opener, Shard, ShardedRows, ShardFolder
+from privynet_jax.platform.rows.coding import Coding
+from privynet_jax.platform.rows.shards import (
+    DamagedShardError,
+    Opener,
+    Shard,
+    ShardedRows,
+    ShardFolder,
+)
 
 # Raised whenever another version would give other bytes for the same address.
 _VERSION = 3

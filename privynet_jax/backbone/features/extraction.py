@@ -19,8 +19,8 @@ from privynet_jax.backbone.topology import Topology, all_channels
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.coding import Coding, all_finite, peaks_of
 from privynet_jax.platform.devices import data_parallel, each_for_itself, on_cpu
+from privynet_jax.platform.rows.coding import Coding, all_finite, peaks_of
 
 # Channels that are almost always zero are not blown up by more than this, against their layer.
 LEAST_RELATIVE_RMS = 0.01

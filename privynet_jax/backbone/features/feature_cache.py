@@ -27,10 +27,10 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
-from privynet_jax.platform.coding import checked_dtype
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.progress import Bar
-from privynet_jax.platform.shards import opener_of_files
+from privynet_jax.platform.rows.coding import checked_dtype
+from privynet_jax.platform.rows.shards import opener_of_files
 
 # Arrays that fit into this together, those with the smallest rows first, are held in memory: the
 # smaller a row, the more does asking the system for it cost.

@@ -23,7 +23,7 @@ from privynet_jax.backbone.backbones import Backbone
 from privynet_jax.backbone.split import TILES, activations
 from privynet_jax.backbone.topology import Topology, check_image_size
 from privynet_jax.images.parts import Parts, as_float
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.rows.row_views import RowView
 
 # Auxiliary images over which a channel's root mean square is taken.
 CALIBRATION_IMAGES = 512

@@ -23,7 +23,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, damaged_if, write_atomically
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.networks import network_for
 from privynet_jax.training.prediction import predicted

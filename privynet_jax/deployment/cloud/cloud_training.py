@@ -34,7 +34,7 @@ from privynet_jax.platform import signals
 from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
-from privynet_jax.platform.row_views import ChosenRows
+from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.statistics import accuracies
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.courses.release_training import ReleaseTraining, check_counts

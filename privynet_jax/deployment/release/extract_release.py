@@ -40,8 +40,8 @@ from privynet_jax.deployment.release.row_order import check_replaceable, has_row
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_or_skip, pool_of_decoders, tell_skipped
-from privynet_jax.platform.coding import Coding, all_finite, checked_dtype
 from privynet_jax.platform.progress import Bar
+from privynet_jax.platform.rows.coding import Coding, all_finite, checked_dtype
 
 _VERSION = 3
 # As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.

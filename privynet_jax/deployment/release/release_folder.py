@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from etils import epath
 
 from privynet_jax.deployment.release.release_manifest import (
     LABELS,
@@ -29,9 +28,9 @@ from privynet_jax.deployment.release.release_manifest import (
     shard_name,
 )
 from privynet_jax.errors import UserError
-from privynet_jax.platform.coding import Coding, DecodedRows
 from privynet_jax.platform.progress import Bar
-from privynet_jax.platform.shards import DamagedShardError, Shard, ShardedRows, ShardFolder
+from privynet_jax.platform.rows.coding import Coding, DecodedRows
+from privynet_jax.platform.rows.shards import DamagedShardError, Shard, ShardedRows, ShardFolder
 
 # 1980-01-01, the oldest time that every archive format can hold.
 _TIME = 315_532_800
@@ -74,7 +73,7 @@ class ReleaseWriter:
         self.rows_per_shard = rows_per_shard(shape, dtype)
         self._folder, self._id, self._plan_id = folder, identity, plan_id
         self._shape, self._dtype = tuple(map(int, shape)), dtype
-        self._shards = ShardFolder(epath.Path(folder), identity)
+        self._shards = ShardFolder(folder, identity)
 
     def has(self, index: int, count: int) -> bool:
         """Whether the shard of a number is there and sound, with so many rows."""
@@ -132,7 +131,7 @@ def open_release(folder: Path) -> Release:
         UserError: anything is missing, damaged, of another version, changed or inconsistent.
     """
     manifest = read_manifest(folder)
-    shards = ShardFolder(epath.Path(folder), manifest.id)
+    shards = ShardFolder(folder, manifest.id)
     shape, verified = (manifest.rows, *manifest.shape), _verified(shards, manifest)
     stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype)
     labels = _read_labels(shards, manifest)
@@ -183,7 +182,7 @@ def _find(shards: ShardFolder, name: str, shape: tuple[int, ...], dtype: str) ->
     return shard
 
 
-def _missing(path: epath.Path) -> UserError:
+def _missing(path: Path) -> UserError:
     return UserError(f"{path} is missing; copy the release again, or extract it again")
 
 

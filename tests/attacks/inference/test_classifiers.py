@@ -6,7 +6,7 @@ import pytest
 
 from privynet_jax.attacks.inference.classifiers import Labelled, logits_of, train_classifiers
 from privynet_jax.errors import UserError
-from privynet_jax.platform.row_views import JoinedRows
+from privynet_jax.platform.rows.row_views import JoinedRows
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 

@@ -9,7 +9,7 @@ from privynet_jax.attacks.public import made_pairs
 from privynet_jax.attacks.public.made_pairs import KeptBlocks, PairMaker
 from privynet_jax.attacks.public.picture_views import PictureViews
 from privynet_jax.images.partition import hold_out
-from privynet_jax.platform.row_views import RowView
+from privynet_jax.platform.rows.row_views import RowView
 
 LAYER, OWN = distinct_layer(8), pictures(40, seed=1)
 UNION, RMS = np.array([1, 2, 4, 7]), np.array([0.5, 1, 2, 4])

@@ -18,7 +18,7 @@ from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.weights.sources import fingerprint_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 

@@ -15,7 +15,7 @@ from privynet_jax.backbone.features import feature_cache
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES
-from privynet_jax.platform.shards import ShardFolder
+from privynet_jax.platform.rows.shards import ShardFolder
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 

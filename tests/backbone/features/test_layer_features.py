@@ -12,7 +12,7 @@ from privynet_jax.backbone.features.layer_features import extractor, image_featu
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Part, Parts, as_float
-from privynet_jax.platform.row_views import ChosenChannels
+from privynet_jax.platform.rows.row_views import ChosenChannels
 
 # float32 sums of up to 4608 products in another order; one hundred roundings of the largest value.
 TOLERANCE = 1e-5

@@ -18,8 +18,8 @@ from privynet_jax.deployment.release import release_folder, release_manifest
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.deployment.release.release_manifest import read_manifest, rows_per_shard
 from privynet_jax.errors import UserError
-from privynet_jax.platform.coding import Coding
-from privynet_jax.platform.shards import ShardFolder
+from privynet_jax.platform.rows.coding import Coding
+from privynet_jax.platform.rows.shards import ShardFolder
 
 SHAPE, ROWS, CLASSES = (2, 3, 5), 11, 4
 ID, OTHER_ID, PLAN_ID = "0123456789abcdef" * 4, "f" * 64, "1d" * 32

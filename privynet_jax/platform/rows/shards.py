@@ -5,7 +5,7 @@ bytes: a damaged file, or a sound one in another's place, is noticed. `feature_c
 shards there are and computes them. Rows are read into fresh arrays, not mapped, because mapped
 pages count as resident memory; what is resident is what was asked for. NumPy only.
 
-    folder = ShardFolder(epath.Path("cache/abc"), identity="...")
+    folder = ShardFolder(Path("cache/abc"), identity="...")
     shard = folder.write("test-00000.npy", array)
     rows = ShardedRows([shard], len(array), array.shape, array.dtype)
     rows[np.array([3, 0])]
@@ -20,13 +20,15 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from etils import epath
 
 from privynet_jax.platform.files import is_remote, remove_abandoned, write_shared
-from privynet_jax.platform.row_views import Blocks, RowView
+from privynet_jax.platform.rows.row_views import Blocks, RowView
+
+if TYPE_CHECKING:  # devices have local folders alone
+    from etils import epath
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _CHUNK_BYTES = 2**20
@@ -54,7 +56,7 @@ class ShardFolder:
     and read from there.
     """
 
-    def __init__(self, folder: epath.Path, identity: str, scratch: Path | None = None) -> None:
+    def __init__(self, folder: "epath.Path", identity: str, scratch: Path | None = None) -> None:
         """Makes the folder, and removes what killed processes left in it.
 
         The identity is the array's, in one line: a shard written under another passes for none. A
@@ -62,14 +64,14 @@ class ShardFolder:
         """
         self._folder, self._identity = folder, identity
         # Where shards are read from.
-        self._local = epath.Path(scratch) if scratch and is_remote(folder) else folder
+        self._local = Path(scratch) if scratch and is_remote(folder) else folder
         if is_remote(self._local):
             raise ValueError(f"{folder} is a bucket and needs a scratch folder")
         folder.mkdir(parents=True, exist_ok=True)
         if self._local == folder:
             remove_abandoned(Path(folder))
 
-    def path(self, name: str) -> epath.Path:
+    def path(self, name: str) -> "epath.Path":
         """Returns where the shard of a name is, or would be."""
         return self._folder / name
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from privynet_jax.platform.row_views import ChosenRows, JoinedRows
+from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows
 
 STORED = np.arange(24, dtype=np.float16).reshape(6, 2, 2)
 ASKED = (slice(None), slice(1, 3), slice(0), np.array([2, 0, 2]), np.array([[1, 2], [0, 0]]), -1)

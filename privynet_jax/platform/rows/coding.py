@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.row_views import Blocks, RowView
-from privynet_jax.platform.shards import ShardedRows
+from privynet_jax.platform.rows.row_views import Blocks, RowView
+from privynet_jax.platform.rows.shards import ShardedRows
 
 DTYPES = ("float16", "float32", "uint8")
 _LARGEST_CODE = 254

@@ -7,14 +7,14 @@ import pytest
 from etils import epath
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.coding import (
+from privynet_jax.platform.rows.coding import (
     DTYPES,
     Coding,
     all_finite,
     checked_dtype,
     peaks_of,
 )
-from privynet_jax.platform.shards import ShardedRows, ShardFolder
+from privynet_jax.platform.rows.shards import ShardedRows, ShardFolder
 
 SCALES = np.array([0.5, 2.0, 0.001], np.float32)
 PEAKS = np.array([8.0, 30.0, 100.0], np.float32)

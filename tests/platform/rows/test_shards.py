@@ -13,8 +13,8 @@ import pytest
 from etils import epath
 from support.buckets import memory_bucket
 
-from privynet_jax.platform import shards
-from privynet_jax.platform.shards import (
+from privynet_jax.platform.rows import shards
+from privynet_jax.platform.rows.shards import (
     DamagedShardError,
     ShardedRows,
     ShardFolder,
@@ -210,7 +210,7 @@ def test_a_process_that_ends_with_open_files_ends_quietly(tmp_path):
     write(folder_at(tmp_path), an_array())
     program = (
         "import numpy as np\n"
-        "from privynet_jax.platform.shards import Shard, ShardedRows\n"
+        "from privynet_jax.platform.rows.shards import Shard, ShardedRows\n"
         f"shards = [Shard({str(tmp_path / NAMES[0])!r}, 128)]\n"
         "rows = ShardedRows(shards, 4, (4, 3, 2, 5), 'float16')\n"
         "print(rows[[0]].shape)\n"
