@@ -25,6 +25,7 @@ from privynet_jax import AuditSettings, Plan, UserError, audit_plan, read_plan, 
 from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.planning.audit_findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
+from privynet_jax.platform.files import written_new
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
@@ -82,7 +83,7 @@ def main() -> None:
     # First what took all the time, then what may fail.
     print(report(audit, plan.limits.statistic))
     if out:
-        print(f"The audit is in {cli.written(out, audit.write)}.")
+        print(f"The audit is in {written_new(out, audit.write)}.")
     if status := _STATUS[audit.verdict]:
         sys.exit(status)
 

@@ -39,7 +39,7 @@ from privynet_jax.platform.devices import (
     execution_for,
     use_cpu_devices,
 )
-from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.files import write_atomically, written_new
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import check_values
 from privynet_jax.results.text_tables import aligned
@@ -124,7 +124,7 @@ def main() -> None:
     print(_as_text(report))
     if target:
         content = json.dumps(report, indent=1) + "\n"
-        where = cli.written(target, functools.partial(write_atomically, data=content))
+        where = written_new(target, functools.partial(write_atomically, data=content))
         print(f"All numbers are in {where}.")
 
 

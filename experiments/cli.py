@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import math
 import operator
-import os
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,9 @@ from experiments.running import run as run
 from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_parts, load_weights
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.planning.plan import Plan
+from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
-from privynet_jax.platform.files import checked_file, expanded, is_remote, write_new
+from privynet_jax.platform.files import expanded, is_remote
 
 # What a setting is -> how its flag is defined.
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -185,16 +185,7 @@ def needed_file(flag: flags.FlagHolder) -> Path:
 
 def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
     """Returns the file that a flag names; it must be given, and nothing may be there yet."""
-    file = checked_file(flag.name, needed(flag, "name a file"))
-    if os.path.lexists(file):
-        raise UserError(f"--{flag.name}={file} exists already, and nothing is replaced; {advice}")
-    return file
-
-
-def written(out: Path, write: Callable[[Path], Any]) -> str:
-    """Writes a `new_file`, as `files.write_new` does, and says where it is."""
-    found = write_new(out, write)
-    return str(out) if found == out else f"{found}, as something else is at {out} by now"
+    return files.new_file(flag.name, needed(flag, "name a file"), advice)
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

@@ -3,8 +3,8 @@
     python -m experiments.export_local --plan=plan.json --out=device
 
 The new folder holds the network as ONNX, with the needed weights and nothing of the others,
-settings, a program that needs onnxruntime and NumPy alone, and a README for the device. It is as
-secret as the plan. Takes seconds.
+settings, a program that needs NumPy, Pillow and onnxruntime alone and releases and predicts as
+`extract` and `predict` do, and a README for the device. It is as secret as the plan. Takes seconds.
 """
 
 from pathlib import Path
@@ -38,7 +38,8 @@ def _report(plan: Plan, folder: Path) -> list[str]:
         f"Local NN: {topology.num_layers} layers of {topology.backbone} to {topology.layer.name}, "
         f"images {side}x{side}x3 to representations {shape}.",
         f"Written to {folder} ({size / 2**20:.2f} MiB), readable by you alone: it is secret.",
-        f"Copy the folder to the device, and run python local_nn.py there; see {folder}/README.md.",
+        f"Copy the folder to the device, and run python privynet.pyz check there; see "
+        f"{folder}/README.md.",
     ]
 
 

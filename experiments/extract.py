@@ -12,13 +12,11 @@ with the one begun. On 2 CPU cores a thousand images of 32 x 32 pixels take abou
 conv2_2.
 """
 
-import dataclasses
-
 from absl import flags
 
 from experiments import cli
-from privynet_jax import open_package, write_release
-from privynet_jax.deployment.release.release_inputs import SPLITS, find_pictures
+from privynet_jax.deployment.device.device_commands import extract
+from privynet_jax.deployment.release.release_inputs import SPLITS
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.rows.coding import DTYPES
 
@@ -36,41 +34,19 @@ _ORDER_OUT = flags.DEFINE_string(
 
 
 def main() -> None:
-    package_folder, out = cli.needed_folder(cli.PACKAGE), cli.needed_folder(cli.OUT)
-    images = cli.needed(cli.IMAGES, "give folder:PATH or a TFDS name")
-    package = open_package(package_folder)
-    pictures = find_pictures(
-        images,
-        class_names=package.class_names,
-        labelled=_LABELLED.value,
-        split=_SPLIT.value,
-        data_dir=cli.data_folder(),
-    )
-    pictures = dataclasses.replace(pictures, sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value)
-    written = write_release(
-        out,
-        package,
-        pictures,
-        dtype=_DTYPE.value,
-        skip_unreadable=cli.SKIP_UNREADABLE.value,
-        order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
-        private_folders=[package_folder],
-    )
-    shape, labels = " x ".join(map(str, package.shape)), "with" if _LABELLED.value else "without"
+    package, out = cli.needed_folder(cli.PACKAGE), cli.needed_folder(cli.OUT)
     print(
-        f"The release in {out} has {written.rows} rows of {shape} {_DTYPE.value}, shuffled, "
-        f"{labels} labels; {written.skipped} pictures were skipped, {written.copies} copies left "
-        "out."
-    )
-    if written.contradicting:
-        print(
-            f"Look at the {written.contradicting} pictures first that another class has too, named "
-            "above: their rows say one of both. Sort them, and extract into a new folder."
+        extract(
+            package,
+            cli.needed(cli.IMAGES, "give folder:PATH or a TFDS name"),
+            out,
+            dtype=_DTYPE.value,
+            labelled=_LABELLED.value,
+            split=_SPLIT.value,
+            order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
+            data_dir=cli.data_folder(),
+            **cli.decoding(),
         )
-        return
-    print(
-        "Hand over that folder and nothing else; archives tell your user name unless they are "
-        "told not to, as in tar --owner=0 --group=0 --numeric-owner. The package stays here."
     )
 
 

@@ -36,7 +36,7 @@ from privynet_jax.backbone.topology import all_channels
 from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.files import write_atomically, written_new
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
@@ -90,7 +90,7 @@ def main() -> None:
     private = is_private(config.dataset)
     if cli.OUT.value:
         write = functools.partial(write_atomically, data=as_csv(rows), private=private)
-        where = cli.written(out, write)
+        where = written_new(out, write)
     else:
         write_atomically(out, as_csv(rows), private=private)
         where = str(out)

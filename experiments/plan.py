@@ -27,7 +27,7 @@ from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.plan import STATISTICS, Limits, Promise
 from privynet_jax.planning.promise import promise_of, read_episodes
 from privynet_jax.planning.topology_plan import NothingFitsError, plan_topology
-from privynet_jax.platform.files import checked_file
+from privynet_jax.platform.files import checked_file, written_new
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
@@ -114,7 +114,7 @@ def main() -> None:
         write_plan(out, plan)
         where = str(out)
     else:
-        where = cli.written(out, functools.partial(write_plan, plan=plan))
+        where = written_new(out, functools.partial(write_plan, plan=plan))
     print(planned.explanation)
     print(f"Of the cells that expectations are of: {convergence_note(planned.cells)}")
     print(

@@ -2,7 +2,6 @@
 
 import ast
 import functools
-import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +44,7 @@ WITHOUT_JAX = (
     ),
     "platform.rows.coding",
     *("platform.progress", "platform.rows.row_views", "platform.rows.shards", "platform.signals"),
-    *("deployment.device.local_package", "deployment.release"),
+    *("deployment.device.program", "deployment.cloud.classifier", "deployment.release"),
     *("images.decoding", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.colours", "images.photo_patches", "images.picture_cache", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.weights.conversion"),
@@ -60,8 +59,11 @@ WITHOUT_JAX = (
 # Package or name -> the only modules of the library that may use it.
 ONLY_IN = {
     "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
-    "onnx": {"backbone.onnx_model", "backbone.weights.tensor_files"},
-    "onnxruntime": {"deployment.device.device_nn"},
+    "onnx": {
+        *("backbone.onnx_model", "backbone.weights.tensor_files", "platform.onnx_graph"),
+        "deployment.cloud.cloud_graph",
+    },
+    "onnxruntime": {"platform.onnx_run"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "ray": {"platform.cluster"},
@@ -268,11 +270,6 @@ def test_commands_share_only_what_helps_them():
         assert not [name for name in imports(tree) if is_in(name, commands)], module
         for package in FORMATS:
             assert not uses(imports(tree), package), f"{module} imports {package}"
-
-
-def test_the_device_s_program_needs_onnxruntime_and_numpy_alone():
-    found = {name.partition(".")[0] for name in imports(LIBRARY["deployment.device.device_nn"])}
-    assert found - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
 def test_folders_are_small_and_say_what_lives_there():

@@ -26,7 +26,7 @@ from privynet_jax.platform.rows.coding import DTYPES
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.results.work_directory import FORMAT
 from privynet_jax.training.models.attackers import STRONG
-from privynet_jax.training.models.networks import WORKING_STRIDE
+from privynet_jax.training.models.grid_sizes import WORKING_STRIDE
 from privynet_jax.training.tasks import Schedule, check_learning_rate
 
 DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")

@@ -25,7 +25,7 @@ from privynet_jax.images.partition import hold_out
 from privynet_jax.images.parts import Parts, as_float
 from privynet_jax.platform.rows.row_views import ChosenChannels
 from privynet_jax.training.models import linear_attack
-from privynet_jax.training.models.networks import WORKING_STRIDE
+from privynet_jax.training.models.grid_sizes import WORKING_STRIDE
 
 # Ridges of subsets that are only trained on, fixed to save time; others choose theirs.
 _ATTACK_RIDGE, _PROBE_RIDGE = 1e-4, 1e-2

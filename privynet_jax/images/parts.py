@@ -157,8 +157,10 @@ def load_parts(
 
 def cached_decoder(data_dir: Path | str | None, sixteen_bit_max: int) -> Decoder:
     """Returns `decode_picture`, which keeps what it made of large files beside the data sets."""
-    from privynet_jax.images.tfds_source import decoded_folder
-
+    try:
+        from privynet_jax.images.tfds_source import decoded_folder
+    except ModuleNotFoundError:  # a device, which has no data sets and keeps nothing
+        return functools.partial(decode_picture, sixteen_bit_max=sixteen_bit_max)
     return functools.partial(
         decode_cached, decoded_folder(data_dir), sixteen_bit_max=sixteen_bit_max
     )
@@ -178,8 +180,13 @@ def read_labelled(
     if folder := folder_of(dataset):
         return read_folder(folder, in_parts=in_parts, decode=decode)
     # Only here: TFDS takes its time, and whoever makes parts of arrays may do without.
-    from privynet_jax.images.tfds_source import read_dataset
-
+    try:
+        from privynet_jax.images.tfds_source import read_dataset
+    except ModuleNotFoundError:
+        raise UserError(
+            f"{dataset} is no folder:PATH, and data sets of TFDS are for where it is installed; "
+            "give folder:PATH"
+        ) from None
     return read_dataset(dataset, data_dir, in_parts=in_parts)
 
 

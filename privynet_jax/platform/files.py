@@ -119,6 +119,12 @@ def write_new(path: Path, write: Callable[[Path], Any]) -> Path:
         return next(free for free in chain([path], beside) if _named(partial, free))
 
 
+def written_new(path: Path, write: Callable[[Path], Any]) -> str:
+    """Writes a new file as `write_new` does, and says where it is."""
+    found = write_new(path, write)
+    return str(path) if found == path else f"{found}, as something else is at {path} by now"
+
+
 def _named(partial: os.PathLike[str] | str, path: Path) -> bool:
     """Gives a file its name, unless that is taken."""
     try:
@@ -209,6 +215,14 @@ def checked_file(flag: str, path: str) -> Path:
     file = expanded(flag, path)
     if file.is_dir() or not file.parent.is_dir():
         raise UserError(f"--{flag}={file} must be a file in a folder that exists; give such a file")
+    return file
+
+
+def new_file(flag: str, path: str, advice: str = "give another file") -> Path:
+    """Returns `checked_file`; UserError where something is there already."""
+    file = checked_file(flag, path)
+    if os.path.lexists(file):
+        raise UserError(f"--{flag}={file} exists already, and nothing is replaced; {advice}")
     return file
 
 

@@ -9,6 +9,7 @@ import pytest
 from support.handmade_package import contents, fill, handmade_package
 
 from experiments import extract
+from privynet_jax.deployment.device import device_commands
 from privynet_jax.deployment.release import extract_release, release_manifest
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.errors import UserError
@@ -34,7 +35,7 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     opened = []
     monkeypatch.setattr(
-        extract, "open_package", lambda folder: opened.append(folder) or handmade_package()
+        device_commands, "open_package", lambda folder: opened.append(folder) or handmade_package()
     )
     yield [
         f"--package={tmp_path / 'package'}",
@@ -183,7 +184,7 @@ def test_a_damaged_package_is_told_in_one_line(command, places, tmp_path, monkey
     def damaged(folder):
         raise UserError(f"{folder} is damaged")
 
-    monkeypatch.setattr(extract, "open_package", damaged)
+    monkeypatch.setattr(device_commands, "open_package", damaged)
     assert command(*places)[2] == f"error: {tmp_path / 'package'} is damaged"
     assert not (tmp_path / "out").exists()
 

@@ -16,6 +16,8 @@ from support.small_release import id_of, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
+from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
+from privynet_jax.deployment.device import device_commands
 from privynet_jax.deployment.release.row_order import mark_of, read_order
 from privynet_jax.deployment.release.row_order import write_order as write_real_order
 
@@ -47,14 +49,16 @@ def world(tmp_path, monkeypatch):
             shape=SHAPE,
             class_names=NAMES,
             represent=represent,
+            cloud_network=cloud_graph(SHAPE),
             plan_id="1d" * 32,
             sixteen_bit_max=0,
         ),
     )
     monkeypatch.setattr(predict, "open_release", lambda folder: found.release)
-    monkeypatch.setattr(predict, "open_package", lambda folder: found.package)
+    for module in (predict, device_commands):
+        monkeypatch.setattr(module, "open_package", lambda folder: found.package)
     monkeypatch.setattr(predict, "_ROWS", 8)  # so that the last batch is a smaller one
-    monkeypatch.setattr(predict, "images_per_batch", lambda image_size: 2)
+    monkeypatch.setattr(device_commands, "_AT_ONCE", 2)
     save_classifier(tmp_path / "classifier", made_classifier())
     return found
 

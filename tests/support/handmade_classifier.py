@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from privynet_jax.deployment.cloud.classifier import Classifier, Validation
+from privynet_jax.deployment.cloud.cloud_training import by_path
 from privynet_jax.training.models.networks import network_for
 
 
@@ -15,7 +16,7 @@ def handmade_classifier(shape, seed=0, **changes):
     network = network_for(shape, 3, width=4)
     params = jax.jit(network.init)(jax.random.key(seed), np.ones((1, *shape), np.float32))
     fields = {
-        "params": jax.tree.map(np.asarray, params),
+        "params": by_path(params),
         "shape": shape,
         "num_classes": 3,
         "width": 4,

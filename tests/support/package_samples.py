@@ -1,4 +1,4 @@
-"""Plans that nobody measured, for tests of packages; and a process with NumPy and ONNX alone."""
+"""Plans that nobody measured, for tests of packages; and a process as a device has it."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from privynet_jax.selection.secret_draw import Selection, entropy_bits
 TOLERANCE = 1e-5
 
 # onnxruntime, and what it declares to need; google is protobuf's.
-_ALLOWED = ("onnxruntime", "numpy", "flatbuffers", "packaging", "google")
+_ALLOWED = ("onnxruntime", "numpy", "PIL", "flatbuffers", "packaging", "google")
 
 _ALONE = '''
 import runpy, sys
@@ -28,12 +28,14 @@ class Only:
     def find_spec(self, name, path=None, target=None):
         root = name.partition(".")[0]
         # The standard library keeps what it was built with in a module named after the machine.
+        found = (finder.find_spec(name, path, target) for finder in self.finders)
         if root in allowed or root.startswith("_sysconfigdata"):
-            found = (finder.find_spec(name, path, target) for finder in self.finders)
             return next(filter(None, found), None)
+        # The program of a package, and its own modules.
+        return next((spec for spec in found if spec and ".pyz" in str(spec.origin)), None)
 
 sys.meta_path[:] = [Only()]
-for name in ("jax", "flax", "privynet_jax", "safetensors", "absl", "etils", "onnx", "PIL"):
+for name in ("jax", "flax", "privynet_jax", "safetensors", "absl", "etils", "onnx", "tqdm"):
     try:
         __import__(name)
     except ModuleNotFoundError:
@@ -87,7 +89,7 @@ def assert_close(found, expected, tolerance=TOLERANCE):
 
 
 def run_alone(body, *, cwd):
-    """Runs Python where only onnxruntime, NumPy, their dependencies and its own library exist."""
+    """Runs Python where onnxruntime, NumPy, Pillow and its own library exist, and nothing else."""
     script = _ALONE.format(allowed=_ALLOWED, body=body)
     command = [sys.executable, "-I", "-c", script]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)

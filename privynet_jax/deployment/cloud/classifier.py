@@ -2,7 +2,8 @@
 
 A folder holds `params.safetensors`, `history.csv` for people, and `classifier.json`, which tells
 what the network is, and the sha256 of the others. It comes from the cloud, which may be the
-adversary: what the device takes of it is checked before memory is given to it.
+adversary: what the device takes of it is checked before memory is given to it. No JAX here: devices
+run this, by the network of their package.
 
     save_classifier(Path("runs/classifier"), classifier)
     classifier = open_classifier(Path("runs/classifier"))
@@ -10,30 +11,34 @@ adversary: what the device takes of it is checked before memory is given to it.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-import safetensors.numpy
 
+from privynet_jax.deployment.cloud.cloud_parameters import (
+    REPRESENTATIONS,
+    parameter_shapes,
+    read_parameters,
+)
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
-from privynet_jax.platform.files import appears_whole, damaged_if, write_atomically
+from privynet_jax.platform.files import appears_whole, write_atomically
+from privynet_jax.platform.onnx_run import OnnxRun
 from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
-from privynet_jax.training.models.networks import network_for
-from privynet_jax.training.prediction import predicted
-from privynet_jax.training.tasks import cloud_task
+from privynet_jax.training.models.grid_sizes import check_is_square
 
 _VERSION = 2
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
 _TRAIN_ANEW = "copy it again, or delete the folder and train again"
 # Values of one representation, as of a release.
 _MOST_VALUES = 2**32
+_ROWS_AT_ONCE = 128
 
 
 class Validation(NamedTuple):
@@ -62,6 +67,7 @@ class Description:
     def __post_init__(self) -> None:
         if math.prod(self.shape) > _MOST_VALUES or not self.history:
             raise UserError("representations too large, or no validation")
+        check_is_square(self.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,17 +89,19 @@ class Classifier(Description):
         balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
         commonest_class_share: of those, what always answering the commonest class would give.
         history: all validations, the one before the first step included.
-        params: of `networks.CloudNN`, NumPy arrays.
+        params: of `networks.CloudNN`, by their paths in its tree: "params/Dense_0/bias".
+        network: the file that `cloud_graph` makes; made here where it is not given.
     """
 
-    params: Mapping[str, Any]
+    params: Mapping[str, np.ndarray]
+    network: bytes = b""
 
     @property
     def best(self) -> Validation:
         """The validation whose parameters were kept: of equals the first."""
         return max(self.history, key=lambda now: (now.validation_accuracy, -now.validation_loss))
 
-    def probabilities(self, representations: np.ndarray | jax.Array | RowView) -> np.ndarray:
+    def probabilities(self, representations: np.ndarray | RowView) -> np.ndarray:
         """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
 
         They are of [N, h, w, d] representations of any floating type, normalised as a release's
@@ -105,15 +113,29 @@ class Classifier(Description):
         self.check_fits(representations.shape[1:], None, "")
         if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
-        task = cloud_task(network_for(self.shape, self.num_classes, self.width))
-        logits = predicted(task, self.params, (), representations)
+        logits = np.concatenate(
+            [
+                self._run.run({**self.params, REPRESENTATIONS: np.float32(representations[rows])})
+                for rows in _slices(representations.shape[0])
+            ]
+        )
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
             raise UserError(
                 f"representation {row} holds a value that is no number of a release: negative, "
                 "infinite or NaN; release the pictures again, or copy the package again"
             )
-        return np.asarray(jax.nn.softmax(logits, axis=-1))
+        powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return powers / powers.sum(axis=-1, keepdims=True)
+
+    @functools.cached_property
+    def _run(self) -> OnnxRun:
+        if self.network:
+            return OnnxRun(self.network, _TRAIN_ANEW)
+        # Not on devices, which have no onnx to make it with.
+        from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
+
+        return OnnxRun(cloud_graph(self.shape), _TRAIN_ANEW)
 
     def check_fits(self, shape: tuple[int, ...], num_classes: int | None, whose: str) -> None:
         """Raises UserError for somebody's representations or number of classes, if other ones."""
@@ -132,11 +154,11 @@ class Classifier(Description):
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:
     """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
+    import safetensors.numpy  # devices, which train nothing, do without
+
     with appears_whole(folder) as partial:
         partial.mkdir()
-        leaves = jax.tree_util.tree_flatten_with_path(classifier.params)[0]
-        tensors = {_name(path): np.ascontiguousarray(array) for path, array in leaves}
-        write_atomically(partial / _PARAMS, safetensors.numpy.save(tensors))
+        write_atomically(partial / _PARAMS, safetensors.numpy.save(dict(classifier.params)))
         table = as_csv([validation._asdict() for validation in classifier.history])
         write_atomically(partial / _HISTORY, table)
         manifest = _Manifest(**_described(classifier), files=sha256_of_files(partial))
@@ -148,8 +170,10 @@ def is_classifier(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
 
 
-def open_classifier(folder: Path) -> Classifier:
+def open_classifier(folder: Path, network: bytes = b"") -> Classifier:
     """Returns a classifier from its folder, after checking every file.
+
+    A device gives the network's file that its package holds, and so runs no other.
 
     Raises:
         UserError: the folder is no classifier, of another version, damaged or inconsistent.
@@ -164,37 +188,13 @@ def open_classifier(folder: Path) -> Classifier:
     if manifest.files.keys() != {_HISTORY, _PARAMS}:
         raise UserError(f"{path} lists other files than a classifier has; {_TRAIN_ANEW}")
     verify_files(folder, manifest.files, _TRAIN_ANEW)
-    params = _read_params(folder / _PARAMS, manifest)
-    return Classifier(**_described(manifest), params=params)
+    shapes = parameter_shapes(manifest.shape, manifest.num_classes, manifest.width)
+    params = read_parameters(folder / _PARAMS, shapes, _TRAIN_ANEW)
+    return Classifier(**_described(manifest), params=params, network=network)
 
 
 def _described(told: Description) -> dict[str, Any]:
     return {field.name: getattr(told, field.name) for field in dataclasses.fields(Description)}
-
-
-def _read_params(path: Path, told: Description) -> Mapping[str, Any]:
-    """The parameters, if the file holds those of the network that is told and no others."""
-    network = network_for(told.shape, told.num_classes, told.width)
-    with damaged_if(path, "file of a classifier's parameters", Exception):
-        one = jax.ShapeDtypeStruct((1, *told.shape), np.float32)
-        expected = jax.eval_shape(network.init, jax.random.key(0), one)
-        leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
-        shapes = {_name(place): (leaf.shape, "F32") for place, leaf in leaves}
-        with safetensors.safe_open(path, framework="numpy") as file:
-            views = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {n: (tuple(view.get_shape()), view.get_dtype()) for n, view in views.items()}
-            if found != shapes:
-                raise ValueError("its tensors are not those of the network that is described")
-            tensors = {name: file.get_tensor(name) for name in shapes}
-    # Else the representations would be blamed for what comes out.
-    for name, tensor in tensors.items():
-        if not np.isfinite(tensor).all():
-            raise UserError(f"{path}: {name} holds NaN or infinity; {_TRAIN_ANEW}")
-    return jax.tree.unflatten(structure, list(tensors.values()))
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def check_same_plan(ids: Mapping[str, str]) -> None:
@@ -203,6 +203,10 @@ def check_same_plan(ids: Mapping[str, str]) -> None:
     for name, other in others:
         if other != plan_id:
             raise UserError(f"{first} is of another plan than {name}; give what belongs together")
+
+
+def _slices(count: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE))
 
 
 def times(shape: tuple[int, ...]) -> str:

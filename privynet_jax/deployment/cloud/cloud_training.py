@@ -181,7 +181,7 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
     labels = data.labels[data.validation]
     figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
     return Classifier(
-        params=trained.params,
+        params=by_path(trained.params),
         shape=tuple(release.representations.shape[1:]),
         num_classes=network.num_classes,
         width=settings.width,
@@ -200,6 +200,15 @@ def train_classifier(release: Release, settings: ClassifierSettings) -> Classifi
             for now in trained.history
         ),
     )
+
+
+def by_path(params: Any) -> dict[str, np.ndarray]:
+    """Returns a tree's arrays by their paths, as a classifier holds them: "params/Dense_0/bias"."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf)
+        for path, leaf in leaves
+    }
 
 
 def data_of(release: Release, settings: ClassifierSettings) -> Data:

@@ -1,56 +1,46 @@
 """The package that is put on a device, opened: one folder with all that a local NN needs there.
 
-`device_nn` runs it, here and, as a copy, on the device. No JAX here.
-
     package = open_package(Path("device"))
     package.represent(images)  # uint8 [N, S, S, 3] to float32 [N, *package.shape]
 
 Compared with the published network, the weights tell which channels were chosen, and settings hold
-the seed of releases: a package is as secret as its plan.
+the seed of releases: a package is as secret as its plan. No JAX here: devices run this.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import numpy as np
 
-from privynet_jax.deployment.device import device_nn
 from privynet_jax.errors import UserError
-from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, checked
+from privynet_jax.platform.digests import verify_files
+from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
+from privynet_jax.platform.onnx_run import OnnxRun
 
+VERSION = 4
+SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"
+# As `onnx_model` names them, which devices lack.
+IMAGES, REPRESENTATIONS = "images", "representations"
 _EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
+# Far above the rounding of any device, far below what a wrong weight changes.
+_TOLERANCE = 1e-3
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class LocalPackage:
-    """A package that was opened and verified.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What local_nn.json tells besides its version and checksum.
 
     Attributes:
         image_size: side of the images, in pixels.
         shape: (h, w, depth) of one representation.
         class_names: of the user's pictures, in the order of their labels in releases.
-        peaks: float32 [depth], the largest value which a byte of a release holds.
+        peaks: of each channel, the largest value that a byte of a release holds.
         sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: nothing is said.
         plan_id: of the plan that it was made of.
         release_seed: 64 hexadecimal digits, secret, made for this package.
-        represent: images, uint8 [N, image_size, image_size, 3] RGB, to what is released of them,
-            float32 [N, h, w, depth], normalised. UserError for other images.
+        trial: of each channel the mean over `trial_images`, by the network of all measurements.
+        files: name -> sha256 of the others.
     """
-
-    image_size: int
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    peaks: np.ndarray = dataclasses.field(repr=False)
-    sixteen_bit_max: int
-    plan_id: str
-    release_seed: str = dataclasses.field(repr=False)
-    represent: device_nn.Represent = dataclasses.field(repr=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What local_nn.json tells besides its format, version and checksum."""
 
     image_size: Count
     shape: tuple[Count, Count, Count]
@@ -58,7 +48,7 @@ class Settings:
     peaks: tuple[Positive, ...]
     sixteen_bit_max: White
     plan_id: Hex64
-    release_seed: Hex64
+    release_seed: Hex64 = dataclasses.field(repr=False)
     trial: tuple[float, ...]
     files: dict[Text, Hex64]
 
@@ -67,37 +57,67 @@ class Settings:
             raise UserError("peaks and trial are not one number per channel")
 
 
-def open_package(folder: Path) -> LocalPackage:
-    """Opens a package and verifies every file of it.
+class LocalPackage:
+    """A package that was opened and verified, with all that its `Settings` tell."""
+
+    def __init__(self, settings: Settings, network: OnnxRun, cloud_network: bytes) -> None:
+        """Takes what `open_package` read."""
+        self.image_size, self.shape = settings.image_size, settings.shape
+        self.class_names, self.sixteen_bit_max = settings.class_names, settings.sixteen_bit_max
+        self.plan_id, self.release_seed = settings.plan_id, settings.release_seed
+        self.peaks = np.float32(settings.peaks)
+        self.cloud_network = cloud_network  # of `cloud_graph`, for classifiers
+        self._trial, self._network = np.float32(settings.trial), network
+
+    def represent(self, images: np.ndarray) -> np.ndarray:
+        """Returns what is released of images, float32 [N, h, w, depth], normalised.
+
+        They are uint8 [N, image_size, image_size, 3] RGB; UserError for others.
+        """
+        sides = (self.image_size, self.image_size, 3)
+        if images.ndim != 4 or images.shape[1:] != sides or images.dtype != np.uint8:
+            raise UserError(
+                f"images are {images.dtype} {list(images.shape)}; expected uint8 "
+                f"[N, {sides[0]}, {sides[1]}, 3], RGB; resize and convert them"
+            )
+        return self._network.run({IMAGES: images})
+
+    def check(self) -> None:
+        """Raises UserError where this machine computes something else than the planner's."""
+        means = self.represent(trial_images(self.image_size)).mean((0, 1, 2))
+        off = np.abs(means - self._trial).max() / max(self._trial.max(), 1e-6)
+        if not off <= _TOLERANCE:
+            raise UserError(f"the network is off by {off:.1e} on this machine; update onnxruntime")
+
+
+def open_package(folder: Path, threads: int = 0) -> LocalPackage:
+    """Opens a package and verifies every file of it; threads are one per core by default.
 
     Raises:
         UserError: something is missing, damaged, of another version or inconsistent, or it is no
             package.
     """
+    path = folder / SETTINGS
     try:
-        settings = device_nn.read_settings(folder)
-        told = {name: settings[name] for name in settings.keys() - {"format", "version", "sha256"}}
-        found = checked(told, Settings, f"{folder} is no package for a device", _EXPORT)
-        # By this library's own program; the copy in the package is not run.
-        represent = device_nn.load(folder, settings)
-        return LocalPackage(
-            image_size=found.image_size,
-            shape=found.shape,
-            class_names=found.class_names,
-            peaks=np.float32(found.peaks),
-            sixteen_bit_max=found.sixteen_bit_max,
-            plan_id=found.plan_id,
-            release_seed=found.release_seed,
-            represent=functools.partial(_checked, represent),
-        )
-    except device_nn.PackageError as error:
-        raise UserError(f"{error}, or export it again") from None
+        settings = read_document(path, Settings, VERSION, _EXPORT, what="package for a device")
+        if not {NETWORK, CLOUD_NETWORK} <= settings.files.keys():
+            raise UserError(f"{path} lists no networks; {_EXPORT}")
+        if strange := [name for name in settings.files if Path(name).name != name]:
+            raise UserError(f"{path} lists {strange[0]!r}, no file of the folder; {_EXPORT}")
+        verify_files(folder, settings.files, _EXPORT)
+        network = OnnxRun(folder / NETWORK, _EXPORT, threads)
+        cloud_network = (folder / CLOUD_NETWORK).read_bytes()
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read: {error.strerror}; {_EXPORT}") from None
+    sides = (settings.image_size, settings.image_size, 3)
+    expected = {IMAGES: ("N", *sides), REPRESENTATIONS: ("N", *settings.shape)}
+    if network.shapes != expected:
+        raise UserError(f"{folder / NETWORK} is not the network that {path} describes; {_EXPORT}")
+    return LocalPackage(settings, network, cloud_network)
 
 
-def _checked(represent: device_nn.Represent, images: np.ndarray) -> np.ndarray:
-    try:
-        return represent(images)
-    except device_nn.PackageError as error:
-        raise UserError(str(error)) from None
+def trial_images(image_size: int) -> np.ndarray:
+    """Returns eight made-up images, uint8 [8, image_size, image_size, 3]."""
+    number, y, x, colour = np.ogrid[:8, :image_size, :image_size, :3]
+    # Not the same when it is turned over, as a network with its axes exchanged would have it.
+    return np.uint8((x * y * (colour + 1) // (number + 1) + 40 * number * colour + 3 * y) % 251)

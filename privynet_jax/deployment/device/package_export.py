@@ -6,29 +6,36 @@
 used, not from the one that is written.
 """
 
-import dataclasses
 import functools
 import hashlib
-import inspect
-import json
 import secrets
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from privynet_jax.backbone.onnx_model import OPSET, onnx_model
+from privynet_jax.backbone.onnx_model import onnx_model
 from privynet_jax.backbone.split import Params, apply, local_params
-from privynet_jax.deployment.device import device_nn
-from privynet_jax.deployment.device.local_package import Settings
+from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
+from privynet_jax.deployment.device.local_package import (
+    CLOUD_NETWORK,
+    NETWORK,
+    SETTINGS,
+    VERSION,
+    Settings,
+    trial_images,
+)
 from privynet_jax.deployment.device.package_readme import TEXT
+from privynet_jax.deployment.device.program_archive import PROGRAM, program_archive
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.planning.plan import Plan
+from privynet_jax.platform.documents import write_document
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
+from privynet_jax.platform.onnx_graph import OPSET
 
 DTYPES = ("float32", "float16")
-_PROGRAM, _README = "local_nn.py", "README.md"
+_README = "README.md"
 # Relative to a tensor's norm: float16 itself takes 3e-4 of ordinary weights.
 _MOST_LOST = 3e-3
 
@@ -48,15 +55,16 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     check_is_new(folder)  # before anything is computed
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
-    trial = np.asarray(trunk(as_float(device_nn.trial_images(plan.image_size))))
+    trial = np.asarray(trunk(as_float(trial_images(plan.image_size)))).mean((0, 1, 2))
     shape = plan.topology.representation_shape(plan.image_size)
     told = {"size": plan.image_size, "shape": ", ".join(map(str, shape)), "opset": OPSET}
     files = {
-        device_nn.NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
-        _PROGRAM: inspect.getsource(device_nn).encode(),
+        NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
+        CLOUD_NETWORK: cloud_graph(shape),
+        PROGRAM: program_archive(),
         _README: TEXT.format(**told).encode(),
     }
-    described = Settings(
+    settings = Settings(
         image_size=plan.image_size,
         shape=shape,
         class_names=plan.released_classes,
@@ -64,17 +72,14 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         sixteen_bit_max=plan.sixteen_bit_max,
         plan_id=plan.id,
         release_seed=secrets.token_hex(32),
-        trial=(trial.mean((0, 1, 2)) * np.float32(plan.scales)).tolist(),
+        trial=tuple((trial * np.float32(plan.scales)).tolist()),
         files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     )
-    settings = {"format": device_nn.FORMAT, "version": device_nn.VERSION}
-    settings |= dataclasses.asdict(described)
-    settings["sha256"] = device_nn.settings_digest(settings)
-    files[device_nn.SETTINGS] = (json.dumps(settings, indent=1) + "\n").encode()
     with appears_whole(folder) as partial:
         partial.mkdir(mode=0o700)
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
+        write_document(partial / SETTINGS, settings, VERSION, private=True)
 
 
 def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:

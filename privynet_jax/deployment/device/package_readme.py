@@ -18,23 +18,27 @@ you copy the folder (`cp -a`, `scp -rp`, `rsync -a`), and in backups.
 
 ## Run it
 
-Needed: Python 3.11 or later, `onnxruntime`, and NumPy. In this folder,
+Needed: Python 3.11 or later with `onnxruntime`, NumPy and Pillow, and for HEIC `pillow-heif`. In
+this folder,
 
-    python local_nn.py
+    python privynet.pyz check
 
 verifies all files and tests whether the network does here what it did where it was made.
 
-    python local_nn.py images.npy output.npy
+    python privynet.pyz extract --images=folder:photos --out=release
 
-writes the representations, float32 [N, {shape}], of a NumPy file of RGB images, uint8
-[N, {size}, {size}, 3]. From Python:
+releases pictures, one subfolder per class; hand over that folder, and nothing else. With a
+classifier that came back from the cloud,
 
-    import local_nn
-    settings, represent = local_nn.open_package(".")
-    representations = represent(images)
+    python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv
 
-They are normalised, as releases are: privynet_jax's `experiments.extract` makes those with this
-folder.
+predicts classes here. `--help` behind each command tells the rest; `time` measures what a picture
+costs. From Python, for images that are uint8 [N, {size}, {size}, 3] RGB, representations are
+float32 [N, {shape}]:
+
+    import sys; sys.path.insert(0, "privynet.pyz")
+    from privynet_jax.deployment.device.local_package import Path, open_package
+    representations = open_package(Path(".")).represent(images)
 
 ## Files
 
@@ -42,13 +46,14 @@ folder.
 |---|---|
 | `local_nn.json` | settings, and the sha256 of every file, its own included |
 | `local_nn.onnx` | the network, with the weights of the layers and channels that are needed alone |
-| `local_nn.py` | the program |
+| `cloud_nn.onnx` | the network that classifiers are for, whose weights are inputs |
+| `privynet.pyz` | the program: privynet_jax's own sources, zipped |
 | `README.md` | this text |
 
 A file that was changed or damaged is refused: copy the folder again. The sha256 are there against
 accidents; they do not stop somebody who rewrites them as well.
 
-## Without local_nn.py
+## Without Python
 
 `local_nn.onnx` is ONNX of opset {opset}, for any number N of images:
 
@@ -62,4 +67,7 @@ in it. It multiplies float32 at full precision, on purpose: what is known about 
 that way. `trial` in `local_nn.json` is the mean of each channel over eight made-up images, where
 image n has, at row y, column x and colour c, the value
 (x * y * (c + 1) div (n + 1) + 40 * n * c + 3 * y) mod 251, all counted from 0.
+
+`cloud_nn.onnx` takes `representations` and the tensors of a classifier's `params.safetensors`, by
+their names, and gives `logits`. Run no network that came from the cloud itself.
 """

@@ -19,14 +19,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike as DType
 
 from privynet_jax.backbone.winograd import conv_general_dilated
-from privynet_jax.errors import UserError
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
+from privynet_jax.training.models.grid_sizes import (
+    WORKING_STRIDE,
+    check_is_square,
+    nominal_image_size,
+)
 from privynet_jax.training.models.products import dense_product
 
-# Pixels of the image per position of the working grid, along each side.
-WORKING_STRIDE = 4
-# A working grid has at least so many positions along a side, where folding allows.
-_LEAST_SIDE = 8
 # The depth at which a representation and the first convolution's output have one scale at first.
 _USUAL_DEPTH = 32
 # Positions of a grid, beyond which every one looking at every other one costs too much memory.
@@ -213,27 +213,7 @@ class StrongAttacker(nn.Module):
 cloud_nn, attacker = CloudNN, ResidualAttacker
 
 
-def nominal_image_size(side: int) -> int:
-    """Returns the `image_size` that makes `CloudNN` work on the grid that suits a side.
-
-    The cloud does not know the images' size, which is what the network folds by, but any size that
-    leads to a good working grid will do: representations are folded by the largest f of 4, 2, 1
-    that leaves at least 8 positions, and smaller ones are unfolded to 8 or as near as the
-    network's factors 2 and 4 come. For images of 32 x 32 that is the grid of the
-    characterisation, at every layer.
-    """
-    for folding in (WORKING_STRIDE, WORKING_STRIDE // 2):
-        if side % folding == 0 and side // folding >= _LEAST_SIDE:
-            return WORKING_STRIDE * (side // folding)
-    unfolding = next((factor for factor in (1, 2) if side * factor >= _LEAST_SIDE), 4)
-    return WORKING_STRIDE * side * unfolding
-
-
 def network_for(shape: tuple[int, ...], num_classes: int, width: int) -> CloudNN:
     """Returns the cloud NN for representations of a shape (h, w, d); UserError: no squares."""
-    if len(shape) != 3 or shape[0] != shape[1] or min(shape) < 1:
-        raise UserError(
-            f"representations of {' x '.join(map(str, shape))} values; allowed are squares, height "
-            "x height x channels, as releases of this project hold them"
-        )
+    check_is_square(shape)
     return CloudNN(num_classes, nominal_image_size(shape[0]), width)

@@ -1,11 +1,8 @@
-"""Packages: the chosen channels and no others, three ways to run them, and nothing more in them."""
+"""Packages: the chosen channels and no others, however they are run, and nothing more in them."""
 
-import inspect
 import json
 import re
 import stat
-import sys
-import textwrap
 
 import jax
 import numpy as np
@@ -16,12 +13,19 @@ from onnx import numpy_helper
 from support import package_samples as samples
 
 from privynet_jax.backbone.backbones import VGG16
+from privynet_jax.backbone.split import local_nn
+from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.vgg import VGGTrunk
-from privynet_jax.deployment.device import device_nn
-from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
+from privynet_jax.deployment.device import local_package
+from privynet_jax.deployment.device.local_package import (
+    CLOUD_NETWORK,
+    NETWORK,
+    SETTINGS,
+    open_package,
+    trial_images,
+)
 from privynet_jax.images.parts import as_float
-
-NETWORK, SETTINGS = device_nn.NETWORK, device_nn.SETTINGS
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +56,7 @@ def test_in_process_and_onnx_equal_the_whole_networks_channels(folders, expected
     samples.assert_close(by_onnx(folder, images[:2]), expected[size][:2])
     assert package.shape == expected[size].shape[1:]
     assert package.represent(images[:0]).shape == (0, *package.shape)
-
-
-@pytest.mark.parametrize("size", [32, 64])
-def test_local_nn_py_alone_equals_the_whole_networks_channels(folders, expected, size, tmp_path):
-    np.save(tmp_path / "images.npy", samples.images(5, size))
-    program = str(folders[size, "float32"] / "local_nn.py")
-    body = f"""
-sys.argv = ["local_nn.py", "images.npy", "out.npy"]
-runpy.run_path({program!r}, run_name="__main__")
-sys.argv = ["local_nn.py"]
-runpy.run_path({program!r}, run_name="__main__")
-"""
-    done = samples.run_alone(body, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"The package is whole and works: [^\n]*\n", done.stdout)
-    samples.assert_close(np.load(tmp_path / "out.npy"), expected[size])
+    package.check()
 
 
 def arrays_of(folder):
@@ -89,21 +78,6 @@ def test_float16_stores_half_the_bytes_and_is_close(folders, expected):
         found = open_package(folders[size, "float16"]).represent(images)
         # A weight is off by 3e-4 of itself on average; measured were 1e-4 and 2e-4 of the largest.
         samples.assert_close(found, expected[size], 1e-3)
-
-
-def test_the_readme_s_code_runs_as_it_stands(folders, expected, monkeypatch):
-    folder = folders[32, "float32"]
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"\n\n((?:    .*\n|\n)+)", text)
-    [code] = [textwrap.dedent(block) for block in blocks if "representations = " in block]
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # other tests list the folder
-    monkeypatch.delitem(sys.modules, "local_nn", raising=False)
-    names = {"images": samples.images(5, 32)}
-    exec(code, names)
-    samples.assert_close(names["representations"], expected[32])
-    del sys.modules["local_nn"]
 
 
 def test_the_readme_tells_the_network_s_inputs_and_outputs(folders):
@@ -136,12 +110,12 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     # Beside the arrays nothing has room for a channel, or names one.
     assert in_all - sum(array.nbytes for array in arrays) < 100 * (len(arrays) + 10)
     assert {path.name for path in folder.iterdir()} == {
-        *(NETWORK, SETTINGS, "local_nn.py", "README.md"),
+        *(NETWORK, CLOUD_NETWORK, SETTINGS, "privynet.pyz", "README.md"),
     }
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
-        *("format", "version", "image_size", "shape", "class_names", "peaks", "release_seed"),
-        *("plan_id", "sixteen_bit_max", "trial", "files", "sha256"),
+        *("version", "image_size", "shape", "class_names", "peaks", "release_seed", "plan_id"),
+        *("sixteen_bit_max", "trial", "files", "sha256"),
     }
 
 
@@ -158,13 +132,23 @@ def test_what_a_package_says(folders, plans):
         np.testing.assert_array_equal(package.peaks, np.float32(plan.peaks))
         assert re.fullmatch(r"[0-9a-f]{64}", package.release_seed)
         assert package.release_seed not in repr(package)
+        assert package.cloud_network == cloud_graph(package.shape)
     assert len({open_package(folder).release_seed for folder in folders.values()}) == len(folders)
 
 
-def test_the_program_is_a_copy_of_the_library_s(folders):
-    for folder in folders.values():
-        program = (folder / "local_nn.py").read_text(encoding="utf-8")
-        assert program == inspect.getsource(device_nn)
+def test_trial_images_tell_channels_and_axes_apart(vgg_weights):
+    """Each layer's channels respond to the made-up images, so what is wrong shows."""
+    for num_layers, size in ((1, 32), (4, 32), (13, 32), (13, 64)):
+        topology = Topology(num_layers, tuple(range(VGG16.cuts[num_layers - 1].channels)))
+        network, images = jax.jit(local_nn(vgg_weights.params, topology)), trial_images(size)
+        assert (images.dtype, images.shape) == (np.uint8, (8, size, size, 3))
+        for n, y, x, c in ((0, 0, 0, 0), (3, 31, 17, 2), (7, 20, 29, 1)):  # as the README says
+            assert images[n, y, x, c] == (x * y * (c + 1) // (n + 1) + 40 * n * c + 3 * y) % 251
+        means = np.asarray(network(as_float(images))).mean((0, 1, 2))
+        assert (means > 0).mean() > 0.4  # deep layers are sparse; a real image's are too
+        assert len(np.unique(means[means > 0])) == (means > 0).sum()
+        turned = np.asarray(network(as_float(images.transpose(0, 2, 1, 3)))).mean((0, 1, 2))
+        assert np.abs(turned - means).max() > 10 * local_package._TOLERANCE * means.max()
 
 
 def test_nobody_else_may_read_a_package(folders):

@@ -9,12 +9,11 @@ import pytest
 from support import package_samples as samples
 
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.device import device_nn, package_export
-from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device import package_export
+from privynet_jax.deployment.device.local_package import NETWORK, SETTINGS, open_package
 from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.errors import UserError
-
-NETWORK, SETTINGS = device_nn.NETWORK, device_nn.SETTINGS
+from privynet_jax.platform.digests import sealed
 
 
 def test_images_that_do_not_fit_are_refused(folders):
@@ -41,14 +40,11 @@ def test_an_existing_folder_is_left_alone_and_an_empty_one_is_used(vgg_weights, 
 
 
 def test_a_package_appears_whole_or_not_at_all(vgg_weights, plans, tmp_path, monkeypatch):
-    write = package_export.write_atomically
+    def fail(path, *_, **__):
+        assert path.name == SETTINGS
+        raise OSError("no space")
 
-    def fail_at_the_settings(path, content, **options):
-        if path.name == SETTINGS:
-            raise OSError("no space")
-        write(path, content, **options)
-
-    monkeypatch.setattr(package_export, "write_atomically", fail_at_the_settings)
+    monkeypatch.setattr(package_export, "write_document", fail)
     with pytest.raises(OSError, match="no space"):
         write_package(tmp_path / "device", plans[32], vgg_weights.params)
     assert not list(tmp_path.iterdir())
@@ -70,8 +66,8 @@ def changed_settings(folder, *, digest=True, **changes):
     settings = json.loads(path.read_text(encoding="utf-8")) | changes
     settings = {name: value for name, value in settings.items() if value is not None}
     if digest:
-        settings["sha256"] = device_nn.settings_digest(settings)
-    path.write_text(json.dumps(settings), encoding="utf-8")
+        settings.pop("sha256")
+    path.write_text(sealed(settings) if digest else json.dumps(settings), encoding="utf-8")
 
 
 def flipped(path, position):
@@ -87,49 +83,49 @@ def replaced(folder, content):
     changed_settings(folder, files={**files, NETWORK: hashlib.sha256(content).hexdigest()})
 
 
-CHANGED = f"{NETWORK} was changed or damaged"
+DAMAGED = f"{NETWORK} is damaged: expected sha256"
+NONE = "is no package for a device"
 
 
 REFUSED = {
-    "no network": (lambda f: (f / NETWORK).unlink(), f"{NETWORK} cannot be read: No such file"),
+    "no network": (lambda f: (f / NETWORK).unlink(), f"is incomplete: {NETWORK} is missing"),
     "no settings": (lambda f: (f / SETTINGS).unlink(), f"{SETTINGS} cannot be read: No such file"),
-    "flipped bit in the weights": (lambda f: flipped(f / NETWORK, -9), CHANGED),
-    "flipped bit in the header": (lambda f: flipped(f / NETWORK, 12), CHANGED),
+    "flipped bit in the weights": (lambda f: flipped(f / NETWORK, -9), DAMAGED),
+    "flipped bit in the header": (lambda f: flipped(f / NETWORK, 12), DAMAGED),
     "cut weights": (
         lambda f: (f / NETWORK).write_bytes((f / NETWORK).read_bytes()[:1000]),
-        CHANGED,
+        DAMAGED,
     ),
-    "other program": (lambda f: (f / "local_nn.py").write_text("1"), "local_nn.py was changed"),
+    "other program": (lambda f: (f / "privynet.pyz").write_text("1"), "privynet.pyz is damaged"),
+    "other classifiers": (lambda f: flipped(f / "cloud_nn.onnx", 99), "cloud_nn.onnx is damaged"),
     "edited settings": (
         lambda f: changed_settings(f, digest=False, image_size=64),
-        f"{SETTINGS} was changed or damaged",
+        f"{SETTINGS} was changed after it was written",
     ),
     "cut settings": (
         lambda f: (f / SETTINGS).write_bytes((f / SETTINGS).read_bytes()[:99]),
-        f"{SETTINGS} is not the settings of a local NN",
+        NONE,
     ),
-    "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), "is not the settings"),
-    "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), "is not the settings"),
-    "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), "is not the settings"),
-    "other version": (lambda f: changed_settings(f, version=3), "version 3, .* version 4; run"),
-    "other format": (lambda f: changed_settings(f, format="x"), "is 'x' version 4"),
-    "nested and sound": (
-        lambda f: (f / SETTINGS).write_text('{"format": ' + "[" * 993 + "]" * 993 + "}"),
-        "is not the settings",
-    ),
-    "no peaks": (lambda f: changed_settings(f, peaks=None), "no package for a device: .*peaks"),
-    "strange shape": (lambda f: changed_settings(f, shape=3), "no package for a device: .*shape"),
+    "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), NONE),
+    "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), NONE),
+    "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), NONE),
+    "other version": (lambda f: changed_settings(f, version=3), "version 3 .* expected 4"),
+    "no peaks": (lambda f: changed_settings(f, peaks=None), f"{NONE}: .*peaks"),
+    "strange shape": (lambda f: changed_settings(f, shape=3), f"{NONE}: .*shape"),
     "another shape": (
         lambda f: changed_settings(f, shape=[16, 15, 3]),
-        "is not the network that local_nn.json describes",
+        f"is not the network that .*{SETTINGS} describes",
     ),
     "a channel less": (lambda f: changed_settings(f, peaks=[1.0] * 2), "one number per channel"),
     "an image size beyond all": (lambda f: changed_settings(f, image_size=2**40), "image_size"),
     "no ONNX": (lambda f: replaced(f, b"no network"), f"{NETWORK} cannot be run: "),
     "something more": (lambda f: changed_settings(f, more=1), "more is unknown"),
+    "no networks listed": (lambda f: changed_settings(f, files={}), "lists no networks"),
     "a file elsewhere": (
-        lambda f: changed_settings(f, files={"../other": "0" * 64}),
-        "lists '../other', which is no file of the folder",
+        lambda f: changed_settings(
+            f, files=dict.fromkeys((NETWORK, "cloud_nn.onnx", "../other"), "0" * 64)
+        ),
+        "lists '../other', no file of the folder",
     ),
 }
 
@@ -162,8 +158,5 @@ def test_the_trial_notices_another_network(folders, vgg_weights, plans, tmp_path
     write_package(folder, swapped, vgg_weights.params)
     right = json.loads((folders[32, "float32"] / SETTINGS).read_text(encoding="utf-8"))
     changed_settings(folder, trial=right["trial"])
-    done = samples.run_alone(
-        f"runpy.run_path({str(folder / 'local_nn.py')!r}, run_name='__main__')", cwd=tmp_path
-    )
-    assert done.returncode == 1
-    assert re.fullmatch(r"error: the network is off by [^\n]* update onnxruntime\n", done.stderr)
+    with pytest.raises(UserError, match=r"the network is off by .* update onnxruntime"):
+        open_package(folder).check()

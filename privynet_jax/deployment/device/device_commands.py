@@ -1,0 +1,163 @@
+"""What the commands of a device do, and say: for its program and for `experiments` alike.
+
+    print(extract(Path("package"), "folder:photos", Path("release")))
+
+No JAX here.
+"""
+
+import dataclasses
+import functools
+import itertools
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
+from privynet_jax.deployment.cloud.predictions import Predicted, write_predictions
+from privynet_jax.deployment.device.local_package import (
+    NETWORK,
+    LocalPackage,
+    open_package,
+    trial_images,
+)
+from privynet_jax.deployment.release.extract_release import write_release
+from privynet_jax.deployment.release.release_inputs import find_pictures
+from privynet_jax.errors import UserError
+from privynet_jax.images.colours import agreed_white
+from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
+from privynet_jax.images.folders import folder_of, list_pictures
+from privynet_jax.platform.files import new_file
+from privynet_jax.platform.progress import Bar
+
+_AT_ONCE = 64
+_SECONDS, _WARM_UP = 2.0, 3
+
+
+def extract(
+    package: Path,
+    images: str,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    labelled: bool = True,
+    split: str = "all",
+    order_out: Path | None = None,
+    skip_unreadable: bool = False,
+    sixteen_bit_max: int = 0,
+    data_dir: Path | str | None = None,
+) -> str:
+    """Releases pictures, and says what became of them; see `write_release`."""
+    opened = open_package(package)
+    pictures = find_pictures(
+        images,
+        class_names=opened.class_names,
+        labelled=labelled,
+        split=split,
+        data_dir=data_dir,
+    )
+    written = write_release(
+        out,
+        opened,
+        dataclasses.replace(pictures, sixteen_bit_max=sixteen_bit_max),
+        dtype=dtype,
+        skip_unreadable=skip_unreadable,
+        order_out=order_out,
+        private_folders=[package],
+    )
+    shape, labels = " x ".join(map(str, opened.shape)), "with" if labelled else "without"
+    told = (
+        f"The release in {out} has {written.rows} rows of {shape} {dtype}, shuffled, {labels} "
+        f"labels; {written.skipped} pictures were skipped, {written.copies} copies left out.\n"
+    )
+    if written.contradicting:
+        return told + (
+            f"Look at the {written.contradicting} pictures first that another class has too, named "
+            "above: their rows say one of both. Sort them, and extract into a new folder."
+        )
+    return told + (
+        "Hand over that folder and nothing else; archives tell your user name unless they are "
+        "told not to, as in tar --owner=0 --group=0 --numeric-owner. The package stays here."
+    )
+
+
+def predict_pictures(
+    package: Path,
+    images: str,
+    classifier: Path,
+    out: Path,
+    *,
+    skip_unreadable: bool = False,
+    sixteen_bit_max: int = 0,
+) -> str:
+    """Writes the classes that a classifier from the cloud sees in pictures, and says where."""
+    new_file("out", str(out))  # before anything is computed for it
+    folder = folder_of(images)
+    if folder is None or not folder.is_dir():
+        raise UserError(f"--images={images} is no folder; give folder:PATH")
+    opened = open_package(package)
+    known = open_classifier(classifier, opened.cloud_network)
+    check_same_plan({"the classifier": known.plan_id, "the package": opened.plan_id})
+    known.check_fits(opened.shape, len(opened.class_names), "the package")
+    white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
+    skipped: list[str] = []
+    found = _predicted(folder, opened, known, white, skipped if skip_unreadable else None)
+    where = write_predictions(out, ("picture",), opened.class_names, found)
+    tell_skipped(skipped, f"the folder {folder}")
+    return f"The predictions are in {where}."
+
+
+def _predicted(
+    folder: Path,
+    package: LocalPackage,
+    classifier: Classifier,
+    white: int,
+    skipped: list[str] | None,
+) -> Predicted:
+    """Each picture's name and probabilities; unreadable ones are listed, or refused for None."""
+    paths = list_pictures(folder)
+    decode = functools.partial(decode_picture, sixteen_bit_max=white)
+    contents = ((str(path), path.read_bytes()) for path in paths)
+    decoded = decoded_ahead(contents, package.image_size, skipped is not None, decode)
+    # One by one: what was not asked for is dropped when the last one was handed out.
+    images = ((path, ahead.result()) for path, ahead in zip(paths, decoded, strict=True))
+    seen = 0
+    with Bar(total=len(paths), desc="predicting", unit="picture", delay=1) as bar:
+        while some := list(itertools.islice(images, _AT_ONCE)):
+            readable = [(path, image) for path, image in some if image is not None]
+            if skipped is not None:
+                skipped += [str(path) for path, image in some if image is None]
+            if readable:
+                names = [(path.relative_to(folder).as_posix(),) for path, _ in readable]
+                local = package.represent(np.stack([image for _, image in readable]))
+                yield names, classifier.probabilities(local)
+            seen += len(readable)
+            bar.update(len(some))
+    if not seen:
+        raise UserError(f"{folder} holds no picture that can be read; all were skipped")
+
+
+def time_package(package: Path) -> str:
+    """Says how long the local NN takes on one picture, on one thread, and what memory."""
+    opened = open_package(package, threads=1)
+    image = trial_images(opened.image_size)[:1]
+    seconds = list(_durations(opened, image))[_WARM_UP:]
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mebibytes = largest / 2 ** (20 if sys.platform == "darwin" else 10)
+    size = (package / NETWORK).stat().st_size
+    return (
+        f"One picture takes {1000 * statistics.median(seconds):.2f} ms on one thread, the median "
+        f"of {len(seconds)}; the process took {mebibytes:.0f} MiB at most, and the network's file "
+        f"has {size / 2**20:.2f} MiB."
+    )
+
+
+def _durations(package: LocalPackage, image: np.ndarray) -> Iterator[float]:
+    begun = time.perf_counter()
+    while (start := time.perf_counter()) - begun < _SECONDS:
+        package.represent(image)
+        yield time.perf_counter() - start

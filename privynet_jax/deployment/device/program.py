@@ -1,0 +1,83 @@
+"""What a device does with its package, where Python has NumPy, Pillow and onnxruntime alone.
+
+    python privynet.pyz check
+    python privynet.pyz extract --images=folder:photos --out=release
+    python privynet.pyz predict --images=folder:photos --classifier=classifier --out=pictures.csv
+    python privynet.pyz time
+
+`program_archive` makes that file of this module and what it imports, for every package. The package
+is the folder that the file lies in, unless --package says otherwise. `experiments.extract` and
+`experiments.predict` call the same functions. No JAX here.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from privynet_jax.deployment.device import device_commands as commands
+from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.release.release_inputs import SPLITS
+from privynet_jax.errors import UserError
+from privynet_jax.platform.rows.coding import DTYPES
+
+_NAME = "privynet.pyz"
+
+
+def main() -> None:
+    """Runs the command that was given; bad input ends in one line and exit status 1."""
+    given = vars(_parser().parse_args())
+    run = _COMMANDS[given.pop("command")]
+    try:
+        print(run(**given))
+    except KeyboardInterrupt:
+        sys.exit("stopped; run the same command again to continue")
+    except UserError as error:
+        sys.exit("error: " + " ".join(str(error).split()))
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}; free it, or give another")
+
+
+def _check(package: Path) -> str:
+    found = open_package(package)
+    found.check()
+    sides, shape = [found.image_size, found.image_size, 3], list(found.shape)
+    return f"The package is whole and works: images {sides} to representations {shape}."
+
+
+_COMMANDS = {
+    "check": _check,
+    "extract": commands.extract,
+    "predict": commands.predict_pictures,
+    "time": commands.time_package,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=_NAME, description="Runs the local NN of a package on this device.")
+    every = parser.add_subparsers(dest="command", required=True, metavar="command")
+    check = every.add_parser("check", help="verify all files, and test the network")
+    extract = every.add_parser("extract", help="make a release of pictures")
+    predict = every.add_parser("predict", help="predict the classes of pictures")
+    measure = every.add_parser("time", help="measure milliseconds and memory of one picture")
+    folder = Path(sys.argv[0]).resolve().parent
+    for one in (check, extract, predict, measure):
+        one.add_argument("--package", type=Path, default=folder, help="folder; this file's own")
+    for one in (extract, predict):
+        one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
+        one.add_argument("--out", type=Path, required=True, help="what to write")
+        one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
+        one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
+    extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
+    extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
+    extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")
+    extract.add_argument("--order_out", type=Path, help="CSV: which picture each row is")
+    predict.add_argument("--classifier", type=Path, required=True, help="folder, from the cloud")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, as all commands do."""
+
+    def error(self, message: str) -> None:
+        """Ends the program."""
+        sys.exit(f"error: {message}; see {self.prog} --help")

@@ -1,0 +1,54 @@
+"""The program of a package: `program` and all modules that it imports, in one file for Python.
+
+A file that Python runs, and imports from (https://docs.python.org/3/library/zipapp.html). It holds
+this library's own sources and is the same for the same sources.
+"""
+
+import ast
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from privynet_jax.deployment.device import program
+
+PROGRAM = "privynet.pyz"
+_ROOT, _LIBRARY = Path(__file__).parents[3], "privynet_jax"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # what a time says is no affair of whoever gets the file
+_MAIN = f"from {program.__name__} import main\n\nmain()\n"
+
+
+def program_archive() -> bytes:
+    """Returns the file's content."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, text in [("__main__.py", _MAIN), *sorted(_sources())]:
+            entry = zipfile.ZipInfo(name, _LONG_AGO)
+            archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
+    return content.getvalue()
+
+
+def _sources() -> Iterator[tuple[str, str]]:
+    """Path in the archive and text of each module that is needed, and of the folders above them."""
+    waiting, seen = [program.__name__], set()
+    while waiting:
+        name = waiting.pop()
+        path = _ROOT.joinpath(*name.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if name in seen or not path.is_file():
+            continue  # known, or a name within a module
+        seen.add(name)
+        text = path.read_text(encoding="utf-8")
+        # What the library shows is made by packages that devices lack.
+        text = '"""Of privynet_jax, what devices need."""\n' if name == _LIBRARY else text
+        yield path.relative_to(_ROOT).as_posix(), text
+        waiting += _imported(text)
+        waiting += [name.rpartition(".")[0]] if "." in name else []
+
+
+def _imported(text: str) -> Iterator[str]:
+    """Names of this library's modules that a module imports when it is itself imported."""
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith(_LIBRARY):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

@@ -1,0 +1,52 @@
+"""ONNX files run by onnxruntime, on the processor: the one place that knows it.
+
+    network = OnnxRun(Path("local_nn.onnx"), "export it again")
+    network.run({"images": images})  # its first output
+
+No JAX here.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from privynet_jax.errors import UserError
+
+_ERRORS_ALONE = 3  # of onnxruntime's degrees of severity
+
+
+class OnnxRun:
+    """A network that was opened.
+
+    Attributes:
+        shapes: name -> shape of its inputs and outputs, in which texts are sizes that vary.
+    """
+
+    def __init__(self, network: Path | bytes, remedy: str, threads: int = 0) -> None:
+        """Opens a file, or its content; so many threads compute, by default one per core.
+
+        Raises:
+            UserError: it is no such network; that ends in the remedy.
+        """
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = _ERRORS_ALONE, threads
+        try:
+            # Not a path: a file of the same content would be read anew, and files beside it.
+            data = network if isinstance(network, bytes) else network.read_bytes()
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except OSError:
+            raise
+        except Exception as error:  # its types are no public names
+            reason = " ".join(str(error).split())
+            what = "a network" if isinstance(network, bytes) else network
+            raise UserError(f"{what} cannot be run: {reason}; {remedy}") from None
+        named = (*self._session.get_inputs(), *self._session.get_outputs())
+        self.shapes = {one.name: tuple(one.shape) for one in named}
+
+    def run(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Returns the first output for arrays of the inputs' types and shapes."""
+        return self._session.run(None, dict(given))[0]

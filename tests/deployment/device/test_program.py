@@ -1,0 +1,133 @@
+"""The program of a package, run as on a device: with NumPy, Pillow and onnxruntime alone."""
+
+import csv
+import itertools
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from support import package_samples as samples
+from support.handmade_classifier import handmade_classifier
+from support.handmade_package import contents, fill
+
+from privynet_jax.deployment.cloud.classifier import save_classifier
+from privynet_jax.deployment.device.device_commands import extract, predict_pictures
+from privynet_jax.deployment.device.program_archive import program_archive
+from privynet_jax.deployment.release.release_folder import open_release
+
+
+@pytest.fixture
+def device(folders, tmp_path):
+    """Runs the program of a package on a folder with pictures; returns status and output."""
+    package = folders[32, "float32"]
+    saved = fill(tmp_path / "photos", {"cat": 5, "Bücher": 3, "dog": 4}, size=40)
+    (tmp_path / "photos" / "dog" / "broken.png").write_bytes(b"no picture")
+    save_classifier(tmp_path / "classifier", handmade_classifier((16, 16, 3)))
+
+    def run(*arguments):
+        script = f"""
+sys.argv = [{str(package / "privynet.pyz")!r}, *{arguments!r}]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+        return samples.run_alone(script, cwd=tmp_path)
+
+    run.package, run.pictures = package, saved
+    return run
+
+
+def test_it_checks_and_times(device):
+    done = device("check")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "The package is whole and works: images [32, 32, 3] to representations [16, 16, 3].\n"
+    )
+    done = device("time")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"takes \d+\.\d\d ms on one thread, the median of \d+; .* MiB", done.stdout)
+
+
+def test_it_releases_and_predicts_as_the_library_does(device, tmp_path):
+    done = device(
+        *("extract", "--images=folder:photos", "--out=release", "--dtype=float16"),
+        *("--skip_unreadable", "--order_out=order.csv"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "has 12 rows of 16 x 16 x 3 float16, shuffled, with labels; 1 pictures" in done.stdout
+    pictures = f"folder:{tmp_path / 'photos'}"
+    extract(device.package, pictures, tmp_path / "here", dtype="float16", skip_unreadable=True)
+    assert contents(tmp_path / "release") == contents(tmp_path / "here")
+    assert len(open_release(tmp_path / "release")) == 12
+    done = device(
+        *("predict", "--images=folder:photos", "--classifier=classifier", "--out=there.csv"),
+        "--skip_unreadable",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "The predictions are in there.csv.\n"
+    classifier = tmp_path / "classifier"
+    predict_pictures(
+        device.package, pictures, classifier, tmp_path / "here.csv", skip_unreadable=True
+    )
+    there, here = (
+        list(csv.reader((tmp_path / name).read_text(encoding="utf-8").splitlines()))
+        for name in ("there.csv", "here.csv")
+    )
+    assert there == here
+    assert len(there) == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the following arguments are required: command; see"),
+        (("extract",), "--images, --out; see"),
+        (("release",), "invalid choice: 'release'"),
+        (("check", "--package=none"), "none/local_nn.json cannot be read: No such file"),
+        (("extract", "--images=folder:photos", "--out=out"), "broken.png: it is no image"),
+        (("extract", "--images=folder:none", "--out=out"), "none is no folder"),
+        (("predict", "--images=photos", "--classifier=c", "--out=x.csv"), "give folder:PATH"),
+        (
+            ("predict", "--images=folder:photos", "--classifier=photos", "--out=x.csv"),
+            "without classifier.json",
+        ),
+        (("extract", "--images=photo_patches", "--out=out"), "photo_patches"),
+    ],
+)
+def test_bad_input_is_one_line(device, tmp_path, arguments, message):
+    done = device(*arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+    assert not {"out", "x.csv"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_archive_is_the_same_every_time_and_holds_what_is_needed_alone(folders):
+    archives = {(folder / "privynet.pyz").read_bytes() for folder in folders.values()}
+    assert archives == {program_archive()}
+    with zipfile.ZipFile(folders[32, "float32"] / "privynet.pyz") as archive:
+        names = archive.namelist()
+    rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
+    assert rooms == {"deployment", "images", "platform", "results", "training"}
+    assert not [n for n in names if "cloud_training" in n or "cloud_graph" in n or "tfds" in n]
+
+
+def test_python_imports_from_it_as_the_readme_says(folders, tmp_path):
+    folder = folders[32, "float32"]
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    lines = itertools.dropwhile(lambda line: "sys.path" not in line, text.splitlines())
+    code = [line.strip() for line in itertools.takewhile(str.strip, lines)]
+    images = samples.images(2, 32)
+    np.save(tmp_path / "images.npy", images)
+    body = "\n".join(
+        [
+            f"import os, numpy as np; images = np.load('images.npy'); os.chdir({str(folder)!r})",
+            *code,
+            f"np.save({str(tmp_path / 'out.npy')!r}, representations)",
+        ]
+    )
+    done = samples.run_alone(body, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "out.npy").shape == (2, 16, 16, 3)
