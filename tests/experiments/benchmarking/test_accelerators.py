@@ -124,6 +124,7 @@ ABSENT = {
     "jinja2": "jinja2",
     "matplotlib": "matplotlib",
     "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
     "safetensors": "safetensors",
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
