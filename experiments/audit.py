@@ -31,6 +31,7 @@ from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("plan out weights cache_dir data_dir")
 cli.key_flags("skip_unreadable sixteen_bit_max max_images attackers attacked_images training")
+cli.key_flags("latency")
 _DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
 _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
 _RELEASED = flags.DEFINE_list(
@@ -70,6 +71,7 @@ def main() -> None:
         training=cli.TRAINING.value,
         attacked_images=cli.ATTACKED_IMAGES.value,
         released=tuple(map(_released, _RELEASED.value)),
+        latencies=cli.latencies(),
     )
     cli.use_cpu_cores()
     weights = cli.weights_of(plan)

@@ -19,6 +19,7 @@ from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
 from privynet_jax.platform.files import expanded, is_remote
+from privynet_jax.results.latencies import Latencies, read_latencies
 
 # What a setting is -> how its flag is defined.
 _NUMBERS = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
@@ -113,6 +114,9 @@ CHECKPOINT_MINUTES = setting("checkpoint_minutes")
 WEIGHTS_HELP = _SETTINGS["weights"]["told"]
 _TOLD = f"{WEIGHTS_HELP} Default: embedded, or where a plan had them from."
 WEIGHTS = setting("weights", default=None, told=_TOLD)
+LATENCY = flags.DEFINE_string(
+    "latency", None, "The latency.json of a device, in place of measuring on this machine."
+)
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
@@ -197,6 +201,11 @@ def load_data(dataset: str, **settings: Any) -> Parts:
 def decoding() -> dict[str, Any]:
     """Returns how pictures are decoded, as the flags say."""
     return {"skip_unreadable": SKIP_UNREADABLE.value, "sixteen_bit_max": SIXTEEN_BIT_MAX.value}
+
+
+def latencies() -> Latencies | None:
+    """Returns what the file of --latency tells, if that is given."""
+    return read_latencies(needed_file(LATENCY)) if LATENCY.value else None
 
 
 def weights_of(plan: Plan) -> PretrainedWeights:

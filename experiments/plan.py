@@ -32,7 +32,7 @@ from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max")
-cli.key_flags("attacked_images")
+cli.key_flags("attacked_images latency")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(
     "sample_images", None, "To look at; default: 500, but at most a third of each class."
@@ -44,7 +44,8 @@ _LIMITS = {
     "local_mmacs": "Most local multiply-accumulates per image, in millions.",
     "storage_mib": "Most local parameters, in MiB.",
     "release_kib": "Largest representation of one image as float32, in KiB.",
-    "latency_ms": "Most milliseconds for one image, on one core of this machine.",
+    "latency_ms": "Most milliseconds for one image, on one thread of this machine, or as in "
+    "--latency.",
 }
 _MOST = {
     name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
@@ -97,6 +98,7 @@ def main() -> None:
         promise=promise,
         attacked_images=cli.ATTACKED_IMAGES.value,
         measure_latency=_MEASURE_LATENCY.value,
+        latencies=cli.latencies(),
         sample_images=_SAMPLE_IMAGES.value,
         **cli.decoding(),
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),

@@ -72,7 +72,9 @@ ONLY_IN = {
     "pickle": set(),
     # So that another backbone can come without touching another package.
     "privynet_jax.backbone.vgg": {"backbone.split"},
-    "privynet_jax.backbone.onnx_model": {"deployment.device.package_export"},
+    "privynet_jax.backbone.onnx_model": {
+        *("deployment.device.package_export", "deployment.device.timing_kit", "planning.latency"),
+    },
     "tqdm": {"platform.progress"},
     "urllib": {"platform.fetching"},
     "matplotlib": set(),

@@ -37,6 +37,7 @@ from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import Plan, costs_of
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.statistics import (
     OF_DISTRIBUTIONS,
     Interval,
@@ -67,6 +68,7 @@ class AuditSettings:
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
         released: plans under which the same pictures were released before: attackers hold those
             releases as well, and with them the union of all channels.
+        latencies: what a device measured, in place of measuring on this machine.
 
     Raises:
         UserError: nobody knows such an attacker.
@@ -79,6 +81,7 @@ class AuditSettings:
     training: float = 2.0
     attacked_images: int = 64
     released: tuple[Plan, ...] = ()
+    latencies: Latencies | None = None
 
     def __post_init__(self) -> None:
         if self.attackers:
@@ -105,7 +108,7 @@ def audit_plan(
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
     for attack in protocol.attacks:  # before features are extracted
         check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))
-    latency_ms = _measured_latency(plan)
+    latency_ms = _measured_latency(plan, settings.latencies)
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
         measurements = _measured(scene, plan, protocol, settings)
@@ -216,12 +219,11 @@ def _private_folder(
     return private_folder(parent, "audit")
 
 
-def _measured_latency(plan: Plan) -> float | None:
-    """In milliseconds, now and here, where the plan limits it."""
+def _measured_latency(plan: Plan, latencies: Latencies | None) -> float | None:
+    """In milliseconds, now and here or on a device, where the plan limits it."""
     if plan.limits.latency_ms is None:
         return None
-    with Meter() as meter:
-        return meter.measure(plan.topology, plan.image_size)
+    return Meter(latencies).measure(plan.topology, plan.image_size)
 
 
 def _attacked(

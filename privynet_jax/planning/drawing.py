@@ -7,7 +7,6 @@
 `topology_plan` makes the plan of it.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -29,6 +28,7 @@ from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import Limits, Measured, Promise
 from privynet_jax.planning.planner import Decision
 from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import Selection, select
@@ -51,6 +51,7 @@ class PlanSettings:
         draw_seed: 64 hexadecimal digits, for measurements that protect nobody's pictures; None
             draws channels in secret.
         measure_latency: measure the chosen topology's even without a limit on it.
+        latencies: what a device measured, which then takes the place of measuring on this machine.
         sample_images: pictures to look at; None is the usual number, see `sample.load_sample`.
         skip_unreadable: leave out pictures that cannot be decoded.
         sixteen_bit_max: see `parts.load_parts`.
@@ -65,6 +66,7 @@ class PlanSettings:
     attacked_images: int = 64
     draw_seed: str | None = None
     measure_latency: bool = False
+    latencies: Latencies | None = None
     sample_images: int | None = None
     skip_unreadable: bool = False
     sixteen_bit_max: int = 0
@@ -106,19 +108,19 @@ class Drawing:
         limits, settings = self.limits, self.settings
         measures = [self._attacked(config)] if settings.attacked_images else []
         timed = settings.measure_latency or limits.latency_ms is not None
-        with Meter() if timed else contextlib.nullcontext() as meter:
-            if timed:
-                measures.insert(0, functools.partial(_timed, meter, config["image_size"]))
+        meter = Meter(settings.latencies) if timed else None
+        if meter is not None:
+            measures.insert(0, functools.partial(_timed, meter, config["image_size"]))
 
-            def measure(option: Option) -> Option:
-                for each in measures:
-                    if not planner.choose([option], limits, margins).chosen:
-                        return option  # nothing else decides any more
-                    option = each(option)
-                return option
+        def measure(option: Option) -> Option:
+            for each in measures:
+                if not planner.choose([option], limits, margins).chosen:
+                    return option  # nothing else decides any more
+                option = each(option)
+            return option
 
-            decision = planner.choose_measured(options, limits, margins, measure)
-            return decision, meter.where if timed else ""
+        decision = planner.choose_measured(options, limits, margins, measure)
+        return decision, "" if meter is None else meter.where
 
     def _attacked(self, config: Mapping[str, Any]) -> Callable[[Option], Option]:
         """Returns what measures an option's privacy loss."""

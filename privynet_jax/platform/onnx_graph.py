@@ -40,6 +40,11 @@ class OnnxGraph:
         self._nodes.append(helper.make_node(kind, names, [output], **settings))
         return output
 
+    def constant(self, shape: Sequence[int], value: float) -> str:
+        """Adds a float32 array of one value everywhere, which takes no room; returns its name."""
+        of_one = numpy_helper.from_array(np.float32([value]))
+        return self.add("ConstantOfShape", np.array(shape, np.int64), value=of_one)
+
     def _stored(self, array: np.ndarray) -> str:
         name = f"array_{len(self._arrays)}"
         self._arrays.append(numpy_helper.from_array(array.copy("C"), name))

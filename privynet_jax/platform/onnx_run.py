@@ -2,11 +2,15 @@
 
     network = OnnxRun(Path("local_nn.onnx"), "export it again")
     network.run({"images": images})  # its first output
+    network.milliseconds({"images": images[:1]})  # how long that takes
 
 No JAX here.
 """
 
-from collections.abc import Mapping
+import platform
+import statistics
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,8 @@ import onnxruntime
 from privynet_jax.errors import UserError
 
 _ERRORS_ALONE = 3  # of onnxruntime's degrees of severity
+_WARM_UP, _LEAST_REPEATS, _SECONDS = 3, 10, 0.5
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 class OnnxRun:
@@ -50,3 +56,23 @@ class OnnxRun:
     def run(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns the first output for arrays of the inputs' types and shapes."""
         return self._session.run(None, dict(given))[0]
+
+    def milliseconds(self, given: Mapping[str, np.ndarray]) -> float:
+        """Returns how long `run` takes, the median over repeats."""
+        return 1000 * statistics.median(list(self._durations(given))[_WARM_UP:])
+
+    def _durations(self, given: Mapping[str, np.ndarray]) -> Iterator[float]:
+        begun, count = time.perf_counter(), 0
+        while count < _WARM_UP + _LEAST_REPEATS or time.perf_counter() - begun < _SECONDS:
+            start, count = time.perf_counter(), count + 1
+            self.run(given)
+            yield time.perf_counter() - start
+
+
+def machine() -> str:
+    """Returns in words what one thread here runs on."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    told = f"one thread of {name} ({platform.system()}), onnxruntime {onnxruntime.__version__}"
+    return " ".join(told.split())

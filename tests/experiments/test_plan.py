@@ -23,6 +23,7 @@ from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning import drawing, planner, topology_plan
 from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import Limits, read_plan
+from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
 from privynet_jax.selection.secret_draw import entropy_bits
@@ -288,14 +289,28 @@ def test_latency_is_measured_where_it_is_limited_or_asked_for(command, tmp_path)
     made = read_plan(tmp_path / "plan.json")
     assert status == 0
     assert 0 < made.latency_ms < 1000
-    assert "jax" in made.latency_on
+    assert "onnxruntime" in made.latency_on
     assert made.cost["latency_ms"] == made.latency_ms
     assert f"latency is of one image on {made.latency_on}" in output
 
     assert command("--overwrite", "--measure_latency")[0] == 0
     assert read_plan(tmp_path / "plan.json").latency_ms > 0
 
+    # What a device measured takes the place of this machine.
+    networks = tuple(Latency(m, d, 7.5 * m) for m in (2, 4) for d in (8, 16))
+    Latencies("a phone", "vgg16", 16, networks).write(tmp_path / "latency.json")
+    by_device = ("--overwrite", f"--latency={tmp_path / 'latency.json'}", "--max_latency_ms=20")
+    status, output, _ = command(*by_device)
+    made = read_plan(tmp_path / "plan.json")
+    assert (made.topology.num_layers, made.latency_ms, made.latency_on) == (2, 15.0, "a phone")
+    assert "latency is of one image on a phone" in output
+
     before = (tmp_path / "plan.json").read_bytes()
+    Latencies("a phone", "vgg16", 16, networks[:1]).write(tmp_path / "latency.json")
+    done = command(*by_device)
+    refused(done, "--latency has nothing of 2 layers with 16 channels; measure again")
+    (tmp_path / "latency.json").write_text("{}")
+    refused(command(*by_device), "latency.json is of version None")
     done = command("--overwrite", "--max_latency_ms=0.000001")
     explained = ("keeps --max_latency_ms=1e-06", "smallest change that helps is --max_latency_ms=")
     refused(done, *explained, silently=False)

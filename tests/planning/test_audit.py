@@ -123,7 +123,7 @@ def audited(audited_plan, audited_parts, vgg_weights, settings, monkeypatch):
     def run(psnr_db, attackers=(), released=(), **changes):
         measured = Measured(psnr_db)
         monkeypatch.setattr(auditing, "measure", measured)
-        monkeypatch.setattr(auditing, "_measured_latency", lambda plan: 2.5)
+        monkeypatch.setattr(auditing, "_measured_latency", lambda plan, latencies: 2.5)
         plan = dataclasses.replace(audited_plan, **changes)
         chosen = dataclasses.replace(settings, attackers=attackers, released=released)
         return audit_plan(plan, audited_parts, vgg_weights, chosen), measured.asked

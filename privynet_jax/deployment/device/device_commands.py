@@ -9,10 +9,6 @@ import dataclasses
 import functools
 import itertools
 import resource
-import statistics
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +19,20 @@ from privynet_jax.deployment.device.local_package import (
     NETWORK,
     LocalPackage,
     open_package,
-    trial_images,
 )
+from privynet_jax.deployment.device.timing import is_kit, time_kit
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import folder_of, list_pictures
-from privynet_jax.platform.files import new_file
+from privynet_jax.platform.files import new_file, written_new
+from privynet_jax.platform.onnx_run import machine
 from privynet_jax.platform.progress import Bar
 
 _AT_ONCE = 64
-_SECONDS, _WARM_UP = 2.0, 3
+_STATUS = Path("/proc/self/status")
 
 
 def extract(
@@ -141,23 +138,31 @@ def _predicted(
         raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
 
-def time_package(package: Path) -> str:
-    """Says how long the local NN takes on one picture, on one thread, and what memory."""
-    opened = open_package(package, threads=1)
-    image = trial_images(opened.image_size)[:1]
-    seconds = list(_durations(opened, image))[_WARM_UP:]
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    mebibytes = largest / 2 ** (20 if sys.platform == "darwin" else 10)
+def measure(package: Path, out: Path | None = None) -> str:
+    """Says how long the local NN takes on one picture, on one thread, and what memory.
+
+    Of a folder of `timing_kit`, it writes how long all networks take.
+    """
+    if is_kit(package):
+        if out is None:
+            raise UserError("no --out is given; name a file, such as latency.json")
+        new_file("out", str(out))  # before anything is computed for it
+        latencies = time_kit(package)
+        where = written_new(out, latencies.write)
+        return f"{len(latencies.networks)} networks were measured; {where} is for plan --latency."
+    if out is not None:
+        raise UserError("--out is for folders of experiments.export_timing; leave it out")
+    milliseconds = open_package(package, threads=1).milliseconds()
     size = (package / NETWORK).stat().st_size
     return (
-        f"One picture takes {1000 * statistics.median(seconds):.2f} ms on one thread, the median "
-        f"of {len(seconds)}; the process took {mebibytes:.0f} MiB at most, and the network's file "
-        f"has {size / 2**20:.2f} MiB."
+        f"One picture takes {milliseconds:.2f} ms on {machine()}; the process took "
+        f"{_most_memory():.0f} MiB at most, and the network's file has {size / 2**20:.2f} MiB."
     )
 
 
-def _durations(package: LocalPackage, image: np.ndarray) -> Iterator[float]:
-    begun = time.perf_counter()
-    while (start := time.perf_counter()) - begun < _SECONDS:
-        package.represent(image)
-        yield time.perf_counter() - start
+def _most_memory() -> float:
+    """In MiB, of this process."""
+    if _STATUS.is_file():  # where `getrusage` would tell what the process had that started this one
+        [line] = [one for one in _STATUS.read_text().splitlines() if one.startswith("VmHWM")]
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS

@@ -4,6 +4,7 @@
     python privynet.pyz extract --images=folder:photos --out=release
     python privynet.pyz predict --images=folder:photos --classifier=classifier --out=pictures.csv
     python privynet.pyz time
+    python privynet.pyz time --out=latency.json
 
 `program_archive` makes that file of this module and what it imports, for every package. The package
 is the folder that the file lies in, unless --package says otherwise. `experiments.extract` and
@@ -48,7 +49,7 @@ _COMMANDS = {
     "check": _check,
     "extract": commands.extract,
     "predict": commands.predict_pictures,
-    "time": commands.time_package,
+    "time": commands.measure,
 }
 
 
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")
     extract.add_argument("--order_out", type=Path, help="CSV: which picture each row is")
+    measure.add_argument("--out", type=Path, help="of a folder for timing: what to write")
     predict.add_argument("--classifier", type=Path, required=True, help="folder, from the cloud")
     return parser
 
