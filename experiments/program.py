@@ -30,9 +30,8 @@ def main() -> None:
     module = _SHORT.get(name, name)
     if module not in commands:
         near = difflib.get_close_matches(name, [*commands, *_SHORT], 1)
-        fail(
-            f"{name!r} is no command; {f'did you mean {near[0]}? ' * len(near)}see privynet --help"
-        )
+        meant = "".join(f"did you mean {one}? " for one in near)
+        fail(f"{name!r} is no command; {meant}see privynet --help")
     sys.argv = [f"privynet {name}", *flags]
     runpy.run_module(f"experiments.{module}", run_name="__main__", alter_sys=False)
 

@@ -267,7 +267,8 @@ def test_no_other_framework_is_imported_with_a_module(package):
 
 def test_commands_share_only_what_helps_them():
     commands = {f"experiments.{path.stem}" for path in (PROJECT / "experiments").glob("*.py")}
-    commands -= {"experiments.__init__", "experiments.cli", "experiments.running"}
+    helpers = ("__init__", "cli", "running", "program")
+    commands -= {f"experiments.{name}" for name in helpers}
     for module, tree in EXPERIMENTS.items():
         assert not [name for name in imports(tree) if is_in(name, commands)], module
         for package in FORMATS:

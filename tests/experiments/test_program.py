@@ -49,3 +49,8 @@ def test_no_such_command(monkeypatch, capsys):
     assert raised.value.code == 1
     told = "error: 'trian' is no command; did you mean train? see privynet --help\n"
     assert capsys.readouterr().err == told
+    monkeypatch.setattr(sys, "argv", ["privynet", "--workdir=runs"])
+    with pytest.raises(SystemExit):
+        program.main()
+    told = "error: '--workdir=runs' is no command; see privynet --help\n"
+    assert capsys.readouterr().err == told
