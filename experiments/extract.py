@@ -2,8 +2,9 @@
 
     python -m experiments.extract --package=package --images=folder:photos --out=release
 
-The folder --out is all that leaves this device: representations, class numbers (unless --nolabelled
-is given), and what is needed to read them. --images may also be a TFDS data set. With
+All that leaves this device is the folder --out, as release.tar beside it: representations, class
+numbers (unless --nolabelled is given), and what is needed to read them. The tar tells no user, no
+time and not the folder's name. --images may also be a TFDS data set. With
 --order_out=order.csv, which stays here, rows can be traced back to pictures.
 
 The same command again continues after a kill, and verifies what is there. Pictures that were

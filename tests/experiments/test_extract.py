@@ -49,11 +49,11 @@ def test_pictures_become_a_release(command, places, tmp_path):
     status, out, _ = command(*places)
     assert status == 0
     assert "has 13 rows of 8 x 8 x 5 float32, shuffled, with labels; 0 pictures were" in out
-    assert "tar --owner=0" in out
+    assert f"Hand over {tmp_path / 'out.tar'} and nothing else" in out
     release = open_release(tmp_path / "out")
     assert (len(release), release.dtype, release.num_classes) == (13, "float32", 3)
     assert np.bincount(release.labels).tolist() == [4, 5, 4]
-    assert sorted(os.listdir(tmp_path)) == ["out", "package", "photos"]
+    assert sorted(os.listdir(tmp_path)) == ["out", "out.tar", "package", "photos"]
     before = contents(tmp_path / "out")
     assert command(*places)[0] == 0
     assert contents(tmp_path / "out") == before
@@ -73,7 +73,7 @@ def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
     assert "Hand over" not in out
     (tmp_path / "photos/dog/1.png").unlink()
     status, out, _ = command(*places[:2], f"--out={tmp_path / 'sorted'}")
-    assert (status, "1 copies left out" in out, "Hand over that folder" in out) == (0, True, True)
+    assert (status, "1 copies left out" in out, "Hand over" in out) == (0, True, True)
     assert len(open_release(tmp_path / "out")) == 13
 
 

@@ -23,6 +23,7 @@ from privynet_jax.deployment.device.local_package import (
 from privynet_jax.deployment.device.timing import is_kit, time_kit
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
+from privynet_jax.deployment.release.release_tar import write_tar
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
@@ -48,7 +49,10 @@ def extract(
     sixteen_bit_max: int = 0,
     data_dir: Path | str | None = None,
 ) -> str:
-    """Releases pictures, and says what became of them; see `write_release`."""
+    """Releases pictures, as a folder and as a tar, and says what became of them.
+
+    See `write_release`. Where a picture is in two classes, there is no tar to hand over.
+    """
     opened = open_package(package)
     pictures = find_pictures(
         images,
@@ -76,10 +80,7 @@ def extract(
             f"Look at the {written.contradicting} pictures first that another class has too, named "
             "above: their rows say one of both. Sort them, and extract into a new folder."
         )
-    return told + (
-        "Hand over that folder and nothing else; archives tell your user name unless they are "
-        "told not to, as in tar --owner=0 --group=0 --numeric-owner. The package stays here."
-    )
+    return told + f"Hand over {write_tar(out)} and nothing else. The package stays here."
 
 
 def predict_pictures(

@@ -27,7 +27,7 @@ verifies all files and tests whether the network does here what it did where it 
 
     python privynet.pyz extract --images=folder:photos --out=release
 
-releases pictures, one subfolder per class; hand over that folder, and nothing else. With a
+releases pictures, one subfolder per class; hand over `release.tar`, and nothing else. With a
 classifier that came back from the cloud,
 
     python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv

@@ -33,7 +33,7 @@ from privynet_jax.platform.rows.coding import Coding, DecodedRows
 from privynet_jax.platform.rows.shards import DamagedShardError, Shard, ShardedRows, ShardFolder
 
 # 1980-01-01, the oldest time that every archive format can hold.
-_TIME = 315_532_800
+TIME = 315_532_800
 # Up to this size rows are held in memory: where they are small, the system call is what costs.
 _HELD_BYTES = 2**29
 
@@ -116,10 +116,10 @@ class ReleaseWriter:
             if path.name not in names:  # among them temporary files, whose names tell the host's
                 path.unlink()
         for name in names:
-            os.utime(self._folder / name, (_TIME, _TIME))
+            os.utime(self._folder / name, (TIME, TIME))
         manifest.write(self._folder)
-        os.utime(self._folder / MANIFEST, (_TIME, _TIME))
-        os.utime(self._folder, (_TIME, _TIME))
+        os.utime(self._folder / MANIFEST, (TIME, TIME))
+        os.utime(self._folder, (TIME, TIME))
 
 
 def open_release(folder: Path) -> Release:

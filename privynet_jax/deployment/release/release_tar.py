@@ -1,0 +1,62 @@
+"""A release as one file to hand over: a tar that says nothing but what the folder says.
+
+    path = write_tar(Path("release"))  # release.tar, beside it
+
+tar itself would tell the user's and the group's names and numbers, permissions and the folder's own
+name. Here each of these is one constant, and files come in one order: the same bytes every time. No
+JAX here.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from privynet_jax.deployment.release.release_folder import TIME
+from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import sha256_of
+from privynet_jax.platform.files import write_shared
+
+_INSIDE = "release"  # what the folder is called here may say more
+_BLOCK = tarfile.BLOCKSIZE
+
+
+def tar_of(folder: Path) -> Path:
+    """Returns where a release's tar is, or would be."""
+    return folder.with_name(f"{folder.name}.tar")
+
+
+def write_tar(folder: Path) -> Path:
+    """Writes a finished release's tar, which appears whole, beside its folder; returns where.
+
+    Raises:
+        UserError: something else is there. The release stays.
+    """
+    path = tar_of(folder)
+    if path.is_file() and sha256_of(path) == _digest(folder):
+        return path  # of the same call before
+    # Not replaced: it may be the only copy of another release.
+    write_shared(path, _chunks(folder), replace=False)
+    if sha256_of(path) != _digest(folder):
+        raise UserError(
+            f"{path} is there already, and is not of the release in {folder}, which is complete; "
+            "move it away and run again"
+        )
+    return path
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for chunk in _chunks(folder):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(folder: Path) -> Iterator[bytes]:
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()  # a shard at most
+        info = tarfile.TarInfo(f"{_INSIDE}/{path.name}")
+        info.size, info.mtime = len(content), TIME
+        yield info.tobuf(tarfile.USTAR_FORMAT)
+        yield content + bytes(-len(content) % _BLOCK)
+    yield bytes(2 * _BLOCK)
