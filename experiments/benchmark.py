@@ -28,7 +28,13 @@ from typing import Any
 from absl import flags
 
 from experiments import cli
-from experiments.benchmarking import against_torch, equal_psnr, evaluation_parts, parts
+from experiments.benchmarking import (
+    against_torch,
+    device_parts,
+    equal_psnr,
+    evaluation_parts,
+    parts,
+)
 from experiments.benchmarking.accelerators import command as accelerator
 from experiments.benchmarking.inputs import Row, Setup
 from experiments.benchmarking.timing import Clock
@@ -55,6 +61,7 @@ _MEASURED: Mapping[str, Callable[[Setup, Clock, Execution], Iterator[Row]]] = {
         evaluation_parts.evaluation,
         evaluation_parts.white_box,
         parts.decoding,
+        device_parts.device,
         against_torch.torch,
         equal_psnr.psnr,
     )

@@ -63,7 +63,7 @@ def test_extraction_as_a_command(tmp_path):
 
 @pytest.mark.slow
 def test_all_other_parts_as_a_command(tmp_path):
-    parts = "training,tuning,evaluation,white_box,decoding"
+    parts = "training,tuning,evaluation,white_box,decoding,device"
     report = measured(tmp_path / "numbers.json", parts)
     assert [row["network"] for row in report["training"]] == ["cloud NN", "strong"]
     [tuning] = report["tuning"]
