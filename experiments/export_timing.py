@@ -10,8 +10,8 @@ device, not by this machine. The weights are made up: nothing in the folder is s
 from experiments import cli
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.device.timing_kit import write_timing_kit
-from privynet_jax.planning.topology_plan import characterised_cells
 from privynet_jax.platform.files import check_is_new
+from privynet_jax.results.work_directory import ResultStore
 
 cli.key_flags("workdir out")
 
@@ -19,7 +19,8 @@ cli.key_flags("workdir out")
 def main() -> None:
     folder = cli.needed_folder(cli.OUT)
     check_is_new(folder)  # before anything is read
-    _, config, cells = characterised_cells(cli.needed_folder(cli.WORKDIR))
+    store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
+    cells = store.grid_results(config)  # of every selection that a plan may be asked for
     shapes = sorted({(cell.num_layers, cell.depth) for cell in cells})
     topologies = [Topology(layers, range(depth), config["backbone"]) for layers, depth in shapes]
     write_timing_kit(folder, topologies, config["image_size"])

@@ -12,7 +12,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from experiments.running import fail
+from experiments import begin
+from privynet_jax.platform.ending import fail
 
 _SHORT = {"export": "export_local", "train": "train_cloud"}
 _NONE = {"__init__", "cli", "running", "program"}
@@ -32,6 +33,7 @@ def main() -> None:
         near = difflib.get_close_matches(name, [*commands, *_SHORT], 1)
         meant = "".join(f"did you mean {one}? " for one in near)
         fail(f"{name!r} is no command; {meant}see privynet --help")
+    begin()
     sys.argv = [f"privynet {name}", *flags]
     runpy.run_module(f"experiments.{module}", run_name="__main__", alter_sys=False)
 

@@ -1,9 +1,7 @@
 """How a command runs: flags are read, and whatever is wrong with them ends in one line."""
 
 import contextlib
-import errno
 import gc
-import io
 import math
 import os
 import sys
@@ -13,19 +11,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from privynet_jax import UserError
 from privynet_jax.platform import signals
-
-_EXPLAINED = {
-    errno.ENOSPC: "free some disk space and run the same command again",
-    errno.EDQUOT: "free some of your disk quota and run the same command again",
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS), "give a folder that you may write to"
-    ),
-    errno.ENAMETOOLONG: "give a shorter path",
-    errno.ENOENT: "check the path",
-    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "give a folder"),
-}
+from privynet_jax.platform.ending import ending_in_one_line, fail, print_any_name
 
 
 def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
@@ -40,19 +27,9 @@ def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
         _check_used(main.__module__)
         # JAX tells at INFO which accelerators it did not find.
         logging.set_verbosity(logging.WARNING)
-        signals.handle_signals()
         try:
-            main()
-        except (signals.Terminated, KeyboardInterrupt):
-            aim = "to continue" if continues else "from the start"
-            print(f"stopped; run the same command again {aim}", file=sys.stderr)
-            sys.exit(signals.exit_status())
-        except UserError as error:
-            fail(str(error))
-        except OSError as error:
-            if error.errno not in _EXPLAINED:
-                raise
-            fail(f"{error.filename or 'a file'}: {error.strerror}; {_EXPLAINED[error.errno]}")
+            with ending_in_one_line("to continue" if continues else "from the start"):
+                main()
         finally:
             if main.__module__ == "__main__":  # in a notebook, Python goes on
                 with contextlib.suppress(AttributeError, OSError):  # none, or nobody reads it
@@ -62,21 +39,8 @@ def run(main: Callable[[], None], *, continues: bool = False) -> NoReturn:
     if not gc.isenabled():  # see `__init__.py`
         gc.freeze()
         gc.enable()
-    _print_any_name()
+    print_any_name()
     app.run(guarded, flags_parser=_parse_flags)
-
-
-def fail(message: str) -> NoReturn:
-    """Ends the command with one line on standard error and exit status 1."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    sys.exit(1)
-
-
-def _print_any_name() -> None:
-    """Names of files may hold what is no UTF-8, or what a terminal's encoding has no letter for."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _check_used(module: str) -> None:

@@ -41,6 +41,7 @@ WITHOUT_JAX = (
         "platform.fetching",
         "platform.resuming",
         "platform.typed_json",
+        "platform.ending",
     ),
     "platform.rows.coding",
     *("platform.progress", "platform.rows.row_views", "platform.rows.shards", "platform.signals"),
@@ -60,10 +61,10 @@ WITHOUT_JAX = (
 ONLY_IN = {
     "tensorflow_datasets": {"images.tfds_source", "images.photo_patches"},
     "onnx": {
-        *("backbone.onnx_model", "backbone.weights.tensor_files", "platform.onnx_graph"),
+        *("backbone.onnx_model", "backbone.weights.tensor_files", "platform.onnx_files.onnx_graph"),
         "deployment.cloud.cloud_graph",
     },
-    "onnxruntime": {"platform.onnx_run"},
+    "onnxruntime": {"platform.onnx_files.onnx_run"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "ray": {"platform.cluster"},

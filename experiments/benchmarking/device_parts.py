@@ -13,7 +13,7 @@ from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.onnx_model import IMAGES, timing_model
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.platform.devices import Execution, usable_cores
-from privynet_jax.platform.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
 
 
 def device(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:

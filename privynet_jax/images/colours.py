@@ -158,6 +158,8 @@ def agreed_white(given: int, planned: int) -> int:
 
     Each is 0 where nothing is said.
     """
+    if not 0 <= given < 2**16:
+        raise UserError(f"--sixteen_bit_max is {given}; allowed are 0 to {2**16 - 1}")
     if given and planned and given != planned:
         raise UserError(
             f"--sixteen_bit_max is {given}, but the plan was made of pictures whose white is "

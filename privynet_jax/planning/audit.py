@@ -108,7 +108,7 @@ def audit_plan(
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
     for attack in protocol.attacks:  # before features are extracted
         check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))
-    latency_ms = _measured_latency(plan, settings.latencies)
+    latency = _measured_latency(plan, settings.latencies)
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
         measurements = _measured(scene, plan, protocol, settings)
@@ -124,7 +124,7 @@ def audit_plan(
     alike = [attacked for attacked in attacks if attacked.attacker in own]
     reached_db = _strongest(alike, "psnr_db", statistic).reached("psnr_db", statistic)
     return Audit(
-        findings=_findings(plan, measurements, attacks, len(unseen.auxiliary), latency_ms),
+        findings=_findings(plan, measurements, attacks, len(unseen.auxiliary), latency),
         data=parts.name,
         images={name: len(part) for name, part in unseen.items()},
         left_out=left_out,
@@ -219,11 +219,17 @@ def _private_folder(
     return private_folder(parent, "audit")
 
 
-def _measured_latency(plan: Plan, latencies: Latencies | None) -> float | None:
-    """In milliseconds, now and here or on a device, where the plan limits it."""
-    if plan.limits.latency_ms is None:
+def _measured_latency(plan: Plan, latencies: Latencies | None) -> Finding | None:
+    """Now and here or on a device, where the plan limits it."""
+    limit = plan.limits.latency_ms
+    if limit is None:
         return None
-    return Meter(latencies).measure(plan.topology, plan.image_size)
+    meter = Meter(latencies)
+    found, doubts = meter.measure(plan.topology, plan.image_size), ()
+    if meter.where != plan.latency_on:
+        told = f"the plan's latency is of {plan.latency_on}, and this one of {meter.where}"
+        doubts = (f"{told}; give --latency",)
+    return Finding("latency_ms", limit, plan.latency_ms, found, doubts=doubts)
 
 
 def _attacked(
@@ -262,7 +268,7 @@ def _findings(
     measurements: Sequence[Measurement],
     attacks: Sequence[Attacked],
     pairs: int,
-    latency_ms: float | None,
+    latency: Finding | None,
 ) -> tuple[Finding, ...]:
     """What was found of every limit, and of the accuracies."""
     limits, statistic = plan.limits, plan.limits.statistic
@@ -280,8 +286,7 @@ def _findings(
         findings.append(Finding(metric, limit, expected.value, reached, *whose))
     for name, cost in costs_of(plan.topology, plan.image_size).items():
         findings.append(Finding(name, getattr(limits, name), None, cost))
-    if latency_ms is not None:
-        findings.append(Finding("latency_ms", limits.latency_ms, plan.latency_ms, latency_ms))
+    findings += [] if latency is None else [latency]
     right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]
     for name in ("accuracy", "balanced_accuracy", "commonest_class_share"):
         found = float(np.mean([each[name] for each in right]))

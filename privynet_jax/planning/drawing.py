@@ -107,8 +107,11 @@ class Drawing:
         """Returns what is chosen, and where latency was measured; empty where it was not."""
         limits, settings = self.limits, self.settings
         measures = [self._attacked(config)] if settings.attacked_images else []
-        timed = settings.measure_latency or limits.latency_ms is not None
-        meter = Meter(settings.latencies) if timed else None
+        known = settings.latencies
+        timed = settings.measure_latency or limits.latency_ms is not None or known is not None
+        for option in options if known is not None else ():  # before anything takes minutes
+            known.of(option.backbone, config["image_size"], *option.shape)
+        meter = Meter(known) if timed else None
         if meter is not None:
             measures.insert(0, functools.partial(_timed, meter, config["image_size"]))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from privynet_jax.backbone.onnx_model import IMAGES, timing_model
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.platform.onnx_run import OnnxRun, machine
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun, machine
 from privynet_jax.results.latencies import Latencies
 
 

@@ -30,6 +30,7 @@ Hex64 = Annotated[str, Bounds(pattern="[0-9a-f]{64}")]
 
 # A plan's candidates, its sample's digests and its settings take some hundred KiB.
 _MOST_BYTES = 2**26
+_LONGEST = 40  # of what is quoted
 _VERSION, _CHECKSUM = "version", "sha256"
 _Document = TypeVar("_Document")
 
@@ -62,8 +63,8 @@ def read_document(
     found, checksum = content.pop(_VERSION, None), content.pop(_CHECKSUM, None)
     if found != version:
         raise UserError(
-            f"{path} is of version {found!r} of the format, expected {version}; read it with the "
-            f"privynet_jax that wrote it, or {remedy}"
+            f"{path} is of version {_quoted(found)} of the format, expected {version}; read it "
+            f"with the privynet_jax that wrote it, or {remedy}"
         )
     if checksum != sha256_of_json({_VERSION: found, **content}):
         raise UserError(f"{path} was changed after it was written; {remedy}")
@@ -89,9 +90,17 @@ def checked(content: Any, kind: type[_Document], refusal: str, remedy: str) -> _
 def _unlike(given: Any, known: Any) -> str:
     """The first name that is in one of two JSON values alone, or nothing."""
     if isinstance(given, dict) and isinstance(known, dict):
-        alone = min(given.keys() ^ known.keys(), default="")
-        return alone or next(filter(None, (_unlike(given[k], known[k]) for k in given)), "")
+        if alone := given.keys() ^ known.keys():
+            name = min(alone)
+            return name if name.isidentifier() and len(name) <= _LONGEST else _quoted(name)
+        return next(filter(None, (_unlike(given[k], known[k]) for k in given)), "")
     return ""
+
+
+def _quoted(value: Any) -> str:
+    """What a file says, which may be long and hold anything."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _read(path: Path, refusal: str) -> dict[str, Any]:

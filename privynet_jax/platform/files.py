@@ -85,7 +85,11 @@ def write_shared(
 @contextlib.contextmanager
 def _appearing(path: Path, mode: int, *, replace: bool = True) -> Iterator[BinaryIO]:
     """A file under a temporary name beside `path`, which is renamed when all went well."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.privynet-")
+    except OSError as error:
+        error.filename = str(path)  # a user knows no other
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 _Kind = TypeVar("_Kind")
 _LONGEST = 40  # of what is quoted
+_LARGEST = 2**1023  # that a float holds
 _NAMES = {type(None): "null", list: "array", dict: "object"}
 
 
@@ -37,7 +38,7 @@ class Bounds:
                 return f"of length <= {self.longest}"
             fits = not self.pattern or re.fullmatch(self.pattern, value, re.ASCII)
             return "" if fits else f"matching regex {self.pattern!r}"
-        if math.isnan(value):
+        if isinstance(value, float) and math.isnan(value):
             return "that is a number"
         if not value > self.above:
             return f"> {self.above:.1f}"
@@ -81,6 +82,8 @@ def typed(value: Any, kind: type[_Kind], where: str = "$") -> _Kind:
         hints = get_type_hints(kind, include_extras=True)
         return kind(*_array(value, tuple(hints[name] for name in kind._fields), where))
     if kind is float and type(value) is int:
+        if abs(value) > _LARGEST:
+            raise ValueError(f"Expected {_name(kind)}, got a larger number{_at(where)}")
         return float(value)
     _check_is(value, kind, where)
     return value

@@ -99,7 +99,8 @@ def _check_plan_and_package(given, run_command, folder):
     images = np.zeros((2, SIZE, SIZE, 3), np.uint8)
     assert package.represent(images).shape == (2, *made.topology.representation_shape(SIZE))
     alone = run_alone(
-        f"runpy.run_path({str(folder / 'device' / 'local_nn.py')!r}, run_name='__main__')",
+        f"sys.argv = [{str(folder / 'device' / 'privynet.pyz')!r}, 'check']\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')",
         cwd=folder,
     )
     assert alone.returncode == 0, alone.stderr

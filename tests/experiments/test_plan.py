@@ -16,9 +16,10 @@ from support import handmade_results as handmade
 from support import tiny_runs
 from support.commands import everything_in, refused
 
-from experiments import plan
+from experiments import export_timing, plan
 from privynet_jax import characterise
 from privynet_jax.backbone.features.extraction import normalisation
+from privynet_jax.deployment.device.timing import time_kit
 from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning import drawing, planner, topology_plan
 from privynet_jax.planning.options import options_of
@@ -284,7 +285,7 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
     assert planner.choose(options, limits).chosen
 
 
-def test_latency_is_measured_where_it_is_limited_or_asked_for(command, tmp_path):
+def test_latency_is_measured_where_it_is_limited_or_asked_for(command, run_command, tmp_path):
     status, output, _ = command("--max_latency_ms=1000")
     made = read_plan(tmp_path / "plan.json")
     assert status == 0
@@ -304,6 +305,16 @@ def test_latency_is_measured_where_it_is_limited_or_asked_for(command, tmp_path)
     made = read_plan(tmp_path / "plan.json")
     assert (made.topology.num_layers, made.latency_ms, made.latency_on) == (2, 15.0, "a phone")
     assert "latency is of one image on a phone" in output
+
+    # And the folder that lets it has a network for all that a plan may choose among.
+    done = run_command(
+        export_timing, f"--workdir={tmp_path / 'run'}", f"--out={tmp_path / 'timing'}"
+    )
+    assert done.status == 0, done.error
+    assert "has 4 networks to measure" in done.output
+    assert [(n.num_layers, n.depth) for n in time_kit(tmp_path / "timing").networks] == [
+        *((2, 8), (2, 16), (4, 8), (4, 16)),
+    ]
 
     before = (tmp_path / "plan.json").read_bytes()
     Latencies("a phone", "vgg16", 16, networks[:1]).write(tmp_path / "latency.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from privynet_jax.planning.audit_findings import (
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key
+from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.statistics import Distribution, Interval, summarise
 from privynet_jax.training.models.attackers import capacities_of_size
 
@@ -123,7 +125,8 @@ def audited(audited_plan, audited_parts, vgg_weights, settings, monkeypatch):
     def run(psnr_db, attackers=(), released=(), **changes):
         measured = Measured(psnr_db)
         monkeypatch.setattr(auditing, "measure", measured)
-        monkeypatch.setattr(auditing, "_measured_latency", lambda plan, latencies: 2.5)
+        latency = Finding("latency_ms", None, None, 2.5)
+        monkeypatch.setattr(auditing, "_measured_latency", lambda plan, latencies: latency)
         plan = dataclasses.replace(audited_plan, **changes)
         chosen = dataclasses.replace(settings, attackers=attackers, released=released)
         return audit_plan(plan, audited_parts, vgg_weights, chosen), measured.asked
@@ -414,3 +417,18 @@ def test_an_audit_is_written_whole(tmp_path):
     }
     assert [path.name for path in tmp_path.iterdir()] == ["audit.json"]
     assert (tmp_path / "audit.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_latency_is_the_device_s_or_in_doubt(audited_plan):
+    """A plan for a phone says nothing kept that was measured here."""
+    limits = dataclasses.replace(audited_plan.limits, latency_ms=20.0)
+    plan = dataclasses.replace(audited_plan, limits=limits, latency_ms=15.0, latency_on="a phone")
+    found = auditing._measured_latency(plan, None)
+    assert (found.limit, found.expected) == (20.0, 15.0)
+    assert found.verdict == (INCONCLUSIVE if found.found <= 20 else BROKEN)
+    assert re.search(r"is of a phone, and this one of .*; give --latency", found.doubts[0])
+    m, depth = plan.topology.num_layers, plan.topology.depth
+    known = Latencies("a phone", "vgg16", plan.image_size, (Latency(m, depth, 14.0),))
+    found = auditing._measured_latency(plan, known)
+    assert (found.found, found.verdict, found.doubts) == (14.0, KEPT, ())
+    assert auditing._measured_latency(audited_plan, known) is None

@@ -1,6 +1,7 @@
 """Latency is of one thread here, or what a device measured."""
 
 import numpy as np
+import onnx
 import pytest
 
 from privynet_jax.backbone.onnx_model import IMAGES, onnx_model, timing_model
@@ -8,7 +9,7 @@ from privynet_jax.backbone.split import local_params
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.latency import Meter
-from privynet_jax.platform.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
 from privynet_jax.results.latencies import Latencies, Latency
 
 
@@ -34,6 +35,9 @@ def test_what_is_timed_is_the_local_nn_in_a_few_bytes(vgg_weights):
     real = onnx_model(topology, local_params(vgg_weights.params, topology), [1.0] * 5, 32)
     made_up, local = OnnxRun(data, "again", threads=1), OnnxRun(real, "again", threads=1)
     assert made_up.shapes == local.shapes
+    nodes = [onnx.load_from_string(each).graph.node for each in (data, real)]
+    kinds = [[n.op_type for n in each if n.op_type != "ConstantOfShape"] for each in nodes]
+    assert kinds[0] == kinds[1]
     images = np.full((1, 32, 32, 3), 128, np.uint8)
     values = made_up.run({IMAGES: images})
     assert values.min() > 1e-3

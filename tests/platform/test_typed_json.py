@@ -67,6 +67,8 @@ def test_what_fits_becomes_the_dataclass():
         ({"sizes": {"x": "1"}}, "Expected `float`, got `str`"),
         ({"sizes": []}, "Expected `object`, got `array`"),
         ({"on": 1}, "Expected `bool`, got `int`"),
+        ({"points": [[3, 10**400]]}, r"got a larger number - at `\$.points\[0\]\[1\]`"),
+        ({"points": [[10**400, 1]]}, "Expected `int` <= 9"),
     ],
 )
 def test_what_does_not_fit_is_told_with_its_place(change, message):

@@ -28,7 +28,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, write_atomically
-from privynet_jax.platform.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
 from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.grid_sizes import check_is_square
@@ -121,6 +121,9 @@ class Classifier(Description):
         )
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
+            values = np.float32(representations[row : row + 1])
+            if np.isfinite(values).all() and values.min() >= 0:
+                raise UserError(f"the classifier gives no numbers; {_TRAIN_ANEW}")
             raise UserError(
                 f"representation {row} holds a value that is no number of a release: negative, "
                 "infinite or NaN; release the pictures again, or copy the package again"

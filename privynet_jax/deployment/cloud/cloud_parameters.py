@@ -10,11 +10,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from privynet_jax.errors import UserError
-from privynet_jax.platform.files import damaged_if
+from privynet_jax.errors import UserError, first_line
 from privynet_jax.training.models.grid_sizes import folding_of
 
 # Of the network's file, whose other inputs are the parameters.
@@ -53,24 +53,47 @@ def read_parameters(
     Raises:
         UserError: it holds something else, or what is no number; that ends in the remedy.
     """
-    with damaged_if(path, "file of a classifier's parameters", Exception), path.open("rb") as file:
-        size = path.stat().st_size
-        start = 8 + int.from_bytes(file.read(8), "little")  # of the numbers; before them is JSON
-        if start > min(size, _MOST_HEADER):
-            raise ValueError("its header is longer than a classifier's")
-        entries = json.loads(file.read(start - 8))
-        entries.pop("__metadata__", None)
-        found = {name: (tuple(one["shape"]), one["dtype"]) for name, one in entries.items()}
-        total = 4 * sum(map(math.prod, shapes.values()))
-        if found != {n: (shape, "F32") for n, shape in shapes.items()} or start + total != size:
-            raise ValueError("its tensors are not those of the network that is described")
-        params = {}
-        for name, shape in shapes.items():
-            file.seek(start + entries[name]["data_offsets"][0])
-            data = file.read(4 * math.prod(shape))
-            params[name] = np.frombuffer(data, "<f4").reshape(shape)
+    try:
+        params = _read(path, shapes)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        reason = f"{path} is no file of a classifier's parameters: {first_line(error)}"
+        raise UserError(f"{reason}; {remedy}") from None
     # Else the representations would be blamed for what comes out.
     for name, tensor in params.items():
         if not np.isfinite(tensor).all():
             raise UserError(f"{path}: {name} holds NaN or infinity; {remedy}")
     return params
+
+
+def _read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """By the format's own rules: tensors lie one behind the other, and nothing else does.
+
+    https://github.com/huggingface/safetensors#format
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        start = 8 + int.from_bytes(file.read(8), "little")  # of the numbers; before them is JSON
+        if start > min(size, _MOST_HEADER):
+            raise ValueError("its header is longer than a classifier's")
+        entries = json.loads(file.read(start - 8), object_pairs_hook=_without_doubles)
+        found = {name: (tuple(one["shape"]), one["dtype"]) for name, one in entries.items()}
+        if found != {name: (shape, "F32") for name, shape in shapes.items()}:
+            raise ValueError("its tensors are not those of the network that is described")
+        place = 0
+        params = {}
+        for name, one in sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"]):
+            end = place + 4 * math.prod(shapes[name])
+            if one["data_offsets"] != [place, end] or start + end > size:
+                raise ValueError("its tensors do not lie one behind the other")
+            params[name] = np.frombuffer(file.read(end - place), "<f4").reshape(shapes[name])
+            place = end
+        if start + place != size:
+            raise ValueError("it is longer than its tensors")
+    return params
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header says something twice")
+    return found

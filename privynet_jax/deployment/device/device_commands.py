@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,13 @@ from privynet_jax.deployment.device.local_package import (
 from privynet_jax.deployment.device.timing import is_kit, time_kit
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
-from privynet_jax.deployment.release.release_tar import write_tar
+from privynet_jax.deployment.release.release_tar import check_tar_place, write_tar
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import folder_of, list_pictures
 from privynet_jax.platform.files import new_file, written_new
-from privynet_jax.platform.onnx_run import machine
+from privynet_jax.platform.onnx_files.onnx_run import machine
 from privynet_jax.platform.progress import Bar
 
 _AT_ONCE = 64
@@ -53,6 +54,7 @@ def extract(
 
     See `write_release`. Where a picture is in two classes, there is no tar to hand over.
     """
+    check_tar_place(out)
     opened = open_package(package)
     pictures = find_pictures(
         images,
@@ -93,7 +95,7 @@ def predict_pictures(
     sixteen_bit_max: int = 0,
 ) -> str:
     """Writes the classes that a classifier from the cloud sees in pictures, and says where."""
-    new_file("out", str(out))  # before anything is computed for it
+    out = new_file("out", str(out))  # before anything is computed for it
     folder = folder_of(images)
     if folder is None or not folder.is_dir():
         raise UserError(f"--images={images} is no folder; give folder:PATH")
@@ -147,7 +149,7 @@ def measure(package: Path, out: Path | None = None) -> str:
     if is_kit(package):
         if out is None:
             raise UserError("no --out is given; name a file, such as latency.json")
-        new_file("out", str(out))  # before anything is computed for it
+        out = new_file("out", str(out))  # before anything is computed for it
         latencies = time_kit(package)
         where = written_new(out, latencies.write)
         return f"{len(latencies.networks)} networks were measured; {where} is for plan --latency."
@@ -163,7 +165,9 @@ def measure(package: Path, out: Path | None = None) -> str:
 
 def _most_memory() -> float:
     """In MiB, of this process."""
-    if _STATUS.is_file():  # where `getrusage` would tell what the process had that started this one
-        [line] = [one for one in _STATUS.read_text().splitlines() if one.startswith("VmHWM")]
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
+    lines = _STATUS.read_text().splitlines() if _STATUS.is_file() else []
+    for line in lines:  # where `getrusage` would tell what the process had that started this one
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 2**10
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / 2 ** (20 if sys.platform == "darwin" else 10)

@@ -15,7 +15,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_files
 from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
-from privynet_jax.platform.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
 
 VERSION = 4
 SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"

@@ -26,13 +26,14 @@ from privynet_jax.deployment.device.local_package import (
     trial_images,
 )
 from privynet_jax.deployment.device.package_readme import TEXT
-from privynet_jax.deployment.device.program_archive import PROGRAM, program_archive
+from privynet_jax.deployment.device.program import PROGRAM
+from privynet_jax.deployment.device.program_archive import program_archive
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.documents import write_document
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
-from privynet_jax.platform.onnx_graph import OPSET
+from privynet_jax.platform.onnx_files.onnx_graph import OPSET
 
 DTYPES = ("float32", "float16")
 _README = "README.md"

@@ -18,8 +18,8 @@ you copy the folder (`cp -a`, `scp -rp`, `rsync -a`), and in backups.
 
 ## Run it
 
-Needed: Python 3.11 or later with `onnxruntime`, NumPy and Pillow, and for HEIC `pillow-heif`. In
-this folder,
+Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillow, and for HEIC
+`pillow-heif`. In this folder,
 
     python privynet.pyz check
 
@@ -54,6 +54,9 @@ A file that was changed or damaged is refused: copy the folder again. The sha256
 accidents; they do not stop somebody who rewrites them as well.
 
 ## Without Python
+
+`privynet.pyz` tells onnxruntime to note nothing for its makers: how many pictures were looked at,
+and when. Another program has to do so itself (`ORT_DISABLE_TELEMETRY=1` in its environment).
 
 `local_nn.onnx` is ONNX of opset {opset}, for any number N of images:
 

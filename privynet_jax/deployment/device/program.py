@@ -19,23 +19,20 @@ from privynet_jax.deployment.device import device_commands as commands
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.release.release_inputs import SPLITS
 from privynet_jax.errors import UserError
+from privynet_jax.platform.ending import ending_in_one_line, fail, print_any_name
+from privynet_jax.platform.files import expanded
 from privynet_jax.platform.rows.coding import DTYPES
 
-_NAME = "privynet.pyz"
+PROGRAM = "privynet.pyz"
 
 
 def main() -> None:
     """Runs the command that was given; bad input ends in one line and exit status 1."""
+    print_any_name()
     given = vars(_parser().parse_args())
-    run = _COMMANDS[given.pop("command")]
-    try:
-        print(run(**given))
-    except KeyboardInterrupt:
-        sys.exit("stopped; run the same command again to continue")
-    except UserError as error:
-        sys.exit("error: " + " ".join(str(error).split()))
-    except OSError as error:
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror}; free it, or give another")
+    command = given.pop("command")
+    with ending_in_one_line("to continue" if command == "extract" else "from the start"):
+        print(_COMMANDS[command](**given))
 
 
 def _check(package: Path) -> str:
@@ -54,7 +51,7 @@ _COMMANDS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=_NAME, description="Runs the local NN of a package on this device.")
+    parser = _Parser(prog=PROGRAM, description="Runs the local NN of a package on this device.")
     every = parser.add_subparsers(dest="command", required=True, metavar="command")
     check = every.add_parser("check", help="verify all files, and test the network")
     extract = every.add_parser("extract", help="make a release of pictures")
@@ -62,19 +59,28 @@ def _parser() -> argparse.ArgumentParser:
     measure = every.add_parser("time", help="measure milliseconds and memory of one picture")
     folder = Path(sys.argv[0]).resolve().parent
     for one in (check, extract, predict, measure):
-        one.add_argument("--package", type=Path, default=folder, help="folder; this file's own")
+        one.add_argument("--package", type=_path, default=folder, help="folder; this file's own")
     for one in (extract, predict):
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
-        one.add_argument("--out", type=Path, required=True, help="what to write")
+        one.add_argument("--out", type=_path, required=True, help="what to write")
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")
-    extract.add_argument("--order_out", type=Path, help="CSV: which picture each row is")
-    measure.add_argument("--out", type=Path, help="of a folder for timing: what to write")
-    predict.add_argument("--classifier", type=Path, required=True, help="folder, from the cloud")
+    extract.add_argument("--order_out", type=_path, help="CSV: which picture each row is")
+    measure.add_argument("--out", type=_path, help="of a folder for timing: what to write")
+    predict.add_argument("--classifier", type=_path, required=True, help="folder, from the cloud")
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:  # which Path would take for the current folder
+        raise argparse.ArgumentTypeError("it names nothing")
+    try:
+        return expanded("", text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,4 +88,4 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """Ends the program."""
-        sys.exit(f"error: {message}; see {self.prog} --help")
+        fail(f"{message}; see {self.prog} --help")

@@ -12,10 +12,21 @@ from pathlib import Path
 
 from privynet_jax.deployment.device import program
 
-PROGRAM = "privynet.pyz"
 _ROOT, _LIBRARY = Path(__file__).parents[3], "privynet_jax"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # what a time says is no affair of whoever gets the file
-_MAIN = f"from {program.__name__} import main\n\nmain()\n"
+# What is wrong before anything of the library runs is told in one line, too.
+_MAIN = f"""import os, signal, sys
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os._exit(128 + number))
+if sys.version_info < (3, 11):
+    sys.exit("error: this is Python %d.%d; Python 3.11 or later is needed" % sys.version_info[:2])
+try:
+    from {program.__name__} import main
+except ModuleNotFoundError as error:
+    sys.exit("error: there is no %s here; pip install numpy pillow onnxruntime" % error.name)
+main()
+"""
 
 
 def program_archive() -> bytes:

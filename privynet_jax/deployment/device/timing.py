@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from privynet_jax.deployment.device.local_package import IMAGES
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import Count, Text, read_document, write_document
-from privynet_jax.platform.onnx_run import OnnxRun, machine
+from privynet_jax.platform.onnx_files.onnx_run import OnnxRun, machine
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.latencies import Latencies, Latency
 
@@ -22,6 +23,10 @@ class Kit:
     backbone: Text
     image_size: Count
     shapes: tuple[tuple[Count, Count], ...]
+
+    def __post_init__(self) -> None:
+        if not self.shapes:
+            raise UserError("it lists no network")
 
     def file_of(self, num_layers: int, depth: int) -> str:
         """Returns the name of a network's file."""
@@ -47,7 +52,7 @@ def time_kit(folder: Path) -> Latencies:
         if not path.is_file():
             raise UserError(f"{path} is missing; {_AGAIN}")
         network = OnnxRun(path, _AGAIN, threads=1)
-        if not network.shapes.keys() >= {"images"}:
+        if network.shapes.get(IMAGES) != ("N", *image.shape[1:]):
             raise UserError(f"{path} is no network for timing; {_AGAIN}")
-        networks.append(Latency(num_layers, depth, network.milliseconds({"images": image})))
+        networks.append(Latency(num_layers, depth, network.milliseconds({IMAGES: image})))
     return Latencies(machine(), kit.backbone, kit.image_size, tuple(networks))

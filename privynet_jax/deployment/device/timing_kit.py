@@ -12,7 +12,8 @@ from pathlib import Path
 
 from privynet_jax.backbone.onnx_model import timing_model
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.deployment.device.program_archive import PROGRAM, program_archive
+from privynet_jax.deployment.device.program import PROGRAM
+from privynet_jax.deployment.device.program_archive import program_archive
 from privynet_jax.deployment.device.timing import Kit
 from privynet_jax.platform.files import appears_whole, write_atomically
 

@@ -287,7 +287,8 @@ def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
 
 def _check_disk_space(folder: Path, shape: Sequence[int], dtype: str, rows: int) -> None:
     there = sum(path.stat().st_size for path in folder.iterdir())
-    needed = rows * math.prod(shape) * np.dtype(dtype).itemsize - there
+    whole = rows * math.prod(shape) * np.dtype(dtype).itemsize
+    needed = 2 * whole - there  # as much again for the tar
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(

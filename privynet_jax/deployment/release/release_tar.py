@@ -8,11 +8,13 @@ JAX here.
 """
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from privynet_jax.deployment.release.release_folder import TIME
+from privynet_jax.deployment.release.release_manifest import LABELS, MANIFEST, read_manifest
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of
 from privynet_jax.platform.files import write_shared
@@ -23,7 +25,14 @@ _BLOCK = tarfile.BLOCKSIZE
 
 def tar_of(folder: Path) -> Path:
     """Returns where a release's tar is, or would be."""
-    return folder.with_name(f"{folder.name}.tar")
+    whole = folder.resolve()
+    return whole.with_name(f"{whole.name}.tar")
+
+
+def check_tar_place(folder: Path) -> None:
+    """Raises UserError where something is in the way of the tar of a release to be made."""
+    if os.path.lexists(tar_of(folder)) and not (folder / MANIFEST).is_file():
+        raise UserError(f"{tar_of(folder)} is there already; move it away, or give another --out")
 
 
 def write_tar(folder: Path) -> Path:
@@ -53,9 +62,12 @@ def _digest(folder: Path) -> str:
 
 
 def _chunks(folder: Path) -> Iterator[bytes]:
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()  # a shard at most
-        info = tarfile.TarInfo(f"{_INSIDE}/{path.name}")
+    manifest = read_manifest(folder)
+    names = [MANIFEST, *(name for name, _ in manifest.shards())]
+    names += [] if manifest.num_classes is None else [LABELS]
+    for name in sorted(names):  # and nothing that an editor or a copy left there
+        content = (folder / name).read_bytes()  # a shard at most
+        info = tarfile.TarInfo(f"{_INSIDE}/{name}")
         info.size, info.mtime = len(content), TIME
         yield info.tobuf(tarfile.USTAR_FORMAT)
         yield content + bytes(-len(content) % _BLOCK)

@@ -198,7 +198,27 @@ DAMAGED = {
     ),
     "places outside": (
         lambda folder: with_header(folder, None, rb'"data_offsets":\[0,', b'"data_offsets":[9e9,'),
-        "is no readable file of a classifier's parameters",
+        "its tensors do not lie one behind the other",
+    ),
+    "places in the header": (
+        lambda folder: with_header(folder, None, rb'"data_offsets":\[0,', b'"data_offsets":[-8,'),
+        "its tensors do not lie one behind the other",
+    ),
+    "no header": (
+        lambda folder: with_header(folder, None, rb"^.*$", b"[]"),
+        "is no file of a classifier's parameters: .*; copy it again, or delete",
+    ),
+    "a number beyond all": (
+        lambda folder: resigned(folder, num_classes=10**400),
+        "Expected `int` <= 1048575 - at `.*num_classes`; copy",
+    ),
+    "a share beyond all": (
+        lambda folder: resigned(folder, balanced_accuracy=10**400),
+        "got a larger number - at `.*balanced_accuracy`; copy",
+    ),
+    "an entry without a name": (
+        lambda folder: resigned(folder, **{"": 1}),
+        "'' is unknown or missing; copy",
     ),
     "another width": (with_tensors(dict, width=5), OTHERS),
     "a network larger than all memory": (

@@ -9,7 +9,7 @@ from support.handmade_package import contents, fill, handmade_package
 from support.handmade_release import write
 
 from privynet_jax.deployment.release.release_folder import open_release
-from privynet_jax.deployment.release.release_tar import tar_of, write_tar
+from privynet_jax.deployment.release.release_tar import check_tar_place, tar_of, write_tar
 from privynet_jax.errors import UserError
 
 
@@ -42,6 +42,24 @@ def test_it_unpacks_to_the_release_and_says_nothing_else(release, tmp_path):
     assert write_tar(copy).read_bytes() == data
     number = path.stat().st_ino
     assert write_tar(release).stat().st_ino == number
+
+
+def test_what_an_editor_left_is_not_in_it(release):
+    before = write_tar(release).read_bytes()
+    tar_of(release).unlink()
+    (release / ".release.json.swp").write_text("alice on her machine")
+    assert write_tar(release).read_bytes() == before
+
+
+def test_a_place_that_is_taken_is_told_before_anything_is_done(release, tmp_path, monkeypatch):
+    (tmp_path / "new.tar").write_text("mine")
+    with pytest.raises(
+        UserError, match=r"new\.tar is there already; move it away, or give another"
+    ):
+        check_tar_place(tmp_path / "new")
+    check_tar_place(release)
+    monkeypatch.chdir(release)
+    assert tar_of(type(release)(".")) == tar_of(release)
 
 
 def test_what_is_there_is_not_replaced(release):

@@ -7,6 +7,7 @@
 No JAX here.
 """
 
+import os
 import platform
 import statistics
 import time
@@ -14,10 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from privynet_jax.errors import UserError
 
+# Else it notes how many pictures were looked at and when, by which program, for its makers.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+
+onnxruntime.disable_telemetry_events()  # where somebody imported it before
+
+_LONGEST = 300  # of what it says
 _ERRORS_ALONE = 3  # of onnxruntime's degrees of severity
 _WARM_UP, _LEAST_REPEATS, _SECONDS = 3, 10, 0.5
 _CPUINFO = Path("/proc/cpuinfo")
@@ -47,15 +54,21 @@ class OnnxRun:
         except OSError:
             raise
         except Exception as error:  # its types are no public names
-            reason = " ".join(str(error).split())
             what = "a network" if isinstance(network, bytes) else network
-            raise UserError(f"{what} cannot be run: {reason}; {remedy}") from None
+            raise UserError(f"{what} cannot be run: {_one_line(error)}; {remedy}") from None
         named = (*self._session.get_inputs(), *self._session.get_outputs())
         self.shapes = {one.name: tuple(one.shape) for one in named}
 
     def run(self, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Returns the first output for arrays of the inputs' types and shapes."""
-        return self._session.run(None, dict(given))[0]
+        """Returns the first output for arrays of the inputs' types and shapes.
+
+        Raises:
+            UserError: the inputs do not fit, or memory does not suffice.
+        """
+        try:
+            return self._session.run(None, dict(given))[0]
+        except Exception as error:  # its types are no public names
+            raise UserError(f"the network cannot be run: {_one_line(error)}") from None
 
     def milliseconds(self, given: Mapping[str, np.ndarray]) -> float:
         """Returns how long `run` takes, the median over repeats."""
@@ -67,6 +80,10 @@ class OnnxRun:
             start, count = time.perf_counter(), count + 1
             self.run(given)
             yield time.perf_counter() - start
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_LONGEST]
 
 
 def machine() -> str:

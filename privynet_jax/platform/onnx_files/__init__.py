@@ -1,0 +1,1 @@
+"""Networks as ONNX files: how they are written, and run."""
