@@ -10,14 +10,16 @@ from experiments.benchmarking.inputs import Row, Setup, random_images
 from experiments.benchmarking.timing import Clock, repeated
 from privynet_jax import Topology, as_float, local_nn
 from privynet_jax.backbone.backbones import VGG16
-from privynet_jax.backbone.onnx_model import IMAGES, timing_model
 from privynet_jax.backbone.split import made_up_params
 from privynet_jax.platform.devices import Execution, usable_cores
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
 
 
 def device(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times the local NN on one image; JAX takes all cores: `taskset -c 0` leaves it one."""
+    # Not for the other parts, which machines run that have neither.
+    from privynet_jax.backbone.onnx_model import IMAGES, timing_model
+    from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+
     image = random_images(1, setup.image_size)
     for m in setup.layers:
         topology = Topology(m, range(setup.depth))

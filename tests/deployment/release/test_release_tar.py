@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import tarfile
 
 import pytest
@@ -25,7 +26,9 @@ def test_it_unpacks_to_the_release_and_says_nothing_else(release, tmp_path):
     assert path == tar_of(release) == tmp_path / "alice's holiday.tar"
     with tarfile.open(path) as archive:
         members = archive.getmembers()
-        archive.extractall(tmp_path / "there", filter="data")
+    (tmp_path / "there").mkdir()
+    unpack = ["tar", "--extract", f"--file={path}"]
+    subprocess.run(unpack, cwd=tmp_path / "there", check=True, timeout=60)
     assert os.listdir(tmp_path / "there") == ["release"]
     assert contents(tmp_path / "there" / "release") == contents(release)
     assert len(open_release(tmp_path / "there" / "release")) == 22
