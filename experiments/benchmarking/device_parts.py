@@ -17,8 +17,8 @@ from privynet_jax.platform.devices import Execution, usable_cores
 def device(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
     """Times the local NN on one image; JAX takes all cores: `taskset -c 0` leaves it one."""
     # Not for the other parts, which machines run that have neither.
-    from privynet_jax.backbone.onnx_model import IMAGES, timing_model
-    from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+    from privynet_jax.backbone.onnx_model import timing_model
+    from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun
 
     image = random_images(1, setup.image_size)
     for m in setup.layers:

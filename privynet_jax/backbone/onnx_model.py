@@ -17,9 +17,7 @@ from privynet_jax.backbone.split import Params
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.families import NO_TRANSFORM
 from privynet_jax.platform.onnx_files.onnx_graph import OnnxGraph
-
-# Of its one input and its one output.
-IMAGES, REPRESENTATIONS = "images", "representations"
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, REPRESENTATIONS
 
 
 def onnx_model(

@@ -9,9 +9,9 @@ A device rarely has its cores to itself, so one thread is the cautious figure.
 
 import numpy as np
 
-from privynet_jax.backbone.onnx_model import IMAGES, timing_model
+from privynet_jax.backbone.onnx_model import timing_model
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun, machine
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun, machine
 from privynet_jax.results.latencies import Latencies
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import onnx
 import pytest
 
-from privynet_jax.backbone.onnx_model import IMAGES, onnx_model, timing_model
+from privynet_jax.backbone.onnx_model import onnx_model, timing_model
 from privynet_jax.backbone.split import local_params
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.latency import Meter
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun
 from privynet_jax.results.latencies import Latencies, Latency
 
 

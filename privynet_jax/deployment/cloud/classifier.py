@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from privynet_jax.deployment.cloud.cloud_parameters import (
-    REPRESENTATIONS,
     parameter_shapes,
     read_parameters,
 )
@@ -28,7 +27,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, write_atomically
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
 from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.grid_sizes import check_is_square

@@ -9,8 +9,9 @@ It is another implementation of `networks.CloudNN`, and tests compare the two.
 
 import numpy as np
 
-from privynet_jax.deployment.cloud.cloud_parameters import LOGITS, REPRESENTATIONS, parameter_shapes
+from privynet_jax.deployment.cloud.cloud_parameters import parameter_shapes
 from privynet_jax.platform.onnx_files.onnx_graph import OnnxGraph
+from privynet_jax.platform.onnx_files.onnx_run import LOGITS, REPRESENTATIONS
 from privynet_jax.training.models.grid_sizes import folding_of
 
 _EPSILON = 1e-6  # Flax's, of layer normalisation

@@ -17,8 +17,6 @@ import numpy as np
 from privynet_jax.errors import UserError, first_line
 from privynet_jax.training.models.grid_sizes import folding_of
 
-# Of the network's file, whose other inputs are the parameters.
-REPRESENTATIONS, LOGITS = "representations", "logits"
 _MOST_HEADER = 2**20
 
 

@@ -15,12 +15,10 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_files
 from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, REPRESENTATIONS, OnnxRun
 
 VERSION = 4
 SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"
-# As `onnx_model` names them, which devices lack.
-IMAGES, REPRESENTATIONS = "images", "representations"
 _EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
 # Far above the rounding of any device, far below what a wrong weight changes.
 _TOLERANCE = 1e-3

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from privynet_jax.deployment.device.local_package import IMAGES
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import Count, Text, read_document, write_document
-from privynet_jax.platform.onnx_files.onnx_run import OnnxRun, machine
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun, machine
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.latencies import Latencies, Latency
 

@@ -24,6 +24,8 @@ import onnxruntime
 
 onnxruntime.disable_telemetry_events()  # where somebody imported it before
 
+# What the files of this project call their inputs and outputs.
+IMAGES, REPRESENTATIONS, LOGITS = "images", "representations", "logits"
 _LONGEST = 300  # of what it says
 _ERRORS_ALONE = 3  # of onnxruntime's degrees of severity
 _WARM_UP, _LEAST_REPEATS, _SECONDS = 3, 10, 0.5
