@@ -95,7 +95,7 @@ def config_of_flags() -> Config:
 
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR, WORKDIR, DATA_DIR = map(setting, ("cache_dir", "workdir", "data_dir"))
-RELEASE = flags.DEFINE_string("release", None, "Release directory that experiments.extract wrote.")
+RELEASE = flags.DEFINE_string("release", None, "Release of experiments.extract: folder or tar.")
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")

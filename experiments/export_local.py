@@ -17,6 +17,9 @@ from privynet_jax.deployment.device.package_export import DTYPES, write_package
 from privynet_jax.platform.files import check_is_new
 
 cli.key_flags("plan out weights cache_dir")
+_NEW_CLASSES = flags.DEFINE_list(
+    "new_classes", [], "Names of classes that pictures have now, and the plan's had not."
+)
 _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are stored.")
 
 
@@ -26,7 +29,8 @@ def main() -> None:
     plan = read_plan(cli.needed_file(cli.PLAN))
     weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
-    write_package(folder, plan, weights.params, dtype=_DTYPE.value)
+    new_classes = _NEW_CLASSES.value
+    write_package(folder, plan, weights.params, dtype=_DTYPE.value, new_classes=new_classes)
     print("\n".join(_report(plan, folder)))
 
 

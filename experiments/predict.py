@@ -1,6 +1,6 @@
 r"""Predicts classes with a trained cloud NN, on either side of the split.
 
-    python -m experiments.predict --release=release --classifier=classifier --out=rows.csv
+    python -m experiments.predict --release=release.tar --classifier=classifier --out=rows.csv
     python -m experiments.predict --package=package --classifier=classifier \
         --images=folder:photos --out=pictures.csv
     python -m experiments.predict --release=release --classifier=classifier \
@@ -24,6 +24,7 @@ from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan
 from privynet_jax.deployment.cloud.predictions import Predicted, write_predictions
 from privynet_jax.deployment.device.device_commands import predict_pictures
 from privynet_jax.deployment.release.row_order import read_order
+from privynet_jax.platform.files import expanded
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
 
@@ -55,17 +56,15 @@ def main() -> None:
             )
         )
         return
-    classifier, release = (
-        open_classifier(classifier_folder),
-        open_release(cli.needed_folder(cli.RELEASE)),
-    )
+    classifier = open_classifier(classifier_folder)
+    release = open_release(expanded(cli.RELEASE.name, cli.RELEASE.value))
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
     known = {"the classifier": classifier, "the package": package, "the release": release}
     check_same_plan({name: one.plan_id for name, one in known.items() if one is not None})
     classes: Sequence[object] = range(classifier.num_classes)
     if package:
-        classifier.check_fits(package.shape, len(package.class_names), "the package")
-        classes = package.class_names
+        classifier.check_fits(package.shape, "the package")
+        classes = package.names_of(classifier.classes)
     where = _predict_release(release, classifier, classes, out)
     print(f"The predictions are in {where}.")
 
@@ -76,7 +75,7 @@ def _predict_release(
     """Writes what is predicted, and says where."""
     total = len(release.representations)
     shape = release.representations.shape[1:]
-    classifier.check_fits(shape, release.num_classes, "the release")
+    classifier.check_fits(shape, "the release")
     pictures = read_order(cli.needed_file(_ORDER), release.id, total) if _ORDER.value else None
     answers = []
 
@@ -89,9 +88,10 @@ def _predict_release(
 
     head = ("row", "picture") if pictures else ("row",)
     where = write_predictions(out, head, classes, predicted())
-    if release.labels is not None:
-        seen = " (it was trained on most of them)" if release.id == classifier.release else ""
-        right = np.float64(np.concatenate(answers) == release.labels)
+    if release.labels is not None and release.classes is not None:
+        seen = " (it was trained on most of them)" if release.id in classifier.releases else ""
+        labels = classifier.labels_of(release.labels, release.classes)
+        right = np.float64(np.concatenate(answers) == labels)
         shares = {name: 100 * share for name, share in accuracies(right, release.labels).items()}
         print(
             f"Accuracy on the release's {total} rows{seen}: {shares['accuracy']:.1f} %, balanced "

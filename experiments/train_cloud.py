@@ -1,22 +1,36 @@
-"""Trains the cloud NN on a release directory alone: no images, no VGG16 and no plan are needed.
+"""Trains the cloud NN on releases alone: no images, no VGG16 and no plan are needed.
 
-    python -m experiments.train_cloud --release=release --out=classifier
+    python -m experiments.train_cloud --release=release.tar --out=classifier
+    python -m experiments.train_cloud --release=inbox,late.tar --out=classifier
 
 The new folder --out holds the trained network (safetensors), classifier.json and history.csv. A
 tenth of each class is held out, and the parameters with the best accuracy there are kept; training
 ends early after --patience validations, of the run's twenty, that brought nothing better. After
 Ctrl-C, SIGTERM or a kill the same command continues, to the same numbers. 2000 steps of 64 take
 about a minute on two CPU cores.
+
+--release names releases of one plan, as folders or as tars, or folders of such. Of several,
+`classifier.contributors.csv`, beside --out, says what each brought, how accurate the classifier is
+on its rows, and which ones are unlike the others.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Classifier, Schedule, open_release, session
-from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
+from privynet_jax import Classifier, ClassifierSettings, Schedule, join_releases, session
+from privynet_jax.deployment.cloud.classifier import open_classifier
+from privynet_jax.deployment.cloud.cloud_training import deal, train_to_folder
+from privynet_jax.deployment.cloud.contributions import Contributions
+from privynet_jax.deployment.cloud.contributors import LEAST, contributors
+from privynet_jax.deployment.release.release_inbox import open_releases
+from privynet_jax.platform.files import expanded, write_atomically
 from privynet_jax.platform.progress import progress_bar
+from privynet_jax.platform.rows.row_views import ChosenRows
+from privynet_jax.results.text_tables import as_csv
 
 cli.key_flags("release out seed checkpoint_minutes")
 _USUAL = ClassifierSettings()
@@ -34,7 +48,7 @@ _MOST_CORES = 8
 
 
 def main() -> None:
-    source, out = cli.needed_folder(cli.RELEASE), cli.needed_folder(cli.OUT)
+    given, out = cli.needed(cli.RELEASE, "name what was handed over"), cli.needed_folder(cli.OUT)
     settings = ClassifierSettings(
         schedule=Schedule(_STEPS.value, _BATCH.value, _RATE.value),
         width=_WIDTH.value,
@@ -43,11 +57,15 @@ def main() -> None:
         seed=cli.SEED.value,
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
-    release = open_release(source)
+    releases = open_releases([expanded(cli.RELEASE.name, path) for path in given.split(",")])
+    data = join_releases([*releases.values()])
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
-        trained = train_to_folder(release, settings, out, every_seconds)
+        trained = train_to_folder(data, settings, out, every_seconds)
     print(_summary(out, settings, trained))
+    if len(releases) > 1:
+        names = {release.id: name for name, release in releases.items()}
+        print(_side_by_side(out, names, data, settings))
 
 
 def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None) -> str:
@@ -63,6 +81,26 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
         "the parameters, so expect less on new pictures, and much less where pictures here are "
         "nearly copies of one another, some of which were held out."
     )
+
+
+def _side_by_side(
+    out: Path, names: Mapping[str, str], data: Contributions, settings: ClassifierSettings
+) -> str:
+    """Writes a table of the contributors, and says who is unlike the others."""
+    held_out = deal(data, settings).validation
+    rows = ChosenRows(data.representations, held_out)
+    right = open_classifier(out).probabilities(rows).argmax(axis=1) == data.labels[held_out]
+    found = contributors(data, held_out, right)
+    # Beside the classifier, which goes back to all of them.
+    table = out.with_name(f"{out.name}.contributors.csv")
+    told = [{"name": names[one.release], **dataclasses.asdict(one)} for one in found]
+    write_atomically(table, as_csv(sorted(told, key=lambda row: str(row["name"]))))
+    repeated = sum(one.repeated for one in found)
+    lines = [f"{len(found)} releases with {len(data)} rows and {repeated} copies: see {table}."]
+    lines += [f"{names[one.release]} has {one.strange}." for one in found if one.strange]
+    if len(found) < LEAST:
+        lines.append(f"With fewer than {LEAST} releases, rows unlike the others' are not named.")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

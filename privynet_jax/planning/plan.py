@@ -31,7 +31,7 @@ from privynet_jax.platform.documents import (
     write_document,
 )
 from privynet_jax.results.statistics import Interval
-from privynet_jax.selection.secret_draw import Selection, order_classes_secretly
+from privynet_jax.selection.secret_draw import Selection
 
 # Of privacy loss over images: the usual picture, and what all but one in two, twenty or a hundred
 # stay under. Nothing can be said of the worst one of pictures that nobody has seen.
@@ -228,11 +228,6 @@ class Plan:
         settings = self.characterised.get("settings")
         if not isinstance(settings, Mapping) or type(settings.get("seed")) is not int:
             raise UserError("settings of a characterisation without its seed")
-
-    @property
-    def released_classes(self) -> tuple[str, ...]:
-        """The classes in the secret order that numbers them in releases."""
-        return order_classes_secretly(self.class_names, self.selection.seed)
 
     @property
     def cost(self) -> dict[str, float]:

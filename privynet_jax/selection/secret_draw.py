@@ -1,31 +1,31 @@
-"""The secret draw of channels, and the secret orders in which they and classes are released.
+"""The secret draw of channels, their secret order of release, and what classes are called there.
 
 All by a seed that only the plan holds; every subset and every order are equally likely.
 
 seed = secrets.token_hex(32)
 drawn = draw_secretly(range(64), depth=8, seed=seed)  # 8 channels, ascending
 order_secretly(drawn, seed)  # the same, shuffled
-order_classes_secretly(("cat", "dog"), seed)  # by other bytes than the channels
+class_ids(("cat", "dog"), seed)["cat"]  # 64 hexadecimal digits
 entropy_bits(64, 8)  # what somebody who knows all but the seed has to guess
 """
 
 import dataclasses
 import hashlib
+import hmac
 import math
 import secrets
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 from privynet_jax.backbone.topology import METHODS, check_depth
 from privynet_jax.errors import UserError
+from privynet_jax.images.folders import plain_name
 from privynet_jax.platform.documents import Channel, Hex64, Text
 
 _SEED_BITS = 256
 _BYTES_PER_KEY = 16  # so many that two are never equal
 # Before the seed, so that an order's numbers are others than the draw's and tell nothing of them.
 _ORDER = b"privynet_jax: order of release"
-_CLASSES = b"privynet_jax: order of classes"
-_Item = TypeVar("_Item", int, str)
+_CLASSES = b"privynet_jax: id of a class\n"
 
 
 def draw_secretly(candidates: Sequence[int], depth: int, seed: str) -> tuple[int, ...]:
@@ -41,9 +41,18 @@ def order_secretly(channels: Sequence[int], seed: str) -> tuple[int, ...]:
     return _shuffled(map(int, channels), _ORDER + bytes.fromhex(seed))
 
 
-def order_classes_secretly(class_names: Sequence[str], seed: str) -> tuple[str, ...]:
-    """Returns class names in an order of which each is equally likely; it says nothing of them."""
-    return _shuffled(class_names, _CLASSES + bytes.fromhex(seed))
+def class_ids(class_names: Iterable[str], seed: str) -> dict[str, str]:
+    """Returns class name -> id, 64 hexadecimal digits, in the order of the ids.
+
+    By HMAC-SHA-256 under the seed: without it, equal classes of two releases can be told to be
+    equal, and no name can be found by trying. The order of ids says nothing of the names'.
+    """
+    key = bytes.fromhex(seed)
+    ids = {}
+    for name in class_names:
+        content = _CLASSES + plain_name(name).encode(errors="surrogateescape")
+        ids[name] = hmac.digest(key, content, "sha256").hex()
+    return dict(sorted(ids.items(), key=lambda entry: entry[1]))
 
 
 def entropy_bits(candidates: int, depth: int) -> float:
@@ -55,7 +64,7 @@ def entropy_bits(candidates: int, depth: int) -> float:
     return min(math.log2(math.comb(candidates, depth)), float(_SEED_BITS))
 
 
-def _shuffled(items: Iterable[_Item], secret: bytes) -> tuple[_Item, ...]:
+def _shuffled(items: Iterable[int], secret: bytes) -> tuple[int, ...]:
     """The items, whatever order they come in, in the order of one hashed number for each."""
     # Rather than by NumPy's permutation: that may change from version to version, and its seeding
     # would keep 128 of the 256 bits.

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from support.handmade_package import contents, fill, handmade_package
+from support.handmade_package import CLASS_IDS, contents, fill, handmade_package
 
 from experiments import extract
 from privynet_jax.deployment.device import device_commands
@@ -51,7 +51,7 @@ def test_pictures_become_a_release(command, places, tmp_path):
     assert "has 13 rows of 8 x 8 x 5 float32, shuffled, with labels; 0 pictures were" in out
     assert f"Hand over {tmp_path / 'out.tar'} and nothing else" in out
     release = open_release(tmp_path / "out")
-    assert (len(release), release.dtype, release.num_classes) == (13, "float32", 3)
+    assert (len(release), release.dtype, len(release.classes)) == (13, "float32", 3)
     assert np.bincount(release.labels).tolist() == [4, 5, 4]
     assert sorted(os.listdir(tmp_path)) == ["out", "out.tar", "package", "photos"]
     before = contents(tmp_path / "out")
@@ -154,8 +154,9 @@ def test_a_release_needs_no_four_pictures_of_each_class(command, places, tmp_pat
     assert status == 0
     assert "has 3 rows" in output
     release = open_release(tmp_path / "out")
-    # The numbers are the package's, in which cat is 1.
-    assert (sorted(release.labels.tolist()), release.num_classes) == ([0, 2, 2], 3)
+    # Numbers are those of the classes that occur.
+    assert sorted(release.labels.tolist()) == [0, 1, 1]
+    assert release.classes == (CLASS_IDS["bird"], CLASS_IDS["dog"])
 
 
 @pytest.mark.parametrize("classes", [{"": 3}, {"bird": 2, "fish": 2}, {"bird": 2, "cat": 0}])

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from support.commands import refused
 from support.handmade_classifier import handmade_classifier
-from support.small_release import id_of, random_release
+from support.small_release import class_ids, id_of, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
@@ -26,7 +26,7 @@ SCALES = np.float32([2.0, 0.5, 1.0])
 
 
 def made_classifier(release="another"):
-    return handmade_classifier(SHAPE, release=id_of(release))
+    return handmade_classifier(SHAPE, releases=(id_of(release),))
 
 
 # The id of the release in `world`.
@@ -47,7 +47,7 @@ def world(tmp_path, monkeypatch):
         package=types.SimpleNamespace(
             image_size=8,
             shape=SHAPE,
-            class_names=NAMES,
+            names_of=lambda classes: [NAMES[class_ids(3).index(one)] for one in classes],
             represent=represent,
             cloud_network=cloud_graph(SHAPE),
             plan_id="1d" * 32,
@@ -128,7 +128,7 @@ def test_what_appears_meanwhile_is_not_replaced(run, world, tmp_path, monkeypatc
 
 
 def test_a_release_without_labels_has_no_accuracy(run, world, tmp_path):
-    world.release = dataclasses.replace(world.release, labels=None, num_classes=None)
+    world.release = dataclasses.replace(world.release, labels=None, classes=None)
     status, out, _ = run(f"--release={tmp_path}")
     assert not status
     assert "Accuracy" not in out
@@ -247,19 +247,15 @@ def test_an_order_of_another_release(run, tmp_path, rows):
 
 
 @pytest.mark.parametrize("given", ["--release={}", "--package={} --images=folder:{}"])
-@pytest.mark.parametrize("what", ["shape", "classes", "plan"])
+@pytest.mark.parametrize("what", ["shape", "plan"])
 def test_what_does_not_fit_is_one_line(run, tmp_path, world, pictures, given, what):
     if what == "shape":
         world.package.shape = (4, 4, 5)
         world.release.representations = np.zeros((30, 4, 4, 5), np.float16)
         message = "4 x 4 x 5 do not fit the classifier, which was trained on 4 x 4 x 3"
-    elif what == "plan":
+    else:
         world.package.plan_id = world.release.plan_id = "2e" * 32
         message = "the classifier is of another plan than the "
-    else:
-        world.package.class_names = ("cat", "dog")
-        world.release.num_classes = 2
-        message = "has 2 classes, but the classifier tells 3 apart"
     status, _, err = run(*given.format(tmp_path, tmp_path / "photos").split())
     assert status == 1
     assert re.fullmatch(rf"error: [^\n]*{message}[^\n]*\n", err)

@@ -1,5 +1,7 @@
 """The command that trains the cloud NN: a whole run, a run that is done, and what is refused."""
 
+import csv
+import dataclasses
 import re
 
 import pytest
@@ -15,7 +17,7 @@ QUICK = ("--steps=3", "--batch_size=8", "--width=4", "--validation_fraction=0.25
 @pytest.fixture
 def train(run_command, monkeypatch, tmp_path):
     """Runs the command in usual places; returns status, output and error."""
-    monkeypatch.setattr(train_cloud, "open_release", lambda folder: random_release())
+    monkeypatch.setattr(train_cloud, "open_releases", lambda paths: {"release": random_release()})
 
     def run(*arguments, release="release", out="classifier"):
         places = {"release": release, "out": out}
@@ -78,24 +80,51 @@ def test_batches_that_only_repeat_rows_are_refused(train, tmp_path):
     status, out, err = train(*QUICK, "--batch_size=1000000000")
     assert (status, out) == (1, "")
     assert re.fullmatch(
-        r"error: batch_size is 1000000000, but 18 of .* 24 rows .* at most 64 as .*\n", err
+        r"error: batch_size is 1000000000, but 18 of the 24 released rows .* at most 64 .*\n",
+        err,
     )
     assert not list(tmp_path.iterdir())
     assert train(*QUICK, "--batch_size=65")[0] == 1
     assert not train(*QUICK, "--batch_size=64")[0]
 
 
-@pytest.mark.parametrize("missing", ["release", "out"])
-def test_both_folders_are_needed(train, missing):
+@pytest.mark.parametrize(
+    ("missing", "advice"), [("release", "name what was handed over"), ("out", "name a folder")]
+)
+def test_both_are_needed(train, missing, advice):
     status, _, err = train(*QUICK, **{missing: None})
-    assert (status, err) == (1, f"error: no --{missing} is given; name a folder\n")
+    assert (status, err) == (1, f"error: no --{missing} is given; {advice}\n")
 
 
 def test_a_release_that_is_refused(train, monkeypatch, tmp_path):
-    def refuse(folder):
-        raise UserError(f"{folder} is no release")
+    def refuse(paths):
+        raise UserError(f"{paths[0]} is no release")
 
-    monkeypatch.setattr(train_cloud, "open_release", refuse)
+    monkeypatch.setattr(train_cloud, "open_releases", refuse)
     status, _, err = train(*QUICK)
     assert (status, err) == (1, f"error: {tmp_path / 'release'} is no release\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_releases_of_many_are_told_side_by_side(train, monkeypatch, tmp_path):
+    releases = {f"{place}.tar": random_release(rows=12, seed=place) for place in range(6)}
+    # Another's rows a second time, and one channel in place of all.
+    copied, strange = releases["2.tar"].representations, releases["4.tar"].representations
+    for name, x in {"3.tar": copied, "4.tar": strange[..., [0, 0, 0]]}.items():
+        releases[name] = dataclasses.replace(releases[name], representations=x)
+    asked = []
+    monkeypatch.setattr(train_cloud, "open_releases", lambda paths: asked.extend(paths) or releases)
+    status, out, _ = train(*QUICK, release=f"inbox,{tmp_path}/more.tar")
+    assert not status
+    assert asked == [tmp_path / "inbox", tmp_path / "more.tar"]
+    assert f"6 releases with 60 rows and 12 copies: see {tmp_path / 'classifier'}" in out
+    assert "4.tar has rows unlike the others'." in out
+    rows = list(csv.DictReader((tmp_path / "classifier.contributors.csv").open()))
+    assert [row["name"] for row in rows] == sorted(releases)
+    assert sorted(int(row["rows"]) for row in rows) == [0, 12, 12, 12, 12, 12]
+    assert sum(int(row["repeated"]) for row in rows) == 12
+    assert {row["name"]: row["release"] for row in rows} == {n: r.id for n, r in releases.items()}
+    assert "rows unlike" in next(row["strange"] for row in rows if row["name"] == "4.tar")
+    # What goes back to everybody names none of them, and says nothing of one alone.
+    for path in (tmp_path / "classifier").iterdir():
+        assert b".tar" not in path.read_bytes()

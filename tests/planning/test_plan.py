@@ -12,7 +12,6 @@ from support.handmade_plan import SEED
 from privynet_jax.backbone.topology import local_cost
 from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import LIMITS, Limits, Plan, costs_of, read_plan, write_plan
-from privynet_jax.selection.secret_draw import select
 
 
 @pytest.fixture
@@ -58,23 +57,6 @@ def test_settings_are_those_of_the_characterisation(plan):
     for characterised in ({}, {"settings": None}, {"settings": {}}, {"settings": {"seed": "0"}}):
         with pytest.raises(UserError, match="settings of a characterisation without its seed"):
             dataclasses.replace(plan, characterised=characterised)
-
-
-def test_classes_are_released_in_a_secret_order(plan):
-    names = tuple("abcdefgh")
-    plans = [
-        dataclasses.replace(
-            plan,
-            class_names=names,
-            selection=selection,
-            topology=dataclasses.replace(plan.topology, channels=selection.channels(4)),
-        )
-        for selection in (select(range(64), "both", 4) for _ in range(20))
-    ]
-    orders = {each.released_classes for each in plans}
-    assert {tuple(sorted(order)) for order in orders} == {names}
-    # Of 40320 orders: two of twenty are equal once in two hundred runs, three never.
-    assert len(orders) > 17
 
 
 # The file.

@@ -8,6 +8,7 @@ import numpy as np
 from privynet_jax.deployment.cloud.classifier import Classifier, Validation
 from privynet_jax.deployment.cloud.cloud_training import by_path
 from privynet_jax.training.models.networks import network_for
+from support.small_release import class_ids
 
 
 @functools.cache
@@ -18,9 +19,9 @@ def handmade_classifier(shape, seed=0, **changes):
     fields = {
         "params": by_path(params),
         "shape": shape,
-        "num_classes": 3,
+        "classes": class_ids(3),
         "width": 4,
-        "release": "a" * 64,
+        "releases": ("a" * 64,),
         "plan_id": "1d" * 32,
         "settings": {"steps": 20, "learning_rate": 0.002},
         "balanced_accuracy": 0.25,

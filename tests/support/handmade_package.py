@@ -10,6 +10,7 @@ from privynet_jax.images.parts import as_float
 from privynet_jax.platform.rows.coding import peaks_of
 
 CLASSES = ("bird", "cat", "dog")
+CLASS_IDS = {name: f"{number:02x}" * 32 for number, name in enumerate(CLASSES)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class HandmadePackage:
 
     image_size: int
     shape: tuple
-    class_names: tuple
+    class_ids: dict
     peaks: np.ndarray
     release_seed: str
     represent: object
@@ -44,7 +45,7 @@ def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):
 
     side = -(-image_size // 2)
     peaks = peaks_of(4 * np.ones(depth))
-    return HandmadePackage(image_size, (side, side, depth), CLASSES, peaks, seed, represent)
+    return HandmadePackage(image_size, (side, side, depth), CLASS_IDS, peaks, seed, represent)
 
 
 def noise(seed, size=16):

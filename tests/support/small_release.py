@@ -14,12 +14,12 @@ from privynet_jax.images.parts import as_float
 
 @dataclasses.dataclass
 class SmallRelease:
-    """Has what `releases.Release` has, in memory."""
+    """Has what `release_folder.Release` has, in memory."""
 
     id: str
     representations: Any
     labels: Any
-    num_classes: int | None
+    classes: tuple | None
     dtype: str = "float16"
     plan_id: str = "1d" * 32
 
@@ -38,7 +38,9 @@ def real_releases(parts, weights, *, layer=4, depth=24):
     }
     scales = 1 / np.sqrt(np.square(features["target"]).mean(axis=(0, 1, 2)) + 1e-6)
     return {
-        name: SmallRelease(id_of(name), np.float16(x * scales), getattr(parts, name).labels, 30)
+        name: SmallRelease(
+            id_of(name), np.float16(x * scales), getattr(parts, name).labels, class_ids(30)
+        )
         for name, x in features.items()
     }
 
@@ -48,7 +50,12 @@ def random_release(*, rows=24, side=4, depth=3, classes=3, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.arange(rows, dtype=np.int32) % classes
     x = rng.random((rows, side, side, depth)) * (1 + labels[:, None, None, None])
-    return SmallRelease(id_of(f"random {rows} {seed}"), np.float16(x), labels, classes)
+    return SmallRelease(id_of(f"random {rows} {seed}"), np.float16(x), labels, class_ids(classes))
+
+
+def class_ids(count):
+    """Ids of so many classes, ascending; of more classes, these are among them."""
+    return tuple(f"{number:02x}" * 32 for number in range(count))
 
 
 def id_of(name):

@@ -13,7 +13,7 @@ run this, by the network of their package.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.grid_sizes import check_is_square
 
-_VERSION = 2
+_VERSION = 3
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
 _TRAIN_ANEW = "copy it again, or delete the folder and train again"
 # Values of one representation, as of a release.
@@ -54,9 +54,9 @@ class Description:
     """All that is told of a classifier but its parameters; see `Classifier`."""
 
     shape: tuple[Count, Count, Count]
-    num_classes: Count
+    classes: tuple[Hex64, ...]
     width: Count
-    release: Hex64
+    releases: tuple[Hex64, ...]
     plan_id: Hex64
     settings: dict[Text, int | float]
     balanced_accuracy: Share
@@ -67,6 +67,14 @@ class Description:
         if math.prod(self.shape) > _MOST_VALUES or not self.history:
             raise UserError("representations too large, or no validation")
         check_is_square(self.shape)
+        for ids in (self.classes, self.releases):
+            if not ids or list(ids) != sorted({*ids}):
+                raise UserError("classes or releases that do not ascend, each once")
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes are told apart."""
+        return len(self.classes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,10 +88,10 @@ class Classifier(Description):
 
     Attributes:
         shape: height, width and channels of one representation.
-        num_classes: that it tells apart.
+        classes: ids of those that it tells apart, ascending; see `secret_draw.class_ids`.
         width: channels of the network.
-        release: id of the release that it was trained on.
-        plan_id: of the plan behind that.
+        releases: ids of those that it was trained on, ascending.
+        plan_id: of the plan behind those.
         settings: of the training, by name.
         balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
         commonest_class_share: of those, what always answering the commonest class would give.
@@ -109,7 +117,7 @@ class Classifier(Description):
         Raises:
             UserError: they have another shape than those of the training, or are not finite.
         """
-        self.check_fits(representations.shape[1:], None, "")
+        self.check_fits(representations.shape[1:], "")
         if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
         logits = np.concatenate(
@@ -139,19 +147,19 @@ class Classifier(Description):
 
         return OnnxRun(cloud_graph(self.shape), _TRAIN_ANEW)
 
-    def check_fits(self, shape: tuple[int, ...], num_classes: int | None, whose: str) -> None:
-        """Raises UserError for somebody's representations or number of classes, if other ones."""
+    def check_fits(self, shape: tuple[int, ...], whose: str) -> None:
+        """Raises UserError for somebody's representations of another shape."""
         if tuple(shape) != self.shape:
             raise UserError(
                 f"{whose and f'{whose}: '}representations of {times(shape)} do not fit the "
                 f"classifier, which was trained on {times(self.shape)} (height x width x "
                 "channels); give what belongs together"
             )
-        if num_classes not in (None, self.num_classes):
-            raise UserError(
-                f"{whose} has {num_classes} classes, but the classifier tells {self.num_classes} "
-                "apart; give what belongs together"
-            )
+
+    def labels_of(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Returns labels int [N] of a release's classes as places among these, -1 for none."""
+        places = {class_id: place for place, class_id in enumerate(self.classes)}
+        return np.array([places.get(class_id, -1) for class_id in classes])[labels]
 
 
 def save_classifier(folder: Path, classifier: Classifier) -> None:

@@ -1,7 +1,8 @@
-"""Trains the cloud NN on a release alone: no images, no VGG16, no plan, as the cloud has it.
+"""Trains the cloud NN on releases alone: no images, no VGG16, no plan, as the cloud has it.
 
     settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
-    classifier = train_to_folder(open_release(source), settings, Path("runs/classifier"))
+    data = join_releases([open_release(source)])
+    classifier = train_to_folder(data, settings, Path("runs/classifier"))
 
 The learning rate falls along a cosine that ends at `Schedule.steps`, even where training stops
 before: after so many validations in a row, on rows held out, in which neither accuracy nor loss was
@@ -14,7 +15,7 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,9 +29,10 @@ from privynet_jax.deployment.cloud.classifier import (
     open_classifier,
     save_classifier,
 )
-from privynet_jax.deployment.release.release_folder import Release
+from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
+from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
@@ -50,7 +52,7 @@ _OTHERWISE = "or a new folder, or delete that one first"
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierSettings(ReleaseTraining):
-    """What decides a training, besides the release.
+    """What decides a training, besides the releases.
 
     Attributes:
         schedule: steps, batch size and learning rate.
@@ -78,10 +80,9 @@ class ClassifierSettings(ReleaseTraining):
         return values.pop("schedule") | values
 
 
-class Data(NamedTuple):
-    """A release's labels, its rows in two parts, and the network that suits them."""
+class Dealt(NamedTuple):
+    """Which rows are learnt from, which are held out, and the network that suits them."""
 
-    labels: np.ndarray
     training: np.ndarray
     validation: np.ndarray
     network: CloudNN
@@ -95,7 +96,7 @@ class _Begun:
 
 
 def train_to_folder(
-    release: Release, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
+    data: Contributions, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
@@ -105,24 +106,24 @@ def train_to_folder(
 
     Raises:
         Terminated: a stop was requested; the same call continues.
-        UserError: the release cannot be trained on, training diverged, or a folder is taken,
-            damaged, or of another release or other settings.
+        UserError: the rows cannot be trained on, training diverged, or a folder is taken,
+            damaged, or of other releases or other settings.
     """
-    folder, described = folder.resolve(), {"release": release.id, **settings.by_name()}
+    folder, described = folder.resolve(), _described(data.releases, settings.by_name())
     if is_classifier(folder):
         found = open_classifier(folder)
-        before = {"release": found.release, **found.settings}
+        before = _described(found.releases, found.settings)
         check_same_settings(f"{folder} was made", before, described, _OTHERWISE)
         return None
     check_is_new(folder)
-    data_of(release, settings)  # complains before anything is written
+    deal(data, settings)  # complains before anything is written
     working = folder.with_name(f"{folder.name}.training")
     _begin(working, described)
     kept, checkpoint = working / "classifier", Checkpoint(working / "checkpoints", every_seconds)
     try:
         if not is_classifier(kept):
             with session(checkpoint=checkpoint):
-                save_classifier(kept, train_classifier(release, settings))
+                save_classifier(kept, train_classifier(data, settings))
         classifier = open_classifier(kept)
     except UserError:
         _discard(working, checkpoint)  # it diverged, and would again
@@ -156,37 +157,41 @@ def _begin(working: Path, described: Mapping[str, Any]) -> None:
     check_same_settings(f"{working} was made", before, described, _OTHERWISE)
 
 
-def train_classifier(release: Release, settings: ClassifierSettings) -> Classifier:
+def _described(releases: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    told = releases[0] if len(releases) == 1 else sha256_of_json([*releases])
+    return {"releases": told, **settings}
+
+
+def train_classifier(data: Contributions, settings: ClassifierSettings) -> Classifier:
     """Trains a cloud NN; the session says where that is kept, and who is told.
 
     Raises:
         Terminated: a stop was requested.
-        UserError: the release cannot be trained on, or training diverged.
+        UserError: the rows cannot be trained on, or training diverged.
     """
-    data, schedule = data_of(release, settings), settings.schedule
-    given = release.representations, data.labels, data.training, data.validation
+    dealt, schedule = deal(data, settings), settings.schedule
+    given = data.representations, data.labels, dealt.training, dealt.validation
     member = settings.member(jax.random.key(settings.seed), *given)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
     with signals.deferred():
-        [trained] = train(cloud_task(data.network), [member], settings.course)
+        [trained] = train(cloud_task(dealt.network), [member], settings.course)
     if trained.diverged:
         raise UserError(
             f"training diverged before step {trained.steps}: its loss is no number; give a lower "
             f"--learning_rate than {schedule.learning_rate:g}, and look whether the release holds "
             "negative or infinite values"
         )
-    network = data.network
-    rows = ChosenRows(release.representations, data.validation)
-    logits = predicted(cloud_task(network), trained.params, (), rows)
-    labels = data.labels[data.validation]
+    rows = ChosenRows(data.representations, dealt.validation)
+    logits = predicted(cloud_task(dealt.network), trained.params, (), rows)
+    labels = data.labels[dealt.validation]
     figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
     return Classifier(
         params=by_path(trained.params),
-        shape=tuple(release.representations.shape[1:]),
-        num_classes=network.num_classes,
+        shape=tuple(data.representations.shape[1:]),
+        classes=data.classes,
         width=settings.width,
-        release=release.id,
-        plan_id=release.plan_id,
+        releases=data.releases,
+        plan_id=data.plan_id,
         settings=settings.by_name(),
         balanced_accuracy=figures["balanced_accuracy"],
         commonest_class_share=figures["commonest_class_share"],
@@ -211,24 +216,19 @@ def by_path(params: Any) -> dict[str, np.ndarray]:
     }
 
 
-def data_of(release: Release, settings: ClassifierSettings) -> Data:
-    """Deals a release's rows out, class by class by the seed alone; UserError if that cannot be."""
-    if release.labels is None or release.num_classes is None:
-        raise UserError(
-            "the release has no labels, so there is nothing to learn; release the pictures again "
-            "with their labels"
-        )
-    labels = np.asarray(release.labels)
+def deal(data: Contributions, settings: ClassifierSettings) -> Dealt:
+    """Deals rows out, class by class by the seed alone; UserError if that cannot be."""
+    labels = data.labels
     if len(present := np.unique(labels)) < 2:
         raise UserError(
-            f"the release has rows of {len(present)} class; at least 2 are needed; release "
-            "pictures of more classes"
+            f"there are rows of {len(present)} class; at least 2 are needed; release pictures of "
+            "more classes"
         )
-    network = network_for(release.representations.shape[1:], release.num_classes, settings.width)
+    network = network_for(data.representations.shape[1:], len(data.classes), settings.width)
     training, validation = settings.dealt(labels, settings.seed)
     if not len(validation):
         raise UserError(
-            f"the release has {len(labels)} rows and no class with two of them, so none can be "
+            f"there are {len(labels)} rows and no class with two of them, so none can be "
             "held out for validation; release more pictures"
         )
     batch = settings.schedule.batch_size
@@ -236,10 +236,10 @@ def data_of(release: Release, settings: ClassifierSettings) -> Data:
     most = max(len(training), ClassifierSettings.schedule.batch_size)
     if batch > most:
         raise UserError(
-            f"batch_size is {batch}, but {len(training)} of the release's {len(labels)} "
+            f"batch_size is {batch}, but {len(training)} of the {len(labels)} released "
             f"rows are there to train on; give at most {most} as --batch_size"
         )
-    return Data(labels, training, validation, network)
+    return Dealt(training, validation, network)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

@@ -58,7 +58,7 @@ def extract(
     opened = open_package(package)
     pictures = find_pictures(
         images,
-        class_names=opened.class_names,
+        class_names=[*opened.class_ids],
         labelled=labelled,
         split=split,
         data_dir=data_dir,
@@ -102,11 +102,11 @@ def predict_pictures(
     opened = open_package(package)
     known = open_classifier(classifier, opened.cloud_network)
     check_same_plan({"the classifier": known.plan_id, "the package": opened.plan_id})
-    known.check_fits(opened.shape, len(opened.class_names), "the package")
+    known.check_fits(opened.shape, "the package")
     white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
     skipped: list[str] = []
     found = _predicted(folder, opened, known, white, skipped if skip_unreadable else None)
-    where = write_predictions(out, ("picture",), opened.class_names, found)
+    where = write_predictions(out, ("picture",), opened.names_of(known.classes), found)
     tell_skipped(skipped, f"the folder {folder}")
     return f"The predictions are in {where}."
 

@@ -8,6 +8,7 @@ the seed of releases: a package is as secret as its plan. No JAX here: devices r
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from privynet_jax.platform.digests import verify_files
 from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
 from privynet_jax.platform.onnx_files.onnx_run import IMAGES, REPRESENTATIONS, OnnxRun
 
-VERSION = 4
+VERSION = 5
 SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"
 _EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
 # Far above the rounding of any device, far below what a wrong weight changes.
@@ -31,7 +32,7 @@ class Settings:
     Attributes:
         image_size: side of the images, in pixels.
         shape: (h, w, depth) of one representation.
-        class_names: of the user's pictures, in the order of their labels in releases.
+        class_ids: class name -> what it is called in releases; see `secret_draw.class_ids`.
         peaks: of each channel, the largest value that a byte of a release holds.
         sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: nothing is said.
         plan_id: of the plan that it was made of.
@@ -42,7 +43,7 @@ class Settings:
 
     image_size: Count
     shape: tuple[Count, Count, Count]
-    class_names: tuple[Text, ...]
+    class_ids: dict[Text, Hex64]
     peaks: tuple[Positive, ...]
     sixteen_bit_max: White
     plan_id: Hex64
@@ -53,6 +54,8 @@ class Settings:
     def __post_init__(self) -> None:
         if {len(self.peaks), len(self.trial)} != {self.shape[-1]}:
             raise UserError("peaks and trial are not one number per channel")
+        if len({*self.class_ids.values()}) < len(self.class_ids):
+            raise UserError("two classes of one id")
 
 
 class LocalPackage:
@@ -61,11 +64,18 @@ class LocalPackage:
     def __init__(self, settings: Settings, network: OnnxRun, cloud_network: bytes) -> None:
         """Takes what `open_package` read."""
         self.image_size, self.shape = settings.image_size, settings.shape
-        self.class_names, self.sixteen_bit_max = settings.class_names, settings.sixteen_bit_max
+        # In the order of ids, which is that of labels.
+        self.class_ids = dict(sorted(settings.class_ids.items(), key=lambda entry: entry[1]))
+        self.sixteen_bit_max = settings.sixteen_bit_max
         self.plan_id, self.release_seed = settings.plan_id, settings.release_seed
         self.peaks = np.float32(settings.peaks)
         self.cloud_network = cloud_network  # of `cloud_graph`, for classifiers
         self._trial, self._network = np.float32(settings.trial), network
+
+    def names_of(self, classes: Sequence[str]) -> list[str]:
+        """Returns the names of classes that a classifier knows by ids, ids where it has no name."""
+        names = {class_id: name for name, class_id in self.class_ids.items()}
+        return [names.get(class_id, f"unknown {class_id[:8]}") for class_id in classes]
 
     def represent(self, images: np.ndarray) -> np.ndarray:
         """Returns what is released of images, float32 [N, h, w, depth], normalised.

@@ -9,6 +9,7 @@ used, not from the one that is written.
 import functools
 import hashlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -29,11 +30,13 @@ from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.deployment.device.program import PROGRAM
 from privynet_jax.deployment.device.program_archive import program_archive
 from privynet_jax.errors import UserError
+from privynet_jax.images.folders import plain_name
 from privynet_jax.images.parts import as_float
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.documents import write_document
 from privynet_jax.platform.files import appears_whole, check_is_new, write_atomically
 from privynet_jax.platform.onnx_files.onnx_graph import OPSET
+from privynet_jax.selection.secret_draw import class_ids
 
 DTYPES = ("float32", "float16")
 _README = "README.md"
@@ -41,7 +44,14 @@ _README = "README.md"
 _MOST_LOST = 3e-3
 
 
-def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "float32") -> None:
+def write_package(
+    folder: Path,
+    plan: Plan,
+    params: Params,
+    *,
+    dtype: str = "float32",
+    new_classes: Sequence[str] = (),
+) -> None:
     """Writes a package, which appears whole or not at all, readable by the user alone.
 
     Args:
@@ -49,11 +59,14 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         plan: which local NN, and what goes with it.
         params: all of the backbone's parameters, those that the plan was made with.
         dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
+        new_classes: names of classes that the plan's pictures did not have.
 
     Raises:
-        UserError: the folder holds something, or the weights do not fit the plan or the type.
+        UserError: the folder holds something, or the weights do not fit the plan or the type, or
+            a class is not new.
     """
     check_is_new(folder)  # before anything is computed
+    classes = class_ids(_with_new(plan.class_names, new_classes), plan.selection.seed)
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
     trial = np.asarray(trunk(as_float(trial_images(plan.image_size)))).mean((0, 1, 2))
@@ -68,7 +81,7 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
     settings = Settings(
         image_size=plan.image_size,
         shape=shape,
-        class_names=plan.released_classes,
+        class_ids=classes,
         peaks=plan.peaks,
         sixteen_bit_max=plan.sixteen_bit_max,
         plan_id=plan.id,
@@ -81,6 +94,16 @@ def write_package(folder: Path, plan: Plan, params: Params, *, dtype: str = "flo
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
         write_document(partial / SETTINGS, settings, VERSION, private=True)
+
+
+def _with_new(known: Sequence[str], new: Sequence[str]) -> list[str]:
+    names = list(map(plain_name, [*known, *new]))
+    if "" in names or len({*names}) < len(names):
+        raise UserError(
+            f"new classes are {', '.join(new)}; give names that differ from one another and from "
+            f"the plan's, {', '.join(known)}"
+        )
+    return names
 
 
 def _rounded(params: Params, dtype: str) -> dict[str, dict[str, np.ndarray]]:

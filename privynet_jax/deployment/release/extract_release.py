@@ -1,6 +1,6 @@
 """Extraction on the device: a package and pictures become a release.
 
-    pictures = find_pictures("folder:photos", class_names=package.class_names, labelled=True)
+    pictures = find_pictures("folder:photos", class_names=[*package.class_ids], labelled=True)
     written = write_release(Path("release"), package, pictures, dtype="uint8")
 
 `release_inputs` says which pictures in which secret order, `release_folder` is the format, and
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.deployment.device.local_package import LocalPackage
+from privynet_jax.deployment.release.release_files import ReleaseFiles
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import (
     Pictures,
@@ -111,8 +112,11 @@ def write_release(
         _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(order)} were skipped")
     _write_order(order_out, identity, pictures, chosen)
-    labels = None if pictures.labels is None else pictures.labels[chosen]
-    classes = None if labels is None else len(package.class_names)
+    labels = classes = None
+    if pictures.labels is not None:  # only classes that occur are told
+        present, labels = np.unique(pictures.labels[chosen], return_inverse=True)
+        ids = [*package.class_ids.values()]
+        classes = [ids[label] for label in present]
     writer.finish(len(chosen), labels, classes, package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
@@ -249,7 +253,7 @@ def _already_complete(
     order_out: Path | None,
 ) -> Written:
     """What became of a call of which nothing was missing; left out are `Written`'s copies."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(ReleaseFiles(folder))
     skipped = len(order) - manifest.rows
     journal = Journal.beside(folder, manifest.id)  # of a run that was killed at its very end
     chosen = np.delete(order, journal.skipped()) if journal else order
@@ -279,7 +283,7 @@ def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
         "plan_id": package.plan_id,
         "image_size": package.image_size,
         "shape": list(map(int, package.shape)),
-        "class_names": list(package.class_names),
+        "class_names": [*package.class_ids],
         "dtype": coding.dtype,
         "peaks": coding.peaks.tolist(),
     }

@@ -2,9 +2,9 @@
 
     writer = ReleaseWriter(folder, identity, plan_id, shape=(16, 16, 8), dtype="float16")
     writer.write(0, rows)  # float16 [n, 16, 16, 8]: `rows_per_shard`, or what is left
-    writer.finish(n, labels, num_classes=10, peaks=package.peaks)
+    writer.finish(n, labels, classes=(id_of_0, id_of_1), peaks=package.peaks)
 
-    release = open_release(folder)  # verified, all of it
+    release = open_release(folder)  # or its tar; verified, all of it
     x, y = release.representations[np.array([3, 0])], release.labels[[3, 0]]
 
 Nothing in it says where a row came from: no image, name, date, channel, layer, scale or seed.
@@ -18,24 +18,36 @@ from pathlib import Path
 
 import numpy as np
 
-from privynet_jax.deployment.release.release_manifest import (
+from privynet_jax.deployment.release.release_files import (
     LABELS,
     MANIFEST,
+    ReleaseFile,
+    ReleaseFiles,
+    files_at,
+    refuse_foreign_files,
+    shard_name,
+)
+from privynet_jax.deployment.release.release_manifest import (
     Manifest,
     read_manifest,
-    refuse_foreign_files,
     rows_per_shard,
-    shard_name,
 )
 from privynet_jax.errors import UserError
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.coding import Coding, DecodedRows
-from privynet_jax.platform.rows.shards import DamagedShardError, Shard, ShardedRows, ShardFolder
+from privynet_jax.platform.rows.shards import (
+    DamagedShardError,
+    Opener,
+    Shard,
+    ShardedRows,
+    ShardFolder,
+    verify_shard,
+)
 
 # 1980-01-01, the oldest time that every archive format can hold.
 TIME = 315_532_800
 # Up to this size rows are held in memory: where they are small, the system call is what costs.
-_HELD_BYTES = 2**29
+HELD_BYTES = 2**29
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +60,7 @@ class Release:
         representations: [N, h, w, depth], normalised; answers len, shape, dtype and [slice or
             integer array], the rows as float32 where that is stored, else as float16.
         labels: int32 [N], or None.
-        num_classes: labels are below it; None where there are none.
+        classes: ids of the classes by label, ascending; None where there are no labels.
         dtype: how rows are stored, one of `coding.DTYPES`.
     """
 
@@ -56,7 +68,7 @@ class Release:
     plan_id: str
     representations: ShardedRows | DecodedRows
     labels: np.ndarray | None
-    num_classes: int | None
+    classes: tuple[str, ...] | None
     dtype: str
 
     def __len__(self) -> int:
@@ -90,9 +102,15 @@ class ReleaseWriter:
         self._shards.write(shard_name(index), rows)
 
     def finish(
-        self, rows: int, labels: np.ndarray | None, num_classes: int | None, peaks: np.ndarray
+        self,
+        rows: int,
+        labels: np.ndarray | None,
+        classes: Sequence[str] | None,
+        peaks: np.ndarray,
     ) -> None:
         """Writes labels int [rows] and the manifest; removes what earlier attempts left.
+
+        Labels are places among the ids of the classes, which ascend.
 
         File times become one constant: they would tell when pictures were processed. UserError: the
         folder holds a file that is no part of a release.
@@ -104,7 +122,7 @@ class ReleaseWriter:
             rows=rows,
             shape=self._shape,
             dtype=self._dtype,
-            num_classes=num_classes,
+            classes=None if classes is None else tuple(classes),
             rows_per_shard=self.rows_per_shard,
             peaks=tuple(map(float, peaks)) if self._dtype == "uint8" else None,
         )
@@ -122,20 +140,21 @@ class ReleaseWriter:
         os.utime(self._folder, (TIME, TIME))
 
 
-def open_release(folder: Path) -> Release:
-    """Returns a release after verifying every byte of it.
+def open_release(path: Path, opener: Opener | None = None, held_bytes: int = HELD_BYTES) -> Release:
+    """Returns a release, from its folder or its tar, after verifying every byte of it.
 
-    Rows are read from the disk when they are asked for, unless all together are small.
+    Rows are read from the disk when they are asked for, unless all together are as small as said.
+    Releases that are in use together share an opener, `shards.opener_of_files()`.
 
     Raises:
         UserError: anything is missing, damaged, of another version, changed or inconsistent.
     """
-    manifest = read_manifest(folder)
-    shards = ShardFolder(folder, manifest.id)
-    shape, verified = (manifest.rows, *manifest.shape), _verified(shards, manifest)
-    stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype)
-    labels = _read_labels(shards, manifest)
-    if stored.nbytes <= _HELD_BYTES:
+    files = files_at(path)
+    manifest = read_manifest(files)
+    shape, verified = (manifest.rows, *manifest.shape), _verified(files, manifest)
+    stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype, opener)
+    labels = _read_labels(files, manifest)
+    if stored.nbytes <= held_bytes:
         stored.hold()
     peaks = np.float32(manifest.peaks or ())
     decoded = Coding(manifest.dtype, np.ones_like(peaks), peaks).decoded(stored)
@@ -144,21 +163,21 @@ def open_release(folder: Path) -> Release:
         plan_id=manifest.plan_id,
         representations=decoded,
         labels=labels,
-        num_classes=manifest.num_classes,
+        classes=manifest.classes,
         dtype=manifest.dtype,
     )
 
 
-def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
+def _verified(files: ReleaseFiles, manifest: Manifest) -> list[Shard]:
     """Verifies all shards of representations, several at once; the first bad one is told."""
     wanted = []
     for name, count in manifest.shards():
-        if not shards.path(name).exists():  # asked first, so that absurd numbers of rows end here
-            raise _missing(shards.path(name))
+        if not files.file(name).exists():  # asked first, so that absurd numbers of rows end here
+            raise _missing(files.file(name))
         wanted.append((name, count))
 
     def verify(shard: tuple[str, int]) -> Shard:
-        return _find(shards, shard[0], (shard[1], *manifest.shape), manifest.dtype)
+        return _find(files, manifest, shard[0], (shard[1], *manifest.shape), manifest.dtype)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         verified = pool.map(verify, wanted)
@@ -169,31 +188,37 @@ def _verified(shards: ShardFolder, manifest: Manifest) -> list[Shard]:
             raise
 
 
-def _find(shards: ShardFolder, name: str, shape: tuple[int, ...], dtype: str) -> Shard:
+def _find(
+    files: ReleaseFiles, manifest: Manifest, name: str, shape: tuple[int, ...], dtype: str
+) -> Shard:
+    file = files.file(name)
     try:
-        shard = shards.find(name, shape, dtype)
-    except DamagedShardError as error:
+        with file.open() as opened:
+            start = verify_shard(opened, manifest.id, name, shape, dtype)
+    except FileNotFoundError:
+        raise _missing(file) from None
+    except (DamagedShardError, OSError) as error:
+        why = error if isinstance(error, DamagedShardError) else f"cannot be read: {error}"
         raise UserError(
-            f"{shards.path(name)} {error}: it is damaged, or part of another release; copy the "
-            "release again, or extract it again"
+            f"{file} {why}: it is damaged, or part of another release; copy the release again, or "
+            "extract it again"
         ) from None
-    if shard is None:
-        raise _missing(shards.path(name))
-    return shard
+    return Shard(os.fspath(file.path), file.start + start)
 
 
-def _missing(path: Path) -> UserError:
-    return UserError(f"{path} is missing; copy the release again, or extract it again")
+def _missing(file: ReleaseFile) -> UserError:
+    return UserError(f"{file} is missing; copy the release again, or extract it again")
 
 
-def _read_labels(shards: ShardFolder, manifest: Manifest) -> np.ndarray | None:
-    if manifest.num_classes is None:
+def _read_labels(files: ReleaseFiles, manifest: Manifest) -> np.ndarray | None:
+    if manifest.classes is None:
         return None
-    shard = _find(shards, LABELS, (manifest.rows,), "int32")
+    shard = _find(files, manifest, LABELS, (manifest.rows,), "int32")
     labels = ShardedRows([shard], manifest.rows, (manifest.rows,), np.int32)[:]
-    if not 0 <= labels.min() <= labels.max() < manifest.num_classes:
+    if not np.array_equal(np.unique(labels), np.arange(len(manifest.classes))):
         raise UserError(
-            f"{shards.path(LABELS)} has labels from {labels.min()} to {labels.max()}, but the "
-            f"release has {manifest.num_classes} classes, from 0; extract it again"
+            f"{files.file(LABELS)} has labels from {labels.min()} to {labels.max()}, but the "
+            f"release has {len(manifest.classes)} classes, from 0, of which each must occur; "
+            "extract it again"
         )
     return labels

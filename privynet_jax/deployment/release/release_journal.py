@@ -13,12 +13,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from privynet_jax.deployment.release.release_folder import open_release
-from privynet_jax.deployment.release.release_manifest import (
+from privynet_jax.deployment.release.release_files import (
     MANIFEST,
-    read_manifest,
+    ReleaseFiles,
     refuse_foreign_files,
 )
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.errors import UserError
 from privynet_jax.platform.files import write_atomically
 
@@ -95,7 +96,7 @@ def begin(folder: Path, identity: str) -> Journal | None:
         new.save()  # before there is a folder that it explains
         return new
     if (folder / MANIFEST).exists():
-        if read_manifest(folder).id != identity:
+        if read_manifest(ReleaseFiles(folder)).id != identity:
             raise _other(folder, "a release")
         try:
             open_release(folder)

@@ -1,4 +1,4 @@
-"""What a release says of itself: release.json, and the names of the files that belong to it.
+"""What a release says of itself: release.json.
 
 The file carries a checksum of itself and is written last, so a folder without one is unfinished.
 All numbers in it are needed to read the shards, and none tells where a row came from.
@@ -6,13 +6,13 @@ All numbers in it are needed to read the shards, and none tells where a row came
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, shard_name
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import (
     Count,
@@ -23,10 +23,7 @@ from privynet_jax.platform.documents import (
     write_document,
 )
 
-MANIFEST, LABELS = "release.json", "labels.npy"
-_VERSION = 2
-_SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
-_FILES = re.compile(rf"({_SHARDS.pattern}|release\.json)|\.({_SHARDS.pattern}|release\.json)[.-].+")
+_VERSION = 3
 # A kill costs a shard at most, so a shard is small in bytes and in pictures. Neither number may
 # depend on the images' size, because the manifest tells it.
 _SHARD_BYTES, _MOST_ROWS = 2**25, 1024
@@ -43,7 +40,7 @@ class Manifest:
     rows: Rows
     shape: tuple[Count, Count, Count]  # (h, w, depth) of one row
     dtype: Literal["float16", "float32", "uint8"]  # how they are stored
-    num_classes: Count | None  # labels are below it; None where there are no labels
+    classes: tuple[Hex64, ...] | None  # ids, ascending, by label; None where there are no labels
     rows_per_shard: Count
     peaks: tuple[Positive, ...] | None  # as in `coding.Coding`, where bytes are stored
 
@@ -54,6 +51,8 @@ class Manifest:
             raise UserError("peaks go with bytes, and bytes with peaks")
         if self.peaks is not None and len(self.peaks) != self.shape[-1]:
             raise UserError("the peaks are not one positive number per channel")
+        if self.classes is not None and list(self.classes) != sorted({*self.classes}):
+            raise UserError("the classes are not in the order of their ids, each once")
 
     def shards(self) -> Iterator[tuple[str, int]]:
         """Yields (file name, rows) of each shard of representations."""
@@ -65,37 +64,22 @@ class Manifest:
         write_document(folder / MANIFEST, self, _VERSION)
 
 
-def shard_name(index: int) -> str:
-    """Returns the file name of a shard of representations."""
-    return f"representations-{index:05d}.npy"
-
-
 def rows_per_shard(shape: Sequence[int], dtype: str) -> int:
     """Returns how many rows of a shape (h, w, depth) go into one shard, a power of two."""
     fitting = max(1, _SHARD_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize))
     return min(_MOST_ROWS, 2 ** (fitting.bit_length() - 1))
 
 
-def refuse_foreign_files(folder: Path) -> None:
-    """Raises UserError if a folder holds what no release holds, not even an unfinished one."""
-    names = sorted(path.name for path in folder.iterdir())
-    if foreign := [name for name in names if not _FILES.fullmatch(name)]:
-        raise UserError(
-            f"{folder} holds {foreign[0]}, which is no part of a release; move it away, or give "
-            "another folder"
-        )
-
-
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(files: ReleaseFiles) -> Manifest:
     """Returns what release.json tells; UserError where that is not what a writer wrote."""
     again = "copy the release again, or extract it again into a new folder"
     try:
         return read_document(
-            folder / MANIFEST, Manifest, _VERSION, again, what="description of a release"
+            files.file(MANIFEST), Manifest, _VERSION, again, what="description of a release"
         )
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir() and any(_SHARDS.fullmatch(path.name) for path in folder.iterdir()):
+        if files.is_begun():
             why = "is incomplete; run extract again, by the same command, to complete it"
         else:
-            why = "is no release; give the folder that experiments.extract wrote"
-        raise UserError(f"{folder} {why}") from None
+            why = "is no release; give the folder that experiments.extract wrote, or its tar"
+        raise UserError(f"{files.path} {why}") from None

@@ -13,8 +13,9 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from privynet_jax.deployment.release.release_files import LABELS, MANIFEST, ReleaseFiles
 from privynet_jax.deployment.release.release_folder import TIME
-from privynet_jax.deployment.release.release_manifest import LABELS, MANIFEST, read_manifest
+from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of
 from privynet_jax.platform.files import write_shared
@@ -62,9 +63,9 @@ def _digest(folder: Path) -> str:
 
 
 def _chunks(folder: Path) -> Iterator[bytes]:
-    manifest = read_manifest(folder)
+    manifest = read_manifest(ReleaseFiles(folder))
     names = [MANIFEST, *(name for name, _ in manifest.shards())]
-    names += [] if manifest.num_classes is None else [LABELS]
+    names += [] if manifest.classes is None else [LABELS]
     for name in sorted(names):  # and nothing that an editor or a copy left there
         content = (folder / name).read_bytes()  # a shard at most
         info = tarfile.TarInfo(f"{_INSIDE}/{name}")

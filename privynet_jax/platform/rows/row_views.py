@@ -81,20 +81,20 @@ class ChosenRows(RowView):
 
 
 class JoinedRows(RowView):
-    """Rows of one after those of another, all of one shape and type."""
+    """Rows of one after those of another, all of one shape, in a type that holds all."""
 
     def __init__(self, *stored: Any) -> None:
         ends = np.cumsum([len(one) for one in stored])
-        super().__init__((int(ends[-1]), *stored[0].shape[1:]), stored[0].dtype)
+        dtype = np.result_type(*(one.dtype for one in stored))
+        super().__init__((int(ends[-1]), *stored[0].shape[1:]), dtype)
         self._stored, self._ends = stored, ends
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         owners = np.searchsorted(self._ends, numbers, side="right")
-        for index, stored in enumerate(self._stored):
-            own = owners == index
-            if own.any():
-                rows[own] = stored[numbers[own] - (self._ends[index] - len(stored))]
+        for index in np.unique(owners):  # there may be thousands, and few of them asked
+            own, stored = owners == index, self._stored[index]
+            rows[own] = stored[numbers[own] - (self._ends[index] - len(stored))]
         return rows
 
 

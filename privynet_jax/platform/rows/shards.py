@@ -20,7 +20,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -82,51 +82,64 @@ class ShardFolder:
             DamagedShardError: it is damaged, cannot be read, or is another array's.
             OSError: the scratch folder is full.
         """
-        path, local, header = self.path(name), self._local / name, _header(shape, dtype)
-        size = len(header) + math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+        path, local = self.path(name), self._local / name
         try:
             with (
                 path.open("rb") as file,
                 contextlib.nullcontext() if local == path else local.open("wb") as copy,
             ):
-                self._verify(file, name, header, size, copy)
+                start = verify_shard(file, self._identity, name, shape, dtype, copy)
         except FileNotFoundError:
             return None
         except OSError as error:
             if error.errno == errno.ENOSPC:  # the scratch folder's fault, not the shard's
                 raise
             raise DamagedShardError(f"cannot be read: {error}") from None
-        return Shard(os.fspath(local), len(header))
+        return Shard(os.fspath(local), start)
 
     def write(self, name: str, rows: np.ndarray) -> Shard:
         """Writes a shard, replacing what was there; OSError where it cannot be written."""
         header = _header(rows.shape, rows.dtype)
         content = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-        digest = self._digest(name)
+        digest = _digest(self._identity, name)
         digest.update(header)
         digest.update(content)
         for folder in dict.fromkeys((self._folder, self._local)):
             write_shared(folder / name, [header, content, digest.digest()])
         return Shard(os.fspath(self._local / name), len(header))
 
-    def _digest(self, name: str) -> Any:
-        return hashlib.sha256(f"{self._identity}\n{name}\n".encode())
 
-    def _verify(self, file: Any, name: str, header: bytes, size: int, copy: Any) -> None:
-        """Reads a whole file in bounded memory; copies what is before its digest if asked to."""
-        digest, seen = self._digest(name), 0
-        while chunk := file.read(min(_CHUNK_BYTES, size - seen)):
-            if not seen and not chunk.startswith(header[: len(chunk)]):
-                raise DamagedShardError("does not begin with the expected header")
-            digest.update(chunk)
-            seen += len(chunk)
-            if copy:
-                copy.write(chunk)
-        end = file.read(_DIGEST_BYTES + 1)
-        if seen + len(end) < size + _DIGEST_BYTES:
-            raise DamagedShardError(f"ends after {seen + len(end)} of {size + _DIGEST_BYTES} bytes")
-        if end != digest.digest():
-            raise DamagedShardError("does not match its checksum")
+def verify_shard(
+    file: BinaryIO,
+    identity: str,
+    name: str,
+    shape: Sequence[int],
+    dtype: np.typing.DTypeLike,
+    copy: BinaryIO | None = None,
+) -> int:
+    """Reads a shard's whole file, in bounded memory; returns where in it the rows begin.
+
+    What is before its digest is copied if asked to. Raises DamagedShardError.
+    """
+    header, digest, seen = _header(shape, dtype), _digest(identity, name), 0
+    size = len(header) + math.prod(map(int, shape)) * np.dtype(dtype).itemsize
+    while chunk := file.read(min(_CHUNK_BYTES, size - seen)):
+        if not seen and not chunk.startswith(header[: len(chunk)]):
+            raise DamagedShardError("does not begin with the expected header")
+        digest.update(chunk)
+        seen += len(chunk)
+        if copy:
+            copy.write(chunk)
+    end = file.read(_DIGEST_BYTES + 1)
+    if seen + len(end) < size + _DIGEST_BYTES:
+        raise DamagedShardError(f"ends after {seen + len(end)} of {size + _DIGEST_BYTES} bytes")
+    if end != digest.digest():
+        raise DamagedShardError("does not match its checksum")
+    return len(header)
+
+
+def _digest(identity: str, name: str) -> Any:
+    return hashlib.sha256(f"{identity}\n{name}\n".encode())
 
 
 class ShardedRows(RowView):

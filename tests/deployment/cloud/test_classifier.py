@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 import scipy.special
 from support.handmade_classifier import handmade_classifier
+from support.small_release import class_ids
 
 from privynet_jax.deployment.cloud.classifier import (
     Classifier,
@@ -74,7 +75,8 @@ def test_what_lies_in_the_folder(folder):
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["classifier"]
     content = json.loads((folder / "classifier.json").read_text())
-    expected = {"version": 2, "plan_id": "1d" * 32, "num_classes": 3, "shape": [6, 6, 3]}
+    expected = {"version": 3, "plan_id": "1d" * 32, "shape": [6, 6, 3]}
+    assert (content["classes"], content["releases"]) == ([*class_ids(3)], ["a" * 64])
     assert expected.items() <= content.items()
     assert (folder / "history.csv").read_text() == (
         "step,loss,validation_accuracy,validation_loss\n"
@@ -104,8 +106,12 @@ def test_representations_that_are_none():
         broken[4, 0, 0, 0] = value
         with pytest.raises(UserError, match="representation 4 holds a value"):
             classifier.probabilities(broken)
-    with pytest.raises(UserError, match="10 classes, but the classifier tells 3 apart"):
-        classifier.check_fits(classifier.shape, 10, "the release")
+
+
+def test_labels_of_a_release_are_found_by_the_ids_of_classes():
+    known = class_ids(3)
+    found = made().labels_of(np.array([0, 1, 1, 2]), [known[2], "ee" * 32, known[0]])
+    assert found.tolist() == [2, -1, -1, 0]
 
 
 def cut(path):
@@ -177,11 +183,11 @@ DAMAGED = {
     ),
     "another version": (
         with_json(lambda content: content.update(version=9)),
-        "is of version 9 of the format, expected 2",
+        "is of version 9 of the format, expected 3",
     ),
     "what version 1 wrote": (
         with_json(lambda content: (content.pop("version"), content.update(format="..."))),
-        "is of version None of the format, expected 2",
+        "is of version None of the format, expected 3",
     ),
     "a tensor more": (with_tensors(lambda t: t.update(extra=np.ones(1, np.float32))), OTHERS),
     "a tensor of another type": (
@@ -209,8 +215,8 @@ DAMAGED = {
         "is no file of a classifier's parameters: .*; copy it again, or delete",
     ),
     "a number beyond all": (
-        lambda folder: resigned(folder, num_classes=10**400),
-        "Expected `int` <= 1048575 - at `.*num_classes`; copy",
+        lambda folder: resigned(folder, width=10**400),
+        "Expected `int` <= 1048575 - at `.*width`; copy",
     ),
     "a share beyond all": (
         lambda folder: resigned(folder, balanced_accuracy=10**400),
@@ -222,11 +228,12 @@ DAMAGED = {
     ),
     "another width": (with_tensors(dict, width=5), OTHERS),
     "a network larger than all memory": (
-        with_tensors(dict, width=2**19, num_classes=2**20 - 1),
+        with_tensors(dict, width=2**20 - 1),
         OTHERS,
     ),
     "a shape whose product wraps": (with_tensors(dict, shape=[2**19, 2**19, 2**19]), "too large"),
-    "no number of classes": (with_tensors(dict, num_classes=-1), "num_classes"),
+    "a class twice": (with_tensors(dict, classes=["ab" * 32] * 3), "that do not ascend"),
+    "no release": (with_tensors(dict, releases=[]), "that do not ascend"),
     "other files": (
         lambda folder: resigned(folder, files={"../other": "0" * 64}),
         "lists other files than a classifier has",

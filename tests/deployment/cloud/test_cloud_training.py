@@ -8,15 +8,16 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
-from support.small_release import random_release, real_releases
+from support.small_release import class_ids, random_release, real_releases
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
 from privynet_jax.deployment.cloud.cloud_training import (
     ClassifierSettings,
-    data_of,
+    deal,
     train_classifier,
     train_to_folder,
 )
+from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals as termination
 from privynet_jax.platform.signals import HANDLED, Terminated
@@ -29,6 +30,10 @@ QUICK = ClassifierSettings(
 )
 
 
+def random_data(**options):
+    return join_releases([random_release(**options)])
+
+
 def assert_same(one, other):
     assert one.history == other.history
     jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
@@ -36,7 +41,7 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    return train_classifier(random_release(), QUICK)
+    return train_classifier(random_data(), QUICK)
 
 
 def steps(classifier):
@@ -52,7 +57,7 @@ def test_real_photographs_are_learnt(small_parts, vgg_weights):
     settings = ClassifierSettings(
         Schedule(steps=150, batch_size=32), validation_fraction=0.25, patience=20
     )
-    trained = train_classifier(releases["target"], settings)
+    trained = train_classifier(join_releases([releases["target"]]), settings)
     found = trained.probabilities(releases["test"].representations).argmax(axis=1)
     accuracy = (found == releases["test"].labels).mean()
     # Chance is 1 of 30; 4 training images of each class give some 30 %.
@@ -62,8 +67,8 @@ def test_real_photographs_are_learnt(small_parts, vgg_weights):
 
 
 def test_what_is_kept_is_the_best_and_no_other(undisturbed):
-    release = random_release()
-    held_out = data_of(release, QUICK).validation
+    release = random_data()
+    held_out = deal(release, QUICK).validation
     found = undisturbed.probabilities(release.representations[held_out]).argmax(axis=1)
     right = (found == release.labels[held_out]).mean()
     assert right == undisturbed.best.validation_accuracy
@@ -78,12 +83,12 @@ def test_validations_are_twenty_or_every_step_after_the_first(undisturbed):
     assert steps(undisturbed) == list(range(0, 31, 2))
     assert undisturbed.history[0].loss is None
     short = dataclasses.replace(QUICK, schedule=Schedule(3, 8))
-    assert steps(train_classifier(random_release(), short)) == [0, 1, 2, 3]
+    assert steps(train_classifier(random_data(), short)) == [0, 1, 2, 3]
 
 
 def test_the_seed_decides(undisturbed):
-    assert_same(train_classifier(random_release(), QUICK), undisturbed)
-    other = train_classifier(random_release(), dataclasses.replace(QUICK, seed=1))
+    assert_same(train_classifier(random_data(), QUICK), undisturbed)
+    other = train_classifier(random_data(), dataclasses.replace(QUICK, seed=1))
     assert other.history[1:] != undisturbed.history[1:]
 
 
@@ -91,11 +96,11 @@ def test_the_seed_decides(undisturbed):
 def test_any_batch_size(batch_size, rows):
     """Devices that do not divide it; more than there are rows."""
     settings = dataclasses.replace(QUICK, schedule=Schedule(2, batch_size))
-    assert steps(train_classifier(random_release(rows=rows), settings)) == [0, 1, 2]
+    assert steps(train_classifier(random_data(rows=rows), settings)) == [0, 1, 2]
 
 
 def test_training_stops_when_patience_ends():
-    release = random_release(rows=60)
+    release = random_data(rows=60)
     rng = np.random.default_rng(1)
     # Nothing to learn: what is learnt from these labels makes the others worse.
     noise = dataclasses.replace(release, labels=rng.permutation(release.labels))
@@ -137,10 +142,10 @@ def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, undisturb
             session(checkpoint=kept, stop_requested=StopAt(moment)),
             pytest.raises(Terminated),
         ):
-            train_classifier(random_release(), QUICK)
+            train_classifier(random_data(), QUICK)
     told = []
     with session(checkpoint=Checkpoint(tmp_path / "kept", 3600), progress=told.append):
-        again = train_classifier(random_release(), QUICK)
+        again = train_classifier(random_data(), QUICK)
     assert_same(again, undisturbed)
     assert sum(told) == pytest.approx(1)  # what was done before is told at once
 
@@ -157,7 +162,7 @@ def signals():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_same_call_continues(tmp_path, undisturbed, signals, number):
-    release, folder, told = random_release(), tmp_path / "classifier", []
+    release, folder, told = random_data(), tmp_path / "classifier", []
 
     def send(share):
         told.append(share)
@@ -183,26 +188,26 @@ def test_a_damaged_checkpoint_costs_the_training_only(tmp_path, undisturbed, cap
         session(checkpoint=Checkpoint(folder, 0), stop_requested=StopAt(9)),
         pytest.raises(Terminated),
     ):
-        train_classifier(random_release(), QUICK)
+        train_classifier(random_data(), QUICK)
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.stat().st_size)[-3:]:
         path.write_bytes(path.read_bytes()[:40])
     with session(checkpoint=Checkpoint(folder, 3600)):
-        assert_same(train_classifier(random_release(), QUICK), undisturbed)
+        assert_same(train_classifier(random_data(), QUICK), undisturbed)
     assert "its networks are trained" in caplog.text
 
 
 def test_larger_releases_allow_larger_batches():
-    release = random_release(rows=200)
-    rows = len(data_of(release, QUICK).training)
+    release = random_data(rows=200)
+    rows = len(deal(release, QUICK).training)
     assert rows > 64
     for batch in (rows, rows + 1):
         settings = dataclasses.replace(QUICK, schedule=Schedule(30, batch))
         if batch == rows:
-            assert len(data_of(release, settings).training) == rows
+            assert len(deal(release, settings).training) == rows
         else:
             with pytest.raises(UserError, match=f"batch_size is {batch}, but {rows} of the "):
-                data_of(release, settings)
+                deal(release, settings)
 
 
 # The folder.
@@ -212,34 +217,34 @@ def test_larger_releases_allow_larger_batches():
 def finished(tmp_path):
     folder = tmp_path / "classifier"
     settings = dataclasses.replace(QUICK, schedule=Schedule(2, 8))
-    train_to_folder(random_release(), settings, folder)
+    train_to_folder(random_data(), settings, folder)
     return folder, settings
 
 
 def test_a_finished_folder_is_left_alone(finished):
     folder, settings = finished
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert train_to_folder(random_release(), settings, folder) is None
+    assert train_to_folder(random_data(), settings, folder) is None
     changed = dataclasses.replace(settings, width=5, seed=3)
     with pytest.raises(UserError, match="seed was 0 and is now 3; width was 4 and is now 5"):
-        train_to_folder(random_release(), changed, folder)
-    with pytest.raises(UserError, match=r"release was '[0-9a-f]{64}' and is now '[0-9a-f]{64}'"):
-        train_to_folder(random_release(seed=1), settings, folder)
+        train_to_folder(random_data(), changed, folder)
+    with pytest.raises(UserError, match=r"releases was '[0-9a-f]{64}' and is now '[0-9a-f]{64}'"):
+        train_to_folder(random_data(seed=1), settings, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
 def test_an_unfinished_folder_belongs_to_its_settings(tmp_path):
     with session(stop_requested=lambda: True), pytest.raises(Terminated):
-        train_to_folder(random_release(), QUICK, tmp_path / "classifier")
+        train_to_folder(random_data(), QUICK, tmp_path / "classifier")
     changed = dataclasses.replace(QUICK, patience=5)
     with pytest.raises(UserError, match=r"classifier\.training .* patience was 30 and is now 5"):
-        train_to_folder(random_release(), changed, tmp_path / "classifier")
+        train_to_folder(random_data(), changed, tmp_path / "classifier")
 
 
 def test_other_folders_are_kept(tmp_path):
     (tmp_path / "precious").write_text("kept")
     with pytest.raises(UserError, match="exists already"):
-        train_to_folder(random_release(), QUICK, tmp_path)
+        train_to_folder(random_data(), QUICK, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
@@ -249,16 +254,16 @@ def test_a_folder_of_the_working_folders_name_is_left_alone(tmp_path, name):
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     with pytest.raises(UserError, match=r"classifier\.training.*; .*move it, or a new folder"):
-        train_to_folder(random_release(), QUICK, tmp_path / "classifier")
+        train_to_folder(random_data(), QUICK, tmp_path / "classifier")
     assert [p.read_text() for p in tmp_path.rglob("*") if p.is_file()] == ["{}"]
 
 
 def test_what_others_put_into_the_working_folder_is_kept(tmp_path):
     settings = dataclasses.replace(QUICK, schedule=Schedule(2, 8))
     with session(stop_requested=lambda: True), pytest.raises(Terminated):
-        train_to_folder(random_release(), settings, tmp_path / "classifier")
+        train_to_folder(random_data(), settings, tmp_path / "classifier")
     (tmp_path / "classifier.training" / "notes").write_text("kept")
-    train_to_folder(random_release(), settings, tmp_path / "classifier")
+    train_to_folder(random_data(), settings, tmp_path / "classifier")
     assert [p.name for p in (tmp_path / "classifier.training").iterdir()] == ["notes"]
 
 
@@ -273,12 +278,12 @@ def test_a_place_that_was_taken_meanwhile_does_not_cost_the_training(tmp_path):
 
     message = "was taken during the training .* is kept: free that place"
     with session(progress=take), pytest.raises(UserError, match=message):
-        train_to_folder(random_release(), settings, folder)
+        train_to_folder(random_data(), settings, folder)
     assert [path.name for path in folder.iterdir()] == ["mine"]
     folder.rename(tmp_path / "elsewhere")
     told.clear()
     with session(progress=told.append):
-        trained = train_to_folder(random_release(), settings, folder)
+        trained = train_to_folder(random_data(), settings, folder)
     assert not told  # nothing was trained
     assert trained.history == open_classifier(folder).history
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier", "elsewhere"]
@@ -288,24 +293,20 @@ def test_a_place_that_was_taken_meanwhile_does_not_cost_the_training(tmp_path):
 
 
 def with_labels(labels, num_classes=3):
-    release = random_release(rows=len(labels))
-    return dataclasses.replace(release, labels=np.int32(labels), num_classes=num_classes)
+    release = random_data(rows=len(labels))
+    return dataclasses.replace(release, labels=np.int32(labels), classes=class_ids(num_classes))
 
 
 REFUSED = {
-    "no labels": (
-        dataclasses.replace(random_release(), labels=None, num_classes=None),
-        "has no labels",
-    ),
     "one class": (with_labels([1] * 9), "rows of 1 class; at least 2"),
     "too few rows": (with_labels([0, 1, 2]), "3 rows and no class with two"),
     "no rows": (with_labels(np.zeros(0)), "rows of 0 class"),
     "no square": (
-        dataclasses.replace(random_release(), representations=np.ones((24, 4, 2, 3))),
+        dataclasses.replace(random_data(), representations=np.ones((24, 4, 2, 3))),
         "allowed are squares",
     ),
     "no numbers": (
-        dataclasses.replace(random_release(), representations=np.full((24, 4, 4, 3), np.nan)),
+        dataclasses.replace(random_data(), representations=np.full((24, 4, 4, 3), np.nan)),
         "training diverged .* lower --learning_rate than 0.002",
     ),
 }
@@ -336,7 +337,7 @@ def test_settings_that_are_refused(wrong, message):
 
 
 def test_every_class_is_held_out_alike():
-    release = random_release(rows=90)
-    data = data_of(release, dataclasses.replace(QUICK, validation_fraction=0.1))
+    release = random_data(rows=90)
+    data = deal(release, dataclasses.replace(QUICK, validation_fraction=0.1))
     assert sorted([*data.training, *data.validation]) == list(range(90))
     assert Counter(release.labels[data.validation].tolist()) == {0: 3, 1: 3, 2: 3}

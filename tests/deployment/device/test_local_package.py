@@ -26,6 +26,7 @@ from privynet_jax.deployment.device.local_package import (
     trial_images,
 )
 from privynet_jax.images.parts import as_float
+from privynet_jax.selection.secret_draw import class_ids
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     }
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
-        *("version", "image_size", "shape", "class_names", "peaks", "release_seed", "plan_id"),
+        *("version", "image_size", "shape", "class_ids", "peaks", "release_seed", "plan_id"),
         *("sixteen_bit_max", "trial", "files", "sha256"),
     }
 
@@ -124,9 +125,15 @@ def test_what_a_package_says(folders, plans):
         package, plan = open_package(folder), plans[size]
         assert (package.image_size, package.plan_id) == (size, plan.id)
         assert package.sixteen_bit_max == 4095
-        # In a secret order, which numbers them in releases.
-        assert package.class_names == plan.released_classes
-        assert sorted(package.class_names) == sorted(plan.class_names)
+        # In the order of secret ids, which numbers them in releases.
+        assert package.class_ids == class_ids(plan.class_names, plan.selection.seed)
+        assert [*package.class_ids.values()] == sorted(package.class_ids.values())
+        *known, other = package.class_ids.values()
+        assert package.names_of([*known, "ab" * 32]) == [
+            *[*package.class_ids][:-1],
+            "unknown abababab",
+        ]
+        assert package.names_of([other]) == [[*package.class_ids][-1]]
         assert package.shape == plan.topology.representation_shape(size)
         assert package.peaks.dtype == np.float32
         np.testing.assert_array_equal(package.peaks, np.float32(plan.peaks))

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.handmade_package import CLASSES, contents, fill, handmade_package
+from support.handmade_package import CLASS_IDS, CLASSES, contents, fill, handmade_package
 from support.handmade_release import ROWS, find, spoil, write
 
 from privynet_jax.deployment.release.extract_release import write_release
+from privynet_jax.deployment.release.release_files import files_at
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable
@@ -52,7 +53,7 @@ def test_rows_are_normalised_representations_of_their_pictures(tmp_path, photos,
     assert [CLASSES[label] for label in release.labels] == [
         Path(path).parent.name for path in paths
     ]
-    assert release.num_classes == 3
+    assert release.classes == tuple(CLASS_IDS.values())
 
 
 def test_without_labels_folders_may_be_arranged_in_any_way(tmp_path, photos, package):
@@ -61,7 +62,7 @@ def test_without_labels_folders_may_be_arranged_in_any_way(tmp_path, photos, pac
     shutil.move(photos / "cat" / "holiday_006.png", photos / "b.png")
     write(package, photos, tmp_path / "out", labelled=False)
     release = open_release(tmp_path / "out")
-    assert (len(release), release.labels, release.num_classes) == (ROWS, None, None)
+    assert (len(release), release.labels, release.classes) == (ROWS, None, None)
 
 
 def test_pictures_of_all_sizes_have_rows_of_one(tmp_path, package):
@@ -154,7 +155,7 @@ def test_an_order_replaces_nothing_but_the_same_release_s(tmp_path, photos, pack
     # Where a kill came before the release was complete, and a picture was skipped.
     lines = first.splitlines()[:-1]
     order.write_text("\n".join(lines))
-    check_replaceable(order, read_manifest(tmp_path / "out").id)
+    check_replaceable(order, read_manifest(files_at(tmp_path / "out")).id)
 
 
 @pytest.mark.parametrize(

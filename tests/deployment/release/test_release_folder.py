@@ -12,16 +12,18 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from support.small_release import class_ids
 
 import privynet_jax
-from privynet_jax.deployment.release import release_folder, release_manifest
+from privynet_jax.deployment.release import release_manifest
+from privynet_jax.deployment.release.release_files import files_at
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.deployment.release.release_manifest import read_manifest, rows_per_shard
 from privynet_jax.errors import UserError
 from privynet_jax.platform.rows.coding import Coding
 from privynet_jax.platform.rows.shards import ShardFolder
 
-SHAPE, ROWS, CLASSES = (2, 3, 5), 11, 4
+SHAPE, ROWS, CLASSES = (2, 3, 5), 11, class_ids(4)
 ID, OTHER_ID, PLAN_ID = "0123456789abcdef" * 4, "f" * 64, "1d" * 32
 PEAKS = np.float32([16, 20, 24, 28, 32])
 
@@ -43,7 +45,7 @@ def stored(dtype):
 
 
 def some_labels():
-    return np.arange(ROWS, dtype=np.int32) % CLASSES
+    return np.arange(ROWS, dtype=np.int32) % len(CLASSES)
 
 
 def write(folder, dtype="float16", identity=ID, labels="some", classes=CLASSES):
@@ -75,12 +77,11 @@ def edit(folder, *, resign, **changes):
 
 @pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-def test_what_is_written_is_read(tmp_path, dtype, held, monkeypatch):
-    monkeypatch.setattr(release_folder, "_HELD_BYTES", 2**30 if held else 0)
-    release = open_release(write(tmp_path / "r", dtype))
+def test_what_is_written_is_read(tmp_path, dtype, held):
+    release = open_release(write(tmp_path / "r", dtype), held_bytes=2**30 if held else 0)
     x = release.representations
     assert (release.id, release.plan_id, release.dtype) == (ID, PLAN_ID, dtype)
-    assert release.num_classes == CLASSES
+    assert release.classes == CLASSES
     assert (len(release), len(x), x.shape) == (ROWS, ROWS, (ROWS, *SHAPE))
     assert x.dtype == (np.float32 if dtype == "float32" else np.float16)
     np.testing.assert_array_equal(release.labels, some_labels())
@@ -97,9 +98,8 @@ def test_what_is_written_is_read(tmp_path, dtype, held, monkeypatch):
     np.testing.assert_array_equal(x[3:9], x[:][3:9])
 
 
-def test_rows_are_read_on_demand(tmp_path, monkeypatch):
-    monkeypatch.setattr(release_folder, "_HELD_BYTES", 0)
-    release = open_release(write(tmp_path / "r", "float32"))
+def test_rows_are_read_on_demand(tmp_path):
+    release = open_release(write(tmp_path / "r", "float32"), held_bytes=0)
     (tmp_path / "r" / "representations-00002.npy").unlink()
     np.testing.assert_array_equal(release.representations[0:8], normalised()[:8])
     with pytest.raises(FileNotFoundError):
@@ -115,21 +115,21 @@ def test_the_files_of_a_release(tmp_path):
     content = json.loads((folder / "release.json").read_text())
     assert content.pop("sha256")
     assert content == {
-        "version": 2,
+        "version": 3,
         "id": ID,
         "plan_id": PLAN_ID,
         "rows": ROWS,
         "shape": list(SHAPE),
         "dtype": "float16",
-        "num_classes": CLASSES,
+        "classes": list(CLASSES),
         "rows_per_shard": 4,
         "peaks": None,
     }
 
 
 def test_peaks_are_told_with_bytes_alone(tmp_path):
-    assert read_manifest(write(tmp_path / "bytes", "uint8")).peaks == tuple(PEAKS.tolist())
-    assert read_manifest(write(tmp_path / "floats", "float32")).peaks is None
+    for dtype, peaks in {"uint8": tuple(PEAKS.tolist()), "float32": None}.items():
+        assert read_manifest(files_at(write(tmp_path / dtype, dtype))).peaks == peaks
 
 
 def test_file_times_are_one_constant(tmp_path):
@@ -140,7 +140,7 @@ def test_file_times_are_one_constant(tmp_path):
 
 def test_a_release_without_labels(tmp_path):
     release = open_release(write(tmp_path / "r", labels=None))
-    assert (release.labels, release.num_classes) == (None, None)
+    assert (release.labels, release.classes) == (None, None)
     assert not (tmp_path / "r" / "labels.npy").exists()
 
 
@@ -168,12 +168,11 @@ def test_a_foreign_file_is_neither_released_nor_removed(tmp_path):
 # What is wrong with a folder.
 
 
-def test_no_folder_an_empty_one_and_a_file(tmp_path):
+def test_no_folder_an_empty_one_and_one_of_something_else(tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_bytes(b"")
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "plan.json").write_text("{}")
-    for name in ("missing", "empty", "others", "file"):
+    for name in ("missing", "empty", "others"):
         assert_refused(tmp_path / name, f"{tmp_path / name} is no release; give the folder")
     assert not (tmp_path / "missing").exists()
 
@@ -221,7 +220,7 @@ def test_a_shard_of_another_release_and_one_in_anothers_place(tmp_path):
     assert_refused(folder, names[0], "part of another release")
 
 
-@pytest.mark.parametrize("wrong", [-1, CLASSES])
+@pytest.mark.parametrize("wrong", [-1, len(CLASSES)])
 def test_labels_out_of_range(tmp_path, wrong):
     folder, labels = write(tmp_path / "r"), some_labels()
     labels[5] = wrong
@@ -239,10 +238,10 @@ def test_an_edited_manifest(tmp_path):
 
 
 @pytest.mark.parametrize("resign", [True, False])
-@pytest.mark.parametrize("version", [1, "2", None])
+@pytest.mark.parametrize("version", [2, "3", None])
 def test_another_version(tmp_path, resign, version):
     edit(write(tmp_path / "r"), resign=resign, version=version)
-    assert_refused(tmp_path / "r", f"is of version {version!r} of the format, expected 2")
+    assert_refused(tmp_path / "r", f"is of version {version!r} of the format, expected 3")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "\xff", "[" * 993 + "]" * 993, "[" * 100_000])
@@ -262,7 +261,10 @@ def test_a_damaged_manifest(tmp_path, text):
         ({"rows": 11.5}, "$.rows"),
         ({"rows": 10**30}, "$.rows"),
         ({"rows_per_shard": -4}, "$.rows_per_shard"),
-        ({"num_classes": 0}, "$.num_classes"),
+        ({"classes": 4}, "$.classes"),
+        ({"classes": ["cat"]}, "$.classes"),
+        ({"classes": [*CLASSES[::-1]]}, "not in the order of their ids"),
+        ({"classes": [CLASSES[0]] * 4}, "not in the order of their ids"),
         ({"shape": [2, 3]}, "$.shape"),
         ({"shape": "235"}, "$.shape"),
         ({"shape": [2, 3, "5"]}, "$.shape"),
@@ -292,7 +294,8 @@ def test_a_manifest_that_no_writer_wrote(tmp_path, changes, expected):
         ({"shape": [3, 2, 5]}, "does not begin with the expected header"),
         ({"dtype": "float32"}, "does not begin with the expected header"),
         ({"id": OTHER_ID}, "does not match its checksum"),
-        ({"num_classes": 2}, "has 2 classes, from 0"),
+        ({"classes": [*CLASSES[:2]]}, "has 2 classes, from 0"),
+        ({"classes": [*class_ids(5)]}, "has 5 classes, from 0, of which each must occur"),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import tiny_dataset
-from support.handmade_package import fill
+from support.handmade_package import CLASS_IDS, fill
 from support.handmade_release import ROWS, find, write
 
 from privynet_jax.deployment.release.release_folder import open_release
@@ -17,12 +17,12 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
 
 
-def test_labels_are_numbered_as_in_the_package(tmp_path, package):
+def test_only_classes_that_occur_are_told(tmp_path, package):
     fill(tmp_path / "two", {"dog": 4, "bird": 5})  # a folder of two classes, of which dog is 2
     write(package, tmp_path / "two", tmp_path / "out")
     release = open_release(tmp_path / "out")
-    assert np.bincount(release.labels).tolist() == [5, 0, 4]
-    assert release.num_classes == 3
+    assert np.bincount(release.labels).tolist() == [5, 4]
+    assert release.classes == (CLASS_IDS["bird"], CLASS_IDS["dog"])
 
 
 def test_classes_that_the_package_does_not_know_are_named(tmp_path, package):

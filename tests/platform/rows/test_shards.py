@@ -274,6 +274,6 @@ def test_a_full_scratch_folder_is_not_a_damaged_shard(bucket, tmp_path, monkeypa
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ShardFolder, "_verify", refuse)
+    monkeypatch.setattr(shards, "verify_shard", refuse)
     with pytest.raises(OSError, match="No space left"):
         folder.find(NAMES[0], SHAPE, "float16")

@@ -1,0 +1,80 @@
+"""Releases of many become one data set, whatever their order; copies count once; labels agree."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.small_release import class_ids, random_release
+
+from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.release import release_folder
+from privynet_jax.errors import UserError
+
+ONE = random_release(rows=9)
+OTHER = random_release(rows=8, seed=1)
+
+
+def rows_of(data):
+    return np.float32(data.representations[:])
+
+
+def test_one_release_is_what_it_was():
+    data = join_releases([ONE])
+    assert data.representations is ONE.representations
+    np.testing.assert_array_equal(data.labels, ONE.labels)
+    assert (data.releases, data.classes, data.plan_id) == ((ONE.id,), ONE.classes, ONE.plan_id)
+    assert (len(data), data.owners.tolist(), data.repeated.tolist()) == (9, [0] * 9, [0])
+
+
+def test_classes_are_matched_by_ids_and_may_be_missing():
+    ids = class_ids(4)
+    one = dataclasses.replace(ONE, classes=(ids[0], ids[2], ids[3]))
+    other = dataclasses.replace(OTHER, classes=ids[1:])
+    data = join_releases([one, other])
+    assert data.classes == ids
+    for release in (one, other):
+        mine = data.owners == data.releases.index(release.id)
+        expected = [release.classes[label] for label in release.labels]
+        assert [data.classes[label] for label in data.labels[mine]] == expected
+        np.testing.assert_array_equal(rows_of(data)[mine], release.representations)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_order_of_releases_changes_nothing(held, monkeypatch):
+    monkeypatch.setattr(
+        "privynet_jax.deployment.cloud.contributions.HELD_BYTES", release_folder.HELD_BYTES * held
+    )
+    one, other = join_releases([ONE, OTHER]), join_releases([OTHER, ONE])
+    np.testing.assert_array_equal(rows_of(one), rows_of(other))
+    for name in ("labels", "owners", "repeated", "moments"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.releases == other.releases == tuple(sorted((ONE.id, OTHER.id)))
+    for place, release in enumerate(one.releases):
+        (x,) = (each.representations for each in (ONE, OTHER) if each.id == release)
+        logs = np.log1p(np.float64(x)).reshape(-1, 3)
+        table = np.column_stack([np.ones(len(logs)), logs])
+        np.testing.assert_allclose(one.moments[place], table.T @ table, rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_rows_that_were_released_before_count_once(dtype):
+    """Stored as float32 by one and as float16 by another, a picture has equal rows as well."""
+    ours = np.concatenate([np.float32(OTHER.representations), np.float32(ONE.representations[2:5])])
+    later = dataclasses.replace(
+        OTHER,
+        id="f" * 64,  # the last one
+        representations=ours.astype(dtype),
+        labels=np.concatenate([OTHER.labels, ONE.labels[2:5]]),
+    )
+    data = join_releases([later, ONE])
+    assert len(data) == 9 + 8
+    assert data.repeated.tolist() == [0, 3]
+    assert data.representations.dtype == dtype
+    expected = np.concatenate([ONE.representations, OTHER.representations])
+    np.testing.assert_array_equal(rows_of(data), np.float32(expected))
+
+
+def test_a_release_without_labels_is_refused():
+    unlabelled = dataclasses.replace(OTHER, labels=None, classes=None)
+    with pytest.raises(UserError, match=f"the release {OTHER.id[:8]} has no labels"):
+        join_releases([ONE, unlabelled])
