@@ -27,6 +27,7 @@ from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.rows.coding import peaks_of
+from privynet_jax.selection.secret_draw import class_ids
 
 # Representations are 12 x 12 x 6; no size that a release must tell is 24 or 4.
 IMAGE_SIZE, LAYERS, CHANNELS = 24, 4, (77, 3, 120, 42, 101, 17)
@@ -66,7 +67,8 @@ def package(vgg_weights):
     def represent(images):
         return np.asarray(local(as_float(images))) * scales
 
-    return WithScales(IMAGE_SIZE, shape, CLASSES, peaks, SEED, represent, scales=scales)
+    ids = class_ids(CLASSES, SEED)
+    return WithScales(IMAGE_SIZE, shape, ids, peaks, SEED, represent, scales=scales)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from experiments import audit, export_local, extract, plan, predict, train_cloud
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
+from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.release.extract_release import write_release
@@ -130,10 +131,13 @@ def test_the_whole_story(tmp_path, test_data_dir, photo_parts, vgg_weights):
     release_pictures(device, test_data_dir)
 
     # The release is all that the cloud ever sees.
-    shutil.copytree(device.folder / "release", cloud.folder / "release")
-    told = cloud.run("train_cloud", release="release", out="classifier", steps=40, width=16)
+    shutil.copy(device.folder / "release.tar", cloud.folder)
+    told = cloud.run("train_cloud", release="release.tar", out="classifier", steps=40, width=16)
     assert "Validation accuracy" in told
-    assert {path.name for path in cloud.folder.iterdir()} - {".cache"} == {"release", "classifier"}
+    assert {path.name for path in cloud.folder.iterdir()} - {".cache"} == {
+        "release.tar",
+        "classifier",
+    }
     shutil.copytree(cloud.folder / "classifier", device.folder / "classifier")
     end_to_end = predicted_on_the_device(device, classes, per_class=50)
     assert_the_cloud_predicts_the_same(device, cloud, end_to_end)
@@ -165,7 +169,7 @@ def predicted_on_the_device(device, classes, per_class):
     names = {f"{name}/{index:03d}.png" for name in classes for index in range(per_class)}
     assert {row["picture"] for row in rows} == names
     assert len(rows) == len(names)
-    # Columns are in the package's secret order of the classes.
+    # Columns are in the order of the classes' secret ids.
     ordered = [name.removeprefix("probability_") for name in list(rows[0])[2:]]
     assert sorted(ordered) == sorted(classes)
     for row in rows:
@@ -247,7 +251,8 @@ def story(finished):
     order = finished / "order.csv"
     write_release(finished / "release", package, pictures, order_out=order)
     settings = ClassifierSettings(Schedule(2, 4), width=4, validation_fraction=0.25)
-    train_to_folder(open_release(finished / "release"), settings, finished / "classifier")
+    data = join_releases([open_release(finished / "release")])
+    train_to_folder(data, settings, finished / "classifier")
     return finished
 
 
@@ -340,7 +345,7 @@ def labels_out_of_range(folder):
 
 def without_labels(folder):
     (folder / "release" / "labels.npy").unlink()
-    in_json("release/release.json", resign=True, num_classes=None)(folder)
+    in_json("release/release.json", resign=True, classes=None)(folder)
 
 
 def of_another_release(folder):
@@ -413,7 +418,12 @@ BAD = {
     "a release in the package": (extract, nothing, {"out": "package/new"}, "new lies in package"),
     "a diary in the release": (extract, folder_with_a_file, {}, "holds diary.txt"),
     "another release there": (extract, nothing, {"out": "release", "dtype": "uint8"}, "of other"),
-    "no release": (train_cloud, nothing, {"release": "package"}, "package is no release"),
+    "no release": (
+        train_cloud,
+        nothing,
+        {"release": "package"},
+        "package holds README.md, which is",
+    ),
     "a shard is missing": (
         train_cloud,
         gone("release/representations-00000.npy"),
@@ -428,12 +438,12 @@ BAD = {
     ),
     "a manifest by hand": (
         train_cloud,
-        in_json("release/release.json", num_classes=4),
+        in_json("release/release.json", rows=4),
         {},
         "release.json was changed",
     ),
     "labels out of range": (train_cloud, labels_out_of_range, {}, "labels.npy has labels from 0"),
-    "no labels": (train_cloud, without_labels, {}, "the release has no labels"),
+    "no labels": (train_cloud, without_labels, {}, "has no labels, so there is"),
     "a classifier in the way": (train_cloud, folder_with_a_file, {}, "new exists already"),
     "another release's classifier": (
         predict,

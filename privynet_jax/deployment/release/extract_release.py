@@ -1,6 +1,6 @@
 """Extraction on the device: a package and pictures become a release.
 
-    pictures = find_pictures("folder:photos", class_names=[*package.class_ids], labelled=True)
+    pictures = find_pictures("folder:photos", class_names=names, labelled=True)
     written = write_release(Path("release"), package, pictures, dtype="uint8")
 
 `release_inputs` says which pictures in which secret order, `release_folder` is the format, and
@@ -90,7 +90,8 @@ def write_release(
     coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
-    pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
+    labels = _labels(pictures, package)
+    pictures = dataclasses.replace(pictures, sixteen_bit_max=white, labels=labels)
     secrets = functools.partial(
         release_secrets, pictures, package.release_seed, _description(package, coding)
     )
@@ -112,7 +113,7 @@ def write_release(
         _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(order)} were skipped")
     _write_order(order_out, identity, pictures, chosen)
-    labels = classes = None
+    classes = None
     if pictures.labels is not None:  # only classes that occur are told
         present, labels = np.unique(pictures.labels[chosen], return_inverse=True)
         ids = [*package.class_ids.values()]
@@ -121,6 +122,14 @@ def write_release(
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
     return Written(len(chosen), len(skipped), *left_out, kept)
+
+
+def _labels(pictures: Pictures, package: LocalPackage) -> np.ndarray | None:
+    """Labels int32 [N] as places among the package's classes."""
+    if pictures.labels is None:
+        return None
+    known = [*package.class_ids]
+    return np.array([known.index(name) for name in pictures.class_names], np.int32)[pictures.labels]
 
 
 def _begin(

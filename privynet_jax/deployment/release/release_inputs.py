@@ -34,8 +34,9 @@ class Pictures:
     """Pictures as they are stored, in the order in which they were found."""
 
     images: Sequence[StoredImage]  # read when asked for
-    labels: np.ndarray | None  # int32 [N], numbers of the package's classes
+    labels: np.ndarray | None  # int32 [N], places among the class names
     folder: Path | None  # that holds them; None for a TFDS data set
+    class_names: tuple[str, ...] = ()  # of labelled ones
     sixteen_bit_max: int = 0  # see `parts.load_parts`
     data_dir: Path | str | None = None  # beside which decoded pictures of large files are kept
 
@@ -81,7 +82,7 @@ def find_pictures(
     Args:
         images: `folder:PATH` or a TFDS data set. A labelled folder has one subfolder per class, and
             maybe train and test above these; an unlabelled one may have any subfolders.
-        class_names: the package's, in the order of their numbers.
+        class_names: the package's, in any order.
         labelled: whether labels are wanted.
         split: one of `SPLITS`; of an unlabelled folder only all.
         data_dir: where TFDS keeps data sets; None is TFDS's default.
@@ -113,7 +114,7 @@ def find_pictures(
         )
     numbers = np.array([known.index(name) for name in found_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
-    return Pictures(found, labels, folder, data_dir=data_dir)
+    return Pictures(found, labels, folder, tuple(known), data_dir=data_dir)
 
 
 def find_copies(pictures: Pictures) -> tuple[dict[int, int], list[bytes]]:
