@@ -188,7 +188,7 @@ def test_a_release_tells_no_secret(release, package, photos):
 def test_nothing_but_the_format_is_there(release):
     names = {"release.json", "labels.npy", *(f"representations-0000{i}.npy" for i in range(3))}
     assert {path.name for path in release.iterdir()} == names
-    fields = "version id plan_id rows shape dtype num_classes rows_per_shard peaks sha256"
+    fields = "version id plan_id rows shape dtype classes rows_per_shard peaks sha256"
     assert set(json.loads((release / "release.json").read_text())) == set(fields.split())
 
 
