@@ -96,6 +96,7 @@ def config_of_flags() -> Config:
 # A flag of more than one command is defined here, because two commands may not define it both.
 CACHE_DIR, WORKDIR, DATA_DIR = map(setting, ("cache_dir", "workdir", "data_dir"))
 RELEASE = flags.DEFINE_string("release", None, "Release of experiments.extract: folder or tar.")
+REVOKED = flags.DEFINE_list("revoked", [], "Files of experiments.revoke: what to leave out.")
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
@@ -176,6 +177,11 @@ def folder(flag: str, path: str) -> Path:
     if not path or (found.exists() and not found.is_dir()):
         raise UserError(f"--{flag}={path} is not a folder; give a folder")
     return found
+
+
+def paths(flag: flags.FlagHolder) -> list[Path]:
+    """Returns the files or folders that a flag lists, with ~ for a home; they need not exist."""
+    return [expanded(flag.name, path) for path in flag.value]
 
 
 def needed_file(flag: flags.FlagHolder) -> Path:

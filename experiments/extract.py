@@ -21,7 +21,7 @@ from privynet_jax.deployment.release.release_inputs import SPLITS
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.rows.coding import DTYPES
 
-cli.key_flags("package images out data_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("package images out revoked data_dir skip_unreadable sixteen_bit_max")
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."
 )
@@ -32,6 +32,9 @@ _SPLIT = flags.DEFINE_enum("split", "all", SPLITS, "Of data sets with splits.")
 _ORDER_OUT = flags.DEFINE_string(
     "order_out", None, "CSV for this device alone: which picture each row is."
 )
+
+
+_EARLIER = flags.DEFINE_list("earlier", [], "Releases; of what they hold nothing leaves again.")
 
 
 def main() -> None:
@@ -45,6 +48,8 @@ def main() -> None:
             labelled=_LABELLED.value,
             split=_SPLIT.value,
             order_out=expanded(_ORDER_OUT.name, _ORDER_OUT.value) if _ORDER_OUT.value else None,
+            earlier=cli.paths(_EARLIER),
+            revoked=cli.paths(cli.REVOKED),
             data_dir=cli.data_folder(),
             **cli.decoding(),
         )

@@ -26,13 +26,14 @@ from privynet_jax.deployment.cloud.classifier import open_classifier
 from privynet_jax.deployment.cloud.cloud_training import deal, train_to_folder
 from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.deployment.cloud.contributors import LEAST, contributors
+from privynet_jax.deployment.release.equal_rows import read_revocation
 from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.platform.files import expanded, write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.text_tables import as_csv
 
-cli.key_flags("release out seed checkpoint_minutes")
+cli.key_flags("release revoked out seed checkpoint_minutes")
 _USUAL = ClassifierSettings()
 _STEPS = flags.DEFINE_integer("steps", _USUAL.schedule.steps, "Mini-batches in all.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", _USUAL.schedule.batch_size, "Rows per step.", 1)
@@ -58,7 +59,10 @@ def main() -> None:
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
     releases = open_releases([expanded(cli.RELEASE.name, path) for path in given.split(",")])
-    data = join_releases([*releases.values()])
+    revoked = [read_revocation(path) for path in cli.paths(cli.REVOKED)]
+    data = join_releases([*releases.values()], revoked)
+    if data.revoked:
+        print(f"{len(data.revoked)} rows are revoked, and left out.")
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
         trained = train_to_folder(data, settings, out, every_seconds)

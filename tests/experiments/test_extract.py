@@ -10,7 +10,7 @@ from support.handmade_package import CLASS_IDS, contents, fill, handmade_package
 
 from experiments import extract
 from privynet_jax.deployment.device import device_commands
-from privynet_jax.deployment.release import extract_release, release_manifest
+from privynet_jax.deployment.release import release_manifest, release_rows
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
@@ -209,9 +209,9 @@ def test_after_a_signal_the_same_command_continues(command, places, tmp_path, mo
     assert "run the same command again to continue" in errors
     with pytest.raises(UserError, match="is incomplete; run extract again"):
         open_release(tmp_path / "out")
-    computed, of_pictures = [], extract_release.decode_or_skip
+    computed, of_pictures = [], release_rows.decode_or_skip
     monkeypatch.setattr(
-        extract_release, "decode_or_skip", lambda *args: computed.append(1) or of_pictures(*args)
+        release_rows, "decode_or_skip", lambda *args: computed.append(1) or of_pictures(*args)
     )
     assert command(*places)[0] == 0
     assert len(computed) == 13 - 2 * 4

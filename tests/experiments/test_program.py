@@ -38,7 +38,8 @@ def test_a_command_runs_with_its_flags(name, tmp_path):
     done = privynet(name, f"--release={tmp_path}", f"--out={tmp_path / 'out'}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"error: {tmp_path} is no release; give the folder that experiments.extract wrote\n"
+        f"error: {tmp_path} is no release; give the folder that experiments.extract wrote, "
+        "its tar, or a folder that holds nothing else\n"
     )
 
 

@@ -22,6 +22,7 @@ def handmade_classifier(shape, seed=0, **changes):
         "classes": class_ids(3),
         "width": 4,
         "releases": ("a" * 64,),
+        "data": "b" * 64,
         "plan_id": "1d" * 32,
         "settings": {"steps": 20, "learning_rate": 0.002},
         "balanced_accuracy": 0.25,

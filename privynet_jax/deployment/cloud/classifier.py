@@ -57,6 +57,7 @@ class Description:
     classes: tuple[Hex64, ...]
     width: Count
     releases: tuple[Hex64, ...]
+    data: Hex64
     plan_id: Hex64
     settings: dict[Text, int | float]
     balanced_accuracy: Share
@@ -91,6 +92,7 @@ class Classifier(Description):
         classes: ids of those that it tells apart, ascending; see `secret_draw.class_ids`.
         width: channels of the network.
         releases: ids of those that it was trained on, ascending.
+        data: `Contributions.id`: of those releases, and what of them was revoked.
         plan_id: of the plan behind those.
         settings: of the training, by name.
         balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,6 @@ from privynet_jax.deployment.cloud.classifier import (
 from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
-from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
@@ -109,10 +108,10 @@ def train_to_folder(
         UserError: the rows cannot be trained on, training diverged, or a folder is taken,
             damaged, or of other releases or other settings.
     """
-    folder, described = folder.resolve(), _described(data.releases, settings.by_name())
+    folder, described = folder.resolve(), {"data": data.id, **settings.by_name()}
     if is_classifier(folder):
         found = open_classifier(folder)
-        before = _described(found.releases, found.settings)
+        before = {"data": found.data, **found.settings}
         check_same_settings(f"{folder} was made", before, described, _OTHERWISE)
         return None
     check_is_new(folder)
@@ -157,11 +156,6 @@ def _begin(working: Path, described: Mapping[str, Any]) -> None:
     check_same_settings(f"{working} was made", before, described, _OTHERWISE)
 
 
-def _described(releases: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    told = releases[0] if len(releases) == 1 else sha256_of_json([*releases])
-    return {"releases": told, **settings}
-
-
 def train_classifier(data: Contributions, settings: ClassifierSettings) -> Classifier:
     """Trains a cloud NN; the session says where that is kept, and who is told.
 
@@ -191,6 +185,7 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
         classes=data.classes,
         width=settings.width,
         releases=data.releases,
+        data=data.id,
         plan_id=data.plan_id,
         settings=settings.by_name(),
         balanced_accuracy=figures["balanced_accuracy"],

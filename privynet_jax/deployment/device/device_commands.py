@@ -10,6 +10,7 @@ import functools
 import itertools
 import resource
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,16 @@ from privynet_jax.deployment.device.local_package import (
     open_package,
 )
 from privynet_jax.deployment.device.timing import is_kit, time_kit
+from privynet_jax.deployment.release.equal_rows import (
+    Revocation,
+    check_comparable,
+    digests_of,
+    read_revocation,
+)
 from privynet_jax.deployment.release.extract_release import write_release
+from privynet_jax.deployment.release.picture_rows import picture_digests
+from privynet_jax.deployment.release.release_folder import Release
+from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.deployment.release.release_tar import check_tar_place, write_tar
 from privynet_jax.errors import UserError
@@ -32,6 +42,7 @@ from privynet_jax.images.folders import folder_of, list_pictures
 from privynet_jax.platform.files import new_file, written_new
 from privynet_jax.platform.onnx_files.onnx_run import machine
 from privynet_jax.platform.progress import Bar
+from privynet_jax.platform.rows.coding import Coding
 
 _AT_ONCE = 64
 _STATUS = Path("/proc/self/status")
@@ -46,13 +57,16 @@ def extract(
     labelled: bool = True,
     split: str = "all",
     order_out: Path | None = None,
+    earlier: Sequence[Path] = (),
+    revoked: Sequence[Path] = (),
     skip_unreadable: bool = False,
     sixteen_bit_max: int = 0,
     data_dir: Path | str | None = None,
 ) -> str:
     """Releases pictures, as a folder and as a tar, and says what became of them.
 
-    See `write_release`. Where a picture is in two classes, there is no tar to hand over.
+    See `write_release`. What earlier releases hold, or revocations, is left out. Where a picture is
+    in two classes, there is no tar to hand over.
     """
     check_tar_place(out)
     opened = open_package(package)
@@ -70,6 +84,7 @@ def extract(
         dtype=dtype,
         skip_unreadable=skip_unreadable,
         order_out=order_out,
+        known_rows=_known_rows(opened, dtype, earlier, revoked),
         private_folders=[package],
     )
     shape, labels = " x ".join(map(str, opened.shape)), "with" if labelled else "without"
@@ -77,12 +92,66 @@ def extract(
         f"The release in {out} has {written.rows} rows of {shape} {dtype}, shuffled, {labels} "
         f"labels; {written.skipped} pictures were skipped, {written.copies} copies left out.\n"
     )
+    if earlier or revoked:
+        told += f"{written.before} pictures were released before, or revoked, and left out.\n"
     if written.contradicting:
         return told + (
             f"Look at the {written.contradicting} pictures first that another class has too, named "
             "above: their rows say one of both. Sort them, and extract into a new folder."
         )
     return told + f"Hand over {write_tar(out)} and nothing else. The package stays here."
+
+
+def _known_rows(
+    package: LocalPackage, dtype: str, earlier: Sequence[Path], revoked: Sequence[Path]
+) -> frozenset[str]:
+    """Digests of the rows of earlier releases and of revocations, of this package's plan."""
+    releases, revocations = open_releases(earlier), [*map(read_revocation, revoked)]
+    every = [*releases.values(), *revocations]
+    check_same_plan({"the package": package.plan_id} | _plans(releases, revoked, revocations))
+    check_comparable([dtype, *(each.dtype for each in every)])
+    rows = [row for each in releases.values() for row in digests_of(each.representations)]
+    return frozenset([*rows, *(row for each in revocations for row in each.rows)])
+
+
+def _plans(
+    releases: Mapping[str, Release], revoked: Sequence[Path], revocations: Sequence[Revocation]
+) -> dict[str, str]:
+    named = zip(map(str, revoked), revocations, strict=True)
+    return {name: each.plan_id for name, each in (*releases.items(), *named)}
+
+
+def revoke(package: Path, images: str, releases: Sequence[Path], out: Path) -> str:
+    """Writes what tells the cloud which rows of some releases it must not use any more."""
+    out = new_file("out", str(out))  # before anything is computed for it
+    opened, found = open_package(package), open_releases(releases)
+    if not found:
+        raise UserError("no --release is given; name the releases that hold the pictures")
+    check_same_plan({"the package": opened.plan_id} | _plans(found, (), ()))
+    dtypes = sorted({release.dtype for release in found.values()})
+    check_comparable(dtypes)
+    coding = Coding(dtypes[0], np.ones_like(opened.peaks), opened.peaks)
+    pictures = find_pictures(images, class_names=(), labelled=False)
+    wanted = picture_digests(pictures, opened, coding)
+    held = {
+        release.id: {*digests_of(release.representations)} & {*wanted.values()}
+        for release in found.values()
+    }
+    there = set().union(*held.values())
+    if missing := [n for n in range(len(pictures)) if wanted.get(n) not in there]:
+        raise UserError(
+            f"{len(missing)} of {len(pictures)} pictures are in none of these releases, such as "
+            f"{pictures.name(missing[0])}; leave them out, or give what they are copies of, which "
+            "extract named"
+        )
+    ids = tuple(sorted(release for release, rows in held.items() if rows))
+    revocation = Revocation(opened.plan_id, dtypes[0], ids, tuple(sorted(there)))
+    where = written_new(out, revocation.write)
+    return (
+        f"{len(there)} rows of {len(ids)} releases are revoked; hand {where} over. It names no "
+        "picture. Give it to extract as --revoked from now on; what was learnt already is in the "
+        "classifier until train_cloud runs again."
+    )
 
 
 def predict_pictures(

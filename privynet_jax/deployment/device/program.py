@@ -46,6 +46,7 @@ _COMMANDS = {
     "check": _check,
     "extract": commands.extract,
     "predict": commands.predict_pictures,
+    "revoke": commands.revoke,
     "time": commands.measure,
 }
 
@@ -56,19 +57,24 @@ def _parser() -> argparse.ArgumentParser:
     check = every.add_parser("check", help="verify all files, and test the network")
     extract = every.add_parser("extract", help="make a release of pictures")
     predict = every.add_parser("predict", help="predict the classes of pictures")
+    revoke = every.add_parser("revoke", help="withdraw pictures that were released")
     measure = every.add_parser("time", help="measure milliseconds and memory of one picture")
     folder = Path(sys.argv[0]).resolve().parent
-    for one in (check, extract, predict, measure):
+    for one in (check, extract, predict, revoke, measure):
         one.add_argument("--package", type=_path, default=folder, help="folder; this file's own")
-    for one in (extract, predict):
+    for one in (extract, predict, revoke):
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
         one.add_argument("--out", type=_path, required=True, help="what to write")
+    for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")
     extract.add_argument("--order_out", type=_path, help="CSV: which picture each row is")
+    extract.add_argument("--earlier", type=_paths, default=(), help="releases: nothing twice")
+    extract.add_argument("--revoked", type=_paths, default=(), help="files that revoke made")
+    revoke.add_argument("--release", dest="releases", type=_paths, required=True, help="of them")
     measure.add_argument("--out", type=_path, help="of a folder for timing: what to write")
     predict.add_argument("--classifier", type=_path, required=True, help="folder, from the cloud")
     return parser
@@ -81,6 +87,10 @@ def _path(text: str) -> Path:
         return expanded("", text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _paths(text: str) -> list[Path]:
+    return [_path(one) for one in text.split(",")]
 
 
 class _Parser(argparse.ArgumentParser):

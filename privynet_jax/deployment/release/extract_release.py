@@ -7,7 +7,6 @@
 `release_journal` knows what is finished. One shard is in memory at a time.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from privynet_jax.deployment.device.local_package import LocalPackage
+from privynet_jax.deployment.release.picture_rows import picture_digests
 from privynet_jax.deployment.release.release_files import ReleaseFiles
 from privynet_jax.deployment.release.release_folder import ReleaseWriter
 from privynet_jax.deployment.release.release_inputs import (
@@ -37,16 +37,14 @@ from privynet_jax.deployment.release.release_journal import (
     journal_path,
 )
 from privynet_jax.deployment.release.release_manifest import read_manifest
+from privynet_jax.deployment.release.release_rows import Extraction
 from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
 from privynet_jax.images.colours import agreed_white
-from privynet_jax.images.decoding import decode_or_skip, pool_of_decoders, tell_skipped
-from privynet_jax.platform.progress import Bar
-from privynet_jax.platform.rows.coding import Coding, all_finite, checked_dtype
+from privynet_jax.images.decoding import pool_of_decoders, tell_skipped
+from privynet_jax.platform.rows.coding import Coding, checked_dtype
 
 _VERSION = 3
-# As many pictures at once as keep VGG16's first layer, 64 channels of float32, within the bytes.
-_MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +55,7 @@ class Written:
     skipped: int  # pictures that are unreadable
     copies: int  # pictures that show what another one shows, which is released
     contradicting: int  # of these, in another class
+    before: int  # pictures that were released before, or revoked
     shards_kept: int  # that were there already
 
 
@@ -68,6 +67,7 @@ def write_release(
     dtype: str = "float32",
     skip_unreadable: bool = False,
     order_out: Path | None = None,
+    known_rows: frozenset[str] = frozenset(),
     private_folders: Sequence[Path] = (),
 ) -> Written:
     """Writes the release of some pictures, or what is missing of it after a kill.
@@ -80,6 +80,8 @@ def write_release(
         dtype: how representations are stored, one of `coding.DTYPES`.
         skip_unreadable: leave out pictures that cannot be decoded instead of refusing them.
         order_out: where to write, for this device alone, which picture each row is.
+        known_rows: digests (`equal_rows`) of rows that are not released: they were before, or are
+            revoked.
         private_folders: where a release must not lie, besides the folder of pictures.
 
     Raises:
@@ -92,17 +94,17 @@ def write_release(
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
     labels = _labels(pictures, package)
     pictures = dataclasses.replace(pictures, sixteen_bit_max=white, labels=labels)
-    secrets = functools.partial(
-        release_secrets, pictures, package.release_seed, _description(package, coding)
-    )
-    journal, identity, order, left_out = _begin(folder, pictures, secrets, order_out)
+    description = _description(package, coding, known_rows)
+    secrets = functools.partial(release_secrets, pictures, package.release_seed, description)
+    look = functools.partial(_look, pictures, package, coding, known_rows)
+    journal, identity, order, left_out = _begin(folder, pictures, secrets, look, order_out)
     if journal is None:
         return _already_complete(folder, pictures, left_out, order, order_out)
     writer = ReleaseWriter(folder, identity, package.plan_id, package.shape, dtype)
     try:
         _check_disk_space(folder, package.shape, dtype, len(order))
         with pool_of_decoders() as pool:
-            extraction = _Extraction(package, coding, pictures, order, skip_unreadable, pool)
+            extraction = Extraction(package, coding, pictures, order, skip_unreadable, pool)
             kept = extraction.run(writer, journal)
     except UserError:
         _forget(folder, journal)
@@ -136,15 +138,16 @@ def _begin(
     folder: Path,
     pictures: Pictures,
     secrets: Callable[..., ReleaseSecrets],
+    look: Callable[[], tuple[dict[int, int], list[bytes]]],
     order_out: Path | None,
-) -> tuple[Journal | None, str, np.ndarray, tuple[int, int]]:
-    """The journal (None: complete), the id, the order without copies, `Written`'s two numbers.
+) -> tuple[Journal | None, str, np.ndarray, tuple[int, int, int]]:
+    """The journal (None: complete), the id, the order without copies, `Written`'s three numbers.
 
     Copies take long to find: not before what is there is known to be of this release, and not by a
     run that goes on with another one's.
     """
     is_there = is_begun(folder) or (order_out is not None and order_out.exists())
-    copies, digests = (None, None) if is_there else find_copies(pictures)
+    copies, digests = (None, None) if is_there else look()
     identity, order = secrets(digests)
     if order_out is not None:
         check_replaceable(order_out, identity)
@@ -153,98 +156,30 @@ def _begin(
     if known is not None and known.copies is not None:
         copies = known.copies
     elif copies is None:
-        copies, _ = find_copies(pictures)
+        copies, _ = look()
     if journal is not None and journal.copies is None:
         journal.copies = copies
         journal.save()
-    left_out = len(copies), tell_copies(pictures, copies)
+    before = [number for number, first in copies.items() if number == first]
+    others = {number: first for number, first in copies.items() if number != first}
+    left_out = len(others), tell_copies(pictures, others), len(before)
     return journal, identity, order[~np.isin(order, list(copies))], left_out
 
 
-@dataclasses.dataclass(eq=False)
-class _Extraction:
-    """The way from pictures to stored rows: decoders in threads, then the local NN."""
-
-    package: LocalPackage
-    coding: Coding
-    pictures: Pictures
-    order: np.ndarray
-    skip_unreadable: bool
-    pool: concurrent.futures.Executor
-
-    def __post_init__(self) -> None:
-        fitting = _LAYER_BYTES // (self.package.image_size**2 * 64 * 4)
-        self.batch = min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
-
-    def run(self, writer: ReleaseWriter, journal: Journal) -> int:
-        """Writes all shards that are not there; returns how many were."""
-        total, index, kept = len(self.order), 0, 0
-        with Bar(total=total, desc="extracting release", unit="picture") as progress:
-            while (start := journal.start(index)) < total:
-                if self._is_finished(journal, index, writer):
-                    progress.update(journal.shards[index][0] - start)
-                    kept += 1
-                else:
-                    rows, stop, skipped = self._shard(start, writer.rows_per_shard, progress)
-                    if len(rows):  # none, where nothing is left but unreadable pictures
-                        writer.write(index, rows)
-                    journal.add(index, stop, skipped)
-                index += 1
-        return kept
-
-    def _is_finished(self, journal: Journal, index: int, writer: ReleaseWriter) -> bool:
-        if index >= len(journal.shards):
-            return False
-        if journal.shards[index][1] and not self.skip_unreadable:
-            return False  # this time the unreadable pictures are to be named
-        return not journal.count(index) or writer.has(index, journal.count(index))
-
-    def _shard(self, start: int, most: int, told: Bar) -> tuple[np.ndarray, int, list[int]]:
-        """Returns up to `most` rows from a place in the order on, where they end, what was skipped.
-
-        What a batch holds depends on the shard alone, so that a resumed run gives the same bytes.
-        """
-        rows = np.empty((most, *self.package.shape), self.coding.dtype)
-        filled, stop, skipped = 0, start, []
-        waiting = None  # the local NN works on one batch while the next one is decoded
-        while filled < most and stop < len(self.order):
-            places = range(stop, min(stop + min(self.batch, most - filled), len(self.order)))
-            images, missing = self._decoded(places)
-            skipped += missing
-            if waiting:
-                self._take(rows, *waiting)
-            if waiting := len(images):
-                waiting = filled, self.pool.submit(self._stored, images)
-            filled, stop = filled + len(images), places.stop
-            told.update(len(places))
-        if waiting:
-            self._take(rows, *waiting)
-        return rows[:filled], stop, skipped
-
-    def _decoded(self, places: range) -> tuple[np.ndarray, list[int]]:
-        """Returns uint8 images [n, H, W, 3] and the places whose pictures are unreadable."""
-        size, pictures = self.package.image_size, self.pictures
-        decode = pictures.decode
-        wanted = [
-            (pictures.read(index), size, pictures.name(index), self.skip_unreadable, decode)
-            for index in self.order[places.start : places.stop]
-        ]
-        decoded = list(self.pool.map(decode_or_skip, *zip(*wanted, strict=True)))
-        skipped = [place for place, image in zip(places, decoded, strict=True) if image is None]
-        return np.array([image for image in decoded if image is not None], np.uint8), skipped
-
-    def _stored(self, images: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):  # `_take` tells of it
-            return self.coding.encode(self.package.represent(images))
-
-    def _take(self, rows: np.ndarray, first: int, started: concurrent.futures.Future) -> None:
-        values = started.result()
-        if not all_finite(values):
-            raise UserError(
-                f"the package gives values that {self.coding.dtype} cannot hold on these "
-                "pictures; give --dtype=float32, or make the package again"
-            )
-        rows[first : first + len(values)] = values
+def _look(
+    pictures: Pictures, package: LocalPackage, coding: Coding, known_rows: frozenset[str]
+) -> tuple[dict[int, int], list[bytes]]:
+    """What is left out: copies with the first one's number, what is known already with its own."""
+    copies, digests = find_copies(pictures)
+    if known_rows:
+        rows = picture_digests(pictures, package, coding, but=copies)
+        known = {number for number, digest in rows.items() if digest in known_rows}
+        # A copy of what is known is no picture of its own either.
+        copies = {n: n if first in known else first for n, first in copies.items()}
+        copies |= {n: n for n in known}
+        if len(copies) == len(pictures):
+            raise UserError("all pictures were released before, or are revoked; nothing is left")
+    return copies, digests
 
 
 def _forget(folder: Path, journal: Journal) -> None:
@@ -257,7 +192,7 @@ def _forget(folder: Path, journal: Journal) -> None:
 def _already_complete(
     folder: Path,
     pictures: Pictures,
-    left_out: tuple[int, int],
+    left_out: tuple[int, int, int],
     order: np.ndarray,
     order_out: Path | None,
 ) -> Written:
@@ -286,8 +221,11 @@ def _write_order(
         write_order(order_out, identity, list(map(pictures.listed_name, chosen.tolist())))
 
 
-def _description(package: LocalPackage, coding: Coding) -> dict[str, Any]:
-    return {
+def _description(
+    package: LocalPackage, coding: Coding, known_rows: frozenset[str]
+) -> dict[str, Any]:
+    known = {"known_rows": sorted(known_rows)} if known_rows else {}
+    return known | {
         "version": _VERSION,
         "plan_id": package.plan_id,
         "image_size": package.image_size,

@@ -49,10 +49,10 @@ def _releases_in(path: Path) -> Iterator[Path]:
     inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
     strange = [child for child in inside if not (child.is_dir() or child.suffix == ".tar")]
     if strange or not inside:
-        what = f"{strange[0].name}, which is no release" if strange else "no release"
+        what = f"holds {strange[0].name}, which is no release" if strange else "is no release"
         raise UserError(
-            f"{path} holds {what}; give what experiments.extract wrote, a folder or its tar, or a "
-            "folder that holds nothing else"
+            f"{path} {what}; give the folder that experiments.extract wrote, its tar, or a folder "
+            "that holds nothing else"
         )
     yield from inside
 

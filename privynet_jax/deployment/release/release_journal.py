@@ -34,7 +34,7 @@ class Journal:
     path: Path
     id: str
     shards: list[tuple[int, list[int]]] = dataclasses.field(default_factory=list)
-    copies: dict[int, int] | None = None  # copy -> original, once they were looked for
+    copies: dict[int, int] | None = None  # copy -> original, known -> itself
 
     @classmethod
     def beside(cls, folder: Path, identity: str) -> "Journal | None":

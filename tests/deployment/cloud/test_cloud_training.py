@@ -228,7 +228,7 @@ def test_a_finished_folder_is_left_alone(finished):
     changed = dataclasses.replace(settings, width=5, seed=3)
     with pytest.raises(UserError, match="seed was 0 and is now 3; width was 4 and is now 5"):
         train_to_folder(random_data(), changed, folder)
-    with pytest.raises(UserError, match=r"releases was '[0-9a-f]{64}' and is now '[0-9a-f]{64}'"):
+    with pytest.raises(UserError, match=r"data was '[0-9a-f]{64}' and is now '[0-9a-f]{64}'"):
         train_to_folder(random_data(seed=1), settings, folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,25 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
     run.package, run.pictures = package, saved
     return run
+
+
+def test_it_releases_what_is_new_and_revokes(device, tmp_path):
+    shutil.rmtree(tmp_path / "photos" / "Bücher")
+    (tmp_path / "photos" / "dog" / "broken.png").unlink()
+    done = device("extract", "--images=folder:photos", "--out=first")
+    assert "has 9 rows" in done.stdout, done.stderr
+    fill(tmp_path / "photos", {"dog": 1}, size=50)
+    done = device("extract", "--images=folder:photos", "--out=second", "--earlier=first.tar")
+    assert "has 1 rows" in done.stdout, done.stderr
+    assert "9 pictures were released before, or revoked, and left out" in done.stdout
+    shutil.copytree(tmp_path / "photos" / "dog", tmp_path / "dogs")
+    given = ("--images=folder:dogs", "--release=first.tar,second")
+    done = device("revoke", *given, "--out=revocation.json")
+    assert "5 rows of 2 releases are revoked" in done.stdout, done.stderr
+    done = device("extract", "--images=folder:photos", "--out=third", "--revoked=revocation.json")
+    assert "has 5 rows" in done.stdout, done.stderr
+    done = device("revoke", *given, "--out=revocation.json")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
 def test_it_checks_and_times(device):

@@ -15,7 +15,7 @@ from PIL import Image
 from support.handmade_package import contents, handmade_package, noise
 from support.handmade_release import ROWS, find, spoil, write
 
-from privynet_jax.deployment.release import extract_release, release_journal
+from privynet_jax.deployment.release import extract_release, release_journal, release_rows
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.errors import UserError
 from privynet_jax.images import picture_cache
@@ -86,9 +86,9 @@ from pathlib import Path
 import jax
 jax.config.update("jax_num_cpu_devices", 2)  # as in conftest.py
 from support.handmade_package import CLASSES, handmade_package
-from privynet_jax.deployment.release import extract_release, release_manifest
+from privynet_jax.deployment.release import extract_release, release_manifest, release_rows
 from privynet_jax.deployment.release.release_inputs import find_pictures
-release_manifest._MOST_ROWS, extract_release._MOST_IMAGES = 5, 3
+release_manifest._MOST_ROWS, release_rows._MOST_IMAGES = 5, 3
 real, calls = os.replace, []
 def replace(source, target):
     calls.append(target)
@@ -133,9 +133,9 @@ def interrupt(monkeypatch, package, photos, out, at_shard=4, **options):
 def test_finished_shards_are_not_computed_again(tmp_path, photos, package, monkeypatch):
     interrupt(monkeypatch, package, photos, tmp_path / "out")
     stamps = {path: path.stat().st_ino for path in (tmp_path / "out").iterdir()}
-    decoded, real = [], extract_release.decode_or_skip
+    decoded, real = [], release_rows.decode_or_skip
     monkeypatch.setattr(
-        extract_release, "decode_or_skip", lambda *args: decoded.append(args) or real(*args)
+        release_rows, "decode_or_skip", lambda *args: decoded.append(args) or real(*args)
     )
     assert write(package, photos, tmp_path / "out").shards_kept == 3
     assert len(decoded) == ROWS - 3 * 5

@@ -1,0 +1,31 @@
+r"""Withdraws pictures that were released: the cloud is told which rows not to use any more.
+
+    python -m experiments.revoke --package=package --images=folder:withdrawn \
+        --release=release.tar,later.tar --out=revocation.json
+
+The file --out goes to the cloud, as `train_cloud --revoked=revocation.json`, and names no picture.
+A release that holds such a row, and was not among those given here, is refused there. Pictures are
+known by what they show, not by their names. Takes as long as extracting them.
+"""
+
+from experiments import cli
+from privynet_jax.deployment.device.device_commands import revoke
+from privynet_jax.platform.files import expanded
+
+cli.key_flags("package images release out")
+
+
+def main() -> None:
+    releases = cli.needed(cli.RELEASE, "name the releases that hold the pictures").split(",")
+    print(
+        revoke(
+            cli.needed_folder(cli.PACKAGE),
+            cli.needed(cli.IMAGES, "give folder:PATH"),
+            [expanded(cli.RELEASE.name, path) for path in releases],
+            cli.new_file(cli.OUT),
+        )
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,80 @@
+"""Equal rows are equal pictures: what was released before, and what is revoked, found by digests.
+
+    seen = digests_of(release.representations)
+    revocation = read_revocation(Path("revocation.json"))
+    revocation.rows & seen
+
+A digest is the SHA-256 of a row as float16: the same whether releases store float32 or float16.
+Rows of bytes are equal to rows of bytes alone. A network gives the same row for a picture whatever
+it comes with; another one's numbers would be other ones. No JAX here.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+from privynet_jax.platform.documents import Hex64, read_document, write_document
+
+_VERSION = 1
+_AT_ONCE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Revocation:
+    """Pictures that are withdrawn, for the cloud, which learns no name by it.
+
+    Attributes:
+        plan_id: of the plan under which they were released.
+        dtype: how those releases store rows.
+        releases: ids of those that held them when they were revoked: others may not.
+        rows: digests.
+    """
+
+    plan_id: Hex64
+    dtype: Literal["float16", "float32", "uint8"]
+    releases: tuple[Hex64, ...]
+    rows: tuple[Hex64, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows or not self.releases:
+            raise UserError("nothing is revoked")
+
+    def write(self, path: Path) -> None:
+        """Writes it whole."""
+        write_document(path, self, _VERSION)
+
+
+def read_revocation(path: Path) -> Revocation:
+    """Returns what a file revokes; UserError where it is no such file or was changed."""
+    try:
+        remedy = "give what experiments.revoke wrote"
+        return read_document(path, Revocation, _VERSION, remedy, what="revocation")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def row_digests(rows: np.ndarray) -> list[str]:
+    """Returns the digest of each row of [n, h, w, depth], 64 hexadecimal digits."""
+    with np.errstate(over="ignore"):
+        compared = np.ascontiguousarray(rows, np.dtype("<f2"))
+    return [hashlib.sha256(row.data).hexdigest() for row in compared]
+
+
+def digests_of(representations: Any) -> Iterator[str]:
+    """Yields the digest of each row of a release, in order."""
+    for start in range(0, len(representations), _AT_ONCE):
+        yield from row_digests(representations[start : start + _AT_ONCE])
+
+
+def check_comparable(dtypes: Sequence[str]) -> None:
+    """Raises UserError where releases of bytes are to be compared with others."""
+    if len({dtype == "uint8" for dtype in dtypes}) > 1:
+        raise UserError(
+            f"rows of {' and '.join(sorted({*dtypes}))} cannot be compared; give --dtype as it "
+            "was, or leave the other releases out"
+        )

@@ -1,0 +1,147 @@
+"""Pictures that come later, and pictures that are withdrawn: by the device's own commands."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.handmade_package import fill, noise
+from support.handmade_release import COUNTS, ROWS
+
+from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.device import device_commands as commands
+from privynet_jax.deployment.release.equal_rows import digests_of, read_revocation
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("small_shards")
+
+
+@pytest.fixture
+def device(tmp_path, photos, monkeypatch, package):
+    """A place with a package and a first release."""
+    monkeypatch.setattr(commands, "open_package", lambda folder: package)
+    monkeypatch.chdir(tmp_path)
+    extracted(tmp_path, "first")
+    return tmp_path
+
+
+def extracted(place, out, images="photos", **options):
+    options = {"dtype": "float16", **options}
+    return commands.extract(place / "package", f"folder:{place / images}", place / out, **options)
+
+
+def more_photos(place):
+    """Two new pictures, one of them in a class of which there was none yet."""
+    for name, seed in {"cat/new.png": 1, "dog/late.png": 2}.items():
+        Image.fromarray(noise(seed)).save(place / "photos" / name)
+
+
+def rows(path):
+    return {*digests_of(open_release(path).representations)}
+
+
+def test_only_new_rows_leave(device):
+    more_photos(device)
+    told = extracted(device, "second", earlier=[device / "first.tar"])
+    assert "has 2 rows" in told
+    assert f"{ROWS} pictures were released before, or revoked, and left out" in told
+    assert not rows(device / "first") & rows(device / "second")
+    # In all, what a release of everything has.
+    extracted(device, "all")
+    assert rows(device / "first") | rows(device / "second") == rows(device / "all")
+    data = join_releases([open_release(device / name) for name in ("first", "second")])
+    assert len(data) == ROWS + 2
+    # The same command again finds it complete.
+    before = (device / "second.tar").read_bytes()
+    assert "has 2 rows" in extracted(device, "second", earlier=[device / "first.tar"])
+    assert (device / "second.tar").read_bytes() == before
+
+
+def test_a_release_that_nothing_is_left_for(device):
+    with pytest.raises(UserError, match="all pictures were released before, or are revoked"):
+        extracted(device, "second", earlier=[device / "first"])
+    assert not (device / "second").exists()
+    assert not list(device.glob(".second*"))
+
+
+def test_renamed_pictures_and_copies_of_released_ones_stay(device):
+    more_photos(device)
+    first = device / "photos" / "bird" / "holiday_000.png"
+    first.rename(first.with_name("zebra.png"))
+    Image.open(first.with_name("zebra.png")).save(first.with_name("a.bmp"))
+    told = extracted(device, "second", earlier=[device / "first"])
+    assert "has 2 rows" in told
+    assert f"{ROWS + 1} pictures were released before" in told
+
+
+def test_earlier_releases_of_something_else(device, photos, package, monkeypatch):
+    with pytest.raises(UserError, match="rows of float16 and uint8 cannot be compared"):
+        extracted(device, "second", dtype="uint8", earlier=[device / "first"])
+    extracted(device, "bytes", dtype="uint8")
+    shutil.copy(photos / "cat" / "holiday_005.png", photos / "cat" / "x.png")
+    more_photos(device)
+    assert "has 2 rows" in extracted(device, "more", dtype="uint8", earlier=[device / "bytes"])
+    other = dataclasses.replace(package, plan_id="2e" * 32)
+    monkeypatch.setattr(commands, "open_package", lambda folder: other)
+    with pytest.raises(UserError, match=r"the package is of another plan than .*first"):
+        extracted(device, "second", earlier=[device / "first"])
+
+
+@pytest.fixture
+def revoked(device):
+    """Three pictures are withdrawn, of which the third is released once more before that."""
+    withdrawn = device / "withdrawn"
+    withdrawn.mkdir()
+    for number in (0, 5, 14):
+        (path,) = (device / "photos").glob(f"*/holiday_{number:03d}.png")
+        shutil.copy(path, withdrawn / f"{number}.png")
+    told = commands.revoke(
+        device / "package", f"folder:{withdrawn}", [device / "first"], device / "revocation.json"
+    )
+    assert "3 rows of 1 releases are revoked; hand" in told
+    return device / "revocation.json"
+
+
+def test_a_revocation_names_nothing_and_the_cloud_leaves_the_rows_out(device, revoked):
+    found = read_revocation(revoked)
+    first = open_release(device / "first")
+    assert found.releases == (first.id,)
+    assert {*found.rows} <= rows(device / "first")
+    assert b"holiday" not in revoked.read_bytes()
+    data, before = join_releases([first], [found]), join_releases([first])
+    assert (len(data), data.revoked) == (ROWS - 3, found.rows)
+    assert not {*digests_of(data.representations)} & {*found.rows}
+    assert np.bincount(data.labels).tolist() == [count - 1 for count in COUNTS.values()]
+    assert data.id != before.id
+
+
+def test_revoked_rows_that_come_again_are_refused(device, revoked):
+    found = read_revocation(revoked)
+    more_photos(device)
+    extracted(device, "second")
+    releases = [open_release(device / name) for name in ("first", "second")]
+    message = f"the release {releases[1].id[:8]} has rows that had been revoked before"
+    with pytest.raises(UserError, match=message):
+        join_releases(releases, [found])
+    told = extracted(device, "third", revoked=[revoked])
+    assert f"has {ROWS - 3 + 2} rows" in told
+    data = join_releases([releases[0], open_release(device / "third")], [found])
+    assert len(data) == ROWS - 3 + 2
+
+
+def test_what_cannot_be_revoked_is_one_line(device, revoked):
+    fill(device / "others", {"bird": 1}, size=20)
+    with pytest.raises(UserError, match=r"1 of 1 pictures are in none of these .*holiday_000\.png"):
+        commands.revoke(
+            device / "package", f"folder:{device / 'others'}", [device / "first"], device / "x.json"
+        )
+    assert not (device / "x.json").exists()
+    with pytest.raises(UserError, match=r"revocation\.json exists"):
+        commands.revoke(
+            device / "package", f"folder:{device / 'withdrawn'}", [device / "first"], revoked
+        )
+    foreign = dataclasses.replace(read_revocation(revoked), plan_id="2e" * 32)
+    with pytest.raises(UserError, match="a revocation is of another plan"):
+        join_releases([open_release(device / "first")], [foreign])
