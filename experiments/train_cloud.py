@@ -44,6 +44,9 @@ _VALIDATION = flags.DEFINE_float("validation_fraction", _HELD_OUT, "Of each clas
 _PATIENCE = flags.DEFINE_integer(
     "patience", _USUAL.patience, "Validations without anything better, to the end.", 1
 )
+_BALANCED = flags.DEFINE_boolean(
+    "balanced", False, "Classes count alike, however many rows each has."
+)
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8
 
@@ -55,6 +58,7 @@ def main() -> None:
         width=_WIDTH.value,
         validation_fraction=_VALIDATION.value,
         patience=_PATIENCE.value,
+        balanced=_BALANCED.value,
         seed=cli.SEED.value,
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)

@@ -37,7 +37,7 @@ def test_a_run_and_the_same_again(train, tmp_path):
     assert f"; of the parameters after {trained.best.step} steps" in out
     assert trained.settings == {
         **{"steps": 3, "batch_size": 8, "learning_rate": 0.002},
-        **{"width": 4, "validation_fraction": 0.25, "patience": 6, "seed": 7},
+        **{"width": 4, "validation_fraction": 0.25, "patience": 6, "seed": 7, "balanced": 0},
     }
     assert [path.name for path in tmp_path.iterdir()] == ["classifier"]
     status, out, _ = train(*QUICK, "--seed=7")

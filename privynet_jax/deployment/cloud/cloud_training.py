@@ -58,6 +58,8 @@ class ClassifierSettings(ReleaseTraining):
         validation_fraction: of each class's rows, held out.
         patience: validations in a row without anything better, after which training stops.
         width: channels of the cloud NN.
+        balanced: whether every class counts alike, however many rows it has: those of rarer ones
+            are met more often, and what is kept is best by balanced accuracy.
         seed: of the part held out, the initial parameters and the mini-batches.
 
     Raises:
@@ -65,6 +67,7 @@ class ClassifierSettings(ReleaseTraining):
     """
 
     width: int = 64
+    balanced: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class ClassifierSettings(ReleaseTraining):
     def by_name(self) -> dict[str, int | float]:
         """Returns all numbers by the names that commands and files use."""
         values = dataclasses.asdict(self)
-        return values.pop("schedule") | values
+        return values.pop("schedule") | values | {"balanced": int(self.balanced)}
 
 
 class Dealt(NamedTuple):
@@ -164,7 +167,10 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
         UserError: the rows cannot be trained on, or training diverged.
     """
     dealt, schedule = deal(data, settings), settings.schedule
-    given = data.representations, data.labels, dealt.training, dealt.validation
+    rows = dealt.training, dealt.validation
+    if settings.balanced:
+        rows = (evened(each, data.labels) for each in rows)
+    given = data.representations, data.labels, *rows
     member = settings.member(jax.random.key(settings.seed), *given)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
     with signals.deferred():
@@ -200,6 +206,12 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
             for now in trained.history
         ),
     )
+
+
+def evened(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns rows, int [n], with those of rarer classes repeated until all have as many."""
+    found, counts = np.unique(labels[rows], return_counts=True)
+    return np.concatenate([np.resize(rows[labels[rows] == label], counts.max()) for label in found])
 
 
 def by_path(params: Any) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from privynet_jax.deployment.cloud.classifier import open_classifier
 from privynet_jax.deployment.cloud.cloud_training import (
     ClassifierSettings,
     deal,
+    evened,
     train_classifier,
     train_to_folder,
 )
@@ -341,3 +342,27 @@ def test_every_class_is_held_out_alike():
     data = deal(release, dataclasses.replace(QUICK, validation_fraction=0.1))
     assert sorted([*data.training, *data.validation]) == list(range(90))
     assert Counter(release.labels[data.validation].tolist()) == {0: 3, 1: 3, 2: 3}
+
+
+def test_rows_of_rarer_classes_are_repeated_until_all_have_as_many():
+    labels = np.array([5, 5, 5, 5, 0, 7, 7, 5])
+    rows = np.array([7, 0, 2, 4, 6, 5, 3])
+    found = evened(rows, labels)
+    assert Counter(labels[found].tolist()) == {0: 4, 5: 4, 7: 4}
+    assert Counter(found.tolist()) == {0: 1, 2: 1, 3: 1, 7: 1, 4: 4, 5: 2, 6: 2}
+
+
+def test_balanced_training_cares_for_a_rare_class():
+    """Of two classes that overlap, one is twelve times as frequent."""
+    rng = np.random.default_rng(2)
+    labels = np.int32(rng.random(260) < 1 / 13)
+    strength = rng.normal(2 + labels, 0.7).clip(0)[:, None, None, None]
+    x = np.float16(strength * rng.uniform(0.9, 1.1, (260, 4, 4, 3)))
+    changed = {"representations": x, "labels": labels, "classes": class_ids(2)}
+    data = dataclasses.replace(random_data(rows=260), **changed)
+    settings = dataclasses.replace(QUICK, schedule=Schedule(150, 32), validation_fraction=0.4)
+    usual = train_classifier(data, settings)
+    balanced = train_classifier(data, dataclasses.replace(settings, balanced=True))
+    assert balanced.balanced_accuracy > usual.balanced_accuracy + 0.05
+    assert balanced.commonest_class_share == usual.commonest_class_share
+    assert balanced.best.validation_accuracy == pytest.approx(balanced.balanced_accuracy, abs=0.03)

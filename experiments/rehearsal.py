@@ -1,0 +1,240 @@
+r"""Plays the whole story with many contributors: what it takes, what it brings, what a thief gets.
+
+    python -m experiments.rehearsal --plan=plan.json --images=folder:pictures --contributors=20 \
+        --out=runs/rehearsal
+
+The pictures are dealt out to contributors. Each has a package, and makes a release by its program,
+in a process of its own that --python runs, as on a device; the cloud trains on all tars together,
+and on one alone; a contributor predicts pictures that were left out. Then the other contributors'
+pictures are attacked: by the cloud, which has the tars and pictures of its own (class `public`),
+and by a thief with one contributor's package and pictures. Writes rehearsal.csv. Minutes, of which
+the attacks take most; the same command again continues where it was stopped.
+"""
+
+import concurrent.futures
+import csv
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from experiments import cli
+from experiments.comparing.ground import deciding, filled, kept_rows
+from privynet_jax import Budget, Part, Parts, Plan, Protocol, UserError, measure, read_plan
+from privynet_jax.attacks.registry import Training, named_attacks
+from privynet_jax.attacks.scenario import make_scenario
+from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.images.partition import split_groups, spread_over_classes
+from privynet_jax.platform.files import appears_whole, private_folder, write_atomically
+from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.cells import Cell
+from privynet_jax.results.statistics import bootstrap, mean_of, p95_of
+from privynet_jax.results.text_tables import aligned, as_csv
+
+cli.key_flags("plan images out seed weights cache_dir data_dir max_images attacked_images")
+_CONTRIBUTORS = flags.DEFINE_integer("contributors", 20, "How many there are.", 2)
+_PYTHON = flags.DEFINE_string("python", sys.executable, "Of devices: NumPy, Pillow, onnxruntime.")
+_DTYPE = "float16"
+# What attacks are by, as results call it.
+_CLOUD, _THIEF = "public", "white box from strong"
+_RELEASES, _ALONE = "inbox", "00.tar"
+
+
+def main() -> None:
+    cli.use_cpu_cores()
+    out, plan = cli.needed_folder(cli.OUT), read_plan(cli.needed_file(cli.PLAN))
+    images = cli.needed(cli.IMAGES, "give folder:PATH or a data set's name")
+    parts = cli.load_data(images, image_size=plan.image_size)
+    own = {
+        **deciding("contributors", "attacked_images"),
+        "plan": plan.id,
+        "data": parts.fingerprint,
+    }
+    kept = kept_rows(out, own, "rehearsal", images)
+    story = _Story(out, plan, parts, _dealt(parts.target))
+    steps: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "devices": story.devices,
+        "cloud": story.cloud,
+        "predictions": story.predictions,
+        "cloud's attack": story.clouds_attack,
+        "thief's attack": story.thiefs_attack,
+    }
+    rows = []
+    with progress_bar(len(steps), "rehearsing", "steps") as advance:
+        for title, step in steps.items():
+            [found] = filled(kept, {title: step}, _measured)
+            rows += found.values()
+            advance(1)
+    write_atomically(out / "rehearsal.csv", as_csv(rows))
+    print(aligned(rows))
+    print(f"rehearsal.csv is in {out}.")
+
+
+def _measured(steps: list[Callable[[], Iterator[dict[str, Any]]]]) -> Iterator[dict[str, Any]]:
+    return ({row["what"]: row for row in step()} for step in steps)
+
+
+def _dealt(part: Part) -> list[Part]:
+    """A part for each contributor: whole groups, class by class."""
+    names = {f"{number:02d}": 1 / _CONTRIBUTORS.value for number in range(_CONTRIBUTORS.value)}
+    groups = np.arange(len(part)) if part.groups is None else part.groups
+    dealt = split_groups(part.labels, groups, names, cli.SEED.value)
+    if least := [name for name, rows in dealt.items() if not len(rows)]:
+        raise UserError(
+            f"--contributors={_CONTRIBUTORS.value}, but {len(part)} pictures leave none for "
+            f"{least[0]}; give fewer contributors or more pictures"
+        )
+    return [part.take(np.sort(rows)) for rows in dealt.values()]
+
+
+def _row(what: str, value: float, unit: str, low: float = np.nan, high: float = np.nan) -> dict:
+    return {"what": what, "value": value, "value_low": low, "value_high": high, "unit": unit}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Story:
+    """Everything in its folder: pictures, packages, what was handed over, classifiers."""
+
+    out: Path
+    plan: Plan
+    parts: Parts
+    mine: list[Part]
+
+    def devices(self) -> Iterator[dict[str, Any]]:
+        """Packages, and a release of each contributor, by processes side by side."""
+        weights = cli.weights_of(self.plan)
+        self.plan.check_weights(weights.fingerprint, weights.source)
+        for number, part in enumerate(self.mine):
+            self._save(part, self.out / "pictures" / f"{number:02d}")
+            if not (package := self._package(number)).exists():
+                write_package(package, self.plan, weights.params)
+        (self.out / _RELEASES).mkdir(exist_ok=True)
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            seconds = list(pool.map(self._release, range(len(self.mine))))
+        sizes = [path.stat().st_size for path in (self.out / _RELEASES).iterdir()]
+        package = sum(path.stat().st_size for path in self._package(0).iterdir())
+        yield _row("contributors", len(self.mine), "")
+        yield _row("pictures each", float(np.mean([*map(len, self.mine)])), "")
+        yield _row("package", package / 2**20, "MiB")
+        yield _row("extract", float(np.median(seconds)), "s", min(seconds), max(seconds))
+        yield _row("release", float(np.mean(sizes)) / 2**10, "KiB", *_ends(sizes))
+        yield _row("all releases", sum(sizes) / 2**20, "MiB")
+
+    def cloud(self) -> Iterator[dict[str, Any]]:
+        """What it learns of all, and of one contributor."""
+        for name, release in {"all": _RELEASES, "one": f"{_RELEASES}/{_ALONE}"}.items():
+            classifier = self.out / f"classifier-{name}"
+            given = [f"--release={self.out / release}", f"--out={classifier}"]
+            spent = _run(sys.executable, "-m", "experiments.train_cloud", *given)
+            yield _row(f"train_cloud, {name}", spent, "s")
+        size = sum(path.stat().st_size for path in (self.out / "classifier-all").iterdir())
+        yield _row("classifier", size / 2**20, "MiB")
+
+    def predictions(self) -> Iterator[dict[str, Any]]:
+        """By the first contributor's device, of pictures that nobody released."""
+        pictures = self.out / "pictures" / "test"
+        self._save(self.parts.test, pictures)
+        for name in ("all", "one"):
+            table = self.out / f"predictions-{name}.csv"
+            table.unlink(missing_ok=True)
+            given = [f"--images=folder:{pictures}", f"--out={table}"]
+            given.append(f"--classifier={self.out / f'classifier-{name}'}")
+            spent = _run(_PYTHON.value, self._package(0) / "privynet.pyz", "predict", *given)
+            with table.open(newline="", encoding="utf-8") as file:
+                lines = [*csv.DictReader(file)]
+            right = np.array([Path(row["picture"]).parts[0] == row["class"] for row in lines])
+            found = bootstrap(right.astype(float), mean_of, self.parts.test.clusters())
+            value, *ends = _hundredfold(found)
+            yield _row(f"accuracy, {name}", value, "%", *ends)
+        yield _row("predict", 1000 * spent / len(lines), "ms a picture")
+
+    def clouds_attack(self) -> Iterator[dict[str, Any]]:
+        """Class `public`, with the cloud's own pictures of the same kind."""
+        yield from self._attacked(_CLOUD, self.parts.auxiliary)
+
+    def thiefs_attack(self) -> Iterator[dict[str, Any]]:
+        """With the package and the pictures of the first contributor."""
+        yield from self._attacked(_THIEF, self.mine[0])
+
+    def _attacked(self, name: str, owned: Part) -> Iterator[dict[str, Any]]:
+        others = Part(
+            *(
+                None if any(array is None for array in arrays) else np.concatenate(arrays)
+                for arrays in zip(*map(_arrays, self.mine[1:]), strict=True)
+            )
+        )
+        parts = dataclasses.replace(
+            self.parts,
+            auxiliary=owned,
+            test=others,
+            fingerprint=hashlib.sha256(f"{self.parts.fingerprint} {name}".encode()).hexdigest(),
+        )
+        trained = self.plan.settings["attacker"]
+        training = Training(Budget(2 * trained["steps"], batch_size=trained["batch_size"]))
+        chosen = spread_over_classes(others.labels, cli.ATTACKED_IMAGES.value or None)
+        protocol = Protocol(attacks=named_attacks((name,), training), attacked=chosen)
+        with private_folder(cli.folder("cache_dir", cli.CACHE_DIR.value), "rehearsal") as cache:
+            scene = make_scenario(
+                cli.weights_of(self.plan), parts, self.plan.topology, cache, dtype=_DTYPE
+            )
+            [found] = measure([Cell(self.plan.topology, 0)], [scene], protocol, cli.SEED.value)
+        values, sources = found.attacks[name]["test"]["psnr_db"], others.clusters(chosen)
+        for what, of in {"mean": mean_of, "p95": p95_of}.items():
+            psnr = bootstrap(values, of, sources)
+            yield _row(f"{name}, {what}", psnr.value, "dB", psnr.low, psnr.high)
+
+    def _package(self, number: int) -> Path:
+        return self.out / "packages" / f"{number:02d}"
+
+    def _save(self, part: Part, folder: Path) -> None:
+        if folder.exists():
+            return
+        with appears_whole(folder) as partial:
+            for number, (image, label) in enumerate(zip(part.images, part.labels, strict=True)):
+                path = partial / self.parts.class_names[label] / f"{number:06d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+
+    def _release(self, number: int) -> float:
+        release = self.out / "releases" / f"{number:02d}"
+        given = [f"--images=folder:{self.out / 'pictures' / f'{number:02d}'}", f"--out={release}"]
+        program = self._package(number) / "privynet.pyz"
+        spent = _run(_PYTHON.value, program, "extract", f"--dtype={_DTYPE}", *given)
+        tar = release.with_suffix(".tar")
+        if tar.exists():
+            os.replace(tar, self.out / _RELEASES / tar.name)  # handed over
+        return spent
+
+
+def _arrays(part: Part) -> tuple[np.ndarray | None, ...]:
+    return part.images, part.labels, part.groups, part.sources
+
+
+def _ends(values: list[int]) -> tuple[float, float]:
+    return min(values) / 2**10, max(values) / 2**10
+
+
+def _hundredfold(found: Any) -> tuple[float, ...]:
+    return 100 * found.value, 100 * found.low, 100 * found.high
+
+
+def _run(*command: Any) -> float:
+    """Returns how many seconds a command took."""
+    began = time.perf_counter()
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"{' '.join(map(str, command[:4]))} failed: {done.stderr.strip()[-300:]}")
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    cli.run(main, continues=True)
