@@ -181,7 +181,10 @@ def folder(flag: str, path: str) -> Path:
 
 def paths(flag: flags.FlagHolder) -> list[Path]:
     """Returns the files or folders that a flag lists, with ~ for a home; they need not exist."""
-    return [expanded(flag.name, path) for path in flag.value]
+    given = flag.value.split(",") if isinstance(flag.value, str) else flag.value
+    if "" in given:
+        raise UserError(f"--{flag.name}={','.join(given)} names nothing between commas")
+    return [expanded(flag.name, path) for path in given]
 
 
 def needed_file(flag: flags.FlagHolder) -> Path:

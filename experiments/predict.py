@@ -6,7 +6,7 @@ r"""Predicts classes with a trained cloud NN, on either side of the split.
     python -m experiments.predict --release=release --classifier=classifier \
         --package=package --order=order.csv --out=pictures.csv
 
-The first is the cloud's: row, class number, a probability per class. The second runs local NN and
+The first is the cloud's: row, class id, a probability per class id. The second runs local NN and
 cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
 class name. The third is for the device too: order.csv, from experiments.extract, tells which
 picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
@@ -19,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from privynet_jax import Release, UserError, open_package, open_release
+from privynet_jax import Release, UserError, join_releases, open_package, open_release
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
 from privynet_jax.deployment.cloud.predictions import Predicted, write_predictions
 from privynet_jax.deployment.device.device_commands import predict_pictures
@@ -61,7 +61,7 @@ def main() -> None:
     package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
     known = {"the classifier": classifier, "the package": package, "the release": release}
     check_same_plan({name: one.plan_id for name, one in known.items() if one is not None})
-    classes: Sequence[object] = range(classifier.num_classes)
+    classes: Sequence[object] = classifier.classes
     if package:
         classifier.check_fits(package.shape, "the package")
         classes = package.names_of(classifier.classes)
@@ -89,7 +89,8 @@ def _predict_release(
     head = ("row", "picture") if pictures else ("row",)
     where = write_predictions(out, head, classes, predicted())
     if release.labels is not None and release.classes is not None:
-        seen = " (it was trained on most of them)" if release.id in classifier.releases else ""
+        alone = join_releases([release]).id == classifier.data
+        seen = " (it was trained on most of them)" if alone else ""
         labels = classifier.labels_of(release.labels, release.classes)
         right = np.float64(np.concatenate(answers) == labels)
         shares = {name: 100 * share for name, share in accuracies(right, release.labels).items()}

@@ -10,19 +10,19 @@ known by what they show, not by their names. Takes as long as extracting them.
 
 from experiments import cli
 from privynet_jax.deployment.device.device_commands import revoke
-from privynet_jax.platform.files import expanded
 
-cli.key_flags("package images release out")
+cli.key_flags("package images release out sixteen_bit_max")
 
 
 def main() -> None:
-    releases = cli.needed(cli.RELEASE, "name the releases that hold the pictures").split(",")
+    cli.needed(cli.RELEASE, "name the releases that hold the pictures")
     print(
         revoke(
             cli.needed_folder(cli.PACKAGE),
             cli.needed(cli.IMAGES, "give folder:PATH"),
-            [expanded(cli.RELEASE.name, path) for path in releases],
+            cli.paths(cli.RELEASE),
             cli.new_file(cli.OUT),
+            sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value,
         )
     )
 

@@ -28,7 +28,7 @@ from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.deployment.cloud.contributors import LEAST, contributors
 from privynet_jax.deployment.release.equal_rows import read_revocation
 from privynet_jax.deployment.release.release_inbox import open_releases
-from privynet_jax.platform.files import expanded, write_atomically
+from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.text_tables import as_csv
@@ -52,7 +52,8 @@ _MOST_CORES = 8
 
 
 def main() -> None:
-    given, out = cli.needed(cli.RELEASE, "name what was handed over"), cli.needed_folder(cli.OUT)
+    cli.needed(cli.RELEASE, "name what was handed over")
+    out = cli.needed_folder(cli.OUT).resolve()
     settings = ClassifierSettings(
         schedule=Schedule(_STEPS.value, _BATCH.value, _RATE.value),
         width=_WIDTH.value,
@@ -62,11 +63,13 @@ def main() -> None:
         seed=cli.SEED.value,
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
-    releases = open_releases([expanded(cli.RELEASE.name, path) for path in given.split(",")])
+    releases = open_releases(cli.paths(cli.RELEASE))
     revoked = [read_revocation(path) for path in cli.paths(cli.REVOKED)]
     data = join_releases([*releases.values()], revoked)
-    if data.revoked:
-        print(f"{len(data.revoked)} rows are revoked, and left out.")
+    if gone := data.revoked.sum():
+        print(f"{gone} rows are revoked, and left out.")
+    for name in data.returned:
+        print(f"{name} has rows that are revoked, and was not among the releases that had them.")
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
         trained = train_to_folder(data, settings, out, every_seconds)
@@ -96,13 +99,14 @@ def _side_by_side(
 ) -> str:
     """Writes a table of the contributors, and says who is unlike the others."""
     held_out = deal(data, settings).validation
-    rows = ChosenRows(data.representations, held_out)
-    right = open_classifier(out).probabilities(rows).argmax(axis=1) == data.labels[held_out]
+    judged = ChosenRows(data.representations, held_out)
+    right = open_classifier(out).probabilities(judged).argmax(axis=1) == data.labels[held_out]
     found = contributors(data, held_out, right)
     # Beside the classifier, which goes back to all of them.
     table = out.with_name(f"{out.name}.contributors.csv")
     told = [{"name": names[one.release], **dataclasses.asdict(one)} for one in found]
-    write_atomically(table, as_csv(sorted(told, key=lambda row: str(row["name"]))))
+    rows = sorted(told, key=lambda row: str(row["name"]))
+    write_atomically(table, as_csv(rows), private=True)
     repeated = sum(one.repeated for one in found)
     lines = [f"{len(found)} releases with {len(data)} rows and {repeated} copies: see {table}."]
     lines += [f"{names[one.release]} has {one.strange}." for one in found if one.strange]

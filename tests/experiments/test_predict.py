@@ -20,13 +20,14 @@ from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
 from privynet_jax.deployment.device import device_commands
 from privynet_jax.deployment.release.row_order import mark_of, read_order
 from privynet_jax.deployment.release.row_order import write_order as write_real_order
+from privynet_jax.platform.digests import sha256_of_json
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
 
 
 def made_classifier(release="another"):
-    return handmade_classifier(SHAPE, releases=(id_of(release),))
+    return handmade_classifier(SHAPE, data=sha256_of_json([id_of(release)]))
 
 
 # The id of the release in `world`.
@@ -95,10 +96,11 @@ def test_rows_of_a_release(run, world, tmp_path, trained_on):
     status, out, err = run(f"--release={tmp_path}")
     assert (status, "error" in err) == (0, False)
     head, rows = read(tmp_path / "out.csv")
-    assert head == ["row", "class", "probability_0", "probability_1", "probability_2"]
+    ids = class_ids(3)
+    assert head == ["row", "class", *(f"probability_{one}" for one in ids)]
     expected = made_classifier().probabilities(world.release.representations)
     assert [row[0] for row in rows] == list(map(str, range(30)))
-    assert [int(row[1]) for row in rows] == expected.argmax(axis=1).tolist()
+    assert [ids.index(row[1]) for row in rows] == expected.argmax(axis=1).tolist()
     assert_probabilities(rows, 2, expected)
     accuracy = 100 * (expected.argmax(axis=1) == world.release.labels).mean()
     assert f"{accuracy:.1f} %" in out

@@ -21,7 +21,6 @@ def handmade_classifier(shape, seed=0, **changes):
         "shape": shape,
         "classes": class_ids(3),
         "width": 4,
-        "releases": ("a" * 64,),
         "data": "b" * 64,
         "plan_id": "1d" * 32,
         "settings": {"steps": 20, "learning_rate": 0.002},

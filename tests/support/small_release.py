@@ -22,6 +22,7 @@ class SmallRelease:
     classes: tuple | None
     dtype: str = "float16"
     plan_id: str = "1d" * 32
+    name: str = ""
 
 
 def representations_of(images, weights, layer, depth):

@@ -56,7 +56,6 @@ class Description:
     shape: tuple[Count, Count, Count]
     classes: tuple[Hex64, ...]
     width: Count
-    releases: tuple[Hex64, ...]
     data: Hex64
     plan_id: Hex64
     settings: dict[Text, int | float]
@@ -68,9 +67,8 @@ class Description:
         if math.prod(self.shape) > _MOST_VALUES or not self.history:
             raise UserError("representations too large, or no validation")
         check_is_square(self.shape)
-        for ids in (self.classes, self.releases):
-            if not ids or list(ids) != sorted({*ids}):
-                raise UserError("classes or releases that do not ascend, each once")
+        if not self.classes or list(self.classes) != sorted({*self.classes}):
+            raise UserError("classes that do not ascend, each once")
 
     @property
     def num_classes(self) -> int:
@@ -91,9 +89,8 @@ class Classifier(Description):
         shape: height, width and channels of one representation.
         classes: ids of those that it tells apart, ascending; see `secret_draw.class_ids`.
         width: channels of the network.
-        releases: ids of those that it was trained on, ascending.
-        data: `Contributions.id`: of those releases, and what of them was revoked.
-        plan_id: of the plan behind those.
+        data: `Contributions.id`: what it was trained on.
+        plan_id: of the plan behind that.
         settings: of the training, by name.
         balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
         commonest_class_share: of those, what always answering the commonest class would give.

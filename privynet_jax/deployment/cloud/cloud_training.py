@@ -190,7 +190,6 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
         shape=tuple(data.representations.shape[1:]),
         classes=data.classes,
         width=settings.width,
-        releases=data.releases,
         data=data.id,
         plan_id=data.plan_id,
         settings=settings.by_name(),

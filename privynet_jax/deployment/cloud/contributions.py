@@ -9,12 +9,13 @@ held out would be learnt. Nothing depends on the order in which releases are giv
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from privynet_jax.deployment.release.equal_rows import Revocation, check_comparable, row_digests
+from privynet_jax.deployment.release.equal_rows import Revocation, row_digests
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_json
@@ -37,8 +38,12 @@ class Contributions:
         representations: [N, h, w, depth], an array or what reads rows.
         labels: int32 [N], places among the classes.
         owners: int32 [N], places among the releases.
+        id: 64 hexadecimal digits: of these rows of these releases. Whoever does not know all rows
+            cannot find by trying which ones were revoked.
         repeated: int [releases], rows that were left out because they are there already.
-        revoked: digests of rows that were left out because they are revoked, ascending.
+        contradicting: int [releases], those of them that have another class there.
+        revoked: int [releases], rows that were left out because they are revoked.
+        returned: names of releases with such rows that were not among those they are revoked of.
         moments: float64 [releases, D + 1, D + 1], sums over positions of the products of any two of
             1 and log(1 + x) of up to 64 channels; None of a single release.
     """
@@ -49,17 +54,15 @@ class Contributions:
     representations: Any
     labels: np.ndarray
     owners: np.ndarray
+    id: str
     repeated: np.ndarray
-    revoked: tuple[str, ...] = ()
+    contradicting: np.ndarray
+    revoked: np.ndarray
+    returned: tuple[str, ...] = ()
     moments: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def id(self) -> str:
-        """64 hexadecimal digits: of the same releases with the same rows revoked."""
-        return sha256_of_json([self.releases, self.revoked])
 
 
 def join_releases(
@@ -68,7 +71,7 @@ def join_releases(
     """Returns the rows of verified releases of one plan and shape, without those that are revoked.
 
     Raises:
-        UserError: one of them has no labels, or rows that were revoked before it was made.
+        UserError: one of them has no labels, or values that no representation has.
     """
     releases = sorted(releases, key=lambda release: release.id)
     classes = sorted({class_id for release in releases for class_id in _classes_of(release)})
@@ -77,6 +80,7 @@ def join_releases(
         np.array([places[one] for one in _classes_of(release)], np.int32)[release.labels]
         for release in releases
     ]
+    none = np.zeros(len(releases), int)
     together = Contributions(
         releases=tuple(release.id for release in releases),
         plan_id=releases[0].plan_id,
@@ -84,19 +88,27 @@ def join_releases(
         representations=_joined(releases),
         labels=np.concatenate(labels),
         owners=np.repeat(np.arange(len(releases), dtype=np.int32), list(map(len, labels))),
-        repeated=np.zeros(len(releases), int),
+        id=sha256_of_json([release.id for release in releases]),
+        repeated=none,
+        contradicting=none,
+        revoked=none,
     )
-    if revocations:
-        check_comparable([each.dtype for each in (*releases, *revocations)])
-    elif len(releases) == 1:
+    for revocation in revocations:
+        if revocation.plan_id != together.plan_id:
+            raise UserError("a revocation is of another plan than the releases; leave it out")
+    if len(releases) == 1 and not revocations:
         return together
-    return _only_rows_that_count(together, _owners_of(revocations, together))
+    return _Look(together, [*map(_named, releases)], revocations).rows_that_count()
+
+
+def _named(release: Release) -> str:
+    return release.name or f"the release {release.id[:8]}"
 
 
 def _classes_of(release: Release) -> tuple[str, ...]:
     if release.labels is None or release.classes is None:
         raise UserError(
-            f"the release {release.id[:8]} has no labels, so there is nothing to learn; release "
+            f"{_named(release)} has no labels, so there is nothing to learn; release "
             "the pictures again with their labels"
         )
     return release.classes
@@ -111,60 +123,81 @@ def _joined(releases: Sequence[Release]) -> Any:
     return joined[:] if size <= HELD_BYTES else joined
 
 
-def _owners_of(revocations: Sequence[Revocation], data: Contributions) -> dict[str, set[str]]:
-    """Digest of a revoked row -> ids of the releases that may hold it."""
-    owners: dict[str, set[str]] = {}
-    for revocation in revocations:
-        if revocation.plan_id != data.plan_id:
-            raise UserError("a revocation is of another plan than the releases; leave it out")
-        for row in revocation.rows:
-            owners.setdefault(row, set()).update(revocation.releases)
-    return owners
+class _Look:
+    """Reads every row once: which are copies, revoked, or none, and how channels vary together."""
 
+    def __init__(
+        self, data: Contributions, names: Sequence[str], revocations: Sequence[Revocation]
+    ) -> None:
+        self._data, self._names, count = data, names, len(data.releases)
+        self._size = 1 + min(data.representations.shape[-1], _MOST_CHANNELS)
+        self._moments = np.zeros((count, self._size, self._size))
+        # Whose a digest is: a revocation of many rows is one set of releases.
+        self._revoked: dict[str, frozenset[str]] = {}
+        for each in revocations:
+            owners = frozenset(each.releases)
+            for row in each.rows:
+                known = self._revoked.get(row)
+                self._revoked[row] = owners if known is None else known | owners
+        self._seen: dict[str, int] = {}  # digest -> label
+        self._repeated, self._contradicting, self._gone = (np.zeros(count, int) for _ in "rcg")
+        self._returned: set[int] = set()
+        self._digest = hashlib.sha256()
 
-def _only_rows_that_count(data: Contributions, revoked: Mapping[str, set[str]]) -> Contributions:
-    """Reads everything once, and leaves out copies and what is revoked."""
-    seen: set[str] = set()
-    gone: set[str] = set()
-    counts, is_copy = np.ones(len(data), bool), np.zeros(len(data), bool)
-    size = 1 + min(data.representations.shape[-1], _MOST_CHANNELS)
-    moments = np.zeros((len(data.releases), size, size))
-    with Bar(total=len(data), desc="comparing releases", unit="row", delay=2) as bar:
-        for start in range(0, len(data), _AT_ONCE):
-            rows = data.representations[start : start + _AT_ONCE]
-            here = slice(start, start + len(rows))
-            for row, digest in enumerate(row_digests(rows), start):
-                if digest in revoked:
-                    _check_was_there(data.releases[data.owners[row]], revoked[digest])
-                    gone.add(digest)
-                is_copy[row] = digest in seen
-                counts[row] = not (is_copy[row] or digest in revoked)
-                seen.add(digest)
-            for owner in np.unique(data.owners[here]):
-                moments[owner] += _moments(rows[counts[here] & (data.owners[here] == owner)], size)
-            bar.update(len(rows))
-    chosen = np.flatnonzero(counts)
-    return dataclasses.replace(
-        data,
-        representations=ChosenRows(data.representations, chosen),
-        labels=data.labels[chosen],
-        owners=data.owners[chosen],
-        repeated=np.bincount(data.owners[is_copy], minlength=len(data.releases)),
-        revoked=tuple(sorted(gone)),
-        moments=moments,
-    )
-
-
-def _check_was_there(release: str, owners: set[str]) -> None:
-    if release not in owners:
-        raise UserError(
-            f"the release {release[:8]} has rows that had been revoked before; have it extracted "
-            "again with --revoked, or leave it out"
+    def rows_that_count(self) -> Contributions:
+        data, chosen = self._data, []
+        with Bar(total=len(data), desc="comparing releases", unit="row", delay=2) as bar:
+            for start in range(0, len(data), _AT_ONCE):
+                rows = data.representations[start : start + _AT_ONCE]
+                owners = data.owners[start : start + len(rows)]
+                self._check(rows, owners)
+                digests = row_digests(rows)
+                counts = np.array([self._counts(start + n, d) for n, d in enumerate(digests)])
+                chosen.append(start + np.flatnonzero(counts))
+                for owner in np.unique(owners):
+                    self._moments[owner] += _moments(rows[counts & (owners == owner)], self._size)
+                bar.update(len(rows))
+        chosen = np.concatenate(chosen)
+        present, labels = np.unique(data.labels[chosen], return_inverse=True)
+        return dataclasses.replace(
+            data,
+            classes=tuple(data.classes[label] for label in present),
+            representations=ChosenRows(data.representations, chosen),
+            labels=labels.astype(np.int32),
+            owners=data.owners[chosen],
+            id=self._digest.hexdigest(),
+            repeated=self._repeated,
+            contradicting=self._contradicting,
+            revoked=self._gone,
+            returned=tuple(self._names[owner] for owner in sorted(self._returned)),
+            moments=self._moments,
         )
+
+    def _check(self, rows: np.ndarray, owners: np.ndarray) -> None:
+        fits = (np.isfinite(rows) & (rows >= 0)).all(axis=(1, 2, 3))
+        if not fits.all():
+            raise UserError(
+                f"{self._names[owners[fits.argmin()]]} holds a value that no representation has: "
+                "negative, infinite or NaN; leave it out, or have it extracted again"
+            )
+
+    def _counts(self, row: int, digest: str) -> bool:
+        owner, label = self._data.owners[row], int(self._data.labels[row])
+        if digest in self._revoked:
+            self._gone[owner] += 1
+            if self._data.releases[owner] not in self._revoked[digest]:
+                self._returned.add(int(owner))
+            return False
+        if digest in self._seen:
+            self._repeated[owner] += 1
+            self._contradicting[owner] += self._seen[digest] != label
+            return False
+        self._seen[digest] = label
+        self._digest.update(f"{digest} {self._data.classes[label]}\n".encode())
+        return True
 
 
 def _moments(rows: np.ndarray, size: int) -> np.ndarray:
-    values = np.log1p(np.maximum(rows[..., : size - 1], 0), dtype=np.float32)
-    table = np.concatenate([np.ones((*values.shape[:-1], 1), np.float32), values], axis=-1)
-    table = table.reshape(-1, size)
+    values = np.log1p(rows[..., : size - 1], dtype=float)
+    table = np.concatenate([np.ones((*values.shape[:-1], 1)), values], axis=-1).reshape(-1, size)
     return table.T @ table

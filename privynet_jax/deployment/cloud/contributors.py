@@ -6,9 +6,9 @@
 How channels vary together is the network's doing more than the pictures': with another package's
 channels, in another order, or with made-up numbers, the covariance of log(1 + x) is no multiple of
 the others'. That is measured by the logarithm of Mauchly's criterion of sphericity (1940,
-doi:10.1214/aoms/1177731915), after the others' covariance is divided out; it is the larger the
-fewer pictures there are, which is fitted over contributors (Theil and Sen), and told in deviations.
-Labels are judged by rows held out, against how often the others' rows of these classes are right.
+doi:10.1214/aoms/1177731915), after the others' covariance is divided out, in deviations beyond what
+is usual of as many rows. Labels are judged by rows held out, against how often the others' rows of
+these classes are right.
 """
 
 import dataclasses
@@ -21,11 +21,14 @@ from privynet_jax.deployment.cloud.contributions import Contributions
 
 # With fewer contributors nobody can say which of them is the strange one.
 LEAST = 5
-# In standard deviations; see RESULTS.md for what reaches it.
+# In standard deviations; BUILD_NOTES.md has what reaches it.
 _MOST_DISTANCE = 4.0
 # Of honest contributors' criteria, in logarithms: they never agree better than this.
 _LEAST_DEVIATION = 0.25
 _KEPT, _ROUNDS = 0.75, 4
+_MOST_COMPARED = 500
+# Of one class, from whose accuracy something follows for one more row.
+_LEAST_OTHERS = 5
 _RIDGE, _LEAST = 1e-3, 1e-9
 # Of at least one honest contributor being named for its labels, over all of them.
 _FALSE_ALARM = 0.01
@@ -40,6 +43,7 @@ class Contributor:
         release: its id.
         rows: that count.
         repeated: that others, or other releases of the same contributor, have as well.
+        contradicting: of these, those that have another class there.
         classes: how many occur.
         held_out: of the rows, those that nothing was learnt from.
         accuracy: on these; NaN without any.
@@ -50,6 +54,7 @@ class Contributor:
     release: str
     rows: int
     repeated: int
+    contradicting: int
     classes: int
     held_out: int
     accuracy: float
@@ -65,11 +70,15 @@ def contributors(data: Contributions, held_out: np.ndarray, right: np.ndarray) -
         held_out: int [n], numbers of those that nothing was learnt from.
         right: bool [n], whether the classifier is right there.
     """
+    count = len(data.releases)
     owners, labels = data.owners[held_out], data.labels[held_out]
-    distances, unlikely = _distances(data), _unlikely(owners, labels, right, len(data.releases))
+    distances, unlikely = _distances(data), _unlikely(owners, labels, right, count)
+    rows, judged = (np.bincount(each, minlength=count) for each in (data.owners, owners))
+    successes = np.bincount(owners, weights=right, minlength=count)
+    pairs = np.unique(np.stack([data.owners, data.labels]), axis=1)[0]
+    classes = np.bincount(pairs, minlength=count)
     found = []
     for place, release in enumerate(data.releases):
-        mine, rows = owners == place, data.owners == place
         reasons = []
         if distances[place] > _MOST_DISTANCE:
             reasons.append("rows unlike the others'")
@@ -78,11 +87,12 @@ def contributors(data: Contributions, held_out: np.ndarray, right: np.ndarray) -
         found.append(
             Contributor(
                 release=release,
-                rows=int(rows.sum()),
+                rows=int(rows[place]),
                 repeated=int(data.repeated[place]),
-                classes=len(np.unique(data.labels[rows])),
-                held_out=int(mine.sum()),
-                accuracy=float(right[mine].mean()) if mine.any() else float("nan"),
+                contradicting=int(data.contradicting[place]),
+                classes=int(classes[place]),
+                held_out=int(judged[place]),
+                accuracy=successes[place] / judged[place] if judged[place] else float("nan"),
                 distance=float(distances[place]),
                 strange=" and ".join(reasons),
             )
@@ -97,19 +107,20 @@ def _distances(data: Contributions) -> np.ndarray:
     there = np.flatnonzero(rows)
     if data.moments is None or len(there) < LEAST:
         return distances
-    criteria = np.log(_sphericity(data.moments[there]) + _LEAST)
-    sizes = np.log(rows[there])
-    slope = scipy.stats.theilslopes(criteria, sizes).slope if np.ptp(sizes) else 0.0
-    left = criteria - slope * sizes
-    left -= np.median(left)
-    deviation = _MAD_TO_DEVIATION * np.median(np.abs(left))
-    distances[there] = left / max(deviation, _LEAST_DEVIATION)
+    criteria, sizes = np.log(_sphericity(data.moments[there]) + _LEAST), np.log(rows[there])
+    some = np.linspace(0, len(there) - 1, min(len(there), _MOST_COMPARED)).astype(int)
+    # Of as many rows: by chance alone the criterion falls with their number, and no faster.
+    usual = criteria[some] + np.maximum(sizes[some] - sizes[:, None], 0)
+    beyond = criteria - np.median(usual, axis=1)
+    deviation = _MAD_TO_DEVIATION * np.median(np.abs(beyond - np.median(beyond)))
+    distances[there] = beyond / max(deviation, _LEAST_DEVIATION)
     return distances
 
 
 def _sphericity(moments: np.ndarray) -> np.ndarray:
     """Float [n], 0 where a covariance is a multiple of the others'."""
     covariances, weights = _covariances(moments), moments[:, 0, 0]
+    weights = np.minimum(weights, np.median(weights))  # none is "the others" by its size
     kept = np.ones(len(covariances), bool)
     for _ in range(_ROUNDS):  # the most unlike ones are left out of what is compared with
         together = np.average(covariances[kept], axis=0, weights=weights[kept])
@@ -138,17 +149,23 @@ def _unlikely(
     Expected is, of each row, the accuracy on other releases' rows of its class; what is right of
     several such rows is distributed as a sum of their Bernoulli trials (Poisson's binomial).
     """
+    classes = int(labels.max(initial=0)) + 1
+    pairs = owners.astype(int) * classes + labels
+    seen, successes = (
+        np.bincount(pairs, weights=each, minlength=count * classes).reshape(count, classes)
+        for each in (None, right)
+    )
+    others = seen.sum(axis=0) - seen
+    # As after one right and one wrong answer (Laplace): few rows prove little.
+    chances = (successes.sum(axis=0) - successes + 1) / (others + 2)
     unlikely = []
     for place in range(count):
-        mine = owners == place
-        chances = []
-        for label in labels[mine]:
-            others = right[~mine & (labels == label)]
-            # As after one right and one wrong answer (Laplace): few rows prove little.
-            chances.append((others.sum() + 1) / (len(others) + 2))
+        counted = (others[place] >= _LEAST_OTHERS) & (seen[place] > 0)
         distribution = np.ones(1)
-        for chance in chances:
-            distribution = np.convolve(distribution, [1 - chance, chance])
-        tail = distribution[: int(right[mine].sum()) + 1].sum()
-        unlikely.append(bool(mine.any() and tail < _FALSE_ALARM / count))
+        for label in np.flatnonzero(counted):
+            for _ in range(int(seen[place, label])):
+                chance = chances[place, label]
+                distribution = np.convolve(distribution, [1 - chance, chance])
+        tail = distribution[: int(successes[place, counted].sum()) + 1].sum()
+        unlikely.append(bool(counted.any() and tail < _FALSE_ALARM / count))
     return unlikely

@@ -94,6 +94,11 @@ def extract(
     )
     if earlier or revoked:
         told += f"{written.before} pictures were released before, or revoked, and left out.\n"
+        if not written.before:
+            told += (
+                "If some were, this device, or its onnxruntime, gives other numbers than the one "
+                "of before: then do not hand this over.\n"
+            )
     if written.contradicting:
         return told + (
             f"Look at the {written.contradicting} pictures first that another class has too, named "
@@ -121,7 +126,9 @@ def _plans(
     return {name: each.plan_id for name, each in (*releases.items(), *named)}
 
 
-def revoke(package: Path, images: str, releases: Sequence[Path], out: Path) -> str:
+def revoke(
+    package: Path, images: str, releases: Sequence[Path], out: Path, *, sixteen_bit_max: int = 0
+) -> str:
     """Writes what tells the cloud which rows of some releases it must not use any more."""
     out = new_file("out", str(out))  # before anything is computed for it
     opened, found = open_package(package), open_releases(releases)
@@ -131,8 +138,10 @@ def revoke(package: Path, images: str, releases: Sequence[Path], out: Path) -> s
     dtypes = sorted({release.dtype for release in found.values()})
     check_comparable(dtypes)
     coding = Coding(dtypes[0], np.ones_like(opened.peaks), opened.peaks)
+    white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
     pictures = find_pictures(images, class_names=(), labelled=False)
-    wanted = picture_digests(pictures, opened, coding)
+    pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
+    wanted = picture_digests(pictures, opened, coding, skip_unreadable=False)
     held = {
         release.id: {*digests_of(release.representations)} & {*wanted.values()}
         for release in found.values()

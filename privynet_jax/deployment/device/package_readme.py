@@ -32,7 +32,8 @@ classifier that came back from the cloud,
 
     python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv
 
-predicts classes here. `--help` behind each command tells the rest; `time` measures what a picture
+predicts classes here. `extract --earlier=release.tar` releases what is new alone, `revoke`
+withdraws pictures. `--help` behind each command tells the rest; `time` measures what a picture
 costs. From Python, for images that are uint8 [N, {size}, {size}, 3] RGB, representations are
 float32 [N, {shape}]:
 

@@ -3,6 +3,8 @@
     python privynet.pyz check
     python privynet.pyz extract --images=folder:photos --out=release
     python privynet.pyz predict --images=folder:photos --classifier=classifier --out=pictures.csv
+    python privynet.pyz extract --images=folder:photos --out=later --earlier=release.tar
+    python privynet.pyz revoke --images=folder:gone --release=release.tar --out=revocation.json
     python privynet.pyz time
     python privynet.pyz time --out=latency.json
 
@@ -65,9 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     for one in (extract, predict, revoke):
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
         one.add_argument("--out", type=_path, required=True, help="what to write")
+    for one in (extract, predict, revoke):
+        one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
-        one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")

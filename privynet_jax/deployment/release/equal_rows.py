@@ -5,8 +5,9 @@
     revocation.rows & seen
 
 A digest is the SHA-256 of a row as float16: the same whether releases store float32 or float16.
-Rows of bytes are equal to rows of bytes alone. A network gives the same row for a picture whatever
-it comes with; another one's numbers would be other ones. No JAX here.
+Rows of bytes are equal to rows of bytes alone. One installation gives the same row for a picture
+whatever it comes with; on another processor, or by another onnxruntime, a value in a row may be
+rounded the other way, and then nothing is equal. No JAX here.
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ from privynet_jax.platform.documents import Hex64, read_document, write_document
 
 _VERSION = 1
 _AT_ONCE = 256
+_MOST_ROWS = 2**18  # so that the file can be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Revocation:
     def __post_init__(self) -> None:
         if not self.rows or not self.releases:
             raise UserError("nothing is revoked")
+        if max(len(self.rows), len(self.releases)) > _MOST_ROWS:
+            raise UserError(f"more than {_MOST_ROWS} are revoked at once; revoke them in parts")
 
     def write(self, path: Path) -> None:
         """Writes it whole."""

@@ -172,11 +172,10 @@ def _look(
     """What is left out: copies with the first one's number, what is known already with its own."""
     copies, digests = find_copies(pictures)
     if known_rows:
-        rows = picture_digests(pictures, package, coding, but=copies)
-        known = {number for number, digest in rows.items() if digest in known_rows}
-        # A copy of what is known is no picture of its own either.
-        copies = {n: n if first in known else first for n, first in copies.items()}
-        copies |= {n: n for n in known}
+        rows = picture_digests(pictures, package, coding, skip_unreadable=True)
+        # With a picture go all its copies, whichever of them is known.
+        known = {copies.get(n, n) for n, digest in rows.items() if digest in known_rows}
+        copies |= {n: n for n in range(len(pictures)) if copies.get(n, n) in known}
         if len(copies) == len(pictures):
             raise UserError("all pictures were released before, or are revoked; nothing is left")
     return copies, digests

@@ -14,7 +14,7 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -23,6 +23,9 @@ from privynet_jax.errors import UserError, first_line
 MANIFEST, LABELS = "release.json", "labels.npy"
 _SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
 _WHOLE = re.compile(rf"{_SHARDS.pattern}|release\.json")
+_BLOCK, _MOST_MEMBERS = tarfile.BLOCKSIZE, 2**20
+# Folders, and what newer formats tell of times and owners.
+_PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _FILES = re.compile(rf"({_WHOLE.pattern})|\.({_WHOLE.pattern})[.-].+")
 
 
@@ -109,28 +112,42 @@ def files_at(path: Path) -> ReleaseFiles:
         return ReleaseFiles(path)
     held: dict[str, ReleaseFile] = {}
     folders = set()
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                place = PurePosixPath(member.name)
-                is_plain = not place.is_absolute() and ".." not in place.parts and member.size >= 0
-                if is_plain and member.isdir():
-                    continue
-                is_plain &= member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
-                if not (is_plain and _WHOLE.fullmatch(place.name)) or place.name in held:
-                    raise _refused(path, f"holds {member.name!r}, which is no part of one release")
-                folders.add(place.parent)
-                held[place.name] = ReleaseFile(path, place.name, member.offset_data, member.size)
-    except UserError:
-        raise
-    except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
-        raise _refused(path, f"is no tar of a release: {first_line(error)}") from None
+    for name, start, size in _members(path):
+        place = PurePosixPath(name)
+        is_plain = not place.is_absolute() and ".." not in place.parts
+        if not (is_plain and _WHOLE.fullmatch(place.name)) or place.name in held:
+            raise _refused(path, f"holds {name!r}, which is no part of one release")
+        folders.add(place.parent)
+        held[place.name] = ReleaseFile(path, place.name, start, size)
     if len(folders) != 1:
         raise _refused(path, "does not hold the files of one folder")
-    end = path.stat().st_size
-    if long := [str(file) for file in held.values() if file.start + (file.size or 0) > end]:
-        raise _refused(path, f"ends before {long[0]} does")
     return ReleaseFiles(path, held)
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yields (name, start, size) of each plain file in a tar, whose headers are all that is read.
+
+    `tarfile` itself reads what headers of other kinds bring along, however much they say that is.
+    """
+    with path.open("rb") as file:
+        end, start = os.fstat(file.fileno()).st_size, 0
+        for _ in range(_MOST_MEMBERS):
+            file.seek(start)
+            if not (header := file.read(_BLOCK)).strip(b"\0"):
+                return
+            try:
+                member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+            except (tarfile.HeaderError, ValueError) as error:
+                raise _refused(path, f"is no tar of a release: {first_line(error)}") from None
+            start += _BLOCK
+            if not 0 <= member.size <= end - start:
+                raise _refused(path, f"ends before {member.name!r} does")
+            if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                yield member.name, start, member.size
+            elif member.type not in _PASSED_OVER:
+                raise _refused(path, f"holds {member.name!r}, which is no plain file")
+            start += -(-member.size // _BLOCK) * _BLOCK
+    raise _refused(path, f"holds more than {_MOST_MEMBERS} files")
 
 
 def _refused(path: Path, why: str) -> UserError:

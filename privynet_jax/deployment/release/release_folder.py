@@ -62,6 +62,7 @@ class Release:
         labels: int32 [N], or None.
         classes: ids of the classes by label, ascending; None where there are no labels.
         dtype: how rows are stored, one of `coding.DTYPES`.
+        name: where it was read from.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Release:
     labels: np.ndarray | None
     classes: tuple[str, ...] | None
     dtype: str
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.representations)
@@ -165,6 +167,7 @@ def open_release(path: Path, opener: Opener | None = None, held_bytes: int = HEL
         labels=labels,
         classes=manifest.classes,
         dtype=manifest.dtype,
+        name=str(path),
     )
 
 

@@ -54,7 +54,9 @@ def _releases_in(path: Path) -> Iterator[Path]:
             f"{path} {what}; give the folder that experiments.extract wrote, its tar, or a folder "
             "that holds nothing else"
         )
-    yield from inside
+    for child in inside:  # what extract leaves: a folder, and the same as a tar
+        if child.is_dir() or child.with_suffix("") not in inside:
+            yield child
 
 
 def _check_fits(name: str, release: Release, first_name: str, first: Release) -> None:

@@ -25,6 +25,12 @@ from privynet_jax.platform.rows.coding import Coding, all_finite
 _MOST_IMAGES, _LEAST_IMAGES, _LAYER_BYTES = 64, 4, 2**24
 
 
+def images_at_once(image_size: int) -> int:
+    """Returns how many images a device's memory is asked for at once."""
+    fitting = _LAYER_BYTES // (image_size**2 * 64 * 4)
+    return min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
+
+
 @dataclasses.dataclass(eq=False)
 class Extraction:
     """Pictures in their secret order, and what makes rows of them."""
@@ -37,8 +43,7 @@ class Extraction:
     pool: concurrent.futures.Executor
 
     def __post_init__(self) -> None:
-        fitting = _LAYER_BYTES // (self.package.image_size**2 * 64 * 4)
-        self.batch = min(_MOST_IMAGES, max(_LEAST_IMAGES, fitting))
+        self.batch = images_at_once(self.package.image_size)
 
     def run(self, writer: ReleaseWriter, journal: Journal) -> int:
         """Writes all shards that are not there; returns how many were."""

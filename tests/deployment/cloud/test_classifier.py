@@ -76,7 +76,7 @@ def test_what_lies_in_the_folder(folder):
     assert [path.name for path in folder.parent.iterdir()] == ["classifier"]
     content = json.loads((folder / "classifier.json").read_text())
     expected = {"version": 3, "plan_id": "1d" * 32, "shape": [6, 6, 3]}
-    assert (content["classes"], content["releases"]) == ([*class_ids(3)], ["a" * 64])
+    assert (content["classes"], content["data"]) == ([*class_ids(3)], "b" * 64)
     assert expected.items() <= content.items()
     assert (folder / "history.csv").read_text() == (
         "step,loss,validation_accuracy,validation_loss\n"
@@ -233,7 +233,7 @@ DAMAGED = {
     ),
     "a shape whose product wraps": (with_tensors(dict, shape=[2**19, 2**19, 2**19]), "too large"),
     "a class twice": (with_tensors(dict, classes=["ab" * 32] * 3), "that do not ascend"),
-    "no release": (with_tensors(dict, releases=[]), "that do not ascend"),
+    "no class": (with_tensors(dict, classes=[]), "that do not ascend"),
     "other files": (
         lambda folder: resigned(folder, files={"../other": "0" * 64}),
         "lists other files than a classifier has",

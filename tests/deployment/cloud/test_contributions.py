@@ -8,6 +8,7 @@ from support.small_release import class_ids, random_release
 
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.release import release_folder
+from privynet_jax.deployment.release.equal_rows import Revocation, row_digests
 from privynet_jax.errors import UserError
 
 ONE = random_release(rows=9)
@@ -68,10 +69,54 @@ def test_rows_that_were_released_before_count_once(dtype):
     )
     data = join_releases([later, ONE])
     assert len(data) == 9 + 8
-    assert data.repeated.tolist() == [0, 3]
+    assert (data.repeated.tolist(), data.contradicting.tolist()) == ([0, 3], [0, 0])
     assert data.representations.dtype == dtype
     expected = np.concatenate([ONE.representations, OTHER.representations])
     np.testing.assert_array_equal(rows_of(data), np.float32(expected))
+
+
+def test_copies_of_another_class_are_counted():
+    both = np.concatenate([OTHER.representations, ONE.representations[:2]])
+    labels = np.concatenate([OTHER.labels, np.array([ONE.labels[0], ONE.labels[1] - 1])])
+    later = dataclasses.replace(OTHER, id="f" * 64, representations=both, labels=labels)
+    data = join_releases([later, ONE])
+    assert (data.repeated.tolist(), data.contradicting.tolist()) == ([0, 2], [0, 1])
+
+
+def revocation(rows, *releases, **changes):
+    digests = tuple(sorted(row_digests(rows)))
+    return Revocation("1d" * 32, "float16", tuple(release.id for release in releases), digests)
+
+
+def test_what_is_revoked_is_left_out_and_with_it_classes_that_nothing_is_left_of():
+    gone = ONE.representations[ONE.labels == 1]
+    data = join_releases([ONE], [revocation(gone, ONE)])
+    assert data.classes == (ONE.classes[0], ONE.classes[2])
+    assert (len(data), data.revoked.tolist(), data.returned) == (6, [3], ())
+    np.testing.assert_array_equal(rows_of(data), np.float32(ONE.representations[ONE.labels != 1]))
+    assert [data.classes[n] for n in data.labels] == [ONE.classes[n] for n in ONE.labels if n != 1]
+    # Whoever guesses what was revoked cannot tell by the id, without knowing all else.
+    assert data.id not in (join_releases([ONE]).id, join_releases([ONE, OTHER]).id)
+    again = join_releases([ONE], [revocation(gone[:1], ONE), revocation(gone[1:], ONE)])
+    assert again.id == data.id
+
+
+def test_what_comes_again_is_left_out_and_named():
+    """By somebody else, maybe, who had released it before."""
+    rows = np.concatenate([OTHER.representations, ONE.representations[:2]])
+    labels = np.concatenate([OTHER.labels, ONE.labels[:2]])
+    later = dataclasses.replace(OTHER, representations=rows, labels=labels, name="inbox/b.tar")
+    data = join_releases([ONE, later], [revocation(ONE.representations[:2], ONE)])
+    assert (len(data), data.revoked.sum(), data.returned) == (9 + 8 - 2, 4, ("inbox/b.tar",))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+def test_values_that_no_representation_has_are_refused_by_name(value):
+    rows = OTHER.representations.copy()
+    rows[5, 1, 2, 0] = value
+    broken = dataclasses.replace(OTHER, representations=rows, name="inbox/b.tar")
+    with pytest.raises(UserError, match=r"^inbox/b.tar holds a value that no representation has"):
+        join_releases([ONE, broken])
 
 
 def test_a_release_without_labels_is_refused():

@@ -91,6 +91,27 @@ def test_rows_unlike_the_others_are_named(case, places):
     assert {one.strange for one in found} == {"", "rows unlike the others'"}
 
 
+@pytest.mark.parametrize("size", [31, 15, 600])
+@pytest.mark.parametrize("counts", [[30] * 12, list(range(24, 36))])
+def test_a_strange_one_of_another_size_is_named(counts, size):
+    """It decides neither what is usual of its size, nor what the others are."""
+    rows = honest(counts)
+    rows[3] = released(size, 3, OTHER_NETWORK)
+    assert strange(asked(together(rows))) == [3]
+
+
+def test_enormous_values_are_no_error():
+    rows = honest([30] * 8)
+    rows[2] = np.full((40, 4, 4, DEPTH), 6e4) + np.arange(40)[:, None, None, None]
+    assert strange(asked(together(rows))) in ([], [2])
+
+
+def test_a_class_that_nobody_else_has_proves_nothing():
+    labels = [np.arange(60) % 2] * 5 + [np.full(60, 2)]
+    data = together(honest([60] * 6), labels)
+    assert not strange(asked(data, wrong=[5]))
+
+
 def test_brighter_pictures_of_more_contrast_are_not_strange():
     rows = honest([30] * 8)
     rows[2] = 3 * rows[2]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tarfile
+import time
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_tars_of_something_else_are_refused(tmp_path, case):
     with tarfile.open(path, "w") as tar:
         for info, content in FOREIGN[case]:
             tar.addfile(info, io.BytesIO(content))
-    with pytest.raises(UserError, match=r"^[^\n]*foreign.tar [^\n]* give a tar that extract wrote"):
+    with pytest.raises(UserError, match=r"^[^\n]*foreign.tar .*; give a tar that extract wrote"):
         open_release(path)
     assert os.listdir(tmp_path) == ["foreign.tar"]
 
@@ -104,14 +105,54 @@ def with_size(path, size):
     path.write_bytes(content)
 
 
+def header(kind, size, name="r/release.json"):
+    """Of a member that claims any size; those beyond octal numbers are written as GNU tar does."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def sparse(path):
+    """A pax header says that a file of a few bytes is a large one."""
+    told = b"22 GNU.sparse.major=0\n22 GNU.sparse.minor=1\n27 GNU.sparse.size=9000000\n"
+    body = told.ljust(512, b"\0")
+    path.write_bytes(header(tarfile.XHDTYPE, len(told)) + body + path.read_bytes())
+
+
+HOSTILE = {
+    "a comment that claims all memory": lambda: header(tarfile.XHDTYPE, 2**43),
+    "a name that claims all memory": lambda: header(tarfile.GNUTYPE_LONGNAME, 2**43),
+    "names of names": lambda: 3000 * header(tarfile.GNUTYPE_LONGNAME, 0),
+    "comments on comments": lambda: 3000 * header(tarfile.XHDTYPE, 0),
+    "a sparse file": lambda: header(tarfile.GNUTYPE_SPARSE, 0),
+    "digits without end": lambda: header(tarfile.XHDTYPE, 2**20) + 2**20 * b"7",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_headers_that_would_take_memory_or_time_are_refused(tmp_path, case):
+    path = tmp_path / "hostile.tar"
+    path.write_bytes(HOSTILE[case]() + bytes(1024))
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"^[^\n]*hostile.tar [^\n]*$"):
+        open_release(path)
+    assert time.monotonic() - began < 5
+
+
+def test_what_a_comment_says_of_sizes_does_not_count(release):
+    path = release.with_suffix(".tar")
+    sparse(path)
+    assert_same(open_release(path), open_release(release))
+
+
 DAMAGED = {
-    "cut off": (cut, "cut off|ends before|unexpected end|is missing|ends after"),
+    "cut off": (cut, "ends before '.*' does"),
     "compressed": (compressed, "is no tar of a release"),
     "nothing": (lambda path: path.write_bytes(b""), "is no tar of a release|files of one folder"),
     "no tar": (lambda path: path.write_bytes(b"x" * 3000), "is no tar of a release"),
-    "a size that lies": (lambda path: with_size(path, b"77777777777\0"), ""),
-    "a negative size": (lambda path: with_size(path, b"\xff" * 12), ""),
-    "another size": (lambda path: with_size(path, b"00000000100\0"), ""),
+    "a size that lies": (lambda path: with_size(path, b"77777777777\0"), "ends before '.*' does"),
+    "a negative size": (lambda path: with_size(path, b"\xff" * 12), "ends before '.*' does"),
+    "another size": (lambda path: with_size(path, b"00000000100\0"), "ends after 64 of"),
     "a shard changed": (
         lambda path: path.write_bytes(path.read_bytes().replace(b"NUMPY", b"NUMPX")),
         "npy in .*release.tar does not begin with the expected header: it is damaged",
@@ -154,6 +195,10 @@ def test_what_does_not_belong_together_is_named(tmp_path, photos, package, relea
     tar = shutil.move(tmp_path / "release.tar", tmp_path / "inbox" / "b.tar")
     with pytest.raises(UserError, match=r"a and .*b.tar are the same release; leave one out"):
         open_releases([tmp_path / "inbox"])
+    # But what extract leaves side by side is one.
+    os.rename(tar, tmp_path / "inbox" / "a.tar")
+    assert [*open_releases([tmp_path / "inbox"])] == [str(tmp_path / "inbox" / "a")]
+    os.rename(tmp_path / "inbox" / "a.tar", tar)
     (tmp_path / "inbox" / "notes.txt").touch()
     with pytest.raises(UserError, match=r"inbox holds notes\.txt, which is no release; give"):
         open_releases([tmp_path / "inbox"])
