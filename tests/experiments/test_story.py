@@ -141,6 +141,7 @@ def test_the_whole_story(tmp_path, test_data_dir, photo_parts, vgg_weights):
     shutil.copytree(cloud.folder / "classifier", device.folder / "classifier")
     end_to_end = predicted_on_the_device(device, classes, per_class=50)
     assert_the_cloud_predicts_the_same(device, cloud, end_to_end)
+    withdraw_and_release_what_is_new(device, cloud, classes[0])
 
 
 ON_DEVICE = {"package": "package", "images": "folder:pictures"}
@@ -160,6 +161,30 @@ def release_pictures(device, test_data_dir):
     assert "Keep the file as secret as the pictures" in told
     device.run("export_local", plan="plan.json", cache_dir="cache", out="package")
     device.run("extract", **ON_DEVICE, out="release")
+
+
+def withdraw_and_release_what_is_new(device, cloud, name):
+    """Two pictures are withdrawn, and one comes later."""
+    pictures, withdrawn = device.folder / "pictures" / name, device.folder / "withdrawn"
+    withdrawn.mkdir()
+    for number in (3, 4):
+        (pictures / f"{number:03d}.png").rename(withdrawn / f"{number}.png")
+    given = {"package": "package", "images": "folder:withdrawn", "release": "release.tar"}
+    assert "2 rows of 1 releases" in device.run("revoke", **given, out="revocation.json")
+    Image.fromarray(np.uint8(np.random.default_rng(1).integers(0, 256, (32, 32, 3)))).save(
+        pictures / "late.png"
+    )
+    told = device.run("extract", **ON_DEVICE, out="later", earlier="release.tar")
+    assert "has 1 rows" in told
+    for file in ("later.tar", "revocation.json"):
+        shutil.copy(device.folder / file, cloud.folder)
+    told = cloud.run(
+        "train_cloud",
+        **{"release": "release.tar,later.tar", "revoked": "revocation.json"},
+        **{"out": "classifier-2", "steps": 3, "width": 4},
+    )
+    assert "2 rows are revoked, and left out." in told
+    assert f"2 releases with {4 * 50 - 2 + 1} rows and 0 copies" in told
 
 
 def predicted_on_the_device(device, classes, per_class):
