@@ -28,7 +28,7 @@ from privynet_jax.deployment.device.local_package import (
 )
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.deployment.device.program import PROGRAM
-from privynet_jax.deployment.device.program_archive import program_archive
+from privynet_jax.deployment.device.program_archive import WHEEL, program_archive, program_wheel
 from privynet_jax.errors import UserError
 from privynet_jax.images.folders import plain_name
 from privynet_jax.images.parts import as_float
@@ -72,10 +72,12 @@ def write_package(
     trial = np.asarray(trunk(as_float(trial_images(plan.image_size)))).mean((0, 1, 2))
     shape = plan.topology.representation_shape(plan.image_size)
     told = {"size": plan.image_size, "shape": ", ".join(map(str, shape)), "opset": OPSET}
+    told["wheel"] = WHEEL
     files = {
         NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
         CLOUD_NETWORK: cloud_graph(shape),
         PROGRAM: program_archive(),
+        WHEEL: program_wheel(),
         _README: TEXT.format(**told).encode(),
     }
     settings = Settings(

@@ -37,7 +37,7 @@ withdraws pictures. `--help` behind each command tells the rest; `time` measures
 costs. From Python, for images that are uint8 [N, {size}, {size}, 3] RGB, representations are
 float32 [N, {shape}]:
 
-    import sys; sys.path.insert(0, "privynet.pyz")
+    import sys; sys.path.insert(0, "privynet.pyz")  # or pip install {wheel}
     from privynet_jax.deployment.device.local_package import Path, open_package
     representations = open_package(Path(".")).represent(images)
 
@@ -49,6 +49,7 @@ float32 [N, {shape}]:
 | `local_nn.onnx` | the network, with the weights of the layers and channels that are needed alone |
 | `cloud_nn.onnx` | the network that classifiers are for, whose weights are inputs |
 | `privynet.pyz` | the program: privynet_jax's own sources, zipped |
+| `{wheel}` | the same, for pip: `privynet-device check --package=FOLDER` |
 | `README.md` | this text |
 
 A file that was changed or damaged is refused: copy the folder again. The sha256 are there against

@@ -1,13 +1,17 @@
 """The program of a package: `program` and all modules that it imports, in one file for Python.
 
-A file that Python runs, and imports from (https://docs.python.org/3/library/zipapp.html). It holds
-this library's own sources and is the same for the same sources.
+A file that Python runs, and imports from (https://docs.python.org/3/library/zipapp.html), and the
+same as a wheel, which pip installs without an index
+(https://packaging.python.org/specifications/binary-distribution-format). They hold this library's
+own sources and are the same for the same sources.
 """
 
 import ast
+import base64
+import hashlib
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from privynet_jax.deployment.device import program
@@ -29,12 +33,53 @@ main()
 """
 
 
+WHEEL = "privynet_device-0.1.0-py3-none-any.whl"
+_DESCRIPTION = WHEEL.removesuffix("-py3-none-any.whl") + ".dist-info"
+_METADATA = """Metadata-Version: 2.1
+Name: privynet-device
+Version: 0.1.0
+Summary: What a device does with a package of privynet_jax; not beside privynet_jax itself
+License: Apache-2.0
+Requires-Python: >=3.11
+Requires-Dist: numpy
+Requires-Dist: onnxruntime
+Requires-Dist: pillow
+Provides-Extra: heif
+Requires-Dist: pillow-heif; extra == "heif"
+"""
+_TAG = "Wheel-Version: 1.0\nGenerator: privynet_jax\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+_COMMANDS = f"[console_scripts]\nprivynet-device = {program.__name__}:main\n"
+
+
 def program_archive() -> bytes:
     """Returns the file's content."""
+    return _zipped([("__main__.py", _MAIN), *sorted(_sources())])
+
+
+def program_wheel() -> bytes:
+    """Returns the content of the wheel, which is called `WHEEL`."""
+    files = [
+        *sorted(_sources()),
+        (f"{_DESCRIPTION}/METADATA", _METADATA),
+        (f"{_DESCRIPTION}/WHEEL", _TAG),
+        (f"{_DESCRIPTION}/entry_points.txt", _COMMANDS),
+    ]
+    lines = [f"{name},sha256={_digest(text)},{len(text.encode())}\n" for name, text in files]
+    record = f"{_DESCRIPTION}/RECORD"
+    return _zipped([*files, (record, "".join([*lines, f"{record},,\n"]))])
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def _zipped(files: Iterable[tuple[str, str]]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        for name, text in [("__main__.py", _MAIN), *sorted(_sources())]:
+        for name, text in files:
             entry = zipfile.ZipInfo(name, _LONG_AGO)
+            entry.external_attr = 0o644 << 16
             archive.writestr(entry, text, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 

@@ -25,6 +25,7 @@ from privynet_jax.deployment.device.local_package import (
     open_package,
     trial_images,
 )
+from privynet_jax.deployment.device.program_archive import WHEEL
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection.secret_draw import class_ids
 
@@ -111,7 +112,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     # Beside the arrays nothing has room for a channel, or names one.
     assert in_all - sum(array.nbytes for array in arrays) < 100 * (len(arrays) + 10)
     assert {path.name for path in folder.iterdir()} == {
-        *(NETWORK, CLOUD_NETWORK, SETTINGS, "privynet.pyz", "README.md"),
+        *(NETWORK, CLOUD_NETWORK, SETTINGS, "privynet.pyz", "README.md", WHEEL),
     }
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {

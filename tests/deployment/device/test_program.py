@@ -17,7 +17,7 @@ from support.handmade_package import contents, fill
 
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.device.device_commands import extract, predict_pictures
-from privynet_jax.deployment.device.program_archive import program_archive
+from privynet_jax.deployment.device.program_archive import WHEEL, program_archive
 from privynet_jax.deployment.release.release_folder import open_release
 
 
@@ -58,6 +58,35 @@ def test_it_releases_what_is_new_and_revokes(device, tmp_path):
     assert "has 5 rows" in done.stdout, done.stderr
     done = device("revoke", *given, "--out=revocation.json")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.slow
+def test_the_wheel_is_installed_and_is_the_same(folders, tmp_path):
+    """By pip, without an index."""
+    package = folders[32, "float32"]
+    place = tmp_path / "place"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    wheel = package / WHEEL
+    done = subprocess.run([*pip, f"--target={place}", wheel], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (place / "bin" / "privynet-device").exists()
+    script = f"""
+import sys
+sys.path.insert(0, {str(place)!r})
+sys.argv = ["privynet-device", "check", {f"--package={package}"!r}]
+import privynet_jax
+from privynet_jax.deployment.device.program import main
+assert privynet_jax.__file__.startswith({str(place)!r})
+main()
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, "is whole and works" in done.stdout) == (0, True), done.stderr
+    # What the program needs, other tests say.
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(package / "privynet.pyz") as program:
+        sources = {name for name in program.namelist() if name != "__main__.py"}
+        assert {name for name in archive.namelist() if "dist-info" not in name} == sources
+        for name in sources:
+            assert archive.read(name) == program.read(name)
 
 
 def test_it_checks_and_times(device):
