@@ -33,7 +33,7 @@ from privynet_jax import Budget, Part, Parts, Plan, Protocol, UserError, measure
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.deployment.device.package_export import write_package
-from privynet_jax.images.partition import split_groups, spread_over_classes
+from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.platform.files import appears_whole, private_folder, write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Cell
@@ -84,16 +84,20 @@ def _measured(steps: list[Callable[[], Iterator[dict[str, Any]]]]) -> Iterator[d
 
 
 def _dealt(part: Part) -> list[Part]:
-    """A part for each contributor: whole groups, class by class."""
-    names = {f"{number:02d}": 1 / _CONTRIBUTORS.value for number in range(_CONTRIBUTORS.value)}
+    """A part for each contributor: whole groups, about as many pictures each."""
+    count = _CONTRIBUTORS.value
     groups = np.arange(len(part)) if part.groups is None else part.groups
-    dealt = split_groups(part.labels, groups, names, cli.SEED.value)
-    if least := [name for name, rows in dealt.items() if not len(rows)]:
+    _, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) < count:
         raise UserError(
-            f"--contributors={_CONTRIBUTORS.value}, but {len(part)} pictures leave none for "
-            f"{least[0]}; give fewer contributors or more pictures"
+            f"--contributors={count}, but {len(part)} pictures in {len(sizes)} groups that belong "
+            "together are too few; give fewer contributors or more pictures"
         )
-    return [part.take(np.sort(rows)) for rows in dealt.values()]
+    owners, loads = np.empty(len(sizes), int), np.zeros(count, int)
+    for group in stream_of(cli.SEED.value, "contributors").permutation(len(sizes)):
+        owners[group] = loads.argmin()
+        loads[owners[group]] += sizes[group]
+    return [part.take(np.flatnonzero(owners[members] == number)) for number in range(count)]
 
 
 def _row(what: str, value: float, unit: str, low: float = np.nan, high: float = np.nan) -> dict:

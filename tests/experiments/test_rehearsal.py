@@ -79,6 +79,6 @@ def test_more_contributors_than_pictures_are_refused(rehearse, tmp_path):
     status, _, err = rehearse("--contributors=400")
     assert status == 1
     assert re.fullmatch(
-        r"error: --contributors=400, but 1\d\d pictures leave none for \d+; .*\n", err
+        r"error: --contributors=400, but 1\d\d pictures in .* are too few; .*\n", err
     )
     assert not (tmp_path / "out").exists()
