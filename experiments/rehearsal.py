@@ -7,8 +7,8 @@ The pictures are dealt out to contributors. Each has a package, and makes a rele
 in a process of its own that --python runs, as on a device; the cloud trains on all tars together,
 and on one alone; a contributor predicts pictures that were left out. Then the other contributors'
 pictures are attacked: by the cloud, which has the tars and pictures of its own (class `public`),
-and by a thief with one contributor's package and pictures. Writes rehearsal.csv. Minutes, of which
-the attacks take most; the same command again continues where it was stopped.
+and by a thief, who has one contributor's package and pictures besides. Writes rehearsal.csv. Takes
+minutes, most of them for attacks; the same command again continues where it was stopped.
 """
 
 import concurrent.futures
@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,16 +166,11 @@ class _Story:
         yield from self._attacked(_CLOUD, self.parts.auxiliary)
 
     def thiefs_attack(self) -> Iterator[dict[str, Any]]:
-        """With the package and the pictures of the first contributor."""
-        yield from self._attacked(_THIEF, self.mine[0])
+        """With the package and the pictures of the first contributor, and those of the cloud."""
+        yield from self._attacked(_THIEF, _together([self.parts.auxiliary, self.mine[0]]))
 
     def _attacked(self, name: str, owned: Part) -> Iterator[dict[str, Any]]:
-        others = Part(
-            *(
-                None if any(array is None for array in arrays) else np.concatenate(arrays)
-                for arrays in zip(*map(_arrays, self.mine[1:]), strict=True)
-            )
-        )
+        others = _together(self.mine[1:])
         parts = dataclasses.replace(
             self.parts,
             auxiliary=owned,
@@ -219,8 +214,9 @@ class _Story:
         return spent
 
 
-def _arrays(part: Part) -> tuple[np.ndarray | None, ...]:
-    return part.images, part.labels, part.groups, part.sources
+def _together(parts: Sequence[Part]) -> Part:
+    arrays = zip(*((p.images, p.labels, p.groups, p.sources) for p in parts), strict=True)
+    return Part(*(None if each[0] is None else np.concatenate(each) for each in arrays))
 
 
 def _ends(values: list[int]) -> tuple[float, float]:
