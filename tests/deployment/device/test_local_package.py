@@ -25,7 +25,9 @@ from privynet_jax.deployment.device.local_package import (
     open_package,
     trial_images,
 )
+from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.device.program_archive import WHEEL
+from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.selection.secret_draw import class_ids
 
@@ -142,6 +144,18 @@ def test_what_a_package_says(folders, plans):
         assert package.release_seed not in repr(package)
         assert package.cloud_network == cloud_graph(package.shape)
     assert len({open_package(folder).release_seed for folder in folders.values()}) == len(folders)
+
+
+def test_a_package_may_know_more_classes_than_its_plan(vgg_weights, plans, folders, tmp_path):
+    plan, known = plans[32], open_package(folders[32, "float32"]).class_ids
+    write_package(tmp_path / "new", plan, vgg_weights.params, new_classes=("owl", "Eule"))
+    found = open_package(tmp_path / "new").class_ids
+    assert found.keys() == {*known, "owl", "Eule"}
+    assert found.items() > known.items()  # so releases of both packages go together
+    for new in (("dog",), ("owl", "owl"), ("",)):
+        with pytest.raises(UserError, match=r"^new classes are .*; give names that differ"):
+            write_package(tmp_path / "none", plan, vgg_weights.params, new_classes=new)
+    assert not (tmp_path / "none").exists()
 
 
 def test_trial_images_tell_channels_and_axes_apart(vgg_weights):
