@@ -6,14 +6,18 @@
 No JAX here.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles
+from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, files_at
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release, open_release
+from privynet_jax.deployment.release.release_manifest import Manifest, read_manifest
 from privynet_jax.errors import UserError
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.shards import opener_of_files
+
+_MOST_NAMED = 8
 
 
 def open_releases(paths: Sequence[Path]) -> dict[str, Release]:
@@ -23,21 +27,28 @@ def open_releases(paths: Sequence[Path]) -> dict[str, Release]:
         paths: of releases, as folders or as tars, and of folders that hold nothing else.
 
     Raises:
-        UserError: one of them is none, damaged or there twice, or they are of several plans or
-            shapes.
+        UserError: some of them are none, damaged, there twice, or of another plan or shape than
+            most; it names them all, before much is read where that can be.
     """
     found = [release for path in paths for release in _releases_in(path)]
+    manifests: dict[Path, Manifest] = {}
+    refused: dict[Path, str] = {}
+    for path in found:
+        try:
+            manifests[path] = read_manifest(files_at(path))
+        except UserError as error:
+            refused[path] = str(error)
+    refused |= _not_fitting(manifests)
+    _refuse(refused, len(found))
     opener = opener_of_files()
     held = HELD_BYTES if len(found) == 1 else 0  # else they are held together
     opened: dict[str, Release] = {}
-    names: dict[str, str] = {}  # by id
     for path in Bar(found, "opening releases", len(found), unit="release", delay=2):
-        name, release = str(path), open_release(path, opener, held)
-        if release.id in names:
-            raise UserError(f"{names[release.id]} and {name} are the same release; leave one out")
-        names[release.id] = name
-        opened[name] = release
-        _check_fits(name, release, *next(iter(opened.items())))
+        try:
+            opened[str(path)] = open_release(path, opener, held)
+        except UserError as error:
+            refused[path] = str(error)
+    _refuse(refused, len(found))
     return opened
 
 
@@ -59,11 +70,27 @@ def _releases_in(path: Path) -> Iterator[Path]:
             yield child
 
 
-def _check_fits(name: str, release: Release, first_name: str, first: Release) -> None:
-    if release.plan_id != first.plan_id:
-        raise UserError(f"{name} is of another plan than {first_name}; give what belongs together")
-    if (shape := release.representations.shape[1:]) != first.representations.shape[1:]:
-        raise UserError(
-            f"{name} has rows of {shape}, {first_name} of {first.representations.shape[1:]}; give "
-            "what belongs together"
-        )
+def _not_fitting(manifests: dict[Path, Manifest]) -> dict[Path, str]:
+    """Path -> what is wrong, of releases of another plan or shape than most, or there twice."""
+    refused = {}
+    for what, of in {"plan": lambda m: m.plan_id, "shape of rows": lambda m: m.shape}.items():
+        usual = Counter(map(of, manifests.values())).most_common(1)
+        for path, manifest in manifests.items():
+            if of(manifest) != usual[0][0]:
+                refused[path] = f"{path} is of another {what} than the others"
+    names: dict[str, Path] = {}
+    for path, manifest in manifests.items():
+        if (first := names.setdefault(manifest.id, path)) != path:
+            refused[path] = f"{path} and {first} are the same release"
+    return {path: f"{why}; leave it out" for path, why in refused.items()}
+
+
+def _refuse(refused: dict[Path, str], count: int) -> None:
+    if not refused:
+        return
+    reason = next(iter(refused.values()))
+    if len(refused) == 1:
+        raise UserError(reason)
+    names = ", ".join(map(str, list(refused)[:_MOST_NAMED]))
+    more = ", ..." if len(refused) > _MOST_NAMED else ""
+    raise UserError(f"{len(refused)} of {count} releases are refused: {names}{more}; {reason}")
