@@ -65,6 +65,7 @@ ONLY_IN = {
         "deployment.cloud.cloud_graph",
     },
     "onnxruntime": {"platform.onnx_files.onnx_run"},
+    "pydicom": {"images.dicom"},
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "ray": {"platform.cluster"},

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from privynet_jax.errors import UserError, first_line
+from privynet_jax.images import dicom
 from privynet_jax.images.colours import (
     UnreadablePictureError,
     as_rgb,
@@ -41,10 +42,11 @@ with contextlib.suppress(ImportError):  # an extra
     pillow_heif.register_heif_opener()
 
 Image.init()
+dicom.register()
 _LOG = logging.getLogger(__name__)
 _MOST_NAMED = 3
 # What is read. Pillow knows more, some of which starts other programs (EPS) or is read by nobody.
-_KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF")
+_KINDS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF", "HEIF", "DICOM")
 FORMATS = tuple(kind for kind in _KINDS if kind in Image.OPEN)
 # A 12000 x 12000 photograph still passes; decoded, it takes 432 MB.
 MAX_PIXELS = 150_000_000
@@ -146,9 +148,10 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
     The EXIF orientation is applied; palettes and greyscale become RGB; transparent pixels become
     white; colours are those of sRGB, by the embedded profile if there is a sound one; values of
     more than 8 bits are scaled to 8 by the range that the file states; of an animation, the first
-    frame is used. Shrinking is antialiased (Lanczos). JPEGs of four times the size and more are
-    shrunk while they are decoded, to no less than twice the size: much quicker, and pixels of
-    photographs are off by less than a level of 255 on average, at sharp edges by more.
+    frame is used; of DICOM, what its window shows. Shrinking is antialiased (Lanczos). JPEGs of
+    four times the size and more are shrunk while they are decoded, to no less than twice the size:
+    much quicker, and pixels of photographs are off by less than a level of 255 on average, at sharp
+    edges by more.
 
     Args:
         data: the content of a file.
@@ -228,6 +231,8 @@ def _what_else(data: bytes) -> str:
         with contextlib.suppress(Exception):  # some want more bytes than the file has
             if accepts and accepts(data[:16]):
                 kinds.append(kind)
+    if not kinds and dicom.is_dicom(data) and dicom.DICOM not in Image.OPEN:
+        return "it is DICOM; pip install 'privynet_jax[dicom]', or convert it to PNG"
     if not kinds and re.match(rb"....ftyp(hei|hev|mif1|msf1)", data, re.DOTALL):
         return "it is HEIC; pip install 'privynet_jax[heif]', or convert it to PNG"
     if not kinds:

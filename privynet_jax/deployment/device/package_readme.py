@@ -18,8 +18,8 @@ you copy the folder (`cp -a`, `scp -rp`, `rsync -a`), and in backups.
 
 ## Run it
 
-Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillow, and for HEIC
-`pillow-heif`. In this folder,
+Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillow, for HEIC
+`pillow-heif`, and for DICOM `pydicom`. In this folder,
 
     python privynet.pyz check
 

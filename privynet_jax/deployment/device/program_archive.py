@@ -44,6 +44,8 @@ Requires-Python: >=3.11
 Requires-Dist: numpy
 Requires-Dist: onnxruntime
 Requires-Dist: pillow
+Provides-Extra: dicom
+Requires-Dist: pydicom; extra == "dicom"
 Provides-Extra: heif
 Requires-Dist: pillow-heif; extra == "heif"
 """
