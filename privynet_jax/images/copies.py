@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from privynet_jax.images.colours import UnreadablePictureError
 from privynet_jax.images.decoding import (
     Decoder,
     EncodedSplit,
@@ -23,6 +22,7 @@ from privynet_jax.images.decoding import (
     open_picture,
     pool_of_decoders,
 )
+from privynet_jax.images.pixels.colours import UnreadablePictureError
 from privynet_jax.platform.progress import Bar
 
 _LOG = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from privynet_jax.errors import UserError, first_line
-from privynet_jax.images import dicom
-from privynet_jax.images.colours import (
+from privynet_jax.images.pixels import dicom
+from privynet_jax.images.pixels.colours import (
     UnreadablePictureError,
     as_rgb,
     embedded_profile,

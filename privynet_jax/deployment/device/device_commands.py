@@ -36,9 +36,9 @@ from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.deployment.release.release_tar import check_tar_place, write_tar
 from privynet_jax.errors import UserError
-from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import folder_of, list_pictures
+from privynet_jax.images.pixels.colours import agreed_white
 from privynet_jax.platform.files import new_file, written_new
 from privynet_jax.platform.onnx_files.onnx_run import machine
 from privynet_jax.platform.progress import Bar

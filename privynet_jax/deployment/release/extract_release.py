@@ -40,8 +40,8 @@ from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.release_rows import Extraction
 from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
-from privynet_jax.images.colours import agreed_white
 from privynet_jax.images.decoding import pool_of_decoders, tell_skipped
+from privynet_jax.images.pixels.colours import agreed_white
 from privynet_jax.platform.rows.coding import Coding, checked_dtype
 
 _VERSION = 3

@@ -10,8 +10,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from privynet_jax.images import decoding
-from privynet_jax.images.colours import UnreadablePictureError
 from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.colours import UnreadablePictureError
 
 SIZE = 16
 # Hounsfield units, a square of them, from air to bone.

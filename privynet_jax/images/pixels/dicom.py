@@ -12,7 +12,7 @@ import importlib.util
 import numpy as np
 from PIL import Image, ImageFile
 
-from privynet_jax.images.colours import UnreadablePictureError
+from privynet_jax.images.pixels.colours import UnreadablePictureError
 
 DICOM = "DICOM"
 _PREAMBLE, _MAGIC = 128, b"DICM"
