@@ -90,14 +90,14 @@ def _predict_release(
     where = write_predictions(out, head, classes, predicted())
     if release.labels is not None and release.classes is not None:
         alone = join_releases([release]).id == classifier.data
-        seen = " (it was trained on most of them)" if alone else ""
+        seen = "it was trained on most of them" if alone else "it may have been trained on them"
         labels = classifier.labels_of(release.labels, release.classes)
         right = np.float64(np.concatenate(answers) == labels)
         shares = {name: 100 * share for name, share in accuracies(right, release.labels).items()}
         print(
-            f"Accuracy on the release's {total} rows{seen}: {shares['accuracy']:.1f} %, balanced "
-            f"over classes {shares['balanced_accuracy']:.1f} %, where always answering the "
-            f"commonest class gives {shares['commonest_class_share']:.1f} %."
+            f"Accuracy on the release's {total} rows ({seen}): {shares['accuracy']:.1f} %, "
+            f"balanced over classes {shares['balanced_accuracy']:.1f} %, where always answering "
+            f"the commonest class gives {shares['commonest_class_share']:.1f} %."
         )
     return where
 

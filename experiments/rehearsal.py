@@ -16,6 +16,7 @@ import csv
 import dataclasses
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -137,6 +138,8 @@ class _Story:
         """What it learns of all, and of one contributor."""
         for name, release in {"all": _RELEASES, "one": f"{_RELEASES}/{_ALONE}"}.items():
             classifier = self.out / f"classifier-{name}"
+            for left in (classifier, classifier.with_name(f"{classifier.name}.training")):
+                shutil.rmtree(left, ignore_errors=True)  # by an interrupted step: its time is lost
             given = [f"--release={self.out / release}", f"--out={classifier}"]
             spent = _run(sys.executable, "-m", "experiments.train_cloud", *given)
             yield _row(f"train_cloud, {name}", spent, "s")
@@ -156,7 +159,9 @@ class _Story:
             with table.open(newline="", encoding="utf-8") as file:
                 lines = [*csv.DictReader(file)]
             right = np.array([Path(row["picture"]).parts[0] == row["class"] for row in lines])
-            found = bootstrap(right.astype(float), mean_of, self.parts.test.clusters())
+            # As `_save` names them; the lines are in another order.
+            numbers = np.array([int(Path(row["picture"]).stem) for row in lines])
+            found = bootstrap(right.astype(float), mean_of, self.parts.test.clusters(numbers))
             value, *ends = _hundredfold(found)
             yield _row(f"accuracy, {name}", value, "%", *ends)
         yield _row("predict", 1000 * spent / len(lines), "ms a picture")
@@ -205,12 +210,13 @@ class _Story:
 
     def _release(self, number: int) -> float:
         release = self.out / "releases" / f"{number:02d}"
+        shutil.rmtree(release, ignore_errors=True)  # by an interrupted step: its time is lost
+        release.with_suffix(".tar").unlink(missing_ok=True)
         given = [f"--images=folder:{self.out / 'pictures' / f'{number:02d}'}", f"--out={release}"]
         program = self._package(number) / "privynet.pyz"
         spent = _run(_PYTHON.value, program, "extract", f"--dtype={_DTYPE}", *given)
         tar = release.with_suffix(".tar")
-        if tar.exists():
-            os.replace(tar, self.out / _RELEASES / tar.name)  # handed over
+        os.replace(tar, self.out / _RELEASES / tar.name)  # handed over
         return spent
 
 

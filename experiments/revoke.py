@@ -4,8 +4,8 @@ r"""Withdraws pictures that were released: the cloud is told which rows not to u
         --release=release.tar,later.tar --out=revocation.json
 
 The file --out goes to the cloud, as `train_cloud --revoked=revocation.json`, and names no picture.
-A release that holds such a row, and was not among those given here, is refused there. Pictures are
-known by what they show, not by their names. Takes as long as extracting them.
+A release that holds such a row, and was not among those given here, is named there. Pictures are
+known by their pixels, not by their names. Takes as long as extracting them.
 """
 
 from experiments import cli

@@ -15,6 +15,7 @@ on its rows, and which ones are unlike the others.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,11 +64,11 @@ def main() -> None:
         seed=cli.SEED.value,
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
-    releases = open_releases(cli.paths(cli.RELEASE))
+    releases = open_releases(cli.paths(cli.RELEASE), labelled=True)
     revoked = [read_revocation(path) for path in cli.paths(cli.REVOKED)]
     data = join_releases([*releases.values()], revoked)
-    if gone := data.revoked.sum():
-        print(f"{gone} rows are revoked, and left out.")
+    if revoked:
+        print(f"{data.revoked.sum()} rows are revoked, and left out.")
     for name in data.returned:
         print(f"{name} has rows that are revoked, and was not among the releases that had them.")
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
@@ -84,9 +85,12 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
         return f"{out} is finished already, with these settings; there is nothing to do."
     done = trained.history[-1].step
     early = "" if done == settings.schedule.steps else f", stopped early after {done} steps"
+    balanced = f"balanced over classes {100 * trained.balanced_accuracy:.1f} %"
+    # Else what chose the parameters is the accuracy itself.
+    usual = f"Validation accuracy {100 * trained.best.validation_accuracy:.1f} %, {balanced}"
+    told = f"Validation accuracy, {balanced}" if settings.balanced else usual
     return (
-        f"Validation accuracy {100 * trained.best.validation_accuracy:.1f} %, balanced over "
-        f"classes {100 * trained.balanced_accuracy:.1f} %, where always answering the commonest "
+        f"{told}, where always answering the commonest "
         f"class gives {100 * trained.commonest_class_share:.1f} %; of the parameters after "
         f"{trained.best.step} steps{early}. The classifier is in {out}. That accuracy chose "
         "the parameters, so expect less on new pictures, and much less where pictures here are "
@@ -110,7 +114,7 @@ def _side_by_side(
     repeated = sum(one.repeated for one in found)
     lines = [f"{len(found)} releases with {len(data)} rows and {repeated} copies: see {table}."]
     lines += [f"{names[one.release]} has {one.strange}." for one in found if one.strange]
-    if len(found) < LEAST:
+    if all(math.isnan(one.distance) for one in found):
         lines.append(f"With fewer than {LEAST} releases, rows unlike the others' are not named.")
     return "\n".join(lines)
 

@@ -136,6 +136,8 @@ def open_picture(data: bytes) -> Image.Image:
         return picture
     except Image.DecompressionBombError:  # Pillow looks at the header too, before we can
         raise UnreadablePictureError(f"it has over {MAX_PIXELS:,} pixels; shrink it") from None
+    except UnreadablePictureError:
+        raise
     except Image.UnidentifiedImageError:
         raise UnreadablePictureError(_what_else(data)) from None
     except Exception as error:  # readers of damaged headers raise all sorts of types
@@ -166,7 +168,8 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
             if stored.format in ("JPEG", "MPO"):
                 stored.draft(None, (2 * size, 2 * size))
             profile, values = embedded_profile(stored), stated_values(stored, data)
-            per_pixel = _BYTES_PER_DEEP_PIXEL if values else _BYTES_PER_PIXEL
+            is_deep = values or stored.format == dicom.DICOM
+            per_pixel = _BYTES_PER_DEEP_PIXEL if is_deep else _BYTES_PER_PIXEL
             with _AT_WORK.take(per_pixel * stored.width * stored.height):
                 image = ImageOps.exif_transpose(stored)
                 if image.mode != "CMYK" or profile is None:
@@ -232,9 +235,9 @@ def _what_else(data: bytes) -> str:
             if accepts and accepts(data[:16]):
                 kinds.append(kind)
     if not kinds and dicom.is_dicom(data) and dicom.DICOM not in Image.OPEN:
-        return "it is DICOM; pip install 'privynet_jax[dicom]', or convert it to PNG"
+        return "it is DICOM; pip install pydicom, or convert it to PNG"
     if not kinds and re.match(rb"....ftyp(hei|hev|mif1|msf1)", data, re.DOTALL):
-        return "it is HEIC; pip install 'privynet_jax[heif]', or convert it to PNG"
+        return "it is HEIC; pip install pillow-heif, or convert it to PNG"
     if not kinds:
         return "it is no image that Pillow knows"
     if known := [kind for kind in kinds if kind in FORMATS]:

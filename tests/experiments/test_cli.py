@@ -494,6 +494,7 @@ def test_those_that_keep_what_they_did_say_so(run_raising):
     comparisons = {f"compare_{what}" for what in ("attackers", "defences", "knowledge")}
     assert keeping == {"attack", "characterize", "check_limits", *comparisons} | {
         "extract",
+        "rehearsal",
         "train_cloud",
     }
 

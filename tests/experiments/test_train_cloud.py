@@ -17,7 +17,9 @@ QUICK = ("--steps=3", "--batch_size=8", "--width=4", "--validation_fraction=0.25
 @pytest.fixture
 def train(run_command, monkeypatch, tmp_path):
     """Runs the command in usual places; returns status, output and error."""
-    monkeypatch.setattr(train_cloud, "open_releases", lambda paths: {"release": random_release()})
+    monkeypatch.setattr(
+        train_cloud, "open_releases", lambda paths, **_: {"release": random_release()}
+    )
 
     def run(*arguments, release="release", out="classifier"):
         places = {"release": release, "out": out}
@@ -97,7 +99,7 @@ def test_both_are_needed(train, missing, advice):
 
 
 def test_a_release_that_is_refused(train, monkeypatch, tmp_path):
-    def refuse(paths):
+    def refuse(paths, **_):
         raise UserError(f"{paths[0]} is no release")
 
     monkeypatch.setattr(train_cloud, "open_releases", refuse)
@@ -113,7 +115,9 @@ def test_releases_of_many_are_told_side_by_side(train, monkeypatch, tmp_path):
     for name, x in {"3.tar": copied, "4.tar": strange[..., [0, 0, 0]]}.items():
         releases[name] = dataclasses.replace(releases[name], representations=x)
     asked = []
-    monkeypatch.setattr(train_cloud, "open_releases", lambda paths: asked.extend(paths) or releases)
+    monkeypatch.setattr(
+        train_cloud, "open_releases", lambda paths, **_: asked.extend(paths) or releases
+    )
     status, out, _ = train(*QUICK, release=f"inbox,{tmp_path}/more.tar")
     assert not status
     assert asked == [tmp_path / "inbox", tmp_path / "more.tar"]

@@ -45,6 +45,7 @@ from privynet_jax.training.session import session
 from privynet_jax.training.tasks import cloud_task
 from privynet_jax.training.trainer import train
 
+_MOST_EVENED = 2**24  # numbers of rows
 _SETTINGS, _VERSION = "settings.json", 2
 _OTHERWISE = "or a new folder, or delete that one first"
 
@@ -59,7 +60,8 @@ class ClassifierSettings(ReleaseTraining):
         patience: validations in a row without anything better, after which training stops.
         width: channels of the cloud NN.
         balanced: whether every class counts alike, however many rows it has: those of rarer ones
-            are met more often, and what is kept is best by balanced accuracy.
+            are met more often, in validations, too, whose accuracy then is the balanced one (but
+            for a row of a class, at most, that counts once more than its others).
         seed: of the part held out, the initial parameters and the mini-batches.
 
     Raises:
@@ -210,6 +212,11 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
 def evened(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Returns rows, int [n], with those of rarer classes repeated until all have as many."""
     found, counts = np.unique(labels[rows], return_counts=True)
+    if len(found) * counts.max() > _MOST_EVENED:
+        raise UserError(
+            f"{len(found)} classes, of which one has {counts.max()} rows, cannot be balanced by "
+            "repeating the others; train without --balanced, or release less of that class"
+        )
     return np.concatenate([np.resize(rows[labels[rows] == label], counts.max()) for label in found])
 
 

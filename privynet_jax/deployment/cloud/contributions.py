@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from privynet_jax.deployment.release.equal_rows import Revocation, row_digests
+from privynet_jax.deployment.release.equal_rows import Revocation, row_digests, rows_at_once
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows
 
-_AT_ONCE = 256
+_NO_LABEL = -1
 # Of more, these tell as well whose channels they are.
 _MOST_CHANNELS = 64
 
@@ -41,7 +41,7 @@ class Contributions:
         id: 64 hexadecimal digits: of these rows of these releases. Whoever does not know all rows
             cannot find by trying which ones were revoked.
         repeated: int [releases], rows that were left out because they are there already.
-        contradicting: int [releases], those of them that have another class there.
+        contradicting: int [releases], rows whose equals have another class; all are left out.
         revoked: int [releases], rows that were left out because they are revoked.
         returned: names of releases with such rows that were not among those they are revoked of.
         moments: float64 [releases, D + 1, D + 1], sums over positions of the products of any two of
@@ -139,25 +139,30 @@ class _Look:
             for row in each.rows:
                 known = self._revoked.get(row)
                 self._revoked[row] = owners if known is None else known | owners
-        self._seen: dict[str, int] = {}  # digest -> label
+        self._revocations = revocations
+        self._seen: dict[str, tuple[int, int]] = {}  # digest -> first row, label or _NO_LABEL
         self._repeated, self._contradicting, self._gone = (np.zeros(count, int) for _ in "rcg")
         self._returned: set[int] = set()
-        self._digest = hashlib.sha256()
 
     def rows_that_count(self) -> Contributions:
-        data, chosen = self._data, []
+        data, step = self._data, rows_at_once(self._data.representations.shape)
         with Bar(total=len(data), desc="comparing releases", unit="row", delay=2) as bar:
-            for start in range(0, len(data), _AT_ONCE):
-                rows = data.representations[start : start + _AT_ONCE]
+            for start in range(0, len(data), step):
+                rows = data.representations[start : start + step]
                 owners = data.owners[start : start + len(rows)]
                 self._check(rows, owners)
                 digests = row_digests(rows)
                 counts = np.array([self._counts(start + n, d) for n, d in enumerate(digests)])
-                chosen.append(start + np.flatnonzero(counts))
                 for owner in np.unique(owners):
                     self._moments[owner] += _moments(rows[counts & (owners == owner)], self._size)
                 bar.update(len(rows))
-        chosen = np.concatenate(chosen)
+        self._check_found()
+        chosen = np.array([r for r, label in self._seen.values() if label != _NO_LABEL], int)
+        known = "".join(
+            f"{row} {data.classes[label]}\n"
+            for row, (_, label) in self._seen.items()
+            if label != _NO_LABEL
+        )
         present, labels = np.unique(data.labels[chosen], return_inverse=True)
         return dataclasses.replace(
             data,
@@ -165,7 +170,7 @@ class _Look:
             representations=ChosenRows(data.representations, chosen),
             labels=labels.astype(np.int32),
             owners=data.owners[chosen],
-            id=self._digest.hexdigest(),
+            id=hashlib.sha256(known.encode()).hexdigest(),
             repeated=self._repeated,
             contradicting=self._contradicting,
             revoked=self._gone,
@@ -188,13 +193,25 @@ class _Look:
             if self._data.releases[owner] not in self._revoked[digest]:
                 self._returned.add(int(owner))
             return False
-        if digest in self._seen:
-            self._repeated[owner] += 1
-            self._contradicting[owner] += self._seen[digest] != label
-            return False
-        self._seen[digest] = label
-        self._digest.update(f"{digest} {self._data.classes[label]}\n".encode())
-        return True
+        first, known = self._seen.setdefault(digest, (row, label))
+        if first == row:
+            return True
+        self._repeated[owner] += 1
+        if known != label:  # nobody can say which of both is right
+            self._contradicting[owner] += 1
+            self._contradicting[self._data.owners[first]] += known != _NO_LABEL
+            self._seen[digest] = first, _NO_LABEL
+        return False
+
+    def _check_found(self) -> None:
+        """A revocation of other numbers finds nothing, and must not pass for one that did."""
+        for place, release in enumerate(self._data.releases):
+            for each in self._revocations:
+                if release in each.releases and not self._gone[place]:
+                    raise UserError(
+                        f"{self._names[place]} holds none of the rows that are revoked of it; "
+                        "have the revocation made anew, with this very release"
+                    )
 
 
 def _moments(rows: np.ndarray, size: int) -> np.ndarray:

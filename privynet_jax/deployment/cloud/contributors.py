@@ -43,7 +43,7 @@ class Contributor:
         release: its id.
         rows: that count.
         repeated: that others, or other releases of the same contributor, have as well.
-        contradicting: of these, those that have another class there.
+        contradicting: whose equals have another class; none of them counts.
         classes: how many occur.
         held_out: of the rows, those that nothing was learnt from.
         accuracy: on these; NaN without any.

@@ -140,8 +140,8 @@ def revoke(
     coding = Coding(dtypes[0], np.ones_like(opened.peaks), opened.peaks)
     white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
     pictures = find_pictures(images, class_names=(), labelled=False)
-    pictures = dataclasses.replace(pictures, sixteen_bit_max=white)
-    wanted = picture_digests(pictures, opened, coding, skip_unreadable=False)
+    decode = functools.partial(decode_picture, sixteen_bit_max=white)  # and keep nothing of it
+    wanted = picture_digests(pictures, opened, coding, skip_unreadable=False, decode=decode)
     held = {
         release.id: {*digests_of(release.representations)} & {*wanted.values()}
         for release in found.values()

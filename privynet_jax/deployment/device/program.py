@@ -54,14 +54,16 @@ _COMMANDS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=PROGRAM, description="Runs the local NN of a package on this device.")
+    script = Path(sys.argv[0])
+    parser = _Parser(prog=script.name, description="Runs the local NN of a package, on a device.")
     every = parser.add_subparsers(dest="command", required=True, metavar="command")
     check = every.add_parser("check", help="verify all files, and test the network")
     extract = every.add_parser("extract", help="make a release of pictures")
     predict = every.add_parser("predict", help="predict the classes of pictures")
     revoke = every.add_parser("revoke", help="withdraw pictures that were released")
     measure = every.add_parser("time", help="measure milliseconds and memory of one picture")
-    folder = Path(sys.argv[0]).resolve().parent
+    # What pip installs lies in no package.
+    folder = script.resolve().parent if script.suffix == ".pyz" else Path()
     for one in (check, extract, predict, revoke, measure):
         one.add_argument("--package", type=_path, default=folder, help="folder; this file's own")
     for one in (extract, predict, revoke):

@@ -45,7 +45,7 @@ Requires-Dist: numpy
 Requires-Dist: onnxruntime
 Requires-Dist: pillow
 Provides-Extra: dicom
-Requires-Dist: pydicom; extra == "dicom"
+Requires-Dist: pydicom>=3; extra == "dicom"
 Provides-Extra: heif
 Requires-Dist: pillow-heif; extra == "heif"
 """

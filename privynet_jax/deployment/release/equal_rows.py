@@ -12,6 +12,7 @@ rounded the other way, and then nothing is equal. No JAX here.
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import Hex64, read_document, write_document
 
 _VERSION = 1
-_AT_ONCE = 256
+_AT_ONCE, _BYTES_AT_ONCE = 256, 2**25
 _MOST_ROWS = 2**18  # so that the file can be read
 
 
@@ -71,8 +72,14 @@ def row_digests(rows: np.ndarray) -> list[str]:
 
 def digests_of(representations: Any) -> Iterator[str]:
     """Yields the digest of each row of a release, in order."""
-    for start in range(0, len(representations), _AT_ONCE):
-        yield from row_digests(representations[start : start + _AT_ONCE])
+    step = rows_at_once(representations.shape)
+    for start in range(0, len(representations), step):
+        yield from row_digests(representations[start : start + step])
+
+
+def rows_at_once(shape: Sequence[int]) -> int:
+    """Returns how many of rows [N, h, w, depth] are worth a device's memory at once."""
+    return max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (4 * math.prod(shape[1:]))))
 
 
 def check_comparable(dtypes: Sequence[str]) -> None:

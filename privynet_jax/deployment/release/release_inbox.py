@@ -20,17 +20,19 @@ from privynet_jax.platform.rows.shards import opener_of_files
 _MOST_NAMED = 8
 
 
-def open_releases(paths: Sequence[Path]) -> dict[str, Release]:
+def open_releases(paths: Sequence[Path], *, labelled: bool = False) -> dict[str, Release]:
     """Returns name -> release, all verified, in the order of the paths.
 
     Args:
-        paths: of releases, as folders or as tars, and of folders that hold nothing else.
+        paths: of releases, as folders or as tars, and of folders that hold nothing else. A tar
+            beside the folder that it was made of is passed over.
+        labelled: whether those without labels are refused.
 
     Raises:
         UserError: some of them are none, damaged, there twice, or of another plan or shape than
-            most; it names them all, before much is read where that can be.
+            most; it says how many, and names the first, before much is read where that can be.
     """
-    found = [release for path in paths for release in _releases_in(path)]
+    found = list(dict.fromkeys(release for path in paths for release in _releases_in(path)))
     manifests: dict[Path, Manifest] = {}
     refused: dict[Path, str] = {}
     for path in found:
@@ -38,7 +40,17 @@ def open_releases(paths: Sequence[Path]) -> dict[str, Release]:
             manifests[path] = read_manifest(files_at(path))
         except UserError as error:
             refused[path] = str(error)
+    for tar in [path for path in manifests if _is_made_of(path, manifests)]:
+        found.remove(tar)
+        del manifests[tar]
     refused |= _not_fitting(manifests)
+    if labelled:
+        refused |= {
+            path: f"{path} has no labels, so there is nothing to learn; release the pictures again "
+            "with their labels"
+            for path, manifest in manifests.items()
+            if manifest.classes is None
+        }
     _refuse(refused, len(found))
     opener = opener_of_files()
     held = HELD_BYTES if len(found) == 1 else 0  # else they are held together
@@ -65,9 +77,13 @@ def _releases_in(path: Path) -> Iterator[Path]:
             f"{path} {what}; give the folder that experiments.extract wrote, its tar, or a folder "
             "that holds nothing else"
         )
-    for child in inside:  # what extract leaves: a folder, and the same as a tar
-        if child.is_dir() or child.with_suffix("") not in inside:
-            yield child
+    yield from inside
+
+
+def _is_made_of(tar: Path, manifests: dict[Path, Manifest]) -> bool:
+    """Whether it is what extract makes beside a release's folder, which is there too."""
+    folder = manifests.get(tar.with_suffix(""))
+    return tar.suffix == ".tar" and folder is not None and folder.id == manifests[tar].id
 
 
 def _not_fitting(manifests: dict[Path, Manifest]) -> dict[Path, str]:

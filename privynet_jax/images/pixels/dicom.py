@@ -43,6 +43,8 @@ class _DicomFile(ImageFile.ImageFile):
 
         self.fp.seek(0)
         self._dataset = found = pydicom.dcmread(self.fp)
+        if any(name not in found for name in ("Rows", "Columns", "PixelData")):
+            raise UnreadablePictureError("it is DICOM that holds no picture; remove it")
         self._size = int(found.Columns), int(found.Rows)
         self._mode = "L" if int(found.SamplesPerPixel) == 1 else "RGB"
 
@@ -60,7 +62,15 @@ def _eight_bits(found: object) -> np.ndarray:
 
     if int(found.get("NumberOfFrames") or 1) > 1:
         raise UnreadablePictureError("it is DICOM of several frames; save each as a picture")
-    values = pixel_array(found)
+    try:
+        values = pixel_array(found)
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error):
+            raise
+        raise UnreadablePictureError(
+            f"it is DICOM, compressed as {found.file_meta.TransferSyntaxUID.name}; pip install "
+            "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or store it uncompressed"
+        ) from None
     if values.ndim == 3 and values.dtype == np.uint8:
         return values  # RGB by now, whatever was stored
     if values.ndim != 2 or not str(found.PhotometricInterpretation).startswith("MONOCHROME"):

@@ -221,7 +221,7 @@ def test_networks_are_trained_as_the_cloud_trains(monkeypatch):
     training, scored = ReleaseTraining(schedule), []
     monkeypatch.setattr(membership, "rates", lambda *sides: scored.append(sum(map(len, sides[:2]))))
     shape = release.representations.shape[1:]
-    network = network_for(shape, release.num_classes, settings.width)
+    network = network_for(shape, len(release.classes), settings.width)
     attack(data, np.arange(120), data, network, training, KEY, shadows=2)
     [(task, [member], course)] = seen[cloud_training]
     target, online, offline = seen[membership]

@@ -80,7 +80,13 @@ def test_copies_of_another_class_are_counted():
     labels = np.concatenate([OTHER.labels, np.array([ONE.labels[0], ONE.labels[1] - 1])])
     later = dataclasses.replace(OTHER, id="f" * 64, representations=both, labels=labels)
     data = join_releases([later, ONE])
-    assert (data.repeated.tolist(), data.contradicting.tolist()) == ([0, 2], [0, 1])
+    assert (data.repeated.tolist(), data.contradicting.tolist()) == ([0, 2], [1, 1])
+    # Nobody can say which of the two is right, whatever the releases' ids: neither counts.
+    assert len(data) == 9 + 8 - 1
+    assert row_digests(ONE.representations[1:2])[0] not in row_digests(rows_of(data))
+    again = dataclasses.replace(OTHER, id="e" * 64, representations=both, labels=labels)
+    more = join_releases([later, ONE, again])
+    assert (len(more), more.contradicting.tolist()) == (9 + 8 - 1, [1, 1, 1])
 
 
 def revocation(rows, *releases, **changes):
@@ -99,6 +105,14 @@ def test_what_is_revoked_is_left_out_and_with_it_classes_that_nothing_is_left_of
     assert data.id not in (join_releases([ONE]).id, join_releases([ONE, OTHER]).id)
     again = join_releases([ONE], [revocation(gone[:1], ONE), revocation(gone[1:], ONE)])
     assert again.id == data.id
+
+
+def test_a_revocation_that_finds_nothing_is_refused():
+    """Made of other numbers: of bytes, or by another processor."""
+    nothing = revocation(ONE.representations + 1, ONE)
+    with pytest.raises(UserError, match=r"holds none of the rows that are revoked of it; have the"):
+        join_releases([ONE, OTHER], [nothing])
+    assert len(join_releases([OTHER], [nothing])) == 8  # it is no business of that one
 
 
 def test_what_comes_again_is_left_out_and_named():

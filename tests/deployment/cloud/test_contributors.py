@@ -62,7 +62,7 @@ def test_honest_contributors_are_not_named(counts):
 def test_numbers_are_those_of_the_rows():
     counts = [4, 8, 6, 10, 3]
     rows = honest(counts)
-    rows[4][2] = rows[0][1]  # a copy, which counts once
+    rows[4][2] = rows[0][2]  # a copy, of the same class, which counts once
     found = asked(together(rows), wrong=[2])
     assert [one.rows for one in found] == [4, 8, 6, 10, 2]
     assert [one.repeated for one in found] == [0, 0, 0, 0, 1]

@@ -235,3 +235,19 @@ def test_all_that_are_refused_are_named_at_once(tmp_path, release, package):
     (inbox / "4").mkdir()
     with pytest.raises(UserError, match=r"^2 of 5 releases are refused: .*3, .*4; "):
         open_releases([inbox])
+
+
+def test_a_tar_beside_another_folder_of_its_name_is_no_copy_of_it(tmp_path, release, package):
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    shutil.copy(release.with_suffix(".tar"), inbox / "alice.tar")
+    fill(tmp_path / "more", {"bird": 3, "cat": 2})
+    write(package, tmp_path / "more", inbox / "alice")
+    assert [*open_releases([inbox])] == [str(inbox / "alice"), str(inbox / "alice.tar")]
+
+
+def test_releases_without_labels_are_refused_before_much_is_read(tmp_path, photos, package):
+    write(package, photos, tmp_path / "r", labelled=False)
+    (tmp_path / "r" / "representations-00000.npy").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"r has no labels, so there is nothing to learn"):
+        open_releases([tmp_path / "r"], labelled=True)

@@ -7,7 +7,13 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEGLSLossless,
+    RLELossless,
+    generate_uid,
+)
 
 from privynet_jax.images import decoding
 from privynet_jax.images.decoding import decode_picture
@@ -96,7 +102,7 @@ REFUSED = {
         "of several frames",
     ),
     "half a file": (made(CT, WindowCenter=40, WindowWidth=400)[:-100], "it is damaged"),
-    "no pixels": (made(CT)[:200], "it is damaged"),
+    "no pixels": (made(CT)[:200], "it is DICOM that holds no picture"),
     "colours of a palette": (
         made(np.uint8(UNITS % 256), PhotometricInterpretation="PALETTE COLOR"),
         "unusual colours",
@@ -114,9 +120,19 @@ def test_what_cannot_be_seen_is_one_line(case):
     assert "Jane" not in str(caught.value)
 
 
+def test_a_compression_that_nothing_here_reads_is_named():
+    found = pydicom.dcmread(io.BytesIO(made(CT, WindowCenter=40, WindowWidth=400)))
+    found.file_meta.TransferSyntaxUID = JPEGLSLossless
+    found.PixelData = pydicom.encaps.encapsulate([found.PixelData])
+    content = io.BytesIO()
+    found.save_as(content, enforce_file_format=True)
+    with pytest.raises(UnreadablePictureError, match=r"compressed as JPEG-LS .*; pip install py"):
+        decode_picture(content.getvalue(), SIZE)
+
+
 def test_without_pydicom_it_is_named(monkeypatch):
     kinds = tuple(kind for kind in decoding.FORMATS if kind != "DICOM")
     monkeypatch.setattr(decoding, "FORMATS", kinds)
     monkeypatch.setattr(Image, "OPEN", {kind: Image.OPEN[kind] for kind in kinds})
-    with pytest.raises(UnreadablePictureError, match=r"it is DICOM; .* 'privynet_jax\[dicom\]'"):
+    with pytest.raises(UnreadablePictureError, match=r"it is DICOM; pip install pydicom"):
         decode_picture(made(CT), SIZE)
