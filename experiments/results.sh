@@ -78,4 +78,9 @@ if [ "$listing${PHOTOGRAPHS:-}" ]; then
     --rules=measured,expected,marginless --out=runs/episodes
 fi
 
+# Twenty contributors; DEVICE is a Python with NumPy, Pillow and onnxruntime alone.
+step plan plan --workdir=runs/planning --sample=photo_patches --max_psnr_db=24 --max_local_mmacs=160 --out=runs/plan.json
+step rehearsal rehearsal --plan=runs/plan.json --images=photo_patches --contributors=20 --out=runs/rehearsal \
+  ${DEVICE:+--python="$DEVICE"} --max_images=target=2000,auxiliary=2000,validation=200,test=500
+
 step benchmark benchmark --repeats=3 --json=runs/benchmark.json
