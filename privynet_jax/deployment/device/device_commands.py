@@ -147,7 +147,7 @@ def revoke(
         for release in found.values()
     }
     there = set().union(*held.values())
-    if missing := [n for n in range(len(pictures)) if wanted.get(n) not in there]:
+    if missing := [number for number, digest in wanted.items() if digest not in there]:
         raise UserError(
             f"{len(missing)} of {len(pictures)} pictures are in none of these releases, such as "
             f"{pictures.name(missing[0])}; leave them out, or give what they are copies of, which "

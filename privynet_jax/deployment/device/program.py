@@ -69,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     for one in (extract, predict, revoke):
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
         one.add_argument("--out", type=_path, required=True, help="what to write")
-    for one in (extract, predict, revoke):
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")

@@ -92,8 +92,8 @@ def write_release(
     coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
     white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
-    labels = _labels(pictures, package)
-    pictures = dataclasses.replace(pictures, sixteen_bit_max=white, labels=labels)
+    numbered = _labels(pictures, package)
+    pictures = dataclasses.replace(pictures, sixteen_bit_max=white, labels=numbered)
     description = _description(package, coding, known_rows)
     secrets = functools.partial(release_secrets, pictures, package.release_seed, description)
     look = functools.partial(_look, pictures, package, coding, known_rows)
@@ -115,12 +115,7 @@ def write_release(
         _forget(folder, journal)
         raise UserError(f"no picture can be read; all {len(order)} were skipped")
     _write_order(order_out, identity, pictures, chosen)
-    classes = None
-    if pictures.labels is not None:  # only classes that occur are told
-        present, labels = np.unique(pictures.labels[chosen], return_inverse=True)
-        ids = [*package.class_ids.values()]
-        classes = [ids[label] for label in present]
-    writer.finish(len(chosen), labels, classes, package.peaks)
+    writer.finish(len(chosen), *_told_of_classes(pictures, package, chosen), package.peaks)
     journal.path.unlink()
     tell_skipped([pictures.name(index) for index in order[skipped]], "the pictures")
     return Written(len(chosen), len(skipped), *left_out, kept)
@@ -132,6 +127,17 @@ def _labels(pictures: Pictures, package: LocalPackage) -> np.ndarray | None:
         return None
     known = [*package.class_ids]
     return np.array([known.index(name) for name in pictures.class_names], np.int32)[pictures.labels]
+
+
+def _told_of_classes(
+    pictures: Pictures, package: LocalPackage, chosen: np.ndarray
+) -> tuple[np.ndarray | None, list[str] | None]:
+    """Labels int [rows] and ids of the classes that occur, and of no others."""
+    if pictures.labels is None:
+        return None, None
+    ids = [*package.class_ids.values()]
+    present, labels = np.unique(pictures.labels[chosen], return_inverse=True)
+    return labels, [ids[label] for label in present]
 
 
 def _begin(
