@@ -15,6 +15,8 @@ from absl import flags
 from experiments.running import run as run
 from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_parts, load_weights
 from privynet_jax.characterisation.config import MOST_SEED, Config
+from privynet_jax.deployment.trust.keys import PrivateKey, read_private
+from privynet_jax.deployment.trust.signatures import Trust, read_trusted
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
@@ -119,6 +121,9 @@ LATENCY = flags.DEFINE_string(
     "latency", None, "The latency.json of a device, in place of measuring on this machine."
 )
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
+KEY = flags.DEFINE_string("key", None, "Your private key, of experiments.keys; it signs.")
+TRUSTED = flags.DEFINE_list("trusted", [], "Public keys, or folders of them: whose work is taken.")
+UNSIGNED = flags.DEFINE_boolean("unsigned", False, "Take what nobody signed, too.")
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
 
@@ -199,6 +204,16 @@ def needed_file(flag: flags.FlagHolder) -> Path:
 def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
     """Returns the file that a flag names; it must be given, and nothing may be there yet."""
     return files.new_file(flag.name, needed(flag, "name a file"), advice)
+
+
+def trust() -> Trust:
+    """Returns whose packages, releases and classifiers are taken, as the flags say."""
+    return Trust(read_trusted(paths(TRUSTED)), UNSIGNED.value)
+
+
+def key() -> PrivateKey | None:
+    """Returns the key that --key names, if that is given."""
+    return read_private(needed_file(KEY)) if KEY.value else None
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

@@ -4,7 +4,8 @@
 
 The new folder holds the network as ONNX, with the needed weights and nothing of the others,
 settings, a program that needs NumPy, Pillow and onnxruntime alone and releases and predicts as
-`extract` and `predict` do, and a README for the device. It is as secret as the plan. Takes seconds.
+`extract` and `predict` do, and a README for the device. It is as secret as the plan. With --key it
+is signed, and devices can tell whose it is. Takes seconds.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from privynet_jax import Plan, read_plan
 from privynet_jax.deployment.device.package_export import DTYPES, write_package
 from privynet_jax.platform.files import check_is_new
 
-cli.key_flags("plan out weights cache_dir")
+cli.key_flags("plan out weights cache_dir key")
 _NEW_CLASSES = flags.DEFINE_list(
     "new_classes", [], "Names of classes that pictures have now, and the plan's had not."
 )
@@ -26,11 +27,11 @@ _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are 
 def main() -> None:
     folder = cli.needed_folder(cli.OUT)
     check_is_new(folder)  # before anything is fetched or read
-    plan = read_plan(cli.needed_file(cli.PLAN))
+    key, plan = cli.key(), read_plan(cli.needed_file(cli.PLAN))
     weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
-    new_classes = _NEW_CLASSES.value
-    write_package(folder, plan, weights.params, dtype=_DTYPE.value, new_classes=new_classes)
+    told = {"dtype": _DTYPE.value, "new_classes": _NEW_CLASSES.value}
+    write_package(folder, plan, weights.params, key=key, **told)
     print("\n".join(_report(plan, folder)))
 
 

@@ -9,7 +9,8 @@ r"""Predicts classes with a trained cloud NN, on either side of the split.
 The first is the cloud's: row, class id, a probability per class id. The second runs local NN and
 cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
 class name. The third is for the device too: order.csv, from experiments.extract, tells which
-picture each row of the first is. Takes seconds for thousands of pictures of 32 x 32 pixels.
+picture each row of the first is. All take --trusted=planner.pub,cloud.pub, the public keys of who
+signed what is read, or --unsigned. Takes seconds for thousands of pictures of 32 x 32 pixels.
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ from privynet_jax.platform.files import expanded
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
 
-cli.key_flags("release package images out skip_unreadable sixteen_bit_max")
+cli.key_flags("release package images out skip_unreadable sixteen_bit_max trusted unsigned")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
 _ORDER = flags.DEFINE_string("order", None, "CSV that experiments.extract wrote as --order_out.")
 _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")}
@@ -42,6 +43,7 @@ def main() -> None:
         told = "give --release, or --package and --images, or --release, --package and --order"
         raise UserError(f"{told}; see --help for what each of the three predicts")
     out, classifier_folder = cli.new_file(cli.OUT), cli.needed_folder(_CLASSIFIER)
+    trust = cli.trust()
     if cli.IMAGES.value:
         package_folder = cli.needed_folder(cli.PACKAGE)
         white, skipping = cli.SIXTEEN_BIT_MAX.value, cli.SKIP_UNREADABLE.value
@@ -53,12 +55,15 @@ def main() -> None:
                 out,
                 skip_unreadable=skipping,
                 sixteen_bit_max=white,
+                trust=trust,
             )
         )
         return
-    classifier = open_classifier(classifier_folder)
-    release = open_release(expanded(cli.RELEASE.name, cli.RELEASE.value))
-    package = open_package(cli.needed_folder(cli.PACKAGE)) if cli.PACKAGE.value else None
+    classifier = open_classifier(classifier_folder, trust=trust)
+    release = open_release(expanded(cli.RELEASE.name, cli.RELEASE.value), trust=trust)
+    package = None
+    if cli.PACKAGE.value:
+        package = open_package(cli.needed_folder(cli.PACKAGE), trust=trust)
     known = {"the classifier": classifier, "the package": package, "the release": release}
     check_same_plan({name: one.plan_id for name, one in known.items() if one is not None})
     classes: Sequence[object] = classifier.classes

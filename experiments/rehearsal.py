@@ -7,8 +7,10 @@ The pictures are dealt out to contributors. Each has a package, and makes a rele
 in a process of its own that --python runs, as on a device; the cloud trains on all tars together,
 and on one alone; a contributor predicts pictures that were left out. Then the other contributors'
 pictures are attacked: by the cloud, which has the tars and pictures of its own (class `public`),
-and by a thief, who has one contributor's package and pictures besides. Writes rehearsal.csv. Takes
-minutes, most of them for attacks; the same command again continues where it was stopped.
+and by a thief, who has one contributor's package and pictures besides. With --signed everybody has
+keys, signs, and takes from the others alone; devices then need the cryptography package. Writes
+rehearsal.csv. Takes minutes, most of them for attacks; the same command again continues where it
+was stopped.
 """
 
 import concurrent.futures
@@ -34,6 +36,13 @@ from privynet_jax import Budget, Part, Parts, Plan, Protocol, UserError, measure
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.deployment.trust.keys import (
+    PRIVATE,
+    PUBLIC,
+    PrivateKey,
+    make_keys,
+    read_private,
+)
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.platform.files import appears_whole, private_folder, write_atomically
 from privynet_jax.platform.progress import progress_bar
@@ -44,6 +53,7 @@ from privynet_jax.results.text_tables import aligned, as_csv
 cli.key_flags("plan images out seed weights cache_dir data_dir max_images attacked_images")
 _CONTRIBUTORS = flags.DEFINE_integer("contributors", 20, "How many there are.", 2)
 _PYTHON = flags.DEFINE_string("python", sys.executable, "Of devices: NumPy, Pillow, onnxruntime.")
+_SIGNED = flags.DEFINE_boolean("signed", False, "Whether everything is signed.")
 _DTYPE = "float16"
 # What attacks are by, as results call it.
 _CLOUD, _THIEF = "public", "white box from strong"
@@ -56,7 +66,7 @@ def main() -> None:
     images = cli.needed(cli.IMAGES, "give folder:PATH or a data set's name")
     parts = cli.load_data(images, image_size=plan.image_size)
     own = {
-        **deciding("contributors", "attacked_images"),
+        **deciding("contributors", "attacked_images", "signed"),
         "plan": plan.id,
         "data": parts.fingerprint,
     }
@@ -121,7 +131,7 @@ class _Story:
         for number, part in enumerate(self.mine):
             self._save(part, self.out / "pictures" / f"{number:02d}")
             if not (package := self._package(number)).exists():
-                write_package(package, self.plan, weights.params)
+                write_package(package, self.plan, weights.params, key=self._key("planner"))
         (self.out / _RELEASES).mkdir(exist_ok=True)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             seconds = list(pool.map(self._release, range(len(self.mine))))
@@ -141,6 +151,7 @@ class _Story:
             for left in (classifier, classifier.with_name(f"{classifier.name}.training")):
                 shutil.rmtree(left, ignore_errors=True)  # by an interrupted step: its time is lost
             given = [f"--release={self.out / release}", f"--out={classifier}"]
+            given += self._trusting(*self._names(), key="cloud")
             spent = _run(sys.executable, "-m", "experiments.train_cloud", *given)
             yield _row(f"train_cloud, {name}", spent, "s")
         size = sum(path.stat().st_size for path in (self.out / "classifier-all").iterdir())
@@ -155,6 +166,7 @@ class _Story:
             table.unlink(missing_ok=True)
             given = [f"--images=folder:{pictures}", f"--out={table}"]
             given.append(f"--classifier={self.out / f'classifier-{name}'}")
+            given += self._trusting("planner", "cloud")
             spent = _run(_PYTHON.value, self._package(0) / "privynet.pyz", "predict", *given)
             with table.open(newline="", encoding="utf-8") as file:
                 lines = [*csv.DictReader(file)]
@@ -199,6 +211,29 @@ class _Story:
     def _package(self, number: int) -> Path:
         return self.out / "packages" / f"{number:02d}"
 
+    def _names(self) -> list[str]:
+        return [f"{number:02d}" for number in range(len(self.mine))]
+
+    def _key(self, name: str) -> PrivateKey | None:
+        """Somebody's, made when it is first asked for."""
+        if not _SIGNED.value:
+            return None
+        path = self.out / "keys" / name
+        if path.with_suffix(PRIVATE).exists():
+            return read_private(path.with_suffix(PRIVATE))
+        path.parent.mkdir(0o700, exist_ok=True)
+        return make_keys(path)
+
+    def _trusting(self, *names: str, key: str = "") -> list[str]:
+        """Flags of who takes what these people signed, and signs."""
+        if not _SIGNED.value:
+            return ["--unsigned"]
+        for name in filter(None, (*names, key)):
+            self._key(name)
+        folder = self.out / "keys"
+        trusted = ",".join(f"{folder / name}{PUBLIC}" for name in names)
+        return [f"--trusted={trusted}", *([f"--key={folder / key}{PRIVATE}"] if key else [])]
+
     def _save(self, part: Part, folder: Path) -> None:
         if folder.exists():
             return
@@ -213,6 +248,7 @@ class _Story:
         shutil.rmtree(release, ignore_errors=True)  # by an interrupted step: its time is lost
         release.with_suffix(".tar").unlink(missing_ok=True)
         given = [f"--images=folder:{self.out / 'pictures' / f'{number:02d}'}", f"--out={release}"]
+        given += self._trusting("planner", key=self._names()[number])
         program = self._package(number) / "privynet.pyz"
         spent = _run(_PYTHON.value, program, "extract", f"--dtype={_DTYPE}", *given)
         tar = release.with_suffix(".tar")

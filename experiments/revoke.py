@@ -1,7 +1,7 @@
 r"""Withdraws pictures that were released: the cloud is told which rows not to use any more.
 
     python -m experiments.revoke --package=package --images=folder:withdrawn \
-        --release=release.tar,later.tar --out=revocation.json
+        --release=release.tar,later.tar --out=revocation.json --trusted=planner.pub,clinic.pub
 
 The file --out goes to the cloud, as `train_cloud --revoked=revocation.json`, and names no picture.
 A release that holds such a row, and was not among those given here, is named there. Pictures are
@@ -9,9 +9,9 @@ known by their pixels, not by their names. Takes as long as extracting them.
 """
 
 from experiments import cli
-from privynet_jax.deployment.device.device_commands import revoke
+from privynet_jax.deployment.device.release_commands import revoke
 
-cli.key_flags("package images release out sixteen_bit_max")
+cli.key_flags("package images release out sixteen_bit_max key trusted unsigned")
 
 
 def main() -> None:
@@ -23,6 +23,8 @@ def main() -> None:
             cli.paths(cli.RELEASE),
             cli.new_file(cli.OUT),
             sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value,
+            trust=cli.trust(),
+            key=cli.key(),
         )
     )
 

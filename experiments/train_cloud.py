@@ -1,7 +1,8 @@
-"""Trains the cloud NN on releases alone: no images, no VGG16 and no plan are needed.
+r"""Trains the cloud NN on releases alone: no images, no VGG16 and no plan are needed.
 
-    python -m experiments.train_cloud --release=release.tar --out=classifier
-    python -m experiments.train_cloud --release=inbox,late.tar --out=classifier
+    python -m experiments.train_cloud --release=release.tar --out=classifier --unsigned
+    python -m experiments.train_cloud --release=inbox,late.tar --out=classifier \
+        --trusted=contributors --key=cloud.key
 
 The new folder --out holds the trained network (safetensors), classifier.json and history.csv. A
 tenth of each class is held out, and the parameters with the best accuracy there are kept; training
@@ -11,7 +12,9 @@ about a minute on two CPU cores.
 
 --release names releases of one plan, as folders or as tars, or folders of such. Of several,
 `classifier.contributors.csv`, beside --out, says what each brought, how accurate the classifier is
-on its rows, and which ones are unlike the others.
+on its rows, and which ones are unlike the others. Releases that nobody of --trusted signed, public
+keys or folders of them, are refused; --unsigned takes what is not signed. --key signs the
+classifier.
 """
 
 import dataclasses
@@ -34,7 +37,7 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.text_tables import as_csv
 
-cli.key_flags("release revoked out seed checkpoint_minutes")
+cli.key_flags("release revoked out seed checkpoint_minutes key trusted unsigned")
 _USUAL = ClassifierSettings()
 _STEPS = flags.DEFINE_integer("steps", _USUAL.schedule.steps, "Mini-batches in all.", 1)
 _BATCH = flags.DEFINE_integer("batch_size", _USUAL.schedule.batch_size, "Rows per step.", 1)
@@ -64,8 +67,9 @@ def main() -> None:
         seed=cli.SEED.value,
     )
     cli.use_cpu_cores(at_most=_MOST_CORES)
-    releases = open_releases(cli.paths(cli.RELEASE), labelled=True)
-    revoked = [read_revocation(path) for path in cli.paths(cli.REVOKED)]
+    key, trust = cli.key(), cli.trust()
+    releases = open_releases(cli.paths(cli.RELEASE), labelled=True, trust=trust)
+    revoked = [read_revocation(path, trust) for path in cli.paths(cli.REVOKED)]
     data = join_releases([*releases.values()], revoked)
     if revoked:
         print(f"{data.revoked.sum()} rows are revoked, and left out.")
@@ -73,11 +77,11 @@ def main() -> None:
         print(f"{name} has rows that are revoked, and was not among the releases that had them.")
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
-        trained = train_to_folder(data, settings, out, every_seconds)
+        trained = train_to_folder(data, settings, out, every_seconds, key)
     print(_summary(out, settings, trained))
     if len(releases) > 1:
-        names = {release.id: name for name, release in releases.items()}
-        print(_side_by_side(out, names, data, settings))
+        named = {release.id: (name, release.signer) for name, release in releases.items()}
+        print(_side_by_side(out, named, data, settings))
 
 
 def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None) -> str:
@@ -99,7 +103,10 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
 
 
 def _side_by_side(
-    out: Path, names: Mapping[str, str], data: Contributions, settings: ClassifierSettings
+    out: Path,
+    named: Mapping[str, tuple[str, str]],
+    data: Contributions,
+    settings: ClassifierSettings,
 ) -> str:
     """Writes a table of the contributors, and says who is unlike the others."""
     held_out = deal(data, settings).validation
@@ -108,12 +115,15 @@ def _side_by_side(
     found = contributors(data, held_out, right)
     # Beside the classifier, which goes back to all of them.
     table = out.with_name(f"{out.name}.contributors.csv")
-    told = [{"name": names[one.release], **dataclasses.asdict(one)} for one in found]
+    told = [
+        dict(zip(("name", "signer"), named[one.release], strict=True)) | dataclasses.asdict(one)
+        for one in found
+    ]
     rows = sorted(told, key=lambda row: str(row["name"]))
     write_atomically(table, as_csv(rows), private=True)
     repeated = sum(one.repeated for one in found)
     lines = [f"{len(found)} releases with {len(data)} rows and {repeated} copies: see {table}."]
-    lines += [f"{names[one.release]} has {one.strange}." for one in found if one.strange]
+    lines += [f"{named[one.release][0]} has {one.strange}." for one in found if one.strange]
     if all(math.isnan(one.distance) for one in found):
         lines.append(f"With fewer than {LEAST} releases, rows unlike the others' are not named.")
     return "\n".join(lines)

@@ -46,6 +46,7 @@ WITHOUT_JAX = (
     "platform.rows.coding",
     *("platform.progress", "platform.rows.row_views", "platform.rows.shards", "platform.signals"),
     *("deployment.device.program", "deployment.cloud.classifier", "deployment.release"),
+    "deployment.trust",
     *("images.decoding", "images.folders", "images.partition", "images.parts", "images.sample"),
     *("images.pixels", "images.photo_patches", "images.picture_cache", "images.tfds_source"),
     *("backbone.backbones", "backbone.topology", "backbone.weights.conversion"),
@@ -66,6 +67,7 @@ ONLY_IN = {
     },
     "onnxruntime": {"platform.onnx_files.onnx_run"},
     "pydicom": {"images.pixels.dicom"},
+    "cryptography": {"deployment.trust.keys"},  # which the others ask for it
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "ray": {"platform.cluster"},

@@ -125,7 +125,11 @@ def write_new(path: Path, write: Callable[[Path], Any]) -> Path:
 
 def written_new(path: Path, write: Callable[[Path], Any]) -> str:
     """Writes a new file as `write_new` does, and says where it is."""
-    found = write_new(path, write)
+    return told_where(write_new(path, write), path)
+
+
+def told_where(found: Path, path: Path) -> str:
+    """Returns in words where a file is that was to be at a path."""
     return str(path) if found == path else f"{found}, as something else is at {path} by now"
 
 

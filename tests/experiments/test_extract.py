@@ -9,7 +9,7 @@ import pytest
 from support.handmade_package import CLASS_IDS, contents, fill, handmade_package
 
 from experiments import extract
-from privynet_jax.deployment.device import device_commands
+from privynet_jax.deployment.device import release_commands
 from privynet_jax.deployment.release import release_manifest, release_rows
 from privynet_jax.deployment.release.release_folder import ReleaseWriter, open_release
 from privynet_jax.errors import UserError
@@ -35,12 +35,15 @@ def places(tmp_path, monkeypatch):
     (tmp_path / "package").mkdir()
     opened = []
     monkeypatch.setattr(
-        device_commands, "open_package", lambda folder: opened.append(folder) or handmade_package()
+        release_commands,
+        "open_package",
+        lambda folder, **_: opened.append(folder) or handmade_package(),
     )
     yield [
         f"--package={tmp_path / 'package'}",
         f"--images=folder:{tmp_path / 'photos'}",
         f"--out={tmp_path / 'out'}",
+        "--unsigned",
     ]
     assert set(opened) <= {tmp_path / "package"}
 
@@ -72,7 +75,7 @@ def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
     assert "Look at the 1 pictures first that another class has too, named above" in out
     assert "Hand over" not in out
     (tmp_path / "photos/dog/1.png").unlink()
-    status, out, _ = command(*places[:2], f"--out={tmp_path / 'sorted'}")
+    status, out, _ = command(*places[:2], places[-1], f"--out={tmp_path / 'sorted'}")
     assert (status, "1 copies left out" in out, "Hand over" in out) == (0, True, True)
     assert len(open_release(tmp_path / "out")) == 13
 
@@ -81,7 +84,7 @@ def test_what_two_releases_of_one_package_tell_whoever_has_both(command, places,
     """Equal pictures give equal rows: one picture more is one row more, and its class is told."""
 
     def released(name, *flags_given):
-        assert command(*places[:2], f"--out={tmp_path / name}", *flags_given)[0] == 0
+        assert command(*places[:2], places[-1], f"--out={tmp_path / name}", *flags_given)[0] == 0
         return rows_of(tmp_path / name)
 
     rows, labels = released("out")
@@ -137,9 +140,10 @@ def test_every_flag_does_something(command, places, tmp_path):
     ids=str,
 )
 def test_mistakes_are_one_line_and_nothing_is_written(command, places, tmp_path, changed, expected):
-    given = dict(place.removeprefix("--").split("=", 1) for place in places)
+    given = dict(place.removeprefix("--").split("=", 1) for place in places if "=" in place)
     changed = {k: v and v.replace("{tmp}", str(tmp_path)) for k, v in changed.items()}
     arguments = [f"--{k}={v}" for k, v in (given | changed).items() if v is not None]
+    arguments.append("--unsigned")
     before = sorted(tmp_path.rglob("*"))
     status, out, errors = command(*arguments)
     assert (status, out) == (1, "")
@@ -182,17 +186,17 @@ def test_an_unreadable_picture_is_named_once(command, places, tmp_path):
 
 
 def test_a_damaged_package_is_told_in_one_line(command, places, tmp_path, monkeypatch):
-    def damaged(folder):
+    def damaged(folder, **_):
         raise UserError(f"{folder} is damaged")
 
-    monkeypatch.setattr(device_commands, "open_package", damaged)
+    monkeypatch.setattr(release_commands, "open_package", damaged)
     assert command(*places)[2] == f"error: {tmp_path / 'package'} is damaged"
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_after_a_signal_the_same_command_continues(command, places, tmp_path, monkeypatch, number):
-    undisturbed = [*places[:2], f"--out={tmp_path / 'undisturbed'}"]
+    undisturbed = [*places[:2], places[-1], f"--out={tmp_path / 'undisturbed'}"]
     assert command(*undisturbed)[0] == 0
     real, shards = ReleaseWriter.write, []
 

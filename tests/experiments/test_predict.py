@@ -55,9 +55,9 @@ def world(tmp_path, monkeypatch):
             sixteen_bit_max=0,
         ),
     )
-    monkeypatch.setattr(predict, "open_release", lambda folder: found.release)
+    monkeypatch.setattr(predict, "open_release", lambda folder, **_: found.release)
     for module in (predict, device_commands):
-        monkeypatch.setattr(module, "open_package", lambda folder: found.package)
+        monkeypatch.setattr(module, "open_package", lambda folder, **_: found.package)
     monkeypatch.setattr(predict, "_ROWS", 8)  # so that the last batch is a smaller one
     monkeypatch.setattr(device_commands, "_AT_ONCE", 2)
     save_classifier(tmp_path / "classifier", made_classifier())
@@ -70,7 +70,7 @@ def run(world, run_command, tmp_path):
 
     def run(*arguments, out="out.csv"):
         given = [f"--classifier={tmp_path / 'classifier'}", f"--out={tmp_path / out}"]
-        return run_command(predict, *given, *arguments)
+        return run_command(predict, *given, "--unsigned", *arguments)
 
     return run
 
@@ -118,7 +118,7 @@ def test_predictions_are_the_user_s_alone_and_replace_nothing(run, tmp_path):
 
 
 def test_what_appears_meanwhile_is_not_replaced(run, world, tmp_path, monkeypatch):
-    def meanwhile(*_):
+    def meanwhile(*_, **__):
         (tmp_path / "out.csv").write_text("mine")
         return world.release
 

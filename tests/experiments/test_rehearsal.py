@@ -8,6 +8,9 @@ from support import package_samples as samples
 
 from experiments import rehearsal
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.deployment.cloud.classifier import open_classifier
+from privynet_jax.deployment.trust.signatures import Trust
+from privynet_jax.errors import UserError
 from privynet_jax.planning.plan import write_plan
 
 
@@ -52,7 +55,7 @@ def rehearse(run_command, monkeypatch, tmp_path, test_data_dir, vgg_weights, pho
 
 @pytest.mark.slow
 def test_the_whole_story_with_three_contributors(rehearse, tmp_path):
-    status, out, err = rehearse()
+    status, out, err = rehearse("--signed")
     assert status == 0, err
     rows = list(csv.DictReader((tmp_path / "out" / "rehearsal.csv").open()))
     found = {row["what"]: float(row["value"]) for row in rows}
@@ -69,9 +72,14 @@ def test_the_whole_story_with_three_contributors(rehearse, tmp_path):
     assert len({command[1] for command in programs[:3]}) == 3
     assert len({(tmp_path / "out/packages" / n / "local_nn.json").read_bytes()
                 for n in ("00", "01", "02")}) == 3  # fmt: skip
+    # Everybody has keys of their own, and the cloud's classifier is what devices take.
+    names = {path.stem for path in (tmp_path / "out" / "keys").iterdir()}
+    assert names == {"planner", "cloud", "00", "01", "02"}
+    with pytest.raises(UserError, match="is signed by"):
+        open_classifier(tmp_path / "out" / "classifier-all", trust=Trust(frozenset(["0f" * 32])))
     # What was measured is not measured again.
     count = len(rehearse.ran)
-    assert rehearse()[:2] == (0, out)
+    assert rehearse("--signed")[:2] == (0, out)
     assert len(rehearse.ran) == count
 
 

@@ -29,14 +29,14 @@ from privynet_jax.images.parts import as_float
 from privynet_jax.platform.rows.coding import peaks_of
 from privynet_jax.selection.secret_draw import class_ids
 
-# Representations are 12 x 12 x 6; no size that a release must tell is 24 or 4.
-IMAGE_SIZE, LAYERS, CHANNELS = 24, 4, (77, 3, 120, 42, 101, 17)
+# Representations are 12 x 12 x 6; no size that a release must tell is 24 or 3.
+IMAGE_SIZE, LAYERS, CHANNELS = 24, 3, (77, 3, 120, 42, 101, 17)
 CLASSES = ("mother_in_law", "neighbours_car", "x_ray_of_me")
 SEED = "5e3f1c0987d2ab4466e0f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6"
 PLAN_SEED = "0f1e2d3c4b5a69788796a5b4c3d2e1f00123456789abcdeffedcba9876543210"
 DATE = "2021:07:04 10:11:12"
 MACHINE = ("alices-laptop", "alice_liddell")
-ROWS = 19
+ROWS = 20
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def patterns(package, photos, release_dtype):
             *(mask.tobytes(), np.packbits(mask).tobytes()),
             np.packbits(mask, bitorder="little").tobytes(),
         ],
-        "layer": [b"conv2_2", b"relu2_2", b"block2_conv2", b"conv2d", b"VGG", b"vgg"],
+        "layer": [b"conv2_1", b"relu2_1", b"block2_conv1", b"conv2d", b"VGG", b"vgg"],
         "pixels": [],
         "names": [as_text(photos.name), as_text(photos.parent), b"beach", b"DSC0"],
         "classes": list(map(as_text, CLASSES)),
@@ -188,7 +188,7 @@ def test_a_release_tells_no_secret(release, package, photos):
 def test_nothing_but_the_format_is_there(release):
     names = {"release.json", "labels.npy", *(f"representations-0000{i}.npy" for i in range(3))}
     assert {path.name for path in release.iterdir()} == names
-    fields = "version id plan_id rows shape dtype classes rows_per_shard peaks sha256"
+    fields = "version id plan_id rows shape dtype classes rows_per_shard peaks digests sha256"
     assert set(json.loads((release / "release.json").read_text())) == set(fields.split())
 
 

@@ -23,7 +23,7 @@ from support import package_samples as samples
 from support import weight_samples
 from support.handmade_classifier import handmade_classifier
 
-from experiments import audit, export_local, extract, plan, predict, train_cloud
+from experiments import audit, export_local, extract, keys, plan, predict, train_cloud, unseal
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
@@ -33,6 +33,8 @@ from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
+from privynet_jax.deployment.trust.keys import make_keys
+from privynet_jax.deployment.trust.signatures import sign
 from privynet_jax.planning.plan import write_plan
 from privynet_jax.platform.rows.shards import ShardFolder
 from privynet_jax.results.work_directory import ResultStore
@@ -132,19 +134,24 @@ def test_the_whole_story(tmp_path, test_data_dir, photo_parts, vgg_weights):
 
     # The release is all that the cloud ever sees.
     shutil.copy(device.folder / "release.tar", cloud.folder)
-    told = cloud.run("train_cloud", release="release.tar", out="classifier", steps=40, width=16)
+    shutil.copy(device.folder / "me.pub", cloud.folder)
+    cloud.run("keys", out="cloud")
+    shutil.copy(cloud.folder / "cloud.pub", device.folder)
+    told = cloud.run(
+        "train_cloud", release="release.tar", out="classifier", steps=40, width=16, **SIGNED
+    )
     assert "Validation accuracy" in told
-    assert {path.name for path in cloud.folder.iterdir()} - {".cache"} == {
-        "release.tar",
-        "classifier",
-    }
+    names = {path.name for path in cloud.folder.iterdir()} - {".cache", "cloud.key", "cloud.pub"}
+    assert names == {"release.tar", "me.pub", "classifier"}
     shutil.copytree(cloud.folder / "classifier", device.folder / "classifier")
     end_to_end = predicted_on_the_device(device, classes, per_class=50)
     assert_the_cloud_predicts_the_same(device, cloud, end_to_end)
     withdraw_and_release_what_is_new(device, cloud, classes[0])
 
 
-ON_DEVICE = {"package": "package", "images": "folder:pictures"}
+SIGNED = {"trusted": "me.pub", "key": "cloud.key"}
+FROM_BOTH = {"trusted": "me.pub,cloud.pub"}
+ON_DEVICE = {"package": "package", "images": "folder:pictures", **FROM_BOTH}
 
 
 def release_pictures(device, test_data_dir):
@@ -159,8 +166,9 @@ def release_pictures(device, test_data_dir):
     # The real attacker; that it finds what is there to be found, tests of its own say.
     assert "measured on 4 pictures of the sample, of the very channels, the first of" in told
     assert "Keep the file as secret as the pictures" in told
-    device.run("export_local", plan="plan.json", cache_dir="cache", out="package")
-    device.run("extract", **ON_DEVICE, out="release")
+    device.run("keys", out="me")
+    device.run("export_local", plan="plan.json", cache_dir="cache", out="package", key="me.key")
+    device.run("extract", **ON_DEVICE | {"trusted": "me.pub"}, out="release", key="me.key")
 
 
 def withdraw_and_release_what_is_new(device, cloud, name):
@@ -170,17 +178,21 @@ def withdraw_and_release_what_is_new(device, cloud, name):
     for number in (3, 4):
         (pictures / f"{number:03d}.png").rename(withdrawn / f"{number}.png")
     given = {"package": "package", "images": "folder:withdrawn", "release": "release.tar"}
-    assert "2 rows of 1 releases" in device.run("revoke", **given, out="revocation.json")
+    given |= {"trusted": "me.pub", "key": "me.key", "out": "revocation.json"}
+    assert "2 rows of 1 releases" in device.run("revoke", **given)
     Image.fromarray(np.uint8(np.random.default_rng(1).integers(0, 256, (32, 32, 3)))).save(
         pictures / "late.png"
     )
-    told = device.run("extract", **ON_DEVICE, out="later", earlier="release.tar")
+    given = {"earlier": "release.tar", "key": "me.key", "encrypt_to": "cloud.pub"}
+    told = device.run("extract", **ON_DEVICE, out="later", **given)
     assert "has 1 rows" in told
-    for file in ("later.tar", "revocation.json"):
+    assert not (device.folder / "later.tar").exists()
+    for file in ("later.sealed", "revocation.json", "revocation.json.signature"):
         shutil.copy(device.folder / file, cloud.folder)
+    cloud.run("unseal", release="later.sealed", key="cloud.key", out="opened")
     told = cloud.run(
         "train_cloud",
-        **{"release": "release.tar,later.tar", "revoked": "revocation.json"},
+        **{"release": "release.tar,opened", "revoked": "revocation.json", **SIGNED},
         **{"out": "classifier-2", "steps": 3, "width": 4},
     )
     assert "2 rows are revoked, and left out." in told
@@ -205,12 +217,14 @@ def predicted_on_the_device(device, classes, per_class):
 
 def assert_the_cloud_predicts_the_same(device, cloud, end_to_end):
     """The same pictures, released without labels and predicted from there, on either side."""
-    device.run("extract", **ON_DEVICE, labelled="false", out="unknown", order_out="order.csv")
+    given = {"labelled": "false", "order_out": "order.csv", "key": "me.key"}
+    device.run("extract", **ON_DEVICE, out="unknown", **given)
     shutil.copytree(device.folder / "unknown", cloud.folder / "unknown")
-    cloud.run("predict", release="unknown", classifier="classifier", out="rows.csv")
+    given = {"classifier": "classifier", "trusted": "me.pub,cloud.pub"}
+    cloud.run("predict", release="unknown", out="rows.csv", **given)
     device.run(
         "predict",
-        **{"release": "unknown", "package": "package", "classifier": "classifier"},
+        **{"release": "unknown", "package": "package", "classifier": "classifier", **FROM_BOTH},
         **{"order": "order.csv", "out": "joined.csv"},
     )
     order = {row["row"]: row["picture"] for row in rows_of(device.folder / "order.csv")}
@@ -281,13 +295,17 @@ def story(finished):
     return finished
 
 
+UNSIGNED = {"unsigned": "true"}
+STRANGE = {**UNSIGNED, "trusted": "friend.pub"}
 USUAL = {
     plan: {"workdir": "run", "sample": "folder:pictures", "out": "new.json"},
     export_local: {"plan": "plan.json", "out": "new"},
-    extract: {"package": "package", "images": "folder:pictures", "out": "new"},
-    train_cloud: {"release": "release", "out": "new", "steps": "2", "batch_size": "4"},
-    predict: {"release": "release", "classifier": "classifier", "out": "new.csv"},
+    extract: {"package": "package", "images": "folder:pictures", "out": "new", **UNSIGNED},
+    train_cloud: {"release": "release", "out": "new", "steps": "2", "batch_size": "4", **UNSIGNED},
+    predict: {"release": "release", "classifier": "classifier", "out": "new.csv", **UNSIGNED},
     audit: {"plan": "plan.json", "data": "folder:pictures", "out": "new.json"},
+    unseal: {"release": "new.sealed", "key": "friend.key", "out": "new"},
+    keys: {"out": "friend"},
 }
 ON_PICTURES = {"release": "", "package": "package", "images": "folder:pictures"}
 WITH_ORDER = {"package": "package", "order": "order.csv"}
@@ -366,10 +384,16 @@ def labels_out_of_range(folder):
     labels = release.labels.copy()
     labels[5] = 3
     ShardFolder(epath.Path(folder / "release"), release.id).write("labels.npy", labels)
+    digest = (folder / "release" / "labels.npy").read_bytes()[-32:].hex()
+    in_json("release/release.json", resign=True, digests={"labels.npy": digest})(folder)
 
 
 def without_labels(folder):
     (folder / "release" / "labels.npy").unlink()
+    path = folder / "release" / "release.json"
+    content = json.loads(path.read_text())
+    del content["digests"]["labels.npy"]
+    path.write_text(json.dumps(content))
     in_json("release/release.json", resign=True, classes=None)(folder)
 
 
@@ -386,6 +410,28 @@ def of_another_plan(folder):
 def order_of_fewer_rows(folder):
     lines = (folder / "order.csv").read_text().splitlines(keepends=True)
     (folder / "order.csv").write_text("".join(lines[:-1]))
+
+
+def signed_by_a_stranger(folder):
+    """All that is read, and the key of somebody else to trust."""
+    key = make_keys(folder / "stranger")
+    make_keys(folder / "friend")
+    for kind, name in {"package": "local_nn", "release": "release"}.items():
+        sign(folder / kind / f"{name}.json", kind, key)
+    sign(folder / "classifier" / "classifier.json", "classifier", key)
+
+
+def signed_and_changed(folder):
+    """The manifest of a release whose signature is sound but of what it said before."""
+    sign(folder / "release" / "release.json", "release", make_keys(folder / "friend"))
+    in_json("release/release.json", resign=True, plan_id="2e" * 32)(folder)
+
+
+def a_tar_of_another_folder(folder):
+    """Something is where the release's tar, or what one reader can open, shall be."""
+    make_keys(folder / "friend")
+    for name in ("new.tar", "new.sealed"):
+        (folder / name).write_text("of somebody else")
 
 
 def nothing(folder):
@@ -503,6 +549,46 @@ BAD = {
         {},
         "plan.json was changed after it was written",
     ),
+    "nobody signed the package": (extract, nothing, {"unsigned": "false"}, "local_nn.json is not"),
+    "nobody signed the release": (train_cloud, nothing, {"unsigned": "false"}, "is not signed"),
+    "nobody signed the classifier": (predict, nothing, {"unsigned": "false"}, "is not signed"),
+    "a stranger's package": (extract, signed_by_a_stranger, STRANGE, "is signed by"),
+    "a stranger's release": (train_cloud, signed_by_a_stranger, STRANGE, "is signed by"),
+    "a stranger's classifier": (predict, signed_by_a_stranger, STRANGE, "is signed by"),
+    "a signature of something else": (
+        train_cloud,
+        signed_and_changed,
+        {"trusted": "friend.pub", "unsigned": "false"},
+        "it was changed since then",
+    ),
+    "a private key to trust": (
+        train_cloud,
+        signed_by_a_stranger,
+        {"trusted": "friend.key"},
+        "friend.key holds a private key; give the .pub",
+    ),
+    "a public key to sign with": (
+        extract,
+        signed_by_a_stranger,
+        {"key": "friend.pub"},
+        "friend.pub holds a public key; give the .key",
+    ),
+    "a key that is a picture": (
+        extract,
+        nothing,
+        {"encrypt_to": "pictures/coffee/003.png"},
+        "003.png holds no pair of keys",
+    ),
+    "a tar in the way": (extract, a_tar_of_another_folder, {}, "new.tar is there already"),
+    "a sealed release in the way": (
+        extract,
+        a_tar_of_another_folder,
+        {"encrypt_to": "friend.pub"},
+        "new.sealed is there already",
+    ),
+    "nothing to unseal": (unseal, a_tar_of_another_folder, {"release": "release"}, "holds no *.se"),
+    "no sealed release": (unseal, a_tar_of_another_folder, {}, "new.sealed is no sealed release"),
+    "keys in the way": (keys, a_tar_of_another_folder, {}, "friend.key exists already"),
     "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "the audit's seed 0 is"),
 }
 

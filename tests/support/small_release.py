@@ -23,6 +23,7 @@ class SmallRelease:
     dtype: str = "float16"
     plan_id: str = "1d" * 32
     name: str = ""
+    signer: str = ""
 
 
 def representations_of(images, weights, layer, depth):

@@ -23,6 +23,8 @@ from privynet_jax.deployment.cloud.cloud_parameters import (
     parameter_shapes,
     read_parameters,
 )
+from privynet_jax.deployment.trust.keys import PrivateKey
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
@@ -161,8 +163,11 @@ class Classifier(Description):
         return np.array([places.get(class_id, -1) for class_id in classes])[labels]
 
 
-def save_classifier(folder: Path, classifier: Classifier) -> None:
-    """Writes a classifier's folder, which appears whole or not at all; UserError if it exists."""
+def save_classifier(folder: Path, classifier: Classifier, key: PrivateKey | None = None) -> None:
+    """Writes a classifier's folder, which appears whole or not at all; UserError if it exists.
+
+    Where there is a key, it is signed.
+    """
     import safetensors.numpy  # devices, which train nothing, do without
 
     with appears_whole(folder) as partial:
@@ -172,6 +177,12 @@ def save_classifier(folder: Path, classifier: Classifier) -> None:
         write_atomically(partial / _HISTORY, table)
         manifest = _Manifest(**_described(classifier), files=sha256_of_files(partial))
         write_document(partial / _MANIFEST, manifest, _VERSION)
+        sign_classifier(partial, key)
+
+
+def sign_classifier(folder: Path, key: PrivateKey | None) -> None:
+    """Signs a classifier's folder, if there is a key."""
+    sign(folder / _MANIFEST, "classifier", key)
 
 
 def is_classifier(folder: Path) -> bool:
@@ -179,15 +190,17 @@ def is_classifier(folder: Path) -> bool:
     return (folder / _MANIFEST).is_file()
 
 
-def open_classifier(folder: Path, network: bytes = b"") -> Classifier:
+def open_classifier(folder: Path, network: bytes = b"", trust: Trust = ANYBODY) -> Classifier:
     """Returns a classifier from its folder, after checking every file.
 
     A device gives the network's file that its package holds, and so runs no other.
 
     Raises:
-        UserError: the folder is no classifier, of another version, damaged or inconsistent.
+        UserError: the folder is no classifier, of another version, damaged or inconsistent, or
+            nobody who is trusted signed it.
     """
     path = folder / _MANIFEST
+    trust.check("classifier", path)
     try:
         what = "description of a classifier"
         manifest = read_document(path, _Manifest, _VERSION, _TRAIN_ANEW, what=what)

@@ -28,8 +28,10 @@ from privynet_jax.deployment.cloud.classifier import (
     is_classifier,
     open_classifier,
     save_classifier,
+    sign_classifier,
 )
 from privynet_jax.deployment.cloud.contributions import Contributions
+from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
 from privynet_jax.platform.documents import Text, read_document, write_document
@@ -100,13 +102,17 @@ class _Begun:
 
 
 def train_to_folder(
-    data: Contributions, settings: ClassifierSettings, folder: Path, every_seconds: float = 300.0
+    data: Contributions,
+    settings: ClassifierSettings,
+    folder: Path,
+    every_seconds: float = 300.0,
+    key: PrivateKey | None = None,
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
     Returns it, or None where an earlier call with the same settings finished it. Checkpoints, one
     per `every_seconds`, lie in a working folder beside it, and so does the classifier where its
-    place was taken meanwhile: the same call then finishes at once.
+    place was taken meanwhile: the same call then finishes at once. A key signs it.
 
     Raises:
         Terminated: a stop was requested; the same call continues.
@@ -118,6 +124,7 @@ def train_to_folder(
         found = open_classifier(folder)
         before = {"data": found.data, **found.settings}
         check_same_settings(f"{folder} was made", before, described, _OTHERWISE)
+        sign_classifier(folder, key)
         return None
     check_is_new(folder)
     deal(data, settings)  # complains before anything is written
@@ -128,6 +135,7 @@ def train_to_folder(
         if not is_classifier(kept):
             with session(checkpoint=checkpoint):
                 save_classifier(kept, train_classifier(data, settings))
+        sign_classifier(kept, key)
         classifier = open_classifier(kept)
     except UserError:
         _discard(working, checkpoint)  # it diverged, and would again

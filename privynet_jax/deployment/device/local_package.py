@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_files
 from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
@@ -102,15 +103,16 @@ class LocalPackage:
             raise UserError(f"the network is off by {off:.1e} on this machine; update onnxruntime")
 
 
-def open_package(folder: Path, threads: int = 0) -> LocalPackage:
+def open_package(folder: Path, threads: int = 0, trust: Trust = ANYBODY) -> LocalPackage:
     """Opens a package and verifies every file of it; threads are one per core by default.
 
     Raises:
-        UserError: something is missing, damaged, of another version or inconsistent, or it is no
-            package.
+        UserError: something is missing, damaged, of another version or inconsistent, it is no
+            package, or nobody who is trusted signed it.
     """
     path = folder / SETTINGS
     try:
+        trust.check("package", path)
         settings = read_document(path, Settings, VERSION, _EXPORT, what="package for a device")
         if not {NETWORK, CLOUD_NETWORK} <= settings.files.keys():
             raise UserError(f"{path} lists no networks; {_EXPORT}")

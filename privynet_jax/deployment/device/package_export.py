@@ -29,6 +29,8 @@ from privynet_jax.deployment.device.local_package import (
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.deployment.device.program import PROGRAM
 from privynet_jax.deployment.device.program_archive import WHEEL, program_archive, program_wheel
+from privynet_jax.deployment.trust.keys import PrivateKey
+from privynet_jax.deployment.trust.signatures import sign
 from privynet_jax.errors import UserError
 from privynet_jax.images.folders import plain_name
 from privynet_jax.images.parts import as_float
@@ -51,6 +53,7 @@ def write_package(
     *,
     dtype: str = "float32",
     new_classes: Sequence[str] = (),
+    key: PrivateKey | None = None,
 ) -> None:
     """Writes a package, which appears whole or not at all, readable by the user alone.
 
@@ -60,6 +63,7 @@ def write_package(
         params: all of the backbone's parameters, those that the plan was made with.
         dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
         new_classes: names of classes that the plan's pictures did not have.
+        key: whose signature it gets; None for no signature.
 
     Raises:
         UserError: the folder holds something, or the weights do not fit the plan or the type, or
@@ -96,6 +100,7 @@ def write_package(
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
         write_document(partial / SETTINGS, settings, VERSION, private=True)
+        sign(partial / SETTINGS, "package", key)
 
 
 def _with_new(known: Sequence[str], new: Sequence[str]) -> list[str]:

@@ -21,21 +21,24 @@ you copy the folder (`cp -a`, `scp -rp`, `rsync -a`), and in backups.
 Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillow, for HEIC
 `pillow-heif`, and for DICOM `pydicom`. In this folder,
 
-    python privynet.pyz check
+    python privynet.pyz check --trusted=planner.pub
 
-verifies all files and tests whether the network does here what it did where it was made.
+verifies all files, and that they are of whom you trust (`pip install cryptography`; leave
+`--trusted` out where nobody signed, and say `--unsigned` below), and tests whether the network does
+here what it did where it was made.
 
-    python privynet.pyz extract --images=folder:photos --out=release
+    python privynet.pyz extract --images=folder:photos --out=release --trusted=planner.pub
 
 releases pictures, one subfolder per class; hand over `release.tar`, and nothing else. With a
 classifier that came back from the cloud,
 
-    python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv
+    python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv \\
+        --trusted=planner.pub,cloud.pub
 
-predicts classes here. `extract --earlier=release.tar` releases what is new alone, `revoke`
-withdraws pictures. `--help` behind each command tells the rest; `time` measures what a picture
-costs. From Python, for images that are uint8 [N, {size}, {size}, 3] RGB, representations are
-float32 [N, {shape}]:
+predicts classes here. `keys` makes a key of your own, and `extract --key` signs with it.
+`extract --earlier=release.tar` releases what is new alone, `revoke` withdraws pictures. `--help`
+behind each command tells the rest; `time` measures what a picture costs. From Python, for images
+that are uint8 [N, {size}, {size}, 3] RGB, representations are float32 [N, {shape}]:
 
     import sys; sys.path.insert(0, "privynet.pyz")  # or pip install {wheel}
     from privynet_jax.deployment.device.local_package import Path, open_package
@@ -46,6 +49,7 @@ float32 [N, {shape}]:
 | file | what it is |
 |---|---|
 | `local_nn.json` | settings, and the sha256 of every file, its own included |
+| `local_nn.json.signature` | who made this, if it is signed |
 | `local_nn.onnx` | the network, with the weights of the layers and channels that are needed alone |
 | `cloud_nn.onnx` | the network that classifiers are for, whose weights are inputs |
 | `privynet.pyz` | the program: privynet_jax's own sources, zipped |
@@ -53,7 +57,7 @@ float32 [N, {shape}]:
 | `README.md` | this text |
 
 A file that was changed or damaged is refused: copy the folder again. The sha256 are there against
-accidents; they do not stop somebody who rewrites them as well.
+accidents; somebody who rewrites them as well is found out by the signature alone.
 
 ## Without Python
 

@@ -1,10 +1,11 @@
 """What a device does with its package, where Python has NumPy, Pillow and onnxruntime alone.
 
-    python privynet.pyz check
-    python privynet.pyz extract --images=folder:photos --out=release
-    python privynet.pyz predict --images=folder:photos --classifier=classifier --out=pictures.csv
-    python privynet.pyz extract --images=folder:photos --out=later --earlier=release.tar
-    python privynet.pyz revoke --images=folder:gone --release=release.tar --out=revocation.json
+    python privynet.pyz check --trusted=planner.pub
+    python privynet.pyz extract --images=folder:photos --out=release --trusted=planner.pub
+    python privynet.pyz predict --images=folder:new --classifier=classifier --out=new.csv --unsigned
+    python privynet.pyz extract --images=folder:photos --out=later --earlier=release.tar --unsigned
+    python privynet.pyz revoke --images=folder:gone --release=release.tar --out=gone.json --unsigned
+    python privynet.pyz keys --out=me
     python privynet.pyz time
     python privynet.pyz time --out=latency.json
 
@@ -16,10 +17,14 @@ is the folder that the file lies in, unless --package says otherwise. `experimen
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from privynet_jax.deployment.device import device_commands as commands
+from privynet_jax.deployment.device import device_commands, release_commands
 from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device.release_commands import ExtractSettings
 from privynet_jax.deployment.release.release_inputs import SPLITS
+from privynet_jax.deployment.trust.keys import read_private, read_public
+from privynet_jax.deployment.trust.signatures import Trust, read_trusted
 from privynet_jax.errors import UserError
 from privynet_jax.platform.ending import ending_in_one_line, fail, print_any_name
 from privynet_jax.platform.files import expanded
@@ -34,22 +39,35 @@ def main() -> None:
     given = vars(_parser().parse_args())
     command = given.pop("command")
     with ending_in_one_line("to continue" if command == "extract" else "from the start"):
+        if "trusted" in given:
+            # What checks a package itself says what it found.
+            unsigned = given.pop("unsigned", not given["trusted"])
+            given["trust"] = Trust(read_trusted(given.pop("trusted")), unsigned)
+        for flag, read in {"key": read_private, "encrypt_to": read_public}.items():
+            if given.get(flag):
+                given[flag] = read(given[flag])
         print(_COMMANDS[command](**given))
 
 
-def _check(package: Path) -> str:
-    found = open_package(package)
+def _check(package: Path, trust: Trust) -> str:
+    found = open_package(package, trust=trust)
     found.check()
     sides, shape = [found.image_size, found.image_size, 3], list(found.shape)
-    return f"The package is whole and works: images {sides} to representations {shape}."
+    whose = "Somebody whom you trust signed it." if trust.keys else "Whose it is, --trusted tells."
+    return f"The package is whole and works: images {sides} to representations {shape}. {whose}"
+
+
+def _extract(package: Path, images: str, out: Path, **settings: Any) -> str:
+    return release_commands.extract(package, images, out, ExtractSettings(**settings))
 
 
 _COMMANDS = {
     "check": _check,
-    "extract": commands.extract,
-    "predict": commands.predict_pictures,
-    "revoke": commands.revoke,
-    "time": commands.measure,
+    "extract": _extract,
+    "keys": device_commands.keys,
+    "predict": device_commands.predict_pictures,
+    "revoke": release_commands.revoke,
+    "time": device_commands.measure,
 }
 
 
@@ -58,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=script.name, description="Runs the local NN of a package, on a device.")
     every = parser.add_subparsers(dest="command", required=True, metavar="command")
     check = every.add_parser("check", help="verify all files, and test the network")
+    keys = every.add_parser("keys", help="make a pair of keys, to sign with")
     extract = every.add_parser("extract", help="make a release of pictures")
     predict = every.add_parser("predict", help="predict the classes of pictures")
     revoke = every.add_parser("revoke", help="withdraw pictures that were released")
@@ -72,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
+    for one in (check, extract, predict, revoke):
+        one.add_argument("--trusted", type=_paths, default=(), help="public keys, of who made it")
+    for one in (extract, predict, revoke):
+        one.add_argument("--unsigned", action="store_true", help="take what nobody signed, too")
+    for one in (extract, revoke):
+        one.add_argument("--key", type=_path, help="private key, that signs what is written")
+    extract.add_argument("--encrypt_to", type=_path, help="public key of who alone shall read it")
+    keys.add_argument("--out", type=_path, required=True, help="NAME, for NAME.key and NAME.pub")
     extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")

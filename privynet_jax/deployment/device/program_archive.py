@@ -48,6 +48,8 @@ Provides-Extra: dicom
 Requires-Dist: pydicom>=3; extra == "dicom"
 Provides-Extra: heif
 Requires-Dist: pillow-heif; extra == "heif"
+Provides-Extra: trust
+Requires-Dist: cryptography>=47; extra == "trust"
 """
 _TAG = "Wheel-Version: 1.0\nGenerator: privynet_jax\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _COMMANDS = f"[console_scripts]\nprivynet-device = {program.__name__}:main\n"

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import Hex64, read_document, write_document
 
@@ -54,8 +55,13 @@ class Revocation:
         write_document(path, self, _VERSION)
 
 
-def read_revocation(path: Path) -> Revocation:
-    """Returns what a file revokes; UserError where it is no such file or was changed."""
+def read_revocation(path: Path, trust: Trust = ANYBODY) -> Revocation:
+    """Returns what a file revokes.
+
+    Raises:
+        UserError: it is no such file, was changed, or nobody who is trusted signed it.
+    """
+    trust.check("revocation", path)
     try:
         remedy = "give what experiments.revoke wrote"
         return read_document(path, Revocation, _VERSION, remedy, what="revocation")

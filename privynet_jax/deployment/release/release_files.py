@@ -18,11 +18,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
+from privynet_jax.deployment.trust.signatures import Trust
 from privynet_jax.errors import UserError, first_line
 
 MANIFEST, LABELS = "release.json", "labels.npy"
+SIGNATURE = "release.json.signature"
 _SHARDS = re.compile(r"representations-\d{5,}\.npy|labels\.npy")
-_WHOLE = re.compile(rf"{_SHARDS.pattern}|release\.json")
+_WHOLE = re.compile(rf"{_SHARDS.pattern}|release\.json(\.signature)?")
 _BLOCK, _MOST_MEMBERS = tarfile.BLOCKSIZE, 2**20
 # Folders, and what newer formats tell of times and owners.
 _PASSED_OVER = (tarfile.DIRTYPE, tarfile.XHDTYPE, tarfile.XGLTYPE)
@@ -79,6 +82,10 @@ class ReleaseFiles:
             return ReleaseFile(self.path / name)
         return self.held.get(name) or ReleaseFile(self.path, name)
 
+    def signer(self, trust: Trust) -> str:
+        """Returns the key that signed it, as `Trust.check` does."""
+        return trust.check("release", self.file(MANIFEST), self.file(SIGNATURE))
+
     def is_begun(self) -> bool:
         """Whether there is any shard."""
         if self.held is not None:
@@ -106,8 +113,10 @@ def files_at(path: Path) -> ReleaseFiles:
     """Returns the files of a release's folder, there or not, or of its tar.
 
     Raises:
-        UserError: a file that is no tar, or a tar that holds anything else.
+        UserError: a file that is no tar, an encrypted one, or one that holds anything else.
     """
+    if path.suffix == SEALED:
+        raise UserError(f"{path} is encrypted; open it by experiments.unseal, and give its --out")
     if not path.is_file():
         return ReleaseFiles(path)
     held: dict[str, ReleaseFile] = {}

@@ -21,6 +21,7 @@ import numpy as np
 from privynet_jax.deployment.release.release_files import (
     LABELS,
     MANIFEST,
+    SIGNATURE,
     ReleaseFile,
     ReleaseFiles,
     files_at,
@@ -32,6 +33,8 @@ from privynet_jax.deployment.release.release_manifest import (
     read_manifest,
     rows_per_shard,
 )
+from privynet_jax.deployment.trust.keys import PrivateKey
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
 from privynet_jax.errors import UserError
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.coding import Coding, DecodedRows
@@ -42,6 +45,7 @@ from privynet_jax.platform.rows.shards import (
     ShardedRows,
     ShardFolder,
     verify_shard,
+    written_digest,
 )
 
 # 1980-01-01, the oldest time that every archive format can hold.
@@ -63,6 +67,7 @@ class Release:
         classes: ids of the classes by label, ascending; None where there are no labels.
         dtype: how rows are stored, one of `coding.DTYPES`.
         name: where it was read from.
+        signer: the public key that signed it; nothing where nobody had to.
     """
 
     id: str
@@ -72,6 +77,7 @@ class Release:
     classes: tuple[str, ...] | None
     dtype: str
     name: str = ""
+    signer: str = ""
 
     def __len__(self) -> int:
         return len(self.representations)
@@ -118,6 +124,10 @@ class ReleaseWriter:
         folder holds a file that is no part of a release.
         """
         refuse_foreign_files(self._folder)
+        if labels is not None:
+            self._shards.write(LABELS, np.asarray(labels, np.int32))
+        shards = range(-(-rows // self.rows_per_shard))
+        names = {*map(shard_name, shards)} | ({LABELS} if labels is not None else set())
         manifest = Manifest(
             id=self._id,
             plan_id=self._plan_id,
@@ -127,11 +137,8 @@ class ReleaseWriter:
             classes=None if classes is None else tuple(classes),
             rows_per_shard=self.rows_per_shard,
             peaks=tuple(map(float, peaks)) if self._dtype == "uint8" else None,
+            digests={name: written_digest(self._folder / name).hex() for name in sorted(names)},
         )
-        names = {name for name, _ in manifest.shards()}
-        if labels is not None:
-            self._shards.write(LABELS, np.asarray(labels, np.int32))
-            names.add(LABELS)
         for path in list(self._folder.iterdir()):
             if path.name not in names:  # among them temporary files, whose names tell the host's
                 path.unlink()
@@ -142,17 +149,32 @@ class ReleaseWriter:
         os.utime(self._folder, (TIME, TIME))
 
 
-def open_release(path: Path, opener: Opener | None = None, held_bytes: int = HELD_BYTES) -> Release:
+def sign_release(folder: Path, key: PrivateKey | None) -> None:
+    """Signs a finished release's folder, if there is a key."""
+    if key is not None:
+        sign(folder / MANIFEST, "release", key)
+        for path in (folder / SIGNATURE, folder):
+            os.utime(path, (TIME, TIME))
+
+
+def open_release(
+    path: Path,
+    opener: Opener | None = None,
+    held_bytes: int = HELD_BYTES,
+    trust: Trust = ANYBODY,
+) -> Release:
     """Returns a release, from its folder or its tar, after verifying every byte of it.
 
-    Rows are read from the disk when they are asked for, unless all together are as small as said.
-    Releases that are in use together share an opener, `shards.opener_of_files()`.
+    Who signed it is asked where `trust` says so; by default nobody has to. Rows are read from the
+    disk when they are asked for, unless all together are as small as said. Releases that are in use
+    together share an opener, `shards.opener_of_files()`.
 
     Raises:
-        UserError: anything is missing, damaged, of another version, changed or inconsistent.
+        UserError: anything is missing, damaged, of another version, changed or inconsistent, or
+            nobody who is trusted signed it.
     """
     files = files_at(path)
-    manifest = read_manifest(files)
+    signer, manifest = files.signer(trust), read_manifest(files)
     shape, verified = (manifest.rows, *manifest.shape), _verified(files, manifest)
     stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype, opener)
     labels = _read_labels(files, manifest)
@@ -168,6 +190,7 @@ def open_release(path: Path, opener: Opener | None = None, held_bytes: int = HEL
         classes=manifest.classes,
         dtype=manifest.dtype,
         name=str(path),
+        signer=signer,
     )
 
 
@@ -175,7 +198,7 @@ def _verified(files: ReleaseFiles, manifest: Manifest) -> list[Shard]:
     """Verifies all shards of representations, several at once; the first bad one is told."""
     wanted = []
     for name, count in manifest.shards():
-        if not files.file(name).exists():  # asked first, so that absurd numbers of rows end here
+        if not files.file(name).exists():
             raise _missing(files.file(name))
         wanted.append((name, count))
 
@@ -197,7 +220,9 @@ def _find(
     file = files.file(name)
     try:
         with file.open() as opened:
-            start = verify_shard(opened, manifest.id, name, shape, dtype)
+            start, digest = verify_shard(opened, manifest.id, name, shape, dtype)
+        if digest.hex() != manifest.digests[name]:
+            raise DamagedShardError(f"is not the one that {MANIFEST} tells of")
     except FileNotFoundError:
         raise _missing(file) from None
     except (DamagedShardError, OSError) as error:

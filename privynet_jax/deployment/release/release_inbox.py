@@ -13,6 +13,8 @@ from pathlib import Path
 from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, files_at
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release, open_release
 from privynet_jax.deployment.release.release_manifest import Manifest, read_manifest
+from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.shards import opener_of_files
@@ -20,24 +22,30 @@ from privynet_jax.platform.rows.shards import opener_of_files
 _MOST_NAMED = 8
 
 
-def open_releases(paths: Sequence[Path], *, labelled: bool = False) -> dict[str, Release]:
+def open_releases(
+    paths: Sequence[Path], *, labelled: bool = False, trust: Trust = ANYBODY
+) -> dict[str, Release]:
     """Returns name -> release, all verified, in the order of the paths.
 
     Args:
         paths: of releases, as folders or as tars, and of folders that hold nothing else. A tar
             beside the folder that it was made of is passed over.
         labelled: whether those without labels are refused.
+        trust: whose signatures are accepted.
 
     Raises:
-        UserError: some of them are none, damaged, there twice, or of another plan or shape than
-            most; it says how many, and names the first, before much is read where that can be.
+        UserError: some of them are none, damaged, there twice, of another plan or shape than most,
+            or signed by nobody who is trusted; it says how many, and names the first, before much
+            is read where that can be.
     """
     found = list(dict.fromkeys(release for path in paths for release in _releases_in(path)))
     manifests: dict[Path, Manifest] = {}
     refused: dict[Path, str] = {}
     for path in found:
         try:
-            manifests[path] = read_manifest(files_at(path))
+            files = files_at(path)
+            files.signer(trust)
+            manifests[path] = read_manifest(files)
         except UserError as error:
             refused[path] = str(error)
     for tar in [path for path in manifests if _is_made_of(path, manifests)]:
@@ -57,7 +65,7 @@ def open_releases(paths: Sequence[Path], *, labelled: bool = False) -> dict[str,
     opened: dict[str, Release] = {}
     for path in Bar(found, "opening releases", len(found), unit="release", delay=2):
         try:
-            opened[str(path)] = open_release(path, opener, held)
+            opened[str(path)] = open_release(path, opener, held, trust)
         except UserError as error:
             refused[path] = str(error)
     _refuse(refused, len(found))
@@ -70,7 +78,9 @@ def _releases_in(path: Path) -> Iterator[Path]:
         yield path
         return
     inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
-    strange = [child for child in inside if not (child.is_dir() or child.suffix == ".tar")]
+    strange = [
+        child for child in inside if not (child.is_dir() or child.suffix in (".tar", SEALED))
+    ]
     if strange or not inside:
         what = f"holds {strange[0].name}, which is no release" if strange else "is no release"
         raise UserError(

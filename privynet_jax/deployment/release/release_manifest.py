@@ -12,18 +12,24 @@ from typing import Literal
 
 import numpy as np
 
-from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, shard_name
+from privynet_jax.deployment.release.release_files import (
+    LABELS,
+    MANIFEST,
+    ReleaseFiles,
+    shard_name,
+)
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import (
     Count,
     Hex64,
     Positive,
     Rows,
+    Text,
     read_document,
     write_document,
 )
 
-_VERSION = 3
+_VERSION = 4
 # A kill costs a shard at most, so a shard is small in bytes and in pictures. Neither number may
 # depend on the images' size, because the manifest tells it.
 _SHARD_BYTES, _MOST_ROWS = 2**25, 1024
@@ -43,6 +49,7 @@ class Manifest:
     classes: tuple[Hex64, ...] | None  # ids, ascending, by label; None where there are no labels
     rows_per_shard: Count
     peaks: tuple[Positive, ...] | None  # as in `coding.Coding`, where bytes are stored
+    digests: dict[Text, Hex64]  # what the other files end in, by their names
 
     def __post_init__(self) -> None:
         if math.prod(self.shape) > _MOST_VALUES:
@@ -53,6 +60,15 @@ class Manifest:
             raise UserError("the peaks are not one positive number per channel")
         if self.classes is not None and list(self.classes) != sorted({*self.classes}):
             raise UserError("the classes are not in the order of their ids, each once")
+        # Counted first, so that absurd numbers of rows end here.
+        shards = -(-self.rows // self.rows_per_shard) + (self.classes is not None)
+        if len(self.digests) != shards or self.digests.keys() != self.files():
+            raise UserError("the digests are not those of its files, one each")
+
+    def files(self) -> set[str]:
+        """Returns the names of all other files but the signature."""
+        names = {name for name, _ in self.shards()}
+        return names if self.classes is None else names | {LABELS}
 
     def shards(self) -> Iterator[tuple[str, int]]:
         """Yields (file name, rows) of each shard of representations."""

@@ -88,7 +88,7 @@ class ShardFolder:
                 path.open("rb") as file,
                 contextlib.nullcontext() if local == path else local.open("wb") as copy,
             ):
-                start = verify_shard(file, self._identity, name, shape, dtype, copy)
+                start, _ = verify_shard(file, self._identity, name, shape, dtype, copy)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -116,8 +116,8 @@ def verify_shard(
     shape: Sequence[int],
     dtype: np.typing.DTypeLike,
     copy: BinaryIO | None = None,
-) -> int:
-    """Reads a shard's whole file, in bounded memory; returns where in it the rows begin.
+) -> tuple[int, bytes]:
+    """Reads a shard's whole file, in bounded memory; returns where rows begin, and its digest.
 
     What is before its digest is copied if asked to. Raises DamagedShardError.
     """
@@ -135,7 +135,14 @@ def verify_shard(
         raise DamagedShardError(f"ends after {seen + len(end)} of {size + _DIGEST_BYTES} bytes")
     if end != digest.digest():
         raise DamagedShardError("does not match its checksum")
-    return len(header)
+    return len(header), end
+
+
+def written_digest(path: Path) -> bytes:
+    """Returns the digest that a shard ends in, unverified."""
+    with path.open("rb") as file:
+        file.seek(-_DIGEST_BYTES, os.SEEK_END)
+        return file.read()
 
 
 def _digest(identity: str, name: str) -> Any:

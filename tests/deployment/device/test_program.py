@@ -16,8 +16,9 @@ from support.handmade_classifier import handmade_classifier
 from support.handmade_package import contents, fill
 
 from privynet_jax.deployment.cloud.classifier import save_classifier
-from privynet_jax.deployment.device.device_commands import extract, predict_pictures
+from privynet_jax.deployment.device.device_commands import predict_pictures
 from privynet_jax.deployment.device.program_archive import WHEEL, program_archive
+from privynet_jax.deployment.device.release_commands import ExtractSettings, extract
 from privynet_jax.deployment.release.release_folder import open_release
 
 
@@ -30,6 +31,8 @@ def device(folders, tmp_path):
     save_classifier(tmp_path / "classifier", handmade_classifier((16, 16, 3)))
 
     def run(*arguments, home=tmp_path / "home"):
+        if arguments and arguments[0] in ("extract", "predict", "revoke"):
+            arguments += () if any("--trusted" in one for one in arguments) else ("--unsigned",)
         script = f"""
 import os; os.environ["HOME"] = {str(home)!r}
 sys.argv = [{str(package / "privynet.pyz")!r}, *{arguments!r}]
@@ -93,7 +96,8 @@ def test_it_checks_and_times(device):
     done = device("check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "The package is whole and works: images [32, 32, 3] to representations [16, 16, 3].\n"
+        "The package is whole and works: images [32, 32, 3] to representations [16, 16, 3]. "
+        "Whose it is, --trusted tells.\n"
     )
     done = device("time")
     assert done.returncode == 0, done.stderr
@@ -110,7 +114,8 @@ def test_it_releases_and_predicts_as_the_library_does(device, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "has 12 rows of 16 x 16 x 3 float16, shuffled, with labels; 1 pictures" in done.stdout
     pictures = f"folder:{tmp_path / 'photos'}"
-    extract(device.package, pictures, tmp_path / "here", dtype="float16", skip_unreadable=True)
+    settings = ExtractSettings(dtype="float16", skip_unreadable=True)
+    extract(device.package, pictures, tmp_path / "here", settings)
     assert contents(tmp_path / "release") == contents(tmp_path / "here")
     assert len(open_release(tmp_path / "release")) == 12
     done = device(
@@ -152,6 +157,12 @@ def test_it_releases_and_predicts_as_the_library_does(device, tmp_path):
             "--sixteen_bit_max is 70000; allowed are 0 to 65535",
         ),
         (("check", "--package=~nobody-has-this-name"), "unknown home"),
+        (("check", "--trusted=photos"), "photos holds no .pub"),
+        (("keys", "--out=me"), "pip install 'cryptography>=47', or do without keys by --unsigned"),
+        (
+            ("extract", "--images=folder:photos", "--out=out", "--trusted="),
+            "--trusted: it names nothing",
+        ),
     ],
 )
 def test_bad_input_is_one_line(device, tmp_path, arguments, message):
@@ -200,7 +211,7 @@ def stopped(*_):
 
 device_commands._predicted = stopped
 sys.argv = ["x", "predict", "--package={device.package}", "--images=folder:photos"]
-sys.argv += ["--classifier=classifier", "--out=new.csv"]
+sys.argv += ["--classifier=classifier", "--out=new.csv", "--unsigned"]
 program.main()
 """
     done = samples.run_alone(script, cwd=tmp_path)

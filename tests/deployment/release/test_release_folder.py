@@ -65,6 +65,11 @@ def assert_refused(folder, *expected):
         assert part in str(caught.value)
 
 
+def ends_of(folder):
+    """What the files of a release end in, by name."""
+    return {path.name: path.read_bytes()[-32:].hex() for path in folder.glob("*.npy")}
+
+
 def edit(folder, *, resign, **changes):
     """Changes fields of release.json; None of them takes the field away."""
     path = folder / "release.json"
@@ -115,7 +120,7 @@ def test_the_files_of_a_release(tmp_path):
     content = json.loads((folder / "release.json").read_text())
     assert content.pop("sha256")
     assert content == {
-        "version": 3,
+        "version": 4,
         "id": ID,
         "plan_id": PLAN_ID,
         "rows": ROWS,
@@ -124,6 +129,7 @@ def test_the_files_of_a_release(tmp_path):
         "classes": list(CLASSES),
         "rows_per_shard": 4,
         "peaks": None,
+        "digests": ends_of(folder),
     }
 
 
@@ -225,6 +231,8 @@ def test_labels_out_of_range(tmp_path, wrong):
     folder, labels = write(tmp_path / "r"), some_labels()
     labels[5] = wrong
     ShardFolder(epath.Path(folder), ID).write("labels.npy", labels)
+    assert_refused(folder, "labels.npy is not the one that release.json tells of")
+    edit(folder, resign=True, digests=ends_of(folder))
     assert_refused(folder, "labels.npy has labels from", f"{wrong}", "has 4 classes, from 0")
 
 
@@ -238,10 +246,10 @@ def test_an_edited_manifest(tmp_path):
 
 
 @pytest.mark.parametrize("resign", [True, False])
-@pytest.mark.parametrize("version", [2, "3", None])
+@pytest.mark.parametrize("version", [3, "4", None])
 def test_another_version(tmp_path, resign, version):
     edit(write(tmp_path / "r"), resign=resign, version=version)
-    assert_refused(tmp_path / "r", f"is of version {version!r} of the format, expected 3")
+    assert_refused(tmp_path / "r", f"is of version {version!r} of the format, expected 4")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "\xff", "[" * 993 + "]" * 993, "[" * 100_000])
@@ -288,9 +296,10 @@ def test_a_manifest_that_no_writer_wrote(tmp_path, changes, expected):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"rows": 2**39, "rows_per_shard": 1}, "representations-00003.npy is missing"),  # the first
+        ({"rows": 2**39, "rows_per_shard": 1}, "digests are not those of its files"),
         ({"rows": 12}, "00002.npy does not begin with"),
-        ({"rows": 13}, "representations-00003.npy is missing"),
+        ({"rows": 13}, "digests are not those of its files"),
+        ({"digests": {}}, "digests are not those of its files"),
         ({"shape": [3, 2, 5]}, "does not begin with the expected header"),
         ({"dtype": "float32"}, "does not begin with the expected header"),
         ({"id": OTHER_ID}, "does not match its checksum"),

@@ -51,7 +51,7 @@ def test_what_is_written_is_read_by_the_page(tmp_path, dtype):
     folder = tmp_path / "out"
     told = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     assert told.pop("sha256") == digest_of(told)
-    assert (told["version"], told["rows"], told["dtype"]) == (3, ROWS, dtype)
+    assert (told["version"], told["rows"], told["dtype"]) == (4, ROWS, dtype)
     descr, code = TYPES[dtype]
     name = "representations-00000.npy"
     header, shape, numbers = read_array(folder, name, told["id"], code)
@@ -70,6 +70,8 @@ def test_what_is_written_is_read_by_the_page(tmp_path, dtype):
     assert shape == (ROWS,)
     assert release.labels.tolist() == list(labels)
     assert {path.name for path in folder.iterdir()} == {"release.json", "labels.npy", name}
+    ends = {one: (folder / one).read_bytes()[-32:].hex() for one in ("labels.npy", name)}
+    assert told["digests"] == ends
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -84,9 +86,10 @@ def test_what_is_written_by_the_page_is_read(tmp_path, dtype):
         written_array(folder, name, identity, descr, (rows, *shape), code, own)
     written_array(folder, "labels.npy", identity, "<i4", (5,), "i", [0, 1, 2, 1, 0])
     told = {
-        **{"version": 3, "id": identity, "plan_id": "1d" * 32, "rows": 5, "shape": list(shape)},
+        **{"version": 4, "id": identity, "plan_id": "1d" * 32, "rows": 5, "shape": list(shape)},
         **{"dtype": dtype, "classes": ["0a" * 32, "1b" * 32, "2c" * 32], "rows_per_shard": 4},
         "peaks": peaks_of(np.ones(2)).tolist() if dtype == "uint8" else None,
+        "digests": {path.name: path.read_bytes()[-32:].hex() for path in folder.iterdir()},
     }
     sealed = json.dumps({**told, "sha256": digest_of(told)})
     (folder / "release.json").write_text(sealed, encoding="utf-8")

@@ -10,7 +10,7 @@ from support.handmade_package import contents, fill, handmade_package
 from support.handmade_release import write
 
 from privynet_jax.deployment.release.release_folder import open_release
-from privynet_jax.deployment.release.release_tar import check_tar_place, tar_of, write_tar
+from privynet_jax.deployment.release.release_tar import check_place, handed_over, write_tar
 from privynet_jax.errors import UserError
 
 
@@ -23,7 +23,7 @@ def release(tmp_path):
 
 def test_it_unpacks_to_the_release_and_says_nothing_else(release, tmp_path):
     path = write_tar(release)
-    assert path == tar_of(release) == tmp_path / "alice's holiday.tar"
+    assert path == handed_over(release) == tmp_path / "alice's holiday.tar"
     with tarfile.open(path) as archive:
         members = archive.getmembers()
     (tmp_path / "there").mkdir()
@@ -49,7 +49,7 @@ def test_it_unpacks_to_the_release_and_says_nothing_else(release, tmp_path):
 
 def test_what_an_editor_left_is_not_in_it(release):
     before = write_tar(release).read_bytes()
-    tar_of(release).unlink()
+    handed_over(release).unlink()
     (release / ".release.json.swp").write_text("alice on her machine")
     assert write_tar(release).read_bytes() == before
 
@@ -59,14 +59,14 @@ def test_a_place_that_is_taken_is_told_before_anything_is_done(release, tmp_path
     with pytest.raises(
         UserError, match=r"new\.tar is there already; move it away, or give another"
     ):
-        check_tar_place(tmp_path / "new")
-    check_tar_place(release)
+        check_place(tmp_path / "new")
+    check_place(release)
     monkeypatch.chdir(release)
-    assert tar_of(type(release)(".")) == tar_of(release)
+    assert handed_over(type(release)(".")) == handed_over(release)
 
 
 def test_what_is_there_is_not_replaced(release):
-    tar_of(release).write_bytes(b"mine")
+    handed_over(release).write_bytes(b"mine")
     with pytest.raises(UserError, match="is there already, and is not of the release in"):
         write_tar(release)
-    assert tar_of(release).read_bytes() == b"mine"
+    assert handed_over(release).read_bytes() == b"mine"

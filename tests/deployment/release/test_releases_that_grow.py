@@ -10,7 +10,7 @@ from support.handmade_package import fill, handmade_package, noise
 from support.handmade_release import COUNTS, ROWS
 
 from privynet_jax.deployment.cloud.contributions import join_releases
-from privynet_jax.deployment.device import device_commands as commands
+from privynet_jax.deployment.device import release_commands as commands
 from privynet_jax.deployment.release.equal_rows import digests_of, read_revocation
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.errors import UserError
@@ -21,15 +21,15 @@ pytestmark = pytest.mark.usefixtures("small_shards")
 @pytest.fixture
 def device(tmp_path, photos, monkeypatch, package):
     """A place with a package and a first release."""
-    monkeypatch.setattr(commands, "open_package", lambda folder: package)
+    monkeypatch.setattr(commands, "open_package", lambda folder, **_: package)
     monkeypatch.chdir(tmp_path)
     extracted(tmp_path, "first")
     return tmp_path
 
 
 def extracted(place, out, images="photos", **options):
-    options = {"dtype": "float16", **options}
-    return commands.extract(place / "package", f"folder:{place / images}", place / out, **options)
+    settings = commands.ExtractSettings(**{"dtype": "float16", **options})
+    return commands.extract(place / "package", f"folder:{place / images}", place / out, settings)
 
 
 def more_photos(place):
@@ -101,7 +101,7 @@ def test_earlier_releases_of_something_else(device, photos, package, monkeypatch
     more_photos(device)
     assert "has 2 rows" in extracted(device, "more", dtype="uint8", earlier=[device / "bytes"])
     other = dataclasses.replace(package, plan_id="2e" * 32)
-    monkeypatch.setattr(commands, "open_package", lambda folder: other)
+    monkeypatch.setattr(commands, "open_package", lambda folder, **_: other)
     with pytest.raises(UserError, match=r"the package is of another plan than .*first"):
         extracted(device, "second", earlier=[device / "first"])
 
@@ -123,7 +123,7 @@ def revoked(device):
 
 def test_pictures_of_sixteen_bits_are_revoked_as_they_were_released(tmp_path, monkeypatch):
     package = dataclasses.replace(handmade_package(), sixteen_bit_max=4095)
-    monkeypatch.setattr(commands, "open_package", lambda folder: package)
+    monkeypatch.setattr(commands, "open_package", lambda folder, **_: package)
     for number, name in enumerate(("bird", "cat")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         grey = np.random.default_rng(number).integers(0, 4096, (16, 16)).astype(np.uint16)
