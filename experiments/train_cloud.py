@@ -14,7 +14,7 @@ about a minute on two CPU cores.
 `classifier.contributors.csv`, beside --out, says what each brought, how accurate the classifier is
 on its rows, and which ones are unlike the others. Releases that nobody of --trusted signed, public
 keys or folders of them, are refused; --unsigned takes what is not signed. --key signs the
-classifier.
+classifier. --start=classifier learns on from an earlier one, where releases or classes came since.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from experiments import cli
@@ -51,6 +52,7 @@ _PATIENCE = flags.DEFINE_integer(
 _BALANCED = flags.DEFINE_boolean(
     "balanced", False, "Classes count alike, however many rows each has."
 )
+_START = flags.DEFINE_string("start", None, "Classifier of this plan, to learn on from.")
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.
 _MOST_CORES = 8
 
@@ -75,13 +77,14 @@ def main() -> None:
         print(f"{data.revoked.sum()} rows are revoked, and left out.")
     for name in data.returned:
         print(f"{name} has rows that are revoked, and was not among the releases that had them.")
+    start = open_classifier(cli.needed_folder(_START), trust=trust) if _START.value else None
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
-        trained = train_to_folder(data, settings, out, every_seconds, key)
+        trained = train_to_folder(data, settings, out, every_seconds, key, start)
     print(_summary(out, settings, trained))
     if len(releases) > 1:
         named = {release.id: (name, release.signer) for name, release in releases.items()}
-        print(_side_by_side(out, named, data, settings))
+        print(_side_by_side(out, named, data, deal(data, settings, start).validation))
 
 
 def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None) -> str:
@@ -106,10 +109,9 @@ def _side_by_side(
     out: Path,
     named: Mapping[str, tuple[str, str]],
     data: Contributions,
-    settings: ClassifierSettings,
+    held_out: np.ndarray,
 ) -> str:
     """Writes a table of the contributors, and says who is unlike the others."""
-    held_out = deal(data, settings).validation
     judged = ChosenRows(data.representations, held_out)
     right = open_classifier(out).probabilities(judged).argmax(axis=1) == data.labels[held_out]
     found = contributors(data, held_out, right)

@@ -23,6 +23,7 @@ def handmade_classifier(shape, seed=0, **changes):
         "width": 4,
         "data": "b" * 64,
         "plan_id": "1d" * 32,
+        "held_out": (0.1, 0.0, 0.25),
         "settings": {"steps": 20, "learning_rate": 0.002},
         "balanced_accuracy": 0.25,
         "commonest_class_share": 0.5,

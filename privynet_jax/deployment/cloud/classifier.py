@@ -26,7 +26,7 @@ from privynet_jax.deployment.cloud.cloud_parameters import (
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import sha256_of_files, verify_files
+from privynet_jax.platform.digests import sha256_of, sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, write_atomically
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
@@ -34,7 +34,7 @@ from privynet_jax.platform.rows.row_views import RowView
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.grid_sizes import check_is_square
 
-_VERSION = 3
+_VERSION = 4
 _MANIFEST, _HISTORY, _PARAMS = "classifier.json", "history.csv", "params.safetensors"
 _TRAIN_ANEW = "copy it again, or delete the folder and train again"
 # Values of one representation, as of a release.
@@ -60,6 +60,8 @@ class Description:
     width: Count
     data: Hex64
     plan_id: Hex64
+    start: Hex64 | None = None
+    held_out: tuple[Share, ...]
     settings: dict[Text, int | float]
     balanced_accuracy: Share
     commonest_class_share: Share
@@ -71,6 +73,8 @@ class Description:
         check_is_square(self.shape)
         if not self.classes or list(self.classes) != sorted({*self.classes}):
             raise UserError("classes that do not ascend, each once")
+        if len(self.held_out) != len(self.classes):
+            raise UserError("held_out is not one number per class")
 
     @property
     def num_classes(self) -> int:
@@ -93,16 +97,20 @@ class Classifier(Description):
         width: channels of the network.
         data: `Contributions.id`: what it was trained on.
         plan_id: of the plan behind that.
+        held_out: of each class, below which chance rows were; see `held_out.bounds_of`.
+        start: `id` of the classifier that it learnt on from; None of one trained from nothing.
         settings: of the training, by name.
         balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
         commonest_class_share: of those, what always answering the commonest class would give.
         history: all validations, the one before the first step included.
         params: of `networks.CloudNN`, by their paths in its tree: "params/Dense_0/bias".
         network: the file that `cloud_graph` makes; made here where it is not given.
+        id: 64 hexadecimal digits, of the folder that it was read from.
     """
 
     params: Mapping[str, np.ndarray]
     network: bytes = b""
+    id: str = ""
 
     @property
     def best(self) -> Validation:
@@ -212,7 +220,8 @@ def open_classifier(folder: Path, network: bytes = b"", trust: Trust = ANYBODY) 
     verify_files(folder, manifest.files, _TRAIN_ANEW)
     shapes = parameter_shapes(manifest.shape, manifest.num_classes, manifest.width)
     params = read_parameters(folder / _PARAMS, shapes, _TRAIN_ANEW)
-    return Classifier(**_described(manifest), params=params, network=network)
+    told = _described(manifest)
+    return Classifier(**told, params=params, network=network, id=sha256_of(path))
 
 
 def _described(told: Description) -> dict[str, Any]:

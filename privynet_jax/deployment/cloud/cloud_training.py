@@ -31,6 +31,12 @@ from privynet_jax.deployment.cloud.classifier import (
     sign_classifier,
 )
 from privynet_jax.deployment.cloud.contributions import Contributions
+from privynet_jax.deployment.cloud.held_out import bounds_of, chances_of
+from privynet_jax.deployment.cloud.learning_on import (
+    begun_from,
+    bounds_as_before,
+    check_start,
+)
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
@@ -49,6 +55,7 @@ from privynet_jax.training.trainer import train
 
 _MOST_EVENED = 2**24  # numbers of rows
 _SETTINGS, _VERSION = "settings.json", 2
+_AS_BEFORE = ("width", "seed")  # of a classifier that learns on
 _OTHERWISE = "or a new folder, or delete that one first"
 
 
@@ -91,6 +98,7 @@ class Dealt(NamedTuple):
 
     training: np.ndarray
     validation: np.ndarray
+    bounds: np.ndarray  # of each class, see `held_out`
     network: CloudNN
 
 
@@ -107,34 +115,37 @@ def train_to_folder(
     folder: Path,
     every_seconds: float = 300.0,
     key: PrivateKey | None = None,
+    start: Classifier | None = None,
 ) -> Classifier | None:
     """Trains and writes a classifier's folder, new or left by an earlier call, whole at the end.
 
     Returns it, or None where an earlier call with the same settings finished it. Checkpoints, one
     per `every_seconds`, lie in a working folder beside it, and so does the classifier where its
-    place was taken meanwhile: the same call then finishes at once. A key signs it.
+    place was taken meanwhile: the same call then finishes at once. A key signs it; it learns on
+    from the classifier `start`, if there is one.
 
     Raises:
         Terminated: a stop was requested; the same call continues.
         UserError: the rows cannot be trained on, training diverged, or a folder is taken,
             damaged, or of other releases or other settings.
     """
-    folder, described = folder.resolve(), {"data": data.id, **settings.by_name()}
+    begun = {"data": data.id, "start": start.id if start else ""}
+    folder, described = folder.resolve(), {**begun, **settings.by_name()}
     if is_classifier(folder):
         found = open_classifier(folder)
-        before = {"data": found.data, **found.settings}
+        before = {"data": found.data, "start": found.start or "", **found.settings}
         check_same_settings(f"{folder} was made", before, described, _OTHERWISE)
         sign_classifier(folder, key)
         return None
     check_is_new(folder)
-    deal(data, settings)  # complains before anything is written
+    deal(data, settings, start)  # complains before anything is written
     working = folder.with_name(f"{folder.name}.training")
     _begin(working, described)
     kept, checkpoint = working / "classifier", Checkpoint(working / "checkpoints", every_seconds)
     try:
         if not is_classifier(kept):
             with session(checkpoint=checkpoint):
-                save_classifier(kept, train_classifier(data, settings))
+                save_classifier(kept, train_classifier(data, settings, start))
         sign_classifier(kept, key)
         classifier = open_classifier(kept)
     except UserError:
@@ -169,22 +180,29 @@ def _begin(working: Path, described: Mapping[str, Any]) -> None:
     check_same_settings(f"{working} was made", before, described, _OTHERWISE)
 
 
-def train_classifier(data: Contributions, settings: ClassifierSettings) -> Classifier:
-    """Trains a cloud NN; the session says where that is kept, and who is told.
+def train_classifier(
+    data: Contributions, settings: ClassifierSettings, start: Classifier | None = None
+) -> Classifier:
+    """Trains a cloud NN, from a classifier on if one is given.
+
+    The session says where that is kept, and who is told.
 
     Raises:
         Terminated: a stop was requested.
         UserError: the rows cannot be trained on, or training diverged.
     """
-    dealt, schedule = deal(data, settings), settings.schedule
+    dealt, schedule = deal(data, settings, start), settings.schedule
     rows = dealt.training, dealt.validation
     if settings.balanced:
         rows = (evened(each, data.labels) for each in rows)
     given = data.representations, data.labels, *rows
     member = settings.member(jax.random.key(settings.seed), *given)
+    task = cloud_task(dealt.network)
+    if start:
+        task = begun_from(task, start, data.classes)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
     with signals.deferred():
-        [trained] = train(cloud_task(dealt.network), [member], settings.course)
+        [trained] = train(task, [member], settings.course)
     if trained.diverged:
         raise UserError(
             f"training diverged before step {trained.steps}: its loss is no number; give a lower "
@@ -192,7 +210,7 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
             "negative or infinite values"
         )
     rows = ChosenRows(data.representations, dealt.validation)
-    logits = predicted(cloud_task(dealt.network), trained.params, (), rows)
+    logits = predicted(task, trained.params, (), rows)
     labels = data.labels[dealt.validation]
     figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
     return Classifier(
@@ -202,6 +220,8 @@ def train_classifier(data: Contributions, settings: ClassifierSettings) -> Class
         width=settings.width,
         data=data.id,
         plan_id=data.plan_id,
+        start=start.id if start else None,
+        held_out=tuple(dealt.bounds.tolist()),
         settings=settings.by_name(),
         balanced_accuracy=figures["balanced_accuracy"],
         commonest_class_share=figures["commonest_class_share"],
@@ -237,8 +257,13 @@ def by_path(params: Any) -> dict[str, np.ndarray]:
     }
 
 
-def deal(data: Contributions, settings: ClassifierSettings) -> Dealt:
-    """Deals rows out, class by class by the seed alone; UserError if that cannot be."""
+def deal(
+    data: Contributions, settings: ClassifierSettings, start: Classifier | None = None
+) -> Dealt:
+    """Deals rows out, class by class, by what they are and the seed; UserError if that cannot be.
+
+    What a classifier to start from held out is held out again, and nothing that it learnt.
+    """
     labels = data.labels
     if len(present := np.unique(labels)) < 2:
         raise UserError(
@@ -246,10 +271,16 @@ def deal(data: Contributions, settings: ClassifierSettings) -> Dealt:
             "more classes"
         )
     network = network_for(data.representations.shape[1:], len(data.classes), settings.width)
-    training, validation = settings.dealt(labels, settings.seed)
+    chances = chances_of(data.digests, settings.seed)
+    bounds = bounds_of(chances, labels, len(data.classes), settings.validation_fraction)
+    if start:
+        check_start(start, data, {name: settings.by_name()[name] for name in _AS_BEFORE})
+        bounds = bounds_as_before(start, data.classes, bounds)
+    held_out = chances < bounds[labels]
+    training, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if not len(validation):
         raise UserError(
-            f"there are {len(labels)} rows and no class with two of them, so none can be "
+            f"there are {len(labels)} rows and no class with two that differ, so none can be "
             "held out for validation; release more pictures"
         )
     batch = settings.schedule.batch_size
@@ -260,7 +291,7 @@ def deal(data: Contributions, settings: ClassifierSettings) -> Dealt:
             f"batch_size is {batch}, but {len(training)} of the {len(labels)} released "
             f"rows are there to train on; give at most {most} as --batch_size"
         )
-    return Dealt(training, validation, network)
+    return Dealt(training, validation, bounds, network)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

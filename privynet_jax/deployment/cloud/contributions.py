@@ -9,13 +9,19 @@ held out would be learnt. Nothing depends on the order in which releases are giv
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from privynet_jax.deployment.release.equal_rows import Revocation, row_digests, rows_at_once
+from privynet_jax.deployment.release.equal_rows import (
+    Revocation,
+    digests_of,
+    row_digests,
+    rows_at_once,
+)
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of_json
@@ -63,6 +69,16 @@ class Contributions:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @functools.cached_property
+    def digests(self) -> list[str]:
+        """Of each row, as in `equal_rows`; reads all rows."""
+        with Bar(total=len(self), desc="looking at rows", unit="row", delay=2) as bar:
+            found = []
+            for digest in digests_of(self.representations):
+                found.append(digest)
+                bar.update(1)
+        return found
 
 
 def join_releases(

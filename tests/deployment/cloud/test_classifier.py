@@ -57,7 +57,7 @@ def some_representations(count=7):
 def test_what_is_saved_is_opened(folder):
     saved, found = made(), open_classifier(folder)
     for field in dataclasses.fields(Classifier):
-        if field.name not in ("params", "network"):
+        if field.name not in ("params", "network", "id"):
             assert getattr(found, field.name) == getattr(saved, field.name), field.name
     assert found.best == HISTORY[1]  # of equals the first
     assert found.params.keys() == saved.params.keys()
@@ -75,7 +75,7 @@ def test_what_lies_in_the_folder(folder):
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["classifier"]
     content = json.loads((folder / "classifier.json").read_text())
-    expected = {"version": 3, "plan_id": "1d" * 32, "shape": [6, 6, 3]}
+    expected = {"version": 4, "start": None, "plan_id": "1d" * 32, "shape": [6, 6, 3]}
     assert (content["classes"], content["data"]) == ([*class_ids(3)], "b" * 64)
     assert expected.items() <= content.items()
     assert (folder / "history.csv").read_text() == (
@@ -177,17 +177,21 @@ DAMAGED = {
         lambda f: (f / "classifier.json").write_text("[]"),
         "json is no description of a classifier",
     ),
+    "bounds of other classes": (
+        lambda folder: resigned(folder, held_out=[0.1]),
+        "held_out is not one number per class",
+    ),
     "another accuracy": (
         with_json(lambda content: content.update(balanced_accuracy=1.0)),
         "was changed after it was written",
     ),
     "another version": (
         with_json(lambda content: content.update(version=9)),
-        "is of version 9 of the format, expected 3",
+        "is of version 9 of the format, expected 4",
     ),
     "what version 1 wrote": (
         with_json(lambda content: (content.pop("version"), content.update(format="..."))),
-        "is of version None of the format, expected 3",
+        "is of version None of the format, expected 4",
     ),
     "a tensor more": (with_tensors(lambda t: t.update(extra=np.ones(1, np.float32))), OTHERS),
     "a tensor of another type": (

@@ -298,16 +298,22 @@ def with_labels(labels, num_classes=3):
     return dataclasses.replace(release, labels=np.int32(labels), classes=class_ids(num_classes))
 
 
+def no_numbers():
+    found = np.random.default_rng(0).random((24, 4, 4, 3))
+    found[:, 0, 0, 0] = np.nan
+    return found
+
+
 REFUSED = {
     "one class": (with_labels([1] * 9), "rows of 1 class; at least 2"),
-    "too few rows": (with_labels([0, 1, 2]), "3 rows and no class with two"),
+    "too few rows": (with_labels([0, 1, 2]), "3 rows and no class with two that differ"),
     "no rows": (with_labels(np.zeros(0)), "rows of 0 class"),
     "no square": (
         dataclasses.replace(random_data(), representations=np.ones((24, 4, 2, 3))),
         "allowed are squares",
     ),
     "no numbers": (
-        dataclasses.replace(random_data(), representations=np.full((24, 4, 4, 3), np.nan)),
+        dataclasses.replace(random_data(), representations=no_numbers()),
         "training diverged .* lower --learning_rate than 0.002",
     ),
 }
@@ -337,11 +343,15 @@ def test_settings_that_are_refused(wrong, message):
         ClassifierSettings(**wrong)
 
 
-def test_every_class_is_held_out_alike():
-    release = random_data(rows=90)
+def test_every_class_is_held_out():
+    release = random_data(rows=3000)
     data = deal(release, dataclasses.replace(QUICK, validation_fraction=0.1))
-    assert sorted([*data.training, *data.validation]) == list(range(90))
-    assert Counter(release.labels[data.validation].tolist()) == {0: 3, 1: 3, 2: 3}
+    assert sorted([*data.training, *data.validation]) == list(range(3000))
+    assert Counter(release.labels[data.validation].tolist()) == {0: 100, 1: 100, 2: 100}
+    few = deal(random_data(rows=6), dataclasses.replace(QUICK, validation_fraction=1e-9))
+    assert len(few.validation) == 3
+    most = deal(random_data(rows=6), dataclasses.replace(QUICK, validation_fraction=1 - 1e-9))
+    assert len(most.validation) == 3
 
 
 def test_rows_of_rarer_classes_are_repeated_until_all_have_as_many():
