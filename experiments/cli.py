@@ -1,6 +1,7 @@
 """What every command needs around its job: flags in common, what they name, and the devices."""
 
 import dataclasses
+import functools
 import inspect
 import math
 import operator
@@ -16,7 +17,7 @@ from experiments.running import run as run
 from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_parts, load_weights
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.deployment.trust.keys import PrivateKey, read_private
-from privynet_jax.deployment.trust.signatures import Trust, read_trusted
+from privynet_jax.deployment.trust.signatures import Trust, read_trust
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
@@ -122,7 +123,11 @@ LATENCY = flags.DEFINE_string(
 )
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
 KEY = flags.DEFINE_string("key", None, "Your private key, of experiments.keys; it signs.")
-TRUSTED = flags.DEFINE_list("trusted", [], "Public keys, or folders of them: whose work is taken.")
+TRUSTED = flags.DEFINE_list(
+    "trusted",
+    [],
+    "Public keys, or folders of them, of whose work is taken; KIND:FILE of one kind.",
+)
 UNSIGNED = flags.DEFINE_boolean("unsigned", False, "Take what nobody signed, too.")
 flags.disclaim_key_flags()  # what is declared below is its caller's
 
@@ -208,12 +213,15 @@ def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
 
 def trust() -> Trust:
     """Returns whose packages, releases and classifiers are taken, as the flags say."""
-    return Trust(read_trusted(paths(TRUSTED)), UNSIGNED.value)
+    if "" in TRUSTED.value:
+        raise UserError(f"--trusted={','.join(TRUSTED.value)} names nothing between commas")
+    path = functools.partial(expanded, TRUSTED.name)
+    return read_trust(TRUSTED.value, path, unsigned=UNSIGNED.value)
 
 
 def key() -> PrivateKey | None:
     """Returns the key that --key names, if that is given."""
-    return read_private(needed_file(KEY)) if KEY.value else None
+    return None if KEY.value is None else read_private(needed_file(KEY))
 
 
 def load_data(dataset: str, **settings: Any) -> Parts:

@@ -58,7 +58,7 @@ def main() -> None:
         data_dir=cli.data_folder(),
         trust=cli.trust(),
         key=cli.key(),
-        encrypt_to=read_public(cli.needed_file(_ENCRYPT_TO)) if _ENCRYPT_TO.value else None,
+        encrypt_to=None if _ENCRYPT_TO.value is None else read_public(cli.needed_file(_ENCRYPT_TO)),
         **cli.decoding(),
     )
     print(extract(package, images, out, settings))

@@ -1,16 +1,17 @@
 r"""Predicts classes with a trained cloud NN, on either side of the split.
 
-    python -m experiments.predict --release=release.tar --classifier=classifier --out=rows.csv
+    python -m experiments.predict --release=release.tar --classifier=classifier --out=rows.csv \
+        --trusted=release:clinic.pub,classifier:cloud.pub
     python -m experiments.predict --package=package --classifier=classifier \
-        --images=folder:photos --out=pictures.csv
+        --images=folder:photos --out=pictures.csv --trusted=package:planner.pub,classifier:cloud.pub
     python -m experiments.predict --release=release --classifier=classifier \
-        --package=package --order=order.csv --out=pictures.csv
+        --package=package --order=order.csv --out=pictures.csv --unsigned
 
 The first is the cloud's: row, class id, a probability per class id. The second runs local NN and
 cloud NN on pictures, labelled or not, in subfolders or not: picture, class name, a probability per
 class name. The third is for the device too: order.csv, from experiments.extract, tells which
-picture each row of the first is. All take --trusted=planner.pub,cloud.pub, the public keys of who
-signed what is read, or --unsigned. Takes seconds for thousands of pictures of 32 x 32 pixels.
+picture each row of the first is. --trusted names the public keys of who signed what is read;
+--unsigned takes what nobody signed. Takes seconds for thousands of pictures of 32 x 32 pixels.
 """
 
 from collections.abc import Sequence

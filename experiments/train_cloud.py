@@ -89,7 +89,7 @@ def main() -> None:
 
 def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None) -> str:
     if trained is None:
-        return f"{out} is finished already, with these settings; there is nothing to do."
+        return f"{out} is finished already, with these settings, and was not trained again."
     done = trained.history[-1].step
     early = "" if done == settings.schedule.steps else f", stopped early after {done} steps"
     balanced = f"balanced over classes {100 * trained.balanced_accuracy:.1f} %"

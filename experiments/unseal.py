@@ -25,7 +25,7 @@ def main() -> None:
     cli.needed(cli.KEY, "give your .key, of experiments.keys")
     out, key = cli.needed_folder(cli.OUT), read_private(cli.needed_file(cli.KEY))
     check_is_new(out)
-    found = [one for path in cli.paths(cli.RELEASE) for one in _sealed(path)]
+    found = list(dict.fromkeys(one for path in cli.paths(cli.RELEASE) for one in _sealed(path)))
     tars = {path: f"{path.stem}{TAR}" for path in found}
     if len({*tars.values()}) < len(found):
         raise UserError("two of the releases have the same name; open them into two folders")

@@ -29,7 +29,7 @@ Text = Annotated[str, Bounds(longest=4096)]
 Hex64 = Annotated[str, Bounds(pattern="[0-9a-f]{64}")]
 
 # A plan's candidates, its sample's digests and its settings take some hundred KiB.
-_MOST_BYTES = 2**26
+MOST_BYTES = 2**26
 _LONGEST = 40  # of what is quoted
 _VERSION, _CHECKSUM = "version", "sha256"
 _Document = TypeVar("_Document")
@@ -107,8 +107,8 @@ def _read(path: Path, refusal: str) -> dict[str, Any]:
     """The JSON object of a file, nested no deeper than the checksum can be computed of."""
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
-        if len(text) > _MOST_BYTES:
+            text = file.read(MOST_BYTES + 1)
+        if len(text) > MOST_BYTES:
             raise ValueError
         content = json.loads(text)
         json.dumps(content, allow_nan=False)  # nor may 1e999 become infinite

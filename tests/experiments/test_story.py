@@ -23,13 +23,24 @@ from support import package_samples as samples
 from support import weight_samples
 from support.handmade_classifier import handmade_classifier
 
-from experiments import audit, export_local, extract, keys, plan, predict, train_cloud, unseal
+from experiments import (
+    audit,
+    export_local,
+    extract,
+    keys,
+    plan,
+    predict,
+    revoke,
+    train_cloud,
+    unseal,
+)
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.deployment.release.equal_rows import Revocation, digests_of
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures
@@ -306,6 +317,8 @@ USUAL = {
     audit: {"plan": "plan.json", "data": "folder:pictures", "out": "new.json"},
     unseal: {"release": "new.sealed", "key": "friend.key", "out": "new"},
     keys: {"out": "friend"},
+    revoke: {"package": "package", "images": "folder:pictures", "release": "release", **UNSIGNED}
+    | {"out": "new.json"},
 }
 ON_PICTURES = {"release": "", "package": "package", "images": "folder:pictures"}
 WITH_ORDER = {"package": "package", "order": "order.csv"}
@@ -419,6 +432,30 @@ def signed_by_a_stranger(folder):
     for kind, name in {"package": "local_nn", "release": "release"}.items():
         sign(folder / kind / f"{name}.json", kind, key)
     sign(folder / "classifier" / "classifier.json", "classifier", key)
+
+
+def signed_by_a_friend(folder):
+    """The release alone; and there is a revocation."""
+    sign(folder / "release" / "release.json", "release", make_keys(folder / "friend"))
+    release = open_release(folder / "release")
+    rows = tuple(sorted(digests_of(release.representations)))[:1]
+    Revocation(release.plan_id, release.dtype, (release.id,), rows).write(folder / "gone.json")
+
+
+def of_friends(folder):
+    """All that the cloud reads."""
+    key = make_keys(folder / "friend")
+    for kind in ("release", "classifier"):
+        sign(folder / kind / f"{kind}.json", kind, key)
+
+
+def package_of_a_friend(folder):
+    sign(folder / "package" / "local_nn.json", "package", make_keys(folder / "friend"))
+
+
+def classifier_of_a_stranger(folder):
+    sign(folder / "classifier" / "classifier.json", "classifier", make_keys(folder / "stranger"))
+    make_keys(folder / "friend")
 
 
 def signed_and_changed(folder):
@@ -551,10 +588,62 @@ BAD = {
     ),
     "nobody signed the package": (extract, nothing, {"unsigned": "false"}, "local_nn.json is not"),
     "nobody signed the release": (train_cloud, nothing, {"unsigned": "false"}, "is not signed"),
-    "nobody signed the classifier": (predict, nothing, {"unsigned": "false"}, "is not signed"),
+    "nobody signed the classifier": (
+        predict,
+        signed_by_a_friend,
+        {"trusted": "friend.pub", "unsigned": "false"},
+        "the classifier classifier/classifier.json is not signed",
+    ),
+    "nobody signed the package on the device": (
+        predict,
+        nothing,
+        {**ON_PICTURES, "unsigned": "false"},
+        "the package package/local_nn.json is not signed",
+    ),
+    "nobody signed the package of an order": (
+        predict,
+        of_friends,
+        {**WITH_ORDER, "trusted": "friend.pub", "unsigned": "false"},
+        "the package package/local_nn.json is not signed",
+    ),
+    "a classifier's signer is nobody for releases": (
+        train_cloud,
+        signed_by_a_friend,
+        {"trusted": "classifier:friend.pub", "unsigned": "false"},
+        "is signed by",
+    ),
+    "nobody signed the earlier release": (
+        extract,
+        package_of_a_friend,
+        {"trusted": "friend.pub", "unsigned": "false", "earlier": "release"},
+        "the release release/release.json is not signed",
+    ),
+    "nobody signed the revocation": (
+        train_cloud,
+        signed_by_a_friend,
+        {"trusted": "friend.pub", "unsigned": "false", "revoked": "gone.json"},
+        "the revocation gone.json is not signed",
+    ),
+    "nobody signed the package of who revokes": (
+        revoke,
+        nothing,
+        {"unsigned": "false"},
+        "local_nn.json is not signed",
+    ),
+    "a revocation in the way": (revoke, text_in("new.json"), {}, "new.json exists already"),
+    "a signature in the way": (revoke, text_in("new.json.signature"), {}, "signature exists alr"),
+    "a key that is not named": (extract, nothing, {"key": None}, "no --key is given"),
+    "a reader who is not named": (extract, nothing, {"encrypt_to": None}, "no --encrypt_to is"),
+    "nobody to trust": (extract, nothing, {"trusted": "a.pub,,b.pub"}, "names nothing between"),
+    "keys of nobody": (keys, nothing, {"out": "", "show": "none.pub"}, "none.pub does not exist"),
     "a stranger's package": (extract, signed_by_a_stranger, STRANGE, "is signed by"),
     "a stranger's release": (train_cloud, signed_by_a_stranger, STRANGE, "is signed by"),
-    "a stranger's classifier": (predict, signed_by_a_stranger, STRANGE, "is signed by"),
+    "a stranger's classifier": (
+        predict,
+        classifier_of_a_stranger,
+        STRANGE,
+        "the classifier classifier/classifier.json is signed by",
+    ),
     "a signature of something else": (
         train_cloud,
         signed_and_changed,
@@ -610,6 +699,7 @@ def test_bad_input(name, command, story, other_weights, test_data_dir, tmp_path,
     if given.get("weights") == "OTHER":
         given["weights"] = other_weights
     given = {flag: value for flag, value in given.items() if value != ""}
+    given = {flag: "" if value is None else value for flag, value in given.items()}
     status, _, errors = command(experiment, given)
     *progress, last = errors.splitlines()
     assert status == 1

@@ -12,6 +12,7 @@ run this, by the network of their package.
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from privynet_jax.deployment.cloud.cloud_parameters import (
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import sha256_of, sha256_of_files, verify_files
+from privynet_jax.platform.digests import sha256_of_files, verify_files
 from privynet_jax.platform.documents import Count, Hex64, Share, Text, read_document, write_document
 from privynet_jax.platform.files import appears_whole, write_atomically
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
@@ -208,10 +209,10 @@ def open_classifier(folder: Path, network: bytes = b"", trust: Trust = ANYBODY) 
             nobody who is trusted signed it.
     """
     path = folder / _MANIFEST
-    trust.check("classifier", path)
     try:
         what = "description of a classifier"
-        manifest = read_document(path, _Manifest, _VERSION, _TRAIN_ANEW, what=what)
+        held, _ = trust.checked("classifier", path)
+        manifest = read_document(held, _Manifest, _VERSION, _TRAIN_ANEW, what=what)
     except (FileNotFoundError, NotADirectoryError):
         what = f"a folder without {_MANIFEST}" if folder.is_dir() else "no folder"
         raise UserError(f"{folder} is {what}; give the --out of experiments.train_cloud") from None
@@ -221,7 +222,9 @@ def open_classifier(folder: Path, network: bytes = b"", trust: Trust = ANYBODY) 
     shapes = parameter_shapes(manifest.shape, manifest.num_classes, manifest.width)
     params = read_parameters(folder / _PARAMS, shapes, _TRAIN_ANEW)
     told = _described(manifest)
-    return Classifier(**told, params=params, network=network, id=sha256_of(path))
+    return Classifier(
+        **told, params=params, network=network, id=hashlib.sha256(held.content).hexdigest()
+    )
 
 
 def _described(told: Description) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from privynet_jax.deployment.release.equal_rows import (
 )
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release
 from privynet_jax.errors import UserError
-from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows
 
@@ -51,7 +50,7 @@ class Contributions:
         revoked: int [releases], rows that were left out because they are revoked.
         returned: names of releases with such rows that were not among those they are revoked of.
         moments: float64 [releases, D + 1, D + 1], sums over positions of the products of any two of
-            1 and log(1 + x) of up to 64 channels; None of a single release.
+            1 and log(1 + x) of up to 64 channels.
     """
 
     releases: tuple[str, ...]
@@ -104,7 +103,7 @@ def join_releases(
         representations=_joined(releases),
         labels=np.concatenate(labels),
         owners=np.repeat(np.arange(len(releases), dtype=np.int32), list(map(len, labels))),
-        id=sha256_of_json([release.id for release in releases]),
+        id="",  # until all rows were seen
         repeated=none,
         contradicting=none,
         revoked=none,
@@ -112,8 +111,6 @@ def join_releases(
     for revocation in revocations:
         if revocation.plan_id != together.plan_id:
             raise UserError("a revocation is of another plan than the releases; leave it out")
-    if len(releases) == 1 and not revocations:
-        return together
     return _Look(together, [*map(_named, releases)], revocations).rows_that_count()
 
 
@@ -183,7 +180,11 @@ class _Look:
         return dataclasses.replace(
             data,
             classes=tuple(data.classes[label] for label in present),
-            representations=ChosenRows(data.representations, chosen),
+            representations=(
+                data.representations
+                if len(chosen) == len(data)
+                else ChosenRows(data.representations, chosen)
+            ),
             labels=labels.astype(np.int32),
             owners=data.owners[chosen],
             id=hashlib.sha256(known.encode()).hexdigest(),

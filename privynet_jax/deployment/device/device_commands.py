@@ -17,7 +17,7 @@ from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan
 from privynet_jax.deployment.cloud.predictions import Predicted, write_predictions
 from privynet_jax.deployment.device.local_package import NETWORK, LocalPackage, open_package
 from privynet_jax.deployment.device.timing import is_kit, time_kit
-from privynet_jax.deployment.trust.keys import PRIVATE, PUBLIC, make_keys
+from privynet_jax.deployment.trust.keys import PRIVATE, PUBLIC, make_keys, read_public
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
@@ -88,12 +88,16 @@ def _predicted(
         raise UserError(f"{folder} holds no picture that can be read; all were skipped")
 
 
-def keys(out: Path) -> str:
-    """Makes keys, and says what is for whom."""
+def keys(out: Path | None = None, show: Path | None = None) -> str:
+    """Makes keys, and says what is for whom; or shows somebody's."""
+    if (out is None) == (show is None):
+        raise UserError("give --out=NAME to make keys, or --show=FILE.pub to see whose one is")
+    if show is not None:
+        return f"{show} {read_public(show)}: compare both numbers with whose it is."
     public = make_keys(out).public
     return (
-        f"{out}{PRIVATE} is yours alone, and signs; {out}{PUBLIC} is for those who are to know it. "
-        f"It is the key {public.name}: compare that with them on another way."
+        f"{out}{PRIVATE} is yours alone; {out}{PUBLIC} is for those who are to know it. It "
+        f"{public}: compare both numbers with them, on another way than the file's."
     )
 
 

@@ -112,8 +112,8 @@ def open_package(folder: Path, threads: int = 0, trust: Trust = ANYBODY) -> Loca
     """
     path = folder / SETTINGS
     try:
-        trust.check("package", path)
-        settings = read_document(path, Settings, VERSION, _EXPORT, what="package for a device")
+        held, _ = trust.checked("package", path)
+        settings = read_document(held, Settings, VERSION, _EXPORT, what="package for a device")
         if not {NETWORK, CLOUD_NETWORK} <= settings.files.keys():
             raise UserError(f"{path} lists no networks; {_EXPORT}")
         if strange := [name for name in settings.files if Path(name).name != name]:

@@ -23,9 +23,10 @@ Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillo
 
     python privynet.pyz check --trusted=planner.pub
 
-verifies all files, and that they are of whom you trust (`pip install cryptography`; leave
+verifies all files, and that somebody whom you trust made them (`pip install cryptography`; leave
 `--trusted` out where nobody signed, and say `--unsigned` below), and tests whether the network does
-here what it did where it was made.
+here what it did where it was made. A program that came with a package cannot vouch for itself: where
+the way was unsure, check with one that you have already (`privynet-device check --package=.`).
 
     python privynet.pyz extract --images=folder:photos --out=release --trusted=planner.pub
 
@@ -33,7 +34,7 @@ releases pictures, one subfolder per class; hand over `release.tar`, and nothing
 classifier that came back from the cloud,
 
     python privynet.pyz predict --images=folder:photos --classifier=classifier --out=classes.csv \\
-        --trusted=planner.pub,cloud.pub
+        --trusted=package:planner.pub,classifier:cloud.pub
 
 predicts classes here. `keys` makes a key of your own, and `extract --key` signs with it.
 `extract --earlier=release.tar` releases what is new alone, `revoke` withdraws pictures. `--help`

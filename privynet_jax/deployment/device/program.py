@@ -24,7 +24,7 @@ from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.release_commands import ExtractSettings
 from privynet_jax.deployment.release.release_inputs import SPLITS
 from privynet_jax.deployment.trust.keys import read_private, read_public
-from privynet_jax.deployment.trust.signatures import Trust, read_trusted
+from privynet_jax.deployment.trust.signatures import Trust, read_trust
 from privynet_jax.errors import UserError
 from privynet_jax.platform.ending import ending_in_one_line, fail, print_any_name
 from privynet_jax.platform.files import expanded
@@ -40,9 +40,11 @@ def main() -> None:
     command = given.pop("command")
     with ending_in_one_line("to continue" if command == "extract" else "from the start"):
         if "trusted" in given:
-            # What checks a package itself says what it found.
-            unsigned = given.pop("unsigned", not given["trusted"])
-            given["trust"] = Trust(read_trusted(given.pop("trusted")), unsigned)
+            trusted = given.pop("trusted")
+            settings = {"unsigned": given.pop("unsigned", not trusted)}
+            if command == "check":  # which says what it found
+                settings["otherwise"] = "leave --trusted out"
+            given["trust"] = read_trust(trusted, _path, **settings)
         for flag, read in {"key": read_private, "encrypt_to": read_public}.items():
             if given.get(flag):
                 given[flag] = read(given[flag])
@@ -92,13 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
     for one in (check, extract, predict, revoke):
-        one.add_argument("--trusted", type=_paths, default=(), help="public keys, of who made it")
+        one.add_argument("--trusted", type=_names, default=(), help="public keys, of who made it")
     for one in (extract, predict, revoke):
         one.add_argument("--unsigned", action="store_true", help="take what nobody signed, too")
     for one in (extract, revoke):
         one.add_argument("--key", type=_path, help="private key, that signs what is written")
     extract.add_argument("--encrypt_to", type=_path, help="public key of who alone shall read it")
-    keys.add_argument("--out", type=_path, required=True, help="NAME, for NAME.key and NAME.pub")
+    keys.add_argument("--out", type=_path, help="NAME, for NAME.key and NAME.pub")
+    keys.add_argument("--show", type=_path, help="FILE.pub: which numbers it has")
     extract.add_argument("--dtype", choices=DTYPES, default="float32", help="how rows are stored")
     extract.add_argument("--nolabelled", dest="labelled", action="store_false", help="no classes")
     extract.add_argument("--split", choices=SPLITS, default="all", help="of folders with splits")
@@ -122,6 +125,10 @@ def _path(text: str) -> Path:
 
 def _paths(text: str) -> list[Path]:
     return [_path(one) for one in text.split(",")]
+
+
+def _names(text: str) -> list[str]:
+    return [str(_path(one)) if ":" not in one else one for one in text.split(",")]
 
 
 class _Parser(argparse.ArgumentParser):

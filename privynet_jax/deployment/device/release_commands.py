@@ -7,6 +7,7 @@ No JAX here.
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from privynet_jax.deployment.release.release_folder import Release, sign_release
 from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.deployment.release.release_inputs import find_pictures
 from privynet_jax.deployment.release.release_tar import check_place, write_sealed, write_tar
-from privynet_jax.deployment.trust.keys import PrivateKey, PublicKey
-from privynet_jax.deployment.trust.signatures import ANYBODY, SUFFIX, Trust, sign
+from privynet_jax.deployment.trust.keys import PrivateKey, PublicKey, shown
+from privynet_jax.deployment.trust.signatures import ANYBODY, SUFFIX, Trust, beside, sign
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.pixels.colours import agreed_white
@@ -122,7 +123,8 @@ def _told(written: Written, package: LocalPackage, out: Path, settings: ExtractS
         )
     reader = settings.encrypt_to
     handed = write_tar(out) if reader is None else write_sealed(out, reader)
-    return told + f"Hand over {handed} and nothing else. The package stays here."
+    whose = "" if reader is None else f" It is for {shown(reader.sealing)} alone."
+    return told + f"Hand over {handed} and nothing else.{whose} The package stays here."
 
 
 def _known_rows(package: LocalPackage, settings: ExtractSettings) -> frozenset[str]:
@@ -155,7 +157,8 @@ def revoke(
     key: PrivateKey | None = None,
 ) -> str:
     """Writes what tells the cloud which rows of some releases it must not use any more."""
-    out = new_file("out", str(out))  # before anything is computed for it
+    for path in (out, beside(out)):
+        new_file("out", str(path))  # before anything is computed for it
     opened, found = open_package(package, trust=trust), open_releases(releases, trust=trust)
     if not found:
         raise UserError("no --release is given; name the releases that hold the pictures")
@@ -180,8 +183,16 @@ def revoke(
         )
     ids = tuple(sorted(release for release, rows in held.items() if rows))
     revocation = Revocation(opened.plan_id, dtypes[0], ids, tuple(sorted(there)))
-    written = write_new(out, revocation.write)
-    sign(written, "revocation", key)
+
+    def write(partial: Path) -> None:
+        revocation.write(partial)
+        sign(partial, "revocation", key)
+        if key is not None:  # first, so that there is no revocation without it
+            os.replace(beside(partial), beside(out))
+
+    written = write_new(out, write)
+    if key is not None and written != out:
+        os.replace(beside(out), beside(written))
     also = "" if key is None else f", with {written.name}{SUFFIX} beside it"
     return (
         f"{len(there)} rows of {len(ids)} releases are revoked; hand {told_where(written, out)} "

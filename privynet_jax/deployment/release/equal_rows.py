@@ -61,10 +61,9 @@ def read_revocation(path: Path, trust: Trust = ANYBODY) -> Revocation:
     Raises:
         UserError: it is no such file, was changed, or nobody who is trusted signed it.
     """
-    trust.check("revocation", path)
     try:
-        remedy = "give what experiments.revoke wrote"
-        return read_document(path, Revocation, _VERSION, remedy, what="revocation")
+        remedy, (held, _) = "give what experiments.revoke wrote", trust.checked("revocation", path)
+        return read_document(held, Revocation, _VERSION, remedy, what="revocation")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
-from privynet_jax.deployment.trust.signatures import Trust
+from privynet_jax.deployment.trust.signatures import Held, Trust
 from privynet_jax.errors import UserError, first_line
 
 MANIFEST, LABELS = "release.json", "labels.npy"
@@ -82,9 +82,9 @@ class ReleaseFiles:
             return ReleaseFile(self.path / name)
         return self.held.get(name) or ReleaseFile(self.path, name)
 
-    def signer(self, trust: Trust) -> str:
-        """Returns the key that signed it, as `Trust.check` does."""
-        return trust.check("release", self.file(MANIFEST), self.file(SIGNATURE))
+    def manifest(self, trust: Trust) -> tuple[Held, str]:
+        """Returns release.json, read, and the key that signed it, as `Trust.checked` does."""
+        return trust.checked("release", self.file(MANIFEST), self.file(SIGNATURE))
 
     def is_begun(self) -> bool:
         """Whether there is any shard."""
@@ -115,10 +115,13 @@ def files_at(path: Path) -> ReleaseFiles:
     Raises:
         UserError: a file that is no tar, an encrypted one, or one that holds anything else.
     """
-    if path.suffix == SEALED:
-        raise UserError(f"{path} is encrypted; open it by experiments.unseal, and give its --out")
     if not path.is_file():
         return ReleaseFiles(path)
+    if path.suffix == SEALED:
+        raise UserError(
+            f"{path} is encrypted; give the folder that it was made of, or open it by "
+            "experiments.unseal"
+        )
     held: dict[str, ReleaseFile] = {}
     folders = set()
     for name, start, size in _members(path):

@@ -32,6 +32,7 @@ from privynet_jax.deployment.release.release_manifest import (
     Manifest,
     read_manifest,
     rows_per_shard,
+    signed_manifest,
 )
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
@@ -150,10 +151,13 @@ class ReleaseWriter:
 
 
 def sign_release(folder: Path, key: PrivateKey | None) -> None:
-    """Signs a finished release's folder, if there is a key."""
-    if key is not None:
-        sign(folder / MANIFEST, "release", key)
-        for path in (folder / SIGNATURE, folder):
+    """Signs a finished release's folder, if there is a key; removes what killed attempts left."""
+    sign(folder / MANIFEST, "release", key)
+    known = {MANIFEST, SIGNATURE, *read_manifest(ReleaseFiles(folder)).files()}
+    for path in (*folder.iterdir(), folder):
+        if path != folder and path.name not in known:
+            path.unlink()
+        elif path.stat().st_mtime != TIME:
             os.utime(path, (TIME, TIME))
 
 
@@ -174,7 +178,7 @@ def open_release(
             nobody who is trusted signed it.
     """
     files = files_at(path)
-    signer, manifest = files.signer(trust), read_manifest(files)
+    manifest, signer = signed_manifest(files, trust)
     shape, verified = (manifest.rows, *manifest.shape), _verified(files, manifest)
     stored = ShardedRows(verified, manifest.rows_per_shard, shape, manifest.dtype, opener)
     labels = _read_labels(files, manifest)

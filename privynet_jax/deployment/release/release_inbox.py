@@ -12,7 +12,7 @@ from pathlib import Path
 
 from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, files_at
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release, open_release
-from privynet_jax.deployment.release.release_manifest import Manifest, read_manifest
+from privynet_jax.deployment.release.release_manifest import Manifest, signed_manifest
 from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
@@ -43,9 +43,7 @@ def open_releases(
     refused: dict[Path, str] = {}
     for path in found:
         try:
-            files = files_at(path)
-            files.signer(trust)
-            manifests[path] = read_manifest(files)
+            manifests[path], _ = signed_manifest(files_at(path), trust)
         except UserError as error:
             refused[path] = str(error)
     for tar in [path for path in manifests if _is_made_of(path, manifests)]:
@@ -78,9 +76,11 @@ def _releases_in(path: Path) -> Iterator[Path]:
         yield path
         return
     inside = sorted(child for child in path.iterdir() if not child.name.startswith("."))
-    strange = [
-        child for child in inside if not (child.is_dir() or child.suffix in (".tar", SEALED))
-    ]
+    # What extract makes beside a release's folder; alone it has a refusal of its own.
+    sealed = [child for child in inside if child.suffix == SEALED]
+    inside = [c for c in inside if not (c in sealed and c.with_suffix("").is_dir())]
+    known = [child for child in inside if child.is_dir() or child.suffix in (".tar", SEALED)]
+    strange = [child for child in inside if child not in known]
     if strange or not inside:
         what = f"holds {strange[0].name}, which is no release" if strange else "is no release"
         raise UserError(

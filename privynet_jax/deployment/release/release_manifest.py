@@ -18,6 +18,7 @@ from privynet_jax.deployment.release.release_files import (
     ReleaseFiles,
     shard_name,
 )
+from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.platform.documents import (
     Count,
@@ -87,12 +88,20 @@ def rows_per_shard(shape: Sequence[int], dtype: str) -> int:
 
 
 def read_manifest(files: ReleaseFiles) -> Manifest:
-    """Returns what release.json tells; UserError where that is not what a writer wrote."""
+    """Returns what release.json tells, whoever signed it; UserError as of `signed_manifest`."""
+    return signed_manifest(files, ANYBODY)[0]
+
+
+def signed_manifest(files: ReleaseFiles, trust: Trust) -> tuple[Manifest, str]:
+    """Returns what release.json tells, and the key that signed it.
+
+    Raises:
+        UserError: that is not what a writer wrote, or nobody who is trusted signed it.
+    """
     again = "copy the release again, or extract it again into a new folder"
     try:
-        return read_document(
-            files.file(MANIFEST), Manifest, _VERSION, again, what="description of a release"
-        )
+        (held, signer), what = files.manifest(trust), "description of a release"
+        return read_document(held, Manifest, _VERSION, again, what=what), signer
     except (FileNotFoundError, NotADirectoryError):
         if files.is_begun():
             why = "is incomplete; run extract again, by the same command, to complete it"

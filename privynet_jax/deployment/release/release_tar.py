@@ -19,7 +19,7 @@ from privynet_jax.deployment.release.release_folder import TIME
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.trust.keys import PublicKey
 from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
-from privynet_jax.deployment.trust.sealing import seal
+from privynet_jax.deployment.trust.sealing import check_sealing, seal
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sha256_of
 from privynet_jax.platform.files import write_shared
@@ -36,7 +36,9 @@ def handed_over(folder: Path, reader: PublicKey | None = None) -> Path:
 
 
 def check_place(folder: Path, reader: PublicKey | None = None) -> None:
-    """Raises UserError where something is in the way of the tar of a release to be made."""
+    """Raises UserError where something is in the way of what is to be handed over."""
+    if reader is not None:
+        check_sealing()
     path = handed_over(folder, reader)
     if os.path.lexists(path) and not (folder / MANIFEST).is_file():
         raise UserError(f"{path} is there already; move it away, or give another --out")
@@ -55,8 +57,8 @@ def write_tar(folder: Path) -> Path:
     write_shared(path, _chunks(folder), replace=False)
     if sha256_of(path) != _digest(folder):
         raise UserError(
-            f"{path} is there already, and is not of the release in {folder}, which is complete; "
-            "move it away and run again"
+            f"{path} is there already, and is not what {folder} is now, which is complete; move it "
+            "away and run again"
         )
     return path
 

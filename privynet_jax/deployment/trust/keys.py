@@ -1,6 +1,6 @@
 """Keys: a pair that signs (Ed25519, RFC 8032) and a pair that is encrypted to (X25519, RFC 7748).
 
-    make_keys(Path("clinic"))  # clinic.key, which is secret, and clinic.pub, for everybody
+    make_keys(Path("clinic"))  # clinic.pub, for everybody, and clinic.key, which is secret
     key = read_private(Path("clinic.key"))
     public = read_public(Path("clinic.pub"))
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privynet_jax.errors import UserError
-from privynet_jax.platform.files import new_file, write_atomically
+from privynet_jax.platform.files import new_file, write_shared
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PRIVATE, PUBLIC = ".key", ".pub"
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _MOST_BYTES = 2**16
-_SHOWN = 16  # digits that tell keys apart for people
+_SHOWN = 20  # digits that tell keys apart for people: 80 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,9 @@ class PublicKey:
     signing: str
     sealing: str
 
-    @property
-    def name(self) -> str:
-        """What a person compares."""
-        return shown(self.signing)
+    def __str__(self) -> str:
+        # Both: nothing but the file that they came in binds them together.
+        return f"signs as {shown(self.signing)}, and reads what is for {shown(self.sealing)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +66,14 @@ def library(module: str) -> Any:
     except ImportError:
         raise UserError(
             "keys need the cryptography package, 47 or later; pip install 'cryptography>=47', or "
-            "do without keys by --unsigned"
+            "leave out the flags that name keys"
         ) from None
 
 
 def make_keys(base: Path) -> PrivateKey:
-    """Writes BASE.key, readable by the user alone, and BASE.pub; UserError where one is there."""
-    private, public = (
-        new_file("out", f"{base}{suffix}", "give another name") for suffix in (PRIVATE, PUBLIC)
-    )
+    """Writes BASE.pub, and BASE.key, readable by the user alone; UserError where one is there."""
+    for suffix in (PRIVATE, PUBLIC):
+        new_file("out", f"{base}{suffix}", "give another name")
     key = PrivateKey(
         library("hazmat.primitives.asymmetric.ed25519").Ed25519PrivateKey.generate(),
         library("hazmat.primitives.asymmetric.x25519").X25519PrivateKey.generate(),
@@ -88,8 +86,12 @@ def make_keys(base: Path) -> PrivateKey:
         pair.public_key().public_bytes(pem, forms.PublicFormat.SubjectPublicKeyInfo)
         for pair in pairs
     ]
-    write_atomically(private, b"".join(secret), private=True)
-    write_atomically(public, b"".join(told))
+    # A kill between the two leaves what nobody misses; and nobody's key is replaced.
+    for suffix, blocks in {PUBLIC: told, PRIVATE: secret}.items():
+        path, content = Path(f"{base}{suffix}"), b"".join(blocks)
+        write_shared(path, [content], replace=False, private=suffix == PRIVATE)
+        if path.read_bytes() != content:
+            raise UserError(f"{path} appeared meanwhile, and is not replaced; give another name")
     return key
 
 
@@ -122,6 +124,8 @@ def _blocks(path: Path, label: str, advice: str) -> list[bytes]:
     others = {block[1].decode() for block in found} - {label}
     if others or len(found) != 2:
         what = f"a {min(others).lower()}" if others else "no pair of keys"
+        if "ENCRYPTED PRIVATE KEY" in others:
+            what = "a private key with a password, which nobody here asks for"
         raise UserError(f"{path} holds {what}; {advice}")
     return [block[0] for block in found]
 

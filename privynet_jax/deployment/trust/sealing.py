@@ -12,6 +12,7 @@ exchanged or cut off. That says nothing of who encrypted: a signature does, insi
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -41,23 +42,29 @@ def seal(path: Path, chunks: Iterable[bytes], release_id: str, reader: PublicKey
     """Writes a release's tar, given in chunks, so that the reader alone can open it.
 
     Raises:
-        UserError: something else is there already. Of the same release and reader, it stays.
+        UserError: something else is there already. Of the same release and reader, it is replaced.
     """
     head = Sealed(_FORMAT, release_id, reader.sealing)
-    if path.exists():
-        if sealed_head(path) == head:
-            return  # by the same call before: each encryption has other bytes
+    if os.path.lexists(path) and not _is_of(path, head):
         raise UserError(f"{path} is there already, and is of something else; move it away")
     line = json.dumps(dataclasses.asdict(head)).encode() + b"\n"
     keys = library("hazmat.primitives.asymmetric.x25519")
     public = keys.X25519PublicKey.from_public_bytes(bytes.fromhex(reader.sealing))
-    write_shared(path, _sealed(line, _pieces(chunks), public), replace=False)
+    write_shared(path, _sealed(line, _pieces(chunks), public))
 
 
-def sealed_head(path: Path) -> Sealed:
-    """Returns what a sealed release says of itself; UserError where it is none."""
-    with path.open("rb") as file:
-        return _read_head(path, file)[0]
+def check_sealing() -> None:
+    """Raises UserError where the cryptography package is missing, or too old."""
+    _suite()
+
+
+def _is_of(path: Path, head: Sealed) -> bool:
+    """Whether a file is an earlier, maybe damaged one of the same release for the same reader."""
+    try:
+        with path.open("rb") as file:
+            return _read_head(path, file)[0] == head
+    except (OSError, UserError):
+        return False
 
 
 def unsealed(path: Path, key: PrivateKey) -> Iterator[bytes]:

@@ -32,7 +32,10 @@ def device(folders, tmp_path):
 
     def run(*arguments, home=tmp_path / "home"):
         if arguments and arguments[0] in ("extract", "predict", "revoke"):
-            arguments += () if any("--trusted" in one for one in arguments) else ("--unsigned",)
+            if arguments[-1] == "--trust":  # nobody
+                arguments = arguments[:-1]
+            elif not any("--trusted" in one for one in arguments):
+                arguments += ("--unsigned",)
         script = f"""
 import os; os.environ["HOME"] = {str(home)!r}
 sys.argv = [{str(package / "privynet.pyz")!r}, *{arguments!r}]
@@ -158,7 +161,17 @@ def test_it_releases_and_predicts_as_the_library_does(device, tmp_path):
         ),
         (("check", "--package=~nobody-has-this-name"), "unknown home"),
         (("check", "--trusted=photos"), "photos holds no .pub"),
-        (("keys", "--out=me"), "pip install 'cryptography>=47', or do without keys by --unsigned"),
+        (("keys", "--out=me"), "pip install 'cryptography>=47', or leave out the flags"),
+        (("keys",), "give --out=NAME to make keys, or --show=FILE.pub"),
+        (("extract", "--images=folder:photos", "--out=out", "--trust"), "is not signed"),
+        (
+            ("revoke", "--images=folder:photos", "--release=r", "--out=x.csv", "--trust"),
+            "is not si",
+        ),
+        (
+            ("predict", "--images=folder:photos", "--classifier=c", "--out=x.csv", "--trust"),
+            "local_nn.json is not signed; ask whoever made it to sign it, or give --unsigned",
+        ),
         (
             ("extract", "--images=folder:photos", "--out=out", "--trusted="),
             "--trusted: it names nothing",

@@ -67,6 +67,6 @@ def test_a_place_that_is_taken_is_told_before_anything_is_done(release, tmp_path
 
 def test_what_is_there_is_not_replaced(release):
     handed_over(release).write_bytes(b"mine")
-    with pytest.raises(UserError, match="is there already, and is not of the release in"):
+    with pytest.raises(UserError, match="is there already, and is not what"):
         write_tar(release)
     assert handed_over(release).read_bytes() == b"mine"

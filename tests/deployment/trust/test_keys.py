@@ -17,7 +17,10 @@ def test_what_is_made_is_read_and_the_private_half_is_private(tmp_path):
     assert stat.S_IMODE((tmp_path / "clinic.key").stat().st_mode) == 0o600
     public = read_public(tmp_path / "clinic.pub")
     assert public == key.public == read_private(tmp_path / "clinic.key").public
-    assert public.name == public.signing[:16]
+    assert (
+        str(public)
+        == f"signs as {public.signing[:20]}, and reads what is for " + (public.sealing[:20])
+    )
     # Nothing of the private half is in the other file, nor in what is printed of it.
     for pair in (key.signing, key.sealing):
         secret = pair.private_bytes_raw()
@@ -54,6 +57,10 @@ def other_pairs(tmp_path):
 
 BAD = {
     "the private half": (lambda place: (place / "clinic.key").read_text(), "a private key; give"),
+    "a password": (
+        lambda place: (place / "clinic.key").read_text().replace("PRIV", "ENCRYPTED PRIV"),
+        "a private key with a password",
+    ),
     "nothing": (lambda place: "", "no pair of keys; give the .pub"),
     "one block": (lambda place: (place / "clinic.pub").read_text()[:120], "no pair of keys"),
     "other pairs": (other_pairs, "keys of another kind"),
@@ -83,5 +90,5 @@ def test_a_private_key_that_is_none(tmp_path):
 
 def test_without_the_package_it_is_told_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cryptography.exceptions", None)
-    with pytest.raises(UserError, match=r"cryptography package.*pip install.*--unsigned"):
+    with pytest.raises(UserError, match=r"cryptography package.*pip install.*leave out"):
         keys.library("exceptions")

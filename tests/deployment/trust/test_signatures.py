@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 import stat
-from pathlib import Path
+import tarfile
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -17,12 +18,17 @@ from privynet_jax.deployment.release.equal_rows import Revocation, read_revocati
 from privynet_jax.deployment.release.release_folder import open_release, sign_release
 from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.deployment.release.release_tar import write_tar
+from privynet_jax.deployment.trust import signatures
 from privynet_jax.deployment.trust.keys import make_keys
-from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, beside, read_trusted, sign
+from privynet_jax.deployment.trust.signatures import ANYBODY, KINDS, Trust, beside, read_trust, sign
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import sealed
 
 NOBODY = Trust()
+
+
+def whom(key, kinds=KINDS, **settings):
+    return Trust({kind: frozenset([key.public.signing]) for kind in kinds}, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def keys(tmp_path_factory):
 
 @pytest.fixture
 def trust(keys):
-    return Trust(frozenset([keys["mine"].public.signing]))
+    return whom(keys["mine"])
 
 
 @pytest.fixture
@@ -102,10 +108,10 @@ def test_a_signature_is_as_private_as_what_it_signs(tmp_path, keys):
 
 
 def test_somebody_else_s_signature(signed, keys):
-    refused(signed, Trust(frozenset([keys["other"].public.signing])), "is signed by .* trusted are")
+    refused(signed, whom(keys["other"]), "is signed by .* trusted are")
     refused(signed, NOBODY, "is signed by .*, and trusted are none; give --trusted=FILE.pub")
     # Nor does --unsigned take what a stranger signed, where somebody is trusted.
-    theirs = Trust(frozenset([keys["other"].public.signing]), unsigned=True)
+    theirs = whom(keys["other"], unsigned=True)
     refused(signed, theirs, "is signed by")
 
 
@@ -177,13 +183,77 @@ def test_missing_things_are_told_as_missing(tmp_path, trust):
         open_release(tmp_path / "none", trust=trust)
 
 
-def test_public_keys_of_a_folder(tmp_path):
-    made = {make_keys(tmp_path / name).public.signing for name in ("a", "b")}
-    assert read_trusted([tmp_path]) == made
-    assert read_trusted([tmp_path / "a.pub", tmp_path]) == made
+def test_trust_of_one_kind(signed, keys):
+    trust = whom(keys["mine"], ["classifier"])
+    open_classifier(signed / "classifier", trust=trust)
+    for other in (trust, whom(keys["mine"], ["package", "revocation"])):
+        with pytest.raises(UserError, match=r"is signed by .*, and trusted are none"):
+            open_release(signed / "release", trust=other)
+
+
+def test_public_keys_of_files_and_folders(tmp_path):
+    made = {name: make_keys(tmp_path / name).public.signing for name in ("a", "b")}
+    path = tmp_path.joinpath
+    everybody = read_trust([""], path).keys
+    assert everybody == dict.fromkeys(KINDS, frozenset(made.values()))
+    assert read_trust(["a.pub", ""], path, unsigned=True) == Trust(everybody, unsigned=True)
+    found = read_trust(["package:a.pub", "classifier:b.pub", "classifier:a.pub"], path).keys
+    assert found == {
+        "package": frozenset([made["a"]]),
+        "classifier": frozenset(made.values()),
+    }
     shutil.copy(tmp_path / "a.key", tmp_path / "c.pub")
     with pytest.raises(UserError, match=r"c.pub holds a private key"):
-        read_trusted([tmp_path])
+        read_trust(["release:"], path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no .pub"):
-        read_trusted([Path(tmp_path / "empty")])
+        read_trust(["empty"], path)
+    with pytest.raises(UserError, match=r"pakage:a.pub cannot be read"):
+        read_trust(["pakage:a.pub"], path)
+
+
+def test_what_is_too_large_is_not_read(signed, trust, monkeypatch):
+    """Signed or not, before anything is computed of it."""
+    path = signed / "classifier" / "classifier.json"
+    with path.open("ab") as file:
+        file.truncate(2**33)
+    seen = []
+    monkeypatch.setattr(signatures, "_message", lambda kind, content: seen.append(content) or b"")
+    with pytest.raises(UserError, match="is not what"):
+        open_classifier(signed / "classifier", trust=trust)
+    assert len(seen[0]) == 2**26 + 1
+
+
+def test_what_is_checked_is_what_is_read(signed, trust, monkeypatch):
+    """Though somebody exchanges the file in between."""
+    path = signed / "classifier" / "classifier.json"
+    real = Trust.checked
+
+    def meanwhile(*arguments):
+        found = real(*arguments)
+        resealed(path, plan_id="2e" * 32)
+        return found
+
+    monkeypatch.setattr(Trust, "checked", meanwhile)
+    assert open_classifier(signed / "classifier", trust=trust).plan_id == "1d" * 32
+
+
+def test_a_signed_release_s_folder_and_tar_tell_nothing_else(signed, keys):
+    folder = signed / "release"
+    assert {path.stat().st_mtime for path in (*folder.iterdir(), folder)} == {315532800}
+    with tarfile.open(signed / "release.tar") as archive:
+        names = [member.name for member in archive.getmembers()]
+        assert {(m.mtime, m.mode, m.uid) for m in archive.getmembers()} == {(315532800, 0o644, 0)}
+    assert "release/release.json.signature" in names
+    before = (signed / "release.tar").read_bytes()
+    # A killed attempt left something, and the time of a file.
+    (folder / ".release.json.signature.privynet-x").write_text("")
+    os.utime(folder / "release.json")
+    sign_release(folder, keys["mine"])
+    assert {path.stat().st_mtime for path in (*folder.iterdir(), folder)} == {315532800}
+    (signed / "release.tar").unlink()
+    assert write_tar(folder).read_bytes() == before
+    # Of another key it is another tar.
+    sign_release(folder, keys["other"])
+    with pytest.raises(UserError, match=r"is not what .* is now, which is complete; move it away"):
+        write_tar(folder)
