@@ -25,8 +25,8 @@ Needed: Linux or macOS, Python 3.11 or later with `onnxruntime`, NumPy and Pillo
 
 verifies all files, and that somebody whom you trust made them (`pip install cryptography`; leave
 `--trusted` out where nobody signed, and say `--unsigned` below), and tests whether the network does
-here what it did where it was made. A program that came with a package cannot vouch for itself: where
-the way was unsure, check with one that you have already (`privynet-device check --package=.`).
+here what it did where it was made. A program that came with a package cannot vouch for itself:
+where the way was unsure, check with one that you have (`privynet-device check --package=.`).
 
     python privynet.pyz extract --images=folder:photos --out=release --trusted=planner.pub
 
