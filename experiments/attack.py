@@ -44,7 +44,7 @@ from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of
 from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.training.checkpoints import Checkpoint
 
-cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max dicom_window")
 cli.key_flags("attackers attacked_images checkpoint_minutes")
 _STEPS = flags.DEFINE_integer(
     "strong_steps", None, "Mini-batches of each; default: four times the characterisation's.", 1

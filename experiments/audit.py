@@ -23,14 +23,14 @@ from experiments import cli
 from experiments.reporting.promises import audited
 from privynet_jax import AuditSettings, Plan, UserError, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.images.pixels.colours import agreed_white
 from privynet_jax.planning.audit_findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
 from privynet_jax.platform.files import written_new
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned
 
 cli.key_flags("plan out weights cache_dir data_dir")
-cli.key_flags("skip_unreadable sixteen_bit_max max_images attackers attacked_images training")
+cli.key_flags("skip_unreadable sixteen_bit_max dicom_window max_images attackers attacked_images")
+cli.key_flags("training")
 cli.key_flags("latency")
 _DATA = flags.DEFINE_string("data", None, "Labelled pictures: folder:PATH or TFDS name.")
 _SEED = flags.DEFINE_integer("audit_seed", None, "Default: the grid's plus 1.", 0, cli.MOST_SEED)
@@ -62,7 +62,7 @@ def main() -> None:
     data = cli.needed(_DATA, "give pictures to attack: folder:PATH or a TFDS name")
     out = cli.new_file(cli.OUT) if cli.OUT.value else None
     plan = read_plan(cli.needed_file(cli.PLAN))
-    white = agreed_white(cli.SIXTEEN_BIT_MAX.value, plan.sixteen_bit_max)
+    reading = cli.reading().agreed(plan.reading)
     settings = AuditSettings(
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         seed=cli.next_seed(plan.settings["seed"]) if _SEED.value is None else _SEED.value,
@@ -75,9 +75,7 @@ def main() -> None:
     )
     cli.use_cpu_cores()
     weights = cli.weights_of(plan)
-    parts = cli.load_data(
-        data, image_size=plan.image_size, seed=settings.seed, sixteen_bit_max=white
-    )
+    parts = cli.load_data(data, image_size=plan.image_size, seed=settings.seed, reading=reading)
     # Later than refusals, which are to be one line.
     bar = progress_bar(settings.repeats, "attacking anew", after=2)
     with bar as advance, session(progress=advance):

@@ -40,7 +40,8 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.statistics import student_mean
 from privynet_jax.results.text_tables import aligned, as_csv
 
-cli.key_flags("workdir out weights data_dir cache_dir seed skip_unreadable sixteen_bit_max")
+cli.key_flags("workdir out weights data_dir cache_dir seed skip_unreadable sixteen_bit_max fit")
+cli.key_flags("dicom_window")
 cli.key_flags("max_images attacked_images training")
 _SOURCES = flags.DEFINE_list("sources", [], "Labelled sets: folder:PATH or TFDS names.")
 _PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of photographs, cut by twos.")

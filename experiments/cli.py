@@ -18,6 +18,7 @@ from privynet_jax import Parts, PretrainedWeights, Schedule, UserError, load_par
 from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.deployment.trust.keys import PrivateKey, read_private
 from privynet_jax.deployment.trust.signatures import Trust, read_trust
+from privynet_jax.images.pixels.reading import Reading, window_of
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
@@ -103,8 +104,8 @@ REVOKED = flags.DEFINE_list("revoked", [], "Files of experiments.revoke: what to
 PACKAGE = flags.DEFINE_string("package", None, "Package that experiments.export_local wrote.")
 IMAGES = flags.DEFINE_string("images", None, "Pictures, as in folder:PATH.")
 OUT = flags.DEFINE_string("out", None, "What to write; see the command's own help.")
-SEED, SKIP_UNREADABLE, SIXTEEN_BIT_MAX = map(
-    setting, ("seed", "skip_unreadable", "sixteen_bit_max")
+SEED, SKIP_UNREADABLE, SIXTEEN_BIT_MAX, FIT, DICOM_WINDOW = map(
+    setting, ("seed", "skip_unreadable", "sixteen_bit_max", "fit", "dicom_window")
 )
 MAX_IMAGES, ATTACKERS = map(setting, ("max_images", "attackers"))
 flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files call it
@@ -232,7 +233,12 @@ def load_data(dataset: str, **settings: Any) -> Parts:
 
 def decoding() -> dict[str, Any]:
     """Returns how pictures are decoded, as the flags say."""
-    return {"skip_unreadable": SKIP_UNREADABLE.value, "sixteen_bit_max": SIXTEEN_BIT_MAX.value}
+    return {"skip_unreadable": SKIP_UNREADABLE.value, "reading": reading()}
+
+
+def reading() -> Reading:
+    """Returns what the flags say of what pictures' files leave open."""
+    return Reading(SIXTEEN_BIT_MAX.value, FIT.value, window_of(DICOM_WINDOW.value))
 
 
 def latencies() -> Latencies | None:

@@ -27,7 +27,7 @@ from privynet_jax.deployment.trust.keys import read_public
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.rows.coding import DTYPES
 
-cli.key_flags("package images out revoked data_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("package images out revoked data_dir skip_unreadable sixteen_bit_max dicom_window")
 cli.key_flags("key trusted unsigned")
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", DTYPES, "How representations are stored; uint8 is a quarter of float32."

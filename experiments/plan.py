@@ -31,7 +31,8 @@ from privynet_jax.platform.files import checked_file, written_new
 from privynet_jax.results.summaries import convergence_note
 from privynet_jax.selection.secret_draw import Selection
 
-cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max fit")
+cli.key_flags("dicom_window")
 cli.key_flags("attacked_images latency")
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(

@@ -30,7 +30,8 @@ from privynet_jax.platform.files import expanded
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.statistics import accuracies
 
-cli.key_flags("release package images out skip_unreadable sixteen_bit_max trusted unsigned")
+cli.key_flags("release package images out skip_unreadable sixteen_bit_max dicom_window")
+cli.key_flags("trusted unsigned")
 _CLASSIFIER = flags.DEFINE_string("classifier", None, "Folder that experiments.train_cloud wrote.")
 _ORDER = flags.DEFINE_string("order", None, "CSV that experiments.extract wrote as --order_out.")
 _ALLOWED = {("release",), ("images", "package"), ("order", "package", "release")}
@@ -47,7 +48,7 @@ def main() -> None:
     trust = cli.trust()
     if cli.IMAGES.value:
         package_folder = cli.needed_folder(cli.PACKAGE)
-        white, skipping = cli.SIXTEEN_BIT_MAX.value, cli.SKIP_UNREADABLE.value
+        skipping = cli.SKIP_UNREADABLE.value
         print(
             predict_pictures(
                 package_folder,
@@ -55,7 +56,7 @@ def main() -> None:
                 classifier_folder,
                 out,
                 skip_unreadable=skipping,
-                sixteen_bit_max=white,
+                reading=cli.reading(),
                 trust=trust,
             )
         )

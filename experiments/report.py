@@ -29,7 +29,7 @@ from privynet_jax.platform.files import check_is_new, checked_file, write_atomic
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
 
-cli.key_flags("workdir out plan data_dir skip_unreadable sixteen_bit_max")
+cli.key_flags("workdir out plan data_dir skip_unreadable sixteen_bit_max dicom_window")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
 _IMAGES = flags.DEFINE_boolean("test_images", True, "Show test images; needs the data set.")
 

@@ -11,7 +11,7 @@ known by their pixels, not by their names. Takes as long as extracting them.
 from experiments import cli
 from privynet_jax.deployment.device.release_commands import revoke
 
-cli.key_flags("package images release out sixteen_bit_max key trusted unsigned")
+cli.key_flags("package images release out sixteen_bit_max dicom_window key trusted unsigned")
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
             cli.needed(cli.IMAGES, "give folder:PATH"),
             cli.paths(cli.RELEASE),
             cli.new_file(cli.OUT),
-            sixteen_bit_max=cli.SIXTEEN_BIT_MAX.value,
+            reading=cli.reading(),
             trust=cli.trust(),
             key=cli.key(),
         )

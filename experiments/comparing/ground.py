@@ -23,7 +23,10 @@ from privynet_jax.results.cells import Cell, Measurement, by_layer
 # Rises when rows have other columns: those of before are refused.
 _FORMAT = 3
 # Flags of every comparison.
-SHARED = "out attackers seed weights max_images cache_dir data_dir skip_unreadable sixteen_bit_max"
+SHARED = (
+    "out attackers seed weights max_images cache_dir data_dir skip_unreadable sixteen_bit_max fit "
+    "dicom_window"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

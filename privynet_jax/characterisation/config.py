@@ -20,6 +20,7 @@ from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
+from privynet_jax.images.pixels.reading import FITS, Reading, window_of
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.rows.coding import DTYPES
@@ -113,6 +114,15 @@ class Config:
         least=0,
         most=65535,
     )
+    # Decide where they are given; `deciding` names them then.
+    fit: str = _place(
+        "crop",
+        "Of pictures that are no squares: crop to the middle, or pad with black.",
+        choices=FITS,
+    )
+    dicom_window: str = _place(
+        "", "CENTRE,WIDTH of what DICOM shows, as in 40,400, in place of the window in each file."
+    )
     feature_dtype: str = _setting("float16", "How representations are cached.", choices=DTYPES)
     cloud: Schedule = _setting(Schedule(steps=1000), "the cloud NN")
     attackers: tuple[str, ...] = _setting(
@@ -174,6 +184,7 @@ class Config:
         axes = (self.layers, self.depths, self.draws, self.seed)
         cells = grid_cells(*axes, self.selections, candidates, self.backbone)
         check_side(self.image_size, self.layers, self.backbone)
+        _ = self.reading
         for name in ("device_memory_gib", "checkpoint_minutes"):
             value = getattr(self, name)
             if not 0 <= value <= _LARGEST_AMOUNT:
@@ -213,9 +224,21 @@ class Config:
 
     def load_parts(self) -> Parts:
         """Returns the images; see `parts.load_parts`."""
-        names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable")
-        names += ("sixteen_bit_max",)
+        names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable", "reading")
         return load_parts(self.dataset, **{name: getattr(self, name) for name in names})
+
+    @property
+    def reading(self) -> Reading:
+        """How pictures are decoded; UserError where a setting makes no sense."""
+        return Reading(self.sixteen_bit_max, self.fit, window_of(self.dicom_window))
+
+    def reading_as(self, given: Reading) -> "Config":
+        """Returns the same, with what is said of pictures besides; UserError where they differ."""
+        agreed = given.agreed(self.reading)
+        window = ",".join(map(str, agreed.dicom_window or ()))
+        return dataclasses.replace(
+            self, sixteen_bit_max=agreed.sixteen_bit_max, dicom_window=window
+        )
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any], workdir: Path, **others: Any) -> "Config":
@@ -246,6 +269,8 @@ class Config:
         return {
             **{f.name: settings[f.name] for f in fields if f.metadata.get("decides", True)},
             **({"only": sorted(self.only)} if self.only else {}),
+            **({"fit": self.fit} if self.fit != FITS[0] else {}),
+            **({"dicom_window": self.dicom_window} if self.dicom_window else {}),
             "format": FORMAT,
             "dataset": parts.name,  # written in one way
             "layers": sorted(self.layers),

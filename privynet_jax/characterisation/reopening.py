@@ -19,6 +19,7 @@ from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import cached_channels
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.work_directory import ResultStore
 
@@ -51,7 +52,7 @@ def reopen(
     cache_dir: os.PathLike[str] | str,
     data_dir: Path | str | None = None,
     skip_unreadable: bool = False,
-    sixteen_bit_max: int = 0,
+    reading: Reading = AS_FILES_SAY,
 ) -> Reopened:
     """Opens a finished characterisation, with its images and weights.
 
@@ -63,9 +64,8 @@ def reopen(
     store, settings = ResultStore.existing(workdir)
     results = store.grid_results(settings)
     places = {"cache_dir": cache_dir, "data_dir": data_dir}
-    if sixteen_bit_max:
-        places["sixteen_bit_max"] = sixteen_bit_max
     config = Config.of_settings(settings, workdir, skip_unreadable=skip_unreadable, **places)
+    config = config.reading_as(reading)
     found = matching_weights(weights, settings, workdir, config.local_cache)
     parts = config.load_parts()
     if parts.fingerprint != settings["data_fingerprint"]:

@@ -33,6 +33,7 @@ from privynet_jax.images.pixels.colours import (
     in_srgb,
     stated_values,
 )
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Fit, Reading
 from privynet_jax.platform.files import allocate
 from privynet_jax.platform.progress import Bar
 
@@ -144,8 +145,8 @@ def open_picture(data: bytes) -> Image.Image:
         raise UnreadablePictureError(f"it is damaged: {first_line(error)}") from None
 
 
-def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.ndarray:
-    """Returns an image's central square, resized, as uint8 [size, size, 3] RGB.
+def decode_picture(data: bytes, size: int, *, reading: Reading = AS_FILES_SAY) -> np.ndarray:
+    """Returns an image's central square, or all of it, resized, as uint8 [size, size, 3] RGB.
 
     The EXIF orientation is applied; palettes and greyscale become RGB; transparent pixels become
     white; colours are those of sRGB, by the embedded profile if there is a sound one; values of
@@ -158,13 +159,15 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
     Args:
         data: the content of a file.
         size: side of the result in pixels.
-        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0 where it is unknown.
+        reading: what the file leaves open.
 
     Raises:
         UnreadablePictureError: as of `open_picture`, or its range of values is unknown.
     """
     with open_picture(data) as stored:
         try:
+            if stored.format == dicom.DICOM:
+                stored.window = reading.dicom_window
             if stored.format in ("JPEG", "MPO"):
                 stored.draft(None, (2 * size, 2 * size))
             profile, values = embedded_profile(stored), stated_values(stored, data)
@@ -173,8 +176,8 @@ def decode_picture(data: bytes, size: int, *, sixteen_bit_max: int = 0) -> np.nd
             with _AT_WORK.take(per_pixel * stored.width * stored.height):
                 image = ImageOps.exif_transpose(stored)
                 if image.mode != "CMYK" or profile is None:
-                    image = as_rgb(image, values, sixteen_bit_max)
-                return np.asarray(in_srgb(_resized(image, size), profile))
+                    image = as_rgb(image, values, reading.sixteen_bit_max)
+                return np.asarray(in_srgb(_resized(image, size, reading.fit), profile))
         except UnreadablePictureError:
             raise
         except Exception as error:  # decoders of damaged data raise all sorts of types
@@ -298,9 +301,12 @@ def decode_split(
     return images[: len(kept)], split.labels[kept], split.groups[kept]
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
+def _resized(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     if image.size == (size, size):
         return image
+    if fit == "pad":
+        # Of CMYK, black is white's opposite, too.
+        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="black")
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     # Pillow's `box` argument of resize would let the filter see pixels beyond the square.

@@ -21,6 +21,7 @@ from privynet_jax.images.decoding import Decoder, EncodedDataset, decode_picture
 from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")
 # Shares of a data set's own train split.
@@ -104,7 +105,7 @@ def load_parts(
     seed: int = 0,
     max_images: Mapping[str, int] | None = None,
     skip_unreadable: bool = False,
-    sixteen_bit_max: int = 0,
+    reading: Reading = AS_FILES_SAY,
 ) -> Parts:
     """Returns the four parts of a data set, preparing the data set first where needed.
 
@@ -122,14 +123,14 @@ def load_parts(
         seed: of the assignment to parts and of the order inside each.
         max_images: part name -> the most images it may hold; classes stay as equal as possible.
         skip_unreadable: leave out images that cannot be decoded instead of refusing them.
-        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: unknown.
+        reading: what files leave open.
 
     Raises:
         UserError: a bad argument, a data set that cannot be had (see `read_dataset`), or an image
             that cannot be decoded (named).
     """
     limits = _checked_limits(max_images, image_size, seed)
-    decode = cached_decoder(data_dir, sixteen_bit_max)
+    decode = cached_decoder(data_dir, reading)
     dataset = plain_dataset(dataset)
     train, test, class_names = read_labelled(dataset, data_dir, decode=decode)
     if test is None:
@@ -155,15 +156,13 @@ def load_parts(
     return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
 
 
-def cached_decoder(data_dir: Path | str | None, sixteen_bit_max: int) -> Decoder:
+def cached_decoder(data_dir: Path | str | None, reading: Reading) -> Decoder:
     """Returns `decode_picture`, which keeps what it made of large files beside the data sets."""
     try:
         from privynet_jax.images.tfds_source import decoded_folder
     except ModuleNotFoundError:  # a device, which has no data sets and keeps nothing
-        return functools.partial(decode_picture, sixteen_bit_max=sixteen_bit_max)
-    return functools.partial(
-        decode_cached, decoded_folder(data_dir), sixteen_bit_max=sixteen_bit_max
-    )
+        return functools.partial(decode_picture, reading=reading)
+    return functools.partial(decode_cached, decoded_folder(data_dir), reading=reading)
 
 
 def read_labelled(

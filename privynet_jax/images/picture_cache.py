@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 
 from privynet_jax.images.decoding import VERSION, decode_picture
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import write_shared
 
 # Of smaller files, decoding takes no longer than a look into the cache.
@@ -22,20 +23,20 @@ _DIGEST_BYTES = 32
 
 
 def decode_cached(
-    folder: Path | None, data: bytes, size: int, *, sixteen_bit_max: int = 0
+    folder: Path | None, data: bytes, size: int, *, reading: Reading = AS_FILES_SAY
 ) -> np.ndarray:
     """Returns `decode_picture` of a file's content, and raises what that raises; None: no cache."""
     if folder is None or len(data) < _LEAST_BYTES:
-        return decode_picture(data, size, sixteen_bit_max=sixteen_bit_max)
+        return decode_picture(data, size, reading=reading)
     key = hashlib.sha256(data)
-    key.update(f" {size} {sixteen_bit_max} {VERSION} {PIL.__version__}".encode())
+    key.update(f" {size} {reading.told()} {VERSION} {PIL.__version__}".encode())
     path = folder / key.hexdigest()
     with contextlib.suppress(OSError, ValueError):  # not there, or no picture
         content = path.read_bytes()
         pixels, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if digest == hashlib.sha256(pixels).digest():
             return np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
-    picture = decode_picture(data, size, sixteen_bit_max=sixteen_bit_max)
+    picture = decode_picture(data, size, reading=reading)
     with contextlib.suppress(OSError):  # without a cache, a full disk costs time alone
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_shared(path, [picture, hashlib.sha256(picture).digest()], private=True)

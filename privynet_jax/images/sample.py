@@ -18,6 +18,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.images.parts import Part, Parts, cached_decoder, read_labelled
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 
 # What Fisher's score needs of a class: a mean and a spread.
 LEAST_PER_CLASS = 2
@@ -37,7 +38,7 @@ class Sample:
     class_names: tuple[str, ...]  # of the whole data set
     digests: tuple[str, ...]  # [N], `digest_of` each image
     available: int  # how many pictures they were drawn from
-    sixteen_bit_max: int = 0  # as of `load_sample`
+    reading: Reading = AS_FILES_SAY  # how they were decoded
     groups: np.ndarray | None = None  # int64 [N]; images of one overlap, or are copies; None: alone
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ def load_sample(
     image_size: int,
     count: int | None = None,
     skip_unreadable: bool = False,
-    sixteen_bit_max: int = 0,
+    reading: Reading = AS_FILES_SAY,
 ) -> Sample:
     """Returns pictures drawn at random, always the same ones, with classes as equal as possible.
 
@@ -65,7 +66,7 @@ def load_sample(
         raise UserError(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
-    decode = cached_decoder(data_dir, sixteen_bit_max)
+    decode = cached_decoder(data_dir, reading)
     train, _, class_names = read_labelled(dataset, data_dir, decode=decode)
     shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
@@ -78,7 +79,7 @@ def load_sample(
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
-    return Sample(images, labels, class_names, digests, len(train), sixteen_bit_max, groups)
+    return Sample(images, labels, class_names, digests, len(train), reading, groups)
 
 
 def digest_of(image: np.ndarray) -> str:

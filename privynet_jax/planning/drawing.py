@@ -20,6 +20,7 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import DEDICATED, LOCAL_CACHE, Config
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.images.sample import Sample
 from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import DrawMeter
@@ -54,7 +55,7 @@ class PlanSettings:
         latencies: what a device measured, which then takes the place of measuring on this machine.
         sample_images: pictures to look at; None is the usual number, see `sample.load_sample`.
         skip_unreadable: leave out pictures that cannot be decoded.
-        sixteen_bit_max: see `parts.load_parts`.
+        reading: what files leave open; kept in the plan.
         cache_dir: of weights.
         data_dir: folder of TFDS data sets; None is TFDS's default.
     """
@@ -69,7 +70,7 @@ class PlanSettings:
     latencies: Latencies | None = None
     sample_images: int | None = None
     skip_unreadable: bool = False
-    sixteen_bit_max: int = 0
+    reading: Reading = AS_FILES_SAY
     cache_dir: Path = LOCAL_CACHE
     data_dir: Path | str | None = None
 

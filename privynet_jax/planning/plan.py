@@ -19,13 +19,13 @@ from typing import Any
 
 from privynet_jax.backbone.topology import Topology, local_cost
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.platform.documents import (
     Count,
     Hex64,
     Positive,
     Share,
     Text,
-    White,
     checked,
     read_document,
     write_document,
@@ -36,7 +36,7 @@ from privynet_jax.selection.secret_draw import Selection
 # Of privacy loss over images: the usual picture, and what all but one in two, twenty or a hundred
 # stay under. Nothing can be said of the worst one of pictures that nobody has seen.
 STATISTICS = ("mean", "median", "p95", "p99")
-_VERSION = 4
+_VERSION = 5
 _REMEDY = "give the plan.json that experiments.plan wrote, or plan again"
 
 
@@ -188,8 +188,7 @@ class Plan:
         measured: what class `public` made of the sample; None where nobody attacked it.
         promise: what the margins rest on; None where they were given, or are the usual ones.
         sample: digests of the user's pictures that the planner saw; an audit leaves them out.
-        sixteen_bit_max: as they were decoded, and all pictures under the plan are; see
-            `parts.load_parts`.
+        reading: how they were decoded, and all pictures under the plan are.
 
     Raises:
         UserError: the parts do not fit each other.
@@ -212,7 +211,7 @@ class Plan:
     measured: Measured | None
     promise: Promise | None
     sample: tuple[Text, ...]
-    sixteen_bit_max: White
+    reading: Reading
 
     def __post_init__(self) -> None:
         topology, candidates = self.topology, self.selection.candidates

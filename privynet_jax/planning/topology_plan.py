@@ -97,7 +97,7 @@ def plan_topology(
         image_size=config["image_size"],
         count=settings.sample_images,
         skip_unreadable=settings.skip_unreadable,
-        sixteen_bit_max=settings.sixteen_bit_max,
+        reading=settings.reading,
     )
     drawing = Drawing(pretrained, pictures, method, store, limits, settings)
     decision, latency_on = drawing.decide(options, margins, config)
@@ -181,5 +181,5 @@ def _plan(
         measured=option.measured,
         promise=promise,
         sample=sample.digests,
-        sixteen_bit_max=sample.sixteen_bit_max,
+        reading=sample.reading,
     )

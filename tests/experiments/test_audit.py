@@ -13,6 +13,7 @@ from support.commands import everything_in, refused
 
 from experiments import audit, cli
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.sample import load_sample
 from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.plan import Limits, write_plan
@@ -190,7 +191,7 @@ def test_wrong_input(command, tmp_path, arguments, expected):
             {"characterised": {"settings": {"seed": 1}}},
             "does not say how its characterisation trained",
         ),
-        ({"sixteen_bit_max": 1023}, "sixteen_bit_max is 4095, but the plan"),
+        ({"reading": Reading(1023)}, "sixteen_bit_max is 4095, but what is used here was"),
     ],
 )
 def test_plans_that_cannot_be_audited(command, planned, tmp_path, changes, expected):

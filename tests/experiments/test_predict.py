@@ -12,22 +12,23 @@ import pytest
 from PIL import Image
 from support.commands import refused
 from support.handmade_classifier import handmade_classifier
-from support.small_release import class_ids, id_of, random_release
+from support.small_release import class_ids, random_release
 
 from experiments import predict
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
+from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.device import device_commands
 from privynet_jax.deployment.release.row_order import mark_of, read_order
 from privynet_jax.deployment.release.row_order import write_order as write_real_order
-from privynet_jax.platform.digests import sha256_of_json
+from privynet_jax.images.pixels.reading import Reading
 
 SHAPE, NAMES = (4, 4, 3), ("cat", "dog, wet", "picture")
 SCALES = np.float32([2.0, 0.5, 1.0])
 
 
-def made_classifier(release="another"):
-    return handmade_classifier(SHAPE, data=sha256_of_json([id_of(release)]))
+def made_classifier(data="b" * 64):
+    return handmade_classifier(SHAPE, data=data)
 
 
 # The id of the release in `world`.
@@ -52,7 +53,7 @@ def world(tmp_path, monkeypatch):
             represent=represent,
             cloud_network=cloud_graph(SHAPE),
             plan_id="1d" * 32,
-            sixteen_bit_max=0,
+            reading=Reading(),
         ),
     )
     monkeypatch.setattr(predict, "open_release", lambda folder, **_: found.release)
@@ -88,11 +89,12 @@ def assert_probabilities(rows, start, expected):
     )
 
 
-@pytest.mark.parametrize("trained_on", ["another", "random 30 0"])
+@pytest.mark.parametrize("trained_on", ["another", "this one"])
 def test_rows_of_a_release(run, world, tmp_path, trained_on):
     if trained_on != "another":
         (tmp_path / "classifier").rename(tmp_path / "away")
-        save_classifier(tmp_path / "classifier", made_classifier(trained_on))
+        data = join_releases([world.release]).id
+        save_classifier(tmp_path / "classifier", made_classifier(data))
     status, out, err = run(f"--release={tmp_path}")
     assert (status, "error" in err) == (0, False)
     head, rows = read(tmp_path / "out.csv")

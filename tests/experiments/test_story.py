@@ -172,7 +172,7 @@ def release_pictures(device, test_data_dir):
     told = device.run(
         "plan",
         **{**public, "sample": "folder:pictures", "sample_images": "80", "out": "plan.json"},
-        **{"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"},
+        **{"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4", "fit": "pad"},
     )
     # The real attacker; that it finds what is there to be found, tests of its own say.
     assert "measured on 4 pictures of the sample, of the very channels, the first of" in told

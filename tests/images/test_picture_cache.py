@@ -11,6 +11,7 @@ from privynet_jax.images import copies, picture_cache
 from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
 from privynet_jax.images.parts import load_parts
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.tfds_source import decoded_folder
 
 SIZE = 8
@@ -41,8 +42,8 @@ def a_file(side=400, grey=None):
 def test_a_large_file_is_decoded_once_for_each_size(tmp_path, decoded):
     deep = a_file(grey=np.uint16(4095))
     for white in (4095, 65535, 4095, 65535):
-        found = decode_cached(tmp_path / "deep", deep, SIZE, sixteen_bit_max=white)
-        np.testing.assert_array_equal(found, decode_picture(deep, SIZE, sixteen_bit_max=white))
+        found = decode_cached(tmp_path / "deep", deep, SIZE, reading=Reading(white))
+        np.testing.assert_array_equal(found, decode_picture(deep, SIZE, reading=Reading(white)))
     assert decoded == [SIZE, SIZE]
     decoded.clear()
     for size in (SIZE, SIZE, 5, 5):

@@ -13,6 +13,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images import decoding
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.parts import load_parts
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.sample import digest_of, drop_seen_pictures, load_sample
 from privynet_jax.platform.progress import Bar
 
@@ -142,7 +143,7 @@ def test_no_such_folder(tmp_path):
 
 def test_a_sample_says_how_it_was_decoded(tmp_path):
     fill(tmp_path, {"a": 5, "b": 5})
-    assert load(tmp_path, sixteen_bit_max=4095).sixteen_bit_max == 4095
+    assert load(tmp_path, reading=Reading(4095)).reading == Reading(4095)
 
 
 def test_only_decoded_pictures_have_digests():

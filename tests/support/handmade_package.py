@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from privynet_jax.images.parts import as_float
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.rows.coding import peaks_of
 
 CLASSES = ("bird", "cat", "dog")
@@ -24,7 +25,7 @@ class HandmadePackage:
     release_seed: str
     represent: object
     plan_id: str = "1d" * 32
-    sixteen_bit_max: int = 0
+    reading: Reading = AS_FILES_SAY
 
 
 def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):

@@ -1,6 +1,7 @@
 """A plan out of thin air, for tests of what is kept of plans and read from them."""
 
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.planning.plan import Expectation, Limits, Measured, Plan, Promise
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
@@ -37,5 +38,5 @@ def plan():
         measured=Measured("public", 18.5, 0.41, images=64, draws=3),
         promise=Promise(episodes=31, kept=30, proven=0.85),
         sample=("00ff", "11ee"),
-        sixteen_bit_max=0,
+        reading=Reading(),
     )

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.planning.plan import Expectation, Limits, Plan
 from privynet_jax.results.statistics import Interval
 from privynet_jax.selection.secret_draw import Selection, entropy_bits
@@ -73,7 +74,7 @@ def plan(pretrained, topology, image_size, **changes):
         "measured": None,
         "promise": None,
         "sample": (),
-        "sixteen_bit_max": 0,
+        "reading": Reading(),
     }
     return Plan(**{**fields, **changes})
 

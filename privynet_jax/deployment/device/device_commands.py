@@ -22,7 +22,7 @@ from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
 from privynet_jax.images.folders import folder_of, list_pictures
-from privynet_jax.images.pixels.colours import agreed_white
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import new_file, written_new
 from privynet_jax.platform.onnx_files.onnx_run import machine
 from privynet_jax.platform.progress import Bar
@@ -38,7 +38,7 @@ def predict_pictures(
     out: Path,
     *,
     skip_unreadable: bool = False,
-    sixteen_bit_max: int = 0,
+    reading: Reading = AS_FILES_SAY,
     trust: Trust = ANYBODY,
 ) -> str:
     """Writes the classes that a classifier from the cloud sees in pictures, and says where."""
@@ -50,9 +50,9 @@ def predict_pictures(
     known = open_classifier(classifier, opened.cloud_network, trust)
     check_same_plan({"the classifier": known.plan_id, "the package": opened.plan_id})
     known.check_fits(opened.shape, "the package")
-    white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
+    agreed = reading.agreed(opened.reading)
     skipped: list[str] = []
-    found = _predicted(folder, opened, known, white, skipped if skip_unreadable else None)
+    found = _predicted(folder, opened, known, agreed, skipped if skip_unreadable else None)
     where = write_predictions(out, ("picture",), opened.names_of(known.classes), found)
     tell_skipped(skipped, f"the folder {folder}")
     return f"The predictions are in {where}."
@@ -62,12 +62,12 @@ def _predicted(
     folder: Path,
     package: LocalPackage,
     classifier: Classifier,
-    white: int,
+    reading: Reading,
     skipped: list[str] | None,
 ) -> Predicted:
     """Each picture's name and probabilities; unreadable ones are listed, or refused for None."""
     paths = list_pictures(folder)
-    decode = functools.partial(decode_picture, sixteen_bit_max=white)
+    decode = functools.partial(decode_picture, reading=reading)
     contents = ((str(path), path.read_bytes()) for path in paths)
     decoded = decoded_ahead(contents, package.image_size, skipped is not None, decode)
     # One by one: what was not asked for is dropped when the last one was handed out.

@@ -15,11 +15,12 @@ import numpy as np
 
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.platform.digests import verify_files
-from privynet_jax.platform.documents import Count, Hex64, Positive, Text, White, read_document
+from privynet_jax.platform.documents import Count, Hex64, Positive, Text, read_document
 from privynet_jax.platform.onnx_files.onnx_run import IMAGES, REPRESENTATIONS, OnnxRun
 
-VERSION = 5
+VERSION = 6
 SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"
 _EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
 # Far above the rounding of any device, far below what a wrong weight changes.
@@ -35,7 +36,7 @@ class Settings:
         shape: (h, w, depth) of one representation.
         class_ids: class name -> what it is called in releases; see `secret_draw.class_ids`.
         peaks: of each channel, the largest value that a byte of a release holds.
-        sixteen_bit_max: white in greyscale of 16 bits that states no range; 0: nothing is said.
+        reading: how the plan's pictures were read.
         plan_id: of the plan that it was made of.
         release_seed: 64 hexadecimal digits, secret, made for this package.
         trial: of each channel the mean over `trial_images`, by the network of all measurements.
@@ -46,7 +47,7 @@ class Settings:
     shape: tuple[Count, Count, Count]
     class_ids: dict[Text, Hex64]
     peaks: tuple[Positive, ...]
-    sixteen_bit_max: White
+    reading: Reading
     plan_id: Hex64
     release_seed: Hex64 = dataclasses.field(repr=False)
     trial: tuple[float, ...]
@@ -67,7 +68,7 @@ class LocalPackage:
         self.image_size, self.shape = settings.image_size, settings.shape
         # In the order of ids, which is that of labels.
         self.class_ids = dict(sorted(settings.class_ids.items(), key=lambda entry: entry[1]))
-        self.sixteen_bit_max = settings.sixteen_bit_max
+        self.reading = settings.reading
         self.plan_id, self.release_seed = settings.plan_id, settings.release_seed
         self.peaks = np.float32(settings.peaks)
         self.cloud_network = cloud_network  # of `cloud_graph`, for classifiers

@@ -89,7 +89,7 @@ def write_package(
         shape=shape,
         class_ids=classes,
         peaks=plan.peaks,
-        sixteen_bit_max=plan.sixteen_bit_max,
+        reading=plan.reading,
         plan_id=plan.id,
         release_seed=secrets.token_hex(32),
         trial=tuple((trial * np.float32(plan.scales)).tolist()),

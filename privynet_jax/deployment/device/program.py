@@ -26,6 +26,7 @@ from privynet_jax.deployment.release.release_inputs import SPLITS
 from privynet_jax.deployment.trust.keys import read_private, read_public
 from privynet_jax.deployment.trust.signatures import Trust, read_trust
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading, window_of
 from privynet_jax.platform.ending import ending_in_one_line, fail, print_any_name
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.rows.coding import DTYPES
@@ -45,6 +46,10 @@ def main() -> None:
             if command == "check":  # which says what it found
                 settings["otherwise"] = "leave --trusted out"
             given["trust"] = read_trust(trusted, _path, **settings)
+        if "dicom_window" in given:
+            window = window_of(given.pop("dicom_window"))
+            white = given.pop("sixteen_bit_max")
+            given["reading"] = Reading(sixteen_bit_max=white, dicom_window=window)
         for flag, read in {"key": read_private, "encrypt_to": read_public}.items():
             if given.get(flag):
                 given[flag] = read(given[flag])
@@ -91,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
         one.add_argument("--out", type=_path, required=True, help="what to write")
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
+        one.add_argument("--dicom_window", default="", help="CENTRE,WIDTH, where files have none")
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
     for one in (check, extract, predict, revoke):

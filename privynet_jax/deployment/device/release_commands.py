@@ -31,7 +31,7 @@ from privynet_jax.deployment.trust.keys import PrivateKey, PublicKey, shown
 from privynet_jax.deployment.trust.signatures import ANYBODY, SUFFIX, Trust, beside, sign
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
-from privynet_jax.images.pixels.colours import agreed_white
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import new_file, told_where, write_new
 from privynet_jax.platform.rows.coding import Coding
 
@@ -48,7 +48,7 @@ class ExtractSettings:
         earlier: releases; of what they hold nothing is released again.
         revoked: files of `revoke`; likewise.
         skip_unreadable: leave out pictures that cannot be decoded instead of refusing them.
-        sixteen_bit_max: white in greyscale of 16 bits; 0: the package's.
+        reading: what pictures leave open, and the package does not say.
         data_dir: where TFDS keeps data sets; None is TFDS's default.
         trust: whose packages, earlier releases and revocations are accepted.
         key: who signs the release; None for no signature.
@@ -62,17 +62,17 @@ class ExtractSettings:
     earlier: Sequence[Path] = ()
     revoked: Sequence[Path] = ()
     skip_unreadable: bool = False
-    sixteen_bit_max: int = 0
+    reading: Reading = AS_FILES_SAY
     data_dir: Path | str | None = None
     trust: Trust = ANYBODY
     key: PrivateKey | None = None
     encrypt_to: PublicKey | None = None
 
 
-_USUAL = ExtractSettings()
+_DEFAULTS = ExtractSettings()
 
 
-def extract(package: Path, images: str, out: Path, settings: ExtractSettings = _USUAL) -> str:
+def extract(package: Path, images: str, out: Path, settings: ExtractSettings = _DEFAULTS) -> str:
     """Releases pictures, as a folder and as a tar, and says what became of them.
 
     See `write_release`. What earlier releases hold, or revocations, is left out. Where a picture is
@@ -90,7 +90,7 @@ def extract(package: Path, images: str, out: Path, settings: ExtractSettings = _
     written = write_release(
         out,
         opened,
-        dataclasses.replace(pictures, sixteen_bit_max=settings.sixteen_bit_max),
+        dataclasses.replace(pictures, reading=settings.reading),
         dtype=settings.dtype,
         skip_unreadable=settings.skip_unreadable,
         order_out=settings.order_out,
@@ -152,7 +152,7 @@ def revoke(
     releases: Sequence[Path],
     out: Path,
     *,
-    sixteen_bit_max: int = 0,
+    reading: Reading = AS_FILES_SAY,
     trust: Trust = ANYBODY,
     key: PrivateKey | None = None,
 ) -> str:
@@ -166,9 +166,9 @@ def revoke(
     dtypes = sorted({release.dtype for release in found.values()})
     check_comparable(dtypes)
     coding = Coding(dtypes[0], np.ones_like(opened.peaks), opened.peaks)
-    white = agreed_white(sixteen_bit_max, opened.sixteen_bit_max)
+    agreed = reading.agreed(opened.reading)
     pictures = find_pictures(images, class_names=(), labelled=False)
-    decode = functools.partial(decode_picture, sixteen_bit_max=white)  # and keep nothing of it
+    decode = functools.partial(decode_picture, reading=agreed)  # and keep nothing of it
     wanted = picture_digests(pictures, opened, coding, skip_unreadable=False, decode=decode)
     held = {
         release.id: {*digests_of(release.representations)} & {*wanted.values()}

@@ -41,7 +41,6 @@ from privynet_jax.deployment.release.release_rows import Extraction
 from privynet_jax.deployment.release.row_order import check_replaceable, has_rows, write_order
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import pool_of_decoders, tell_skipped
-from privynet_jax.images.pixels.colours import agreed_white
 from privynet_jax.platform.rows.coding import Coding, checked_dtype
 
 _VERSION = 3
@@ -91,9 +90,9 @@ def write_release(
     # The network scales: nothing is left to multiply by.
     coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
-    white = agreed_white(pictures.sixteen_bit_max, package.sixteen_bit_max)
+    reading = pictures.reading.agreed(package.reading)
     numbered = _labels(pictures, package)
-    pictures = dataclasses.replace(pictures, sixteen_bit_max=white, labels=numbered)
+    pictures = dataclasses.replace(pictures, reading=reading, labels=numbered)
     description = _description(package, coding, known_rows)
     secrets = functools.partial(release_secrets, pictures, package.release_seed, description)
     look = functools.partial(_look, pictures, package, coding, known_rows)

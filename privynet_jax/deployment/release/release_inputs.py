@@ -22,6 +22,7 @@ from privynet_jax.images.copies import look_for_copies, much_of, name_pairs
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, StoredImage
 from privynet_jax.images.folders import folder_of, list_pictures, plain_name
 from privynet_jax.images.parts import cached_decoder, read_labelled
+from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.digests import canonical_json
 from privynet_jax.platform.progress import Bar
 
@@ -37,7 +38,7 @@ class Pictures:
     labels: np.ndarray | None  # int32 [N], places among the class names
     folder: Path | None  # that holds them; None for a TFDS data set
     class_names: tuple[str, ...] = ()  # of labelled ones
-    sixteen_bit_max: int = 0  # see `parts.load_parts`
+    reading: Reading = AS_FILES_SAY  # what their files leave open
     data_dir: Path | str | None = None  # beside which decoded pictures of large files are kept
 
     def __len__(self) -> int:
@@ -50,7 +51,7 @@ class Pictures:
     @property
     def decode(self) -> Decoder:
         """What makes pictures of files."""
-        return cached_decoder(self.data_dir, self.sixteen_bit_max)
+        return cached_decoder(self.data_dir, self.reading)
 
     def name(self, index: int) -> str:
         """Returns what a person would call it: its path, for a folder."""
@@ -158,8 +159,8 @@ def release_secrets(
     which gives nothing away about other rows to somebody who recognises some.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
-    if pictures.sixteen_bit_max:
-        sizes["sixteen_bit_max"] = pictures.sixteen_bit_max
+    if told := pictures.reading.told():
+        sizes["reading"] = told
     digest = hashlib.sha256(canonical_json([description, sizes]))
     if digests is None:
         numbers = Bar(range(len(pictures)), "looking through pictures", unit="picture", delay=2)

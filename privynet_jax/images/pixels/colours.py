@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
-from privynet_jax.errors import UserError
-
 # Values of 16 bits of which all but a few burnt-in ones are smaller may be of 9 to 15 bits; stated
 # ones, which are often stated for all that a program writes, of 9 to 13.
 _LEAST_UNSTATED, _LEAST_STATED = 2**15, 2**13
@@ -151,21 +149,6 @@ def _ambiguous(reach: int, way_out: str) -> UnreadablePictureError:
         f"its 16-bit values reach {reach} alone, so it is unknown which of them is white; give "
         f"{way_out} --sixteen_bit_max=65535 if pictures are that dark"
     )
-
-
-def agreed_white(given: int, planned: int) -> int:
-    """Returns white of greyscale as it is given or as a plan has it; UserError where they differ.
-
-    Each is 0 where nothing is said.
-    """
-    if not 0 <= given < 2**16:
-        raise UserError(f"--sixteen_bit_max is {given}; allowed are 0 to {2**16 - 1}")
-    if given and planned and given != planned:
-        raise UserError(
-            f"--sixteen_bit_max is {given}, but the plan was made of pictures whose white is "
-            f"{planned}; leave the flag out"
-        )
-    return given or planned
 
 
 def embedded_profile(stored: Image.Image) -> ImageCms.ImageCmsProfile | None:

@@ -4,10 +4,12 @@
     Image.open(path, formats=["DICOM"])  # grey or RGB of 8 bits, by the window that the file states
 
 What its makers meant to be seen is in a file's window (VOI LUT, DICOM PS3.3 C.11.2): values outside
-of it are black or white. Without one nothing says which values matter, and the file is refused.
+of it are black or white. A user may give another one. Without any nothing says which values matter,
+and the file is refused.
 """
 
 import importlib.util
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -34,6 +36,7 @@ class _DicomFile(ImageFile.ImageFile):
     """Of which the header is read first, and values when they are wanted."""
 
     format = DICOM
+    window: tuple[float, float] | None = None  # in place of the file's
     format_description = "Digital Imaging and Communications in Medicine"
 
     def _open(self) -> None:
@@ -51,12 +54,12 @@ class _DicomFile(ImageFile.ImageFile):
     def load(self) -> object:
         """As `ImageFile.load`."""
         if self._dataset is not None:
-            self.im = Image.fromarray(_eight_bits(self._dataset)).im
+            self.im = Image.fromarray(_eight_bits(self._dataset, self.window)).im
             self._mode, self._dataset = self.im.mode, None
         return super().load()
 
 
-def _eight_bits(found: object) -> np.ndarray:
+def _eight_bits(found: Any, window: tuple[float, float] | None) -> np.ndarray:
     """uint8 [H, W] or [H, W, 3] of a pydicom data set; UnreadablePictureError for odd ones."""
     from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
 
@@ -75,6 +78,11 @@ def _eight_bits(found: object) -> np.ndarray:
         return values  # RGB by now, whatever was stored
     if values.ndim != 2 or not str(found.PhotometricInterpretation).startswith("MONOCHROME"):
         raise UnreadablePictureError("it is DICOM of unusual colours; convert it to PNG")
+    if window is not None:
+        found.WindowCenter, found.WindowWidth = window
+        for name in ("VOILUTSequence", "VOILUTFunction"):
+            if name in found:
+                del found[name]
     if found.get("VOILUTSequence"):
         _, _, bits = found.VOILUTSequence[0].LUTDescriptor
         least, most = 0, 2 ** int(bits) - 1
@@ -83,7 +91,7 @@ def _eight_bits(found: object) -> np.ndarray:
     else:
         raise UnreadablePictureError(
             "it is DICOM without a window, so it is unknown which values are black and white; "
-            "store one in it, or convert it to PNG"
+            "give --dicom_window=CENTRE,WIDTH, store one in it, or convert it to PNG"
         )
     shown = apply_voi_lut(apply_modality_lut(values, found), found)
     shares = np.clip((shown - least) / (most - least), 0, 1)

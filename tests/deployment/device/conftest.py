@@ -5,6 +5,7 @@ from support import package_samples as samples
 
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.device.package_export import DTYPES, write_package
+from privynet_jax.images.pixels.reading import Reading
 
 TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 8)))}
 
@@ -12,7 +13,7 @@ TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 
 @pytest.fixture(scope="module")
 def plans(vgg_weights):
     return {
-        size: samples.plan(vgg_weights, t, size, sixteen_bit_max=4095)
+        size: samples.plan(vgg_weights, t, size, reading=Reading(4095))
         for size, t in TOPOLOGIES.items()
     }
 

@@ -29,6 +29,7 @@ from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.device.program_archive import WHEEL
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.selection.secret_draw import class_ids
 
 
@@ -119,7 +120,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
         *("version", "image_size", "shape", "class_ids", "peaks", "release_seed", "plan_id"),
-        *("sixteen_bit_max", "trial", "files", "sha256"),
+        *("reading", "trial", "files", "sha256"),
     }
 
 
@@ -127,7 +128,7 @@ def test_what_a_package_says(folders, plans):
     for (size, _), folder in folders.items():
         package, plan = open_package(folder), plans[size]
         assert (package.image_size, package.plan_id) == (size, plan.id)
-        assert package.sixteen_bit_max == 4095
+        assert package.reading == Reading(4095)
         # In the order of secret ids, which numbers them in releases.
         assert package.class_ids == class_ids(plan.class_names, plan.selection.seed)
         assert [*package.class_ids.values()] == sorted(package.class_ids.values())

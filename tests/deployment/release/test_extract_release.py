@@ -19,6 +19,7 @@ from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_manifest import read_manifest
 from privynet_jax.deployment.release.row_order import check_replaceable
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -108,13 +109,13 @@ def test_pictures_are_decoded_as_the_plan_s_were(tmp_path):
     for number, grey in enumerate(greys):
         Image.fromarray(grey).save(tmp_path / "deep" / f"{number}.png")
     pictures = find(tmp_path / "deep", labelled=False)
-    planned = dataclasses.replace(handmade_package(), sixteen_bit_max=4095)
+    planned = dataclasses.replace(handmade_package(), reading=Reading(4095))
     write_release(tmp_path / "planned", planned, pictures)
-    told = dataclasses.replace(pictures, sixteen_bit_max=4095)
+    told = dataclasses.replace(pictures, reading=Reading(4095))
     write_release(tmp_path / "told", handmade_package(), told)
     assert open_release(tmp_path / "planned").id == open_release(tmp_path / "told").id
-    other = dataclasses.replace(pictures, sixteen_bit_max=1023)
-    with pytest.raises(UserError, match=r"sixteen_bit_max is 1023, but the plan .* is 4095; leave"):
+    other = dataclasses.replace(pictures, reading=Reading(1023))
+    with pytest.raises(UserError, match=r"sixteen_bit_max is 1023, but what .* with 4095; leave"):
         write_release(tmp_path / "other", planned, other)
     assert not (tmp_path / "other").exists()
 

@@ -15,6 +15,7 @@ from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures, release_secrets
 from privynet_jax.errors import UserError
 from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.reading import Reading
 
 
 def test_only_classes_that_occur_are_told(tmp_path, package):
@@ -97,7 +98,7 @@ def test_the_order_is_a_permutation_that_seed_pictures_and_settings_decide(tmp_p
         release_secrets(find(other_folder), seed, {"dtype": "float32"}),
         release_secrets(find(photos, labelled=False), seed, {"dtype": "float32"}),
         release_secrets(
-            dataclasses.replace(pictures, sixteen_bit_max=4095), seed, {"dtype": "float32"}
+            dataclasses.replace(pictures, reading=Reading(4095)), seed, {"dtype": "float32"}
         ),
     ]
     orders = [np.arange(ROWS), *(secrets.order for secrets in [first, *others])]

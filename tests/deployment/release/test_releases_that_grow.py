@@ -14,6 +14,7 @@ from privynet_jax.deployment.device import release_commands as commands
 from privynet_jax.deployment.release.equal_rows import digests_of, read_revocation
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 
 pytestmark = pytest.mark.usefixtures("small_shards")
 
@@ -122,7 +123,7 @@ def revoked(device):
 
 
 def test_pictures_of_sixteen_bits_are_revoked_as_they_were_released(tmp_path, monkeypatch):
-    package = dataclasses.replace(handmade_package(), sixteen_bit_max=4095)
+    package = dataclasses.replace(handmade_package(), reading=Reading(4095))
     monkeypatch.setattr(commands, "open_package", lambda folder, **_: package)
     for number, name in enumerate(("bird", "cat")):
         (tmp_path / "photos" / name).mkdir(parents=True)

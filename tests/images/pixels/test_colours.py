@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 from support.picture_files import PIXELS, SIZE, encoded, png
 
 from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
+from privynet_jax.images.pixels.reading import Reading
 
 
 def test_palette_and_greyscale_become_rgb():
@@ -123,21 +124,21 @@ def test_sixteen_bits_of_which_few_are_used_are_ambiguous(data):
 
 def test_somebody_may_say_what_is_white():
     grey, colours = encoded(Image.fromarray(STEPS)), png_of_sixteen_bit_colours(STEPS)
-    found = decode_picture(grey, SIZE, sixteen_bit_max=4095)
+    found = decode_picture(grey, SIZE, reading=Reading(4095))
     np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
     with pytest.raises(UnreadablePictureError, match="white is 1023: give --sixteen_bit_max=4095"):
-        decode_picture(grey, SIZE, sixteen_bit_max=1023)
+        decode_picture(grey, SIZE, reading=Reading(1023))
     with pytest.raises(UnreadablePictureError, match="alone"):  # of which Pillow keeps 4 bits
-        decode_picture(colours, SIZE, sixteen_bit_max=4095)
+        decode_picture(colours, SIZE, reading=Reading(4095))
     marked = Image.fromarray(with_burnt_in_pixel(STEPS))
     for data in (encoded(marked), with_significant_bits(grey, [16])):
-        found = decode_picture(data, SIZE, sixteen_bit_max=4095)
+        found = decode_picture(data, SIZE, reading=Reading(4095))
         np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
     # Who states fewer bits than 16 is believed, burnt-in pixels or not.
     found = decode_picture(with_significant_bits(encoded(marked), [12]), SIZE)
     np.testing.assert_array_equal(found[0, ::2, 1], IN_EIGHT_BITS)
     for dark in (grey, colours):
-        assert decode_picture(dark, SIZE, sixteen_bit_max=65535).max() in (15, 16)
+        assert decode_picture(dark, SIZE, reading=Reading(65535)).max() in (15, 16)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_the_refusal_names_the_number_that_fits(reach, white):
     told = f"reach {reach} alone.* give --sixteen_bit_max={white} if .* --sixteen_bit_max=65535 if"
     with pytest.raises(UnreadablePictureError, match=told):
         decode_picture(grey, SIZE)
-    assert decode_picture(grey, SIZE, sixteen_bit_max=white).max() == round(255 * reach / white)
+    assert decode_picture(grey, SIZE, reading=Reading(white)).max() == round(255 * reach / white)
 
 
 def test_sixteen_bit_colours():

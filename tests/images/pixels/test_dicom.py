@@ -18,6 +18,7 @@ from pydicom.uid import (
 from privynet_jax.images import decoding
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.pixels.colours import UnreadablePictureError
+from privynet_jax.images.pixels.reading import Reading
 
 SIZE = 16
 # Hounsfield units, a square of them, from air to bone.
@@ -136,3 +137,11 @@ def test_without_pydicom_it_is_named(monkeypatch):
     monkeypatch.setattr(Image, "OPEN", {kind: Image.OPEN[kind] for kind in kinds})
     with pytest.raises(UnreadablePictureError, match=r"it is DICOM; pip install pydicom"):
         decode_picture(made(CT), SIZE)
+
+
+@pytest.mark.parametrize("own", [{}, {"WindowCenter": 0, "WindowWidth": 99}])
+@pytest.mark.parametrize(("centre", "width"), [(40.0, 400.0), (-600.0, 1500.0)])
+def test_a_user_s_window_takes_the_place_of_the_file_s(own, centre, width):
+    reading = Reading(dicom_window=(centre, width))
+    found = decode_picture(made(CT, **SCALED, **own), SIZE, reading=reading)
+    np.testing.assert_allclose(found[..., 1], windowed(centre, width), atol=0.51)
