@@ -23,12 +23,12 @@ from absl import flags
 from experiments import cli
 from privynet_jax import Release, UserError, join_releases, open_package, open_release
 from privynet_jax.deployment.cloud.classifier import Classifier, check_same_plan, open_classifier
-from privynet_jax.deployment.cloud.predictions import Predicted, write_predictions
+from privynet_jax.deployment.cloud.predictions import THRESHOLD, Predicted, write_predictions
 from privynet_jax.deployment.device.device_commands import predict_pictures
 from privynet_jax.deployment.release.row_order import read_order
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.progress import Bar
-from privynet_jax.results.statistics import accuracies
+from privynet_jax.results.statistics import accuracies, accuracies_of_several
 
 cli.key_flags("release package images out skip_unreadable sixteen_bit_max dicom_window")
 cli.key_flags("trusted unsigned")
@@ -84,29 +84,49 @@ def _predict_release(
     shape = release.representations.shape[1:]
     classifier.check_fits(shape, "the release")
     pictures = read_order(cli.needed_file(_ORDER), release.id, total) if _ORDER.value else None
-    answers = []
+    answers, several = [], classifier.several
 
     def predicted() -> Predicted:
         for start in Bar(range(0, total, _ROWS), "predicting", unit="batch", delay=1):
             rows = range(start, min(start + _ROWS, total))
             found = classifier.probabilities(release.representations[start : rows.stop])
-            answers.append(found.argmax(axis=1))
+            if release.labels is not None:
+                answers.append(found if several else found.argmax(axis=1))
             yield [(row, pictures[row]) if pictures else (row,) for row in rows], found
 
     head = ("row", "picture") if pictures else ("row",)
-    where = write_predictions(out, head, classes, predicted())
+    where = write_predictions(out, head, classes, predicted(), several=several)
     if release.labels is not None and release.classes is not None:
         alone = join_releases([release]).id == classifier.data
         seen = "it was trained on most of them" if alone else "it may have been trained on them"
-        labels = classifier.labels_of(release.labels, release.classes)
-        right = np.float64(np.concatenate(answers) == labels)
-        shares = {name: 100 * share for name, share in accuracies(right, release.labels).items()}
-        print(
-            f"Accuracy on the release's {total} rows ({seen}): {shares['accuracy']:.1f} %, "
-            f"balanced over classes {shares['balanced_accuracy']:.1f} %, where always answering "
-            f"the commonest class gives {shares['commonest_class_share']:.1f} %."
-        )
+        print(_told(release, classifier, np.concatenate(answers), seen))
     return where
+
+
+def _told(release: Release, classifier: Classifier, found: np.ndarray, seen: str) -> str:
+    """How good answers, int [N], are, or probabilities of several, in words."""
+    if classifier.several != (release.labels.ndim == 2):
+        return "The release's labels are of another kind: one, or several, of each picture."
+    labels, rows = classifier.labels_of(release.labels, release.classes), len(release.labels)
+    if not (labels >= 0).any():
+        return "The release and the classifier have no class in common."
+    if classifier.several:
+        figures = accuracies_of_several(found, labels, THRESHOLD)
+    else:
+        figures = accuracies(np.float64(found == labels), release.labels)
+    shares = {name: f"{100 * share:.1f} %" for name, share in figures.items()}
+    if classifier.several:
+        return (
+            f"Mean average precision on the release's {rows} rows ({seen}): "
+            f"{shares['average_precision']}; {shares['accuracy']} of labels right, balanced over "
+            f"classes {shares['balanced_accuracy']}, where always answering what is commoner gives "
+            f"{shares['commonest_class_share']}."
+        )
+    return (
+        f"Accuracy on the release's {rows} rows ({seen}): {shares['accuracy']}, balanced over "
+        f"classes {shares['balanced_accuracy']}, where always answering the commonest class gives "
+        f"{shares['commonest_class_share']}."
+    )
 
 
 if __name__ == "__main__":

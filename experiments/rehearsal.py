@@ -64,7 +64,7 @@ def main() -> None:
     cli.use_cpu_cores()
     out, plan = cli.needed_folder(cli.OUT), read_plan(cli.needed_file(cli.PLAN))
     images = cli.needed(cli.IMAGES, "give folder:PATH or a data set's name")
-    parts = cli.load_data(images, image_size=plan.image_size)
+    parts = cli.load_data(images, image_size=plan.image_size, reading=plan.reading)
     own = {
         **deciding("contributors", "attacked_images", "signed"),
         "plan": plan.id,

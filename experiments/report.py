@@ -21,7 +21,7 @@ from absl import flags
 from experiments import cli
 from experiments.reporting import pictures, plots, promises, sections, tables
 from experiments.reporting.pictures import Picture
-from privynet_jax import Parts, ResultStore, UserError, read_plan
+from privynet_jax import Config, Parts, ResultStore, UserError, read_plan
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.platform.digests import sha256_of_json
@@ -147,9 +147,10 @@ def _reconstructed(
 
 def _parts(config: Mapping[str, Any]) -> Parts:
     """The very images of the characterisation."""
-    names = ("dataset", "image_size", "seed", "max_images")
+    places = {"data_dir": cli.data_folder(), "skip_unreadable": cli.SKIP_UNREADABLE.value}
     try:
-        parts = cli.load_data(**{name: config[name] for name in names})
+        told = Config.of_settings(config, Path(), **places).reading_as(cli.reading())
+        parts = told.load_parts()
         if parts.fingerprint != config["data_fingerprint"]:
             raise UserError(
                 f"{config['dataset']} holds other images now than were characterised; give "

@@ -31,6 +31,8 @@ from privynet_jax.deployment.cloud.classifier import open_classifier
 from privynet_jax.deployment.cloud.cloud_training import deal, train_to_folder
 from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.deployment.cloud.contributors import LEAST, contributors
+from privynet_jax.deployment.cloud.predictions import THRESHOLD
+from privynet_jax.deployment.cloud.withdrawn import check_revocations, note_revocations
 from privynet_jax.deployment.release.equal_rows import read_revocation
 from privynet_jax.deployment.release.release_inbox import open_releases
 from privynet_jax.platform.files import write_atomically
@@ -77,10 +79,17 @@ def main() -> None:
         print(f"{data.revoked.sum()} rows are revoked, and left out.")
     for name in data.returned:
         print(f"{name} has rows that are revoked, and was not among the releases that had them.")
-    start = open_classifier(cli.needed_folder(_START), trust=trust) if _START.value else None
+    start = None
+    if _START.value is not None:
+        place = cli.needed_folder(_START)
+        start = open_classifier(place, trust=trust)
+        check_revocations(place, revoked)
+        data = data.with_classes(start.classes)
     every_seconds = 60 * cli.CHECKPOINT_MINUTES.value
     with progress_bar(1, "training", after=1) as advance, session(progress=advance):
         trained = train_to_folder(data, settings, out, every_seconds, key, start)
+    if revoked:
+        note_revocations(out, revoked)
     print(_summary(out, settings, trained))
     if len(releases) > 1:
         named = {release.id: (name, release.signer) for name, release in releases.items()}
@@ -96,6 +105,14 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
     # Else what chose the parameters is the accuracy itself.
     usual = f"Validation accuracy {100 * trained.best.validation_accuracy:.1f} %, {balanced}"
     told = f"Validation accuracy, {balanced}" if settings.balanced else usual
+    if trained.average_precision is not None:
+        told = (
+            f"Mean average precision on rows held out {100 * trained.average_precision:.1f} %, "
+            f"{balanced}; of the parameters after {trained.best.step} steps{early}, whose loss is "
+            f"the least. The classifier is in {out}. Expect less on new pictures, and much less "
+            "where pictures here are nearly copies of one another, some of which were held out."
+        )
+        return told
     return (
         f"{told}, where always answering the commonest "
         f"class gives {100 * trained.commonest_class_share:.1f} %; of the parameters after "
@@ -103,6 +120,14 @@ def _summary(out: Path, settings: ClassifierSettings, trained: Classifier | None
         "the parameters, so expect less on new pictures, and much less where pictures here are "
         "nearly copies of one another, some of which were held out."
     )
+
+
+def _right(found: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Float [n], of probabilities; see `contributors`."""
+    if labels.ndim == 1:
+        return np.float64(found.argmax(axis=1) == labels)
+    known = labels >= 0
+    return (((found >= THRESHOLD) == (labels > 0)) & known).sum(axis=1) / known.sum(axis=1)
 
 
 def _side_by_side(
@@ -113,7 +138,7 @@ def _side_by_side(
 ) -> str:
     """Writes a table of the contributors, and says who is unlike the others."""
     judged = ChosenRows(data.representations, held_out)
-    right = open_classifier(out).probabilities(judged).argmax(axis=1) == data.labels[held_out]
+    right = _right(open_classifier(out).probabilities(judged), data.labels[held_out])
     found = contributors(data, held_out, right)
     # Beside the classifier, which goes back to all of them.
     table = out.with_name(f"{out.name}.contributors.csv")

@@ -74,7 +74,9 @@ def reopened() -> Reopened:
 def deciding(*names: str) -> dict[str, Any]:
     """Returns the flags of these names, and those that decide all comparisons' numbers."""
     names += ("seed", "weights", "max_images")
-    return {name: flags.FLAGS[name].value for name in names}
+    found = {name: flags.FLAGS[name].value for name in names}
+    told = cli.reading().told()
+    return found | ({"reading": told} if told else {})
 
 
 def kept_rows(out: Path, settings: Mapping[str, Any], tables: str, *datasets: str) -> KeptRows:

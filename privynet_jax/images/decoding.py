@@ -80,6 +80,7 @@ class EncodedSplit:
     images: Sequence[StoredImage]
     labels: np.ndarray  # int32 [N]
     groups: np.ndarray  # int64 [N]; images of one group overlap, or are copies of each other
+    several: np.ndarray | None = None  # uint8 [N, names]: all labels, where each may have several
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,7 +88,8 @@ class EncodedSplit:
     def take(self, indices: np.ndarray) -> "EncodedSplit":
         """Returns the examples at the given indices, in their order."""
         images = [self.images[index] for index in indices]
-        return EncodedSplit(images, self.labels[indices], self.groups[indices])
+        several = None if self.several is None else self.several[indices]
+        return EncodedSplit(images, self.labels[indices], self.groups[indices], several)
 
 
 class MemoryBound:
@@ -120,6 +122,7 @@ class EncodedDataset(NamedTuple):
     train: EncodedSplit
     test: EncodedSplit | None
     class_names: tuple[str, ...]
+    label_names: tuple[str, ...] = ()  # of `EncodedSplit.several`
 
 
 def open_picture(data: bytes) -> Image.Image:
@@ -177,7 +180,9 @@ def decode_picture(data: bytes, size: int, *, reading: Reading = AS_FILES_SAY) -
                 image = ImageOps.exif_transpose(stored)
                 if image.mode != "CMYK" or profile is None:
                     image = as_rgb(image, values, reading.sixteen_bit_max)
-                return np.asarray(in_srgb(_resized(image, size, reading.fit), profile))
+                found = in_srgb(_resized(image, size, reading.fit), profile)
+                # After colours are those of sRGB: black of a printer is none.
+                return np.asarray(ImageOps.pad(found, (size, size), color="black"))
         except UnreadablePictureError:
             raise
         except Exception as error:  # decoders of damaged data raise all sorts of types
@@ -305,8 +310,7 @@ def _resized(image: Image.Image, size: int, fit: Fit) -> Image.Image:
     if image.size == (size, size):
         return image
     if fit == "pad":
-        # Of CMYK, black is white's opposite, too.
-        return ImageOps.pad(image, (size, size), Image.Resampling.LANCZOS, color="black")
+        return ImageOps.contain(image, (size, size), Image.Resampling.LANCZOS)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     # Pillow's `box` argument of resize would let the filter see pixels beyond the square.

@@ -2,6 +2,7 @@
 
     pictures/cats/1.jpg, pictures/cats/2.png, pictures/dogs/...      (a fifth is held out as test)
     pictures/train/cats/..., pictures/test/cats/...                  (with a test split of its own)
+    pictures/labels.csv, pictures/1.jpg, pictures/any/2.jpg, ...     (several labels for each)
 
 `parts` calls `read_folder` for `folder:PATH`. Files are found and compared here, and read again,
 one at a time, when they are decoded. Copies form a group, so that no picture is both in the
@@ -10,7 +11,6 @@ auxiliary and in the test part.
 
 import logging
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +19,12 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import copies_of_tests, groups_of_copies
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
+from privynet_jax.images.label_tables import (
+    TABLE,
+    as_one_class,
+    plain_name,
+    read_label_table,
+)
 from privynet_jax.platform.files import expanded
 
 FOLDER_PREFIX = "folder:"
@@ -46,7 +52,8 @@ def read_folder(
     Splits are folders called train, val and test, in any usual spelling. Where there is no test,
     val is the test split, else it joins train. Hidden files and what systems leave are passed over;
     every other file counts as a picture. Names of classes are in Unicode's normal form C, so
-    folders whose names look alike are one class.
+    folders whose names look alike are one class. Where there is a `labels.csv`, pictures lie
+    anywhere below, and each counts as of the rarest of its labels where one class is wanted.
 
     Args:
         folder: as above.
@@ -61,6 +68,8 @@ def read_folder(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give folder:PATH with one subfolder per class")
+    if (folder / TABLE).is_file():
+        return _read_table(folder, in_parts, decode)
     places = _splits(folder)
     train, test = (_by_class(places.get(split, ())) for split in (_TRAIN, _TEST))
     names = tuple(sorted(train))
@@ -82,8 +91,28 @@ def read_folder(
     return EncodedDataset(rest, whole.take(np.flatnonzero(is_test)) if test else None, names)
 
 
+def _read_table(folder: Path, in_parts: bool, decode: Decoder) -> EncodedDataset:
+    paths = list_pictures(folder)
+    names, several = read_label_table(folder, paths)
+    least = LEAST_IMAGES_PER_CLASS if in_parts else 1
+    labels, classes = as_one_class(several, names, least)
+    groups = groups_of_copies(paths, decode) if in_parts else np.arange(len(paths))
+    whole = EncodedSplit(paths, labels, groups, several)
+    if in_parts:
+        _check_class_sizes(folder, whole, classes)
+        told = "%s: where one class is wanted, each picture is of the rarest of its labels: %s"
+        _LOG.warning(told, folder / TABLE, ", ".join(classes))
+    splits = [path.name for path in _visible(folder) if path.name.casefold() in _SPELLINGS]
+    if splits:
+        told = "%s: %s is no split here, as there is a table of labels"
+        _LOG.warning(told, folder, " and ".join(splits))
+    return EncodedDataset(whole, None, classes, names)
+
+
 def list_pictures(folder: Path) -> list[Path]:
-    """Returns all visible files below a folder, sorted; UserError for none or a broken link.
+    """Returns all visible files below a folder, but for its `labels.csv`, sorted.
+
+    UserError is raised for none or a broken link.
 
     Links to folders are followed once the folders are read that are there, but for those that lead
     round in circles, or to what was read already.
@@ -92,15 +121,10 @@ def list_pictures(folder: Path) -> list[Path]:
     if broken := [path for path in entries if not path.exists()]:
         # Passed over, a whole class could go missing unnoticed.
         raise UserError(f"{broken[0]} is a link to nothing; repair or remove it")
-    paths = [path for path in entries if path.is_file()]
+    paths = [path for path in entries if path.is_file() and path != folder / TABLE]
     if not paths:
         raise UserError(f"{folder} holds no pictures; give a folder that does")
     return sorted(paths)
-
-
-def plain_name(name: str) -> str:
-    """Returns a class's name in Unicode's normal form C: systems write one name in several ways."""
-    return unicodedata.normalize("NFC", name)
 
 
 def folder_of(dataset: str) -> Path | None:

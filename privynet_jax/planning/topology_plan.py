@@ -163,7 +163,7 @@ def _plan(
         limits=decision.limits,
         expected=option.expected,
         image_size=config["image_size"],
-        class_names=sample.class_names,
+        class_names=sample.label_names or sample.class_names,
         scales=tuple(map(float, scales)),
         peaks=tuple(map(float, peaks)),
         weights=weights.source,

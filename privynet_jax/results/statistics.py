@@ -90,6 +90,36 @@ def accuracies(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
+def accuracies_of_several(
+    scores: np.ndarray, labels: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """Returns how well scores [N, K], from a threshold on yes, tell labels int [N, K] of 0, 1, -1.
+
+    -1 is for what nobody knows, and counts nowhere. "accuracy" is the share of labels told;
+    "balanced_accuracy" the mean over labels of the mean of sensitivity and specificity;
+    "average_precision" its mean over labels (as scikit-learn computes it); both of labels that are
+    there in some rows and missing in others, NaN without any. "commonest_class_share" is the
+    accuracy of always answering what is commoner, for each label.
+    """
+    from sklearn.metrics import average_precision_score, balanced_accuracy_score
+
+    told = ((scores >= threshold) == (labels > 0))[labels >= 0]
+    found: dict[str, list[float]] = {"balanced_accuracy": [], "average_precision": []}
+    commonest = 0
+    for score, label in zip(scores.T, labels.T, strict=True):
+        y, score = label[label >= 0], score[label >= 0]
+        counts = np.bincount(y, minlength=2)
+        commonest += counts.max()
+        if counts.min():
+            found["balanced_accuracy"].append(balanced_accuracy_score(y, score >= threshold))
+            found["average_precision"].append(average_precision_score(y, score))
+    return {
+        "accuracy": float(told.mean()),
+        "commonest_class_share": float(commonest / len(told)),
+        **{name: float(np.mean(each)) if each else math.nan for name, each in found.items()},
+    }
+
+
 def mean_of(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The statistic "mean"."""
     return counts @ values / counts.sum(axis=1)

@@ -139,6 +139,40 @@ def cloud_task(network: nn.Module) -> Task:
 
 
 @functools.cache
+def labels_task(network: nn.Module) -> Task:
+    """Returns the cloud NN's task where each example may have several labels, or none.
+
+    They are int [N, labels] of 0 and 1, and -1 where nobody looked; each label is a question of its
+    own (binary cross-entropy), the loss their mean over those that somebody looked for.
+    """
+
+    def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        # A label that nobody looked for is nobody's mistake.
+        each = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0))
+        return _mean_where(labels >= 0, each)
+
+    def right(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        found = _mean_where(labels >= 0, ((logits >= 0) == (labels > 0)).astype(jnp.float32))
+        return jnp.where(jnp.isfinite(logits).all(axis=-1), found, jnp.nan)
+
+    return dataclasses.replace(
+        cloud_task(network),
+        loss=lambda logits, labels: losses(logits, labels).mean(),
+        measure=lambda logits, labels: {
+            "accuracy": right(logits, labels),
+            "loss": losses(logits, labels),
+        },
+        # Most labels are 0: to answer that always is right too often to choose by.
+        score=lambda means: (-means["loss"],),
+    )
+
+
+def _mean_where(chosen: jax.Array, values: jax.Array) -> jax.Array:
+    """[N, K] to [N]; 0 where none is chosen."""
+    return (values * chosen).sum(axis=-1) / jnp.maximum(chosen.sum(axis=-1), 1)
+
+
+@functools.cache
 def attacker_task(
     network: nn.Module,
     *,

@@ -4,12 +4,14 @@ import csv
 import dataclasses
 import os
 import re
+import shutil
 import stat
 import types
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import average_precision_score
 from support.commands import refused
 from support.handmade_classifier import handmade_classifier
 from support.small_release import class_ids, random_release
@@ -108,6 +110,28 @@ def test_rows_of_a_release(run, world, tmp_path, trained_on):
     assert f"{accuracy:.1f} %" in out
     assert "always answering the commonest class gives 33.3 %" in out
     assert ("trained on most" in out) == (trained_on != "another")
+
+
+def test_rows_with_several_labels(run, world, tmp_path):
+    labels = np.int32(np.random.default_rng(0).random((30, 3)) < 0.5)
+    world.release = dataclasses.replace(world.release, labels=labels)
+    assert "labels are of another kind" in run(f"--release={tmp_path}").output
+    several = dataclasses.replace(made_classifier(), several=True, average_precision=0.5)
+    shutil.rmtree(tmp_path / "classifier")
+    save_classifier(tmp_path / "classifier", several)
+    status, out, _ = run(f"--release={tmp_path}", out="several.csv")
+    assert not status
+    head, rows = read(tmp_path / "several.csv")
+    assert head[1] == "classes"
+    found = several.probabilities(world.release.representations)
+    assert_probabilities(rows, 2, found)
+    ids = class_ids(3)
+    assert rows[0][1] == "; ".join(ids[n] for n in np.flatnonzero(found[0] >= 0.5))
+    precision = np.mean([average_precision_score(labels[:, n], found[:, n]) for n in range(3)])
+    assert "Mean average precision on the release's 30 rows" in out
+    assert f": {100 * precision:.1f} %; {100 * ((found >= 0.5) == labels).mean():.1f} % of" in out
+    world.release = dataclasses.replace(world.release, classes=("ee" * 32, "ef" * 32, "ff" * 32))
+    assert "no class in common" in run(f"--release={tmp_path}", out="none.csv").output
 
 
 def test_predictions_are_the_user_s_alone_and_replace_nothing(run, tmp_path):

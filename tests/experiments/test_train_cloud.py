@@ -4,11 +4,13 @@ import csv
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 from support.small_release import random_release
 
 from experiments import train_cloud
 from privynet_jax.deployment.cloud.classifier import open_classifier
+from privynet_jax.deployment.release.equal_rows import Revocation, row_digests
 from privynet_jax.errors import UserError
 
 QUICK = ("--steps=3", "--batch_size=8", "--width=4", "--validation_fraction=0.25")
@@ -132,3 +134,43 @@ def test_releases_of_many_are_told_side_by_side(train, monkeypatch, tmp_path):
     # What goes back to everybody names none of them, and says nothing of one alone.
     for path in (tmp_path / "classifier").iterdir():
         assert b".tar" not in path.read_bytes()
+
+
+def test_several_labels_of_each_row(train, monkeypatch, tmp_path):
+    releases = {}
+    for place in range(2):
+        plain = random_release(rows=30, seed=place)
+        labels = np.int32(np.random.default_rng(place).random((30, 3)) < 0.5)
+        releases[f"{place}.tar"] = dataclasses.replace(plain, labels=labels)
+    monkeypatch.setattr(train_cloud, "open_releases", lambda paths, **_: releases)
+    status, out, _ = train(*QUICK)
+    assert not status
+    trained = open_classifier(tmp_path / "classifier")
+    precision = f"{100 * trained.average_precision:.1f} %"
+    assert f"Mean average precision on rows held out {precision}, balanced over classes" in out
+    assert f"of the parameters after {trained.best.step} steps, whose loss is the least" in out
+    rows = list(csv.DictReader((tmp_path / "classifier.contributors.csv").open()))
+    assert [row["classes"] for row in rows] == ["3", "3"]
+    assert all(0 <= float(row["accuracy"]) <= 1 and not row["strange"] for row in rows)
+    status, _, err = train(*QUICK, "--balanced", out="other")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "--balanced is for one class of each picture" in err
+
+
+def test_it_learns_on_from_what_heeded_the_same_revocations(train, tmp_path):
+    assert not train(*QUICK).status
+    again = [f"--start={tmp_path / 'classifier'}", *QUICK]
+    status, _, err = train(*again, out="later")
+    assert not status, err
+    assert open_classifier(tmp_path / "later").start == open_classifier(tmp_path / "classifier").id
+    gone = tmp_path / "gone.json"
+    rows = tuple(row_digests(random_release().representations[:1]))
+    Revocation("1d" * 32, "float16", (random_release().id,), rows).write(gone)
+    status, _, err = train(*again, f"--revoked={gone}", out="third")
+    assert (status, err.count("\n")) == (1, 1)
+    assert "may have learnt what 1 of 1 revocations withdraw" in err
+    assert not train(*QUICK, f"--revoked={gone}", out="anew").status
+    again = [f"--start={tmp_path / 'anew'}", *QUICK]
+    assert not train(*again, f"--revoked={gone}", out="third").status
+    status, _, err = train(*again, out="fourth")
+    assert "was trained without what 1 further revocations withdraw" in err

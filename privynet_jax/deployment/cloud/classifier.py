@@ -41,6 +41,7 @@ _TRAIN_ANEW = "copy it again, or delete the folder and train again"
 # Values of one representation, as of a release.
 _MOST_VALUES = 2**32
 _ROWS_AT_ONCE = 128
+_LARGEST_LOGIT = np.float32(80)  # of which the exponential function is a float32
 
 
 class Validation(NamedTuple):
@@ -64,8 +65,10 @@ class Description:
     start: Hex64 | None = None
     held_out: tuple[Share, ...]
     settings: dict[Text, int | float]
+    several: bool = False
     balanced_accuracy: Share
     commonest_class_share: Share
+    average_precision: Share | None = None
     history: tuple[Validation, ...]
 
     def __post_init__(self) -> None:
@@ -101,8 +104,12 @@ class Classifier(Description):
         held_out: of each class, below which chance rows were; see `held_out.bounds_of`.
         start: `id` of the classifier that it learnt on from; None of one trained from nothing.
         settings: of the training, by name.
-        balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each.
+        several: whether a row may have several classes, or none: each is a question of its own.
+        balanced_accuracy: of the rows held out, the mean over classes of the accuracy in each. With
+            several, the mean over classes of how often those that have it, and those that have not,
+            are told (at a probability of a half).
         commonest_class_share: of those, what always answering the commonest class would give.
+        average_precision: with several, its mean over classes; None without.
         history: all validations, the one before the first step included.
         params: of `networks.CloudNN`, by their paths in its tree: "params/Dense_0/bias".
         network: the file that `cloud_graph` makes; made here where it is not given.
@@ -116,10 +123,14 @@ class Classifier(Description):
     @property
     def best(self) -> Validation:
         """The validation whose parameters were kept: of equals the first."""
+        if self.several:
+            return min(self.history, key=lambda now: now.validation_loss)
         return max(self.history, key=lambda now: (now.validation_accuracy, -now.validation_loss))
 
     def probabilities(self, representations: np.ndarray | RowView) -> np.ndarray:
-        """Returns the probability of every class, float32 [N, num_classes]; rows sum to 1.
+        """Returns the probability of every class, float32 [N, num_classes].
+
+        Rows sum to 1, but for `several`.
 
         They are of [N, h, w, d] representations of any floating type, normalised as a release's
         are; an array, or what reads its rows.
@@ -145,6 +156,8 @@ class Classifier(Description):
                 f"representation {row} holds a value that is no number of a release: negative, "
                 "infinite or NaN; release the pictures again, or copy the package again"
             )
+        if self.several:
+            return 1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)))
         powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return powers / powers.sum(axis=-1, keepdims=True)
 
@@ -167,8 +180,17 @@ class Classifier(Description):
             )
 
     def labels_of(self, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-        """Returns labels int [N] of a release's classes as places among these, -1 for none."""
+        """Returns labels int [N] of a release's classes as places among these, -1 for none.
+
+        With several, int [N, num_classes] of 0, 1 and -1.
+        """
         places = {class_id: place for place, class_id in enumerate(self.classes)}
+        if self.several:
+            found = np.full((len(labels), self.num_classes), -1)
+            for column, class_id in enumerate(classes):
+                if class_id in places:
+                    found[:, places[class_id]] = labels[:, column]
+            return found
         return np.array([places.get(class_id, -1) for class_id in classes])[labels]
 
 

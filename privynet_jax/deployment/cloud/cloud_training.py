@@ -44,18 +44,18 @@ from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.rows.row_views import ChosenRows
-from privynet_jax.results.statistics import accuracies
+from privynet_jax.results.statistics import accuracies, accuracies_of_several
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.courses.release_training import ReleaseTraining, check_counts
 from privynet_jax.training.models.networks import CloudNN, network_for
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import cloud_task
+from privynet_jax.training.tasks import cloud_task, labels_task
 from privynet_jax.training.trainer import train
 
 _MOST_EVENED = 2**24  # numbers of rows
 _SETTINGS, _VERSION = "settings.json", 2
-_AS_BEFORE = ("width", "seed")  # of a classifier that learns on
+_AS_BEFORE = ("width", "validation_fraction", "seed")  # of a classifier that learns on
 _OTHERWISE = "or a new folder, or delete that one first"
 
 
@@ -129,6 +129,7 @@ def train_to_folder(
         UserError: the rows cannot be trained on, training diverged, or a folder is taken,
             damaged, or of other releases or other settings.
     """
+    data = data.with_classes(start.classes) if start else data
     begun = {"data": data.id, "start": start.id if start else ""}
     folder, described = folder.resolve(), {**begun, **settings.by_name()}
     if is_classifier(folder):
@@ -191,13 +192,15 @@ def train_classifier(
         Terminated: a stop was requested.
         UserError: the rows cannot be trained on, or training diverged.
     """
+    data = data.with_classes(start.classes) if start else data
     dealt, schedule = deal(data, settings, start), settings.schedule
     rows = dealt.training, dealt.validation
     if settings.balanced:
         rows = (evened(each, data.labels) for each in rows)
     given = data.representations, data.labels, *rows
     member = settings.member(jax.random.key(settings.seed), *given)
-    task = cloud_task(dealt.network)
+    several = data.labels.ndim == 2
+    task = (labels_task if several else cloud_task)(dealt.network)
     if start:
         task = begun_from(task, start, data.classes)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
@@ -212,7 +215,10 @@ def train_classifier(
     rows = ChosenRows(data.representations, dealt.validation)
     logits = predicted(task, trained.params, (), rows)
     labels = data.labels[dealt.validation]
-    figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
+    if several:
+        figures = accuracies_of_several(logits, labels, threshold=0)
+    else:
+        figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
     return Classifier(
         params=by_path(trained.params),
         shape=tuple(data.representations.shape[1:]),
@@ -223,6 +229,8 @@ def train_classifier(
         start=start.id if start else None,
         held_out=tuple(dealt.bounds.tolist()),
         settings=settings.by_name(),
+        several=several,
+        average_precision=figures.get("average_precision"),
         balanced_accuracy=figures["balanced_accuracy"],
         commonest_class_share=figures["commonest_class_share"],
         history=tuple(
@@ -264,24 +272,28 @@ def deal(
 
     What a classifier to start from held out is held out again, and nothing that it learnt.
     """
-    labels = data.labels
-    if len(present := np.unique(labels)) < 2:
-        raise UserError(
-            f"there are rows of {len(present)} class; at least 2 are needed; release pictures of "
-            "more classes"
-        )
+    labels, several = data.labels, data.labels.ndim == 2
+    _check_labels(labels, settings)
     network = network_for(data.representations.shape[1:], len(data.classes), settings.width)
     chances = chances_of(data.digests, settings.seed)
-    bounds = bounds_of(chances, labels, len(data.classes), settings.validation_fraction)
+    # Of several for each row, the rows are one class.
+    strata = np.zeros(len(labels), int) if several else labels
+    bounds = bounds_of(chances, strata, len(data.classes), settings.validation_fraction)
+    bounds = np.full_like(bounds, bounds[0]) if several else bounds
     if start:
         check_start(start, data, {name: settings.by_name()[name] for name in _AS_BEFORE})
         bounds = bounds_as_before(start, data.classes, bounds)
-    held_out = chances < bounds[labels]
+    held_out = chances < bounds[strata]
     training, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
     if not len(validation):
         raise UserError(
             f"there are {len(labels)} rows and no class with two that differ, so none can be "
             "held out for validation; release more pictures"
+        )
+    if several and not _asked(labels[validation]).any():
+        raise UserError(
+            f"no label is there in some of the {len(validation)} rows held out and missing in "
+            "others; release more pictures, or give a larger --validation_fraction"
         )
     batch = settings.schedule.batch_size
     # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
@@ -292,6 +304,31 @@ def deal(
             f"rows are there to train on; give at most {most} as --batch_size"
         )
     return Dealt(training, validation, bounds, network)
+
+
+def _check_labels(labels: np.ndarray, settings: ClassifierSettings) -> None:
+    if labels.ndim == 1:
+        if len(present := np.unique(labels)) < 2:
+            raise UserError(
+                f"there are rows of {len(present)} class; at least 2 are needed; release pictures "
+                "of more classes"
+            )
+        return
+    if settings.balanced:
+        raise UserError(
+            "--balanced is for one class of each picture, and these may have several, which are "
+            "asked one by one; leave it out"
+        )
+    if not _asked(labels).any():
+        raise UserError(
+            "no label is there in some rows and missing in others, so there is nothing to learn; "
+            "release pictures of both kinds"
+        )
+
+
+def _asked(labels: np.ndarray) -> np.ndarray:
+    """Which labels, of int [N, K], are there in some rows and missing in others, bool [K]."""
+    return (labels == 0).any(axis=0) & (labels == 1).any(axis=0)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

@@ -27,7 +27,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.platform.progress import Bar
 from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows
 
-_NO_LABEL = -1
+_NOT_KNOWN = -1
 # Of more, these tell as well whose channels they are.
 _MOST_CHANNELS = 64
 
@@ -41,7 +41,8 @@ class Contributions:
         plan_id: of their plan.
         classes: ids of the classes that occur, ascending.
         representations: [N, h, w, depth], an array or what reads rows.
-        labels: int32 [N], places among the classes.
+        labels: int32 [N], places among the classes; or [N, classes] of 0 and 1, and of -1 where
+            nobody looked for a class, where each row may have several of them, or none.
         owners: int32 [N], places among the releases.
         id: 64 hexadecimal digits: of these rows of these releases. Whoever does not know all rows
             cannot find by trying which ones were revoked.
@@ -79,6 +80,19 @@ class Contributions:
                 bar.update(1)
         return found
 
+    def with_classes(self, classes: Sequence[str]) -> "Contributions":
+        """Returns the same with further classes, none of which it has; rows are the same."""
+        together = tuple(sorted({*self.classes, *classes}))
+        own = np.array([together.index(class_id) for class_id in self.classes], np.int32)
+        if self.labels.ndim == 1:
+            labels = own[self.labels]
+        else:
+            labels = np.full((len(self), len(together)), _NOT_KNOWN, np.int32)
+            labels[:, own] = self.labels
+        found = dataclasses.replace(self, classes=together, labels=labels)
+        found.__dict__["digests"] = self.digests
+        return found
+
 
 def join_releases(
     releases: Sequence[Release], revocations: Sequence[Revocation] = ()
@@ -90,11 +104,12 @@ def join_releases(
     """
     releases = sorted(releases, key=lambda release: release.id)
     classes = sorted({class_id for release in releases for class_id in _classes_of(release)})
-    places = {class_id: place for place, class_id in enumerate(classes)}
-    labels = [
-        np.array([places[one] for one in _classes_of(release)], np.int32)[release.labels]
-        for release in releases
-    ]
+    if len({release.labels.ndim for release in releases}) > 1:
+        raise UserError(
+            "some releases have one class for each picture, others may have several; train on "
+            "those of one kind"
+        )
+    labels = [_labels_of(release, classes) for release in releases]
     none = np.zeros(len(releases), int)
     together = Contributions(
         releases=tuple(release.id for release in releases),
@@ -127,6 +142,16 @@ def _classes_of(release: Release) -> tuple[str, ...]:
     return release.classes
 
 
+def _labels_of(release: Release, classes: Sequence[str]) -> np.ndarray:
+    places = {class_id: place for place, class_id in enumerate(classes)}
+    own = np.array([places[one] for one in _classes_of(release)], np.int32)
+    if release.labels.ndim == 1:
+        return own[release.labels]
+    labels = np.full((len(release.labels), len(classes)), _NOT_KNOWN, np.int32)
+    labels[:, own] = release.labels
+    return labels
+
+
 def _joined(releases: Sequence[Release]) -> Any:
     rows = [release.representations for release in releases]
     if len(rows) == 1:
@@ -153,7 +178,9 @@ class _Look:
                 known = self._revoked.get(row)
                 self._revoked[row] = owners if known is None else known | owners
         self._revocations = revocations
-        self._seen: dict[str, tuple[int, int]] = {}  # digest -> first row, label or _NO_LABEL
+        self._labels = data.labels.copy()  # of a first row, what is known of all its copies
+        self._firsts: dict[str, int] = {}  # digest -> first row
+        self._contradicted: set[str] = set()
         self._repeated, self._contradicting, self._gone = (np.zeros(count, int) for _ in "rcg")
         self._returned: set[int] = set()
 
@@ -170,30 +197,37 @@ class _Look:
                     self._moments[owner] += _moments(rows[counts & (owners == owner)], self._size)
                 bar.update(len(rows))
         self._check_found()
-        chosen = np.array([r for r, label in self._seen.values() if label != _NO_LABEL], int)
-        known = "".join(
-            f"{row} {data.classes[label]}\n"
-            for row, (_, label) in self._seen.items()
-            if label != _NO_LABEL
-        )
-        present, labels = np.unique(data.labels[chosen], return_inverse=True)
-        return dataclasses.replace(
+        kept = {d: row for d, row in self._firsts.items() if d not in self._contradicted}
+        chosen = np.array([*kept.values()], int)
+        labels = self._labels[chosen]
+        if labels.ndim == 1:
+            present, labels = np.unique(labels, return_inverse=True)
+        else:
+            present = np.flatnonzero((labels != _NOT_KNOWN).any(axis=0))
+            labels = labels[:, present]
+        classes, labels = tuple(data.classes[label] for label in present), labels.astype(np.int32)
+        known = hashlib.sha256(f"{labels.ndim} {' '.join(classes)}\n".encode())
+        for digest, label in zip(kept, labels, strict=True):
+            known.update(bytes.fromhex(digest) + label.astype("<i4").tobytes())
+        found = dataclasses.replace(
             data,
-            classes=tuple(data.classes[label] for label in present),
+            classes=classes,
             representations=(
                 data.representations
                 if len(chosen) == len(data)
                 else ChosenRows(data.representations, chosen)
             ),
-            labels=labels.astype(np.int32),
+            labels=labels,
             owners=data.owners[chosen],
-            id=hashlib.sha256(known.encode()).hexdigest(),
+            id=known.hexdigest(),
             repeated=self._repeated,
             contradicting=self._contradicting,
             revoked=self._gone,
             returned=tuple(self._names[owner] for owner in sorted(self._returned)),
             moments=self._moments,
         )
+        found.__dict__["digests"] = [*kept]  # they need not be computed again
+        return found
 
     def _check(self, rows: np.ndarray, owners: np.ndarray) -> None:
         fits = (np.isfinite(rows) & (rows >= 0)).all(axis=(1, 2, 3))
@@ -204,20 +238,24 @@ class _Look:
             )
 
     def _counts(self, row: int, digest: str) -> bool:
-        owner, label = self._data.owners[row], int(self._data.labels[row])
+        owner, labels = self._data.owners[row], self._labels
         if digest in self._revoked:
             self._gone[owner] += 1
             if self._data.releases[owner] not in self._revoked[digest]:
                 self._returned.add(int(owner))
             return False
-        first, known = self._seen.setdefault(digest, (row, label))
+        first = self._firsts.setdefault(digest, row)
         if first == row:
             return True
         self._repeated[owner] += 1
-        if known != label:  # nobody can say which of both is right
+        both_known = (labels[row] != _NOT_KNOWN) & (labels[first] != _NOT_KNOWN)
+        contradicts = np.any(both_known & (labels[row] != labels[first]))
+        if contradicts or digest in self._contradicted:  # nobody can say which is right
             self._contradicting[owner] += 1
-            self._contradicting[self._data.owners[first]] += known != _NO_LABEL
-            self._seen[digest] = first, _NO_LABEL
+            self._contradicting[self._data.owners[first]] += digest not in self._contradicted
+            self._contradicted.add(digest)
+        elif labels.ndim == 2:
+            labels[first] = np.where(both_known, labels[first], np.maximum(*labels[[first, row]]))
         return False
 
     def _check_found(self) -> None:

@@ -68,15 +68,22 @@ def contributors(data: Contributions, held_out: np.ndarray, right: np.ndarray) -
     Args:
         data: all rows.
         held_out: int [n], numbers of those that nothing was learnt from.
-        right: bool [n], whether the classifier is right there.
+        right: [n], whether the classifier is right there; with several labels for each row, the
+            share of them in which it is. Nobody is named for that: harder rows have less.
     """
     count = len(data.releases)
-    owners, labels = data.owners[held_out], data.labels[held_out]
-    distances, unlikely = _distances(data), _unlikely(owners, labels, right, count)
+    several, owners, labels = data.labels.ndim == 2, data.owners[held_out], data.labels[held_out]
+    distances = _distances(data)
+    unlikely = [False] * count if several else _unlikely(owners, labels, right, count)
     rows, judged = (np.bincount(each, minlength=count) for each in (data.owners, owners))
     successes = np.bincount(owners, weights=right, minlength=count)
-    pairs = np.unique(np.stack([data.owners, data.labels]), axis=1)[0]
-    classes = np.bincount(pairs, minlength=count)
+    if several:
+        classes = [
+            int((data.labels[data.owners == n] == 1).any(axis=0).sum()) for n in range(count)
+        ]
+    else:
+        pairs = np.unique(np.stack([data.owners, data.labels]), axis=1)[0]
+        classes = np.bincount(pairs, minlength=count)
     found = []
     for place, release in enumerate(data.releases):
         reasons = []

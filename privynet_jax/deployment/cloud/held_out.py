@@ -35,6 +35,8 @@ def bounds_of(
         if len(counts):
             count = counts[np.abs(counts - round(fraction * len(mine))).argmin()]
             bounds[label] = _shortest(mine[count - 1], mine[count])
+        else:  # all of them are learnt
+            bounds[label] = min(fraction, _shortest(0, mine[0]))
     return bounds
 
 

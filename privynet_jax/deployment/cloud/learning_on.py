@@ -4,7 +4,8 @@
     bounds = bounds_as_before(start, data.classes, bounds)
     task = begun_from(cloud_task(network), start, data.classes)
 
-What the network learnt stays; classes are found by their ids, and new ones begin at random.
+What the network learnt stays, also of classes that no row has now; classes are found by their ids,
+and new ones begin at random.
 """
 
 import dataclasses
@@ -25,12 +26,12 @@ _BY_CLASS = ("params/Dense_0/kernel", "params/Dense_0/bias")
 
 def check_start(start: Classifier, data: Contributions, settings: dict[str, int | float]) -> None:
     """Raises UserError where a classifier cannot learn on from these rows with these settings."""
-    if data.revoked.any():
-        raise UserError(
-            "--start keeps what was learnt of pictures that are withdrawn now; train anew, without "
-            "--start, or leave --revoked out"
-        )
     check_same_plan({"the classifier to start from": start.plan_id, "the releases": data.plan_id})
+    if start.several != (data.labels.ndim == 2):
+        raise UserError(
+            "of the classifier to start from and the releases, one has one class for each picture "
+            "and the other may have several; train anew, without --start"
+        )
     start.check_fits(tuple(data.representations.shape[1:]), "the releases")
     for name, value in settings.items():
         if start.settings.get(name) != value:
@@ -41,13 +42,12 @@ def check_start(start: Classifier, data: Contributions, settings: dict[str, int 
 
 
 def bounds_as_before(start: Classifier, classes: Sequence[str], bounds: np.ndarray) -> np.ndarray:
-    """Returns the bounds (`held_out`) of classes, a classifier's own of those that it knows.
-
-    Of a class that had one row, which was learnt, the new bound holds.
-    """
+    """Returns the bounds (`held_out`) of classes, a classifier's own of those that it knows."""
+    if start.several:  # one for all rows
+        return np.full_like(bounds, start.held_out[0])
     known = dict(zip(start.classes, start.held_out, strict=True))
     return np.array(
-        [known.get(class_id) or own for class_id, own in zip(classes, bounds, strict=True)]
+        [known.get(class_id, own) for class_id, own in zip(classes, bounds, strict=True)]
     )
 
 

@@ -53,7 +53,8 @@ def predict_pictures(
     agreed = reading.agreed(opened.reading)
     skipped: list[str] = []
     found = _predicted(folder, opened, known, agreed, skipped if skip_unreadable else None)
-    where = write_predictions(out, ("picture",), opened.names_of(known.classes), found)
+    names = opened.names_of(known.classes)
+    where = write_predictions(out, ("picture",), names, found, several=known.several)
     tell_skipped(skipped, f"the folder {folder}")
     return f"The predictions are in {where}."
 

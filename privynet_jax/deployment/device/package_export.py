@@ -32,7 +32,7 @@ from privynet_jax.deployment.device.program_archive import WHEEL, program_archiv
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import sign
 from privynet_jax.errors import UserError
-from privynet_jax.images.folders import plain_name
+from privynet_jax.images.label_tables import plain_name
 from privynet_jax.images.parts import as_float
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.documents import write_document

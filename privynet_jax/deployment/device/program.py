@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--images", required=True, help="folder:PATH, a folder of pictures")
         one.add_argument("--out", type=_path, required=True, help="what to write")
         one.add_argument("--sixteen_bit_max", type=int, default=0, help="white, of 16 bits")
-        one.add_argument("--dicom_window", default="", help="CENTRE,WIDTH, where files have none")
+        one.add_argument("--dicom_window", default="", help="CENTRE,WIDTH, in place of files' own")
     for one in (extract, predict):
         one.add_argument("--skip_unreadable", action="store_true", help="leave such files out")
     for one in (check, extract, predict, revoke):

@@ -98,10 +98,13 @@ def extract(package: Path, images: str, out: Path, settings: ExtractSettings = _
         private_folders=[package],
     )
     sign_release(out, settings.key)
-    return _told(written, opened, out, settings)
+    several = pictures.labels is not None and pictures.labels.ndim == 2
+    return _told(written, opened, out, settings, several)
 
 
-def _told(written: Written, package: LocalPackage, out: Path, settings: ExtractSettings) -> str:
+def _told(
+    written: Written, package: LocalPackage, out: Path, settings: ExtractSettings, several: bool
+) -> str:
     """What became of the pictures; writes what is handed over, if that may be."""
     shape, labels = " x ".join(map(str, package.shape)), "with" if settings.labelled else "without"
     told = (
@@ -116,6 +119,11 @@ def _told(written: Written, package: LocalPackage, out: Path, settings: ExtractS
                 "If some were, this device, or its onnxruntime, gives other numbers than the one "
                 "of before: then do not hand this over.\n"
             )
+    if written.contradicting and several:
+        return told + (
+            f"Look at the {written.contradicting} pictures first that have other labels than their "
+            "copies, named above. Make their lines equal, and extract into a new folder."
+        )
     if written.contradicting:
         return told + (
             f"Look at the {written.contradicting} pictures first that another class has too, named "

@@ -21,6 +21,7 @@ import numpy as np
 
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
+from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.documents import Hex64, read_document, write_document
 
 _VERSION = 1
@@ -49,6 +50,11 @@ class Revocation:
             raise UserError("nothing is revoked")
         if max(len(self.rows), len(self.releases)) > _MOST_ROWS:
             raise UserError(f"more than {_MOST_ROWS} are revoked at once; revoke them in parts")
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits, of all that it says."""
+        return sha256_of_json(dataclasses.asdict(self))
 
     def write(self, path: Path) -> None:
         """Writes it whole."""

@@ -91,8 +91,8 @@ def write_release(
     coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
     reading = pictures.reading.agreed(package.reading)
-    numbered = _labels(pictures, package)
-    pictures = dataclasses.replace(pictures, reading=reading, labels=numbered)
+    names, numbered = _labels(pictures, package)
+    pictures = dataclasses.replace(pictures, reading=reading, labels=numbered, class_names=names)
     description = _description(package, coding, known_rows)
     secrets = functools.partial(release_secrets, pictures, package.release_seed, description)
     look = functools.partial(_look, pictures, package, coding, known_rows)
@@ -120,20 +120,33 @@ def write_release(
     return Written(len(chosen), len(skipped), *left_out, kept)
 
 
-def _labels(pictures: Pictures, package: LocalPackage) -> np.ndarray | None:
-    """Labels int32 [N] as places among the package's classes."""
+def _labels(pictures: Pictures, package: LocalPackage) -> tuple[tuple[str, ...], np.ndarray | None]:
+    """Names of classes in the order of their ids, and labels: places among the package's classes.
+
+    Where there are several labels for each picture, columns of their own classes.
+    """
+    known, names = [*package.class_ids], pictures.class_names
     if pictures.labels is None:
-        return None
-    known = [*package.class_ids]
-    return np.array([known.index(name) for name in pictures.class_names], np.int32)[pictures.labels]
+        return names, None
+    places = np.array([known.index(name) for name in names], np.int32)
+    if pictures.labels.ndim == 1:
+        return names, places[pictures.labels]
+    order = np.argsort(places)
+    return tuple(names[place] for place in order), pictures.labels[:, order]
 
 
 def _told_of_classes(
     pictures: Pictures, package: LocalPackage, chosen: np.ndarray
 ) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels int [rows] and ids of the classes that occur, and of no others."""
+    """Labels int [rows] and ids of the classes that occur, and of no others.
+
+    Where there are several, int [rows, classes] of 0 and 1, and ids of all that were looked for.
+    """
     if pictures.labels is None:
         return None, None
+    if pictures.labels.ndim == 2:
+        ids = [package.class_ids[name] for name in pictures.class_names]
+        return pictures.labels[chosen], ids
     ids = [*package.class_ids.values()]
     present, labels = np.unique(pictures.labels[chosen], return_inverse=True)
     return labels, [ids[label] for label in present]

@@ -64,7 +64,8 @@ class Release:
         plan_id: of the plan that the package was made of.
         representations: [N, h, w, depth], normalised; answers len, shape, dtype and [slice or
             integer array], the rows as float32 where that is stored, else as float16.
-        labels: int32 [N], or None.
+        labels: int32 [N], places among the classes; [N, classes] of 0 and 1 where each row may have
+            several of them, or none; or None.
         classes: ids of the classes by label, ascending; None where there are no labels.
         dtype: how rows are stored, one of `coding.DTYPES`.
         name: where it was read from.
@@ -117,9 +118,10 @@ class ReleaseWriter:
         classes: Sequence[str] | None,
         peaks: np.ndarray,
     ) -> None:
-        """Writes labels int [rows] and the manifest; removes what earlier attempts left.
+        """Writes labels and the manifest; removes what earlier attempts left.
 
-        Labels are places among the ids of the classes, which ascend.
+        Labels, int [rows], are places among the ids of the classes, which ascend; or int [rows,
+        classes] of 0 and 1.
 
         File times become one constant: they would tell when pictures were processed. UserError: the
         folder holds a file that is no part of a release.
@@ -136,6 +138,7 @@ class ReleaseWriter:
             shape=self._shape,
             dtype=self._dtype,
             classes=None if classes is None else tuple(classes),
+            several=labels is not None and labels.ndim == 2,
             rows_per_shard=self.rows_per_shard,
             peaks=tuple(map(float, peaks)) if self._dtype == "uint8" else None,
             digests={name: written_digest(self._folder / name).hex() for name in sorted(names)},
@@ -245,12 +248,16 @@ def _missing(file: ReleaseFile) -> UserError:
 def _read_labels(files: ReleaseFiles, manifest: Manifest) -> np.ndarray | None:
     if manifest.classes is None:
         return None
-    shard = _find(files, manifest, LABELS, (manifest.rows,), "int32")
-    labels = ShardedRows([shard], manifest.rows, (manifest.rows,), np.int32)[:]
-    if not np.array_equal(np.unique(labels), np.arange(len(manifest.classes))):
+    count = len(manifest.classes)
+    shape = (manifest.rows, count) if manifest.several else (manifest.rows,)
+    shard = _find(files, manifest, LABELS, shape, "int32")
+    labels = ShardedRows([shard], manifest.rows, shape, np.int32)[:]
+    told, found = f"{files.file(LABELS)} has labels", np.unique(labels)
+    if manifest.several and not np.isin(found, (0, 1)).all():
+        raise UserError(f"{told} that are neither 0 nor 1; extract it again")
+    if not manifest.several and not np.array_equal(found, np.arange(count)):
         raise UserError(
-            f"{files.file(LABELS)} has labels from {labels.min()} to {labels.max()}, but the "
-            f"release has {len(manifest.classes)} classes, from 0, of which each must occur; "
-            "extract it again"
+            f"{told} from {labels.min()} to {labels.max()}, but the release has {count} classes, "
+            "from 0, of which each must occur; extract it again"
         )
     return labels

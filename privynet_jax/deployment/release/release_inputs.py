@@ -20,7 +20,8 @@ import numpy as np
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import look_for_copies, much_of, name_pairs
 from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, StoredImage
-from privynet_jax.images.folders import folder_of, list_pictures, plain_name
+from privynet_jax.images.folders import folder_of, list_pictures
+from privynet_jax.images.label_tables import plain_name
 from privynet_jax.images.parts import cached_decoder, read_labelled
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.digests import canonical_json
@@ -35,7 +36,7 @@ class Pictures:
     """Pictures as they are stored, in the order in which they were found."""
 
     images: Sequence[StoredImage]  # read when asked for
-    labels: np.ndarray | None  # int32 [N], places among the class names
+    labels: np.ndarray | None  # int32 [N], places among the class names, or [N, names] of 0 and 1
     folder: Path | None  # that holds them; None for a TFDS data set
     class_names: tuple[str, ...] = ()  # of labelled ones
     reading: Reading = AS_FILES_SAY  # what their files leave open
@@ -107,11 +108,18 @@ def find_pictures(
     if not labelled:
         return Pictures(found, None, folder, data_dir=data_dir)
     known = [plain_name(name) for name in class_names]
-    found_names = [plain_name(name) for name in dataset.class_names]
+    several = [chosen.several for chosen in splits if chosen.several is not None]
+    found_names = [plain_name(name) for name in dataset.label_names or dataset.class_names]
+    if several and split != "all":
+        raise UserError(f"--split={split} is for splits, and {images} has a table of labels")
     if unknown := [name for name in found_names if name not in known]:
         raise UserError(
             f"{images} has classes that the package does not know: {', '.join(unknown)}; allowed "
             f"are {', '.join(known)}; rename or remove them, or give --nolabelled"
+        )
+    if several:
+        return Pictures(
+            found, np.int32(np.concatenate(several)), folder, tuple(found_names), data_dir=data_dir
         )
     numbers = np.array([known.index(name) for name in found_names], np.int32)
     labels = numbers[np.concatenate([chosen.labels for chosen in splits])]
@@ -135,9 +143,9 @@ def tell_copies(pictures: Pictures, copies: Mapping[int, int]) -> int:
     much = much_of(len(copies), len(pictures), "the pictures")
     _LOG.warning("left out %d copies: %s%s", len(copies), named(copies), much)
     labels = np.zeros(len(pictures)) if pictures.labels is None else pictures.labels
-    if others := {n: first for n, first in copies.items() if labels[n] != labels[first]}:
+    if others := {n: first for n, first in copies.items() if np.any(labels[n] != labels[first])}:
         _LOG.warning(
-            "%d pictures are copies of one in another class, which is released in their place: "
+            "%d pictures are copies of one with another label, which is released in their place: "
             "%s; sort them, and extract into a new folder",
             len(others),
             named(others),
@@ -159,6 +167,8 @@ def release_secrets(
     which gives nothing away about other rows to somebody who recognises some.
     """
     sizes = {"pictures": len(pictures), "labelled": pictures.labels is not None}
+    if pictures.labels is not None and pictures.labels.ndim == 2:
+        sizes["labels"] = list(pictures.class_names)
     if told := pictures.reading.told():
         sizes["reading"] = told
     digest = hashlib.sha256(canonical_json([description, sizes]))

@@ -48,6 +48,7 @@ class Manifest:
     shape: tuple[Count, Count, Count]  # (h, w, depth) of one row
     dtype: Literal["float16", "float32", "uint8"]  # how they are stored
     classes: tuple[Hex64, ...] | None  # ids, ascending, by label; None where there are no labels
+    several: bool  # whether a row may have several of them, or none
     rows_per_shard: Count
     peaks: tuple[Positive, ...] | None  # as in `coding.Coding`, where bytes are stored
     digests: dict[Text, Hex64]  # what the other files end in, by their names
@@ -61,6 +62,8 @@ class Manifest:
             raise UserError("the peaks are not one positive number per channel")
         if self.classes is not None and list(self.classes) != sorted({*self.classes}):
             raise UserError("the classes are not in the order of their ids, each once")
+        if self.several and not self.classes:
+            raise UserError("several labels for each row, and no classes")
         # Counted first, so that absurd numbers of rows end here.
         shards = -(-self.rows // self.rows_per_shard) + (self.classes is not None)
         if len(self.digests) != shards or self.digests.keys() != self.files():

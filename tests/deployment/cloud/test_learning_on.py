@@ -18,6 +18,8 @@ from privynet_jax.deployment.cloud.cloud_training import (
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.cloud.held_out import bounds_of, chances_of
 from privynet_jax.deployment.cloud.learning_on import begun_from
+from privynet_jax.deployment.cloud.withdrawn import check_revocations, note_revocations
+from privynet_jax.deployment.release.equal_rows import Revocation
 from privynet_jax.errors import UserError
 from privynet_jax.training.tasks import Schedule, cloud_task
 
@@ -36,11 +38,9 @@ def known(data, rows):
     return {data.digests[row] for row in rows}
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.25, 0.5])
-def test_nothing_that_was_learnt_is_held_out(start, fraction):
+def test_nothing_that_was_learnt_is_held_out(start):
     before, data = join_releases([ONE]), join_releases([ONE, LATER])
-    settings = dataclasses.replace(QUICK, validation_fraction=fraction)
-    first, both = deal(before, QUICK), deal(data, settings, start)
+    first, both = deal(before, QUICK), deal(data, QUICK, start)
     learnt, held = known(before, first.training), known(before, first.validation)
     assert held <= known(data, both.validation)
     assert not learnt & known(data, both.validation)
@@ -48,14 +48,29 @@ def test_nothing_that_was_learnt_is_held_out(start, fraction):
     # Of the later release about as many as before, of its new class what the settings say.
     later = np.isin(data.owners, data.releases.index(LATER.id))[both.validation]
     new = data.labels[both.validation] == 3
-    assert np.sum(new) == round(20 * fraction)
+    assert np.sum(new) == 5
     assert 6 <= np.sum(later & ~new) <= 25  # 15 of 60, and four standard deviations
-    # Fewer rows, in another order, change nothing of those that are left.
-    fewer = join_releases([dataclasses.replace(LATER, representations=LATER.representations[::-2],
-                                               labels=LATER.labels[::-2])])  # fmt: skip
-    kept = deal(fewer, settings, start).validation
-    assert known(fewer, kept) <= known(data, both.validation) | known(fewer, np.flatnonzero(
-        fewer.labels == fewer.classes.index(class_ids(4)[3])))  # fmt: skip
+
+
+def test_classes_that_come_and_go(tmp_path):
+    """Three trainings: the second has no row of a class, the first one row of another."""
+    lone, few = np.flatnonzero(ONE.labels == 2)[1:], LATER.labels < 2
+    x, labels = (np.delete(each, lone, 0) for each in (ONE.representations, ONE.labels))
+    first = dataclasses.replace(ONE, representations=x, labels=labels)
+    x, labels = LATER.representations[few], LATER.labels[few]
+    second = dataclasses.replace(LATER, representations=x, labels=labels, classes=class_ids(2))
+    learnt, earlier = set(), None
+    for number, releases in enumerate(([first], [second], [first, LATER])):
+        data = join_releases(releases)
+        folder = tmp_path / str(number)
+        train_to_folder(data, QUICK, folder, start=earlier)
+        wide = data.with_classes(earlier.classes) if earlier else data
+        dealt = deal(wide, QUICK, earlier)
+        assert not learnt & known(data, dealt.validation)
+        learnt |= known(data, dealt.training)
+        earlier = open_classifier(folder)
+        assert set(class_ids(3)) <= {*earlier.classes}
+    assert earlier.classes == class_ids(4)
 
 
 def test_it_begins_where_the_earlier_one_stands(start):
@@ -95,18 +110,33 @@ def test_a_folder_belongs_to_its_start(start, tmp_path):
         train_to_folder(data, QUICK, tmp_path / "new")
 
 
+def test_what_was_withdrawn_is_not_learnt_on_from(tmp_path):
+    one, other = (Revocation("1d" * 32, "float16", (f"0{n}" * 32,), ("0b" * 32,)) for n in "ab")
+    folder = tmp_path / "classifier"
+    check_revocations(folder, [])
+    with pytest.raises(UserError, match=r"may have learnt what 1 of 1 .* train anew"):
+        check_revocations(folder, [one])
+    note_revocations(folder, [one])
+    assert [path.name for path in tmp_path.iterdir()] == ["classifier.revoked.json"]
+    check_revocations(folder, [one, one])
+    with pytest.raises(UserError, match=r"may have learnt what 1 of 2 revocations withdraw"):
+        check_revocations(folder, [one, other])
+    with pytest.raises(UserError, match=r"without what 1 further revocations .* give them as --re"):
+        check_revocations(folder, [])
+
+
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
         ({}, {"seed": 5}, "seed is 5, and was 0 of the classifier to start from; give --seed=0"),
         ({}, {"width": 8}, "width is 8, and was 4"),
+        ({}, {"validation_fraction": 0.5}, "validation_fraction is 0.5, and was 0.25"),
         ({"plan_id": "2e" * 32}, {}, "the classifier to start from is of another plan than"),
         (
             {"representations": np.ones((60, 2, 2, 3), np.float16)},
             {},
             "the releases: representations of 2 x 2 x 3 do not fit",
         ),
-        ({"revoked": np.array([1])}, {}, "--start keeps what was learnt of pictures that are with"),
     ],
     ids=str,
 )
@@ -123,7 +153,8 @@ def test_bounds_are_short_and_say_nothing_of_single_rows():
     bounds = bounds_of(chances, labels, 4, 0.1)
     held = chances < bounds[labels]
     assert [np.sum(held[labels == label]) for label in range(4)] == [1, 0, 0, 199]
-    assert bounds[1] == bounds[2] == 0
+    assert bounds[2] == 0
+    assert 0 < bounds[1] <= min(0.1, chances[10])
     assert len(repr(float(bounds[3]))) <= 7
     assert len(repr(float(bounds[0]))) <= 5
     # Uniform, as far as a test of Kolmogorov and Smirnov sees at 0.1 %.
@@ -134,5 +165,5 @@ def test_bounds_are_short_and_say_nothing_of_single_rows():
     twice = chances_of([*digests[:4], *digests[:4], *4 * digests[5:6]], seed=3)
     labels = np.repeat([0, 1], [8, 4])
     bounds = bounds_of(twice, labels, 2, 0.1)
-    assert bounds[1] == 0
+    assert not (twice[8:] < bounds[1]).any()
     assert np.sum(twice[:8] < bounds[0]) == 2

@@ -130,6 +130,7 @@ def test_the_files_of_a_release(tmp_path):
         "rows_per_shard": 4,
         "peaks": None,
         "digests": ends_of(folder),
+        "several": False,
     }
 
 

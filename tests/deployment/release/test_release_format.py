@@ -87,6 +87,7 @@ def test_what_is_written_by_the_page_is_read(tmp_path, dtype):
     written_array(folder, "labels.npy", identity, "<i4", (5,), "i", [0, 1, 2, 1, 0])
     told = {
         **{"version": 4, "id": identity, "plan_id": "1d" * 32, "rows": 5, "shape": list(shape)},
+        "several": False,
         **{"dtype": dtype, "classes": ["0a" * 32, "1b" * 32, "2c" * 32], "rows_per_shard": 4},
         "peaks": peaks_of(np.ones(2)).tolist() if dtype == "uint8" else None,
         "digests": {path.name: path.read_bytes()[-32:].hex() for path in folder.iterdir()},

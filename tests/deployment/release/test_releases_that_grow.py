@@ -178,3 +178,28 @@ def test_what_cannot_be_revoked_is_one_line(device, revoked):
     foreign = dataclasses.replace(read_revocation(revoked), plan_id="2e" * 32)
     with pytest.raises(UserError, match="a revocation is of another plan"):
         join_releases([open_release(device / "first")], [foreign])
+
+
+def test_a_table_of_labels_is_no_picture(device):
+    """Where nobody asks for labels, either."""
+    paths = sorted((device / "photos").glob("*/*.png"))
+    names = [path.relative_to(device / "photos").as_posix() for path in paths]
+    lines = ["picture,cat,dog", *(f"{name},1,0" for name in names)]
+    (device / "photos" / "labels.csv").write_text("\n".join(lines))
+    assert f"has {ROWS} rows" in extracted(device, "none", labelled=False)
+    extracted(device, "several")
+    assert open_release(device / "several").labels.shape == (ROWS, 2)
+    images, gone = f"folder:{device / 'photos'}", device / "gone.json"
+    told = commands.revoke(device / "package", images, [device / "several"], gone)
+    assert f"{ROWS} rows of 1 releases are revoked" in told
+    with pytest.raises(UserError, match=r"--split=train is for splits, and .* has a table"):
+        extracted(device, "train", split="train")
+    # Copies with other labels are nobody's to choose.
+    shutil.copy(paths[0], device / "photos" / "copy.png")
+    text, table = "\n".join([*lines, "copy.png,1,1"]), device / "photos" / "labels.csv"
+    table.write_text(text)
+    assert "1 pictures first that have other labels than their copies" in extracted(device, "x")
+    assert not (device / "x.tar").exists()
+    table.write_text(text.replace(",dog", ",yak"))
+    with pytest.raises(UserError, match=r"the package does not know: yak"):
+        extracted(device, "y")
