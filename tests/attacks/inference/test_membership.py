@@ -29,6 +29,7 @@ from privynet_jax.attacks.inference.membership import (
 from privynet_jax.attacks.inference.rates import rates
 from privynet_jax.deployment.cloud import cloud_training
 from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings
+from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.errors import UserError
 from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.networks import cloud_nn, network_for
@@ -216,7 +217,7 @@ def test_networks_are_trained_as_the_cloud_trains(monkeypatch):
     watch(membership)
     release, schedule = random_release(rows=120), Schedule(steps=4, batch_size=8)
     settings = ClassifierSettings(schedule, width=4)
-    cloud_training.train_classifier(release, settings)
+    cloud_training.train_classifier(join_releases([release]), settings)
     data = Labelled(release.representations, release.labels)
     training, scored = ReleaseTraining(schedule), []
     monkeypatch.setattr(membership, "rates", lambda *sides: scored.append(sum(map(len, sides[:2]))))
