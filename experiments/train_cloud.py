@@ -28,9 +28,10 @@ from absl import flags
 from experiments import cli
 from privynet_jax import Classifier, ClassifierSettings, Schedule, join_releases, session
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import deal, train_to_folder
+from privynet_jax.deployment.cloud.cloud_training import train_to_folder
 from privynet_jax.deployment.cloud.contributions import Contributions
 from privynet_jax.deployment.cloud.contributors import LEAST, contributors
+from privynet_jax.deployment.cloud.dealing import deal
 from privynet_jax.deployment.cloud.predictions import THRESHOLD
 from privynet_jax.deployment.cloud.withdrawn import check_revocations, note_revocations
 from privynet_jax.deployment.release.equal_rows import read_revocation

@@ -22,9 +22,9 @@ from .characterisation.run import characterise as characterise
 from .deployment.cloud.classifier import Classifier as Classifier
 from .deployment.cloud.classifier import open_classifier as open_classifier
 from .deployment.cloud.classifier import save_classifier as save_classifier
-from .deployment.cloud.cloud_training import ClassifierSettings as ClassifierSettings
 from .deployment.cloud.cloud_training import train_classifier as train_classifier
 from .deployment.cloud.contributions import join_releases as join_releases
+from .deployment.cloud.dealing import ClassifierSettings as ClassifierSettings
 from .deployment.device.local_package import LocalPackage as LocalPackage
 from .deployment.device.local_package import open_package as open_package
 from .deployment.device.package_export import write_package as write_package

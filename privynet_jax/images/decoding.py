@@ -81,6 +81,7 @@ class EncodedSplit:
     labels: np.ndarray  # int32 [N]
     groups: np.ndarray  # int64 [N]; images of one group overlap, or are copies of each other
     several: np.ndarray | None = None  # uint8 [N, names]: all labels, where each may have several
+    label_names: tuple[str, ...] = ()  # of these
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,7 +90,8 @@ class EncodedSplit:
         """Returns the examples at the given indices, in their order."""
         images = [self.images[index] for index in indices]
         several = None if self.several is None else self.several[indices]
-        return EncodedSplit(images, self.labels[indices], self.groups[indices], several)
+        labels, groups = self.labels[indices], self.groups[indices]
+        return EncodedSplit(images, labels, groups, several, self.label_names)
 
 
 class MemoryBound:
@@ -122,7 +124,6 @@ class EncodedDataset(NamedTuple):
     train: EncodedSplit
     test: EncodedSplit | None
     class_names: tuple[str, ...]
-    label_names: tuple[str, ...] = ()  # of `EncodedSplit.several`
 
 
 def open_picture(data: bytes) -> Image.Image:

@@ -97,7 +97,7 @@ def _read_table(folder: Path, in_parts: bool, decode: Decoder) -> EncodedDataset
     least = LEAST_IMAGES_PER_CLASS if in_parts else 1
     labels, classes = as_one_class(several, names, least)
     groups = groups_of_copies(paths, decode) if in_parts else np.arange(len(paths))
-    whole = EncodedSplit(paths, labels, groups, several)
+    whole = EncodedSplit(paths, labels, groups, several, names)
     if in_parts:
         _check_class_sizes(folder, whole, classes)
         told = "%s: where one class is wanted, each picture is of the rarest of its labels: %s"
@@ -106,7 +106,7 @@ def _read_table(folder: Path, in_parts: bool, decode: Decoder) -> EncodedDataset
     if splits:
         told = "%s: %s is no split here, as there is a table of labels"
         _LOG.warning(told, folder, " and ".join(splits))
-    return EncodedDataset(whole, None, classes, names)
+    return EncodedDataset(whole, None, classes)
 
 
 def list_pictures(folder: Path) -> list[Path]:

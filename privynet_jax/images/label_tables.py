@@ -40,7 +40,8 @@ def read_label_table(folder: Path, paths: Sequence[Path]) -> tuple[tuple[str, ..
     if head[:1] != [_FIRST] or not names or {"", NONE} & {*names} or len({*names}) < len(names):
         raise UserError(
             f"{path} begins with {','.join(head)[:80]!r}; expected is {_FIRST}, and then the names "
-            f"of labels, each once and none of them {NONE!r}, as in picture,cat,dog"
+            f"of labels, each once and none of them {NONE!r}, as in picture,cat,dog; where "
+            "subfolders are classes, move it away"
         )
     found: dict[str, list[int]] = {}
     for number, (name, *values) in rows:

@@ -132,7 +132,7 @@ def load_parts(
     limits = _checked_limits(max_images, image_size, seed)
     decode = cached_decoder(data_dir, reading)
     dataset = plain_dataset(dataset)
-    train, test, class_names, _ = read_labelled(dataset, data_dir, decode=decode)
+    train, test, class_names = read_labelled(dataset, data_dir, decode=decode)
     if test is None:
         fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
         # A fixed seed: the test part must not change with the seed of an experiment.

@@ -68,7 +68,7 @@ def load_sample(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
     decode = cached_decoder(data_dir, reading)
-    train, _, class_names, label_names = read_labelled(dataset, data_dir, decode=decode)
+    train, _, class_names = read_labelled(dataset, data_dir, decode=decode)
     shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
     most = np.bincount(train.labels, minlength=len(class_names))
@@ -80,7 +80,9 @@ def load_sample(
     )
     _check_classes(dataset, labels, class_names)
     digests = tuple(digest_of(image) for image in images)
-    return Sample(images, labels, class_names, digests, len(train), reading, label_names, groups)
+    return Sample(
+        images, labels, class_names, digests, len(train), reading, train.label_names, groups
+    )
 
 
 def digest_of(image: np.ndarray) -> str:

@@ -70,7 +70,7 @@ def _no_picture(folder):
 
 
 def _loose_file(folder):
-    (folder / "labels.csv").write_text("cats,dogs")
+    (folder / "notes.csv").write_text("cats,dogs")
 
 
 def _one_image_class(folder):
@@ -142,7 +142,7 @@ def _empty(folder):
         (_name_in_two_lines, ["dogs/two lines.png: the file is empty"]),
         (_name_of_odd_bytes, [".png: the file is empty"]),
         (_no_picture, ["dogs/notes.txt: it is no image that Pillow knows"]),
-        (_loose_file, ["the file labels.csv where one subfolder per class is expected"]),
+        (_loose_file, ["the file notes.csv where one subfolder per class is expected"]),
         (_one_image_class, ["birds has 1", "at least 4"]),
         (_one_class, ["the one class cats", "at least 2"]),
         (_class_without_files, ["birds holds no pictures"]),

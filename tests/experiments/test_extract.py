@@ -71,7 +71,7 @@ def test_a_copy_is_left_out_and_told(command, places, tmp_path, caplog):
     assert status == 0
     assert "has 13 rows of 8 x 8 x 5 float32" in out
     assert "2 copies left out" in out
-    assert "1 pictures are copies of one in another class" in caplog.text
+    assert "1 pictures are copies of one with another label" in caplog.text
     assert "Look at the 1 pictures first that another class has too, named above" in out
     assert "Hand over" not in out
     (tmp_path / "photos/dog/1.png").unlink()

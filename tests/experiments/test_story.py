@@ -36,8 +36,9 @@ from experiments import (
 )
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
-from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings, train_to_folder
+from privynet_jax.deployment.cloud.cloud_training import train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.release.equal_rows import Revocation, digests_of

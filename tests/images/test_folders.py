@@ -113,8 +113,8 @@ def test_what_is_not_dealt_out_to_parts_may_be_little(tmp_path):
 
 def test_loose_files_and_missing_folders(tmp_path):
     fill(tmp_path, {"a": 4, "b": 4})
-    (tmp_path / "labels.csv").write_text("a,b")
-    with pytest.raises(UserError, match=r"the file labels\.csv where one subfolder per class"):
+    (tmp_path / "notes.csv").write_text("a,b")
+    with pytest.raises(UserError, match=r"the file notes\.csv where one subfolder per class"):
         read_folder(tmp_path)
     with pytest.raises(UserError, match="is no folder"):
         read_folder(tmp_path / "nowhere")

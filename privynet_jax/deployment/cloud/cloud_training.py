@@ -7,7 +7,7 @@
 The learning rate falls along a cosine that ends at `Schedule.steps`, even where training stops
 before: after so many validations in a row, on rows held out, in which neither accuracy nor loss was
 better than ever. Kept are the parameters of the validation with the highest accuracy (of equals,
-the lowest loss), not the last ones.
+the lowest loss), or, where rows have several labels, with the lowest loss; not the last ones.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -31,12 +31,8 @@ from privynet_jax.deployment.cloud.classifier import (
     sign_classifier,
 )
 from privynet_jax.deployment.cloud.contributions import Contributions
-from privynet_jax.deployment.cloud.held_out import bounds_of, chances_of
-from privynet_jax.deployment.cloud.learning_on import (
-    begun_from,
-    bounds_as_before,
-    check_start,
-)
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal, evened
+from privynet_jax.deployment.cloud.learning_on import begun_from
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals
@@ -46,60 +42,13 @@ from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.statistics import accuracies, accuracies_of_several
 from privynet_jax.training.checkpoints import Checkpoint
-from privynet_jax.training.courses.release_training import ReleaseTraining, check_counts
-from privynet_jax.training.models.networks import CloudNN, network_for
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import cloud_task, labels_task
 from privynet_jax.training.trainer import train
 
-_MOST_EVENED = 2**24  # numbers of rows
 _SETTINGS, _VERSION = "settings.json", 2
-_AS_BEFORE = ("width", "validation_fraction", "seed")  # of a classifier that learns on
 _OTHERWISE = "or a new folder, or delete that one first"
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassifierSettings(ReleaseTraining):
-    """What decides a training, besides the releases.
-
-    Attributes:
-        schedule: steps, batch size and learning rate.
-        validation_fraction: of each class's rows, held out.
-        patience: validations in a row without anything better, after which training stops.
-        width: channels of the cloud NN.
-        balanced: whether every class counts alike, however many rows it has: those of rarer ones
-            are met more often, in validations, too, whose accuracy then is the balanced one (but
-            for a row of a class, at most, that counts once more than its others).
-        seed: of the part held out, the initial parameters and the mini-batches.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
-
-    width: int = 64
-    balanced: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_counts(width=self.width)
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed is {self.seed}; allowed are whole numbers from 0 to 2**32 - 1")
-
-    def by_name(self) -> dict[str, int | float]:
-        """Returns all numbers by the names that commands and files use."""
-        values = dataclasses.asdict(self)
-        return values.pop("schedule") | values | {"balanced": int(self.balanced)}
-
-
-class Dealt(NamedTuple):
-    """Which rows are learnt from, which are held out, and the network that suits them."""
-
-    training: np.ndarray
-    validation: np.ndarray
-    bounds: np.ndarray  # of each class, see `held_out`
-    network: CloudNN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,17 +194,6 @@ def train_classifier(
     )
 
 
-def evened(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns rows, int [n], with those of rarer classes repeated until all have as many."""
-    found, counts = np.unique(labels[rows], return_counts=True)
-    if len(found) * counts.max() > _MOST_EVENED:
-        raise UserError(
-            f"{len(found)} classes, of which one has {counts.max()} rows, cannot be balanced by "
-            "repeating the others; train without --balanced, or release less of that class"
-        )
-    return np.concatenate([np.resize(rows[labels[rows] == label], counts.max()) for label in found])
-
-
 def by_path(params: Any) -> dict[str, np.ndarray]:
     """Returns a tree's arrays by their paths, as a classifier holds them: "params/Dense_0/bias"."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
@@ -263,72 +201,6 @@ def by_path(params: Any) -> dict[str, np.ndarray]:
         jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf)
         for path, leaf in leaves
     }
-
-
-def deal(
-    data: Contributions, settings: ClassifierSettings, start: Classifier | None = None
-) -> Dealt:
-    """Deals rows out, class by class, by what they are and the seed; UserError if that cannot be.
-
-    What a classifier to start from held out is held out again, and nothing that it learnt.
-    """
-    labels, several = data.labels, data.labels.ndim == 2
-    _check_labels(labels, settings)
-    network = network_for(data.representations.shape[1:], len(data.classes), settings.width)
-    chances = chances_of(data.digests, settings.seed)
-    # Of several for each row, the rows are one class.
-    strata = np.zeros(len(labels), int) if several else labels
-    bounds = bounds_of(chances, strata, len(data.classes), settings.validation_fraction)
-    bounds = np.full_like(bounds, bounds[0]) if several else bounds
-    if start:
-        check_start(start, data, {name: settings.by_name()[name] for name in _AS_BEFORE})
-        bounds = bounds_as_before(start, data.classes, bounds)
-    held_out = chances < bounds[strata]
-    training, validation = np.flatnonzero(~held_out), np.flatnonzero(held_out)
-    if not len(validation):
-        raise UserError(
-            f"there are {len(labels)} rows and no class with two that differ, so none can be "
-            "held out for validation; release more pictures"
-        )
-    if several and not _asked(labels[validation]).any():
-        raise UserError(
-            f"no label is there in some of the {len(validation)} rows held out and missing in "
-            "others; release more pictures, or give a larger --validation_fraction"
-        )
-    batch = settings.schedule.batch_size
-    # The usual size repeats the rows of a small release; beyond that, repeating only fills memory.
-    most = max(len(training), ClassifierSettings.schedule.batch_size)
-    if batch > most:
-        raise UserError(
-            f"batch_size is {batch}, but {len(training)} of the {len(labels)} released "
-            f"rows are there to train on; give at most {most} as --batch_size"
-        )
-    return Dealt(training, validation, bounds, network)
-
-
-def _check_labels(labels: np.ndarray, settings: ClassifierSettings) -> None:
-    if labels.ndim == 1:
-        if len(present := np.unique(labels)) < 2:
-            raise UserError(
-                f"there are rows of {len(present)} class; at least 2 are needed; release pictures "
-                "of more classes"
-            )
-        return
-    if settings.balanced:
-        raise UserError(
-            "--balanced is for one class of each picture, and these may have several, which are "
-            "asked one by one; leave it out"
-        )
-    if not _asked(labels).any():
-        raise UserError(
-            "no label is there in some rows and missing in others, so there is nothing to learn; "
-            "release pictures of both kinds"
-        )
-
-
-def _asked(labels: np.ndarray) -> np.ndarray:
-    """Which labels, of int [N, K], are there in some rows and missing in others, bool [K]."""
-    return (labels == 0).any(axis=0) & (labels == 1).any(axis=0)
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

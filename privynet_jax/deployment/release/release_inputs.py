@@ -109,7 +109,7 @@ def find_pictures(
         return Pictures(found, None, folder, data_dir=data_dir)
     known = [plain_name(name) for name in class_names]
     several = [chosen.several for chosen in splits if chosen.several is not None]
-    found_names = [plain_name(name) for name in dataset.label_names or dataset.class_names]
+    found_names = [plain_name(name) for name in dataset.train.label_names or dataset.class_names]
     if several and split != "all":
         raise UserError(f"--split={split} is for splits, and {images} has a table of labels")
     if unknown := [name for name in found_names if name not in known]:

@@ -28,8 +28,8 @@ from privynet_jax.attacks.inference.membership import (
 )
 from privynet_jax.attacks.inference.rates import rates
 from privynet_jax.deployment.cloud import cloud_training
-from privynet_jax.deployment.cloud.cloud_training import ClassifierSettings
 from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings
 from privynet_jax.errors import UserError
 from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.networks import cloud_nn, network_for

@@ -11,14 +11,9 @@ import pytest
 from support.small_release import class_ids, random_release, real_releases
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import (
-    ClassifierSettings,
-    deal,
-    evened,
-    train_classifier,
-    train_to_folder,
-)
+from privynet_jax.deployment.cloud.cloud_training import train_classifier, train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal, evened
 from privynet_jax.errors import UserError
 from privynet_jax.platform import signals as termination
 from privynet_jax.platform.signals import HANDLED, Terminated

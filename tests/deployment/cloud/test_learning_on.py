@@ -8,14 +8,9 @@ import pytest
 from support.small_release import class_ids, random_release
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import (
-    ClassifierSettings,
-    by_path,
-    deal,
-    train_classifier,
-    train_to_folder,
-)
+from privynet_jax.deployment.cloud.cloud_training import by_path, train_classifier, train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal
 from privynet_jax.deployment.cloud.held_out import bounds_of, chances_of
 from privynet_jax.deployment.cloud.learning_on import begun_from
 from privynet_jax.deployment.cloud.withdrawn import check_revocations, note_revocations

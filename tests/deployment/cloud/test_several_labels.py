@@ -11,13 +11,10 @@ from support.handmade_release import find
 from support.small_release import SmallRelease, class_ids, id_of
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import (
-    ClassifierSettings,
-    deal,
-    train_to_folder,
-)
+from privynet_jax.deployment.cloud.cloud_training import train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.cloud.contributors import contributors
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal
 from privynet_jax.deployment.cloud.predictions import write_predictions
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release

@@ -198,7 +198,7 @@ def test_copies_are_released_once_and_those_of_two_classes_are_named(
     order = tmp_path / "order.csv"
     written = write(package, photos, tmp_path / "out", order_out=order)
     assert (written.rows, written.copies) == (ROWS, 2)
-    assert "1 pictures are copies of one in another class" in caplog.text
+    assert "1 pictures are copies of one with another label" in caplog.text
     assert "dog/x.tiff of " in caplog.text
     assert "left out 2 copies: " in caplog.text
     paths = [line.split(",")[1] for line in order.read_text().splitlines()[1:]]
