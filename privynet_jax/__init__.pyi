@@ -31,7 +31,12 @@ from .deployment.device.package_export import write_package as write_package
 from .deployment.release.extract_release import write_release as write_release
 from .deployment.release.release_folder import Release as Release
 from .deployment.release.release_folder import open_release as open_release
+from .deployment.release.release_folder import sign_release as sign_release
 from .deployment.release.release_inputs import find_pictures as find_pictures
+from .deployment.trust.keys import make_keys as make_keys
+from .deployment.trust.keys import read_private as read_private
+from .deployment.trust.signatures import Trust as Trust
+from .deployment.trust.signatures import read_trust as read_trust
 from .errors import UserError as UserError
 from .images.metrics import psnr_db as psnr_db
 from .images.metrics import ssim as ssim
@@ -39,6 +44,7 @@ from .images.parts import Part as Part
 from .images.parts import Parts as Parts
 from .images.parts import as_float as as_float
 from .images.parts import load_parts as load_parts
+from .images.pixels.reading import Reading as Reading
 from .planning.audit import AuditSettings as AuditSettings
 from .planning.audit import audit_plan as audit_plan
 from .planning.drawing import PlanSettings as PlanSettings
