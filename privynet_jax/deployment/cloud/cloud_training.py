@@ -163,11 +163,7 @@ def train_classifier(
         )
     rows = ChosenRows(data.representations, dealt.validation)
     logits = predicted(task, trained.params, (), rows)
-    labels = data.labels[dealt.validation]
-    if several:
-        figures = accuracies_of_several(logits, labels, threshold=0)
-    else:
-        figures = accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
+    figures = _figures(logits, data.labels[dealt.validation])
     return Classifier(
         params=by_path(trained.params),
         shape=tuple(data.representations.shape[1:]),
@@ -192,6 +188,12 @@ def train_classifier(
             for now in trained.history
         ),
     )
+
+
+def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    if labels.ndim == 2:
+        return accuracies_of_several(logits, labels, threshold=0)
+    return accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
 
 
 def by_path(params: Any) -> dict[str, np.ndarray]:

@@ -1,8 +1,10 @@
 """Which rows a cloud NN learns from, which are held out, and by what settings.
 
-settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
-dealt = deal(join_releases([release]), settings)
-dealt.training, dealt.validation  # int [n] each
+    settings = ClassifierSettings(Schedule(steps=2000, batch_size=64), patience=6)
+    dealt = deal(join_releases([release]), settings)
+    dealt.training, dealt.validation  # int [n] each
+
+Rows stay on their side as others come and go: `held_out` says how.
 """
 
 import dataclasses
