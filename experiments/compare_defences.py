@@ -41,7 +41,7 @@ from privynet_jax.errors import everything_first
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Measurement
-from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, summarise
+from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size
 
@@ -106,7 +106,7 @@ def main() -> None:
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     copies = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
     protocol = Protocol(
-        OfAnySign(cloud_nn(ground.parts.num_classes, _SIZE)),
+        OfAnySign(cloud_nn(ground.parts.num_answers, _SIZE)),
         Schedule(steps, _CLOUD_BATCH),
         attacks,
         attacked=np.arange(len(ground.parts.test)),
@@ -169,7 +169,7 @@ def summary(row: Row, measured: Sequence[Measurement], sources: np.ndarray) -> d
     }
     ends = {}
     for name, values in of_draws.items():
-        found = bootstrap(np.mean(values, axis=0), mean_of, sources)
+        found = bootstrap(of_images(np.mean(values, axis=0)), mean_of, sources)
         ends |= {f"{name}_low": found.low, f"{name}_high": found.high}
     falling = [m.reports[name].get("falling_percent_per_doubling", 0.0) for m, name in pairs]
     accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]

@@ -76,7 +76,7 @@ def _pruned(places: Sequence[Place], parts: Parts, weights: PretrainedWeights) -
         return
     rows = spread_over_classes(parts.target.labels, _SAMPLE)
     layers = sorted({m for _, m, _ in places})
-    images, labels = parts.target.images[rows], parts.target.labels[rows]
+    images, labels = parts.target.images[rows], parts.target.answers[rows]
     scores = channel_scores(weights, images, labels, layers)
     for method, num_layers, depth in places:
         yield (method, num_layers, depth), pruned_candidates(method, scores[num_layers], depth)

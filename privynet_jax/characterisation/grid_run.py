@@ -145,7 +145,7 @@ def checkpoint_of(config: Config, name: str) -> Checkpoint:
 def cloud_of(config: Config, parts: Parts) -> CloudNN:
     """Returns the cloud NN that a configuration asks for."""
     dtype = config.compute_dtype
-    return CloudNN(parts.num_classes, parts.image_size, config.cloud_width, dtype)
+    return CloudNN(parts.num_answers, parts.image_size, config.cloud_width, dtype)
 
 
 def protocol_of(config: Config, parts: Parts, examples: np.ndarray | None = None) -> Protocol:

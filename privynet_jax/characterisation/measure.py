@@ -23,11 +23,12 @@ from privynet_jax.attacks.base import Attack, FittedAttack, optimises_images
 from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.errors import DivergedError
+from privynet_jax.images.metrics import correct
 from privynet_jax.images.parts import Parts
 from privynet_jax.results.cells import Cell, Measurement, training_key
-from privynet_jax.training.prediction import measured
+from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import current_session, session
-from privynet_jax.training.tasks import CLOUD, Schedule, Task, cloud_task
+from privynet_jax.training.tasks import CLOUD, Schedule, Task, task_of
 from privynet_jax.training.trainer import Course, Member, train
 
 REPORTED = ("validation", "test")
@@ -118,7 +119,7 @@ def outcomes(
             if protocol.cloud is not None:
                 check_converges(f"cell {cell.name}", CLOUD, bool(right))
             fields = _attacked(cell, scene, protocol, [own[i] for own in fitted])
-            labels = {part: getattr(scene.parts, part).labels for part in REPORTED}
+            labels = {part: getattr(scene.parts, part).answers for part in REPORTED}
             found.append(Measurement(cell, accuracy=right, labels=labels, seconds=0.0, **fields))
         except DivergedError as error:
             found.append(error)
@@ -165,15 +166,16 @@ def cloud_accuracies(
 ) -> list[dict[str, np.ndarray]]:
     """Trains cloud NNs side by side; returns per network: part -> float32 [N], 1 where it is right.
 
-    Nothing is returned of one that diverged. Keys, representations [N, h, w, D] by part, and the
-    images whose they are, come per network.
+    Where each image may have several labels, it is [N, L], of each label. Nothing is returned of a
+    network that diverged. Keys, representations [N, h, w, D] by part, and the images whose they
+    are, come per network.
     """
-    task, found = cloud_task(network), []
+    task, found = task_of(network, parts[0].target.several is not None), []
     members = [
         Member(
             key=key,
             inputs=stored["target"],
-            targets=own.target.labels,
+            targets=own.target.answers,
             rows=np.arange(len(own.target)),
             learning_rate=schedule.learning_rate,
         )
@@ -192,8 +194,8 @@ def _right(
 ) -> dict[str, np.ndarray]:
     found = {}
     for part in REPORTED:
-        labels = getattr(parts, part).labels
-        found[part] = measured(task, params, (), stored[part], labels)["accuracy"]
+        logits = predicted(task, params, (), stored[part])
+        found[part] = np.asarray(correct(logits, getattr(parts, part).answers))
     return found
 
 

@@ -19,7 +19,7 @@ from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import AttackResult, accuracy_columns
 from privynet_jax.results.cells import reference_key
-from privynet_jax.results.statistics import bootstrap, mean_of
+from privynet_jax.results.statistics import bootstrap, mean_of, of_images
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import CLOUD
 
@@ -52,8 +52,8 @@ def reference_rows(config: Config, parts: Parts) -> list[dict[str, Any]]:
     guessing = AttackResult.of_images(MEAN_IMAGE, guessed, known).columns()
     psnr = bootstrap(guessed["test"]["psnr_db"], mean_of, sources)
     guessing |= psnr.columns("psnr_db_mean")
-    accuracy = accuracy_columns(right, {part: getattr(parts, part).labels for part in REPORTED})
-    accuracy |= bootstrap(right["test"], mean_of, sources).columns("accuracy")
+    accuracy = accuracy_columns(right, {part: getattr(parts, part).answers for part in REPORTED})
+    accuracy |= bootstrap(of_images(right["test"]), mean_of, sources).columns("accuracy")
     return [
         {"reference": "no_split", **accuracy, **dict.fromkeys(guessing, "")},
         {"reference": "mean_image", **dict.fromkeys(accuracy, ""), **guessing},

@@ -31,6 +31,7 @@ from privynet_jax.estimates.amortised import (
     layer_tasks,
     trained_networks,
 )
+from privynet_jax.estimates.linear_probe import THRESHOLD as PROBE_THRESHOLD
 from privynet_jax.estimates.linear_probe import pool_rows, probe_scores
 from privynet_jax.estimates.subsets import Subset, layer_sums, linear_estimates, prepare, stacked
 from privynet_jax.images.metrics import correct, privacy_loss
@@ -59,7 +60,7 @@ _Learnt = Mapping[str, tuple[Task, Schedule]]
 
 def layer_training(config: Config, parts: Parts) -> dict[str, tuple[Task, Schedule]]:
     """Returns what a layer's two amortised networks learn, and how long, by name."""
-    tasks = layer_tasks(cloud_of(config, parts))
+    tasks = layer_tasks(cloud_of(config, parts), parts.target.several is not None)
     rate = config.attacker.learning_rate or CAPACITIES[STRONG].learning_rate
     attacker = Schedule(config.attacker.steps, config.attacker.batch_size, rate)
     return {CLOUD: (tasks[0], config.cloud), ATTACKER: (tasks[1], attacker)}
@@ -121,7 +122,7 @@ def _of_layer(
     with session(progress=run.progress), piece(len(learnt), share):
         networks = layer_networks(config, data, learnt)
     networks = jax.device_put(networks, everywhere)
-    labelled = _samples(data, config.scoring_images, "labels") if learnt else _pooled(data)
+    labelled = _samples(data, config.scoring_images, "answers") if learnt else _pooled(data)
     labels = {part: own for part, (_, own) in labelled.items()}
     labelled = jax.device_put(labelled, everywhere)
     pictured = jax.device_put(_samples(data, pictures, "images"), everywhere)
@@ -151,7 +152,7 @@ def _of_layer(
 
 
 def _samples(data: LayerData, count: int, of: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """So many representations of each part, with the part's "labels" or "images"."""
+    """So many representations of each part, with the part's "answers" or "images"."""
     samples = {}
     for name in REPORTED:
         part = getattr(data.parts, name)
@@ -163,7 +164,7 @@ def _samples(data: LayerData, count: int, of: str) -> dict[str, tuple[np.ndarray
 def _pooled(data: LayerData) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """What a probe takes of all representations of each part, with their labels."""
     return {
-        name: (pool_rows(data.layer.parts[name]), getattr(data.parts, name).labels)
+        name: (pool_rows(data.layer.parts[name]), getattr(data.parts, name).answers)
         for name in REPORTED
     }
 
@@ -176,16 +177,19 @@ def _subsets(cells: Sequence[Cell], size: int, data: LayerData, width: int) -> S
 
 
 def _label_scorer(task: Task | None) -> Callable[..., jax.Array]:
-    """(params, stacked subsets, representations, labels) -> float32 [cells, N] of 0 and 1.
+    """(params, stacked subsets, representations, answers) -> float32 [cells, N] of 0 and 1.
+
+    Of several labels for each image, [cells, N, L].
 
     Without a task that is the probe alone, which takes pooled numbers [N, 6, C].
     """
 
     def of_one(params: Any, subset: Subset, x: jax.Array, labels: jax.Array) -> jax.Array:
         if task is not None:
-            return task.measure(outputs_of(task, params, subset, x), labels)["accuracy"]
+            return correct(outputs_of(task, params, subset, x), labels)
         released = jnp.take(x, subset.imputation.positions, axis=-1)
-        return correct(probe_scores(subset.probe, released), labels)
+        scores = probe_scores(subset.probe, released)
+        return correct(scores if labels.ndim == 1 else scores - PROBE_THRESHOLD, labels)
 
     return jax.vmap(of_one, in_axes=(None, 0, None, None))
 

@@ -19,7 +19,7 @@ import numpy as np
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.defences.mechanisms import Defence
-from privynet_jax.images.parts import PART_NAMES, Part, Parts, as_float
+from privynet_jax.images.parts import PART_NAMES, Parts, as_float
 from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
 
 # More copies than these are drawn again from the start.
@@ -82,8 +82,7 @@ def several_copies(parts: Parts, copies: int) -> Parts:
 
     So that who holds out the last images holds out all of their copies.
     """
-    images, labels = parts.auxiliary.images, parts.auxiliary.labels
-    repeated = Part(np.repeat(images, copies, axis=0), np.repeat(labels, copies))
+    repeated = parts.auxiliary.take(np.repeat(np.arange(len(parts.auxiliary)), copies))
     return dataclasses.replace(parts, auxiliary=repeated)
 
 

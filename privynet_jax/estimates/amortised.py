@@ -64,15 +64,16 @@ def layer_key(num_layers: int, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), num_layers), 2**31)
 
 
-def layer_tasks(cloud: CloudNN) -> tuple[Task, Task]:
+def layer_tasks(cloud: CloudNN, several: bool = False) -> tuple[Task, Task]:
     """Returns the tasks of a layer's two networks, of the sizes that dedicated ones have.
 
-    The attacker is the strong one: its network, loss and optimiser. Constants are one `Subset`.
+    The first learns one class of each image, or several labels. The attacker is the strong one:
+    its network, loss and optimiser. Constants are one `Subset`.
     """
     size = cloud.image_size
     cloud_network = AmortisedCloudNN(cloud.num_classes, size, cloud.width)
     attacker_network = AmortisedAttacker(size)
-    cloud_task = tasks.cloud_task(cloud_network)
+    cloud_task = tasks.task_of(cloud_network, several)
     attacker_task = tasks.attacker_task(
         attacker_network,
         name=AMORTISED,
@@ -206,7 +207,7 @@ def trained_networks(
     pool = draw_pool(jax.random.fold_in(key, 0), data.sums, least, most, channels)
     stored, parts = data.layer.parts, data.parts
     examples = {
-        CLOUD: (stored["target"], parts.target.labels),
+        CLOUD: (stored["target"], parts.target.answers),
         ATTACKER: (stored["auxiliary"], parts.auxiliary.images),
     }
     for name in missing:

@@ -23,6 +23,8 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Share of the target images on which the ridge is chosen.
 _HELD_OUT = 0.2
 _PER_CHANNEL = 6
+# Where each image may have several labels: the score from which a label is said to be there.
+THRESHOLD = 0.5
 _BATCH = 128
 
 
@@ -62,11 +64,15 @@ def pool_rows(stored: Any) -> np.ndarray:
 
 
 def gather_probe_sums(stored: Any, labels: np.ndarray, num_classes: int) -> ProbeSums:
-    """Returns the sums over representations [N, h, w, C] and labels int [N] below `num_classes`."""
+    """Returns the sums over representations [N, h, w, C] and labels int [N] below `num_classes`.
+
+    Or several labels for each, [N, num_classes] of 0 and 1.
+    """
     features = pool_rows(stored).reshape(len(labels), -1)
     mean, scale = features.mean(axis=0), unit_scale(features)
     features = np.pad((features - mean) * scale, ((0, 0), (0, 1)), constant_values=1.0)
-    answers = np.eye(num_classes, dtype=np.float32)[labels]
+    is_one = labels.ndim == 1
+    answers = np.eye(num_classes, dtype=np.float32)[labels] if is_one else np.float32(labels)
     fitted = max(1, len(labels) - max(1, round(_HELD_OUT * len(labels))))
 
     def sums(rows: slice) -> LinearStatistics:

@@ -88,7 +88,7 @@ def layer_sums(layer: LayerFeatures, parts: Parts, most_channels: int) -> LayerS
         *linear_statistics(
             stored, parts.auxiliary.images, *hold_out(len(stored)), positions=positions
         ),
-        gather_probe_sums(layer.parts["target"], parts.target.labels, parts.num_classes),
+        gather_probe_sums(layer.parts["target"], parts.target.answers, parts.num_answers),
     )
 
 

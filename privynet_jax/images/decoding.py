@@ -80,7 +80,7 @@ class EncodedSplit:
     images: Sequence[StoredImage]
     labels: np.ndarray  # int32 [N]
     groups: np.ndarray  # int64 [N]; images of one group overlap, or are copies of each other
-    several: np.ndarray | None = None  # uint8 [N, names]: all labels, where each may have several
+    several: np.ndarray | None = None  # int32 [N, names]: all labels, where each may have several
     label_names: tuple[str, ...] = ()  # of these
 
     def __len__(self) -> int:
@@ -262,8 +262,8 @@ def decode_split(
     count: int | None = None,
     most: np.ndarray | None = None,
     decode: Decoder = decode_picture,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns decoded images, uint8 [n, size, size, 3], with labels and groups, in their order.
+) -> tuple[np.ndarray, EncodedSplit]:
+    """Returns decoded images, uint8 [n, size, size, 3], and the examples that they are of.
 
     Args:
         split: the images in turn.
@@ -304,7 +304,7 @@ def decode_split(
             kept.append(asked[place])
             left[label] -= 1
     tell_skipped(skipped, name)
-    return images[: len(kept)], split.labels[kept], split.groups[kept]
+    return images[: len(kept)], split.take(np.array(kept, int))
 
 
 def _resized(image: Image.Image, size: int, fit: Fit) -> Image.Image:

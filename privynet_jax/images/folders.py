@@ -97,10 +97,10 @@ def _read_table(folder: Path, in_parts: bool, decode: Decoder) -> EncodedDataset
     least = LEAST_IMAGES_PER_CLASS if in_parts else 1
     labels, classes = as_one_class(several, names, least)
     groups = groups_of_copies(paths, decode) if in_parts else np.arange(len(paths))
-    whole = EncodedSplit(paths, labels, groups, several, names)
+    whole = EncodedSplit(paths, labels, groups, np.int32(several), names)
     if in_parts:
         _check_class_sizes(folder, whole, classes)
-        told = "%s: where one class is wanted, each picture is of the rarest of its labels: %s"
+        told = "%s: to be dealt out to parts, each picture is of the rarest of its labels: %s"
         _LOG.warning(told, folder / TABLE, ", ".join(classes))
     splits = [path.name for path in _visible(folder) if path.name.casefold() in _SPELLINGS]
     if splits:

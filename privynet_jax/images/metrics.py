@@ -103,10 +103,16 @@ def privacy_loss(estimates: jax.Array, images: jax.Array) -> dict[str, jax.Array
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the largest logit is the label: `float32 [N]` of 0 and 1, whose mean is accuracy.
 
+    Of several labels for each, [N, L] of 0 and 1, whether each one's logit has its sign, [N, L].
     NaN where a logit is not finite: the network diverged, and has no answer to be right or wrong.
     """
+    finite = jnp.isfinite(logits).all(axis=-1)
+    if labels.ndim == 2:
+        return jnp.where(
+            finite[:, None], ((logits >= 0) == (labels > 0)).astype(jnp.float32), jnp.nan
+        )
     right = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
-    return jnp.where(jnp.isfinite(logits).all(axis=-1), right, jnp.nan)
+    return jnp.where(finite, right, jnp.nan)
 
 
 def _haar_maps(images: jax.Array) -> dict[str, jax.Array]:

@@ -34,25 +34,33 @@ _CLASS_IS_SOURCE = frozenset({"photo_patches"})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N].
+    """Images of one part: uint8 [N, H, W, 3] RGB, with labels int32 [N], one class for each.
 
-    Images of one group, int64 [N], overlap or are copies. Images of one source, int64 [N], such as
-    a photograph, resemble each other, so that intervals resample sources; the groups are the
-    sources where nothing else is known. Without either each image stands alone.
+    Where each may have several labels, or none, `several`, int32 [N, L] of 0 and 1, has them all;
+    the one class is then the rarest of them. Images of one group, int64 [N], overlap or are copies.
+    Images of one source, int64 [N], such as a photograph, resemble each other, so that intervals
+    resample sources; the groups are the sources where nothing else is known. Without either each
+    image stands alone.
     """
 
     images: np.ndarray
     labels: np.ndarray
     groups: np.ndarray | None = None
     sources: np.ndarray | None = None
+    several: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "Part":
         """Returns the images of some rows, int [n], in their order."""
-        arrays = self.images, self.labels, self.groups, self.sources
+        arrays = self.images, self.labels, self.groups, self.sources, self.several
         return Part(*(array if array is None else array[rows] for array in arrays))
+
+    @property
+    def answers(self) -> np.ndarray:
+        """What a classifier is to say: `several` where it is known, else labels."""
+        return self.labels if self.several is None else self.several
 
     def clusters(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Returns int [n], what of the images of some rows is resampled as a whole."""
@@ -64,7 +72,8 @@ class Part:
 class Parts:
     """The four disjoint parts of one data set.
 
-    `fingerprint` is the sha256 of name, image size and all arrays, so it may address caches.
+    `fingerprint` is the sha256 of name, image size and all arrays, so it may address caches;
+    `label_names` are of `Part.several`, where that is known.
     """
 
     target: Part
@@ -74,6 +83,12 @@ class Parts:
     class_names: tuple[str, ...]
     name: str
     fingerprint: str
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def num_answers(self) -> int:
+        """How many logits a classifier has: one for each class, or for each of several labels."""
+        return len(self.label_names or self.class_names)
 
     @property
     def num_classes(self) -> int:
@@ -146,14 +161,14 @@ def load_parts(
         rows = np.sort(spread_over_classes(splits[name].labels, limits.get(name)))
         chosen = splits[name].take(rows)
         what = f"the part {name}"
-        part = Part(*decode_split(chosen, image_size, what, skip_unreadable, decode=decode))
-        if dataset in _CLASS_IS_SOURCE:
-            part = dataclasses.replace(part, sources=part.labels)
-        parts[name] = part
-        if not len(part):
+        images, kept = decode_split(chosen, image_size, what, skip_unreadable, decode=decode)
+        sources = kept.labels if dataset in _CLASS_IS_SOURCE else None
+        parts[name] = Part(images, kept.labels, kept.groups, sources, kept.several)
+        if not len(images):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
     fingerprint = _fingerprint(dataset, image_size, parts)
-    return Parts(**parts, class_names=class_names, name=dataset, fingerprint=fingerprint)
+    names = class_names, dataset, fingerprint, train.label_names
+    return Parts(*parts.values(), *names)
 
 
 def cached_decoder(data_dir: Path | str | None, reading: Reading) -> Decoder:
@@ -221,4 +236,6 @@ def _fingerprint(name: str, image_size: int, parts: Mapping[str, Part]) -> str:
         digest.update(f" {part_name} {len(part)} ".encode())
         digest.update(part.images.data)
         digest.update(part.labels.astype("<i4").data)  # the same on every machine
+        if part.several is not None:
+            digest.update(part.several.astype("<i4").data)
     return digest.hexdigest()

@@ -39,11 +39,17 @@ class Sample:
     digests: tuple[str, ...]  # [N], `digest_of` each image
     available: int  # how many pictures they were drawn from
     reading: Reading = AS_FILES_SAY  # how they were decoded
-    label_names: tuple[str, ...] = ()  # where each picture may have several
+    label_names: tuple[str, ...] = ()  # where each picture may have several,
+    several: np.ndarray | None = None  # int32 [N, names] of 0 and 1, these
     groups: np.ndarray | None = None  # int64 [N]; images of one overlap, or are copies; None: alone
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def answers(self) -> np.ndarray:
+        """What a classifier is to say: `several` where it is known, else labels."""
+        return self.labels if self.several is None else self.several
 
 
 def load_sample(
@@ -75,14 +81,13 @@ def load_sample(
     if count is None:
         count = USUAL
         most = np.maximum(most // _USUAL_SHARE, np.minimum(most, LEAST_PER_CLASS))
-    images, labels, groups = decode_split(
+    images, kept = decode_split(
         in_turn, image_size, "the sample", skip_unreadable, count, most, decode
     )
-    _check_classes(dataset, labels, class_names)
+    _check_classes(dataset, kept.labels, class_names)
     digests = tuple(digest_of(image) for image in images)
-    return Sample(
-        images, labels, class_names, digests, len(train), reading, train.label_names, groups
-    )
+    drawn = images, kept.labels, class_names, digests, len(train), reading
+    return Sample(*drawn, train.label_names, kept.several, kept.groups)
 
 
 def digest_of(image: np.ndarray) -> str:

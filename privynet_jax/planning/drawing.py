@@ -94,7 +94,7 @@ class Drawing:
             if self.method == DIRECT:
                 candidates = self.store.load_candidates(DIRECT, layer, depth, option.backbone)
             else:
-                images, labels = self.sample.images, self.sample.labels
+                images, labels = self.sample.images, self.sample.answers
                 scores = channel_scores(self.weights, images, labels, [layer])[layer]
                 candidates = pruned_candidates(self.method, scores, depth)
             self.drawn[option.shape] = select(

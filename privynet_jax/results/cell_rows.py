@@ -11,6 +11,7 @@ from privynet_jax.platform.devices import environment
 from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
 from privynet_jax.results.cells import Measurement
 from privynet_jax.results.risk_tables import INTERVALS, intervals_of, scored, strongest_values
+from privynet_jax.results.statistics import of_images
 
 # What `ResultStore.save` takes.
 Row = tuple[CellResult, dict[str, np.ndarray]]
@@ -62,7 +63,7 @@ def _result(measurement: Measurement, image_size: int) -> CellResult:
 
 def _arrays(measurement: Measurement, examples: int) -> dict[str, np.ndarray]:
     """The arrays kept beside a cell's result: test images' metrics, and example estimates."""
-    arrays = {"accuracy": measurement.accuracy["test"]}
+    arrays = {"accuracy": of_images(measurement.accuracy["test"])}
     for name, by_part in measurement.attacks.items():
         for metric, values in by_part["test"].items():
             arrays[f"{name}_{metric}"] = values

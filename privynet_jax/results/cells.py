@@ -48,12 +48,13 @@ class Measurement:
     """Everything measured about one cell, per image, before it is summarised.
 
     Attributes:
-        accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right.
+        accuracy: part name ("validation", "test") -> float32 [N], 1 where the cloud NN was right;
+            [N, L] of several labels for each image.
         attacks: attacker -> part name -> metric of `scenario.score` -> float32 [N].
         examples: attacker -> uint8 [K, H, W, 3], its estimates of the K test images asked for.
         seconds: wall-clock time of the group, divided by its cells.
         reports: attacker -> what it says of itself (`attacks.base.Report`).
-        labels: part name -> int [N], of the images that accuracy is of.
+        labels: part name -> int [N], or [N, L], of the images that accuracy is of.
     """
 
     cell: Cell

@@ -78,8 +78,13 @@ def accuracies(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     "accuracy" is the share of images; "balanced_accuracy" the mean over the classes that occur of
     each one's share, so that no class counts for more than another (Brodersen et al. 2010,
     doi:10.1109/ICPR.2010.764); "commonest_class_share" the accuracy of always answering the
-    commonest class. All are in [0, 1].
+    commonest class. All are in [0, 1]. Of several labels for each image, [N, L], these are means
+    over labels, each of which has the classes 0 and 1.
     """
+    if right.ndim == 2:
+        pairs = zip(right.T, labels.T, strict=True)
+        found = [accuracies(own, label) for own, label in pairs]
+        return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
     right = _checked(right)
     _, members, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.bincount(members, weights=right) / sizes
@@ -88,6 +93,11 @@ def accuracies(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "balanced_accuracy": float(by_class.mean()),
         "commonest_class_share": float(sizes.max() / len(right)),
     }
+
+
+def of_images(right: np.ndarray) -> np.ndarray:
+    """Returns what share of its labels is right of each image, [N] from [N] or [N, L]."""
+    return right.reshape(len(right), -1).mean(axis=1)
 
 
 def accuracies_of_several(

@@ -32,15 +32,23 @@ def fisher_scores(
 ) -> np.ndarray:
     """Returns float64 [C], the score of each channel, 0 for a channel that does not vary.
 
+    Where each image may have several labels, int [N, L] of 0 and 1, it is the mean of the scores
+    of each label alone, of those that tell images apart.
+
     It does not change when a channel is multiplied by a positive number. Images that are alone in
     their class are left out: they tell nothing of the scatter within it. The shrinkage is the share
     of the identity in S_W, 0 to 1. Raises UserError where fewer than two classes have two images.
     """
-    if representations.ndim != 4 or labels.shape != representations.shape[:1]:
+    if representations.ndim != 4 or labels.shape[:1] != representations.shape[:1]:
         raise ValueError(
-            "Expected representations [N, h, w, C] and labels [N], "
+            "Expected representations [N, h, w, C] and labels [N] or [N, L], "
             f"got {representations.shape} and {labels.shape}"
         )
+    if labels.ndim == 2:
+        telling = [own for own in labels.T if min(own.sum(), len(own) - own.sum()) > 1]
+        # Without any, the first one is refused.
+        scores = [fisher_scores(representations, own, shrinkage) for own in telling or labels.T[:1]]
+        return np.mean(scores, axis=0)
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     usable = counts[classes] > 1
     if np.count_nonzero(counts > 1) < 2:

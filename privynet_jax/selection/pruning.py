@@ -58,8 +58,8 @@ def channel_scores(
 ) -> dict[int, ChannelScores]:
     """Returns layer -> scores of all its channels, from one pass over a sample.
 
-    The sample is uint8 [N, H, W, 3] with labels int [N]; the deepest layer decides what the pass
-    costs.
+    The sample is uint8 [N, H, W, 3] with labels int [N], or several for each, [N, L] of 0 and 1;
+    the deepest layer decides what the pass costs.
 
     Raises:
         UserError: fewer than two classes have two images, the images are too small for a layer, a
@@ -118,7 +118,7 @@ def pruned_candidates(
 
 def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Indices of two halves, each with every other image of every class."""
-    by_class = np.argsort(labels, kind="stable")
+    by_class = np.lexsort(np.atleast_2d(labels.T))
     return np.sort(by_class[::2]), np.sort(by_class[1::2])
 
 

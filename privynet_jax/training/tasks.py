@@ -120,6 +120,11 @@ def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, targets)
 
 
+def task_of(network: nn.Module, several: bool) -> Task:
+    """Returns the cloud NN's task, for one class of each example or several labels."""
+    return (labels_task if several else cloud_task)(network)
+
+
 @functools.cache
 def cloud_task(network: nn.Module) -> Task:
     """Returns the cloud NN's task: labels int [N] from representations."""
@@ -151,15 +156,11 @@ def labels_task(network: nn.Module) -> Task:
         each = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0))
         return _mean_where(labels >= 0, each)
 
-    def right(logits: jax.Array, labels: jax.Array) -> jax.Array:
-        found = _mean_where(labels >= 0, ((logits >= 0) == (labels > 0)).astype(jnp.float32))
-        return jnp.where(jnp.isfinite(logits).all(axis=-1), found, jnp.nan)
-
     return dataclasses.replace(
         cloud_task(network),
         loss=lambda logits, labels: losses(logits, labels).mean(),
         measure=lambda logits, labels: {
-            "accuracy": right(logits, labels),
+            "accuracy": _mean_where(labels >= 0, metrics.correct(logits, labels)),
             "loss": losses(logits, labels),
         },
         # Most labels are 0: to answer that always is right too often to choose by.

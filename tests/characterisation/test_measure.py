@@ -15,8 +15,8 @@ from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.grid_run import protocol_of
-from privynet_jax.characterisation.measure import Protocol, measure, outcomes
+from privynet_jax.characterisation.grid_run import cloud_of, protocol_of
+from privynet_jax.characterisation.measure import Protocol, cloud_accuracies, measure, outcomes
 from privynet_jax.characterisation.references import reference_rows
 from privynet_jax.errors import UserError
 from privynet_jax.images import metrics
@@ -237,3 +237,27 @@ def test_attackers_that_optimise_images_may_be_scored_on_fewer(small_parts, tmp_
         "validation": list(range(40)),
         "test": list(range(50)),
     }
+
+
+def test_several_labels_are_told_one_by_one(tmp_path):
+    """Pictures that are bright, or red, or both, or none: each label is answered for itself."""
+
+    def part(seed, count=60):
+        rng = np.random.default_rng(seed)
+        several = rng.integers(0, 2, (count, 2)).astype(np.int32)
+        colours = 40 + several[:, :1] * 120 + several[:, 1:] * np.array([80, 0, 0])
+        noise = rng.integers(0, 10, (count, 32, 32, 3))
+        images = np.uint8(colours[:, None, None] + noise)
+        return Part(images, np.zeros(count, np.int32), several=several)
+
+    parts = Parts(*map(part, range(4)), ("any",), "lights", "0" * 64, ("bright", "red"))
+    schedule = Schedule(steps=150, batch_size=32, learning_rate=3e-3)
+    config = Config(workdir=tmp_path, cloud=schedule, cloud_width=8)
+    cloud, keys = cloud_of(config, parts), [jax.random.key(0)]
+    assert cloud.num_classes == 2
+    [one] = cloud_accuracies(cloud, schedule, keys, [folded_features(parts).parts], [parts])
+    assert one["test"].shape == (60, 2)
+    assert one["test"].mean(axis=0) == pytest.approx([1, 1], abs=0.1)
+    [no_split, _] = reference_rows(config, parts)
+    assert no_split["balanced_accuracy"] > 0.8
+    assert no_split["accuracy_low"] <= no_split["accuracy"] <= no_split["accuracy_high"] <= 1

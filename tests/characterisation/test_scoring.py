@@ -189,3 +189,28 @@ def test_layers_that_diverge_do_not_stop_those_behind_them(run, monkeypatch):
             scoring.estimated_measurements(dataclasses.replace(run, config=config, missing=cells))
         )
     assert told == [cell for cell in cells if cell.topology.num_layers == 4]
+
+
+@pytest.mark.parametrize("mode", ["linear", "amortised"])
+def test_several_labels_are_scored_one_by_one(run, mode, tmp_path):
+    """Two labels that say of the images' halves whether they are bright."""
+
+    def labelled(part):
+        left, right = np.split(part.images, 2, axis=2)
+        bright = [half.mean(axis=(1, 2, 3)) for half in (left, right)]
+        several = np.stack([b > np.median(b) for b in bright], axis=1)
+        return dataclasses.replace(part, several=several.astype(np.int32))
+
+    labelled_parts = {name: labelled(part) for name, part in run.parts.items()}
+    parts = dataclasses.replace(run.parts, **labelled_parts, label_names=("left", "right"))
+    config = dataclasses.replace(run.config, mode=mode, workdir=tmp_path)
+    scored = list(
+        scoring.estimated_measurements(dataclasses.replace(run, config=config, parts=parts))
+    )
+    for one in scored:
+        right, labels = one.accuracy["test"], one.labels["test"]
+        assert right.shape == labels.shape == (len(labels), 2)
+    if mode == "linear":  # few steps of the other one learn nothing
+        right = [one.accuracy["test"] for one in scored if one.cell.topology.depth == 12]
+        # Of 150 answers to each label half are guessed, within 4 standard deviations 66 %.
+        assert (np.concatenate(right).mean(axis=0) > 0.66).all()

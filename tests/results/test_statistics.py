@@ -16,6 +16,7 @@ from privynet_jax.results.statistics import (
     bootstrap,
     mean_of,
     median_of,
+    of_images,
     p95_of,
     share_of,
     student_mean,
@@ -259,3 +260,15 @@ def test_balanced_means_of_resamples_are_scikit_learn_s():
         np.array([1.0, 0, 1, 0]), np.array([[1, 1, 2, 0]]), labels=np.array([0, 1, 1, 2])
     )
     assert by_hand == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_several_labels_count_alike():
+    # The first label: three of four right, both with and half without. The second: two of four.
+    right = np.array([[1, 0], [1, 0], [0, 1], [1, 1]])
+    labels = np.array([[1, 0], [1, 0], [0, 0], [0, 0]])
+    found = accuracies(right, labels)
+    assert found["accuracy"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert found["balanced_accuracy"] == pytest.approx((3 / 4 + 2 / 4) / 2)
+    assert found["commonest_class_share"] == pytest.approx((1 / 2 + 1) / 2)
+    np.testing.assert_array_equal(of_images(right), [0.5, 0.5, 0.5, 1])
+    np.testing.assert_array_equal(of_images(right[:, 0]), right[:, 0])

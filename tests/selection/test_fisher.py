@@ -166,3 +166,12 @@ def test_too_few_classes(labels):
 def test_shapes_must_fit():
     with pytest.raises(ValueError, match=r"Expected representations \[N, h, w, C\] and labels"):
         fisher_scores(np.zeros((4, 1, 1, 1)), np.zeros(3, int))
+
+
+def test_several_labels_score_the_mean_of_each():
+    x, labels = sample()
+    several = np.stack([labels > 1, labels == 4, np.zeros_like(labels)], axis=1).astype(np.int32)
+    each = [fisher_scores(x, own) for own in several.T[:2]]
+    np.testing.assert_allclose(fisher_scores(x, several), np.mean(each, axis=0))
+    with pytest.raises(UserError, match="give a larger sample"):
+        fisher_scores(x, several[:, 2:])

@@ -44,7 +44,7 @@ from privynet_jax.results.statistics import accuracies, accuracies_of_several
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import cloud_task, labels_task
+from privynet_jax.training.tasks import task_of
 from privynet_jax.training.trainer import train
 
 _SETTINGS, _VERSION = "settings.json", 2
@@ -149,7 +149,7 @@ def train_classifier(
     given = data.representations, data.labels, *rows
     member = settings.member(jax.random.key(settings.seed), *given)
     several = data.labels.ndim == 2
-    task = (labels_task if several else cloud_task)(dealt.network)
+    task = task_of(dealt.network, several)
     if start:
         task = begun_from(task, start, data.classes)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.
