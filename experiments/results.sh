@@ -69,7 +69,7 @@ step knowledge compare_knowledge --layers=2,4,7,10 --draws=3 --seed=11 --steps=6
 
 step inference_cells characterize --layers=2,4,7,10 --depths=16 --draws=1 "$pictures" --workdir=runs/inference
 step inference infer --workdir=runs/inference --attributes=class,feature:scale,brightness --candidates=100,1000
-step defences compare_defences "$pictures" --out=runs/defences
+step mechanisms compare_mechanisms "$pictures" --out=runs/mechanisms
 
 # Whether plans hold, and what the margin costs.
 step planning characterize "$quick" --depths=8,16,32 --workdir=runs/planning

@@ -19,7 +19,7 @@ PACKAGES = (
     "results",
     "estimates",
     "attacks",
-    "defences",
+    "mechanisms",
     "selection",
     "characterisation",
     "planning",
@@ -28,7 +28,7 @@ PACKAGES = (
 # What delivers a plan reaches, not even through others, nothing that measures one.
 DELIVERY = ("deployment", "planning.plan", "planning.explanation")
 MEASURING = (
-    *("estimates", "attacks", "defences", "characterisation"),
+    *("estimates", "attacks", "mechanisms", "characterisation"),
     *("planning.audit", "planning.draw_meter", "planning.drawing"),
 )
 # Works, and starts at once, where there is no JAX.
@@ -67,7 +67,10 @@ ONLY_IN = {
     },
     "onnxruntime": {"platform.onnx_files.onnx_run"},
     "pydicom": {"images.pixels.dicom"},
-    "cryptography": {"deployment.trust.keys"},  # which the others ask for it
+    "cryptography": {
+        "deployment.trust.keys",
+        "mechanisms.disguises.aes",
+    },  # which the others ask for it
     "safetensors": {"backbone.weights.tensor_files", "deployment.cloud.classifier"},
     "h5py": {"backbone.weights.tensor_files"},
     "ray": {"platform.cluster"},

@@ -1,1 +1,1 @@
-"""What the comparisons of attackers, knowledge and defences share."""
+"""What the comparisons of attackers, knowledge and mechanisms share."""

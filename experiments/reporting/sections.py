@@ -37,9 +37,9 @@ _FURTHER = {
         "What can be told of an image: from its representation, from a reconstruction, or from the "
         "cloud NN's answers.",
     ),
-    "defences": (
-        "Defences",
-        "Representations changed before release; the attackers learnt from changed ones too.",
+    "mechanisms": (
+        "Mechanisms",
+        "What devices do besides splitting, or in place of it, by class of attacker.",
     ),
     "selection": (
         "Ways of choosing channels",

@@ -96,6 +96,7 @@ class Knowledge:
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
         planted: for `NETWORK`: pictures that the attacker planted in a release of the same channels
             and scales, with what was released of them: one or more. None: it planted none.
+        secret: for `EVERYTHING`: a mechanism's own, by which a release is disguised.
     """
 
     name: str = PAIRS
@@ -103,6 +104,7 @@ class Knowledge:
     network: Network | None = None
     observed: np.ndarray | None = None
     planted: Pairs | None = None
+    secret: Any = None
 
     def __post_init__(self) -> None:
         if self.name not in KNOWLEDGE:

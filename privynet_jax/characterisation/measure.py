@@ -1,7 +1,7 @@
 """Measures topologies of one layer: a cloud NN and every attacker, side by side.
 
 Whoever wants to know a topology's accuracy and privacy loss asks here: the grid, audits, and the
-comparisons of attackers, knowledge and defences.
+comparisons of attackers, knowledge and mechanisms.
 
     protocol = Protocol(cloud=CloudNN(30, 32), schedule=Schedule(steps=300), attacks=attacks)
     for measurement in measure(cells, scenes, protocol, seed=0):

@@ -1,7 +1,7 @@
 """Going on with what was begun: only with the settings of then, and without measuring rows twice.
 
     check_same_settings("runs/first was made", found, wanted, "or give a new folder as --workdir")
-    kept = KeptRows(Path("runs/defences"), {"seed": 0})
+    kept = KeptRows(Path("runs/mechanisms"), {"seed": 0})
     if kept.read("layers 4, none") is None:
         kept.write("layers 4, none", {"accuracy": [0.61, 0.63]})
 

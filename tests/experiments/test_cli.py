@@ -493,7 +493,7 @@ def test_those_that_keep_what_they_did_say_so(run_raising):
         for path in Path(cli.__file__).parent.glob("*.py")
         if "cli.run(main, continues=True)" in path.read_text()
     }
-    comparisons = {f"compare_{what}" for what in ("attackers", "defences", "knowledge")}
+    comparisons = {f"compare_{what}" for what in ("attackers", "knowledge", "mechanisms")}
     assert keeping == {"attack", "characterize", "check_limits", *comparisons} | {
         "extract",
         "rehearsal",

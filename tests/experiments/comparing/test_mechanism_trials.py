@@ -1,20 +1,21 @@
-"""Known answers: without strength a defence costs nothing; with all strength nothing is left."""
+"""Known answers: without strength a mechanism costs nothing; with all strength nothing is left."""
 
 import jax
 import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
 
-from experiments.comparing.defence_trials import OfAnySign, measure_defended
 from experiments.comparing.ground import Ground
+from experiments.comparing.mechanism_trials import OfAnySign, measure_under
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.characterisation.measure import Protocol
-from privynet_jax.defences.mechanisms import ChannelDropout, GaussianNoise, Undefended
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, Parts, as_float
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.noises import ChannelDropout, GaussianNoise
 from privynet_jax.results.cells import Cell
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import cloud_nn
@@ -51,14 +52,14 @@ def ground():
     return Ground(parts, weights=None, features=features)
 
 
-def measured(ground, defence, cells=CELLS, wrapped=OfAnySign):
+def measured(ground, mechanism, cells=CELLS, wrapped=OfAnySign):
     attacks = named_attacks(
         ["linear", "residual"],
         Training(TRAINING.budget, capacities=TRAINING.capacities, wrapped=wrapped),
     )
     cloud = wrapped(cloud_nn(CLASSES, SIZE, width=8))
     protocol = Protocol(cloud, Schedule(40, 32, 1e-2), attacks)
-    return measure_defended(ground, cells, defence, protocol, copies=2, seed=0)
+    return measure_under(ground, cells, mechanism, protocol, copies=2, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,10 @@ def accuracy(measurement):
 
 
 @pytest.mark.slow
-def test_without_strength_all_is_as_without_a_defence(ground):
-    plain = measured(ground, Undefended())
-    for defence in (ChannelDropout(0.0), GaussianNoise(1e9, 0.0)):
-        for without, with_it in zip(plain, measured(ground, defence), strict=True):
+def test_without_strength_all_is_as_without_a_mechanism(ground):
+    plain = measured(ground, Plain())
+    for mechanism in (ChannelDropout(0.0), GaussianNoise(1e9, 0.0)):
+        for without, with_it in zip(plain, measured(ground, mechanism), strict=True):
             np.testing.assert_array_equal(with_it.accuracy["test"], without.accuracy["test"])
             for name, attack in without.attacks.items():
                 found = with_it.attacks[name]["test"]["psnr_db"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from privynet_jax.defences.guarantees import (
+from privynet_jax.mechanisms.guarantees import (
     gaussian_delta,
     gaussian_epsilon,
     laplace_epsilon,

@@ -1,16 +1,16 @@
-"""Every defence, with settings that do something."""
+"""Every mechanism that splits, with settings that do something."""
 
-from privynet_jax.defences.mechanisms import (
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.noises import (
     Arden,
     ChannelDropout,
     GaussianNoise,
     LaplaceNoise,
     Quantisation,
-    Undefended,
 )
 
 ALL = [
-    Undefended(),
+    Plain(),
     GaussianNoise(0.5, 0.3),
     LaplaceNoise(0.3, 0.2),
     Arden(0.3, 0.2, 0.4),

@@ -1,6 +1,7 @@
 """The defended local NN against its pieces, and features that are one release of it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,21 +12,21 @@ from support.noise import noise_parts
 
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.defences.defended import (
-    copies_for,
-    defend,
-    defended_features,
-    defended_local_nn,
-    image_keys,
-    several_copies,
-)
-from privynet_jax.defences.mechanisms import (
+from privynet_jax.images.parts import as_float
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.noises import (
     Arden,
     ChannelDropout,
     GaussianNoise,
-    Undefended,
 )
-from privynet_jax.images.parts import as_float
+from privynet_jax.mechanisms.releases import (
+    copies_for,
+    image_keys,
+    of_representations,
+    release_function,
+    released_features,
+    several_copies,
+)
 from privynet_jax.platform.rows.row_views import ChosenChannels
 
 KEY, SIZE = jax.random.key(1), 16
@@ -54,33 +55,33 @@ def normalised(weights, topology=TOPOLOGY, scales=SCALES):
 FIRST, SECOND = Topology(4, (11, 12, 17)), Topology(4, (10, 12, 15))
 
 
-@pytest.mark.parametrize("defence", [GaussianNoise(1.0, 0.3), Arden(nullify=0.5)], ids=str)
-def test_the_defended_local_nn_is_its_pieces(vgg_weights, parts, defence):
+@pytest.mark.parametrize("mechanism", [GaussianNoise(1.0, 0.3), Arden(nullify=0.5)], ids=str)
+def test_the_release_function_is_its_pieces(vgg_weights, parts, mechanism):
     images, rows = as_float(parts.target.images[:3]), np.array([4, 0, 7])
-    release = jax.jit(defended_local_nn(normalised(vgg_weights), defence))
-    released = np.asarray(release(KEY, images, rows))
+    release = jax.jit(release_function(normalised(vgg_weights), mechanism))
+    released = np.asarray(release(None, KEY, images, rows))
     before, after = image_keys(KEY, rows)
     for i in range(3):
-        image = defence.of_image(before[i], images[i])
+        image = mechanism.of_image(None, before[i], images[i])
         clean = local_nn(vgg_weights.params, TOPOLOGY)(image) * SCALES
-        expected = defence.of_representation(after[i], clean)
+        expected = mechanism.of_representation(None, after[i], clean)
         assert released[i] == pytest.approx(np.asarray(expected), abs=1e-4)
-    again = np.asarray(release(KEY, images[[2, 1, 0]], rows[[2, 1, 0]]))
+    again = np.asarray(release(None, KEY, images[[2, 1, 0]], rows[[2, 1, 0]]))
     assert again[::-1] == pytest.approx(released, abs=1e-5)
 
 
 def test_it_lowers_for_accelerators(vgg_weights):
-    release = defended_local_nn(normalised(vgg_weights), Arden())
+    release = release_function(normalised(vgg_weights), Arden())
     key = jax.ShapeDtypeStruct(jax.random.key_data(KEY).shape, jnp.uint32)
     images = jax.ShapeDtypeStruct((2, SIZE, SIZE, 3), jnp.float32)
     rows = jax.ShapeDtypeStruct((2,), jnp.int32)
-    function = jax.jit(lambda data, *rest: release(jax.random.wrap_key_data(data), *rest))
+    function = jax.jit(lambda data, *rest: release(None, jax.random.wrap_key_data(data), *rest))
     exported = jax.export.export(function, platforms=["cuda", "tpu"])(key, images, rows)
     assert exported.out_avals[0].shape == (2, SIZE, SIZE, 3)
 
 
 def test_features_are_one_release_however_they_are_read(layer, parts):
-    found = defended_features(layer, parts, FIRST, GaussianNoise(1.0, 0.5), KEY, copies=3)
+    found = released_features(layer, parts, FIRST, GaussianNoise(1.0, 0.5), KEY, copies=3)
     for name, count in COUNTS.items():
         rows = found.parts[name]
         assert rows.shape == (3 * count if name == "auxiliary" else count, 8, 8, 3)
@@ -95,12 +96,12 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
 
 def test_features_are_the_defended_channels(layer, parts):
     """Up to one number, which brings the root mean square to 1."""
-    defence = GaussianNoise(0.5, 0.0)
+    mechanism = GaussianNoise(0.5, 0.0)
     scaled = dataclasses.replace(layer, scales=np.arange(10, 18, dtype=np.float32))
-    found = defended_features(scaled, parts, SECOND, defence, KEY)
+    found = released_features(scaled, parts, SECOND, mechanism, KEY)
     np.testing.assert_array_equal(found.scales, SECOND.channels)  # each channel's own number
     clean = np.float32(layer.parts["auxiliary"])[..., layer.positions(SECOND.channels)]
-    expected = np.asarray(defend(defence, KEY, clean, np.arange(7)))
+    expected = np.asarray(of_representations(mechanism, None, KEY, clean, np.arange(7)))
     x = found.parts["auxiliary"][:]
     assert x == pytest.approx(expected / np.sqrt(np.mean(expected**2)), rel=1e-4)
     assert np.mean(x**2) == pytest.approx(1, rel=1e-4)
@@ -109,7 +110,7 @@ def test_features_are_the_defended_channels(layer, parts):
 def test_randomness_differs_between_parts_keys_copies_and_rows(layer, parts):
     dropped = ChannelDropout(2 / 3)
     found, other = (
-        defended_features(layer, parts, FIRST, dropped, key, copies=20)
+        released_features(layer, parts, FIRST, dropped, key, copies=20)
         for key in jax.random.split(KEY)
     )
     kept = {name: (found.parts[name][:].max((1, 2)) > 0) for name in COUNTS}
@@ -120,13 +121,13 @@ def test_randomness_differs_between_parts_keys_copies_and_rows(layer, parts):
     copies = kept["auxiliary"].reshape(7, 20, 3).sum(1)
     assert copies.sum() == 140
     assert copies.min() > 0
-    again = defended_features(layer, parts, FIRST, dropped, jax.random.split(KEY)[0], copies=2)
+    again = released_features(layer, parts, FIRST, dropped, jax.random.split(KEY)[0], copies=2)
     rows = [20 * image + copy for image in range(7) for copy in range(2)]
     np.testing.assert_array_equal(again.parts["auxiliary"][:], found.parts["auxiliary"][rows])
 
 
 def test_copies_belong_to_their_images(layer, parts):
-    found = defended_features(layer, parts, FIRST, Undefended(), KEY, copies=3)
+    found = released_features(layer, parts, FIRST, Plain(), KEY, copies=3)
     copied = several_copies(parts, 3)
     assert len(copied.auxiliary) == len(found.parts["auxiliary"]) == 21
     for row in (0, 8, 20):
@@ -142,21 +143,23 @@ def test_copies_belong_to_their_images(layer, parts):
     assert copies_for(5000 * 64, 100) == 8
 
 
-def test_defences_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
-    topology, defence = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
+def test_mechanisms_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
+    topology, mechanism = Topology(4, (10, 15)), Arden(nullify=0.5, clip=1e9, scale=0.0)
     local = normalised(vgg_weights, topology, np.float32([1, 2]))
     # The layer's own representations are not looked at.
-    found = defended_features(layer, parts, topology, defence, KEY, copies=2, local=local)
+    found = released_features(layer, parts, topology, mechanism, KEY, copies=2, local=local)
     # Seven images: their first copies have the first seven keys.
     before, _ = image_keys(jax.random.fold_in(KEY, 1), np.arange(14).reshape(2, 7).T.ravel())
     images = np.repeat(as_float(parts.auxiliary.images), 2, axis=0)
-    expected = np.asarray(local(jax.vmap(defence.of_image)(before, images)))
+    expected = np.asarray(
+        local(jax.vmap(functools.partial(mechanism.of_image, None))(before, images))
+    )
     unit = np.sqrt(np.mean(expected[::2] ** 2))
     assert found.parts["auxiliary"][:] == pytest.approx(expected / unit, abs=1e-4)
     with pytest.raises(ValueError, match="local"):
-        defended_features(layer, parts, topology, defence, KEY)
+        released_features(layer, parts, topology, mechanism, KEY)
 
 
 def test_all_zero_releases_stay_zero(layer, parts):
-    found = defended_features(layer, parts, FIRST, ChannelDropout(1.0), KEY)
+    found = released_features(layer, parts, FIRST, ChannelDropout(1.0), KEY)
     assert (found.parts["test"][:] == 0).all()

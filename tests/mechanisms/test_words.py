@@ -1,34 +1,33 @@
-"""The words that flags and tables have for defences."""
+"""The words that flags and tables have for mechanisms."""
 
 import math
 
 import pytest
-from support.every_defence import ALL
+from support.every_mechanism import ALL
 
-from privynet_jax.defences.mechanisms import (
+from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.noises import (
     Arden,
     ChannelDropout,
     GaussianNoise,
     Quantisation,
-    Undefended,
-    parse_defence,
-    parse_defences,
 )
-from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.words import parse_mechanism, parse_mechanisms
 
 
-def test_words_become_defences_and_back():
-    assert parse_defence(" none ") == Undefended()
-    assert parse_defence("gaussian:clip=8, sigma=0.5") == GaussianNoise(8.0, 0.5)
-    assert parse_defence("gaussian:clip=inf") == GaussianNoise(math.inf, 0.5)
-    assert parse_defence("quantise:bits=3,rounding=stochastic") == Quantisation(
+def test_words_become_mechanisms_and_back():
+    assert parse_mechanism(" none ") == Plain()
+    assert parse_mechanism("gaussian:clip=8, sigma=0.5") == GaussianNoise(8.0, 0.5)
+    assert parse_mechanism("gaussian:clip=inf") == GaussianNoise(math.inf, 0.5)
+    assert parse_mechanism("quantise:bits=3,rounding=stochastic") == Quantisation(
         3, 3.0, "stochastic"
     )
-    assert parse_defence("arden:nullify=0.5") == Arden(nullify=0.5)
-    for defence in ALL:
-        assert parse_defence(str(defence)) == defence
-    assert parse_defences("none,gaussian:clip=2,sigma=1,dropout,quantise:bits=1,peak=2") == (
-        Undefended(),
+    assert parse_mechanism("arden:nullify=0.5") == Arden(nullify=0.5)
+    for mechanism in ALL:
+        assert parse_mechanism(str(mechanism)) == mechanism
+    assert parse_mechanisms("none,gaussian:clip=2,sigma=1,dropout,quantise:bits=1,peak=2") == (
+        Plain(),
         GaussianNoise(2.0, 1.0),
         ChannelDropout(),
         Quantisation(1, 2.0),
@@ -56,12 +55,12 @@ def test_words_become_defences_and_back():
 )
 def test_wrong_words_are_refused_in_one_line(text, told):
     with pytest.raises(UserError, match=told) as refused:
-        parse_defence(text)
+        parse_mechanism(text)
     assert "for example" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "none,none", "dropout,dropout:rate=0.5"])
-def test_lists_need_different_defences(text):
+def test_lists_need_different_mechanisms(text):
     with pytest.raises(UserError, match="each once"):
-        parse_defences(text)
+        parse_mechanisms(text)

@@ -1,0 +1,269 @@
+"""Which mechanisms are worth it: accuracy against privacy loss of each, in one table.
+
+    python -m experiments.compare_mechanisms --out=runs/mechanisms
+
+Trains a cloud NN and attackers of every class for every (layers, depth, mechanism), all of them on
+what is released, with the quickstart's networks and steps: minutes per row on 2 CPU cores. Run
+again, it does what is missing. Without a mechanism, PrivyNet offers deeper layers and fewer
+channels instead; a mechanism is of use where it is more accurate than those at equal privacy loss.
+Writes mechanisms.csv and mechanisms.png.
+
+Everybody knows the mechanism and its parameters. Attackers of class `pairs` have pairs under the
+very release's secret, of what is random also the mean of --repeats releases of each picture;
+`public` has pictures of its own and the release; `leak` has the secret, or the local NN, too.
+Beside those that --attackers names, each mechanism has attackers that undo it. A class that has
+none of its own for a mechanism is left empty, not safe.
+
+A mechanism is named with its parameters, as in laplace:clip=0.5,scale=1 or rmt:block=4;
+`privynet_jax.mechanisms` has all of them. Epsilon, where there is one, is the local differential
+privacy of one image's release.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments import cli
+from experiments.comparing import mechanism_tables
+from experiments.comparing.ground import SHARED, deciding, filled, kept_rows, load_ground
+from experiments.comparing.mechanism_tables import CLASSES, OF_CLASS, Row
+from experiments.comparing.mechanism_trials import OfAnySign, measure_under
+from privynet_jax import Budget, Protocol, Schedule, cloud_nn, grid_cells
+from privynet_jax.attacks.base import NETWORK, Attack
+from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.attacks.registry import WHITE_BOX, Training, named_attacks
+from privynet_jax.backbone.features.layer_features import needed_channels
+from privynet_jax.backbone.topology import local_cost
+from privynet_jax.errors import everything_first
+from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.mechanisms.guarantees import DELTA
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.releases import copies_for
+from privynet_jax.mechanisms.scenes import Pictures
+from privynet_jax.mechanisms.words import parse_mechanisms
+from privynet_jax.platform.files import write_atomically
+from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
+from privynet_jax.results.text_tables import as_csv
+from privynet_jax.training.models.attackers import STRONG, capacities_of_size
+
+cli.key_flags(f"{SHARED} attacked_images")
+# Names of their own: characterize has flags "layers" and so on, of another meaning.
+_LAYERS = flags.DEFINE_list("mechanism_layers", ["4"], "Layers that have mechanisms.")
+_DEPTHS = flags.DEFINE_list("mechanism_depths", ["16"], "Their numbers of channels.")
+_OWN_LAYERS = flags.DEFINE_list(
+    "own_layers", ["4", "7", "10"], "Layers of PrivyNet's own trade-off, without a mechanism."
+)
+_OWN_DEPTHS = flags.DEFINE_list("own_depths", ["8", "16", "32"], "Their numbers of channels.")
+_MECHANISMS = flags.DEFINE_string(
+    "mechanisms",
+    "gaussian:clip=1,sigma=0.5,gaussian:clip=1,sigma=1,gaussian:clip=1,sigma=2,"
+    "gaussian:clip=1,sigma=45,"
+    "laplace:clip=0.5,scale=0.25,laplace:clip=0.5,scale=0.5,laplace:clip=0.5,scale=1,"
+    "arden:nullify=0.1,clip=0.5,scale=0.1,arden:nullify=0.2,clip=0.5,scale=0.25,"
+    "arden:nullify=0.4,clip=0.5,scale=0.5,"
+    "dropout:rate=0.25,dropout:rate=0.5,dropout:rate=0.75,"
+    "quantise:bits=2,quantise:bits=1,"
+    "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"
+    "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each",
+    "Mechanisms with their parameters, separated by commas.",
+)
+_DRAWS = flags.DEFINE_integer("channel_draws", 2, "Random draws of channels per row.", 1)
+_STEPS = flags.DEFINE_float("steps_factor", 1.0, "Times the quickstart's steps.", 0.01, 1000.0)
+_REPEATS = flags.DEFINE_integer("repeats", 8, "Releases of a picture to average; 1: none.", 1)
+_DATA_SET = flags.DEFINE_string(
+    "compared_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
+)
+
+# As these were called when mechanisms were defences.
+for _former, _name in {
+    "defended_layers": "mechanism_layers",
+    "defended_depths": "mechanism_depths",
+    "undefended_layers": "own_layers",
+    "undefended_depths": "own_depths",
+    "defences": "mechanisms",
+    "defended_data": "compared_data",
+}.items():
+    flags.DEFINE_alias(_former, _name)
+
+_STEPS_EACH, _CLOUD_BATCH, _ATTACKER_BATCH = 300, 32, 16
+_SIZE = 32
+# By default: the closed form, and of each class the strongest.
+_USUAL = (STRONG, PUBLIC, f"{WHITE_BOX} from {STRONG}")
+# Goes up with whatever makes kept rows mean something else, so that old ones are refused. 4:
+# balanced accuracy; 5: an interval of accuracy; 6: classes of attackers.
+_ROW_VERSION = 6
+_NOTE = (
+    "Means over draws ± half their range, and in brackets 95 % intervals over the sources of test "
+    "images; each class's attacker is each draw's strongest. gain: accuracy beyond the best "
+    "topologies without a mechanism at equal PSNR of the strongest class, in points; empty where "
+    f"none of them is as private. epsilon: of one image's release, at delta {DELTA:g} (Laplace "
+    "noise: 0). These are measured attacks: they bound no other attacker."
+)
+
+
+def main() -> None:
+    out = cli.needed_folder(cli.OUT)
+    cli.use_cpu_cores(at_most=_DRAWS.value)
+    steps = max(1, round(_STEPS.value * _STEPS_EACH))
+    attacks, rows = _attacks(steps), rows_of_flags()
+    # Refuses what does not exist, before anything is trained.
+    cells = {row: _cells(row) for row in rows}
+    given = deciding(_DRAWS.name, _STEPS.name, _REPEATS.name, _DATA_SET.name, "attacked_images")
+    given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
+    kept = kept_rows(out, given, "mechanisms", _DATA_SET.value)
+    split = [c for row, own in cells.items() if row.num_layers for c in own]
+    union = needed_channels([cell.topology for cell in split])
+    ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
+    test = ground.parts.test
+    # Of all attackers alike: some take seconds for each image.
+    few = np.sort(spread_over_classes(test.labels, cli.ATTACKED_IMAGES.value or None))
+    protocol = Protocol(
+        OfAnySign(cloud_nn(ground.parts.num_answers, _SIZE)),
+        Schedule(steps, _CLOUD_BATCH),
+        attacks,
+        attacked=few,
+    )
+    most = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
+
+    def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
+        [row] = missing
+        copies = most if row.mechanism.is_random else 1
+        found = _measured(ground, cells[row], row, protocol, copies)
+        return [summary(row, found, test.clusters(), few)]
+
+    found = {}
+    bar = progress_bar(len(rows), "trying mechanisms", "rows")
+    with everything_first() as postponed, bar as advance:
+        # One layer and depth after the other: each shape is compiled once.
+        for row in sorted(rows, key=lambda row: (row.num_layers, row.depth)):
+            with postponed():
+                [found[row]] = filled(kept, {row.title: row}, measured)
+            advance(1)
+    table = mechanism_tables.as_table({row: found[row] for row in rows})
+    write_atomically(out / "mechanisms.csv", as_csv(table))
+    write_atomically(out / "mechanisms.png", mechanism_tables.picture(table))
+    print(mechanism_tables.as_text(table))
+    print(mechanism_tables.convergence_note(table))
+    print(f"{_NOTE} mechanisms.csv and mechanisms.png are in {out}.")
+
+
+def _attacks(steps: int) -> list[Attack]:
+    budget = Budget(steps, batch_size=_ATTACKER_BATCH)
+    training = Training(budget, (1.0,), capacities_of_size(64, 2), "float32", OfAnySign)
+    return named_attacks({LINEAR, *(cli.ATTACKERS.value or _USUAL)}, training)
+
+
+def _cells(row: Row) -> tuple[Cell, ...]:
+    if row.num_layers:
+        return grid_cells((row.num_layers,), (row.depth,), _DRAWS.value, cli.SEED.value)
+    return tuple(Cell(Pictures(), draw) for draw in range(_DRAWS.value))
+
+
+def _measured(
+    ground: Any, cells: Sequence[Cell], row: Row, protocol: Protocol, copies: int
+) -> list[Measurement]:
+    """By all attackers that may attack the row; those of several releases among them."""
+    mechanism, seed = row.mechanism, cli.SEED.value
+    general = [a for a in protocol.attacks if _is_of_use(a, row)]
+    networks = [a for a in general if isinstance(a, InverseNetwork)]
+    adapted = [a for network in networks[-1:] for a in mechanism.adapted(network)]
+    once = dataclasses.replace(protocol, attacks=[*general, *adapted])
+    found = measure_under(ground, cells, mechanism, once, copies, seed)
+    if not mechanism.is_random or _REPEATS.value == 1:
+        return found
+    several = [dataclasses.replace(a, name=f"{a.name}, mean of {_REPEATS.value}") for a in networks]
+    again = dataclasses.replace(protocol, cloud=None, schedule=None, attacks=several)
+    of_mean = measure_under(ground, cells, mechanism, again, copies, seed, _REPEATS.value)
+    return [
+        dataclasses.replace(
+            one, attacks={**one.attacks, **more.attacks}, reports={**one.reports, **more.reports}
+        )
+        for one, more in zip(found, of_mean, strict=True)
+    ]
+
+
+def _is_of_use(attack: Attack, row: Row) -> bool:
+    """Whether an attack that knows of no mechanism can be tried: public guesses noiseless ones."""
+    if row.mechanism.releases_pictures:
+        return attack.name == LINEAR or isinstance(attack, InverseNetwork)
+    return attack.knowledge != NETWORK or row.mechanism == Plain()
+
+
+def rows_of_flags() -> list[Row]:
+    """Returns PrivyNet's own rows, then those with mechanisms, last those of whole pictures."""
+    lists = (_OWN_LAYERS, _OWN_DEPTHS, _LAYERS, _DEPTHS)
+    layers, depths, *places = map(cli.whole_numbers, lists)
+    mechanisms = parse_mechanisms(_MECHANISMS.value)
+    split = [each for each in mechanisms if not each.releases_pictures]
+    whole = [each for each in mechanisms if each.releases_pictures]
+    found = [
+        *itertools.product(layers, depths, [Plain()]),
+        *itertools.product(*places, [Plain(), *split]),
+        *((Pictures.num_layers, Pictures.depth, each) for each in whole),
+    ]
+    return list(dict.fromkeys(Row(*place) for place in found))
+
+
+def summary(
+    row: Row, measured: Sequence[Measurement], sources: np.ndarray, attacked: np.ndarray
+) -> dict[str, Any]:
+    """Returns a row's numbers, lists with one per draw, of each class each draw's strongest.
+
+    The ends of intervals are over sources, int [N], of test images, for the mean of all draws; of
+    privacy loss, of the images that were attacked, int [n].
+    """
+    right = [measurement.accuracy["test"] for measurement in measured]
+    told = bootstrap(of_images(np.mean(right, axis=0)), mean_of, sources)
+    accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]
+    topology = measured[0].cell.topology
+    shape = topology.representation_shape(_SIZE)
+    values = int(np.prod(shape))
+    own = 0 if row.mechanism.releases_pictures else local_cost(topology, _SIZE).macs
+    return {
+        **{name: [of[name] for of in accuracy] for name in ("accuracy", "balanced_accuracy")},
+        "accuracy_low": told.low,
+        "accuracy_high": told.high,
+        "classes": {
+            name: _of_class(measured, name, sources[attacked])
+            for name in CLASSES
+            if any(OF_CLASS[r.get("knowledge")] == name for r in measured[0].reports.values())
+        },
+        "epsilon": row.mechanism.epsilon(values),
+        "local_macs": own + row.mechanism.macs((_SIZE, _SIZE, 3)),
+        "released_values": values,
+        "train_seconds": float(sum(m.seconds for m in measured)),
+    }
+
+
+def _of_class(measured: Sequence[Measurement], name: str, sources: np.ndarray) -> dict[str, Any]:
+    """The strongest attackers of a class, by draw."""
+    found = []
+    for measurement in measured:
+        mine = [a for a, r in measurement.reports.items() if OF_CLASS[r["knowledge"]] == name]
+        best = max(mine, key=lambda a: measurement.attacks[a]["test"]["psnr_db"].mean())
+        found.append((best, measurement.attacks[best]["test"], measurement.reports[best]))
+    psnr = [summarise(attack["psnr_db"]) for _, attack, _ in found]
+    both = bootstrap(np.mean([a["psnr_db"] for _, a, _ in found], axis=0), mean_of, sources)
+    return {
+        "psnr_db_mean": [loss.mean for loss in psnr],
+        "psnr_db_low": both.low,
+        "psnr_db_high": both.high,
+        "psnr_db_p95": [loss.p95 for loss in psnr],
+        "ssim_mean": [summarise(attack["ssim"]).mean for _, attack, _ in found],
+        "attacker": "/".join(sorted({attacker for attacker, _, _ in found})),
+        "falling_percent_per_doubling": float(
+            max(report.get("falling_percent_per_doubling", 0.0) for _, _, report in found)
+        ),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main, continues=True)

@@ -1,1 +1,0 @@
-"""What a device does to representations besides splitting, and what that guarantees."""

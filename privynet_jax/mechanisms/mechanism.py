@@ -1,0 +1,113 @@
+"""What all mechanisms have in common: what a device does before it releases, and what that costs.
+
+A mechanism is a frozen dataclass of its parameters. Around the local NN it has two pure functions
+of one picture, `of_image` before and `of_representation` after it; one that `releases_pictures` has
+no local NN, and the cloud learns from what it makes of whole pictures. `releases` applies them.
+
+    mechanism = parse_mechanism("gaussian:clip=1,sigma=0.5")
+    mechanism.of_representation(None, key, x)  # float32 [h, w, D], as x
+    mechanism.epsilon(values=16 * 16 * 16)  # of one picture's release, at delta 1e-5
+
+Everything random comes from two keys. One is of the release: what all of its pictures have in
+common, a disguise's matrices or cipher, is its `secret`. The other is of the picture's row as well:
+a release can be continued, does not depend on batches, and holds one draw per picture. Who knows
+the keys knows the randomness.
+
+An attacker of class `pairs` has pairs under the very secret, `public` knows mechanism and
+parameters but no secret, and `leak` has the secret, too. `adapted` attackers use what they have.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax
+
+from privynet_jax.attacks.base import Attack
+from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.guarantees import DELTA
+
+# What released pictures are divided by, for networks: about their root mean square.
+PICTURE_UNIT = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Mechanism:
+    """What the device does to one picture and to its representation.
+
+    Attributes:
+        name: the word for it in flags and tables.
+        example: of its word and parameters, where its defaults are none to show.
+        changes_image: whether `of_image` does anything; else cached representations serve.
+        releases_pictures: whether there is no local NN.
+        is_random: whether equal pictures are released in other ways each time.
+        is_exportable: whether its functions are XLA's alone, without the host's help.
+    """
+
+    name: ClassVar[str] = ""
+    example: ClassVar[str] = ""
+    changes_image: ClassVar[bool] = False
+    releases_pictures: ClassVar[bool] = False
+    is_random: ClassVar[bool] = False
+    is_exportable: ClassVar[bool] = True
+
+    def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Any:
+        """Returns what pictures of one release have in common; shape is theirs, (H, W, 3)."""
+        return None
+
+    def of_image(self, secret: Any, key: jax.Array, image: jax.Array) -> jax.Array:
+        """float32 [H, W, 3] in [0, 1] -> the same shape; from a key of this picture alone."""
+        return image
+
+    def of_representation(self, secret: Any, key: jax.Array, x: jax.Array) -> jax.Array:
+        """Normalised representation float32 [h, w, D] -> the same; from a key of this picture."""
+        return x
+
+    def expected_image(self, image: jax.Array) -> jax.Array:
+        """Returns what `of_image` makes on average, or near it, differentiable; for white boxes."""
+        return image
+
+    def expected(self, x: jax.Array) -> jax.Array:
+        """Returns the same of `of_representation`."""
+        return x
+
+    def undone(self, secret: Any, released: jax.Array) -> jax.Array:
+        """Returns the picture that `of_image` was given, but for noise; of `releases_pictures`."""
+        raise NotImplementedError(f"{self} undoes nothing")
+
+    def macs(self, shape: tuple[int, ...]) -> int:
+        """Returns its multiply-accumulates for a picture of this shape, beside the local NN's."""
+        return 0
+
+    def epsilon(self, values: int, delta: float = DELTA) -> float:
+        """Returns what one release of `values` numbers guarantees (`guarantees`), or infinity."""
+        return math.inf
+
+    def adapted(self, network: InverseNetwork) -> tuple[Attack, ...]:
+        """Returns attackers that know of it; where they train, the inverse network is trained."""
+        return ()
+
+    def __str__(self) -> str:
+        """The form that `words.parse_mechanism` reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = ",".join(f"{name}={_told(value)}" for name, value in fields.items())
+        return f"{self.name}:{given}" if given else self.name
+
+    def _check(self, field: str, allowed: str, is_allowed: bool) -> None:
+        if not is_allowed:
+            raise UserError(
+                f"mechanism {self.name} has {field}={getattr(self, field)}; allowed: {allowed}; "
+                f"for example {self.example or type(self)()}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain(Mechanism):
+    """Nothing beyond the split itself: PrivyNet's own way."""
+
+    name: ClassVar[str] = "none"
+
+
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.10g}"

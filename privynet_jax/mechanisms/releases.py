@@ -1,0 +1,225 @@
+"""What a device releases of all parts of the data under a mechanism.
+
+    features = released_features(layer, parts, topology, mechanism, key)
+    features.parts["target"][rows]  # float32 [n, h, w, D]
+
+A release is made once: target, validation and test images have one draw of randomness each. An
+attacker who can make pairs makes as many as he likes: auxiliary images are there in several copies,
+each with randomness of its own, as many as a training takes (`several_copies`).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privynet_jax.backbone.features.layer_features import LayerFeatures
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.images.parts import PART_NAMES, Parts, as_float
+from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Mechanism
+from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
+
+# More copies than these are drawn again from the start.
+MOST_COPIES = 8
+_CALIBRATION_ROWS = 256
+# Images that are released at once, always as many: every other number would be compiled anew.
+_BATCH = 16
+# float32 [N, H, W, 3] -> normalised representations of a local NN, float32 [N, h, w, D]
+Local = Callable[[jax.Array], jax.Array]
+
+
+def of_representations(
+    mechanism: Mechanism, secret: Any, key: jax.Array, representations: jax.Array, rows: jax.Array
+) -> jax.Array:
+    """Returns what is released of representations, where the mechanism leaves images alone.
+
+    They are normalised, float32 [N, h, w, D]; noise may make them negative (`folded`). Of the
+    release's secret and its key, and each image's row, int [N]: equal rows get equal randomness.
+    """
+    _, after = image_keys(key, rows)
+    of_one = functools.partial(mechanism.of_representation, secret)
+    return jax.vmap(of_one)(after, representations)
+
+
+def image_keys(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of each row's `of_image` and of its `of_representation`, [N] each."""
+    keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
+    return keys[:, 0], keys[:, 1]
+
+
+def folded(x: jax.Array) -> jax.Array:
+    """Returns values of any sign as values above -1, without losing any; from 0 on they stay.
+
+    The networks take log1p of what they are given. Of this it is sign(x) log(1 + |x|).
+    """
+    # Not `where`: its branch that is not taken would divide by zero at 1, and spoil gradients.
+    return x / (1 + jnp.maximum(-x, 0.0))
+
+
+_of_representations = jax.jit(of_representations, static_argnums=0)
+
+
+def release_function(
+    local: Local, mechanism: Mechanism
+) -> Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array]:
+    """Returns what a device would run: a pure function that can be jitted and exported.
+
+    It takes the release's secret and key; images float32 [N, H, W, 3] in [0, 1]; and int [N], each
+    image's row in the release, from which its randomness comes. It returns what is released,
+    float32 [N, h, w, depth]; `local` makes the normalised representation of what the mechanism
+    makes of images, and is the identity where pictures themselves are released.
+    """
+
+    def release(secret: Any, key: jax.Array, images: jax.Array, rows: jax.Array) -> jax.Array:
+        before, _ = image_keys(key, rows)
+        changed = jax.vmap(functools.partial(mechanism.of_image, secret))(before, images)
+        return of_representations(mechanism, secret, key, local(changed), rows)
+
+    return release
+
+
+def several_copies(parts: Parts, copies: int) -> Parts:
+    """Returns parts with several copies of each auxiliary image, image by image.
+
+    So that who holds out the last images holds out all of their copies.
+    """
+    rows = np.repeat(np.arange(len(parts.auxiliary)), copies)
+    return dataclasses.replace(parts, auxiliary=parts.auxiliary.take(rows))
+
+
+def copies_for(examples: int, images: int) -> int:
+    """Returns how many copies of so many images a training takes, at most `MOST_COPIES`.
+
+    `examples` are those that it sees: its steps times its batch size.
+    """
+    return min(MOST_COPIES, max(1, -(-examples // images)))
+
+
+def release_secret(mechanism: Mechanism, key: jax.Array, parts: Parts) -> Any:
+    """Returns what all pictures of the release of a key have in common."""
+    own = jax.random.fold_in(key, len(PART_NAMES))  # parts have the numbers before
+    return mechanism.secret(own, (parts.image_size, parts.image_size, 3))
+
+
+def released_features(
+    layer: LayerFeatures,
+    parts: Parts,
+    topology: Topology,
+    mechanism: Mechanism,
+    key: jax.Array,
+    *,
+    copies: int = 1,
+    repeats: int = 1,
+    local: Local | None = None,
+) -> LayerFeatures:
+    """Returns what is released of all parts; nothing is computed before it is read.
+
+    Args:
+        layer: normalised representations without a mechanism; of pictures, `image_features`.
+        parts: the images that they were made of, each once.
+        topology: whose channels are released, alone, with the scales they had before.
+        mechanism: sees them together (their norm, for one). Clipping and noise change their root
+            mean square; one public number, taken from auxiliary images, brings it to 1. Pictures
+            are divided by `PICTURE_UNIT`.
+        key: of the release.
+        copies: of auxiliary images, each with its own randomness; row r is image r // copies.
+        repeats: releases of the same pictures, of which their receiver takes the mean.
+        local: images -> normalised representation, for mechanisms that change the image.
+    """
+    if mechanism.changes_image and local is None:
+        raise ValueError(f"Expected `local` for {mechanism}, got none.")
+    return Release(layer, parts, topology, mechanism, key, copies, repeats, local).features()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Release:
+    """What is released of a topology; see `released_features`."""
+
+    layer: LayerFeatures
+    parts: Parts
+    topology: Topology
+    mechanism: Mechanism
+    key: jax.Array
+    copies: int = 1
+    repeats: int = 1
+    local: Local | None = None
+
+    def features(self) -> LayerFeatures:
+        """Returns its rows, which are computed as they are read."""
+        rows = {name: _ReleasedRows(self, name) for name, _ in self.parts.items()}
+        scales = self.layer.scales[self.layer.positions(self.topology.channels)]
+        return LayerFeatures(self.layer.num_layers, self.topology.channels, rows, scales)
+
+    def expected(self) -> Local:
+        """Returns images -> what is released of them on average, normalised, differentiable."""
+        mechanism, unit = self.mechanism, self.unit
+
+        def represent(images: jax.Array) -> jax.Array:
+            clean = self.local(jax.vmap(mechanism.expected_image)(images))
+            return jax.vmap(mechanism.expected)(clean) / unit
+
+        return represent
+
+    def copies_of(self, part: str) -> int:
+        """Returns how many rows there are of each image."""
+        return self.copies if part == "auxiliary" else 1
+
+    def released(self, part: str, rows: np.ndarray) -> np.ndarray:
+        """Returns rows before they are brought to a root mean square of 1."""
+        key = jax.random.fold_in(self.key, PART_NAMES.index(part))
+        keys = [key, *(jax.random.fold_in(key, again) for again in range(1, self.repeats))]
+        filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
+        batches = [
+            np.mean([self._batch(part, key, rows[chosen]) for key in keys], axis=0)
+            for chosen in filled.reshape(-1, _BATCH)
+        ]
+        return np.concatenate(batches)[: len(rows)]
+
+    @functools.cached_property
+    def secret(self) -> Any:
+        """What all pictures have in common."""
+        return release_secret(self.mechanism, self.key, self.parts)
+
+    @functools.cached_property
+    def unit(self) -> np.float32:
+        """What is released is divided by, a public number."""
+        if self.mechanism.releases_pictures:
+            return np.float32(PICTURE_UNIT)
+        # The first copy of different images. Where all is zero it stays so.
+        rows = self.copies * np.arange(min(_CALIBRATION_ROWS, len(self.parts.auxiliary)))
+        squares = np.square(self.released("auxiliary", rows), dtype=np.float64)
+        return np.float32(np.sqrt(np.mean(squares)) or 1.0)
+
+    def _batch(self, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
+        images, copy = np.divmod(rows, self.copies_of(part))
+        # The first copies come first, so that they do not depend on how many there are.
+        numbers = np.int32(copy * len(getattr(self.parts, part)) + images)
+        if self.mechanism.changes_image:
+            pictures = as_float(getattr(self.parts, part).images[images])
+            return self._of_images(self.secret, key, pictures, numbers)
+        positions = self.layer.positions(self.topology.channels)
+        clean = ChosenChannels(self.layer.parts[part], positions)[images]
+        return _of_representations(self.mechanism, self.secret, key, np.float32(clean), numbers)
+
+    @functools.cached_property
+    def _of_images(self) -> Callable[..., jax.Array]:
+        return jax.jit(release_function(self.local, self.mechanism))
+
+
+class _ReleasedRows(RowView):
+    """Rows of one part that are released as they are read; the same row is always the same."""
+
+    def __init__(self, release: Release, part: str) -> None:
+        rows = len(getattr(release.parts, part)) * release.copies_of(part)
+        place = release.layer.parts["auxiliary"].shape[1:3]
+        super().__init__((rows, *place, release.topology.depth), np.float32)
+        self._release, self._part = release, part
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        if not len(numbers):
+            return np.zeros((0, *self.shape[1:]), self.dtype)
+        return self._release.released(self._part, numbers) / self._release.unit

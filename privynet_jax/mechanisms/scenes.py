@@ -1,0 +1,75 @@
+"""What attackers of each class have of what is released under a mechanism.
+
+scene = released_scene(clean, mechanism, key)
+[fitted] = fit_attack(attack, [scene], [key])
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+
+from privynet_jax.attacks.base import EVERYTHING, NETWORK, Knowledge
+from privynet_jax.attacks.scenario import OBSERVED_IMAGES, Scenario
+from privynet_jax.backbone.features.layer_features import image_features
+from privynet_jax.images.parts import Parts
+from privynet_jax.mechanisms.mechanism import Mechanism
+from privynet_jax.mechanisms.releases import Release, several_copies
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """In a `Topology`'s place where no layer runs on the device: pictures are released."""
+
+    num_layers: ClassVar[int] = 0
+    channels: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    depth: ClassVar[int] = 3
+
+    def representation_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Returns (height, width, depth) of a square picture."""
+        return image_size, image_size, self.depth
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReleasedScene(Scenario):
+    """A scenario under a mechanism; whoever is of a class knows mechanism and parameters."""
+
+    release: Release | None = None
+
+    def knowledge(self, name: str) -> Knowledge:
+        """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
+        mechanism = self.release.mechanism
+        if name == EVERYTHING:
+            local = None if mechanism.releases_pictures else self.release.expected()
+            return Knowledge(name, local=local, secret=self.release.secret)
+        if name == NETWORK and mechanism.releases_pictures:
+            return Knowledge(name, observed=self.stored("target")[:OBSERVED_IMAGES])
+        return super().knowledge(name)
+
+
+def picture_scene(parts: Parts) -> Scenario:
+    """Returns the scenario of parts whose pictures themselves are released."""
+    return Scenario(Pictures(), parts, image_features(parts))
+
+
+def released_scene(
+    clean: Scenario, mechanism: Mechanism, key: jax.Array, copies: int = 1, repeats: int = 1
+) -> ReleasedScene:
+    """Returns a scenario under a mechanism, from the one without; see `released_features`.
+
+    Of mechanisms that release pictures, the one without is `picture_scene`.
+    """
+    local = None
+    if mechanism.releases_pictures:
+        local = _same
+    elif clean.weights is not None:
+        local = clean.knowledge(EVERYTHING).local
+    given = clean.features, clean.parts, clean.topology, mechanism, key, copies, repeats, local
+    release = Release(*given)
+    parts = several_copies(clean.parts, copies)
+    known = clean.topology, parts, release.features(), clean.weights
+    return ReleasedScene(*known, copies=copies, release=release)
+
+
+def _same(images: jax.Array) -> jax.Array:
+    return images
