@@ -21,6 +21,7 @@ from privynet_jax.images.decoding import (
     decode_picture,
     open_picture,
     pool_of_decoders,
+    stored_bytes,
 )
 from privynet_jax.images.pixels.colours import UnreadablePictureError
 from privynet_jax.platform.progress import Bar
@@ -147,7 +148,7 @@ def much_of(count: int, whole: int, of: str) -> str:
 
 def _look_at(decode: Decoder, picture: StoredImage) -> tuple[bytes, _Look | None]:
     """The digest of a picture's bytes, and what is compared of it, where it can be decoded."""
-    data = picture.read_bytes()
+    data = stored_bytes(picture)
     digest = hashlib.sha256(data).digest()
     try:
         with open_picture(data) as stored:

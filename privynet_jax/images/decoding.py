@@ -58,6 +58,8 @@ _MOST_THREADS = 8
 _MOST_BYTES_AT_WORK = 2**31
 # Of a pixel while it is decoded, with the copies that are made: of 8 bits a channel, and of 16.
 _BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 12, 48
+# In a file's place that nobody may read; no picture begins so.
+_FORBIDDEN = b"no permission"
 # Pillow warns of odd metadata and of what is checked here. Filters are for all threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -126,6 +128,14 @@ class EncodedDataset(NamedTuple):
     class_names: tuple[str, ...]
 
 
+def stored_bytes(image: StoredImage) -> bytes:
+    """Returns a picture as stored; where it may not be read, what `open_picture` refuses."""
+    try:
+        return image.read_bytes()
+    except PermissionError:
+        return _FORBIDDEN
+
+
 def open_picture(data: bytes) -> Image.Image:
     """Returns an image of which only the header has been decoded.
 
@@ -134,6 +144,8 @@ def open_picture(data: bytes) -> Image.Image:
     """
     if not data:
         raise UnreadablePictureError("the file is empty")
+    if data == _FORBIDDEN:
+        raise UnreadablePictureError("you have no permission to read it")
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
@@ -282,7 +294,7 @@ def decode_split(
         for index, (stored, label) in enumerate(zip(split.images, split.labels, strict=True)):
             if left[label]:
                 asked.append(index)
-                yield str(stored), stored.read_bytes()
+                yield str(stored), stored_bytes(stored)
 
     skipped: list[str] = []
     with (

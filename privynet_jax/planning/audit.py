@@ -220,13 +220,13 @@ def _private_folder(
 
 
 def _measured_latency(plan: Plan, latencies: Latencies | None) -> Finding | None:
-    """Now and here or on a device, where the plan limits it."""
+    """Now and here, where the plan limits it, or on a device that has measured."""
     limit = plan.limits.latency_ms
-    if limit is None:
+    if limit is None and latencies is None:
         return None
     meter = Meter(latencies)
     found, doubts = meter.measure(plan.topology, plan.image_size), ()
-    if meter.where != plan.latency_on:
+    if limit is not None and meter.where != plan.latency_on:
         told = f"the plan's latency is of {plan.latency_on}, and this one of {meter.where}"
         doubts = (f"{told}; give --latency",)
     return Finding("latency_ms", limit, plan.latency_ms, found, doubts=doubts)

@@ -1,7 +1,9 @@
 """Folders of pictures become data sets, and folders that cannot say what is wrong with them."""
 
+import errno
 import os
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +82,22 @@ def test_unreadable_files_are_named_or_skipped(tmp_path, caplog):
     parts = load(tmp_path, skip_unreadable=True)
     assert sum(len(part) for _, part in parts.items()) == 15
     assert "skipped 1 unreadable images" in caplog.text
+
+
+def test_files_that_nobody_may_read_are_unreadable(tmp_path, monkeypatch):
+    fill(tmp_path, {"a": 8, "b": 8})
+    read = Path.read_bytes
+
+    def refused(path):  # permissions stop no administrator, as whom tests may run
+        if path.name == "000.png" and path.parent.name == "a":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(UserError, match=r"a/000\.png: you have no permission to read it; .*skip"):
+        load(tmp_path)
+    parts = load(tmp_path, skip_unreadable=True)
+    assert sum(len(part) for _, part in parts.items()) == 15
 
 
 @pytest.mark.parametrize(

@@ -431,4 +431,7 @@ def test_latency_is_the_device_s_or_in_doubt(audited_plan):
     known = Latencies("a phone", "vgg16", plan.image_size, (Latency(m, depth, 14.0),))
     found = auditing._measured_latency(plan, known)
     assert (found.found, found.verdict, found.doubts) == (14.0, KEPT, ())
-    assert auditing._measured_latency(audited_plan, known) is None
+    # Nobody limits it, and nobody asks; or somebody has measured.
+    assert auditing._measured_latency(audited_plan, None) is None
+    found = auditing._measured_latency(audited_plan, known)
+    assert (found.limit, found.doubts) == (None, ())

@@ -20,7 +20,12 @@ from privynet_jax.deployment.device.timing import is_kit, time_kit
 from privynet_jax.deployment.trust.keys import PRIVATE, PUBLIC, make_keys, read_public
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_picture, decoded_ahead, tell_skipped
+from privynet_jax.images.decoding import (
+    decode_picture,
+    decoded_ahead,
+    stored_bytes,
+    tell_skipped,
+)
 from privynet_jax.images.folders import folder_of, list_pictures
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import new_file, written_new
@@ -69,7 +74,7 @@ def _predicted(
     """Each picture's name and probabilities; unreadable ones are listed, or refused for None."""
     paths = list_pictures(folder)
     decode = functools.partial(decode_picture, reading=reading)
-    contents = ((str(path), path.read_bytes()) for path in paths)
+    contents = ((str(path), stored_bytes(path)) for path in paths)
     decoded = decoded_ahead(contents, package.image_size, skipped is not None, decode)
     # One by one: what was not asked for is dropped when the last one was handed out.
     images = ((path, ahead.result()) for path, ahead in zip(paths, decoded, strict=True))

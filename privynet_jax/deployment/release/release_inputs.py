@@ -19,7 +19,13 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import look_for_copies, much_of, name_pairs
-from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, StoredImage
+from privynet_jax.images.decoding import (
+    Decoder,
+    EncodedDataset,
+    EncodedSplit,
+    StoredImage,
+    stored_bytes,
+)
 from privynet_jax.images.folders import folder_of, list_pictures
 from privynet_jax.images.label_tables import plain_name
 from privynet_jax.images.parts import cached_decoder, read_labelled
@@ -47,7 +53,7 @@ class Pictures:
 
     def read(self, index: int) -> bytes:
         """Returns the encoded bytes of a picture."""
-        return self.images[index].read_bytes()
+        return stored_bytes(self.images[index])
 
     @property
     def decode(self) -> Decoder:
