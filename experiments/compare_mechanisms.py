@@ -69,6 +69,8 @@ _MECHANISMS = flags.DEFINE_string(
     "laplace:clip=0.5,scale=0.25,laplace:clip=0.5,scale=0.5,laplace:clip=0.5,scale=1,"
     "arden:nullify=0.1,clip=0.5,scale=0.1,arden:nullify=0.2,clip=0.5,scale=0.25,"
     "arden:nullify=0.4,clip=0.5,scale=0.5,"
+    "arden_trained:nullify=0.1,clip=0.5,scale=0.1,arden_trained:nullify=0.2,clip=0.5,scale=0.25,"
+    "arden_trained:nullify=0.4,clip=0.5,scale=0.5,"
     "dropout:rate=0.25,dropout:rate=0.5,dropout:rate=0.75,"
     "quantise:bits=2,quantise:bits=1,"
     "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"

@@ -41,6 +41,8 @@ class Mechanism:
         example: of its word and parameters, where its defaults are none to show.
         changes_image: whether `of_image` does anything; else cached representations serve.
         releases_pictures: whether there is no local NN.
+        training_copies: rows that the cloud learns from of each picture. With more than one it owns
+            its training pictures: the first row is released of none, and only queries are private.
         is_random: whether equal pictures are released in other ways each time.
         is_exportable: whether its functions are XLA's alone, without the host's help.
     """
@@ -49,6 +51,7 @@ class Mechanism:
     example: ClassVar[str] = ""
     changes_image: ClassVar[bool] = False
     releases_pictures: ClassVar[bool] = False
+    training_copies: ClassVar[int] = 1
     is_random: ClassVar[bool] = False
     is_exportable: ClassVar[bool] = True
 
@@ -75,6 +78,11 @@ class Mechanism:
     def undone(self, secret: Any, released: jax.Array) -> jax.Array:
         """Returns the picture that `of_image` was given, but for noise; of `releases_pictures`."""
         raise NotImplementedError(f"{self} undoes nothing")
+
+    @property
+    def protects(self) -> str:
+        """Whose pictures are released under it, in words."""
+        return "queries" if self.training_copies > 1 else "all"
 
     def macs(self, shape: tuple[int, ...]) -> int:
         """Returns its multiply-accumulates for a picture of this shape, beside the local NN's."""

@@ -121,6 +121,19 @@ class Arden(LaplaceNoise):
 
 
 @dataclasses.dataclass(frozen=True)
+class NoisilyTrainedArden(Arden):
+    """Arden as published: the cloud learns from pictures of its own, clean and noisy.
+
+    Of each it has the clean representation, and as many noisy ones as `training_copies` leaves:
+    Arden's noisy training, but for copies that are generated to be hard.
+    """
+
+    name: ClassVar[str] = "arden_trained"
+    example: ClassVar[str] = "arden_trained:nullify=0.2,clip=0.5,scale=0.2"
+    training_copies: ClassVar[int] = 5
+
+
+@dataclasses.dataclass(frozen=True)
 class ChannelDropout(Mechanism):
     """Zeroes other channels in every image; which ones, the receiver sees.
 

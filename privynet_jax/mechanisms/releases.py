@@ -82,13 +82,16 @@ def release_function(
     return release
 
 
-def several_copies(parts: Parts, copies: int) -> Parts:
-    """Returns parts with several copies of each auxiliary image, image by image.
+def several_copies(parts: Parts, **copies: int) -> Parts:
+    """Returns parts with several copies of each image of some parts, image by image.
 
     So that who holds out the last images holds out all of their copies.
     """
-    rows = np.repeat(np.arange(len(parts.auxiliary)), copies)
-    return dataclasses.replace(parts, auxiliary=parts.auxiliary.take(rows))
+    found = {}
+    for name, count in copies.items():
+        part = getattr(parts, name)
+        found[name] = part.take(np.repeat(np.arange(len(part)), count))
+    return dataclasses.replace(parts, **found)
 
 
 def copies_for(examples: int, images: int) -> int:
@@ -166,7 +169,7 @@ class Release:
 
     def copies_of(self, part: str) -> int:
         """Returns how many rows there are of each image."""
-        return self.copies if part == "auxiliary" else 1
+        return {"auxiliary": self.copies, "target": self.mechanism.training_copies}.get(part, 1)
 
     def released(self, part: str, rows: np.ndarray) -> np.ndarray:
         """Returns rows before they are brought to a root mean square of 1."""
@@ -198,12 +201,19 @@ class Release:
         images, copy = np.divmod(rows, self.copies_of(part))
         # The first copies come first, so that they do not depend on how many there are.
         numbers = np.int32(copy * len(getattr(self.parts, part)) + images)
+        positions = self.layer.positions(self.topology.channels)
+        stored = ChosenChannels(self.layer.parts[part], positions)
         if self.mechanism.changes_image:
             pictures = as_float(getattr(self.parts, part).images[images])
-            return self._of_images(self.secret, key, pictures, numbers)
-        positions = self.layer.positions(self.topology.channels)
-        clean = ChosenChannels(self.layer.parts[part], positions)[images]
-        return _of_representations(self.mechanism, self.secret, key, np.float32(clean), numbers)
+            found = self._of_images(self.secret, key, pictures, numbers)
+        else:
+            clean = np.float32(stored[images])
+            found = _of_representations(self.mechanism, self.secret, key, clean, numbers)
+        if part == "target" and self.mechanism.training_copies > 1:
+            # What the cloud owns; noisy ones are in the same unit.
+            clean = jax.vmap(self.mechanism.expected)(np.float32(stored[images]))
+            found = jnp.where(copy[:, None, None, None] == 0, clean, found)
+        return found
 
     @functools.cached_property
     def _of_images(self) -> Callable[..., jax.Array]:

@@ -66,7 +66,7 @@ def released_scene(
         local = clean.knowledge(EVERYTHING).local
     given = clean.features, clean.parts, clean.topology, mechanism, key, copies, repeats, local
     release = Release(*given)
-    parts = several_copies(clean.parts, copies)
+    parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
     known = clean.topology, parts, release.features(), clean.weights
     return ReleasedScene(*known, copies=copies, release=release)
 

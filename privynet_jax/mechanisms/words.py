@@ -14,13 +14,15 @@ from privynet_jax.mechanisms.noises import (
     ChannelDropout,
     GaussianNoise,
     LaplaceNoise,
+    NoisilyTrainedArden,
     Quantisation,
 )
 
 _KINDS = {
     kind.name: kind
     for kind in (
-        *(Plain, GaussianNoise, LaplaceNoise, Arden, ChannelDropout, Quantisation),
+        *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
+        *(ChannelDropout, Quantisation),
         *(Rmt, Aes),
     )
 }

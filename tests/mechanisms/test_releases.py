@@ -18,6 +18,7 @@ from privynet_jax.mechanisms.noises import (
     Arden,
     ChannelDropout,
     GaussianNoise,
+    NoisilyTrainedArden,
 )
 from privynet_jax.mechanisms.releases import (
     copies_for,
@@ -128,7 +129,7 @@ def test_randomness_differs_between_parts_keys_copies_and_rows(layer, parts):
 
 def test_copies_belong_to_their_images(layer, parts):
     found = released_features(layer, parts, FIRST, Plain(), KEY, copies=3)
-    copied = several_copies(parts, 3)
+    copied = several_copies(parts, auxiliary=3)
     assert len(copied.auxiliary) == len(found.parts["auxiliary"]) == 21
     for row in (0, 8, 20):
         np.testing.assert_array_equal(
@@ -163,3 +164,21 @@ def test_mechanisms_of_the_image_take_the_local_nn(layer, parts, vgg_weights):
 def test_all_zero_releases_stay_zero(layer, parts):
     found = released_features(layer, parts, FIRST, ChannelDropout(1.0), KEY)
     assert (found.parts["test"][:] == 0).all()
+
+
+def test_who_owns_the_training_pictures_has_them_clean_and_noisy(layer, parts, vgg_weights):
+    topology, mechanism = Topology(4, (10, 15)), NoisilyTrainedArden(0.5, 0.1, 0.3)
+    local = normalised(vgg_weights, topology, np.float32([1, 2]))
+    found = released_features(layer, parts, topology, mechanism, KEY, local=local)
+    target = found.parts["target"][:].reshape(9, 5, 8, 8, 2)
+    clean = jax.vmap(mechanism.expected)(
+        np.float32(layer.parts["target"])[..., layer.positions(topology.channels)]
+    )
+    # All in one unit.
+    ratio = np.asarray(clean) / np.where(target[:, 0] == 0, 1, target[:, 0])
+    assert np.ptp(ratio[np.asarray(clean) > 1e-3]) < 1e-3
+    assert (target[:, 1] != target[:, 2]).mean() > 0.9
+    assert len(found.parts["test"]) == 5
+    copied = several_copies(parts, target=5)
+    np.testing.assert_array_equal(copied.target.labels[5:10], parts.target.labels[1])
+    assert mechanism.protects == "queries"

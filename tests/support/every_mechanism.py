@@ -6,6 +6,7 @@ from privynet_jax.mechanisms.noises import (
     ChannelDropout,
     GaussianNoise,
     LaplaceNoise,
+    NoisilyTrainedArden,
     Quantisation,
 )
 
@@ -14,6 +15,7 @@ ALL = [
     GaussianNoise(0.5, 0.3),
     LaplaceNoise(0.3, 0.2),
     Arden(0.3, 0.2, 0.4),
+    NoisilyTrainedArden(0.3, 0.2, 0.4),
     ChannelDropout(0.5),
     Quantisation(2),
     Quantisation(2, 4.0, "stochastic"),
