@@ -110,7 +110,10 @@ SEED, SKIP_UNREADABLE, SIXTEEN_BIT_MAX, FIT, DICOM_WINDOW = map(
 MAX_IMAGES, ATTACKERS = map(setting, ("max_images", "attackers"))
 flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files call it
 ATTACKED_IMAGES = flags.DEFINE_integer(
-    "attacked_images", 64, "Test images, spread over classes, of slow attacks; 0: all.", 0
+    "attacked_images",
+    64,
+    "Test images, over classes, that slow attackers attack; 0: all.",
+    0,
 )
 TRAINING = flags.DEFINE_float(
     "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0

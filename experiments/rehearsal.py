@@ -235,6 +235,11 @@ class _Story:
         return [f"--trusted={trusted}", *([f"--key={folder / key}{PRIVATE}"] if key else [])]
 
     def _save(self, part: Part, folder: Path) -> None:
+        if part.several is not None:
+            raise UserError(
+                f"--images={self.parts.name} may have several labels each; rehearsals are of one "
+                "class for each picture; give a folder with a subfolder per class"
+            )
         if folder.exists():
             return
         with appears_whole(folder) as partial:

@@ -35,7 +35,7 @@ def with_fewer(ground: Ground, number: int, count: int) -> Ground:
     """Returns the layer of this number with the first so many pairs."""
     part, rows = ground.parts.auxiliary, np.arange(count)
     stored = ChosenRows(ground.features[number].parts["auxiliary"], rows)
-    return _with_pairs(ground, number, Part(part.images[rows], part.labels[rows]), stored)
+    return _with_pairs(ground, number, part.take(rows), stored)
 
 
 def with_pairs_of(other: Ground, ground: Ground, number: int) -> Ground:

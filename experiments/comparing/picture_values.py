@@ -12,6 +12,7 @@ out is how much draws differ from one another.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,12 +37,15 @@ class PictureValues:
         mode: of its characterisation, which says which test images were scored.
         labels: of all test images, int [N].
         sources: of all test images, int [N].
+        several: whether an image may have several labels; then nothing is known of what is balanced
+            over them, picture by picture.
     """
 
     store: ResultStore
     mode: str
     labels: np.ndarray
     sources: np.ndarray
+    several: bool = False
     # Cell -> its arrays of numbers per image, so that a cell is read once.
     _read: dict[str, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -49,7 +53,8 @@ class PictureValues:
     def of(cls, store: ResultStore, config: Mapping[str, Any]) -> "PictureValues":
         """Returns those of a work directory with its settings; UserError: they are damaged."""
         pictures = store.load_test_pictures()
-        return cls(store, config["mode"], pictures["labels"], pictures["sources"])
+        several = len(pictures.get("label_names", ())) > 0
+        return cls(store, config["mode"], pictures["labels"], pictures["sources"], several)
 
     def interval(self, cells: Sequence[CellResult], column: str) -> Interval:
         """Returns a column's mean over some cells, and its 95 % interval over sources.
@@ -80,6 +85,8 @@ class PictureValues:
     def _bootstrapped(self, values: np.ndarray, column: str) -> Interval:
         rows = np.flatnonzero(~np.isnan(values))
         statistic = mean_of
+        if column == _BALANCED and self.several:
+            return Interval(math.nan, math.nan, math.nan)
         if column == _BALANCED:
             statistic = functools.partial(balanced_mean_of, labels=self.labels[rows])
         return bootstrap(values[rows], statistic, self.sources[rows])

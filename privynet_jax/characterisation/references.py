@@ -66,6 +66,7 @@ def attacked_pictures(parts: Parts) -> dict[str, np.ndarray]:
         "labels": parts.test.labels,
         "class_names": np.array(parts.class_names),
         "sources": parts.test.clusters(),
+        "label_names": np.array(parts.label_names, str),
     }
     guessed = _guessed(parts)["test"]
     return known | {f"mean_image_{name}": values for name, values in guessed.items()}

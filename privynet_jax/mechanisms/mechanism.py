@@ -44,7 +44,6 @@ class Mechanism:
         training_copies: rows that the cloud learns from of each picture. With more than one it owns
             its training pictures: the first row is released of none, and only queries are private.
         is_random: whether equal pictures are released in other ways each time.
-        is_exportable: whether its functions are XLA's alone, without the host's help.
     """
 
     name: ClassVar[str] = ""
@@ -53,7 +52,9 @@ class Mechanism:
     releases_pictures: ClassVar[bool] = False
     training_copies: ClassVar[int] = 1
     is_random: ClassVar[bool] = False
-    is_exportable: ClassVar[bool] = True
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises UserError where it cannot be used on pictures of this shape, (H, W, 3)."""
 
     def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Any:
         """Returns what pictures of one release have in common; shape is theirs, (H, W, 3)."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES, Parts, as_float
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Mechanism
 from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
@@ -133,8 +134,6 @@ def released_features(
         repeats: releases of the same pictures, of which their receiver takes the mean.
         local: images -> normalised representation, for mechanisms that change the image.
     """
-    if mechanism.changes_image and local is None:
-        raise ValueError(f"Expected `local` for {mechanism}, got none.")
     return Release(layer, parts, topology, mechanism, key, copies, repeats, local).features()
 
 
@@ -151,6 +150,10 @@ class Release:
     repeats: int = 1
     local: Local | None = None
 
+    def __post_init__(self) -> None:
+        if self.mechanism.changes_image and self.local is None:
+            raise ValueError(f"Expected `local` for {self.mechanism}, got none.")
+
     def features(self) -> LayerFeatures:
         """Returns its rows, which are computed as they are read."""
         rows = {name: _ReleasedRows(self, name) for name, _ in self.parts.items()}
@@ -160,6 +163,11 @@ class Release:
     def expected(self) -> Local:
         """Returns images -> what is released of them on average, normalised, differentiable."""
         mechanism, unit = self.mechanism, self.unit
+        if self.local is None:
+            raise UserError(
+                "a white box needs the local NN itself, which these representations do not come "
+                "with; leave it out"
+            )
 
         def represent(images: jax.Array) -> jax.Array:
             clean = self.local(jax.vmap(mechanism.expected_image)(images))

@@ -239,7 +239,8 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
     if chosen and chosen.expected.accuracy.value <= chosen.expected.commonest_class_share:
         lines.append(
             "WARNING: always answering the commonest class would be right as often. What was "
-            "learnt shows in the balanced accuracy alone, which is 1 / classes where nothing was."
+            "learnt shows in the balanced accuracy alone, which is 1 / classes where nothing was, "
+            "and a half where pictures may have several labels."
         )
     if mode != "dedicated":
         lines.append(

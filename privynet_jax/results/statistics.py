@@ -79,12 +79,15 @@ def accuracies(right: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     each one's share, so that no class counts for more than another (Brodersen et al. 2010,
     doi:10.1109/ICPR.2010.764); "commonest_class_share" the accuracy of always answering the
     commonest class. All are in [0, 1]. Of several labels for each image, [N, L], these are means
-    over labels, each of which has the classes 0 and 1.
+    over labels, each of which has the classes 0 and 1; balanced of those that some images have and
+    others have not, NaN without any.
     """
     if right.ndim == 2:
         pairs = zip(right.T, labels.T, strict=True)
-        found = [accuracies(own, label) for own, label in pairs]
-        return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+        found = [(accuracies(own, label), np.ptp(label) > 0) for own, label in pairs]
+        means = {name: float(np.mean([each[name] for each, _ in found])) for name in found[0][0]}
+        balanced = [each["balanced_accuracy"] for each, tells in found if tells]
+        return means | {"balanced_accuracy": float(np.mean(balanced)) if balanced else math.nan}
     right = _checked(right)
     _, members, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     by_class = np.bincount(members, weights=right) / sizes

@@ -171,8 +171,8 @@ class ResultStore:
         """Keeps what is known of the test images before any attack.
 
         That is "labels", int [N]; "class_names" by label; "sources", int [N], from which photograph
-        or person each image is; "mean_image_" and a metric, float [N], of answering the auxiliary
-        mean image.
+        or person each image is; "label_names" where it may have several; "mean_image_" and a
+        metric, float [N], of answering the auxiliary mean image.
         """
         _write_arrays(self.workdir / TEST_PICTURES, arrays)
 

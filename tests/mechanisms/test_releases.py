@@ -1,4 +1,4 @@
-"""The defended local NN against its pieces, and features that are one release of it."""
+"""What a device runs against its pieces, and features that are one release of it."""
 
 import dataclasses
 import functools
@@ -95,7 +95,7 @@ def test_features_are_one_release_however_they_are_read(layer, parts):
         assert (mine[..., 3] == 0).all()
 
 
-def test_features_are_the_defended_channels(layer, parts):
+def test_features_are_the_released_channels(layer, parts):
     """Up to one number, which brings the root mean square to 1."""
     mechanism = GaussianNoise(0.5, 0.0)
     scaled = dataclasses.replace(layer, scales=np.arange(10, 18, dtype=np.float32))

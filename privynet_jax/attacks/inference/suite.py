@@ -29,7 +29,7 @@ from privynet_jax.attacks.inference.reidentification import (
 )
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone.features.layer_features import image_features
-from privynet_jax.images.parts import Part, Parts
+from privynet_jax.images.parts import Parts
 from privynet_jax.results.statistics import Interval, bootstrap, mean_of, median_of
 from privynet_jax.training.courses.release_training import ReleaseTraining
 from privynet_jax.training.models.networks import CloudNN, network_for
@@ -96,7 +96,7 @@ class Suite:
         int [Q] are the test images that were rebuilt.
         """
         own, released = map(scene.stored, PARTS)
-        changed = Part(rebuilt.images, self._parts.test.labels[queries])
+        changed = dataclasses.replace(self._parts.test.take(queries), images=rebuilt.images)
         pictures = image_features(dataclasses.replace(self._parts, test=changed)).parts["test"]
         everything, rows = np.arange(len(self._parts.test)), []
         for name, values in self._values.items():

@@ -43,15 +43,18 @@ class Aes(Mechanism):
     name: ClassVar[str] = "aes"
     changes_image: ClassVar[bool] = True
     releases_pictures: ClassVar[bool] = True
-    is_exportable: ClassVar[bool] = False
     keys: str = _KEYS[0]
 
     def __post_init__(self) -> None:
         self._check("keys", " or ".join(_KEYS), self.keys in _KEYS)
         _library()
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Sides are multiples of 4."""
+        block_count(self, shape, SIDE)
+
     def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Secret:
-        """Returns the places, and keys, uint8 [1 or B, 16]."""
+        """Returns the places, and keys, uint8 [1 or B, 16], the latter by place of the release."""
         count, (places, ciphers) = block_count(self, shape, SIDE), jax.random.split(key)
         keys = count if self.keys == "each" else 1
         order = jax.random.permutation(places, count)

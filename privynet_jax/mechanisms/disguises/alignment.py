@@ -18,10 +18,13 @@ import scipy
 from privynet_jax.attacks.base import NETWORK, Knowledge, Pairs
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.disguises.blocks import from_blocks, to_blocks
-from privynet_jax.mechanisms.disguises.undoing import Undone
+from privynet_jax.mechanisms.disguises.undoing import Undone, in_batches
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Mechanism
 
 _TRIES, _SWEEPS = 20, 30
+# Own pictures that moments are taken of.
+_MOST = 4096
+_TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,52 +37,55 @@ class Alignment:
 
     def learnt(self, pairs: Pairs, known: Knowledge, key: jax.Array) -> Undone:
         """Takes the released pictures' moments and the own ones'; needs no pair."""
-        images = as_float(pairs.images)
-        keys = jax.random.split(key, len(images))
-        own = np.array(jax.vmap(self.mechanism.noisy)(keys, images))
-        observed, side = np.float64(known.observed[:]), self.mechanism.block
+        images, (noise, matching) = as_float(pairs.images), jax.random.split(key)
+        own = np.array(jax.vmap(self.mechanism.noisy)(jax.random.split(noise, len(images)), images))
         own /= PICTURE_UNIT
-        graphs = [_graph(each, side) for each in (own, observed)]
-        found = matched_places(*graphs, key)
+        side, some = self.mechanism.block, (own[:_MOST], np.float32(known.observed[:]))
+        found = matched_places(*(_graph(each, side) for each in some), matching)
         mirrored = np.arange(len(found)).reshape(-1, own.shape[2] // side)[:, ::-1].ravel()[found]
-        mine, theirs = (_products(each, side) for each in (own, observed))
+        mine, theirs = (_products(each, side) for each in some)
         tried = [(*_aligned(mine[o][:, o], theirs), o) for o in (found, mirrored)]
         turns, _, order = min(tried, key=lambda one: one[1])
         # Products are the same of all that is turned by the opposite.
-        own_means, means = (
-            to_blocks(np.float64(x), side).mean(axis=(0, 3)) for x in (own, observed)
-        )
-        turns *= np.sign(np.einsum("pck,pckl,pcl->", own_means[order], turns, means))
+        own_mean, mean = (to_blocks(x, side).mean(axis=(0, 3), dtype=np.float64) for x in some)
+        turns *= np.sign(np.einsum("pck,pckl,pcl->", own_mean[order], turns, mean)) or 1.0
 
-        def undo(released: np.ndarray) -> np.ndarray:
+        def undo_some(released: np.ndarray) -> np.ndarray:
             blocks = to_blocks(np.float64(released), side)
             turned = np.einsum("njcrk,jclk->njcrl", blocks, turns)
             back = np.empty_like(turned)
             back[:, order] = turned
             return np.float32(from_blocks(back, released.shape[2]))
 
-        return Undone(undo, Pairs(np.float32(own), pairs.images), {})
+        def undo(released: np.ndarray) -> np.ndarray:
+            return in_batches(undo_some, released)
+
+        return Undone(undo, Pairs(own, pairs.images, pairs.copies), {})
 
 
 def _graph(images: np.ndarray, side: int) -> np.ndarray:
     """How strongly blocks vary together, float64 [B, B], and in which order they lie."""
-    blocks = to_blocks(np.float64(images), side)
-    blocks = blocks - blocks.mean(axis=0)
+    blocks = to_blocks(images - images.mean(axis=0), side)
     count, colours = blocks.shape[1:3]
-    rows = np.moveaxis(blocks, 2, 3).reshape(len(images), -1)  # [N, B * row * colour * column]
-    covariances = (rows.T @ rows / len(rows)).reshape(2 * (count, side, colours, side))
-    strengths = np.sqrt(np.square(covariances).sum(axis=(3, 7))).sum(axis=(2, 5))
+    rows = np.moveaxis(blocks, 2, 3).reshape(len(images), count, -1)  # row by row of a block
+    flat = rows.reshape(len(images), -1)
+    strengths = np.empty((count, side, count, side))
+    for block in range(count):  # not all at once: that is the square of all values
+        found = rows[:, block].T @ flat / len(images)
+        found = found.reshape(side, colours, side, count, side, colours, side)
+        strengths[block] = np.sqrt(np.square(found).sum(axis=(2, 6))).sum(axis=(1, 4))
     near = strengths.mean(axis=(1, 3))
     below = strengths[:, -1, :, 0] - strengths[:, 0, :, -1]
-    return (near - near.mean()) / near.std() + below / below.std()
+    scaled = ((x - x.mean()) / max(x.std(), _TINY) for x in (near, below))
+    return sum(scaled)
 
 
 def _products(images: np.ndarray, side: int) -> np.ndarray:
     """Mean products of rows of all blocks and colours, [B, B, 3, 3, side, side], not centred."""
-    blocks = to_blocks(np.float64(images), side)
+    blocks = to_blocks(images, side)
     count = blocks.shape[1]
     rows = np.moveaxis(blocks, 3, 1).reshape(len(images) * side, -1)
-    products = (rows.T @ rows / len(rows)).reshape(count, 3, side, count, 3, side)
+    products = np.float64(rows.T @ rows / len(rows)).reshape(count, 3, side, count, 3, side)
     return products.transpose(0, 3, 1, 4, 2, 5)
 
 
@@ -89,6 +95,8 @@ def matched_places(mine: np.ndarray, theirs: np.ndarray, key: jax.Array) -> np.n
     Of graphs [B, B] between them: a quadratic assignment (Vogelstein et al. 2015,
     doi:10.1371/journal.pone.0121002), from several starts.
     """
+    if len(mine) == 1:
+        return np.zeros(1, int)
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     options = {"maximize": True, "P0": "randomized", "maxiter": 100, "tol": 1e-3, "rng": random}
     tries = [

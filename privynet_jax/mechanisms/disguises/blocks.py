@@ -1,5 +1,6 @@
 """Pictures in square blocks, whose places a secret exchanges."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ class Secret(NamedTuple):
 
     Attributes:
         order: int [B], which block of the picture lies in each place of the release.
-        parts: what else a mechanism needs, by block of the picture.
+        parts: what else a mechanism needs.
     """
 
     order: jax.Array
@@ -26,9 +27,12 @@ def block_count(mechanism: Mechanism, shape: tuple[int, ...], side: int) -> int:
     """Returns how many blocks of a side a picture (H, W, 3) has; UserError where none fit."""
     height, width, _ = shape
     if height % side or width % side:
+        both = math.gcd(height, width)
+        fitting = [str(one) for one in range(2, both + 1) if not both % one]
         raise UserError(
             f"mechanism {mechanism} has blocks of {side} x {side} pixels, and pictures are "
-            f"{height} x {width}; allowed are blocks that fit, such as 2 or 4; give block="
+            f"{height} x {width}; allowed are sides that both divide by, which for these pictures "
+            f"are {', '.join(fitting) or 'none'}; give others, or leave the mechanism out"
         )
     return height // side * (width // side)
 

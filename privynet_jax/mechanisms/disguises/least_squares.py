@@ -12,11 +12,15 @@ import numpy as np
 import scipy
 
 from privynet_jax.attacks.base import PAIRS, Knowledge, Pairs
+from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.disguises.blocks import from_blocks, to_blocks
-from privynet_jax.mechanisms.disguises.undoing import Undone, pictures
+from privynet_jax.mechanisms.disguises.undoing import Undone, in_batches
+from privynet_jax.mechanisms.mechanism import PICTURE_UNIT
 
 # Of the mean diagonal of a Gram matrix: above rounding, below what noise there may be.
 _RIDGE = 1e-9
+# Pairs that are more than enough for matrices of a few pixels.
+_MOST = 2048
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +33,16 @@ class LeastSquares:
 
     def learnt(self, pairs: Pairs, known: Knowledge, key: jax.Array) -> Undone:
         """Fits on half of the pairs, and leaves the others to learn from: they are as unknown."""
-        images, released = pictures(pairs)
-        half = len(images) // 2 // pairs.copies * pairs.copies
-        x, y = _rows(images[:half], self.block), _rows(released[:half], self.block)
-        order = _belonging(x, y)
+        half = len(pairs.images) // pairs.copies // 2 * pairs.copies
+        used = np.arange(min(half, _MOST))
+        x = _rows(as_float(pairs.images[used]) / PICTURE_UNIT, self.block)
+        y = _rows(np.float32(pairs.representations[used]), self.block)
         x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-        solved = _regressed(y - y_mean, x[:, order] - x_mean[order])
+        x, y = x - x_mean, y - y_mean
+        order = _belonging(x, y)
+        solved = _regressed(y, x[:, order])
 
-        def undo(released: np.ndarray) -> np.ndarray:
+        def undo_some(released: np.ndarray) -> np.ndarray:
             rows = to_blocks(np.float64(released), self.block)
             centred = rows - y_mean[:, :, None]
             found = np.einsum("njcrk,jckl->njcrl", centred, solved) + x_mean[order][:, :, None]
@@ -44,7 +50,10 @@ class LeastSquares:
             back[:, order] = found
             return np.float32(from_blocks(back, released.shape[2]))
 
-        rest = undo(released[half:])
+        def undo(released: np.ndarray) -> np.ndarray:
+            return in_batches(undo_some, released)
+
+        rest = undo(np.float32(pairs.representations[half:]))
         return Undone(undo, Pairs(rest, pairs.images[half:], pairs.copies), {})
 
 
@@ -55,21 +64,22 @@ def _rows(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def _belonging(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """For each place of the release, int [B], which block of the picture explains it best."""
+    """For each place of the release, int [B], which block of the picture explains it best.
+
+    Of centred rows, float64 [rows, B, 3, side].
+    """
     count, colours, side = x.shape[1:]
     explained = np.zeros((count, count))
     for colour in range(colours):
-        own, theirs = (z[:, :, colour] - z[:, :, colour].mean(axis=0) for z in (x, y))
-        cross = (theirs.reshape(len(y), -1).T @ own.reshape(len(x), -1)).reshape(
-            count, side, count, side
-        )
+        own, theirs = (z[:, :, colour].reshape(len(z), -1) for z in (x, y))
+        cross = (theirs.T @ own).reshape(count, side, count, side)
         for block in range(count):
-            gram = own[:, block].T @ own[:, block]
+            rows = x[:, block, colour]
+            gram = rows.T @ rows
             gram[np.diag_indices(side)] += _RIDGE * np.trace(gram) / side + 1e-12
             of_block = cross[:, :, block]  # [places, side, side]
-            explained[:, block] += np.einsum(
-                "pak,kl,pal->p", of_block, np.linalg.inv(gram), of_block
-            )
+            turned = of_block @ np.linalg.inv(gram)
+            explained[:, block] += (turned * of_block).sum(axis=(1, 2))
     return scipy.optimize.linear_sum_assignment(-explained)[1]
 
 

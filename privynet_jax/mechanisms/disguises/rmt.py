@@ -48,13 +48,17 @@ class Rmt(Mechanism):
         self._check("block", "2 or more", self.block >= 2)
         self._check("noise", "0 to 255", 0 <= self.noise <= 255)
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Blocks fit into pictures."""
+        block_count(self, shape, self.block)
+
     @property
     def is_random(self) -> bool:
         """Whether it adds noise."""
         return self.noise > 0
 
     def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Secret:
-        """Returns the places, and orthogonal matrices [B, 3, block, block], uniform over all."""
+        """Returns the places, and uniform orthogonal matrices [B, 3, block, block], by block."""
         count, (places, matrices) = block_count(self, shape, self.block), jax.random.split(key)
         order = jax.random.permutation(places, count)
         return Secret(order, jax.random.orthogonal(matrices, self.block, (count, shape[-1])))

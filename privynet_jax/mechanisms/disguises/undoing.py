@@ -17,9 +17,9 @@ from privynet_jax.attacks.base import (
     FittedAttack,
     Knowledge,
     Pairs,
+    check_pairs,
 )
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Mechanism
 
 # Pictures that are undone at once.
@@ -30,7 +30,8 @@ class Undone(NamedTuple):
     """How an attacker undoes a disguise, and what it then learns the rest from.
 
     Attributes:
-        undo: released float32 [N, H, W, D] -> what is left of it, float32 [N, H, W, E].
+        undo: released float32 [N, H, W, D] -> what is left of it, float32 [N, H, W, E], in units of
+            `PICTURE_UNIT` as releases are.
         pairs: of the same form; images with what would be left of them.
         report: what was found, for results.
     """
@@ -65,10 +66,12 @@ class SeenThrough:
         self, scenes: Sequence[Pairs], knowledge: Sequence[Knowledge], keys: Sequence[jax.Array]
     ) -> list[FittedAttack]:
         """Undoes each by itself, then fits all side by side; see `attacks.base.Attack.fit`."""
-        given = zip(scenes, knowledge, keys, strict=True)
+        check_pairs(self.name, scenes, self.least_pairs)
+        keys = [jax.random.split(key) for key in keys]
+        given = zip(scenes, knowledge, (own for own, _ in keys), strict=True)
         undone = [self.undoing.learnt(*each) for each in given]
         left = [own.pairs for own in undone]
-        fitted = self.attack.fit(left, knowledge, keys)
+        fitted = self.attack.fit(left, knowledge, [other for _, other in keys])
         return [
             FittedAttack(
                 lambda x, undo=own.undo, rebuild=one.reconstruct: rebuild(undo(x)),
@@ -103,13 +106,13 @@ class BySecret:
             return undone(PICTURE_UNIT * released) / PICTURE_UNIT
 
         def undo(released: np.ndarray) -> np.ndarray:
-            starts = range(0, len(released), _AT_ONCE)
-            return np.concatenate([np.asarray(one(released[s : s + _AT_ONCE])) for s in starts])
+            return in_batches(lambda x: np.asarray(one(x)), released)
 
         left = undo(np.float32(pairs.representations[:]))
         return Undone(undo, Pairs(left, pairs.images, pairs.copies), {})
 
 
-def pictures(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images float32 [N, H, W, 3] in [0, 1], and what was released of them, float32."""
-    return as_float(pairs.images), np.float32(pairs.representations[:])
+def in_batches(function: Callable[[np.ndarray], np.ndarray], released: np.ndarray) -> np.ndarray:
+    """Returns a function of releases float [N, H, W, D], taken of some at once."""
+    starts = range(0, max(1, len(released)), _AT_ONCE)
+    return np.concatenate([function(released[s : s + _AT_ONCE]) for s in starts])

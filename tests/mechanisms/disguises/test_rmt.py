@@ -38,7 +38,14 @@ def released(mechanism, secret, images, seed=1):
 
 
 def mean_db(estimates, images):
-    return float(np.mean(psnr_db(np.float32(estimates.clip(0, 1)), as_float(images))))
+    """Of estimates in the unit of releases."""
+    pictures = np.float32(PICTURE_UNIT * estimates).clip(0, 1)
+    return float(np.mean(psnr_db(pictures, as_float(images))))
+
+
+def blind_db(own, theirs):
+    mean = as_float(own).mean(axis=0) / PICTURE_UNIT
+    return mean_db(np.broadcast_to(mean, theirs.shape), theirs)
 
 
 def test_a_case_worked_by_hand():
@@ -75,8 +82,9 @@ def test_the_secret_undoes_it_but_for_the_noise():
     assert set(np.unique(np.round(noise))) == set(range(21))
     again = mechanism.of_image(secret, jax.random.key(9), images[0])
     assert not np.allclose(again, disguised)
-    with pytest.raises(UserError, match=r"blocks of 4 x 4 pixels, and pictures are 10 x 10"):
-        mechanism.secret(KEY, (10, 10, 3))
+    told = r"blocks of 4 x 4 pixels, and pictures are 10 x 10; .* these pictures are 2, 5, 10;"
+    with pytest.raises(UserError, match=told):
+        mechanism.check((10, 10, 3))
 
 
 def test_known_pairs_break_it_to_the_last_bit():
@@ -106,9 +114,8 @@ def test_moments_break_it_without_any_pair(noise):
     observed = released(mechanism, secret, theirs)
     known = Knowledge(NETWORK, observed=observed)
     undone = Alignment(mechanism).learnt(Pairs(observed[:0], own), known, KEY)
-    found = mean_db(PICTURE_UNIT * undone.undo(observed[:50]), theirs[:50])
-    mean = np.broadcast_to(as_float(own).mean(axis=0), (50, SIZE, SIZE, 3))
-    assert found > mean_db(mean, theirs[:50]) + 6
+    found = mean_db(undone.undo(observed[:50]), theirs[:50])
+    assert found > blind_db(own, theirs[:50]) + 6
     assert undone.pairs.representations.shape == own.shape
 
 
@@ -118,5 +125,32 @@ def test_other_secrets_tell_nothing():
     first, second = (mechanism.secret(key, (SIZE, SIZE, 3)) for key in jax.random.split(KEY))
     undone = LeastSquares(4).learnt(Pairs(released(mechanism, first, own), own), None, KEY)
     found = mean_db(undone.undo(released(mechanism, second, theirs)), theirs)
-    mean = np.broadcast_to(as_float(own).mean(axis=0), (20, SIZE, SIZE, 3))
-    assert found < mean_db(mean, theirs)
+    assert found < blind_db(own, theirs)
+
+
+def test_copies_of_a_picture_stay_together():
+    """Noise differs between them, and who holds out one holds out all."""
+    mechanism, own = Rmt(block=4, noise=30), pictures(20, 1)
+    secret, twice = mechanism.secret(KEY, (SIZE, SIZE, 3)), np.repeat(own, 2, axis=0)
+    given = released(mechanism, secret, twice)
+    known = Knowledge(NETWORK, observed=given)
+    of_pairs = LeastSquares(4).learnt(Pairs(given, twice, copies=2), None, KEY)
+    of_moments = Alignment(mechanism).learnt(Pairs(given[:0], twice, copies=2), known, KEY)
+    for undone, images in ((of_pairs, twice[20:]), (of_moments, twice)):
+        assert undone.pairs.copies == 2
+        np.testing.assert_array_equal(undone.pairs.images, images)
+        left = np.asarray(undone.pairs.representations)
+        assert np.abs(left[::2] - left[1::2]).mean() > 0.01
+    # An odd number of pictures, too.
+    odd = LeastSquares(4).learnt(Pairs(given[:30], twice[:30], copies=2), None, KEY)
+    assert len(odd.pairs.images) == 16
+
+
+@pytest.mark.parametrize("own", [pictures(12, 1), np.full((12, SIZE, SIZE, 3), 7, np.uint8)])
+def test_whole_pictures_as_blocks_and_pictures_all_alike_are_no_trouble(own):
+    mechanism = Rmt(block=SIZE)
+    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    observed = released(mechanism, secret, own)
+    known = Knowledge(NETWORK, observed=observed)
+    undone = Alignment(mechanism).learnt(Pairs(observed[:0], own), known, KEY)
+    assert np.isfinite(undone.undo(observed)).all()
