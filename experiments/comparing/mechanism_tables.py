@@ -30,6 +30,8 @@ TITLES = {
     "dropout": "channel dropout",
     "quantise": "quantisation, nearest",
     "quantise, stochastic": "quantisation, stochastic",
+    "early_exit": "adapted by an early exit",
+    "nopeek": "NoPeek",
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
 }

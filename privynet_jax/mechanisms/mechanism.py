@@ -19,15 +19,19 @@ parameters but no secret, and `leak` has the secret, too. `adapted` attackers us
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 
-from privynet_jax.attacks.base import Attack
+from privynet_jax.attacks.base import EVERYTHING, Attack
 from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.guarantees import DELTA
 
+# float32 [N, H, W, 3] -> normalised representations of a local NN, float32 [N, h, w, D]
+Local = Callable[[jax.Array], jax.Array]
 # What released pictures are divided by, for networks: about their root mean square.
 PICTURE_UNIT = 0.5
 
@@ -59,6 +63,12 @@ class Mechanism:
     def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Any:
         """Returns what pictures of one release have in common; shape is theirs, (H, W, 3)."""
         return None
+
+    def local(self, clean: Scenario, key: jax.Array) -> Local | None:
+        """Returns the local NN, of the scenario without it; None where nobody has its weights."""
+        if self.releases_pictures:
+            return _same
+        return None if clean.weights is None else clean.knowledge(EVERYTHING).local
 
     def of_image(self, secret: Any, key: jax.Array, image: jax.Array) -> jax.Array:
         """float32 [H, W, 3] in [0, 1] -> the same shape; from a key of this picture alone."""
@@ -116,6 +126,10 @@ class Plain(Mechanism):
     """Nothing beyond the split itself: PrivyNet's own way."""
 
     name: ClassVar[str] = "none"
+
+
+def _same(images: jax.Array) -> jax.Array:
+    return images
 
 
 def _told(value: float | str) -> str:

@@ -21,7 +21,7 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES, Parts, as_float
-from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Mechanism
+from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Local, Mechanism
 from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
 
 # More copies than these are drawn again from the start.
@@ -29,8 +29,6 @@ MOST_COPIES = 8
 _CALIBRATION_ROWS = 256
 # Images that are released at once, always as many: every other number would be compiled anew.
 _BATCH = 16
-# float32 [N, H, W, 3] -> normalised representations of a local NN, float32 [N, h, w, D]
-Local = Callable[[jax.Array], jax.Array]
 
 
 def of_representations(

@@ -59,17 +59,19 @@ def released_scene(
 
     Of mechanisms that release pictures, the one without is `picture_scene`.
     """
-    local = None
-    if mechanism.releases_pictures:
-        local = _same
-    elif clean.weights is not None:
-        local = clean.knowledge(EVERYTHING).local
-    given = clean.features, clean.parts, clean.topology, mechanism, key, copies, repeats, local
+    adapting, releasing = jax.random.split(key)
+    local = mechanism.local(clean, adapting)
+    given = (
+        clean.features,
+        clean.parts,
+        clean.topology,
+        mechanism,
+        releasing,
+        copies,
+        repeats,
+        local,
+    )
     release = Release(*given)
     parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
     known = clean.topology, parts, release.features(), clean.weights
     return ReleasedScene(*known, copies=copies, release=release)
-
-
-def _same(images: jax.Array) -> jax.Array:
-    return images

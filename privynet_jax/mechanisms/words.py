@@ -6,6 +6,7 @@ parse_mechanism("laplace:clip=1,scale=0.5")  # LaplaceNoise(clip=1.0, scale=0.5)
 import dataclasses
 
 from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.adapted import EarlyExit, NoPeek
 from privynet_jax.mechanisms.disguises.aes import Aes
 from privynet_jax.mechanisms.disguises.rmt import Rmt
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
@@ -23,7 +24,7 @@ _KINDS = {
     for kind in (
         *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
         *(ChannelDropout, Quantisation),
-        *(Rmt, Aes),
+        *(EarlyExit, NoPeek, Rmt, Aes),
     )
 }
 
