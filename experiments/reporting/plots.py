@@ -29,7 +29,11 @@ ACCURACY = "accuracy of the cloud NN on test images, %"
 matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(
     color=["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999"]
 )
-MARKERS, LINES, HATCHES = "osD^v*PX<>", ("-", "--", "-.", ":"), ("", "//", "..", "xx", "--", "\\\\")
+MARKERS, LINES, HATCHES = (
+    "osD^v*PX<>hpd8H",
+    ("-", "--", "-.", ":"),
+    ("", "//", "..", "xx", "--", "\\\\"),
+)
 _DOT = {"marker": "o", "linestyle": "none"}
 _SMALL, _TINY = 8, 6.5
 # Sizes of rows of images, in inches.
