@@ -34,6 +34,7 @@ TITLES = {
     "nopeek": "NoPeek",
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
+    "instahide": "InstaHide",
 }
 _Lines = Sequence[Mapping[str, Any]]
 # The picture's end: a picture that is rebuilt better than this is there to look at.

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, Attack
 from privynet_jax.attacks.inverse import InverseNetwork
@@ -60,8 +61,11 @@ class Mechanism:
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError where it cannot be used on pictures of this shape, (H, W, 3)."""
 
-    def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Any:
-        """Returns what pictures of one release have in common; shape is theirs, (H, W, 3)."""
+    def secret(self, key: jax.Array, public: np.ndarray) -> Any:
+        """Returns what pictures of one release have in common.
+
+        Public pictures, uint8 [P, H, W, 3], are of their shape.
+        """
         return None
 
     def local(self, clean: Scenario, key: jax.Array) -> Local | None:
@@ -85,6 +89,10 @@ class Mechanism:
     def expected(self, x: jax.Array) -> jax.Array:
         """Returns the same of `of_representation`."""
         return x
+
+    def mean_of(self, several: np.ndarray) -> np.ndarray:
+        """Returns what an attacker makes of several releases of pictures, float32 [R, N, ...]."""
+        return several.mean(axis=0)
 
     def undone(self, secret: Any, released: jax.Array) -> jax.Array:
         """Returns the picture that `of_image` was given, but for noise; of `releases_pictures`."""

@@ -10,7 +10,7 @@ each with randomness of its own, as many as a training takes (`several_copies`).
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -104,7 +104,7 @@ def copies_for(examples: int, images: int) -> int:
 def release_secret(mechanism: Mechanism, key: jax.Array, parts: Parts) -> Any:
     """Returns what all pictures of the release of a key have in common."""
     own = jax.random.fold_in(key, len(PART_NAMES))  # parts have the numbers before
-    return mechanism.secret(own, (parts.image_size, parts.image_size, 3))
+    return mechanism.secret(own, parts.auxiliary.images)
 
 
 def released_features(
@@ -183,10 +183,15 @@ class Release:
         keys = [key, *(jax.random.fold_in(key, again) for again in range(1, self.repeats))]
         filled = np.arange(-(-len(rows) // _BATCH) * _BATCH).clip(max=len(rows) - 1)
         batches = [
-            np.mean([self._batch(part, key, rows[chosen]) for key in keys], axis=0)
+            self._of_several([self._batch(part, key, rows[chosen]) for key in keys])
             for chosen in filled.reshape(-1, _BATCH)
         ]
         return np.concatenate(batches)[: len(rows)]
+
+    def _of_several(self, releases: Sequence[jax.Array]) -> np.ndarray:
+        if len(releases) == 1:
+            return np.asarray(releases[0])
+        return self.mechanism.mean_of(np.stack(releases))
 
     @functools.cached_property
     def secret(self) -> Any:

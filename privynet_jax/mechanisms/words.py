@@ -8,6 +8,7 @@ import dataclasses
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.adapted import EarlyExit, NoPeek
 from privynet_jax.mechanisms.disguises.aes import Aes
+from privynet_jax.mechanisms.disguises.instahide import InstaHide
 from privynet_jax.mechanisms.disguises.rmt import Rmt
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
 from privynet_jax.mechanisms.noises import (
@@ -24,7 +25,7 @@ _KINDS = {
     for kind in (
         *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
         *(ChannelDropout, Quantisation),
-        *(EarlyExit, NoPeek, Rmt, Aes),
+        *(EarlyExit, NoPeek, Rmt, Aes, InstaHide),
     )
 }
 

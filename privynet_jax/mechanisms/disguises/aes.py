@@ -53,9 +53,9 @@ class Aes(Mechanism):
         """Sides are multiples of 4."""
         block_count(self, shape, SIDE)
 
-    def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Secret:
+    def secret(self, key: jax.Array, public: np.ndarray) -> Secret:
         """Returns the places, and keys, uint8 [1 or B, 16], the latter by place of the release."""
-        count, (places, ciphers) = block_count(self, shape, SIDE), jax.random.split(key)
+        count, (places, ciphers) = block_count(self, public.shape[1:], SIDE), jax.random.split(key)
         keys = count if self.keys == "each" else 1
         order = jax.random.permutation(places, count)
         return Secret(order, jax.random.bits(ciphers, (keys, _KEY_BYTES), jnp.uint8))

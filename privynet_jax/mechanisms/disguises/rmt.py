@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.inverse import InverseNetwork
@@ -57,9 +58,10 @@ class Rmt(Mechanism):
         """Whether it adds noise."""
         return self.noise > 0
 
-    def secret(self, key: jax.Array, shape: tuple[int, ...]) -> Secret:
+    def secret(self, key: jax.Array, public: np.ndarray) -> Secret:
         """Returns the places, and uniform orthogonal matrices [B, 3, block, block], by block."""
-        count, (places, matrices) = block_count(self, shape, self.block), jax.random.split(key)
+        shape, (places, matrices) = public.shape[1:], jax.random.split(key)
+        count = block_count(self, shape, self.block)
         order = jax.random.permutation(places, count)
         return Secret(order, jax.random.orthogonal(matrices, self.block, (count, shape[-1])))
 

@@ -13,6 +13,7 @@ from privynet_jax.mechanisms.disguises.codebook import Codebook, Frequencies
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT
 
 KEY, SIZE = jax.random.key(0), 16
+PUBLIC = np.zeros((1, SIZE, SIZE, 3), np.uint8)
 SHAPE = (SIZE, SIZE, 3)
 
 
@@ -61,7 +62,7 @@ def test_the_standard_s_own_example():
 @pytest.mark.parametrize("keys", ["one", "each"])
 def test_equal_blocks_stay_equal_and_the_secret_undoes_it(keys):
     mechanism, images = Aes(keys), pictures(5, 4, 1)
-    secret = mechanism.secret(KEY, SHAPE)
+    secret = mechanism.secret(KEY, PUBLIC)
     assert secret.parts.shape == ((16, 16) if keys == "each" else (1, 16))
     found = PICTURE_UNIT * released(mechanism, secret, images)
     undone = np.asarray(jax.vmap(lambda x: mechanism.undone(secret, x))(found))
@@ -85,7 +86,7 @@ def test_equal_blocks_stay_equal_and_the_secret_undoes_it(keys):
 @pytest.mark.parametrize("keys", ["one", "each"])
 def test_a_codebook_of_pairs_has_every_block_that_was_met(keys):
     mechanism, own, theirs = Aes(keys), pictures(300, 6, 1), pictures(20, 6, 2)
-    secret = mechanism.secret(KEY, SHAPE)
+    secret = mechanism.secret(KEY, PUBLIC)
     pairs = Pairs(released(mechanism, secret, own), own)
     undone = Codebook(keys == "each").learnt(pairs, Knowledge(PAIRS), KEY)
     left = undone.undo(released(mechanism, secret, theirs))
@@ -100,7 +101,7 @@ def test_a_codebook_of_pairs_has_every_block_that_was_met(keys):
 @pytest.mark.parametrize("keys", ["one", "each"])
 def test_frequencies_find_the_commonest_blocks_without_pairs(keys):
     mechanism, own, theirs = Aes(keys), pictures(2000, 3, 1), pictures(1000, 3, 2)
-    secret = mechanism.secret(KEY, SHAPE)
+    secret = mechanism.secret(KEY, PUBLIC)
     observed = released(mechanism, secret, theirs)
     known = Knowledge(NETWORK, observed=observed)
     undone = Frequencies(keys == "each").learnt(Pairs(observed[:0], own), known, KEY)
@@ -135,7 +136,7 @@ def test_copies_and_few_repeats_mislead_no_codebook():
     )
     twice = np.repeat(own, 2, axis=0)
     mechanism = Aes()
-    secret = mechanism.secret(KEY, SHAPE)
+    secret = mechanism.secret(KEY, PUBLIC)
     undone = Codebook(False).learnt(
         Pairs(released(mechanism, secret, twice), twice, copies=2), None, KEY
     )
@@ -153,7 +154,7 @@ def test_what_never_repeats_is_not_known():
     rng = np.random.default_rng(0)
     own, theirs = rng.integers(0, 256, (2, 40, *SHAPE), dtype=np.uint8)
     mechanism = Aes()
-    secret = mechanism.secret(KEY, SHAPE)
+    secret = mechanism.secret(KEY, PUBLIC)
     undone = Codebook(False).learnt(Pairs(released(mechanism, secret, own), own), None, KEY)
     left = undone.undo(released(mechanism, secret, theirs))
     assert left[..., 3].max() == 0

@@ -15,6 +15,7 @@ from privynet_jax.mechanisms.disguises.rmt import Rmt
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT
 
 KEY, SIZE = jax.random.key(0), 16
+PUBLIC = np.zeros((1, SIZE, SIZE, 3), np.uint8)
 
 
 def pictures(count, seed):
@@ -72,7 +73,7 @@ def test_blocks_come_back():
 
 def test_the_secret_undoes_it_but_for_the_noise():
     mechanism, images = Rmt(block=4, noise=20), as_float(pictures(3, 0))
-    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    secret = mechanism.secret(KEY, PUBLIC)
     assert sorted(np.asarray(secret.order)) == list(range(16))
     gram = np.einsum("bckl,bcml->bckm", secret.parts, secret.parts)
     np.testing.assert_allclose(gram, np.broadcast_to(np.eye(4), gram.shape), atol=1e-6)
@@ -89,7 +90,7 @@ def test_the_secret_undoes_it_but_for_the_noise():
 
 def test_known_pairs_break_it_to_the_last_bit():
     mechanism, own, theirs = Rmt(block=4), pictures(60, 1), pictures(20, 2)
-    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    secret = mechanism.secret(KEY, PUBLIC)
     pairs = Pairs(released(mechanism, secret, own), own)
     undone = LeastSquares(4).learnt(pairs, Knowledge(PAIRS), KEY)
     assert mean_db(undone.undo(released(mechanism, secret, theirs)), theirs) > 60
@@ -100,7 +101,7 @@ def test_known_pairs_break_it_to_the_last_bit():
 
 def test_with_noise_pairs_find_the_noisy_picture():
     mechanism, own, theirs = Rmt(block=4, noise=30), pictures(400, 1), pictures(20, 2)
-    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    secret = mechanism.secret(KEY, PUBLIC)
     undone = LeastSquares(4).learnt(Pairs(released(mechanism, secret, own), own), None, KEY)
     found = mean_db(undone.undo(released(mechanism, secret, theirs)), theirs)
     # Noise that is uniform on 31 levels has a variance of 80: 29.1 dB, which smoothing betters.
@@ -110,7 +111,7 @@ def test_with_noise_pairs_find_the_noisy_picture():
 @pytest.mark.parametrize("noise", [0, 10])
 def test_moments_break_it_without_any_pair(noise):
     mechanism, own, theirs = Rmt(block=4, noise=noise), pictures(1500, 3), pictures(1000, 4)
-    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    secret = mechanism.secret(KEY, PUBLIC)
     observed = released(mechanism, secret, theirs)
     known = Knowledge(NETWORK, observed=observed)
     undone = Alignment(mechanism).learnt(Pairs(observed[:0], own), known, KEY)
@@ -122,7 +123,7 @@ def test_moments_break_it_without_any_pair(noise):
 def test_other_secrets_tell_nothing():
     """What least squares learns of one release does not undo another."""
     mechanism, own, theirs = Rmt(block=4), pictures(60, 1), pictures(20, 2)
-    first, second = (mechanism.secret(key, (SIZE, SIZE, 3)) for key in jax.random.split(KEY))
+    first, second = (mechanism.secret(key, PUBLIC) for key in jax.random.split(KEY))
     undone = LeastSquares(4).learnt(Pairs(released(mechanism, first, own), own), None, KEY)
     found = mean_db(undone.undo(released(mechanism, second, theirs)), theirs)
     assert found < blind_db(own, theirs)
@@ -131,7 +132,7 @@ def test_other_secrets_tell_nothing():
 def test_copies_of_a_picture_stay_together():
     """Noise differs between them, and who holds out one holds out all."""
     mechanism, own = Rmt(block=4, noise=30), pictures(20, 1)
-    secret, twice = mechanism.secret(KEY, (SIZE, SIZE, 3)), np.repeat(own, 2, axis=0)
+    secret, twice = mechanism.secret(KEY, PUBLIC), np.repeat(own, 2, axis=0)
     given = released(mechanism, secret, twice)
     known = Knowledge(NETWORK, observed=given)
     of_pairs = LeastSquares(4).learnt(Pairs(given, twice, copies=2), None, KEY)
@@ -149,7 +150,7 @@ def test_copies_of_a_picture_stay_together():
 @pytest.mark.parametrize("own", [pictures(12, 1), np.full((12, SIZE, SIZE, 3), 7, np.uint8)])
 def test_whole_pictures_as_blocks_and_pictures_all_alike_are_no_trouble(own):
     mechanism = Rmt(block=SIZE)
-    secret = mechanism.secret(KEY, (SIZE, SIZE, 3))
+    secret = mechanism.secret(KEY, PUBLIC)
     observed = released(mechanism, secret, own)
     known = Knowledge(NETWORK, observed=observed)
     undone = Alignment(mechanism).learnt(Pairs(observed[:0], own), known, KEY)
