@@ -19,7 +19,6 @@ A mechanism is named with its parameters, as in laplace:clip=0.5,scale=1 or rmt:
 privacy of one image's release.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -29,17 +28,16 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing import mechanism_tables
-from experiments.comparing.ground import SHARED, Ground, deciding, filled, kept_rows, load_ground
-from experiments.comparing.mechanism_tables import CLASSES, OF_CLASS, Row
-from experiments.comparing.mechanism_trials import OfAnySign, measure_under
+from experiments.comparing.ground import SHARED, deciding, filled, kept_rows, load_ground
+from experiments.comparing.mechanism_tables import Row
+from experiments.comparing.mechanism_trials import OfAnySign, measured_by_all, summary
 from privynet_jax import Budget, Protocol, Schedule, cloud_nn, grid_cells
-from privynet_jax.attacks.base import NETWORK, Attack
+from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.attacks.registry import WHITE_BOX, Training, named_attacks
 from privynet_jax.backbone.features.layer_features import needed_channels
-from privynet_jax.backbone.topology import local_cost
 from privynet_jax.errors import everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.mechanisms.guarantees import DELTA
@@ -49,8 +47,7 @@ from privynet_jax.mechanisms.scenes import Pictures
 from privynet_jax.mechanisms.words import parse_mechanisms
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cells import Cell, Measurement
-from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
+from privynet_jax.results.cells import Cell
 from privynet_jax.results.text_tables import as_csv
 from privynet_jax.training.models.attackers import STRONG, capacities_of_size
 
@@ -139,7 +136,8 @@ def main() -> None:
     def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
         [row] = missing
         copies = most if row.mechanism.is_random else 1
-        found = _measured(ground, cells[row], row, protocol, strong, copies)
+        given = copies, cli.SEED.value, _REPEATS.value
+        found = measured_by_all(ground, cells[row], row, protocol, strong, *given)
         return [summary(row, found, test.clusters(), few)]
 
     found = {}
@@ -174,49 +172,6 @@ def _cells(row: Row) -> tuple[Cell, ...]:
     return tuple(Cell(Pictures(), draw) for draw in range(_DRAWS.value))
 
 
-def _measured(
-    ground: Ground,
-    cells: Sequence[Cell],
-    row: Row,
-    protocol: Protocol,
-    strong: InverseNetwork,
-    copies: int,
-) -> list[Measurement]:
-    """By all attackers that may attack the row; those of several releases among them."""
-    mechanism, seed = row.mechanism, cli.SEED.value
-    general = [a for a in protocol.attacks if _is_of_use(a, row)]
-    networks = [a for a in general if isinstance(a, InverseNetwork)]
-    adapted = mechanism.adapted(networks[-1] if networks else strong)
-    once = dataclasses.replace(protocol, attacks=[*general, *adapted])
-    found = measure_under(ground, cells, mechanism, once, copies, seed)
-    if not mechanism.is_random or _REPEATS.value == 1:
-        return found
-    # Whoever needs no pairs reckons with the noise of one release.
-    several = [
-        dataclasses.replace(a, name=f"{a.name}, mean of {_REPEATS.value}")
-        for a in (*networks, *adapted)
-        if a.knowledge != NETWORK
-    ]
-    again = dataclasses.replace(protocol, cloud=None, schedule=None, attacks=several)
-    of_mean = measure_under(ground, cells, mechanism, again, copies, seed, _REPEATS.value)
-    return [
-        dataclasses.replace(
-            one,
-            attacks={**one.attacks, **more.attacks},
-            reports={**one.reports, **more.reports},
-            seconds=one.seconds + more.seconds,
-        )
-        for one, more in zip(found, of_mean, strict=True)
-    ]
-
-
-def _is_of_use(attack: Attack, row: Row) -> bool:
-    """Whether an attack that knows of no mechanism can be tried: public guesses noiseless ones."""
-    if row.mechanism.releases_pictures:
-        return attack.name == LINEAR or isinstance(attack, InverseNetwork)
-    return attack.knowledge != NETWORK or row.mechanism == Plain()
-
-
 def rows_of_flags() -> list[Row]:
     """Returns PrivyNet's own rows, then those with mechanisms, last those of whole pictures."""
     lists = (_OWN_LAYERS, _OWN_DEPTHS, _LAYERS, _DEPTHS)
@@ -230,59 +185,6 @@ def rows_of_flags() -> list[Row]:
         *((Pictures.num_layers, Pictures.depth, each) for each in whole),
     ]
     return list(dict.fromkeys(Row(*place) for place in found))
-
-
-def summary(
-    row: Row, measured: Sequence[Measurement], sources: np.ndarray, attacked: np.ndarray
-) -> dict[str, Any]:
-    """Returns a row's numbers, lists with one per draw, of each class each draw's strongest.
-
-    The ends of intervals are over sources, int [N], of test images, for the mean of all draws; of
-    privacy loss, of the images that were attacked, int [n].
-    """
-    right = [measurement.accuracy["test"] for measurement in measured]
-    told = bootstrap(of_images(np.mean(right, axis=0)), mean_of, sources)
-    accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]
-    topology = measured[0].cell.topology
-    shape = topology.representation_shape(_SIZE)
-    values = int(np.prod(shape))
-    own = 0 if row.mechanism.releases_pictures else local_cost(topology, _SIZE).macs
-    return {
-        **{name: [of[name] for of in accuracy] for name in ("accuracy", "balanced_accuracy")},
-        "accuracy_low": told.low,
-        "accuracy_high": told.high,
-        "classes": {
-            name: _of_class(measured, name, sources[attacked])
-            for name in CLASSES
-            if any(OF_CLASS[r.get("knowledge")] == name for r in measured[0].reports.values())
-        },
-        "epsilon": row.mechanism.epsilon(values),
-        "local_macs": own + row.mechanism.macs((_SIZE, _SIZE, 3)),
-        "released_values": values,
-        "train_seconds": float(sum(m.seconds for m in measured)),
-    }
-
-
-def _of_class(measured: Sequence[Measurement], name: str, sources: np.ndarray) -> dict[str, Any]:
-    """The strongest attackers of a class, by draw."""
-    found = []
-    for measurement in measured:
-        mine = [a for a, r in measurement.reports.items() if OF_CLASS[r["knowledge"]] == name]
-        best = max(mine, key=lambda a: measurement.attacks[a]["test"]["psnr_db"].mean())
-        found.append((best, measurement.attacks[best]["test"], measurement.reports[best]))
-    psnr = [summarise(attack["psnr_db"]) for _, attack, _ in found]
-    both = bootstrap(np.mean([a["psnr_db"] for _, a, _ in found], axis=0), mean_of, sources)
-    return {
-        "psnr_db_mean": [loss.mean for loss in psnr],
-        "psnr_db_low": both.low,
-        "psnr_db_high": both.high,
-        "psnr_db_p95": [loss.p95 for loss in psnr],
-        "ssim_mean": [summarise(attack["ssim"]).mean for _, attack, _ in found],
-        "attacker": "/".join(sorted({attacker for attacker, _, _ in found})),
-        "falling_percent_per_doubling": float(
-            max(report.get("falling_percent_per_doubling", 0.0) for _, _, report in found)
-        ),
-    }
 
 
 if __name__ == "__main__":

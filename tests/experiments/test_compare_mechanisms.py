@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments import compare_mechanisms
 from experiments.compare_mechanisms import rows_of_flags
-from experiments.comparing import mechanism_tables
+from experiments.comparing import mechanism_tables, mechanism_trials
 from experiments.comparing.mechanism_tables import Row, as_table, as_text, convergence_note
 from privynet_jax.attacks.base import EVERYTHING, PAIRS
 from privynet_jax.backbone.topology import Topology
@@ -129,7 +129,7 @@ def test_each_draw_has_its_own_strongest_attacker_of_each_class():
     # On average over draws the strong one is stronger, by 0.5 dB.
     both = [measurement(0, 20.0, 18.0, 30.0), measurement(1, 15.0, 18.0, 7.5)]
     sources, attacked = np.array([0, 1, 1]), np.array([0, 2])
-    found = compare_mechanisms.summary(row, both, sources, attacked)
+    found = mechanism_trials.summary(row, both, sources, attacked)
     assert found["classes"].keys() == {"pairs", "leak"}
     pairs = found["classes"]["pairs"]
     assert pairs["psnr_db_mean"] == pytest.approx([20.0, 18.0])
@@ -208,13 +208,13 @@ def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):
     out, done = tmp_path / "out", []
-    measure = compare_mechanisms.measure_under
+    measure = mechanism_trials.measure_under
 
     def counted(ground, cells, mechanism, *others):
         done.append(str(mechanism))
         return measure(ground, cells, mechanism, *others)
 
-    monkeypatch.setattr(compare_mechanisms, "measure_under", counted)
+    monkeypatch.setattr(mechanism_trials, "measure_under", counted)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),
