@@ -54,7 +54,7 @@ WITHOUT_JAX = (
     "backbone.weights.tensor_files",
     *("results.cell_results", "results.risk_tables", "results.statistics"),
     *("results.summaries", "results.text_tables", "results.work_directory"),
-    *("selection.fisher", "selection.secret_draw"),
+    *("selection.class_spread", "selection.fisher", "selection.secret_draw"),
     *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
     *("planning.planner", "planning.promise"),
 )
