@@ -1,6 +1,6 @@
 """What a device releases of all parts of the data under a mechanism.
 
-    features = released_features(layer, parts, topology, mechanism, key)
+    features = Release(layer, parts, topology, mechanism, key).features()
     features.parts["target"][rows]  # float32 [n, h, w, D]
 
 A release is made once: target, validation and test images have one draw of randomness each. An
@@ -107,20 +107,11 @@ def release_secret(mechanism: Mechanism, key: jax.Array, parts: Parts) -> Any:
     return mechanism.secret(own, parts.auxiliary.images)
 
 
-def released_features(
-    layer: LayerFeatures,
-    parts: Parts,
-    topology: Topology,
-    mechanism: Mechanism,
-    key: jax.Array,
-    *,
-    copies: int = 1,
-    repeats: int = 1,
-    local: Local | None = None,
-) -> LayerFeatures:
-    """Returns what is released of all parts; nothing is computed before it is read.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Release:
+    """What is released of a topology; nothing is computed before it is read.
 
-    Args:
+    Attributes:
         layer: normalised representations without a mechanism; of pictures, `image_features`.
         parts: the images that they were made of, each once.
         topology: whose channels are released, alone, with the scales they had before.
@@ -132,12 +123,6 @@ def released_features(
         repeats: releases of the same pictures, of which their receiver takes the mean.
         local: images -> normalised representation, for mechanisms that change the image.
     """
-    return Release(layer, parts, topology, mechanism, key, copies, repeats, local).features()
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Release:
-    """What is released of a topology; see `released_features`."""
 
     layer: LayerFeatures
     parts: Parts

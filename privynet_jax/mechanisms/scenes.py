@@ -55,7 +55,7 @@ def picture_scene(parts: Parts) -> Scenario:
 def released_scene(
     clean: Scenario, mechanism: Mechanism, key: jax.Array, copies: int = 1, repeats: int = 1
 ) -> ReleasedScene:
-    """Returns a scenario under a mechanism, from the one without; see `released_features`.
+    """Returns a scenario under a mechanism, from the one without; see `releases.Release`.
 
     Of mechanisms that release pictures, the one without is `picture_scene`.
     """

@@ -21,11 +21,11 @@ from privynet_jax.mechanisms.noises import (
     NoisilyTrainedArden,
 )
 from privynet_jax.mechanisms.releases import (
+    Release,
     copies_for,
     image_keys,
     of_representations,
     release_function,
-    released_features,
     several_copies,
 )
 from privynet_jax.platform.rows.row_views import ChosenChannels
@@ -46,6 +46,10 @@ def layer():
     rng = np.random.default_rng(1)
     stored = {n: np.abs(rng.standard_normal((c, 8, 8, 8))) for n, c in COUNTS.items()}
     return handmade_features(4, range(10, 18), {n: np.float16(x) for n, x in stored.items()})
+
+
+def released_features(*given, **others):
+    return Release(*given, **others).features()
 
 
 def normalised(weights, topology=TOPOLOGY, scales=SCALES):
