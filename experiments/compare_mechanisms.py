@@ -9,10 +9,10 @@ channels instead; a mechanism is of use where it is more accurate than those at 
 Writes mechanisms.csv and mechanisms.png.
 
 Everybody knows the mechanism and its parameters. Attackers of class `pairs` have pairs under the
-very release's secret, of what is random also the mean of --repeats releases of each picture;
-`public` has pictures of its own and the release; `leak` has the secret, or the local NN, too.
-Beside those that --attackers names, each mechanism has attackers that undo it. A class that has
-none of its own for a mechanism is left empty, not safe.
+very release's secret, of what is random also the mean of several releases of each picture, as many
+as --averaged_releases; `public` has pictures of its own and the release; `leak` has the secret, or
+the local NN, too. Beside those that --attackers names, each mechanism has attackers that undo it. A
+class that has none of its own for a mechanism is left empty, not safe.
 
 A mechanism is named with its parameters, as in laplace:clip=0.5,scale=1 or rmt:block=4;
 `privynet_jax.mechanisms` has all of them. Epsilon, where there is one, is the local differential
@@ -77,7 +77,9 @@ _MECHANISMS = flags.DEFINE_string(
 )
 _DRAWS = flags.DEFINE_integer("channel_draws", 2, "Random draws of channels per row.", 1)
 _STEPS = flags.DEFINE_float("steps_factor", 1.0, "Times the quickstart's steps.", 0.01, 1000.0)
-_REPEATS = flags.DEFINE_integer("repeats", 8, "Releases of a picture to average; 1: none.", 1)
+_REPEATS = flags.DEFINE_integer(
+    "averaged_releases", 8, "Releases of a picture to average; 1: none.", 1
+)
 _DATA_SET = flags.DEFINE_string(
     "compared_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
 )

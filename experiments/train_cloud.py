@@ -53,7 +53,7 @@ _PATIENCE = flags.DEFINE_integer(
     "patience", _USUAL.patience, "Validations without anything better, to the end.", 1
 )
 _BALANCED = flags.DEFINE_boolean(
-    "balanced", False, "Classes count alike, however many rows each has."
+    "balanced", False, "Classes count alike, however many rows each has; of labels, yes and no."
 )
 _START = flags.DEFINE_string("start", None, "Classifier of this plan, to learn on from.")
 # A batch of 64 keeps as many cores busy, and training takes as many as divide the batch.

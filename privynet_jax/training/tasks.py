@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from privynet_jax.errors import UserError
@@ -120,9 +121,12 @@ def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy(logits, targets)
 
 
-def task_of(network: nn.Module, several: bool) -> Task:
-    """Returns the cloud NN's task, for one class of each example or several labels."""
-    return (labels_task if several else cloud_task)(network)
+def task_of(network: nn.Module, several: bool, shares: tuple[float, ...] | None = None) -> Task:
+    """Returns the cloud NN's task, for one class of each example or several labels.
+
+    Shares are of examples that have each label: then both answers to it count alike.
+    """
+    return labels_task(network, shares) if several else cloud_task(network)
 
 
 @functools.cache
@@ -144,16 +148,20 @@ def cloud_task(network: nn.Module) -> Task:
 
 
 @functools.cache
-def labels_task(network: nn.Module) -> Task:
+def labels_task(network: nn.Module, shares: tuple[float, ...] | None = None) -> Task:
     """Returns the cloud NN's task where each example may have several labels, or none.
 
     They are int [N, labels] of 0 and 1, and -1 where nobody looked; each label is a question of its
-    own (binary cross-entropy), the loss their mean over those that somebody looked for.
+    own (binary cross-entropy), the loss their mean over those that somebody looked for. Of shares
+    see `task_of`.
     """
+    rarity = None if shares is None else np.float32(shares)
 
     def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
         # A label that nobody looked for is nobody's mistake.
         each = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(labels, 0))
+        if rarity is not None:
+            each = each / (2 * jnp.where(labels > 0, rarity, 1 - rarity))
         return _mean_where(labels >= 0, each)
 
     return dataclasses.replace(

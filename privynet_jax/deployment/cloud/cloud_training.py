@@ -31,7 +31,7 @@ from privynet_jax.deployment.cloud.classifier import (
     sign_classifier,
 )
 from privynet_jax.deployment.cloud.contributions import Contributions
-from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal, evened
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal, evened, shares_of
 from privynet_jax.deployment.cloud.learning_on import begun_from
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.errors import UserError
@@ -144,12 +144,14 @@ def train_classifier(
     data = data.with_classes(start.classes) if start else data
     dealt, schedule = deal(data, settings, start), settings.schedule
     rows = dealt.training, dealt.validation
-    if settings.balanced:
+    several, shares = data.labels.ndim == 2, None
+    if settings.balanced and several:
+        shares = shares_of(data.labels[dealt.training])
+    elif settings.balanced:
         rows = (evened(each, data.labels) for each in rows)
     given = data.representations, data.labels, *rows
     member = settings.member(jax.random.key(settings.seed), *given)
-    several = data.labels.ndim == 2
-    task = task_of(dealt.network, several)
+    task = task_of(dealt.network, several, shares)
     if start:
         task = begun_from(task, start, data.classes)
     # SIGTERM and Ctrl-C wait until a step is done, so that the checkpoint can be saved.

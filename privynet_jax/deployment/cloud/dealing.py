@@ -116,16 +116,20 @@ def _check_labels(labels: np.ndarray, settings: ClassifierSettings) -> None:
                 "of more classes"
             )
         return
-    if settings.balanced:
-        raise UserError(
-            "--balanced is for one class of each picture, and these may have several, which are "
-            "asked one by one; leave it out"
-        )
     if not _asked(labels).any():
         raise UserError(
             "no label is there in some rows and missing in others, so there is nothing to learn; "
             "release pictures of both kinds"
         )
+
+
+def shares_of(labels: np.ndarray) -> tuple[float, ...]:
+    """Returns what share of rows has each label, of int [N, K], as if one more had and one had not.
+
+    So that a label which all have, or none, gives no infinite weight.
+    """
+    counts = np.array([(labels == value).sum(axis=0) + 1 for value in (0, 1)])
+    return tuple((counts[1] / counts.sum(axis=0)).tolist())
 
 
 def _asked(labels: np.ndarray) -> np.ndarray:

@@ -11,10 +11,10 @@ from support.handmade_release import find
 from support.small_release import SmallRelease, class_ids, id_of
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import train_to_folder
+from privynet_jax.deployment.cloud.cloud_training import train_classifier, train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.cloud.contributors import contributors
-from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal
+from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal, shares_of
 from privynet_jax.deployment.cloud.predictions import write_predictions
 from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
@@ -101,6 +101,23 @@ def test_each_label_is_learnt_by_itself(trained):
     assert len({*trained.held_out}) == 1
 
 
+def test_shares_of_labels_are_of_those_that_were_looked_for():
+    labels = np.array([[1, -1], [0, -1], [0, 1], [0, 1]])
+    assert shares_of(labels) == pytest.approx((2 / 6, 3 / 4))
+
+
+def test_balanced_training_cares_for_a_rare_label():
+    """It tells so little that always saying no is mostly right."""
+    release, labels = made(rows=600)
+    x = np.random.default_rng(5).random((600, 4, 4, 3)) + 0.12 * labels[:, None, None]
+    data = join_releases([dataclasses.replace(release, representations=np.float16(x))])
+    usual, balanced = (
+        train_classifier(data, dataclasses.replace(SETTINGS, balanced=on)) for on in (False, True)
+    )
+    assert balanced.balanced_accuracy > usual.balanced_accuracy + 0.05
+    assert balanced.average_precision > 0.5
+
+
 def test_contributors_may_look_for_some_labels_alone(tmp_path):
     """What nobody looked for is no 0."""
     one, _ = made("one", classes=(0, 1), seed=2)
@@ -155,7 +172,6 @@ REFUSED = {
         {},
         "some releases have one class for each picture, others may have several",
     ),
-    "balanced": (lambda one: [one], {"balanced": True}, "--balanced is for one class of each"),
     "nothing to learn": (
         lambda one: [dataclasses.replace(one, labels=np.ones_like(one.labels))],
         {},
