@@ -61,17 +61,8 @@ def released_scene(
     """
     adapting, releasing = jax.random.split(key)
     local = mechanism.local(clean, adapting)
-    given = (
-        clean.features,
-        clean.parts,
-        clean.topology,
-        mechanism,
-        releasing,
-        copies,
-        repeats,
-        local,
-    )
-    release = Release(*given)
+    what = clean.features, clean.parts, clean.topology
+    release = Release(*what, mechanism, releasing, copies, repeats, local)
     parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
     known = clean.topology, parts, release.features(), clean.weights
     return ReleasedScene(*known, copies=copies, release=release)

@@ -109,9 +109,8 @@ def matched_places(mine: np.ndarray, theirs: np.ndarray, key: jax.Array) -> np.n
 def _aligned(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, float]:
     """Orthogonal matrices [B, 3, side, side] by which a release's places were turned.
 
-    And the mean squared error that they leave.
-
-    Moments are [B, B, 3, 3, side, side], in one order: theirs = turn.T @ mine @ turn'.
+    And the mean squared error that they leave. Moments are [B, B, 3, 3, side, side], in one order:
+    theirs = turn.T @ mine @ turn'.
     """
     count, side = mine.shape[0], mine.shape[-1]
     # Every colour of every block is a place of its own.
