@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -19,7 +18,6 @@ from privynet_jax.attacks.base import NETWORK, Attack
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.backbone.topology import local_cost
-from privynet_jax.mechanisms import releases
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
 from privynet_jax.mechanisms.scenes import picture_scene, released_scene
 from privynet_jax.results.cells import Cell, Measurement, training_key
@@ -27,21 +25,6 @@ from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_i
 
 # Of a release's randomness: apart from the streams of a cell's tasks, which are small numbers.
 _STREAM = 2**31 - 1
-
-
-class OfAnySign(nn.Module):
-    """A network for representations that noise has made negative; its own takes any above -1."""
-
-    network: nn.Module
-
-    @property
-    def image_size(self) -> int:
-        """As its own says."""
-        return self.network.image_size
-
-    def __call__(self, x: jax.Array, *others: jax.Array) -> jax.Array:
-        """float32 [N, h, w, D] and whatever else the network takes -> what it gives."""
-        return self.network(releases.folded(x), *others)
 
 
 def measure_under(

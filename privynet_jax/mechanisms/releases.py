@@ -36,7 +36,7 @@ def of_representations(
 ) -> jax.Array:
     """Returns what is released of representations, where the mechanism leaves images alone.
 
-    They are normalised, float32 [N, h, w, D]; noise may make them negative (`folded`). Of the
+    They are normalised, float32 [N, h, w, D]; noise may make them negative. Of the
     release's secret and its key, and each image's row, int [N]: equal rows get equal randomness.
     """
     _, after = image_keys(key, rows)
@@ -48,15 +48,6 @@ def image_keys(key: jax.Array, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the keys of each row's `of_image` and of its `of_representation`, [N] each."""
     keys = jax.vmap(lambda row: jax.random.split(jax.random.fold_in(key, row)))(rows)
     return keys[:, 0], keys[:, 1]
-
-
-def folded(x: jax.Array) -> jax.Array:
-    """Returns values of any sign as values above -1, without losing any; from 0 on they stay.
-
-    The networks take log1p of what they are given. Of this it is sign(x) log(1 + |x|).
-    """
-    # Not `where`: its branch that is not taken would divide by zero at 1, and spoil gradients.
-    return x / (1 + jnp.maximum(-x, 0.0))
 
 
 _of_representations = jax.jit(of_representations, static_argnums=0)

@@ -22,7 +22,7 @@ from privynet_jax.mechanisms.noises import (
     clipped_l1,
     clipped_l2,
 )
-from privynet_jax.mechanisms.releases import folded, image_keys, of_representations
+from privynet_jax.mechanisms.releases import image_keys, of_representations
 
 KEY = jax.random.key(5)
 SHAPE = (6, 5, 4)
@@ -228,23 +228,10 @@ def test_a_mechanism_without_strength_changes_nothing(mechanism):
     np.testing.assert_array_equal(mechanism.of_image(None, KEY, image), image)
 
 
-# The form for networks.
-
-
-def test_folding_keeps_all_and_log1p_of_it_is_symmetric():
-    x = np.float32([-1e4, -3.5, -1, -1e-3, 0, 1e-3, 1, 7, 1e4])
-    y = np.asarray(folded(x))
-    assert y.min() > -1
-    np.testing.assert_array_equal(y[4:], x[4:])
-    assert np.log1p(np.float64(y)) == pytest.approx(np.sign(x) * np.log1p(np.abs(x)), rel=1e-3)
-    slopes = np.asarray(jax.vmap(jax.grad(folded))(x))
-    assert slopes == pytest.approx(np.where(x < 0, 1 / (1 + np.abs(x)) ** 2, 1), rel=1e-3)
-
-
 @pytest.mark.parametrize("mechanism", ALL, ids=str)
 def test_they_lower_for_accelerators(mechanism):
     def release(data, x, rows):
-        return folded(of_representations(mechanism, None, jax.random.wrap_key_data(data), x, rows))
+        return of_representations(mechanism, None, jax.random.wrap_key_data(data), x, rows)
 
     shapes = [
         jax.ShapeDtypeStruct(jax.random.key_data(KEY).shape, jnp.uint32),

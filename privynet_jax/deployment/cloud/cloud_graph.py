@@ -21,7 +21,8 @@ def cloud_graph(shape: tuple[int, ...]) -> bytes:
     """Returns the file: representations, float32 [N, h, w, d], and parameters, to logits."""
     graph, side, depth = OnnxGraph(), shape[0], shape[-1]
     folding, unfolding = folding_of(side)
-    x = graph.add("Log", graph.add("Add", REPRESENTATIONS, np.float32(1)))
+    size = graph.add("Log", graph.add("Add", graph.add("Abs", REPRESENTATIONS), np.float32(1)))
+    x = graph.add("Mul", graph.add("Sign", REPRESENTATIONS), size)
     if folding > 1:
         grid = side // folding
         x = _reshaped(graph, x, (0, grid, folding, grid, folding, depth))

@@ -270,6 +270,7 @@ class _Look:
 
 
 def _moments(rows: np.ndarray, size: int) -> np.ndarray:
-    values = np.log1p(rows[..., : size - 1], dtype=float)
+    rows = np.asarray(rows[..., : size - 1], float)
+    values = np.copysign(np.log1p(np.abs(rows)), rows)  # as networks take them
     table = np.concatenate([np.ones((*values.shape[:-1], 1)), values], axis=-1).reshape(-1, size)
     return table.T @ table

@@ -114,7 +114,8 @@ class WorkingGrid(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, h, w, D] -> [N, image_size / 4, image_size / 4, width], 4 being the stride."""
         # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
-        x = jnp.log1p(x)
+        # What noise has made negative counts alike.
+        x = jnp.copysign(jnp.log1p(jnp.abs(x)), x)
         stride = self.image_size // x.shape[1]
         folding = max(1, self.working_stride // stride)
         unfolding = max(1, stride // self.working_stride)

@@ -1,12 +1,11 @@
 """Known answers: without strength a mechanism costs nothing; with all strength nothing is left."""
 
-import jax
 import numpy as np
 import pytest
 from support.handmade_layers import handmade_features
 
 from experiments.comparing.ground import Ground
-from experiments.comparing.mechanism_trials import OfAnySign, measure_under
+from experiments.comparing.mechanism_trials import measure_under
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
@@ -52,12 +51,12 @@ def ground():
     return Ground(parts, weights=None, features=features)
 
 
-def measured(ground, mechanism, cells=CELLS, wrapped=OfAnySign):
+def measured(ground, mechanism, cells=CELLS):
     attacks = named_attacks(
         ["linear", "residual"],
-        Training(TRAINING.budget, capacities=TRAINING.capacities, wrapped=wrapped),
+        Training(TRAINING.budget, capacities=TRAINING.capacities),
     )
-    cloud = wrapped(cloud_nn(CLASSES, SIZE, width=8))
+    cloud = cloud_nn(CLASSES, SIZE, width=8)
     protocol = Protocol(cloud, Schedule(40, 32, 1e-2), attacks)
     return measure_under(ground, cells, mechanism, protocol, copies=2, seed=0)
 
@@ -110,16 +109,3 @@ def test_a_cell_s_numbers_do_not_depend_on_the_cells_beside_it(ground, noisy):
         # A network that trains alone adds up its gradients over devices: float32 in another order.
         found = alone.attacks[name]["test"]["psnr_db"]
         assert found == pytest.approx(attack["test"]["psnr_db"], abs=1e-2)
-
-
-def test_networks_of_any_sign_agree_with_the_plain_ones_where_nothing_is_negative():
-    network = cloud_nn(CLASSES, SIZE, width=8)
-    assert OfAnySign(network) == OfAnySign(cloud_nn(CLASSES, SIZE, width=8))  # compiled once
-    assert len({OfAnySign(network), OfAnySign(network)}) == 1
-    x = np.abs(np.random.default_rng(0).standard_normal((3, 8, 8, 5), np.float32))
-    key = jax.random.key(0)
-    wrapped = OfAnySign(network)
-    variables = wrapped.init(key, x)
-    inner = {"params": variables["params"]["network"]}
-    np.testing.assert_allclose(wrapped.apply(variables, x), network.apply(inner, x), 1e-5)
-    assert np.isfinite(wrapped.apply(variables, -50 * x)).all()

@@ -10,6 +10,7 @@ from privynet_jax.training.models.networks import (
     Attention,
     ResidualBlock,
     StrongAttacker,
+    WorkingGrid,
     attacker,
     cloud_nn,
     network_for,
@@ -183,6 +184,14 @@ def test_attention_by_hand():
     expected = tokens + found @ out["kernel"] + out["bias"]
     # Float32 against float64: exponentials of sums of a few products.
     np.testing.assert_allclose(network.apply(variables, x)[0].reshape(4, 4), expected, rtol=1e-3)
+
+
+def test_values_that_noise_made_negative_count_like_others():
+    x = np.abs(representations(32, 4)) * 10
+    grid = WorkingGrid(8, 32)
+    variables = grid.init(jax.random.key(0), x)  # whose biases are zero
+    np.testing.assert_array_equal(grid.apply(variables, -x), -grid.apply(variables, x))
+    assert np.isfinite(jax.grad(lambda x: grid.apply(variables, x).sum())(0 * x)).all()
 
 
 # The cloud finds the working grid without the images' size.
