@@ -30,6 +30,7 @@ from privynet_jax import Budget, Protocol, UserError, session
 from privynet_jax.attacks.base import PAIRS, Attack
 from privynet_jax.attacks.registry import Training, attackers, named_attacks
 from privynet_jax.characterisation.measure import outcomes
+from privynet_jax.characterisation.modes import check_guessing
 from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.partition import spread_over_classes
@@ -69,7 +70,9 @@ def main() -> None:
     trained = found.settings["attacker"]
     steps = _STEPS.value or _TIMES_AS_LONG * trained["steps"]
     training = Training(Budget(steps, batch_size=trained["batch_size"]))
-    attacks = named_attacks(cli.ATTACKERS.value or _USUAL, training)
+    names = cli.ATTACKERS.value or _USUAL
+    check_guessing(found.config.of_devices, names)
+    attacks = named_attacks(names, training)
     results = _chosen(found.results)
     settings = {"steps": steps, "images": cli.ATTACKED_IMAGES.value, "row_version": _ROW_VERSION}
     folder = found.store.workdir / "strong_attacks"

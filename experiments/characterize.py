@@ -16,7 +16,7 @@ from absl import flags
 from experiments import cli
 from experiments.reporting import plots
 from privynet_jax import Characterisation, UserError, characterise
-from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import tell
 from privynet_jax.results.cells import Cell

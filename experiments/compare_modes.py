@@ -26,7 +26,7 @@ from experiments.comparing.picture_values import PictureValues
 from experiments.reporting import plots
 from experiments.reporting.plots import plt
 from privynet_jax import ResultStore, UserError
-from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.results.cell_results import cell_name
 from privynet_jax.results.statistics import Interval

@@ -36,6 +36,7 @@ from privynet_jax.backbone.topology import all_channels
 from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.platform.files import write_atomically, written_new
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cell_results import CellResult
@@ -77,7 +78,12 @@ def main() -> None:
     out = cli.new_file(cli.OUT) if cli.OUT.value else workdir / "inference.csv"
     cli.use_cpu_cores(at_most=_SHADOWS.value)
     found = reopened()
-    config = _with_flags(Config.of_settings(found.settings, workdir))
+    config = _with_flags(found.config)
+    if config.of_devices != Plain():
+        raise UserError(
+            f"{workdir} was characterised with the mechanism {config.of_devices}, under which "
+            "nothing is inferred here; give the --workdir of a characterisation without one"
+        )
     settings = _suite_settings(config, chosen, candidates, len(found.parts.test))
     # Before features are extracted: an attribute may be unknown, or the same for all images.
     key = jax.random.fold_in(jax.random.key(config.seed), len(ATTACKS))

@@ -5,7 +5,9 @@ r"""Plans the local NN: the best characterised topology under limits, and its ch
 
 --workdir is a finished characterisation of public data. --sample is a small labelled set of the
 user's own pictures, one subfolder per class; it stays here. The best has the highest balanced
-accuracy, in which classes count alike however frequent they are. Channels are drawn, and attacked
+accuracy, in which classes count alike however frequent they are. --under_mechanisms adds
+characterisations with noise and the like, which may be better at equal privacy loss, and alone have
+an --max_epsilon. Channels are drawn, and attacked
 on the sample by class public before they are taken: minutes each on two CPU cores, or none
 with --attacked_images=0, which relies on the characterisation's own attackers. The plan holds
 secrets, which channels are released among them: keep it like a key.
@@ -22,6 +24,7 @@ from absl import flags
 from experiments import cli
 from privynet_jax import Config, UserError, write_plan
 from privynet_jax.backbone.topology import DIRECT, METHODS
+from privynet_jax.mechanisms.guarantees import DELTA
 from privynet_jax.planning import planner
 from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.plan import STATISTICS, Limits, Promise
@@ -34,6 +37,12 @@ from privynet_jax.selection.secret_draw import Selection
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max fit")
 cli.key_flags("dicom_window")
 cli.key_flags("attacked_images latency")
+_UNDER_MECHANISMS = flags.DEFINE_list(
+    "under_mechanisms",
+    [],
+    "Further finished characterisations, made like --workdir but for a --mechanism each, among "
+    "which to choose as well.",
+)
 _SAMPLE = flags.DEFINE_string("sample", None, "Your labelled pictures: folder:PATH or TFDS name.")
 _SAMPLE_IMAGES = flags.DEFINE_integer(
     "sample_images", None, "To look at; default: 500, but at most a third of each class."
@@ -47,6 +56,7 @@ _LIMITS = {
     "release_kib": "Largest representation of one image as float32, in KiB.",
     "latency_ms": "Most milliseconds for one image, on one thread of this machine, or as in "
     "--latency.",
+    "epsilon": f"Most epsilon of one release's local differential privacy, at delta {DELTA:g}.",
 }
 _MOST = {
     name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
@@ -88,7 +98,7 @@ def main() -> None:
     else:  # packages that were made of a plan would no longer have its channels
         out = cli.new_file(cli.OUT, "give another file, or --overwrite")
     sample = cli.needed(_SAMPLE, "give folder:PATH with one subfolder per class")
-    workdir = cli.needed_folder(cli.WORKDIR)
+    workdirs = [cli.needed_folder(cli.WORKDIR), *cli.paths(_UNDER_MECHANISMS)]
     given = {name: flag.value for name, flag in _MOST.items()}
     limits = Limits(**given, statistic=_STATISTIC.value)
     margins, promise = _margins(limits)
@@ -108,7 +118,7 @@ def main() -> None:
     weights = cli.WEIGHTS.value or Config.weights
     cli.use_cpu_cores()
     try:
-        planned = plan_topology(workdir, sample, limits, weights, settings)
+        planned = plan_topology(workdirs, sample, limits, weights, settings)
     except NothingFitsError as error:
         print(error.explanation)
         raise

@@ -31,6 +31,7 @@ MEASURING = (
     *("estimates", "attacks", "mechanisms", "characterisation"),
     *("planning.audit", "planning.draw_meter", "planning.drawing"),
 )
+RELEASING = {"mechanisms.on_device"}  # which measures nothing itself
 # Works, and starts at once, where there is no JAX.
 WITHOUT_JAX = (
     "errors",
@@ -44,6 +45,7 @@ WITHOUT_JAX = (
         "platform.ending",
     ),
     "platform.rows.coding",
+    "mechanisms.on_device",
     *("platform.progress", "platform.rows.row_views", "platform.rows.shards", "platform.signals"),
     *("deployment.device.program", "deployment.cloud.classifier", "deployment.release"),
     "deployment.trust",
@@ -238,7 +240,7 @@ def test_no_import_runs_in_a_circle():
 
 def test_delivery_reaches_nothing_that_measures():
     for module in modules_in(*DELIVERY):
-        reached = [name for name in reached_from(module) if is_in(name, MEASURING)]
+        reached = [name for name in reached_from(module) - RELEASING if is_in(name, MEASURING)]
         assert not reached, f"{module} reaches {reached}"
 
 

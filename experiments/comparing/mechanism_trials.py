@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.comparing.ground import Ground
@@ -20,11 +19,8 @@ from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.backbone.topology import local_cost
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
 from privynet_jax.mechanisms.scenes import picture_scene, released_scene
-from privynet_jax.results.cells import Cell, Measurement, training_key
+from privynet_jax.results.cells import Cell, Measurement, release_key
 from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
-
-# Of a release's randomness: apart from the streams of a cell's tasks, which are small numbers.
-_STREAM = 2**31 - 1
 
 
 def measure_under(
@@ -48,7 +44,7 @@ def measure_under(
             if mechanism.releases_pictures
             else ground.scene(cell.topology)
         )
-        key = jax.random.fold_in(training_key(cell, seed), _STREAM)
+        key = release_key(cell, seed)
         scenes.append(released_scene(clean, mechanism, key, copies, repeats))
     return measure(cells, scenes, protocol, seed)
 

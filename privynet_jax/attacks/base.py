@@ -97,6 +97,8 @@ class Knowledge:
         planted: for `NETWORK`: pictures that the attacker planted in a release of the same channels
             and scales, with what was released of them: one or more. None: it planted none.
         secret: for `EVERYTHING`: a mechanism's own, by which a release is disguised.
+        made: for `EVERYTHING`: as `local`, with a mechanism's randomness, another for each image
+            that differs; None where there is none.
     """
 
     name: str = PAIRS
@@ -105,6 +107,7 @@ class Knowledge:
     observed: np.ndarray | None = None
     planted: Pairs | None = None
     secret: Any = None
+    made: Representing | None = None
 
     def __post_init__(self) -> None:
         if self.name not in KNOWLEDGE:

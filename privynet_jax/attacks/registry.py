@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR, LinearInversion, MeanImage
+from privynet_jax.attacks.informed import INFORMED, InformedAttack
 from privynet_jax.attacks.inverse import InverseNetwork, Training
 from privynet_jax.attacks.public.public_attack import PUBLIC, PublicAttack
 from privynet_jax.attacks.white_box import WhiteBox
@@ -38,7 +39,8 @@ def attackers(training: Training) -> dict[str, Attack]:
             PUBLIC: PublicAttack(networks[STRONG]),
             WHITE_BOX: WhiteBox(networks[STRONG]),
         }
-    return known | {name: WhiteBox(start, name=name) for name, start in white_boxes.items()}
+    known |= {name: WhiteBox(start, name=name) for name, start in white_boxes.items()}
+    return known | ({INFORMED: InformedAttack(networks[STRONG])} if STRONG in networks else {})
 
 
 def named_attacks(names: Sequence[str], training: Training | None = None) -> tuple[Attack, ...]:

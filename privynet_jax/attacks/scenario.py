@@ -112,12 +112,12 @@ class Scenario:
 
     def _local(self) -> Representing:
         local, scales = local_nn(self._weights.params, self.topology), self.scales
-        unused = (self.width or len(scales)) - len(scales)
+        return self.filled_up(lambda images: local(images) * scales)
 
-        def represent(images: jax.Array) -> jax.Array:
-            return jax.numpy.pad(local(images) * scales, ((0, 0), (0, 0), (0, 0), (0, unused)))
-
-        return represent
+    def filled_up(self, local: Representing) -> Representing:
+        """Returns a local NN that fills its representations up, as `width` says."""
+        unused = (self.width or self.topology.depth) - self.topology.depth
+        return lambda x: jax.numpy.pad(local(x), ((0, 0), (0, 0), (0, 0), (0, unused)))
 
     @property
     def _weights(self) -> PretrainedWeights:

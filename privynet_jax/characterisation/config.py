@@ -14,24 +14,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privynet_jax.attacks.registry import Training, attackers, check_attackers
+from privynet_jax.attacks.registry import Training, attackers
 from privynet_jax.backbone.backbones import BACKBONES, DEFAULT, backbone_named
 from privynet_jax.backbone.topology import METHODS, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights
+from privynet_jax.characterisation.modes import DEDICATED, MODES, USUAL_ATTACKERS, check_mode
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts, load_parts
 from privynet_jax.images.pixels.reading import FITS, Reading, window_of
+from privynet_jax.mechanisms.mechanism import Mechanism, Plain
+from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.platform.devices import Spread
 from privynet_jax.platform.files import expanded, is_remote
 from privynet_jax.platform.rows.coding import DTYPES
 from privynet_jax.results.cells import Candidates, Cell, grid_cells
 from privynet_jax.results.work_directory import FORMAT
-from privynet_jax.training.models.attackers import STRONG
 from privynet_jax.training.models.grid_sizes import WORKING_STRIDE
 from privynet_jax.training.tasks import Schedule, check_learning_rate
 
-DEDICATED, AMORTISED, LINEAR = MODES = ("dedicated", "amortised", "linear")
-_USUAL_ATTACKERS = {DEDICATED: (STRONG,), AMORTISED: (STRONG,), LINEAR: ()}
 # A VGG's first layer alone takes 256 MiB of one image of that size.
 _LARGEST_IMAGE, _LARGEST_AMOUNT = 1024, 10**6
 MOST_SEED = 2**32 - 1
@@ -103,6 +103,12 @@ class Config:
         "Folder for weights and features; features also in a bucket, as in gs://bucket/folder.",
     )
     data_dir: Path | str | None = _place(None, "Folder of TFDS data sets; default: TFDS's own.")
+    # Decides where it is given; `deciding` names it then.
+    mechanism: str = _place(
+        "none",
+        "What devices do besides splitting, as in gaussian:clip=1,sigma=0.5; those that "
+        "privynet_jax/mechanisms/README.md says plans may have.",
+    )
     max_images: Mapping[str, int] = _setting(
         dict, "Most images per part, as in target=3000,test=1000; default: all."
     )
@@ -193,7 +199,7 @@ class Config:
                     "leave it out for the usual value"
                 )
         check_learning_rate(self.cloud.learning_rate)
-        self._check_mode()
+        check_mode(self)
         if unknown := set(self.only) - {cell.name for cell in cells}:
             raise UserError(
                 f"only names {', '.join(sorted(unknown))}; allowed are cells of the grid, from "
@@ -204,7 +210,7 @@ class Config:
     @property
     def chosen_attackers(self) -> tuple[str, ...]:
         """Names of the attackers, whether they were given or are usual in this mode."""
-        return self.attackers or _USUAL_ATTACKERS[self.mode]
+        return self.attackers or USUAL_ATTACKERS[self.mode]
 
     @property
     def local_cache(self) -> Path:
@@ -226,6 +232,11 @@ class Config:
         """Returns the images; see `parts.load_parts`."""
         names = ("data_dir", "image_size", "seed", "max_images", "skip_unreadable", "reading")
         return load_parts(self.dataset, **{name: getattr(self, name) for name in names})
+
+    @property
+    def of_devices(self) -> Mechanism:
+        """The mechanism; UserError where plans may not have it."""
+        return planned_mechanism(self.mechanism)
 
     @property
     def reading(self) -> Reading:
@@ -271,6 +282,7 @@ class Config:
             **({"only": sorted(self.only)} if self.only else {}),
             **({"fit": self.fit} if self.fit != FITS[0] else {}),
             **({"dicom_window": self.dicom_window} if self.dicom_window else {}),
+            **({"mechanism": str(self.of_devices)} if self.of_devices != Plain() else {}),
             "format": FORMAT,
             "dataset": parts.name,  # written in one way
             "layers": sorted(self.layers),
@@ -279,25 +291,3 @@ class Config:
             "data_fingerprint": parts.fingerprint,
             "weights_fingerprint": weights.fingerprint,
         }
-
-    def _check_mode(self) -> None:
-        if self.mode not in MODES:
-            raise UserError(f"mode is {self.mode!r}; allowed are {', '.join(MODES)}; give one")
-        if self.mode == DEDICATED:
-            check_attackers(self.chosen_attackers)
-            return
-        if self.attackers and self.attackers != _USUAL_ATTACKERS[self.mode]:
-            raise UserError(
-                f"attackers are {', '.join(self.attackers)} in mode {self.mode}, which has its own;"
-                " leave them out or use the mode dedicated"
-            )
-        if self.scoring_images < self.examples:
-            raise UserError(
-                f"scoring_images is {self.scoring_images}; allowed are at least as many as "
-                f"examples, {self.examples}; score on more images or keep fewer examples"
-            )
-        if self.compute_dtype != "float32":
-            raise UserError(
-                f"compute_dtype is {self.compute_dtype} in mode {self.mode}; allowed is float32 "
-                "there; leave it out or use the mode dedicated"
-            )

@@ -19,7 +19,6 @@ import numpy as np
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.characterisation.candidates import Found, Place, searched_channels
-from privynet_jax.characterisation.config import DEDICATED
 from privynet_jax.characterisation.grid_run import (
     GridRun,
     checkpoint_of,
@@ -27,6 +26,7 @@ from privynet_jax.characterisation.grid_run import (
     group_measurements,
 )
 from privynet_jax.characterisation.groups import Group, cell_groups
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.characterisation.references import reference_rows
 from privynet_jax.characterisation.scoring import estimated_measurements
 from privynet_jax.errors import DivergedError, everything_first

@@ -24,14 +24,18 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.features.layer_features import LayerFeatures, needed_channels
 from privynet_jax.backbone.topology import RANDOM, Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.config import DEDICATED, Config
+from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.groups import Group, cell_groups
 from privynet_jax.characterisation.measure import REPORTED, Protocol, outcomes
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.errors import DivergedError, everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Parts
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.releases import copies_for
+from privynet_jax.mechanisms.scenes import released_scene
 from privynet_jax.platform import signals
-from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.results.cells import Cell, Measurement, release_key
 from privynet_jax.training.checkpoints import Checkpoint
 from privynet_jax.training.models.attackers import capacities_of_size
 from privynet_jax.training.models.networks import CloudNN
@@ -105,7 +109,10 @@ def group_measurements(run: GridRun, group: Group, missing: Set[Cell]) -> Iterat
     checkpoint = checkpoint_of(config, group.name)
     # Before, because extraction asks for no signals.
     features, width = run.features()[group.num_layers], max(config.depths)
-    scenes = [Scenario(c.topology, run.parts, features, run.weights, width) for c in group.cells]
+    scenes = [
+        under_mechanism(Scenario(c.topology, run.parts, features, run.weights, width), config, c)
+        for c in group.cells
+    ]
     # Until whoever takes the measurements has saved them, and the checkpoint may go.
     with signals.deferred():
         with session(checkpoint=checkpoint, progress=lambda done: run.progress(share * done)):
@@ -118,6 +125,19 @@ def group_measurements(run: GridRun, group: Group, missing: Set[Cell]) -> Iterat
                     if each.cell in missing:
                         yield each
         checkpoint.discard()
+
+
+def under_mechanism(
+    scene: Scenario, config: Config, cell: Cell, seed: int | None = None
+) -> Scenario:
+    """Returns a cell's scenario as a configuration's devices release it, by its seed or another."""
+    mechanism = config.of_devices
+    if mechanism == Plain():
+        return scene
+    key = release_key(cell, config.seed if seed is None else seed)
+    examples = config.attacker.steps * config.attacker.batch_size
+    copies = copies_for(examples, len(scene.parts.auxiliary)) if mechanism.is_random else 1
+    return released_scene(scene, mechanism, key, copies)
 
 
 def cached_channels(config: Config, topologies: Sequence[Topology]) -> dict[int, tuple[int, ...]]:

@@ -16,11 +16,12 @@ from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
-from privynet_jax.characterisation.grid_run import cached_channels
+from privynet_jax.characterisation.grid_run import cached_channels, under_mechanism
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell
 from privynet_jax.results.work_directory import ResultStore
 
 
@@ -28,12 +29,14 @@ from privynet_jax.results.work_directory import ResultStore
 class Reopened:
     """A finished characterisation.
 
-    Settings are what `config.json` says; results are of all cells, by layers, depth, selection and
-    draw. Images, weights and features (by number of layers) are those that it was measured with.
+    Settings are what `config.json` says, and `config` is made of them; results are of all cells, by
+    layers, depth, selection and draw. Images, weights and features (by number of layers) are those
+    that it was measured with.
     """
 
     store: ResultStore
     settings: Mapping[str, Any]
+    config: Config
     results: list[CellResult]
     parts: Parts
     weights: PretrainedWeights
@@ -42,7 +45,9 @@ class Reopened:
     def scenario(self, result: CellResult) -> Scenario:
         """Returns the data of a cell's topology, filled up to the width that the grid had."""
         features, width = self.features(result.num_layers), max(self.settings["depths"])
-        return Scenario(result.topology, self.parts, features, self.weights, width)
+        scene = Scenario(result.topology, self.parts, features, self.weights, width)
+        cell = Cell(result.topology, result.draw, result.selection)
+        return under_mechanism(scene, self.config, cell)
 
 
 def reopen(
@@ -80,7 +85,7 @@ def reopen(
         union, dtype = {number: channels[number]}, config.feature_dtype
         return load_features(found, parts, union, config.feature_cache, dtype=dtype)[number]
 
-    return Reopened(store, settings, results, parts, found, features)
+    return Reopened(store, settings, config, results, parts, found, features)
 
 
 def matching_weights(

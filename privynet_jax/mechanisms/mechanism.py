@@ -49,6 +49,7 @@ class Mechanism:
         training_copies: rows that the cloud learns from of each picture. With more than one it owns
             its training pictures: the first row is released of none, and only queries are private.
         is_random: whether equal pictures are released in other ways each time.
+        not_planned: why no plan, and so no package, has it; empty where they may (`on_device`).
     """
 
     name: ClassVar[str] = ""
@@ -57,6 +58,7 @@ class Mechanism:
     releases_pictures: ClassVar[bool] = False
     training_copies: ClassVar[int] = 1
     is_random: ClassVar[bool] = False
+    not_planned: ClassVar[str] = "whole pictures are released, and no local NN is there to plan"
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises UserError where it cannot be used on pictures of this shape, (H, W, 3)."""
@@ -134,6 +136,7 @@ class Plain(Mechanism):
     """Nothing beyond the split itself: PrivyNet's own way."""
 
     name: ClassVar[str] = "none"
+    not_planned: ClassVar[str] = ""
 
 
 def _same(images: jax.Array) -> jax.Array:

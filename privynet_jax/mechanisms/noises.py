@@ -34,6 +34,7 @@ class GaussianNoise(Mechanism):
 
     is_random: ClassVar[bool] = True
     name: ClassVar[str] = "gaussian"
+    not_planned: ClassVar[str] = ""
     clip: float = 1.0
     sigma: float = 0.5
 
@@ -70,6 +71,7 @@ class LaplaceNoise(Mechanism):
 
     is_random: ClassVar[bool] = True
     name: ClassVar[str] = "laplace"
+    not_planned: ClassVar[str] = ""
     clip: float = 0.5
     scale: float = 0.5
 
@@ -129,6 +131,7 @@ class NoisilyTrainedArden(Arden):
     """
 
     name: ClassVar[str] = "arden_trained"
+    not_planned: ClassVar[str] = "its cloud owns the pictures that it learns from"
     example: ClassVar[str] = "arden_trained:nullify=0.2,clip=0.5,scale=0.2"
     training_copies: ClassVar[int] = 5
 
@@ -143,6 +146,7 @@ class ChannelDropout(Mechanism):
 
     is_random: ClassVar[bool] = True
     name: ClassVar[str] = "dropout"
+    not_planned: ClassVar[str] = ""
     rate: float = 0.5
 
     def __post_init__(self) -> None:
@@ -170,6 +174,7 @@ class Quantisation(Mechanism):
     """
 
     name: ClassVar[str] = "quantise"
+    not_planned: ClassVar[str] = ""
     example: ClassVar[str] = "quantise:bits=2,peak=3,rounding=stochastic"
     bits: int = 2
     peak: float = 3.0

@@ -84,6 +84,33 @@ def several_copies(parts: Parts, **copies: int) -> Parts:
     return dataclasses.replace(parts, **found)
 
 
+def expected_release(local: Local, mechanism: Mechanism, unit: float) -> Local:
+    """Returns images -> what is released of them on average, over a unit; differentiable."""
+
+    def represent(images: jax.Array) -> jax.Array:
+        clean = local(jax.vmap(mechanism.expected_image)(images))
+        return jax.vmap(mechanism.expected)(clean) / unit
+
+    return represent
+
+
+def release_by_content(
+    local: Local, mechanism: Mechanism, key: jax.Array, unit: float = 1.0, secret: Any = None
+) -> Local:
+    """Returns images -> what is released of them, over a unit; equal ones get equal randomness."""
+    release = release_function(local, mechanism)
+
+    def represent(images: jax.Array) -> jax.Array:
+        values = jnp.uint32(jnp.round(255 * images)).reshape(len(images), -1)
+        # A sum of products of odd numbers, modulo 2**32: different for different images, but for
+        # one pair in four billion.
+        odd = 2 * jnp.arange(values.shape[1], dtype=jnp.uint32) + 1
+        numbers = jnp.sum(values * (odd * jnp.uint32(2654435761)), axis=1, dtype=jnp.uint32)
+        return release(secret, key, images, numbers) / unit
+
+    return represent
+
+
 def copies_for(examples: int, images: int) -> int:
     """Returns how many copies of so many images a training takes, at most `MOST_COPIES`.
 
@@ -136,18 +163,23 @@ class Release:
 
     def expected(self) -> Local:
         """Returns images -> what is released of them on average, normalised, differentiable."""
-        mechanism, unit = self.mechanism, self.unit
+        return expected_release(self._needed_local(), self.mechanism, self.unit)
+
+    def made(self) -> Local:
+        """Returns images -> what is released of them, normalised, as who has the local NN makes it.
+
+        With the release's secret, and other randomness than the release's own.
+        """
+        key = jax.random.fold_in(self.key, len(PART_NAMES) + 1)
+        return release_by_content(self._needed_local(), self.mechanism, key, self.unit, self.secret)
+
+    def _needed_local(self) -> Local:
         if self.local is None:
             raise UserError(
                 "a white box needs the local NN itself, which these representations do not come "
                 "with; leave it out"
             )
-
-        def represent(images: jax.Array) -> jax.Array:
-            clean = self.local(jax.vmap(mechanism.expected_image)(images))
-            return jax.vmap(mechanism.expected)(clean) / unit
-
-        return represent
+        return self.local
 
     def copies_of(self, part: str) -> int:
         """Returns how many rows there are of each image."""

@@ -40,8 +40,11 @@ class ReleasedScene(Scenario):
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
         mechanism = self.release.mechanism
         if name == EVERYTHING:
-            local = None if mechanism.releases_pictures else self.release.expected()
-            return Knowledge(name, local=local, secret=self.release.secret)
+            known = Knowledge(name, secret=self.release.secret)
+            if mechanism.releases_pictures:
+                return known
+            local, made = map(self.filled_up, (self.release.expected(), self.release.made()))
+            return dataclasses.replace(known, local=local, made=made)
         if name == NETWORK and mechanism.releases_pictures:
             return Knowledge(name, observed=self.stored("target")[:OBSERVED_IMAGES])
         return super().knowledge(name)
@@ -60,9 +63,9 @@ def released_scene(
     Of mechanisms that release pictures, the one without is `picture_scene`.
     """
     adapting, releasing = jax.random.split(key)
-    local = mechanism.local(clean, adapting)
+    local = mechanism.local(dataclasses.replace(clean, width=None), adapting)
     what = clean.features, clean.parts, clean.topology
     release = Release(*what, mechanism, releasing, copies, repeats, local)
     parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
-    known = clean.topology, parts, release.features(), clean.weights
+    known = clean.topology, parts, release.features(), clean.weights, clean.width
     return ReleasedScene(*known, copies=copies, release=release)

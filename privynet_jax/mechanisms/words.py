@@ -60,6 +60,22 @@ def parse_mechanism(text: str) -> Mechanism:
     return kind(**values)
 
 
+def planned_mechanism(text: str) -> Mechanism:
+    """Returns the mechanism of a plan.
+
+    Raises:
+        UserError: the words are wrong, or no plan has such a one.
+    """
+    mechanism = parse_mechanism(text)
+    if why := mechanism.not_planned:
+        allowed = ", ".join(name for name, kind in _KINDS.items() if not kind.not_planned)
+        raise UserError(
+            f"mechanism {text!r} cannot be planned: {why}; allowed are {allowed}; "
+            "experiments.compare_mechanisms measures the others"
+        )
+    return mechanism
+
+
 def parse_mechanisms(text: str) -> tuple[Mechanism, ...]:
     """Returns the mechanisms of a list, separated by commas like their own parameters.
 

@@ -25,16 +25,18 @@ from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.config import DEDICATED, Config
-from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.characterisation.config import Config
+from privynet_jax.characterisation.grid_run import protocol_of, under_mechanism
 from privynet_jax.characterisation.measure import Protocol, measure
+from privynet_jax.characterisation.modes import DEDICATED, check_guessing
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
+from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.planning.audit_findings import LEAST_PAIRS, Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
-from privynet_jax.planning.plan import Plan, costs_of
+from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.latencies import Latencies
@@ -103,6 +105,7 @@ def audit_plan(
     """
     plan.check_weights(weights.fingerprint, weights.source)
     config, held = _longer_config(plan, settings), _held(plan, settings.released)
+    check_guessing(config.of_devices, config.chosen_attackers)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
     few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
@@ -111,7 +114,7 @@ def audit_plan(
     latency = _measured_latency(plan, settings.latencies)
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
-        measurements = _measured(scene, plan, protocol, settings)
+        measurements = _measured(scene, plan, protocol, settings, config)
     statistic = plan.limits.statistic
     attacks = tuple(
         attacked
@@ -146,6 +149,12 @@ def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
     own = plan.topology
     for other in released:
         there = other.topology
+        if NONE not in (plan.mechanism, other.mechanism) or plan.mechanism != other.mechanism:
+            raise UserError(
+                f"the released plan {other.id[:8]} has the mechanism {other.mechanism}, the plan "
+                f"{plan.mechanism}; allowed is none for both, since attackers who hold several "
+                "releases with noise are not tried; audit each plan for itself"
+            )
         if (
             (there.backbone, there.num_layers) != (own.backbone, own.num_layers)
             or other.image_size != plan.image_size
@@ -165,14 +174,15 @@ def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
 
 
 def _measured(
-    scene: Scenario, plan: Plan, protocol: Protocol, settings: AuditSettings
+    scene: Scenario, plan: Plan, protocol: Protocol, settings: AuditSettings, config: Config
 ) -> list[Measurement]:
     """The cloud NN has the plan's channels alone, attackers all that the scene's topology has."""
     repeats, seed = range(settings.repeats), settings.seed
 
     def of(scene: Scenario, protocol: Protocol) -> list[Measurement]:
         cells = [Cell(scene.topology, repeat) for repeat in repeats]
-        return measure(cells, [scene] * len(cells), protocol, seed)
+        scenes = [under_mechanism(scene, config, cell, seed) for cell in cells]
+        return measure(cells, scenes, protocol, seed)
 
     if scene.topology == plan.topology:
         return of(scene, protocol)
@@ -225,7 +235,7 @@ def _measured_latency(plan: Plan, latencies: Latencies | None) -> Finding | None
     if limit is None and latencies is None:
         return None
     meter = Meter(latencies)
-    found, doubts = meter.measure(plan.topology, plan.image_size), ()
+    found, doubts = meter.measure(plan.topology, plan.image_size, plan.mechanism), ()
     if limit is not None and meter.where != plan.latency_on:
         told = f"the plan's latency is of {plan.latency_on}, and this one of {meter.where}"
         doubts = (f"{told}; give --latency",)
@@ -284,7 +294,8 @@ def _findings(
                 doubts.append(f"attackers had {pairs} pairs; {LEAST_PAIRS} are needed")
         whose = worst.attacker, worst.images, tuple(dict.fromkeys(doubts))
         findings.append(Finding(metric, limit, expected.value, reached, *whose))
-    for name, cost in costs_of(plan.topology, plan.image_size).items():
+    epsilon = {} if plan.epsilon is None else {EPSILON: plan.epsilon}
+    for name, cost in (costs_of(plan.topology, plan.image_size) | epsilon).items():
         findings.append(Finding(name, getattr(limits, name), None, cost))
     findings += [] if latency is None else [latency]
     right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]

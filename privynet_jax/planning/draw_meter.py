@@ -4,6 +4,8 @@ Expectations are of other pictures, other draws and attackers with pairs. So the
 a plan would release are attacked by class `public`, which needs nothing secret: half of each class
 of the sample is the release, and the attacker owns the other half: pictures of the same kind, as in
 an audit. Beside many public pictures of another kind it would be misled by their statistics.
+Under a mechanism, through which nobody guesses channels, the attacker knows them (`informed`): no
+weaker than one who would find them.
 
     meter = DrawMeter(weights, sample, attack, attacked_images=64, seed=0)
     meter.measure(topology, "mean")  # {"psnr_db": 27.3, "ssim": 0.81}
@@ -16,7 +18,7 @@ import math
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Attack, Pairs
+from privynet_jax.attacks.base import EVERYTHING, Attack, Knowledge, Pairs, Representing
 from privynet_jax.attacks.scenario import public_knowledge
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.split import local_nn
@@ -27,6 +29,8 @@ from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import split_groups
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
+from privynet_jax.mechanisms.mechanism import Mechanism, Plain
+from privynet_jax.mechanisms.releases import expected_release, release_by_content
 from privynet_jax.results.statistics import CONFIDENCE, quantile_bound, summarise
 from privynet_jax.training.session import current_session, session
 
@@ -34,6 +38,8 @@ from privynet_jax.training.session import current_session, session
 SHARES = {"p95": 0.95, "p99": 0.99}
 _METRICS = ("psnr_db", "ssim")
 _AT_ONCE = 32
+# Images whose mean is what releases are divided by.
+_OF_UNIT = 256
 # Of the time that a measurement takes.
 _FITTING = 0.7
 
@@ -45,9 +51,10 @@ class DrawMeter:
     Attributes:
         weights: of the network that is split.
         sample: the user's own pictures.
-        attack: of knowledge `NETWORK`.
+        attack: of knowledge `NETWORK`, or `EVERYTHING`.
         attacked_images: that are scored, at most; 1 or more.
-        seed: of the attack's key.
+        seed: of the attack's key, and of the release's.
+        mechanism: what devices do besides.
     """
 
     weights: PretrainedWeights
@@ -55,6 +62,7 @@ class DrawMeter:
     attack: Attack
     attacked_images: int
     seed: int
+    mechanism: Mechanism = Plain()  # noqa: RUF009 - frozen
 
     @property
     def images(self) -> int:
@@ -89,10 +97,9 @@ class DrawMeter:
         """
         self.check(statistic)
         released, own = (self.sample.images[self._halves[who]] for who in ("released", "theirs"))
-        release = self._represented(released, topology)
-        known = public_knowledge(self.weights, topology, release)
-        pairs = Pairs(release[:0], own)
         key, progress = jax.random.key(self.seed), current_session().progress
+        release, known = self._released(released, topology, jax.random.fold_in(key, 1))
+        pairs = Pairs(release[:0], own)
         with session(progress=lambda share: progress(_FITTING * share)):
             [fitted] = self.attack.fit([pairs], [known], [key])
         found: dict[str, list[np.ndarray]] = {metric: [] for metric in _METRICS}
@@ -116,11 +123,46 @@ class DrawMeter:
         halves = split_groups(labels, groups, {"released": 0.5, "theirs": 0.5}, seed=0)
         return {name: np.sort(rows) for name, rows in halves.items()}
 
-    def _represented(self, images: np.ndarray, topology: Topology) -> np.ndarray:
+    def _released(
+        self, images: np.ndarray, topology: Topology, key: jax.Array
+    ) -> tuple[np.ndarray, Knowledge]:
+        """What is released of images, and what the attacker knows besides."""
         scales, _ = normalisation(self.weights, self.sample.images, topology)
-        local = jax.jit(local_nn(self.weights.params, topology))
-        batches = (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE))
-        return np.concatenate([local(as_float(batch)) * scales for batch in batches])
+        whole = local_nn(self.weights.params, topology)
+        local, mechanism = (lambda x: whole(x) * scales), self.mechanism
+        if mechanism == Plain():
+            release = _in_batches(local, images)
+            return release, public_knowledge(self.weights, topology, release)
+        own, theirs = jax.random.split(key)
+        release = _in_batches(release_by_content(local, mechanism, own), images)
+        unit = rms_of(release)
+        made = release_by_content(local, mechanism, theirs, unit)
+        expected = expected_release(local, mechanism, unit)
+        return release / unit, Knowledge(EVERYTHING, local=expected, made=made)
+
+
+def released_unit(
+    weights: PretrainedWeights, images: np.ndarray, topology: Topology, mechanism: Mechanism
+) -> float:
+    """Returns what is released of images uint8 [N, H, W, 3] is divided by, to be about 1."""
+    if mechanism == Plain():
+        return 1.0
+    scales, _ = normalisation(weights, images, topology)
+    whole = local_nn(weights.params, topology)
+    key = jax.random.key(0)  # of a mean over so many numbers, which one makes no difference
+    release = release_by_content(lambda x: whole(x) * scales, mechanism, key)
+    return rms_of(_in_batches(release, images[:_OF_UNIT]))
+
+
+def rms_of(x: np.ndarray) -> float:
+    """Returns the root mean square; 1 where all is zero."""
+    return float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))) or 1.0
+
+
+def _in_batches(represent: Representing, images: np.ndarray) -> np.ndarray:
+    run = jax.jit(represent)
+    batches = (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE))
+    return np.concatenate([run(as_float(batch)) for batch in batches])
 
 
 def _statistic(values: np.ndarray, statistic: str) -> float:

@@ -1,6 +1,6 @@
 """Draws channels for options in secret, and measures what decides: latency and privacy loss.
 
-    drawing = Drawing(weights, sample, "random", store, limits, PlanSettings())
+    drawing = Drawing(weights, sample, {"none": (store, "random")}, limits, PlanSettings())
     decision, latency_on = drawing.decide(options, margins, config)
     drawing.selection(decision.chosen)  # with the secret seed
 
@@ -14,15 +14,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from privynet_jax.attacks.informed import INFORMED
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.characterisation.config import DEDICATED, LOCAL_CACHE, Config
+from privynet_jax.characterisation.config import LOCAL_CACHE, Config
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.images.sample import Sample
-from privynet_jax.planning import planner
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.words import planned_mechanism
+from privynet_jax.planning import explanation, planner
 from privynet_jax.planning.draw_meter import DrawMeter
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.options import Option
@@ -77,30 +81,30 @@ class PlanSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drawing:
-    """Draws channels for options in secret, and measures what they give away."""
+    """Draws channels for options in secret, and measures what they give away.
+
+    Of each mechanism, `grids` has the characterisation and its selection.
+    """
 
     weights: PretrainedWeights
     sample: Sample
-    method: str
-    store: ResultStore
+    grids: Mapping[str, tuple[ResultStore, str]]
     limits: Limits
     settings: PlanSettings
-    drawn: dict[tuple[int, int], Selection] = dataclasses.field(default_factory=dict)
+    drawn: dict[tuple[int, int, str], Selection] = dataclasses.field(default_factory=dict)
 
     def selection(self, option: Option) -> Selection:
         """Returns how the channels of an option were chosen: drawn once."""
-        layer, depth = option.shape
-        if option.shape not in self.drawn:
-            if self.method == DIRECT:
-                candidates = self.store.load_candidates(DIRECT, layer, depth, option.backbone)
+        (layer, depth), (store, method) = option.shape, self.grids[option.mechanism]
+        if option.place not in self.drawn:
+            if method == DIRECT:
+                candidates = store.load_candidates(DIRECT, layer, depth, option.backbone)
             else:
                 images, labels = self.sample.images, self.sample.answers
                 scores = channel_scores(self.weights, images, labels, [layer])[layer]
-                candidates = pruned_candidates(self.method, scores, depth)
-            self.drawn[option.shape] = select(
-                candidates, self.method, depth, self.settings.draw_seed
-            )
-        return self.drawn[option.shape]
+                candidates = pruned_candidates(method, scores, depth)
+            self.drawn[option.place] = select(candidates, method, depth, self.settings.draw_seed)
+        return self.drawn[option.place]
 
     def decide(
         self, options: list[Option], margins: Mapping[str, float], config: Mapping[str, Any]
@@ -129,26 +133,31 @@ class Drawing:
     def _attacked(self, config: Mapping[str, Any]) -> Callable[[Option], Option]:
         """Returns what measures an option's privacy loss."""
         settings, statistic = self.settings, self.limits.statistic
-        trained = Config.of_settings(config, self.store.workdir, mode=DEDICATED).attacker
+        trained = Config.of_settings(config, Path(), mode=DEDICATED).attacker
         budget = Budget(trained.steps, batch_size=trained.batch_size)
-        [attack] = named_attacks([PUBLIC], Training(budget))
-        meter = DrawMeter(
-            self.weights, self.sample, attack, settings.attacked_images, config["seed"]
-        )
-        meter.check(statistic)
+        attacks = named_attacks([PUBLIC, INFORMED], Training(budget))
+        how_many = settings.attacked_images, config["seed"]
+        # Of the split alone, and under a mechanism; both ask for as many pictures.
+        alone, under = (DrawMeter(self.weights, self.sample, each, *how_many) for each in attacks)
+        alone.check(statistic)
         count = itertools.count(1)
 
         def measure(option: Option) -> Option:
+            mechanism = planned_mechanism(option.mechanism)
+            usual = alone if mechanism == Plain() else under
+            meter = dataclasses.replace(usual, mechanism=mechanism)
             topology = option.topology(self.selection(option).channels(option.depth))
-            title = f"attacking {option.num_layers} layers, {option.depth} channels"
+            title = f"attacking {explanation.named(option)}"
             with progress_bar(1, title, after=2) as advance, session(progress=advance):
                 found = meter.measure(topology, statistic)
-            measured = Measured(attack.name, **found, images=meter.images, draws=next(count))
+            name = meter.attack.name
+            measured = Measured(name, **found, images=meter.images, draws=next(count))
             return dataclasses.replace(option, measured=measured, held=found)
 
         return measure
 
 
 def _timed(meter: Meter, image_size: int, option: Option) -> Option:
-    found = meter.measure(option.topology(range(option.depth)), image_size)
+    topology = option.topology(range(option.depth))
+    found = meter.measure(topology, image_size, option.mechanism)
     return dataclasses.replace(option, cost={**option.cost, "latency_ms": found})

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from privynet_jax.backbone.topology import DIRECT
+from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
 from privynet_jax.planning.plan import LIMITS, Expectation, Promise
 from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
@@ -21,6 +22,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "storage_mib": ("local storage", "MiB"),
     "release_kib": ("released data", "KiB per image"),
     "latency_ms": ("latency", "ms per image"),
+    "epsilon": ("epsilon", "of one release's local differential privacy"),
 }
 _STATISTICS = {
     "mean": "the mean over images",
@@ -108,7 +110,7 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
     if option.measured:
         held = f"what the attacker {option.measured.attacker} makes of these very channels"
     lines = [
-        f"Chosen: {_named(option)}, the best balanced accuracy of all that keep the limits; of "
+        f"Chosen: {named(option)}, the best balanced accuracy of all that keep the limits; of "
         f"privacy loss {held} must keep them, with the margin added.",
         *_measured_lines(option, statistic),
         f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
@@ -131,11 +133,14 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
     if not (found := option.measured):
         return []
     drawn = "the first" if found.draws == 1 else f"number {found.draws}"
+    needs = "no secret, but the other half of the sample"
+    if option.mechanism != NONE:
+        needs = "the channels and the other half of the sample, but not what chance added"
     return [
         f"  measured on {_count(found.images, 'picture')} of the sample, of the very channels, "
         f"{drawn} of the subsets that were drawn and attacked:",
         f"    PSNR {found.psnr_db:.2f} dB, SSIM {found.ssim:.3f}, {statistic}, by the attacker "
-        f"{found.attacker}, who needs no secret, but the other half of the sample",
+        f"{found.attacker}, who needs {needs}",
     ]
 
 
@@ -196,7 +201,7 @@ def _bought(decision: Decision, relaxed: Decision) -> str:
     gain = relaxed.merit - (decision.merit if decision.chosen else 0)
     more = "more points of balanced accuracy" if decision.chosen else "% balanced accuracy"
     unknown = _unmeasured(decision, relaxed.chosen)
-    return f"{100 * gain:.1f} {more}, with {_named(relaxed.chosen)}{unknown}"
+    return f"{100 * gain:.1f} {more}, with {named(relaxed.chosen)}{unknown}"
 
 
 def _unmeasured(decision: Decision, option: Option) -> str:
@@ -216,7 +221,7 @@ def _near_lines(decision: Decision) -> list[str]:
         excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
         by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
         merit, unknown = f"{100 * option.merit:.1f} % balanced", _unmeasured(decision, option)
-        lines.append(f"  {_named(option)}: {merit}, exceeds {by}{unknown}")
+        lines.append(f"  {named(option)}: {merit}, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
         lines.append(f"  and {len(misses) - _SHOWN} more")
     return lines
@@ -259,9 +264,11 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _named(option: Option) -> str:
+def named(option: Option) -> str:
+    """Returns an option in words."""
     layers, channels = _count(option.num_layers, "layer"), _count(option.depth, "channel")
-    return f"{layers} ({option.layer}), {channels}"
+    also = "" if option.mechanism == NONE else f", {option.mechanism}"
+    return f"{layers} ({option.layer}), {channels}{also}"
 
 
 def _count(number: int, word: str) -> str:

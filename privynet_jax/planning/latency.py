@@ -11,8 +11,11 @@ import numpy as np
 
 from privynet_jax.backbone.onnx_model import timing_model
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun, machine
+from privynet_jax.mechanisms.on_device import NONE, OnDevice
+from privynet_jax.platform.onnx_files.onnx_run import IMAGES, OnnxRun, machine, milliseconds_of
 from privynet_jax.results.latencies import Latencies
+
+_MADE_UP_SEED = "00" * 32
 
 
 class Meter:
@@ -23,17 +26,27 @@ class Meter:
         self._known = known
         self.where = machine() if known is None else known.where
 
-    def measure(self, topology: Topology, image_size: int) -> float:
-        """Returns milliseconds from one image in memory to its representation.
+    def measure(self, topology: Topology, image_size: int, mechanism: str = NONE) -> float:
+        """Returns milliseconds from one image in memory to what is released of it.
 
         The weights are made up: a network takes as long whatever it multiplies, and whichever
-        channels are released.
+        channels are released. What the mechanism adds is measured here in any case.
 
         Raises:
             UserError: nothing that was measured on the device is of such a network.
         """
         if self._known is not None:
             shape = topology.backbone, image_size, topology.num_layers, topology.depth
-            return self._known.of(*shape)
+            return self._known.of(*shape) + _added(mechanism, topology, image_size)
         network = OnnxRun(timing_model(topology, image_size), "plan without it", threads=1)
-        return network.milliseconds({IMAGES: np.zeros((1, image_size, image_size, 3), np.uint8)})
+        own = network.milliseconds({IMAGES: np.zeros((1, image_size, image_size, 3), np.uint8)})
+        return own + _added(mechanism, topology, image_size)
+
+
+def _added(words: str, topology: Topology, image_size: int) -> float:
+    if words == NONE:
+        return 0.0
+    mechanism = OnDevice(words, 1.0, _MADE_UP_SEED)
+    image = np.zeros((1, image_size, image_size, 3), np.uint8)
+    clean = np.ones((1, *topology.representation_shape(image_size)), np.float32)
+    return milliseconds_of(lambda: mechanism.released(image, lambda images: clean))

@@ -21,6 +21,7 @@ import numpy as np
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.planning.plan import Expectation, Measured, costs_of
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.statistics import Interval, new_draw, pooled_deviation
@@ -50,6 +51,7 @@ class Option:
     cost: Mapping[str, float]  # by limit, in its unit; "latency_ms" only once it is measured
     tested: Mapping[str, float]  # what is expected, mean over draws on test images, to be reported
     backbone: str = DEFAULT  # name of the network that is split
+    mechanism: str = NONE  # what devices do besides, with its parameters
     measured: Measured | None = None  # what its drawn channels were found to lose
     # Metric -> what is held against its limit, before the margin; None: what is expected says that.
     held: Mapping[str, float] | None = None
@@ -58,6 +60,11 @@ class Option:
     def shape(self) -> tuple[int, int]:
         """Layers and depth."""
         return self.num_layers, self.depth
+
+    @property
+    def place(self) -> tuple[int, int, str]:
+        """What no other option shares: layers, depth and mechanism."""
+        return *self.shape, self.mechanism
 
     @property
     def layer(self) -> str:
@@ -83,8 +90,9 @@ class Option:
             expected.ssim.value,
             self.cost["local_mmacs"],
             self.cost["release_kib"],
-            self.num_layers,
-            self.depth,
+            *self.shape,
+            self.mechanism != NONE,
+            self.mechanism,
         )
 
 

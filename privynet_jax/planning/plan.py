@@ -36,7 +36,7 @@ from privynet_jax.selection.secret_draw import Selection
 # Of privacy loss over images: the usual picture, and what all but one in two, twenty or a hundred
 # stay under. Nothing can be said of the worst one of pictures that nobody has seen.
 STATISTICS = ("mean", "median", "p95", "p99")
-_VERSION = 5
+_VERSION = 6
 _REMEDY = "give the plan.json that experiments.plan wrote, or plan again"
 
 
@@ -51,6 +51,7 @@ class Limits:
         storage_mib: parameters of the local NN, as float32.
         release_kib: representation of one image, as float32.
         latency_ms: of the local NN on one image.
+        epsilon: of local differential privacy of one release; see `mechanisms.guarantees`.
         statistic: of privacy loss over images, one of `STATISTICS`.
 
     Raises:
@@ -63,6 +64,7 @@ class Limits:
     storage_mib: float | None = None
     release_kib: float | None = None
     latency_ms: float | None = None
+    epsilon: float | None = None
     statistic: str = "mean"
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ class Limits:
         return {name: getattr(self, name) for name in LIMITS if getattr(self, name) is not None}
 
 
+EPSILON = "epsilon"
 LIMITS = tuple(field.name for field in dataclasses.fields(Limits) if field.name != "statistic")
 
 
@@ -178,6 +181,9 @@ class Plan:
         class_names: of the user's own pictures, in the order of their labels.
         scales: per released channel, what representations are multiplied by before release.
         peaks: per released channel, the largest value, after that, which a byte of a release holds.
+        mechanism: what devices do besides, with its parameters; see `mechanisms.on_device`.
+        unit: what released values are divided by, so that their mean square is about 1.
+        epsilon: what the mechanism guarantees of one release; None where it guarantees nothing.
         weights: as `weights.load_weights` takes it.
         weights_fingerprint: of the parameters.
         latency_ms: measured on one image; None where it was not.
@@ -203,6 +209,9 @@ class Plan:
     class_names: tuple[Text, ...]
     scales: tuple[Positive, ...]
     peaks: tuple[Positive, ...]
+    mechanism: Text
+    unit: Positive
+    epsilon: Positive | None
     weights: Text
     weights_fingerprint: Hex64
     latency_ms: Positive | None
@@ -230,10 +239,11 @@ class Plan:
 
     @property
     def cost(self) -> dict[str, float]:
-        """What the local NN costs, in the units of `Limits`; latency where it was measured."""
-        return costs_of(self.topology, self.image_size) | (
-            {} if self.latency_ms is None else {"latency_ms": self.latency_ms}
-        )
+        """What limits are about, in their units; latency and epsilon where they are known."""
+        known = {"latency_ms": self.latency_ms, EPSILON: self.epsilon}
+        return costs_of(self.topology, self.image_size) | {
+            name: value for name, value in known.items() if value is not None
+        }
 
     @property
     def settings(self) -> Mapping[str, Any]:

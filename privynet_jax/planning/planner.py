@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from privynet_jax.errors import UserError
 from privynet_jax.planning.options import Option
-from privynet_jax.planning.plan import LIMITS, Limits
+from privynet_jax.planning.plan import EPSILON, LIMITS, Limits
 
 # An audit trains other attackers for longer than the characterisation did: what is promised must
 # hold for them too, so expected privacy loss must stay this far under its limit.
@@ -102,7 +102,7 @@ class Decision:
         """
         if self.feasible:
             return ()
-        missed = [self.shortfalls(option) for option in self.options]
+        missed = self._missed
         if self.remedy_is_joint:
             return min(missed, key=_notches)
         least: dict[str, Shortfall] = {}
@@ -114,7 +114,13 @@ class Decision:
     @property
     def remedy_is_joint(self) -> bool:
         """Whether every option misses several limits."""
-        return all(len(self.shortfalls(option)) > 1 for option in self.options)
+        return all(len(shortfalls) > 1 for shortfalls in self._missed)
+
+    @property
+    def _missed(self) -> list[tuple[Shortfall, ...]]:
+        """What each option falls short of; without those that no value of a limit would help."""
+        missed = [self.shortfalls(option) for option in self.options]
+        return [each for each in missed if _notches(each) < math.inf]
 
     def relaxed(self, limit: str) -> "Decision":
         """Returns the decision with one limit a notch further."""
@@ -129,6 +135,7 @@ class Decision:
         without = self._with(**{limit: None})
         better = [o for o in without.feasible if o.merit > self.merit]
         needs = [least_limit(o, limit, self.margins) for o in better]
+        needs = [need for need in needs if need < math.inf]
         if not needs:
             return None
         # As it would be typed; a better one yet may need no more than that.
@@ -151,11 +158,12 @@ class Decision:
 def least_limit(option: Option, limit: str, margins: Mapping[str, float]) -> float:
     """Returns the least limit that an option keeps; minus infinity for an unmeasured latency.
 
+    Infinity is that of epsilon where the mechanism guarantees nothing.
     Of privacy loss it is what is held against it plus the margin. Where that is an expectation's
     upper end, it is also at least what attackers would reach whose training is ten times as long.
     """
     if limit not in margins:
-        return option.cost.get(limit, -math.inf)
+        return option.cost.get(limit, math.inf if limit == EPSILON else -math.inf)
     if option.held is not None:
         return option.held[limit] + margins[limit]
     least = getattr(option.expected, limit).high + margins[limit]
@@ -193,13 +201,13 @@ def choose_measured(
     known are measured, the best first and each once, until one fits: the others decide nothing.
     Where privacy loss was measured, others of the layer are expected to lose as much more.
     """
-    measured: set[tuple[int, int]] = set()
+    measured: set[tuple[int, int, str]] = set()
     while True:
         decision = choose(options, limits, margins)
         chosen = decision.chosen
-        if chosen is None or chosen.shape in measured:
+        if chosen is None or chosen.place in measured:
             return decision
-        measured.add(chosen.shape)
+        measured.add(chosen.place)
         found = measure(chosen)
         options = [found if option is chosen else _informed(option, found) for option in options]
 
@@ -215,9 +223,11 @@ def unmeasured(options: Sequence[Option]) -> list[Option]:
 def _informed(option: Option, found: Option) -> Option:
     """The option with what another one's measurement lets one expect of it.
 
-    Attackers who find one option's channels find those of the layer's others too.
+    Attackers who find one option's channels find those of the layer's others too, under the same
+    mechanism.
     """
-    if option.measured or not found.measured or option.num_layers != found.num_layers:
+    alike = (option.num_layers, option.mechanism) == (found.num_layers, found.mechanism)
+    if option.measured or not found.measured or not alike:
         return option
     own, its = _expected(option), _expected(found)
     held = {m: own[m] + max(0.0, getattr(found.measured, m) - its[m]) for m in own}
@@ -238,6 +248,8 @@ def _notches(shortfalls: Sequence[Shortfall]) -> float:
 
 
 def _rounded_up(need: float, digits: int) -> float:
+    if math.isinf(need):
+        return need
     rounded = round(math.ceil(need * 10**digits) / 10**digits, digits)
     # Rounding of the product may fall on the wrong side of the number it came from.
     return rounded if rounded >= need else round(rounded + 10**-digits, digits)

@@ -10,27 +10,38 @@ pictures score the channels of what was chosen.
 """
 
 import dataclasses
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.topology import DIRECT, RANDOM
 from privynet_jax.backbone.weights.sources import PretrainedWeights, check_source
-from privynet_jax.characterisation.config import DEDICATED
+from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
 from privynet_jax.images.sample import Sample, load_sample
+from privynet_jax.mechanisms.mechanism import Mechanism
+from privynet_jax.mechanisms.on_device import NONE
+from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning import planner
+from privynet_jax.planning.draw_meter import released_unit
 from privynet_jax.planning.drawing import Drawing, PlanSettings
 from privynet_jax.planning.explanation import explained, refusal
-from privynet_jax.planning.options import options_of
-from privynet_jax.planning.plan import Limits, Plan, Promise
+from privynet_jax.planning.options import Option, options_of
+from privynet_jax.planning.plan import EPSILON, Limits, Plan, Promise
 from privynet_jax.planning.planner import Decision
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.secret_draw import Selection
+
+# Settings of characterisations whose numbers are compared.
+_ALIKE = (
+    *("data_fingerprint", "weights_fingerprint", "backbone", "image_size", "seed", "mode"),
+    *("cloud", "attacker"),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,8 +69,29 @@ class NothingFitsError(UserError):
         self.explanation = explanation
 
 
+class Characterised(NamedTuple):
+    """A finished characterisation, its settings, and its cells of one selection."""
+
+    store: ResultStore
+    config: Mapping[str, Any]
+    cells: list[CellResult]
+
+    @property
+    def mechanism(self) -> Mechanism:
+        """What its devices do besides splitting."""
+        return planned_mechanism(self.config.get("mechanism", NONE))
+
+    def options(self, statistic: str) -> list[Option]:
+        """Returns what may be chosen of it; privacy loss by a statistic of `plan.STATISTICS`."""
+        size = self.config["image_size"]
+        return [
+            _under(option, self.mechanism, size)
+            for option in options_of(self.cells, size, statistic)
+        ]
+
+
 def plan_topology(
-    workdir: Path,
+    workdir: Path | Sequence[Path],
     sample: str,
     limits: Limits,
     weights: str = "embedded",
@@ -68,7 +100,7 @@ def plan_topology(
     """Returns the plan of the best characterised topology under limits, by balanced accuracy.
 
     Args:
-        workdir: a finished characterisation.
+        workdir: a finished characterisation, or several, each under a mechanism of its own.
         sample: the user's own labelled pictures, `folder:PATH` or a TFDS data set.
         limits: what to keep to.
         weights: where to have the weights from, those of the characterisation; see `load_weights`.
@@ -77,20 +109,28 @@ def plan_topology(
     Raises:
         NothingFitsError: no topology keeps the limits.
         UserError: the characterisation is not finished or has nothing of the selection, or weights
-            or pictures are not there or do not fit.
+            or pictures are not there or do not fit, or characterisations do not go together.
     """
     settings = settings or PlanSettings()
-    store, config, cells = characterised_cells(workdir, settings.selection)
+    workdirs = [workdir] if isinstance(workdir, Path) else list(workdir)
+    grids = [characterised_cells(each, settings.selection) for each in workdirs]
+    _check_alike(workdirs, grids)
+    config = grids[0].config
     check_source(weights, config["backbone"])
-    method = cells[0].selection
-    options = options_of(cells, config["image_size"], limits.statistic)
+    options = [option for grid in grids for option in grid.options(limits.statistic)]
+    if limits.epsilon is not None and not any(EPSILON in option.cost for option in options):
+        raise UserError(
+            f"the limit {EPSILON}={limits.epsilon:g} needs a characterisation with noise, and "
+            f"{', '.join(map(str, workdirs))} guarantees nothing; characterise with, for example, "
+            "--mechanism=gaussian:clip=1,sigma=45 and give that --workdir as well"
+        )
     margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
     if settings.attacked_images:
         options = planner.unmeasured(options)
     hoped_for = planner.choose(options, limits, margins)
     if hoped_for.chosen is None:
         raise NothingFitsError(refusal(hoped_for), explained(hoped_for, config))
-    pretrained = matching_weights(weights, config, workdir, settings.cache_dir)
+    pretrained = matching_weights(weights, config, workdirs[0], settings.cache_dir)
     pictures = load_sample(
         sample,
         data_dir=settings.data_dir,
@@ -99,22 +139,47 @@ def plan_topology(
         skip_unreadable=settings.skip_unreadable,
         reading=settings.reading,
     )
-    drawing = Drawing(pretrained, pictures, method, store, limits, settings)
+    stores = {str(grid.mechanism): (grid.store, grid.cells[0].selection) for grid in grids}
+    drawing = Drawing(pretrained, pictures, stores, limits, settings)
     decision, latency_on = drawing.decide(options, margins, config)
-    explanation = explained(decision, config, latency_on, settings.promise)
     option = decision.chosen
+    grid = next((g for g in grids if option and str(g.mechanism) == option.mechanism), grids[0])
+    explanation = explained(decision, grid.config, latency_on, settings.promise)
     if option is None:
         raise NothingFitsError(refusal(decision), explanation)
     selection = drawing.selection(option)
-    plan = _plan(decision, config, pretrained, pictures, selection, latency_on, settings.promise)
-    same = [c for c in cells if (c.num_layers, c.depth) == option.shape]
+    known = grid.config, pretrained, pictures, selection, latency_on, settings.promise
+    plan = _plan(decision, *known)
+    same = [c for c in grid.cells if (c.num_layers, c.depth) == option.shape]
     return Planned(plan, explanation, tuple(same), pictures.available)
 
 
-def characterised_cells(
-    workdir: Path, selection: str | None = None
-) -> tuple[ResultStore, Mapping[str, Any], list[CellResult]]:
-    """Returns a finished characterisation, its settings, and its cells of a selection.
+def _under(option: Option, mechanism: Mechanism, image_size: int) -> Option:
+    shape = option.topology(range(option.depth)).representation_shape(image_size)
+    epsilon = mechanism.epsilon(math.prod(shape))
+    known = {EPSILON: epsilon} if 0 < epsilon < math.inf else {}
+    return dataclasses.replace(option, mechanism=str(mechanism), cost={**option.cost, **known})
+
+
+def _check_alike(workdirs: Sequence[Path], grids: Sequence[Characterised]) -> None:
+    """Raises UserError where characterisations differ in more than their mechanism."""
+    if len({grid.mechanism for grid in grids}) < len(grids):
+        raise UserError(
+            f"two of {', '.join(map(str, workdirs))} have one mechanism, "
+            f"{', '.join(str(grid.mechanism) for grid in grids)}; give one of each"
+        )
+    for name in _ALIKE:
+        values = {str(grid.config[name]) for grid in grids}
+        if len(values) > 1:
+            raise UserError(
+                f"{', '.join(map(str, workdirs))} were characterised with {name} "
+                f"{' and '.join(sorted(values))}; accuracies and privacy losses can be compared "
+                "where all but the mechanism is the same; characterise them alike"
+            )
+
+
+def characterised_cells(workdir: Path, selection: str | None = None) -> Characterised:
+    """Returns a finished characterisation with its cells of a selection.
 
     None is the selection that plans use unless another one is asked for. UserError: cells are
     missing, or there are none of the selection.
@@ -122,7 +187,7 @@ def characterised_cells(
     store, config = ResultStore.existing(workdir)
     method = _method(selection, config)
     results = store.grid_results(config)
-    return store, config, [cell for cell in results if cell.selection == method]
+    return Characterised(store, config, [cell for cell in results if cell.selection == method])
 
 
 def _method(wished: str | None, config: Mapping[str, Any]) -> str:
@@ -154,6 +219,7 @@ def _plan(
 ) -> Plan:
     option = decision.chosen
     topology = option.topology(selection.channels(option.depth))
+    mechanism = planned_mechanism(option.mechanism)
     # What values are scaled by, and what they reach up to.
     scales, peaks = normalisation(weights, sample.images, topology)
     return Plan(
@@ -166,6 +232,9 @@ def _plan(
         class_names=sample.label_names or sample.class_names,
         scales=tuple(map(float, scales)),
         peaks=tuple(map(float, peaks)),
+        mechanism=option.mechanism,
+        unit=released_unit(weights, sample.images, topology, mechanism),
+        epsilon=option.cost.get(EPSILON),
         weights=weights.source,
         weights_fingerprint=weights.fingerprint,
         latency_ms=option.cost.get("latency_ms"),

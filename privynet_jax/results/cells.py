@@ -22,6 +22,8 @@ from privynet_jax.results.cell_results import cell_name
 
 # Of a grid: its cells are all in memory.
 MOST_CELLS = 1_000_000
+# Apart from the streams of a cell's tasks, which are small numbers.
+_RELEASE = 2**31 - 1
 # (selection, number of layers, depth) -> channels that draws are made from.
 Candidates = Mapping[tuple[str, int, int], tuple[int, ...]]
 
@@ -170,6 +172,11 @@ def training_key(cell: Cell, seed: int) -> jax.Array:
     """Returns the key from which everything random in this cell's training is derived."""
     topology = cell.topology
     return jax.random.fold_in(draw_key(topology.num_layers, topology.depth, cell.draw, seed), 1)
+
+
+def release_key(cell: Cell, seed: int) -> jax.Array:
+    """Returns the key of a mechanism's randomness, apart from those of training."""
+    return jax.random.fold_in(training_key(cell, seed), _RELEASE)
 
 
 def reference_key(seed: int) -> jax.Array:

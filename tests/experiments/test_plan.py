@@ -50,11 +50,12 @@ GAINS = {"random": (0, 0.0), "both": (2, -0.5), "privacy": (1, -0.5), "direct": 
 SEARCHED = {2: (1, 3, *range(7, 21)), 4: tuple(range(30, 46))}
 
 
-def handmade_run(folder, fingerprint, selections=("random",), mode="dedicated"):
+def handmade_run(folder, fingerprint, selections=("random",), mode="dedicated", **changes):
     """A finished characterisation: more layers, less privacy loss and accuracy."""
     config = handmade.settings(
         selections=list(selections), image_size=16, mode=mode, weights_fingerprint=fingerprint
     )
+    config |= changes
     store = ResultStore.open(folder, config)
     for m, depth, draw, method in itertools.product((2, 4), (8, 16), (0, 1), selections):
         more_accuracy, more_loss = GAINS[method]
@@ -261,7 +262,7 @@ def test_margin_statistic_and_limits_are_the_users(command, tmp_path):
     assert command("--overwrite", *limits, "--max_storage_mib=0.25")[0] == 0
     made = read_plan(tmp_path / "plan.json")
     assert (made.topology.num_layers, made.topology.depth) == (2, 8)
-    assert made.limits == Limits(27.5, None, None, 0.25, 8.0, None, "p95")
+    assert made.limits == Limits(27.5, None, None, 0.25, 8.0, statistic="p95")
     assert made.expected.psnr_db.value == pytest.approx(19.8 + 5)
 
 
@@ -283,6 +284,35 @@ def test_nothing_fits(command, tmp_path, monkeypatch):
     store, config = ResultStore.existing(tmp_path / "run")
     options = options_of(store.grid_results(config), 16, "mean")
     assert planner.choose(options, limits).chosen
+
+
+def test_the_mechanism_is_chosen_as_well(command, tmp_path, vgg_weights):
+    noise = "laplace:clip=0.5,scale=100"
+    noisy = handmade_run(tmp_path / "noisy", vgg_weights.fingerprint, mechanism=noise)
+    among = f"--under_mechanisms={noisy}"
+    assert command(among)[0] == 0  # the split alone, where both are as good
+    made = read_plan(tmp_path / "plan.json")
+    assert (made.mechanism, made.unit, made.epsilon) == ("none", 1.0, None)
+    status, output, _ = command("--overwrite", among, "--max_epsilon=50")
+    assert status == 0
+    made = read_plan(tmp_path / "plan.json")
+    # 16 * 16 * 16 values are clipped to a mean magnitude of 0.5, and two may be twice that apart.
+    assert made.epsilon == pytest.approx(16**3 / 100)
+    assert (made.mechanism, made.topology.num_layers) == (noise, 2)
+    assert made.settings["mechanism"] == noise
+    # The variance of Laplace noise is twice its scale's square; the clipped values add little.
+    assert made.unit == pytest.approx(100 * 2**0.5, rel=0.02)
+    assert made.cost["epsilon"] == made.epsilon
+    assert f"16 channels, {noise}" in output
+    assert "of one release's local differential privacy" in output
+
+    refused(command("--overwrite", "--max_epsilon=50"), "needs a characterisation with noise")
+    refused(command("--overwrite", among, "--max_epsilon=1"), "the smallest change", silently=False)
+    refused(command("--overwrite", f"{among},{noisy}"), "have one mechanism", "give one of each")
+    other = handmade_run(tmp_path / "x", vgg_weights.fingerprint, mechanism="dropout", seed=7)
+    refused(command("--overwrite", f"--under_mechanisms={other}"), "with seed 0 and 7")
+    refused(command("--overwrite", "--under_mechanisms=nowhere"), "nowhere is no work directory")
+    assert read_plan(tmp_path / "plan.json") == made
 
 
 def test_latency_is_measured_where_it_is_limited_or_asked_for(command, run_command, tmp_path):

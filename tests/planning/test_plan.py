@@ -21,6 +21,7 @@ def plan():
 
 def test_limits():
     names = ("psnr_db", "ssim", "local_mmacs", "storage_mib", "release_kib", "latency_ms")
+    names += ("epsilon",)
     assert names == LIMITS
     assert Limits().given() == {}
     assert Limits(ssim=0.5, latency_ms=3).given() == {"ssim": 0.5, "latency_ms": 3}
@@ -49,6 +50,8 @@ def test_costs_are_in_the_units_of_the_limits(plan):
     assert costs_of(plan.topology, 32) == expected
     assert plan.cost == expected | {"latency_ms": 12.5}
     assert dataclasses.replace(plan, latency_ms=None).cost == expected
+    noisy = dataclasses.replace(plan, mechanism="laplace:clip=0.5,scale=9", epsilon=7.5)
+    assert noisy.cost == plan.cost | {"epsilon": 7.5}
     assert set(plan.cost) <= set(LIMITS)
 
 

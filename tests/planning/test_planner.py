@@ -327,3 +327,45 @@ def test_no_latency_fits():
     assert decision.chosen is None
     assert decision.impossible == (("latency_ms",),)
     assert [s.needed for s in decision.remedies] == [14.0]
+
+
+def test_noise_is_chosen_where_a_guarantee_is_asked_for():
+    """Those without one have no epsilon that would do; what is proposed is one that exists."""
+    noisy = [
+        dataclasses.replace(o, mechanism=f"laplace:clip=1,scale={scale}", cost=o.cost | cost)
+        for o, scale, cost in (
+            (option(4, 16, 0.50, 15.0), 3, {"epsilon": 8.0}),
+            (option(4, 16, 0.60, 17.0), 1, {"epsilon": 24.0}),
+        )
+    ]
+    options = [*table(), *noisy]
+    assert choose(options, Limits()).chosen.mechanism == "none"
+    for limit, scale in ((30.0, 1), (24.0, 1), (23.9, 3), (8.0, 3)):
+        assert choose(options, Limits(epsilon=limit)).chosen.mechanism.endswith(f"scale={scale}")
+    # At equal privacy loss noise may simply be better: (7, 16) has 58 %.
+    assert choose(options, Limits(psnr_db=20.5)).chosen is noisy[1]
+    refused = choose(options, Limits(epsilon=7.995))
+    assert (refused.chosen, refused.binding) == (None, ("epsilon",))
+    [remedy] = refused.remedies
+    assert (remedy.limit, remedy.needed) == ("epsilon", 8.0)
+    assert refused.impossible == (("epsilon",),)
+    assert refused.next_value("epsilon").limits.epsilon == 8.0
+    assert choose(options, Limits(epsilon=24.0)).next_value("epsilon") is None
+    assert all(math.isinf(planner.least_limit(o, "epsilon", {})) for o in table())
+    assert not choose(table(), Limits(epsilon=5.0)).near_misses
+
+
+def test_what_is_measured_tells_nothing_of_other_mechanisms():
+    clean, noisy = (
+        dataclasses.replace(option(4, depth, accuracy, 18.0), mechanism=mechanism)
+        for depth, accuracy, mechanism in ((8, 0.6, "none"), (16, 0.5, "dropout:rate=0.5"))
+    )
+
+    def measure(option):
+        found = Measured("public", 30.0, 0.9, images=9, draws=1)
+        held = {"psnr_db": 30.0, "ssim": 0.9} if option.mechanism == "none" else option.held
+        return dataclasses.replace(option, measured=found, held=held)
+
+    margins = {"psnr_db": 1.0, "ssim": 0.02}
+    known = choose_measured(unmeasured([clean, noisy]), Limits(psnr_db=20.0), margins, measure)
+    assert known.chosen.mechanism == "dropout:rate=0.5"

@@ -26,6 +26,7 @@ class HandmadePackage:
     represent: object
     plan_id: str = "1d" * 32
     reading: Reading = AS_FILES_SAY
+    is_signed: bool = False
 
 
 def handmade_package(image_size=16, depth=5, seed="ab" * 32, gain=1.0):

@@ -16,11 +16,17 @@ import numpy as np
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
 from privynet_jax.images.pixels.reading import Reading
+from privynet_jax.mechanisms.on_device import OnDevice
 from privynet_jax.platform.digests import verify_files
 from privynet_jax.platform.documents import Count, Hex64, Positive, Text, read_document
-from privynet_jax.platform.onnx_files.onnx_run import IMAGES, REPRESENTATIONS, OnnxRun
+from privynet_jax.platform.onnx_files.onnx_run import (
+    IMAGES,
+    REPRESENTATIONS,
+    OnnxRun,
+    milliseconds_of,
+)
 
-VERSION = 6
+VERSION = 7
 SETTINGS, NETWORK, CLOUD_NETWORK = "local_nn.json", "local_nn.onnx", "cloud_nn.onnx"
 _EXPORT = "give a folder that experiments.export_local wrote, copy it again, or export it again"
 # Far above the rounding of any device, far below what a wrong weight changes.
@@ -36,6 +42,8 @@ class Settings:
         shape: (h, w, depth) of one representation.
         class_ids: class name -> what it is called in releases; see `secret_draw.class_ids`.
         peaks: of each channel, the largest value that a byte of a release holds.
+        mechanism: what is done besides; see `mechanisms.on_device`.
+        unit: what released values are divided by.
         reading: how the plan's pictures were read.
         plan_id: of the plan that it was made of.
         release_seed: 64 hexadecimal digits, secret, made for this package.
@@ -47,6 +55,8 @@ class Settings:
     shape: tuple[Count, Count, Count]
     class_ids: dict[Text, Hex64]
     peaks: tuple[Positive, ...]
+    mechanism: Text
+    unit: Positive
     reading: Reading
     plan_id: Hex64
     release_seed: Hex64 = dataclasses.field(repr=False)
@@ -73,6 +83,12 @@ class LocalPackage:
         self.peaks = np.float32(settings.peaks)
         self.cloud_network = cloud_network  # of `cloud_graph`, for classifiers
         self._trial, self._network = np.float32(settings.trial), network
+        self._mechanism = OnDevice(settings.mechanism, settings.unit, settings.release_seed)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether what is released may be negative."""
+        return self._mechanism.is_signed
 
     def names_of(self, classes: Sequence[str]) -> list[str]:
         """Returns the names of classes that a classifier knows by ids, ids where it has no name."""
@@ -90,15 +106,19 @@ class LocalPackage:
                 f"images are {images.dtype} {list(images.shape)}; expected uint8 "
                 f"[N, {sides[0]}, {sides[1]}, 3], RGB; resize and convert them"
             )
+        return self._mechanism.released(images, self._clean)
+
+    def _clean(self, images: np.ndarray) -> np.ndarray:
         return self._network.run({IMAGES: images})
 
     def milliseconds(self) -> float:
         """Returns how long `represent` takes on one image."""
-        return self._network.milliseconds({IMAGES: trial_images(self.image_size)[:1]})
+        image = trial_images(self.image_size)[:1]
+        return milliseconds_of(lambda: self.represent(image))
 
     def check(self) -> None:
         """Raises UserError where this machine computes something else than the planner's."""
-        means = self.represent(trial_images(self.image_size)).mean((0, 1, 2))
+        means = self._clean(trial_images(self.image_size)).mean((0, 1, 2))
         off = np.abs(means - self._trial).max() / max(self._trial.max(), 1e-6)
         if not off <= _TOLERANCE:
             raise UserError(f"the network is off by {off:.1e} on this machine; update onnxruntime")

@@ -89,6 +89,8 @@ def write_package(
         shape=shape,
         class_ids=classes,
         peaks=plan.peaks,
+        mechanism=plan.mechanism,
+        unit=plan.unit,
         reading=plan.reading,
         plan_id=plan.id,
         release_seed=secrets.token_hex(32),

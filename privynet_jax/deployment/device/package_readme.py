@@ -13,8 +13,12 @@ how to rebuild yours.
 * `local_nn.json` holds the release seed.
 * `local_nn.onnx` holds weights, and they tell which channels of the network were chosen.
 
-The other files hold no such secret. All of them are readable by their owner alone: keep it so when
-you copy the folder (`cp -a`, `scp -rp`, `rsync -a`), and in backups.
+The other files hold no such secret. Where `mechanism` in `local_nn.json` names noise, its
+randomness comes from the seed and the picture's pixels, so that this package releases a picture
+again as it did before: nobody learns from the mean of both.
+
+All files are readable by their owner alone: keep it so when you copy the folder (`cp -a`,
+`scp -rp`, `rsync -a`), and in backups.
 
 ## Run it
 

@@ -88,7 +88,12 @@ def write_release(
             a disk that is too small, or values that cannot be stored. Finished shards stay.
     """
     # The network scales: nothing is left to multiply by.
-    coding = Coding(checked_dtype(dtype), np.ones_like(package.peaks), package.peaks)
+    if checked_dtype(dtype) == "uint8" and package.is_signed:
+        raise UserError(
+            "--dtype=uint8 holds nothing negative, which this package's noise gives; allowed are "
+            "float16 and float32; give one"
+        )
+    coding = Coding(dtype, np.ones_like(package.peaks), package.peaks)
     check_places(folder, order_out, pictures.folder, private_folders)
     reading = pictures.reading.agreed(package.reading)
     names, numbered = _labels(pictures, package)

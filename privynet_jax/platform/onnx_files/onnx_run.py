@@ -11,8 +11,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,15 +74,21 @@ class OnnxRun:
             raise UserError(f"the network cannot be run: {_one_line(error)}") from None
 
     def milliseconds(self, given: Mapping[str, np.ndarray]) -> float:
-        """Returns how long `run` takes, the median over repeats."""
-        return 1000 * statistics.median(list(self._durations(given))[_WARM_UP:])
+        """Returns how long `run` takes; see `milliseconds_of`."""
+        return milliseconds_of(lambda: self.run(given))
 
-    def _durations(self, given: Mapping[str, np.ndarray]) -> Iterator[float]:
-        begun, count = time.perf_counter(), 0
-        while count < _WARM_UP + _LEAST_REPEATS or time.perf_counter() - begun < _SECONDS:
-            start, count = time.perf_counter(), count + 1
-            self.run(given)
-            yield time.perf_counter() - start
+
+def milliseconds_of(run: Callable[[], Any]) -> float:
+    """Returns how long something takes, the median over repeats."""
+    return 1000 * statistics.median(list(_durations(run))[_WARM_UP:])
+
+
+def _durations(run: Callable[[], Any]) -> Iterator[float]:
+    begun, count = time.perf_counter(), 0
+    while count < _WARM_UP + _LEAST_REPEATS or time.perf_counter() - begun < _SECONDS:
+        start, count = time.perf_counter(), count + 1
+        run()
+        yield time.perf_counter() - start
 
 
 def _one_line(error: Exception) -> str:

@@ -120,7 +120,7 @@ def test_channels_that_are_not_released_are_nowhere_in_the_package(
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     assert settings.keys() == {
         *("version", "image_size", "shape", "class_ids", "peaks", "release_seed", "plan_id"),
-        *("reading", "trial", "files", "sha256"),
+        *("mechanism", "unit", "reading", "trial", "files", "sha256"),
     }
 
 

@@ -1,0 +1,140 @@
+"""Mechanisms as a device runs them: by NumPy, with randomness that nobody can foretell.
+
+    mechanism = OnDevice("gaussian:clip=1,sigma=0.5", unit=1.1, seed="ab" * 32)
+    mechanism.released(images, represent)  # uint8 [N, H, W, 3] -> float32 [N, h, w, D]
+
+They are those of `noises`, which is what was measured, and tests hold the two together. A picture's
+randomness is SHAKE-256 of a secret seed and its pixels: however pictures are grouped and ordered,
+and after a restart, it is the same. So what is released again of the same pixels is the same, too,
+and nobody learns more from the mean of both. Noise is added in float64 and rounded to a grid much
+finer than itself: the low bits of sums in floating point tell of what was added (Mironov 2012,
+doi:10.1145/2382196.2382264). No JAX here.
+"""
+
+import hashlib
+import hmac
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from privynet_jax.errors import UserError
+
+NONE = "none"
+# Values become multiples of this: exact in float32 up to 4,096.
+_GRID = 2.0**-12
+_PURPOSE = b"privynet_jax: randomness of a picture\n"
+# Of one picture: so many uniform numbers, float64 in (0, 1).
+Draw = Callable[[int], np.ndarray]
+
+
+class OnDevice:
+    """One mechanism with its parameters, for the pictures of one package."""
+
+    def __init__(self, words: str, unit: float, seed: str) -> None:
+        """Takes `str(mechanism)`, what released values are divided by, and 64 hexadecimal digits.
+
+        UserError: no device runs it.
+        """
+        self.name, _, given = words.partition(":")
+        if self.name not in _AFTER:
+            raise UserError(f"no device runs the mechanism {words!r}; allowed: {', '.join(_AFTER)}")
+        pairs = (item.partition("=") for item in filter(None, given.split(",")))
+        self._given = {name: _read(value) for name, _, value in pairs}
+        self._nullify = float(self._given.pop("nullify", 0.0))
+        self._after, self._unit = _AFTER[self.name], unit
+        self._seed = bytes.fromhex(seed)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether what is released may be negative, as with noise."""
+        return self.name in ("gaussian", "laplace", "arden")
+
+    def released(
+        self, images: np.ndarray, represent: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Returns what is released of images, by the local NN's normalised representations."""
+        if self.name == NONE:
+            return represent(images)
+        draws = [self._draw(image) for image in images]
+        if self._nullify:
+            images = np.array(
+                [_nullified(*each, self._nullify) for each in zip(images, draws, strict=True)],
+                np.uint8,
+            ).reshape(images.shape)
+        clean = represent(images)
+        found = np.empty_like(clean)
+        for place, (x, draw) in enumerate(zip(clean, draws, strict=True)):
+            found[place] = self._after(np.float64(x), draw, **self._given) / self._unit
+        return found
+
+    def _draw(self, image: np.ndarray) -> Draw:
+        key = hmac.digest(self._seed, _PURPOSE + np.ascontiguousarray(image).tobytes(), "sha256")
+        calls = iter(range(256))
+
+        def draw(count: int) -> np.ndarray:
+            stream = hashlib.shake_256(key + bytes([next(calls)])).digest(8 * count)
+            # 53 bits, and half of one: neither 0 nor 1, whose logarithms are infinite.
+            return ((np.frombuffer(stream, "<u8") >> np.uint64(11)) + 0.5) * 2.0**-53
+
+        return draw
+
+
+def _read(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _nullified(image: np.ndarray, draw: Draw, nullify: float) -> np.ndarray:
+    dropped = draw(image.shape[0] * image.shape[1]).reshape(*image.shape[:2], 1) < nullify
+    return np.where(dropped, np.uint8(0), image)
+
+
+def _clean(x: np.ndarray, draw: Draw) -> np.ndarray:
+    return x
+
+
+def _gaussian(x: np.ndarray, draw: Draw, clip: float, sigma: float) -> np.ndarray:
+    x = np.maximum(x, 0)
+    kept = _shrunk(x, float(np.linalg.norm(x)), clip * math.sqrt(x.size))
+    first, second = draw(2 * x.size).reshape(2, *x.shape)  # Box and Muller 1958
+    return _rounded(kept + sigma * np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second))
+
+
+def _laplace(x: np.ndarray, draw: Draw, clip: float, scale: float) -> np.ndarray:
+    kept = _shrunk(x, float(np.abs(x).sum()), clip * x.size)
+    side = 2 * draw(x.size).reshape(x.shape) - 1
+    return _rounded(kept - scale * np.sign(side) * np.log1p(-np.abs(side)))
+
+
+def _dropout(x: np.ndarray, draw: Draw, rate: float) -> np.ndarray:
+    depth = x.shape[-1]
+    dropped = np.argsort(draw(depth))[: round(rate * depth)]
+    return np.where(np.isin(np.arange(depth), dropped), 0, x)
+
+
+def _quantised(x: np.ndarray, draw: Draw, bits: float, peak: float, rounding: str) -> np.ndarray:
+    steps = 2 ** int(bits) - 1
+    places = np.clip(x / peak, 0, 1) * steps
+    offset = draw(x.size).reshape(x.shape) if rounding == "stochastic" else 0.5
+    return np.minimum(np.floor(places + offset), steps) * (peak / steps)
+
+
+def _shrunk(x: np.ndarray, norm: float, bound: float) -> np.ndarray:
+    return x * min(1.0, bound / norm) if norm else x
+
+
+def _rounded(x: np.ndarray) -> np.ndarray:
+    return np.round(x / _GRID) * _GRID
+
+
+_AFTER: dict[str, Callable[..., np.ndarray]] = {
+    NONE: _clean,
+    "gaussian": _gaussian,
+    "laplace": _laplace,
+    "arden": _laplace,
+    "dropout": _dropout,
+    "quantise": _quantised,
+}
