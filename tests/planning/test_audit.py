@@ -161,6 +161,27 @@ def test_the_attacker_that_a_plan_was_measured_by_attacks_again(audited):
     assert found.findings[0].attacker == "public"
 
 
+def test_a_plan_with_a_mechanism_is_audited_under_it(audited, audited_parts, audited_plan):
+    words = "gaussian:clip=1,sigma=2"
+    known = {"settings": {**small_audit.SETTINGS, "mechanism": words}}
+    measured = planning.Measured("informed", 9.0, 0.4, images=64, draws=1)
+    psnr_db = {"linear": (9, 9), "residual": (8, 8), "informed": (10, 11)}
+    changes = {"mechanism": words, "epsilon": 50.0, "characterised": known, "measured": measured}
+    limits = Limits(psnr_db=14.0, epsilon=40.0)
+    found, [(_, scenes, _, _)] = audited(psnr_db, limits=limits, **changes)
+    by_name = {finding.what: finding for finding in found.findings}
+    assert by_name["psnr_db"].attacker == "informed"
+    assert (by_name["epsilon"].found, by_name["epsilon"].verdict) == (50.0, BROKEN)
+    assert [str(scene.release.mechanism) for scene in scenes] == [words] * 2
+    one, other = (scene.representations("test") for scene in scenes)
+    assert one.min() < 0
+    assert (one != other).mean() > 0.99  # each repeat has a release of its own
+    with pytest.raises(UserError, match="guesses no channels; leave it out: informed knows them"):
+        audited(psnr_db, ("public",), **changes)
+    with pytest.raises(UserError, match="has the mechanism none, the plan gaussian:clip=1,sigma=2"):
+        audited(psnr_db, released=(audited_plan,), **changes)
+
+
 def test_a_linear_characterisation_is_audited_with_the_usual_network(audited):
     linear = {"settings": {**small_audit.SETTINGS, "attackers": [], "mode": "linear"}}
     found, _ = audited({"linear": (9, 9), "strong": (12, 12)}, characterised=linear)

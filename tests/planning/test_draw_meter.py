@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from privynet_jax.attacks.base import NETWORK, FittedAttack
+from privynet_jax.attacks.base import EVERYTHING, NETWORK, FittedAttack
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
-from privynet_jax.planning.draw_meter import SHARES, DrawMeter
+from privynet_jax.mechanisms.mechanism import Plain
+from privynet_jax.mechanisms.noises import GaussianNoise
+from privynet_jax.planning.draw_meter import SHARES, DrawMeter, released_unit
 
 TOPOLOGY = Topology(2, (5, 60, 17))
 SIZE, COUNT = 16, 30
@@ -26,7 +28,7 @@ class Answering:
     answers: np.ndarray
     shown: list = dataclasses.field(default_factory=list)
     name = "answering"
-    knowledge = NETWORK
+    knowledge: str = NETWORK
 
     def fit(self, scenes, knowledge, keys):
         [own], [known] = scenes, knowledge
@@ -70,6 +72,40 @@ def rows_of(sample, images):
     return np.array(
         [next(i for i, x in enumerate(sample.images) if (x == y).all()) for y in images]
     )
+
+
+def test_under_a_mechanism_the_attacker_knows_the_channels_and_not_the_noise(vgg_weights, sample):
+    attack, seen = (
+        Answering(np.full((16, SIZE, SIZE, 3), 0.4, np.float32), knowledge=EVERYTHING),
+        [],
+    )
+    noise = GaussianNoise(clip=1e6, sigma=3.0)
+    noisy = dataclasses.replace(meter(vgg_weights, sample, attack), mechanism=noise)
+    fitting = attack.fit
+
+    def fit(*given):
+        [fitted] = fitting(*given)
+        return [
+            dataclasses.replace(
+                fitted, reconstruct=lambda x: (seen.append(x), fitted.reconstruct(x))[1]
+            )
+        ]
+
+    object.__setattr__(attack, "fit", fit)
+    noisy.measure(TOPOLOGY, "mean")
+    own, known = attack.shown
+    [release] = seen
+    released = as_float(np.delete(sample.images, rows_of(sample, own.images), axis=0))
+    expected, made = np.asarray(known.local(released)), np.asarray(known.made(released))
+    assert np.sqrt(np.mean(np.square(release))) == pytest.approx(1, rel=1e-5)
+    deviations = (release - expected).std(), (made - expected).std()
+    # 16 * 16 * 16 * 3 numbers; the scale of normalised representations is about 1.
+    assert deviations == (pytest.approx(3 / 10**0.5, rel=0.05),) * 2
+    assert np.corrcoef((release - expected).ravel(), (made - expected).ravel())[0, 1] < 0.05
+    images = sample.images
+    unit = released_unit(vgg_weights, images, TOPOLOGY, noise)
+    assert unit == pytest.approx(10**0.5, rel=0.05)
+    assert released_unit(vgg_weights, images, TOPOLOGY, Plain()) == 1.0
 
 
 def test_a_percentile_is_what_new_pictures_stay_under(vgg_weights):

@@ -1,5 +1,6 @@
 """Packages: the chosen channels and no others, however they are run, and nothing more in them."""
 
+import dataclasses
 import json
 import re
 import stat
@@ -30,6 +31,7 @@ from privynet_jax.deployment.device.program_archive import WHEEL
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.pixels.reading import Reading
+from privynet_jax.mechanisms.on_device import OnDevice
 from privynet_jax.selection.secret_draw import class_ids
 
 
@@ -62,6 +64,25 @@ def test_in_process_and_onnx_equal_the_whole_networks_channels(folders, expected
     assert package.shape == expected[size].shape[1:]
     assert package.represent(images[:0]).shape == (0, *package.shape)
     package.check()
+
+
+def test_a_package_adds_what_its_mechanism_says(vgg_weights, plans, folders, tmp_path):
+    """To what the network gives, which is tested as ever; with this package's secret."""
+    words, plan, pictures = "laplace:clip=0.5,scale=2", plans[32], samples.images(5, 32)
+    noisy = dataclasses.replace(plan, mechanism=words, unit=3.0, epsilon=9.0)
+    for name in ("one", "other"):
+        write_package(tmp_path / name, noisy, vgg_weights.params)
+    packages = [open_package(tmp_path / name) for name in ("one", "other")]
+    packages[0].check()
+    clean = open_package(folders[32, "float32"]).represent(pictures)
+    one, other = (package.represent(pictures) for package in packages)
+    device = OnDevice(words, 3.0, packages[0].release_seed)
+    np.testing.assert_allclose(one, device.released(pictures, lambda images: clean), atol=1e-3)
+    np.testing.assert_array_equal(packages[0].represent(pictures[2:3]), one[2:3])
+    assert (one != other).mean() > 0.99
+    assert packages[0].is_signed
+    assert (one < 0).any()
+    assert packages[0].milliseconds() > 0
 
 
 def arrays_of(folder):

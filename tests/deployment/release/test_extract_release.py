@@ -79,6 +79,13 @@ def test_pictures_of_all_sizes_have_rows_of_one(tmp_path, package):
     np.testing.assert_allclose(found, expected, atol=1e-5)  # as above
 
 
+def test_bytes_hold_nothing_negative(tmp_path, photos, package):
+    noisy = dataclasses.replace(package, is_signed=True)
+    with pytest.raises(UserError, match="holds nothing negative, which this package's noise"):
+        write(noisy, photos, tmp_path / "out", dtype="uint8")
+    assert not (tmp_path / "out").exists()
+
+
 def test_empty_and_missing_folders(tmp_path, package):
     (tmp_path / "empty").mkdir()
     for name, message in (("empty", "holds no pictures"), ("missing", "is no folder")):
