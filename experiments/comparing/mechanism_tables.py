@@ -35,6 +35,7 @@ TITLES = {
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
     "instahide": "InstaHide",
+    "composed": "several together",
 }
 _Lines = Sequence[Mapping[str, Any]]
 # The picture's end: a picture that is rebuilt better than this is there to look at.

@@ -14,6 +14,7 @@ doi:10.1145/2382196.2382264). No JAX here.
 import hashlib
 import hmac
 import math
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from privynet_jax.errors import UserError
 
 NONE = "none"
+_SIGNED = {"gaussian", "laplace", "arden"}
 # Values become multiples of this: exact in float32 up to 4,096.
 _GRID = 2.0**-12
 _PURPOSE = b"privynet_jax: randomness of a picture\n"
@@ -29,44 +31,42 @@ Draw = Callable[[int], np.ndarray]
 
 
 class OnDevice:
-    """One mechanism with its parameters, for the pictures of one package."""
+    """A mechanism, or several that are combined, for the pictures of one package."""
 
     def __init__(self, words: str, unit: float, seed: str) -> None:
         """Takes `str(mechanism)`, what released values are divided by, and 64 hexadecimal digits.
 
         UserError: no device runs it.
         """
-        self.name, _, given = words.partition(":")
-        if self.name not in _AFTER:
-            raise UserError(f"no device runs the mechanism {words!r}; allowed: {', '.join(_AFTER)}")
-        pairs = (item.partition("=") for item in filter(None, given.split(",")))
-        self._given = {name: _read(value) for name, _, value in pairs}
-        self._nullify = float(self._given.pop("nullify", 0.0))
-        self._after, self._unit = _AFTER[self.name], unit
-        self._seed = bytes.fromhex(seed)
+        self._steps = [_step(part) for part in re.split(r"\+(?=[a-z])", words)]
+        self._unit, self._seed = unit, bytes.fromhex(seed)
 
     @property
     def is_signed(self) -> bool:
         """Whether what is released may be negative, as with noise."""
-        return self.name in ("gaussian", "laplace", "arden")
+        names = [name for name, _ in self._steps]
+        after = names[: len(names) - names[::-1].index("quantise")] if "quantise" in names else []
+        return not _SIGNED.isdisjoint(names[len(after) :])
 
     def released(
         self, images: np.ndarray, represent: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray:
         """Returns what is released of images, by the local NN's normalised representations."""
-        if self.name == NONE:
+        if all(name == NONE for name, _ in self._steps):
             return represent(images)
-        draws = [self._draw(image) for image in images]
-        if self._nullify:
-            images = np.array(
-                [_nullified(*each, self._nullify) for each in zip(images, draws, strict=True)],
-                np.uint8,
-            ).reshape(images.shape)
-        clean = represent(images)
-        found = np.empty_like(clean)
-        for place, (x, draw) in enumerate(zip(clean, draws, strict=True)):
-            found[place] = self._after(np.float64(x), draw, **self._given) / self._unit
-        return found
+        draws, changed = [self._draw(image) for image in images], images.copy()
+        for place, draw in enumerate(draws):
+            for _, given in self._steps:
+                if nullify := given.get("nullify"):
+                    changed[place] = _nullified(changed[place], draw, nullify)
+        released = represent(changed)
+        for place, draw in enumerate(draws):
+            x = np.float64(released[place])
+            for name, given in self._steps:
+                own = {key: value for key, value in given.items() if key != "nullify"}
+                x = _AFTER[name](x, draw, **own)
+            released[place] = x / self._unit
+        return released
 
     def _draw(self, image: np.ndarray) -> Draw:
         key = hmac.digest(self._seed, _PURPOSE + np.ascontiguousarray(image).tobytes(), "sha256")
@@ -78,6 +78,15 @@ class OnDevice:
             return ((np.frombuffer(stream, "<u8") >> np.uint64(11)) + 0.5) * 2.0**-53
 
         return draw
+
+
+def _step(words: str) -> tuple[str, dict[str, float | str]]:
+    """A mechanism's name and parameters."""
+    name, _, given = words.partition(":")
+    if name not in _AFTER:
+        raise UserError(f"no device runs the mechanism {words!r}; allowed: {', '.join(_AFTER)}")
+    pairs = (item.partition("=") for item in filter(None, given.split(",")))
+    return name, {key: _read(value) for key, _, value in pairs}
 
 
 def _read(value: str) -> float | str:

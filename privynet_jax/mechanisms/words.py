@@ -4,9 +4,11 @@ parse_mechanism("laplace:clip=1,scale=0.5")  # LaplaceNoise(clip=1.0, scale=0.5)
 """
 
 import dataclasses
+import re
 
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.adapted import EarlyExit, NoPeek
+from privynet_jax.mechanisms.composed import Composed
 from privynet_jax.mechanisms.disguises.aes import Aes
 from privynet_jax.mechanisms.disguises.instahide import InstaHide
 from privynet_jax.mechanisms.disguises.rmt import Rmt
@@ -20,6 +22,7 @@ from privynet_jax.mechanisms.noises import (
     Quantisation,
 )
 
+_PLUS = r"\s*\+\s*(?=[a-z])"  # not that of an exponent
 _KINDS = {
     kind.name: kind
     for kind in (
@@ -33,11 +36,17 @@ _KINDS = {
 def parse_mechanism(text: str) -> Mechanism:
     """Returns the mechanism that a word and its parameters name, as in `laplace:clip=1,scale=0.5`.
 
-    What is not given has its default; `none` is the split alone.
+    What is not given has its default; `none` is the split alone; a plus combines.
 
     Raises:
-        UserError: the word, a parameter or a value is not one of those allowed.
+        UserError: the word, a parameter or a value is not one of those allowed, or two do not go
+            together.
     """
+    several = re.split(_PLUS, text.strip())
+    return _one(text) if len(several) == 1 else Composed(tuple(map(_one, several)))
+
+
+def _one(text: str) -> Mechanism:
     word, _, given = text.strip().partition(":")
     if word not in _KINDS:
         raise UserError(
@@ -84,8 +93,8 @@ def parse_mechanisms(text: str) -> tuple[Mechanism, ...]:
     """
     found: list[str] = []
     for item in filter(None, (item.strip() for item in text.split(","))):
-        # A parameter belongs to the mechanism before it: only that has a colon, or no sign at all.
-        if found and "=" in item and ":" not in item:
+        # A parameter belongs to the mechanism before it: its word would come before a colon.
+        if found and "=" in item.partition(":")[0]:
             found[-1] += f",{item}"
         else:
             found.append(item)

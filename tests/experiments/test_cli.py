@@ -213,7 +213,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"compute_dtype": "bfloat16", "examples": "3", "mode": "dedicated"},
         **{"scoring_images": "5", "cells_per_device": "1", "only": "m01_d005_both_r00"},
         **{"steps_per_dispatch": "2", "device_memory_gib": "1.5", "checkpoint_minutes": "2"},
-        **{"cluster": "10.0.0.1:6379"},
+        **{"cluster": "10.0.0.1:6379", "mechanism": "dropout:rate=0.5"},
     }
     with pytest.raises(ZeroDivisionError):
         command(f"--workdir={tmp_path / 'run'}", *flags_of(given))
@@ -231,7 +231,7 @@ def test_flags_make_the_configuration(tmp_path, command, monkeypatch):
         **{"cloud": Schedule(7, 6, 0.5), "attacker": Schedule(3, 2, 0.25), "backbone": "vgg13"},
         **{"attackers": ("paper", "strong"), "cloud_width": 8, "attacker_width": 9},
         **{"attacker_blocks": 0, "compute_dtype": "bfloat16", "examples": 3, "scoring_images": 5},
-        **{"only": ("m01_d005_both_r00",)},
+        **{"only": ("m01_d005_both_r00",), "mechanism": "dropout:rate=0.5"},
         **{"cells_per_device": 1, "steps_per_dispatch": 2, "device_memory_gib": 1.5},
         **{"feature_dtype": "uint8", "checkpoint_minutes": 2.0, "cluster": "10.0.0.1:6379"},
     )

@@ -312,6 +312,8 @@ def test_the_mechanism_is_chosen_as_well(command, tmp_path, vgg_weights):
     other = handmade_run(tmp_path / "x", vgg_weights.fingerprint, mechanism="dropout", seed=7)
     refused(command("--overwrite", f"--under_mechanisms={other}"), "with seed 0 and 7")
     refused(command("--overwrite", "--under_mechanisms=nowhere"), "nowhere is no work directory")
+    both = ("--episodes=experiments/episodes.csv", "--attacked_images=9", among)
+    refused(command("--overwrite", *both), "leave one of both out")
     assert read_plan(tmp_path / "plan.json") == made
 
 
