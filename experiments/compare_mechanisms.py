@@ -71,7 +71,7 @@ _MECHANISMS = flags.DEFINE_string(
     "dropout:rate=0.25,dropout:rate=0.5,dropout:rate=0.75,"
     "quantise:bits=2,quantise:bits=1,"
     "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"
-    "early_exit,nopeek:weight=1,nopeek:weight=10,"
+    "early_exit,nopeek:weight=1,nopeek:weight=10,early_exit+quantise:bits=1,"
     "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each,instahide:pictures=2,instahide:pictures=4",
     "Mechanisms with their parameters, separated by commas.",
 )
