@@ -150,11 +150,11 @@ class Classifier(Description):
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
             values = np.float32(representations[row : row + 1])
-            if np.isfinite(values).all() and values.min() >= 0:
+            if np.isfinite(values).all():
                 raise UserError(f"the classifier gives no numbers; {_TRAIN_ANEW}")
             raise UserError(
-                f"representation {row} holds a value that is no number of a release: negative, "
-                "infinite or NaN; release the pictures again, or copy the package again"
+                f"representation {row} holds a value that is no number of a release: infinite "
+                "or NaN; release the pictures again, or copy the package again"
             )
         if self.several:
             return 1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT)))

@@ -161,7 +161,7 @@ def train_classifier(
         raise UserError(
             f"training diverged before step {trained.steps}: its loss is no number; give a lower "
             f"--learning_rate than {schedule.learning_rate:g}, and look whether the release holds "
-            "negative or infinite values"
+            "infinite values"
         )
     rows = ChosenRows(data.representations, dealt.validation)
     logits = predicted(task, trained.params, (), rows)

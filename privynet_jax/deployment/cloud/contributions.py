@@ -230,11 +230,11 @@ class _Look:
         return found
 
     def _check(self, rows: np.ndarray, owners: np.ndarray) -> None:
-        fits = (np.isfinite(rows) & (rows >= 0)).all(axis=(1, 2, 3))
+        fits = np.isfinite(rows).all(axis=(1, 2, 3))
         if not fits.all():
             raise UserError(
                 f"{self._names[owners[fits.argmin()]]} holds a value that no representation has: "
-                "negative, infinite or NaN; leave it out, or have it extracted again"
+                "infinite or NaN; leave it out, or have it extracted again"
             )
 
     def _counts(self, row: int, digest: str) -> bool:

@@ -101,7 +101,7 @@ def test_representations_that_are_none():
     classifier, x = made(), some_representations()
     with pytest.raises(UserError, match=r"^representations of 6 x 6 x 4 do not fit .* 6 x 6 x 3"):
         classifier.probabilities(np.zeros((1, 6, 6, 4)))
-    for value in (np.nan, np.inf, -2.0):
+    for value in (np.nan, np.inf, -np.inf):
         broken = x.copy()
         broken[4, 0, 0, 0] = value
         with pytest.raises(UserError, match="representation 4 holds a value"):

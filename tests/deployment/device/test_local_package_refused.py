@@ -109,7 +109,7 @@ REFUSED = {
     "binary settings": (lambda f: (f / SETTINGS).write_bytes(b"\xff\0"), NONE),
     "nested settings": (lambda f: (f / SETTINGS).write_text("[" * 99999), NONE),
     "foreign settings": (lambda f: (f / SETTINGS).write_text("[]"), NONE),
-    "other version": (lambda f: changed_settings(f, version=4), "version 4 .* expected 6"),
+    "other version": (lambda f: changed_settings(f, version=4), "version 4 .* expected 7"),
     "no peaks": (lambda f: changed_settings(f, peaks=None), f"{NONE}: .*peaks"),
     "strange shape": (lambda f: changed_settings(f, shape=3), f"{NONE}: .*shape"),
     "another shape": (

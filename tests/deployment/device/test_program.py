@@ -239,7 +239,10 @@ def test_the_archive_is_the_same_every_time_and_holds_what_is_needed_alone(folde
     with zipfile.ZipFile(folders[32, "float32"] / "privynet.pyz") as archive:
         names = archive.namelist()
     rooms = {name.split("/")[1] for name in names if name.count("/") > 1}
-    assert rooms == {"deployment", "images", "platform", "results", "training"}
+    assert rooms == {"deployment", "images", "mechanisms", "platform", "results", "training"}
+    assert [n for n in names if "/mechanisms/" in n and "__init__" not in n] == [
+        "privynet_jax/mechanisms/on_device.py"
+    ]
     assert not [n for n in names if "cloud_training" in n or "cloud_graph" in n or "tfds" in n]
 
 
