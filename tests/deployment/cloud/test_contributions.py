@@ -124,7 +124,7 @@ def test_what_comes_again_is_left_out_and_named():
     assert (len(data), data.revoked.sum(), data.returned) == (9 + 8 - 2, 4, ("inbox/b.tar",))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_no_representation_has_are_refused_by_name(value):
     rows = OTHER.representations.copy()
     rows[5, 1, 2, 0] = value
