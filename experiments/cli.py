@@ -125,6 +125,7 @@ WEIGHTS = setting("weights", default=None, told=_TOLD)
 LATENCY = flags.DEFINE_string(
     "latency", None, "The latency.json of a device, in place of measuring on this machine."
 )
+MAX_PSNR_DB = flags.DEFINE_float("max_psnr_db", None, "Most privacy loss as PSNR, in dB.")
 PLAN = flags.DEFINE_string("plan", None, "The plan.json that experiments.plan wrote.")
 KEY = flags.DEFINE_string("key", None, "Your private key, of experiments.keys; it signs.")
 TRUSTED = flags.DEFINE_list(

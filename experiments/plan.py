@@ -36,7 +36,7 @@ from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max fit")
 cli.key_flags("dicom_window")
-cli.key_flags("attacked_images latency")
+cli.key_flags("attacked_images latency max_psnr_db")
 _UNDER_MECHANISMS = flags.DEFINE_list(
     "under_mechanisms",
     [],
@@ -49,7 +49,6 @@ _SAMPLE_IMAGES = flags.DEFINE_integer(
 )
 _OVERWRITE = flags.DEFINE_boolean("overwrite", False, "Replace a plan, and its channels, at --out.")
 _LIMITS = {
-    "psnr_db": "Most privacy loss as PSNR, in dB.",
     "ssim": "Most privacy loss as SSIM.",
     "local_mmacs": "Most local multiply-accumulates per image, in millions.",
     "storage_mib": "Most local parameters, in MiB.",
@@ -58,7 +57,7 @@ _LIMITS = {
     "--latency.",
     "epsilon": f"Most epsilon of one release's local differential privacy, at delta {DELTA:g}.",
 }
-_MOST = {
+_MOST = {"psnr_db": cli.MAX_PSNR_DB} | {
     name: flags.DEFINE_float(f"max_{name}", None, told, None, 1.0 if name == "ssim" else None)
     for name, told in _LIMITS.items()
 }

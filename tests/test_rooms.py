@@ -23,6 +23,7 @@ PACKAGES = (
     "selection",
     "characterisation",
     "planning",
+    "scheduling",
     "deployment",
 )
 # What delivers a plan reaches, not even through others, nothing that measures one.
@@ -59,6 +60,7 @@ WITHOUT_JAX = (
     *("selection.class_spread", "selection.fisher", "selection.secret_draw"),
     *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
     *("planning.planner", "planning.promise"),
+    "scheduling",
 )
 # Package or name -> the only modules of the library that may use it.
 ONLY_IN = {

@@ -1,0 +1,1 @@
+"""Which cut each picture is released at, as bandwidth and load change: modelled and simulated."""
