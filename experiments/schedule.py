@@ -61,8 +61,8 @@ _MAC = flags.DEFINE_float("pj_per_mac", energy.PJ_PER_MAC, "Energy of a multiply
 _WEIGHT = flags.DEFINE_float(
     "pj_per_weight_byte", energy.PJ_PER_WEIGHT_BYTE, "Energy of a weight's byte, out of DRAM."
 )
-_REMEMBERED = flags.DEFINE_integer("remembered", 4, "Pictures that the on-line policy looks back.")
-_QUANTILE = flags.DEFINE_float("quantile", 0.25, "Of those on the bad side: how careful it is.")
+_REMEMBERED = flags.DEFINE_integer("remembered", 2, "Pictures that the on-line policy looks back.")
+_QUANTILE = flags.DEFINE_float("quantile", 0.0, "Of those, from the worst: how careful it is.")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ A scheduler that moves the cut (`experiments.schedule`) releases each picture at
 measures why: of a finished characterisation it takes cells, trains the strong attacker on pairs
 with the representations of all of them side by side, and on those of each alone, for --training
 times the characterisation's steps, and attacks test images. Prints a table, and writes
-several_cuts.csv in the work directory.
+several_cuts.csv in the work directory. The same command again continues where it was stopped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing.ground import reopened
+from experiments.comparing.ground import filled, reopened
 from privynet_jax import Budget, Protocol, UserError, session
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.several_cuts import joined_scene
 from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.platform.progress import progress_bar
-from privynet_jax.results.cell_results import CellResult
+from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell
 from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.results.text_tables import aligned, bracketed
@@ -42,15 +42,16 @@ def main() -> None:
     wished = _together()
     cli.use_cpu_cores()
     found = reopened()
-    by_name = {result.name: result for result in found.results}
-    rows = []
-    single = list(dict.fromkeys(name for names in wished for name in names))
-    bar = progress_bar(len(single) + len(wished), "attacking", "attacks")
+    settings = {"training": cli.TRAINING.value, "grid": dict(found.settings)}
+    kept = KeptRows(found.store.workdir / "several_cuts", settings)
+    single = [[name] for name in dict.fromkeys(name for names in wished for name in names)]
+    titled = {"+".join(names): names for names in [*single, *wished]}
+    done = sum(kept.read(title) is not None for title in titled)
+    bar = progress_bar(len(titled), "attacking", "attacks", done)
     with bar as advance, session(progress=advance):
-        alone = {name: _quality(found, [by_name[name]]) for name in single}
-        for names in wished:
-            together = _quality(found, [by_name[name] for name in names])
-            rows += _rows(found, {name: alone[name] for name in names} | {_ALL: together})
+        attacked = filled(kept, titled, lambda missing: (_attacked(found, own) for own in missing))
+    psnr_db = {title: np.array(row["psnr_db"]) for title, row in zip(titled, attacked, strict=True)}
+    rows = [row for names in wished for row in _rows(found, names, psnr_db)]
     found.store.write_csv("several_cuts.csv", rows)
     print(aligned([_line(row) for row in rows]))
     print(f"several_cuts.csv is in {found.store.workdir}.")
@@ -67,41 +68,43 @@ def _together() -> list[list[str]]:
                 f"--together={','.join(_TOGETHER.value)}: allowed are sets of two or more "
                 f"different cells, as in {known[0]}+{known[-1]}; the names are {', '.join(known)}"
             )
-    return found
+    # In one order, by which rows are known again.
+    return [[name for name in known if name in names] for names in found]
 
 
-def _quality(found: Reopened, results: Sequence[CellResult]) -> np.ndarray:
-    """PSNR of test images [N], of an attacker who has all of these cells' releases."""
+def _attacked(found: Reopened, names: Sequence[str]) -> dict[str, list[float]]:
+    """PSNR of each test image, of an attacker who has all of these cells' releases."""
     trained = found.settings["attacker"]
     steps = max(1, round(cli.TRAINING.value * trained["steps"]))
     training = Training(Budget(steps, batch_size=trained["batch_size"]))
+    results = [result for result in found.results if result.name in names]
     scenes = [found.scenario(result) for result in results]
     scene = joined_scene(scenes) if len(scenes) > 1 else scenes[0]
     cell = Cell(scene.topology, results[0].draw, results[0].selection)
     every = np.arange(len(found.parts.test))
     protocol = Protocol(attacks=named_attacks([STRONG], training), attacked=every)
     [measured] = measure([cell], [scene], protocol, found.settings["seed"])
-    return measured.attacks[STRONG]["test"]["psnr_db"]
+    return {"psnr_db": measured.attacks[STRONG]["test"]["psnr_db"].tolist()}
 
 
-def _rows(found: Reopened, psnr_db: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def _rows(
+    found: Reopened, names: Sequence[str], psnr_db: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
     """A row for each cell, and one for all; what all gain is beyond the best of the cells."""
-    sources, together = found.parts.test.clusters(), psnr_db[_ALL]
-    best = max((name for name in psnr_db if name != _ALL), key=lambda name: psnr_db[name].mean())
-    rows = []
-    for name, values in psnr_db.items():
-        gained = bootstrap(together - psnr_db[best], mean_of, sources).columns("gain_db")
-        rows.append(
-            {
-                "cells": "+".join(own for own in psnr_db if own != _ALL),
-                "released": name,
-                "images": len(values),
-                **bootstrap(values, mean_of, sources).columns("psnr_db"),
-                "psnr_db_p95": float(np.percentile(values, 95)),
-                **(gained if name == _ALL else dict.fromkeys(gained, "")),
-            }
-        )
-    return rows
+    sources, all_cells = found.parts.test.clusters(), "+".join(names)
+    best = max(names, key=lambda name: psnr_db[name].mean())
+    gain = bootstrap(psnr_db[all_cells] - psnr_db[best], mean_of, sources).columns("gain_db")
+    return [
+        {
+            "cells": all_cells,
+            "released": _ALL if name == all_cells else name,
+            "images": len(sources),
+            **bootstrap(psnr_db[name], mean_of, sources).columns("psnr_db"),
+            "psnr_db_p95": float(np.percentile(psnr_db[name], 95)),
+            **(gain if name == all_cells else dict.fromkeys(gain, "")),
+        }
+        for name in [*names, all_cells]
+    ]
 
 
 def _line(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,4 +122,4 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

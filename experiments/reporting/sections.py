@@ -41,6 +41,11 @@ _FURTHER = {
         "Mechanisms",
         "What devices do besides splitting, or in place of it, by class of attacker.",
     ),
+    "several_cuts": (
+        "Several cuts of one picture",
+        "Attackers who have a picture's representations at several cuts, beside those who have one "
+        "of them; gains are beyond the best of these.",
+    ),
     "selection": (
         "Ways of choosing channels",
         "Means over draws, ± half a 95 % confidence interval over draws, and in brackets one over "

@@ -13,7 +13,7 @@ out, so general ones take several times that; whoever has measured a device give
 Radios are of Huang et al., "A close examination of performance and power characteristics of 4G LTE
 networks", MobiSys 2012, doi:10.1145/2307636.2307658: while data is sent, a phone's radio draws
 alpha * throughput + beta. The tail after a transfer, and waiting for the answer, are left out: they
-are the same whatever the cut.
+are the same whatever the cut. So is the search for a network where there is none.
 """
 
 import dataclasses

@@ -28,12 +28,13 @@ SKIPPED = -1
 class Caution:
     """What the on-line policy expects: of its last observations a quantile on the bad side.
 
-    A quantile follows sudden changes within a few pictures, and one good moment in a bad stretch
-    does not mislead it. Without a past it counts on a device that is idle, and on no bandwidth.
+    By default that is the worst of the last two: over longer pasts it notices changes later, and
+    one good moment in a bad stretch misleads whoever looks at the last alone. Without a past it
+    counts on a device that is idle, and on no bandwidth.
     """
 
-    remembered: int = 4
-    quantile: float = 0.25
+    remembered: int = 2
+    quantile: float = 0.0
 
     def __post_init__(self) -> None:
         if self.remembered < 1:

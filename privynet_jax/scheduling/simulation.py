@@ -6,7 +6,8 @@
 A picture first passes the layers on the device, slowed down by the load, then its release is
 uploaded, as fast as the bandwidth is at that moment; both follow the trace while they go on. An
 answer that comes late is of no use, so a picture is given up at its deadline, and what it cost
-until then counts. Pictures come no faster than their deadline, so none ever waits for another.
+until then counts. Where there is no bandwidth there is no connection, and no radio that sends.
+Pictures come no faster than their deadline, so none ever waits for another.
 """
 
 import dataclasses
@@ -124,9 +125,11 @@ def simulate(
     sent = np.minimum(upload.at(given_up) - upload.at(stopped), mbit)
     in_time = (computed <= given_up) & (sent >= mbit * (1 - _ROUNDING))
     finished = np.where(in_time, upload.until(upload.at(stopped) + sent), given_up)
-    sending_s = np.clip(finished - stopped, 0, None)
+    upload_s = np.clip(finished - stopped, 0, None)
+    connected = Amount(trace.seconds, (trace.mbit_per_s > 0).astype(float))
+    sending_s = np.clip(connected.at(finished) - connected.at(stopped), 0, upload_s)
     with np.errstate(divide="ignore", invalid="ignore"):
-        observed = np.where(sending_s > 0, sent / sending_s, np.nan)
+        observed = np.where(upload_s > 0, sent / upload_s, np.nan)
     return Outcomes(
         arrivals=arrivals,
         in_time=in_time,

@@ -1,45 +1,59 @@
 """The command: releases of one picture together against each alone; and what it refuses."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
-from support.commands import refused
+from support import handmade_results as handmade
+from support.commands import everything_in, refused
 
 from experiments import several_cuts
-
-
-def command_on(run_command, config, *given):
-    places = f"--cache_dir={config.cache_dir}", f"--data_dir={config.data_dir}"
-    return run_command(several_cuts, f"--workdir={config.workdir}", *places, *given)
+from privynet_jax.results.work_directory import ResultStore
 
 
 @pytest.mark.slow
-def test_together_and_alone(tiny_run, run_command):
+def test_together_and_alone(tiny_run, run_command, tmp_path, monkeypatch):
+    workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
     names = "m02_d003_r00+m04_d003_r01"
-    status, output, _ = command_on(run_command, tiny_run, f"--together={names}", "--training=1")
+    given = (
+        f"--workdir={workdir}",
+        f"--cache_dir={tiny_run.cache_dir}",
+        f"--data_dir={tiny_run.data_dir}",
+        "--training=1",
+    )
+    status, output, _ = run_command(several_cuts, *given, f"--together={names}")
     assert not status
-    path = tiny_run.workdir / "several_cuts.csv"
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    path.unlink()  # nobody may write into it
+    table = (workdir / "several_cuts.csv").read_text()
+    rows = list(csv.DictReader(table.splitlines()))
     assert [row["released"] for row in rows] == [*names.split("+"), "all of them"]
     values = [float(row["psnr_db"]) for row in rows]
     assert np.isfinite(values).all()
     assert float(rows[2]["gain_db"]) == pytest.approx(values[2] - max(values[:2]), abs=1e-4)
     assert rows[0]["gain_db"] == ""
     assert "beyond the best alone, dB" in output
+    # The same in another order is the same, and is not attacked again.
+    monkeypatch.setattr(several_cuts, "measure", None)
+    again = run_command(several_cuts, *given, "--together=m04_d003_r01+m02_d003_r00")
+    assert again.output == output
+    assert (workdir / "several_cuts.csv").read_text() == table
 
 
-@pytest.mark.slow
-def test_refusals(tiny_run, run_command):
+def test_refusals(run_command, tmp_path):
+    store = ResultStore.open(
+        tmp_path / "run", handmade.settings(draws=1, layers=[2, 4], depths=[8])
+    )
+    for num_layers in (2, 4):
+        store.save(handmade.cell(num_layers, 8), {"a": np.ones(1)})
+    before = everything_in(tmp_path)
     for given in (
         "",
-        "m02_d003_r00",
-        "m02_d003_r00+m02_d003_r00",
-        "m02_d003_r00+m09_d003_r00",
-        "m02_d003_r00+m04_d003_r01,m02_d003_r00",
+        "m02_d008_r00",
+        "m02_d008_r00+m02_d008_r00",
+        "m02_d008_r00+m09_d008_r00",
+        "m02_d008_r00+m04_d008_r00,m02_d008_r00",
     ):
-        done = command_on(run_command, tiny_run, f"--together={given}")
+        done = run_command(several_cuts, f"--workdir={store.workdir}", f"--together={given}")
         refused(done, f"--together={given}: allowed are sets of two or more different cells")
-    assert not (tiny_run.workdir / "several_cuts.csv").exists()
+        refused(done, "as in m02_d008_r00+m04_d008_r00")
+    assert everything_in(tmp_path) == before
