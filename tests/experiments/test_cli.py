@@ -497,6 +497,7 @@ def test_those_that_keep_what_they_did_say_so(run_raising):
     assert keeping == {"attack", "characterize", "check_limits", *comparisons} | {
         "extract",
         "rehearsal",
+        "several_cuts",
         "train_cloud",
     }
 
