@@ -18,11 +18,11 @@ from absl import flags
 from experiments import cli
 from experiments.reporting.schedules import Scheduled, schedule_picture
 from privynet_jax import Limits, UserError
-from privynet_jax.characterisation.config import AMORTISED
+from privynet_jax.characterisation.modes import AMORTISED
 from privynet_jax.planning import planner
 from privynet_jax.planning.explanation import refusal
 from privynet_jax.planning.latency import Meter
-from privynet_jax.planning.options import Option, options_of
+from privynet_jax.planning.options import Option
 from privynet_jax.planning.topology_plan import characterised_cells
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.rows.coding import DTYPES
@@ -114,10 +114,9 @@ def _traces() -> list[Trace]:
 
 def _kept() -> tuple[list[Option], Mapping[str, Any]]:
     """The options that keep the privacy limit and are accurate enough, and the settings."""
-    _, config, cells = characterised_cells(cli.needed_folder(cli.WORKDIR))
+    grid = characterised_cells(cli.needed_folder(cli.WORKDIR))
     limits = Limits(psnr_db=cli.MAX_PSNR_DB.value)
-    options = options_of(cells, config["image_size"], limits.statistic)
-    decision = planner.choose(options, limits)
+    decision = planner.choose(grid.options(limits.statistic), limits)
     if not decision.feasible:
         raise UserError(refusal(decision))
     accurate = [o for o in decision.feasible if o.merit >= _LEAST_ACCURACY.value]
@@ -126,7 +125,7 @@ def _kept() -> tuple[list[Option], Mapping[str, Any]]:
             f"--least_accuracy={_LEAST_ACCURACY.value:g} is more than {decision.merit:.3f}, which "
             "the best cut within the privacy limit is expected to have; give less"
         )
-    return sorted(accurate, key=lambda option: option.shape), config
+    return sorted(accurate, key=lambda option: option.shape), grid.config
 
 
 def _profiles(
@@ -136,7 +135,8 @@ def _profiles(
         raise UserError(f"--times_slower is {_SLOWER.value}; allowed are positive numbers")
     found = []
     for option in options:
-        milliseconds = meter.measure(option.topology(range(option.depth)), image_size)
+        topology = option.topology(range(option.depth))
+        milliseconds = meter.measure(topology, image_size, option.mechanism)
         given = option, _SLOWER.value * milliseconds, model, image_size
         found.append(profile_of(*given, dtype=_DTYPE.value))
     return found

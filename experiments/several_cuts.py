@@ -22,6 +22,7 @@ from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.several_cuts import joined_scene
 from privynet_jax.characterisation.measure import measure
 from privynet_jax.characterisation.reopening import Reopened
+from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cells import Cell
@@ -60,6 +61,11 @@ def main() -> None:
 def _together() -> list[list[str]]:
     """The sets of cells that --together names, before anything is loaded."""
     store, config = ResultStore.existing(cli.needed_folder(cli.WORKDIR))
+    if config.get("mechanism", NONE) != NONE:
+        raise UserError(
+            f"{store.workdir} is a grid under {config['mechanism']}; several cuts are attacked "
+            "where devices only split; give another --workdir"
+        )
     known = [result.name for result in store.grid_results(config)]
     found = [names.split("+") for names in _TOGETHER.value]
     for names in found or [[]]:

@@ -45,6 +45,7 @@ def test_refusals(run_command, tmp_path):
     )
     for num_layers in (2, 4):
         store.save(handmade.cell(num_layers, 8), {"a": np.ones(1)})
+    noisy = ResultStore.open(tmp_path / "noisy", handmade.settings(mechanism="gaussian:sigma=1"))
     before = everything_in(tmp_path)
     for given in (
         "",
@@ -56,4 +57,6 @@ def test_refusals(run_command, tmp_path):
         done = run_command(several_cuts, f"--workdir={store.workdir}", f"--together={given}")
         refused(done, f"--together={given}: allowed are sets of two or more different cells")
         refused(done, "as in m02_d008_r00+m04_d008_r00")
+    done = run_command(several_cuts, f"--workdir={noisy.workdir}", "--together=a+b")
+    refused(done, "noisy is a grid under gaussian:sigma=1; several cuts are attacked where")
     assert everything_in(tmp_path) == before
