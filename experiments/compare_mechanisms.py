@@ -16,9 +16,11 @@ class that has none of its own for a mechanism is left empty, not safe.
 
 A mechanism is named with its parameters, as in laplace:clip=0.5,scale=1 or rmt:block=4;
 `privynet_jax.mechanisms` has all of them. Epsilon, where there is one, is the local differential
-privacy of one image's release.
+privacy of one image's release. Beside it stands what no attacker's error should fall below, by
+bounds of the literature, and whether one did (`privynet_jax.mechanisms.bounds`).
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +29,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing import mechanism_tables
+from experiments.comparing import mechanism_bounds, mechanism_tables
 from experiments.comparing.ground import SHARED, deciding, filled, kept_rows, load_ground
 from experiments.comparing.mechanism_tables import Row
 from experiments.comparing.mechanism_trials import measured_by_all, summary
@@ -41,6 +43,7 @@ from privynet_jax.backbone.features.layer_features import needed_channels
 from privynet_jax.errors import everything_first
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.mechanisms.guarantees import DELTA
+from privynet_jax.mechanisms.information import prior_of
 from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.mechanisms.releases import copies_for
 from privynet_jax.mechanisms.scenes import Pictures
@@ -101,8 +104,8 @@ _SIZE = 32
 _USUAL = (STRONG, PUBLIC, f"{WHITE_BOX} from {STRONG}")
 # Goes up with whatever makes kept rows mean something else, so that old ones are refused. 4:
 # balanced accuracy; 5: an interval of accuracy; 8: classes of attackers; 9: networks that
-# take negative values as they are.
-_ROW_VERSION = 9
+# take negative values as they are; 10: bounds.
+_ROW_VERSION = 10
 _NOTE = (
     "Means over draws ± half their range, and in brackets 95 % intervals over the sources of test "
     "images; each class's attacker is each draw's strongest. gain: accuracy beyond the best "
@@ -136,12 +139,18 @@ def main() -> None:
     )
     most = copies_for(steps * _ATTACKER_BATCH, len(ground.parts.auxiliary))
 
+    prior = functools.cache(lambda: prior_of(ground.parts.auxiliary.images))
+
     def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
         [row] = missing
         copies = most if row.mechanism.is_random else 1
-        given = copies, cli.SEED.value, _REPEATS.value
-        found = measured_by_all(ground, cells[row], row, protocol, strong, *given)
-        return [summary(row, found, test.clusters(), few)]
+        given = cli.SEED.value, _REPEATS.value
+        found = measured_by_all(ground, cells[row], row, protocol, strong, copies, *given)
+        numbers = summary(row, found, test.clusters(), few) | {"bounds": []}
+        if row.mechanism.noise is not None:
+            own = mechanism_bounds.bounds_of(ground, cells[row], row.mechanism, prior(), *given)
+            numbers["bounds"] = mechanism_bounds.compared(found, own, test.clusters()[few])
+        return [numbers]
 
     found = {}
     bar = progress_bar(len(rows), "trying mechanisms", "rows")
@@ -151,11 +160,17 @@ def main() -> None:
             with postponed():
                 [found[row]] = filled(kept, {row.title: row}, measured)
             advance(1)
-    table = mechanism_tables.as_table({row: found[row] for row in rows})
+    found = {row: found[row] for row in rows}
+    columns = [mechanism_bounds.columns(values["bounds"]) for values in found.values()]
+    lines = zip(mechanism_tables.as_table(found), columns, strict=True)
+    table = [line | bounds for line, bounds in lines]
     write_atomically(out / "mechanisms.csv", as_csv(table))
     write_atomically(out / "mechanisms.png", mechanism_tables.picture(table))
     print(mechanism_tables.as_text(table))
     print(mechanism_tables.convergence_note(table))
+    noisy = {row.title: (of["epsilon"], of["bounds"]) for row, of in found.items() if of["bounds"]}
+    if noisy:
+        print(mechanism_bounds.as_text(noisy))
     print(f"Attackers were scored on {len(few)} of {len(test)} test images. {_NOTE}")
     print(f"mechanisms.csv and mechanisms.png are in {out}.")
 

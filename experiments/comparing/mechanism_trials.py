@@ -74,12 +74,12 @@ def measured_by_all(
         return found
     # Whoever needs no pairs reckons with the noise of one release.
     several = [
-        dataclasses.replace(a, name=f"{a.name}, mean of {repeats}")
+        dataclasses.replace(a, name=f"{a.name}{of_mean_of(repeats)}")
         for a in (*networks, *adapted)
         if a.knowledge != NETWORK
     ]
     again = dataclasses.replace(protocol, cloud=None, schedule=None, attacks=several)
-    of_mean = measure_under(ground, cells, mechanism, again, copies, seed, repeats)
+    averaged = measure_under(ground, cells, mechanism, again, copies, seed, repeats)
     return [
         dataclasses.replace(
             one,
@@ -87,8 +87,13 @@ def measured_by_all(
             reports={**one.reports, **more.reports},
             seconds=one.seconds + more.seconds,
         )
-        for one, more in zip(found, of_mean, strict=True)
+        for one, more in zip(found, averaged, strict=True)
     ]
+
+
+def of_mean_of(repeats: int) -> str:
+    """Returns how the names of attackers end who have the mean of so many releases."""
+    return f", mean of {repeats}" if repeats > 1 else ""
 
 
 def _is_of_use(attack: Attack, row: Row) -> bool:

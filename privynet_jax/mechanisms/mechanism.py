@@ -29,6 +29,7 @@ from privynet_jax.attacks.base import EVERYTHING, Attack
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.errors import UserError
+from privynet_jax.mechanisms.bounds import Noise
 from privynet_jax.mechanisms.guarantees import DELTA
 
 # float32 [N, H, W, 3] -> normalised representations of a local NN, float32 [N, h, w, D]
@@ -112,6 +113,11 @@ class Mechanism:
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """Returns what one release of `values` numbers guarantees (`guarantees`), or infinity."""
         return math.inf
+
+    @property
+    def noise(self) -> Noise | None:
+        """What is added to each value of `expected` representations, and nothing after it."""
+        return None
 
     def adapted(self, network: InverseNetwork) -> tuple[Attack, ...]:
         """Returns attackers that know of it; where they train, the inverse network is trained."""

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privynet_jax.mechanisms.bounds import Noise, gaussian_noise, laplace_noise
 from privynet_jax.mechanisms.guarantees import DELTA, gaussian_epsilon, laplace_epsilon
 from privynet_jax.mechanisms.mechanism import Mechanism
 
@@ -51,6 +52,11 @@ class GaussianNoise(Mechanism):
         # A ReLU leaves none below zero; here it is made sure of, because `epsilon` counts on it.
         return clipped_l2(jnp.maximum(x, 0.0), self.clip * math.sqrt(x.size))
 
+    @property
+    def noise(self) -> Noise | None:
+        """Gaussian."""
+        return gaussian_noise(self.sigma)
+
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """By the analytic Gaussian mechanism."""
         # Of two representations of this norm at most, |x - y|^2 = |x|^2 + |y|^2 - 2 <x, y>, and
@@ -86,6 +92,11 @@ class LaplaceNoise(Mechanism):
     def expected(self, x: jax.Array) -> jax.Array:
         """Clips alone."""
         return clipped_l1(x, self.clip * x.size)
+
+    @property
+    def noise(self) -> Noise | None:
+        """Laplace's."""
+        return laplace_noise(self.scale)
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """With a delta of 0, whatever is asked."""
@@ -207,7 +218,9 @@ def clipped_l2(x: jax.Array, bound: float) -> jax.Array:
     """Returns x scaled down to an L2 norm of at most `bound`, where it is larger."""
     # In units of the largest value, since squares of float32 overflow and underflow soon.
     unit = jnp.maximum(jnp.max(jnp.abs(x)), _TINY)
-    return x * _shrinking(unit * jnp.sqrt(jnp.sum(jnp.square(x / unit))), bound)
+    # The sum is 1 or more, but of zeros, where the root would have no derivative.
+    squares = jnp.maximum(jnp.sum(jnp.square(x / unit)), 1.0)
+    return x * _shrinking(unit * jnp.sqrt(squares), bound)
 
 
 def clipped_l1(x: jax.Array, bound: float) -> jax.Array:
