@@ -35,6 +35,7 @@ from privynet_jax.mechanisms.mechanism import Local, Mechanism
 # Pictures of each estimate, at most.
 _PICTURES = 1024
 _BATCH = 16
+_LEVEL = 1 / 255
 # Of a normal distribution's values 95 % lie below so many deviations.
 _ONE_SIDED = 1.645
 
@@ -88,7 +89,7 @@ def prior_of(images: np.ndarray) -> Prior:
     """Returns the prior of pictures uint8 [N, H, W, 3]; of many, 1,024 evenly spaced ones."""
     images = images[_spaced(len(images), _PICTURES)]
     size = math.prod(images.shape[1:])
-    nats = size * (coded_bits(images) * math.log(2) - math.log(255))
+    nats = size * (coded_bits(images) * math.log(2) + math.log(_LEVEL))
     return Prior(*principal_axes(as_float(images).reshape(len(images), -1)), nats)
 
 
@@ -139,13 +140,15 @@ def error_bounds(
     for count in releases:
         noise = mechanism.noise.averaged(count)
         nats = bounds.information_limit(moments, rest, released, noise)
+        rate = bounds.rate_distortion_error(nats, prior.variances, size)
         # Noise of a level's width, which gives pictures an entropy, is no part of the error.
-        width = 1 / 255**2 / 12
+        entropy = max(0.0, bounds.entropy_error(prior.nats - nats, size) - _LEVEL**2 / 12)
         found[count] = ErrorBounds(
             bounds.unbiased_error(noise.fisher * trace, size),
             bounds.van_trees_error(noise.fisher * fisher, prior.variances, size),
-            bounds.rate_distortion_error(nats, prior.variances, size),
-            max(0.0, bounds.entropy_error(prior.nats - nats, size) - width),
+            rate,
+            # A code that is longer than Gaussian pictures' entropy is a bad one.
+            min(entropy, rate),
             nats,
         )
     return found

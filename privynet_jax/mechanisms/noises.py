@@ -216,8 +216,9 @@ class Quantisation(Mechanism):
 
 def clipped_l2(x: jax.Array, bound: float) -> jax.Array:
     """Returns x scaled down to an L2 norm of at most `bound`, where it is larger."""
-    # In units of the largest value, since squares of float32 overflow and underflow soon.
-    unit = jnp.maximum(jnp.max(jnp.abs(x)), _TINY)
+    # In units of the largest value, since squares of float32 overflow and underflow soon. The norm
+    # does not depend on its unit.
+    unit = jax.lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(x)), _TINY))
     # The sum is 1 or more, but of zeros, where the root would have no derivative.
     squares = jnp.maximum(jnp.sum(jnp.square(x / unit)), 1.0)
     return x * _shrinking(unit * jnp.sqrt(squares), bound)
@@ -229,5 +230,5 @@ def clipped_l1(x: jax.Array, bound: float) -> jax.Array:
 
 
 def _shrinking(norm: jax.Array, bound: float) -> jax.Array:
-    # Zeros have no direction; they are within every bound.
-    return jnp.minimum(1.0, bound / jnp.maximum(norm, _TINY))
+    # The smaller of 1 and bound / norm, in a form whose derivatives are finite for a norm of 0.
+    return jnp.ones_like(norm) if math.isinf(bound) else bound / jnp.maximum(norm, bound)

@@ -137,11 +137,8 @@ def test_of_gaussian_values_seen_through_a_matrix_none_exceeds_the_least_error(s
     rng = np.random.default_rng(0)
     variances = np.geomspace(2.0, 0.01, 6)
     noise = gaussian_noise(sigma)
-    for matrix in (
-        np.diag(rng.uniform(0.2, 3, 6)),
-        rng.normal(size=(6, 6)),
-        rng.normal(size=(3, 6)),
-    ):
+    aligned = np.diag(rng.uniform(0.2, 3, 6))
+    for matrix in (aligned, rng.normal(size=(6, 6)), rng.normal(size=(3, 6))):
         least = least_of_linear(matrix, variances, sigma)
         information = noise.fisher * np.diag(matrix.T @ matrix)
         found = van_trees_error(information, variances, 6)

@@ -117,7 +117,7 @@ def test_bounds_of_gaussian_pictures_lie_below_the_error_of_the_best_linear_atta
     least = np.trace(np.linalg.inv(precision)) / SIZE
     assert found.van_trees < least
     assert found.rate < least
-    assert 0 <= found.entropy < found.rate
+    assert 0 <= found.entropy <= found.rate
     assert found.van_trees > least / 4
     assert 0 < found.van_trees < prior.variances.sum() / SIZE
 
