@@ -104,8 +104,11 @@ GRADIENTS = {
     *("jax.grad", "jax.value_and_grad", "jax.vjp", "jax.jvp", "jax.linearize"),
     *("jax.jacfwd", "jax.jacrev", "jax.jacobian", "jax.hessian", "optax.apply_updates"),
 }
-# The others seek images, and gains: no network learns there.
-TAKES_GRADIENTS = {"training.steps", "attacks.matching", "attacks.public.calibration"}
+# The others seek images, and gains, or measure how steep a map is: no network learns there.
+TAKES_GRADIENTS = {
+    *("training.steps", "attacks.matching", "attacks.public.calibration"),
+    "mechanisms.information",
+}
 OTHER_FRAMEWORKS = ("tensorflow", "torch", "keras")
 # Written for another framework, and imported inside functions alone.
 PEERS = ("experiments.benchmarking.torch_networks", "experiments.benchmarking.torch_peer")

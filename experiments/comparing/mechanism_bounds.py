@@ -131,7 +131,11 @@ def _told(title: str, own: Mapping[str, Any]) -> Iterator[str]:
         beyond = own["attack_db_low"] - own[f"{kind}_bound_db"]
         if beyond > 0:
             yield (
-                f"BEATEN: {title}, {own['releases']} releases: {own['attacker']} is above the "
-                f"bound {kind} by {beyond:.2f} dB or more. Either one of both has a bug, or it is "
-                f"wrong {assumed}."
+                f"BEATEN: {title}, {_releases(own)}: {own['attacker']} is above the bound "
+                f"{kind.replace('_', ' ')} by {beyond:.2f} dB, at the lower end of its interval. "
+                f"One of both has a bug, or it is wrong {assumed}."
             )
+
+
+def _releases(own: Mapping[str, Any]) -> str:
+    return f"{own['releases']} release{'' if own['releases'] == 1 else 's'}"
