@@ -1,8 +1,8 @@
 """What no attacker's squared error falls below, of a picture that is released with noise.
 
     noise = gaussian_noise(0.5)
-    van_trees_error(noise.fisher * information, variances)  # both float [k], of axes of pictures
-    rate_distortion_error(nats, variances)
+    van_trees_error(noise.fisher * information, variances, size=3072)  # float [k], of k axes
+    rate_distortion_error(nats, variances, size=3072)
     entropy_error(picture_nats - nats, size=3072)
 
 Errors are mean squared errors per value of pictures in [0, 1], in expectation over pictures and

@@ -3,17 +3,19 @@
     prior = prior_of(parts.auxiliary.images)
     error_bounds(mechanism, local, parts.auxiliary.images, prior, key)[1].van_trees
 
-Measured are the map from picture to what noise is added to: its Fisher information, by derivatives
-along random directions, and the second moments of its values. Both are means over pictures, and
-the upper ends of their one-sided 95 % intervals are used, so that too few pictures make bounds
-smaller. The distribution of pictures itself is assumed:
+Two things are measured of the map from a picture to what noise is added to: its Fisher information,
+by derivatives along random directions, and the second moments of its values. Both are means over
+the pictures at hand, and the upper ends of their one-sided 95 % intervals are used, so that fewer
+pictures make lower bounds. The distribution of pictures is assumed:
 
-* `van_trees` and `rate` take pictures for Gaussian, with the covariance of those at hand. Of all
-  distributions with a covariance the Gaussian has the least Fisher information and the greatest
-  distortion at a rate: no other would give a larger bound. Who knows more of pictures than that can
-  come below, and an attack that does refutes the assumption, if not the code.
-* `entropy` takes a lossless code's length for the entropy of pictures. It is no less than the
-  entropy, so that this bound may be too large as well.
+* `van_trees` and `rate` take it for Gaussian, with the covariance of the pictures at hand. Of all
+  distributions with a covariance the Gaussian has the least Fisher information, and the greatest
+  error at a rate: with equal measurements no other gives a higher bound. So who knows more of
+  pictures than their covariance may come below, and an attack that does refutes the assumption, if
+  no code is wrong. Where the map is linear, of the same axes, and noise Gaussian, the best linear
+  attacker already reaches `van_trees`, and each better one beats it.
+* `entropy` takes a lossless code's length for the entropy of pictures, which is no more than that:
+  this bound, too, may be higher than the truth.
 """
 
 import dataclasses
@@ -75,7 +77,7 @@ class ErrorBounds:
         van_trees: of any attacker of Gaussian pictures, by Fisher information.
         rate: the same by `nats`.
         entropy: of any attacker of pictures with the entropy of the prior, by `nats`.
-        nats: that the release tells of its picture at most.
+        nats: that the release, or the mean of several, tells of its picture at most.
     """
 
     unbiased: float
@@ -124,10 +126,14 @@ def error_bounds(
     key: jax.Array,
     releases: Sequence[int] = (1,),
 ) -> dict[int, ErrorBounds]:
-    """Returns bounds for who gets so many releases of a picture, or their mean.
+    """Returns bounds for who gets the mean of so many releases of a picture.
 
-    Pictures are uint8 [N, H, W, 3], and `local` gives normalised representations of them. What a
-    mechanism does to pictures at random, the attacker is told: that makes bounds smaller.
+    `unbiased` and `van_trees` hold for who gets all of them, too. Pictures are uint8 [N, H, W, 3],
+    and `local` gives normalised representations of them. What a mechanism does to pictures at
+    random, the attacker is told: that makes bounds lower.
+
+    Raises:
+        ValueError: the mechanism adds no noise.
     """
     if mechanism.noise is None:
         raise ValueError(f"Expected a mechanism that adds noise, got {mechanism}.")
