@@ -70,7 +70,11 @@ def compared(
     several = max(bounds[0])
     found = []
     for releases in bounds[0]:
-        names, errors = zip(*(_strongest(one, releases, several) for one in measured), strict=True)
+        errors_of = [_errors(one, releases, several) for one in measured]
+        if not errors_of[0]:
+            continue  # no attacker averages
+        strongest = [min(own.items(), key=lambda each: each[1].mean()) for own in errors_of]
+        names, errors = zip(*strongest, strict=True)
         told = bootstrap(np.mean(errors, axis=0), mean_of, clusters)
         means = {k: np.mean([getattr(of[releases], k) for of in bounds]) for k in _KINDS}
         found.append(
@@ -87,14 +91,13 @@ def compared(
     return found
 
 
-def _strongest(one: Measurement, releases: int, several: int) -> tuple[str, np.ndarray]:
-    """The attacker of so many releases of 1 and several whose mean error is the least, and it."""
-    own = {
+def _errors(one: Measurement, releases: int, several: int) -> dict[str, np.ndarray]:
+    """Each image's error, float64 [n], by attackers of so many releases, of 1 and several."""
+    return {
         name: 10 ** (-np.float64(attack["test"]["psnr_db"]) / 10)
         for name, attack in one.attacks.items()
         if several == 1 or name.endswith(of_mean_of(several)) == (releases > 1)
     }
-    return min(own.items(), key=lambda each: each[1].mean())
 
 
 def columns(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

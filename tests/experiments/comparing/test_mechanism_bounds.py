@@ -53,6 +53,12 @@ def test_of_one_release_alone_all_attackers_count():
     assert once["attacker"] == "even, mean of 8"  # a name like any other
 
 
+def test_where_no_attacker_averages_there_is_nothing_to_compare():
+    alone = {name: own for name, own in ERRORS.items() if "mean" not in name}
+    [once] = compared([measurement(alone)], [{1: of(0.005), 8: of(0.001)}], CLUSTERS)
+    assert (once["releases"], once["attacker"]) == (1, "even")
+
+
 def test_what_is_beaten_for_certain_is_told_with_its_assumption():
     bounds = [{1: of(0.0125), 8: of(0.0001)}]
     found = compared([measurement(ERRORS)], bounds, CLUSTERS)
