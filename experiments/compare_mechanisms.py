@@ -147,7 +147,7 @@ def main() -> None:
         given = cli.SEED.value, _REPEATS.value
         found = measured_by_all(ground, cells[row], row, protocol, strong, copies, *given)
         numbers = summary(row, found, test.clusters(), few) | {"bounds": []}
-        if row.mechanism.noise is not None:
+        if row.mechanism.added_noise is not None:
             own = mechanism_bounds.bounds_of(ground, cells[row], row.mechanism, prior(), *given)
             numbers["bounds"] = mechanism_bounds.compared(found, own, test.clusters()[few])
         return [numbers]

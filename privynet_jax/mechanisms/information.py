@@ -135,7 +135,7 @@ def error_bounds(
     Raises:
         ValueError: the mechanism adds no noise.
     """
-    if mechanism.noise is None:
+    if mechanism.added_noise is None:
         raise ValueError(f"Expected a mechanism that adds noise, got {mechanism}.")
     clean = noiseless(mechanism, local)
     probing, changing = jax.random.split(key)
@@ -144,17 +144,15 @@ def error_bounds(
     size = math.prod(images.shape[1:])
     found = {}
     for count in releases:
-        noise = mechanism.noise.averaged(count)
+        noise = mechanism.added_noise.averaged(count)
         nats = bounds.information_limit(moments, rest, released, noise)
-        rate = bounds.rate_distortion_error(nats, prior.variances, size)
         # Noise of a level's width, which gives pictures an entropy, is no part of the error.
-        entropy = max(0.0, bounds.entropy_error(prior.nats - nats, size) - _LEVEL**2 / 12)
+        entropy = bounds.entropy_error(prior.nats - nats, size) - _LEVEL**2 / 12
         found[count] = ErrorBounds(
             bounds.unbiased_error(noise.fisher * trace, size),
             bounds.van_trees_error(noise.fisher * fisher, prior.variances, size),
-            rate,
-            # A code that is longer than Gaussian pictures' entropy is a bad one.
-            min(entropy, rate),
+            bounds.rate_distortion_error(nats, prior.variances, size),
+            max(0.0, entropy),
             nats,
         )
     return found

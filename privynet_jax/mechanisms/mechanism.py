@@ -115,7 +115,7 @@ class Mechanism:
         return math.inf
 
     @property
-    def noise(self) -> Noise | None:
+    def added_noise(self) -> Noise | None:
         """What is added to each value of `expected` representations, and nothing after it."""
         return None
 

@@ -53,7 +53,7 @@ class GaussianNoise(Mechanism):
         return clipped_l2(jnp.maximum(x, 0.0), self.clip * math.sqrt(x.size))
 
     @property
-    def noise(self) -> Noise | None:
+    def added_noise(self) -> Noise | None:
         """Gaussian."""
         return gaussian_noise(self.sigma)
 
@@ -94,7 +94,7 @@ class LaplaceNoise(Mechanism):
         return clipped_l1(x, self.clip * x.size)
 
     @property
-    def noise(self) -> Noise | None:
+    def added_noise(self) -> Noise | None:
         """Laplace's."""
         return laplace_noise(self.scale)
 

@@ -111,13 +111,15 @@ def test_bounds_of_gaussian_pictures_lie_below_the_error_of_the_best_linear_atta
     matrix = np.float32(np.random.default_rng(2).normal(size=(SIZE, SIZE)) / 4)
     prior = prior_of(pictures)
     found = error_bounds(mechanism, linear(matrix), pictures, prior, KEY, (1, releases))[releases]
-    variance = mechanism.noise.variance / releases
+    variance = mechanism.added_noise.variance / releases
     covariance = prior.axes @ np.diag(prior.variances) @ prior.axes.T
     precision = matrix.T @ matrix / variance + np.linalg.inv(covariance)
     least = np.trace(np.linalg.inv(precision)) / SIZE
     assert found.van_trees < least
     assert found.rate < least
-    assert 0 <= found.entropy <= found.rate
+    left = prior.nats - found.nats
+    expected = math.exp(2 * left / SIZE) / (2 * math.pi * math.e) - 1 / 255**2 / 12
+    assert found.entropy == pytest.approx(expected)
     assert found.van_trees > least / 4
     assert 0 < found.van_trees < prior.variances.sum() / SIZE
 
