@@ -23,16 +23,15 @@ from privynet_jax.results.cells import Cell, Measurement, release_key
 from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
 
 
-def measure_under(
+def scenes_under(
     ground: Ground,
     cells: Sequence[Cell],
     mechanism: Mechanism,
-    protocol: Protocol,
     copies: int,
     seed: int,
     repeats: int = 1,
-) -> list[Measurement]:
-    """Returns a measurement per cell, all of one layer and depth, or of pictures.
+) -> list[ReleasedScene]:
+    """Returns what is released of cells, all of one layer and depth, or of pictures.
 
     The attacker has so many copies of its images, each released anew; the seed is of training, and
     of the releases' randomness. Everything is released so often, and its mean used.
@@ -46,6 +45,20 @@ def measure_under(
         )
         key = release_key(cell, seed)
         scenes.append(released_scene(clean, mechanism, key, copies, repeats))
+    return scenes
+
+
+def measure_under(
+    ground: Ground,
+    cells: Sequence[Cell],
+    mechanism: Mechanism,
+    protocol: Protocol,
+    copies: int,
+    seed: int,
+    repeats: int = 1,
+) -> list[Measurement]:
+    """Returns a measurement per cell of what is released; see `scenes_under`."""
+    scenes = scenes_under(ground, cells, mechanism, copies, seed, repeats)
     return measure(cells, scenes, protocol, seed)
 
 
@@ -132,7 +145,7 @@ def summary(
             if any(OF_CLASS[r.get("knowledge")] == name for r in measured[0].reports.values())
         },
         "epsilon": row.mechanism.epsilon(values),
-        "local_macs": own + row.mechanism.macs((size, size, 3)),
+        "local_macs": own + row.mechanism.macs((size, size, 3), topology),
         "released_values": values,
         "train_seconds": float(sum(m.seconds for m in measured)),
     }

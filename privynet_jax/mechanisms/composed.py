@@ -91,9 +91,9 @@ class Composed(Mechanism):
         """One after the other: near the mean, as each is."""
         return _chained([part.expected for part in self.parts], x)
 
-    def macs(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...], topology: Any) -> int:
         """The sum."""
-        return sum(part.macs(shape) for part in self.parts)
+        return sum(part.macs(shape, topology) for part in self.parts)
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:
         """The least: each one's holds for any input, and whatever is done to what it gives."""

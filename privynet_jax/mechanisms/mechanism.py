@@ -106,8 +106,11 @@ class Mechanism:
         """Whose pictures are released under it, in words."""
         return "queries" if self.training_copies > 1 else "all"
 
-    def macs(self, shape: tuple[int, ...]) -> int:
-        """Returns its multiply-accumulates for a picture of this shape, beside the local NN's."""
+    def macs(self, shape: tuple[int, ...], topology: Any) -> int:
+        """Returns its multiply-accumulates for a picture of this shape, beside the local NN's.
+
+        The local NN is a topology's; what a mechanism prunes of it is negative.
+        """
         return 0
 
     def epsilon(self, values: int, delta: float = DELTA) -> float:

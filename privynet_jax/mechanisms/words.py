@@ -7,7 +7,13 @@ import dataclasses
 import re
 
 from privynet_jax.errors import UserError
-from privynet_jax.mechanisms.adapted import EarlyExit, NoPeek
+from privynet_jax.mechanisms.adapting.adapted import EarlyExit
+from privynet_jax.mechanisms.adapting.declustering import Declustering
+from privynet_jax.mechanisms.adapting.disco import Disco
+from privynet_jax.mechanisms.adapting.multidetasking import Multidetasking
+from privynet_jax.mechanisms.adapting.no_peek import NoPeek
+from privynet_jax.mechanisms.adapting.patrol import Patrol
+from privynet_jax.mechanisms.adapting.priphit import PriPhit
 from privynet_jax.mechanisms.composed import Composed
 from privynet_jax.mechanisms.disguises.aes import Aes
 from privynet_jax.mechanisms.disguises.instahide import InstaHide
@@ -28,7 +34,8 @@ _KINDS = {
     for kind in (
         *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
         *(ChannelDropout, Quantisation),
-        *(EarlyExit, NoPeek, Rmt, Aes, InstaHide),
+        *(EarlyExit, NoPeek, Declustering, Multidetasking, PriPhit, Disco, Patrol),
+        *(Rmt, Aes, InstaHide),
     )
 }
 

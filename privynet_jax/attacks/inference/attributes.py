@@ -38,6 +38,8 @@ from privynet_jax.training.tasks import Schedule
 FEATURE_PREFIX = "feature:"
 PARTS = ("auxiliary", "test")
 _LEVELS = 3
+# Attributes that follow from the picture itself -> how many values each has.
+COUNTS = {"brightness": _LEVELS, "contrast": _LEVELS, "colour": 3}
 REPEATS = 2
 # Representations [N, h, w, D], or what reads their rows -> int [classifiers, N], their answers.
 Answering = Callable[[Any], np.ndarray]

@@ -6,7 +6,7 @@ own, and matrices R_i are the same for all pictures.
 """
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ class Rmt(Mechanism):
         turned = jnp.matmul(blocks, back, precision=_PRECISION)
         return from_blocks(turned, released.shape[-2])
 
-    def macs(self, shape: tuple[int, ...]) -> int:
+    def macs(self, shape: tuple[int, ...], topology: Any) -> int:
         """One product with a matrix for each row of each block."""
         return shape[0] * shape[1] * shape[2] * self.block
 

@@ -1,9 +1,8 @@
-"""Adapted local NNs: what they learn, what their penalty measures, and that they are released."""
+"""Adapted local NNs: that the exit learns and the local NN with it, and what is released."""
 
 import jax
 import numpy as np
 import pytest
-import scipy.spatial
 from support.noise import noise_parts
 
 from privynet_jax.attacks.base import EVERYTHING
@@ -12,12 +11,7 @@ from privynet_jax.backbone import split
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
-from privynet_jax.mechanisms.adapted import (
-    EarlyExit,
-    NoPeek,
-    adapted_params,
-    distance_correlation,
-)
+from privynet_jax.mechanisms.adapting.adapted import EarlyExit, adapted_params
 from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.mechanisms.scenes import released_scene
 
@@ -29,51 +23,14 @@ def clean(vgg_weights, small_parts, tmp_path_factory):
     return make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
 
 
-def test_distance_correlation_is_as_defined():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((20, 3, 2))
-    y = x[:, :2, 0] ** 2 + 0.3 * rng.standard_normal((20, 2))
-
-    def covariance(a, b):
-        total = 0.0
-        for i, j in np.ndindex(a.shape):
-            centred = [d[i, j] - d[i].mean() - d[:, j].mean() + d.mean() for d in (a, b)]
-            total += centred[0] * centred[1] / a.size
-        return total
-
-    a, b = (
-        scipy.spatial.distance.squareform(scipy.spatial.distance.pdist(z.reshape(20, -1)))
-        for z in (x, y)
-    )
-    expected = np.sqrt(covariance(a, b) / np.sqrt(covariance(a, a) * covariance(b, b)))
-    assert float(distance_correlation(x, y)) == pytest.approx(expected, rel=1e-3)
-    assert float(distance_correlation(x, 3 * x)) == pytest.approx(1, rel=1e-3)
-    # Rows that are equal have no direction to part in, and gradients all the same.
-    slopes = jax.grad(distance_correlation)(np.ones((4, 2), np.float32), y[:4])
-    assert np.isfinite(slopes).all()
-
-
 def test_the_exit_learns_and_the_local_nn_with_it(clean):
     before = split.local_params(clean.weights.params, TOPOLOGY)
-    after = adapted_params(clean, None, KEY, steps=12, rate=1e-3)
+    after = adapted_params(clean, EarlyExit(steps=12, rate=1e-3), KEY)["local"]
     assert after.keys() == before.keys()
     for name in ("conv1_1", "conv1_2"):
         moved = np.abs(after[name]["kernel"] - before[name]["kernel"])
         assert 1e-4 < moved.max() < 0.1
     np.testing.assert_array_equal(after["preprocessing"]["scale"], before["preprocessing"]["scale"])
-
-
-def test_nopeek_makes_representations_tell_less(clean):
-    images = as_float(clean.parts.test.images[:40])
-
-    def told(params):
-        return float(distance_correlation(images, split.apply(TOPOLOGY, params, images)))
-
-    free, penalised = (
-        adapted_params(clean, penalty, KEY, steps=25, rate=1e-3)
-        for penalty in (None, NoPeek(weight=30.0)._penalty())
-    )
-    assert told(penalised) < told(free) - 0.02
 
 
 def test_what_it_makes_is_released_and_known_to_who_has_it(clean):
