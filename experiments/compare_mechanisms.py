@@ -12,7 +12,8 @@ Everybody knows the mechanism and its parameters. Attackers of class `pairs` hav
 very release's secret, of what is random also the mean of several releases of each picture, as many
 as --averaged_releases; `public` has pictures of its own and the release; `leak` has the secret, or
 the local NN, too. Beside those that --attackers names, each mechanism has attackers that undo it. A
-class that has none of its own for a mechanism is left empty, not safe.
+class that has none of its own for a mechanism is left empty, not safe. Whoever has pairs also tells
+--private_attribute from releases, which some mechanisms are made to hide.
 
 A mechanism is named with its parameters, as in laplace:clip=0.5,scale=1 or rmt:block=4;
 `privynet_jax.mechanisms` has all of them. Epsilon, where there is one, is the local differential
@@ -30,12 +31,14 @@ from absl import flags
 
 from experiments import cli
 from experiments.comparing import mechanism_bounds, mechanism_tables
+from experiments.comparing.attribute_trials import attribute_told, told_summary
 from experiments.comparing.ground import SHARED, deciding, filled, kept_rows, load_ground
 from experiments.comparing.mechanism_tables import Row
-from experiments.comparing.mechanism_trials import measured_by_all, summary
+from experiments.comparing.mechanism_trials import measured_by_all, scenes_under, summary
 from privynet_jax import Budget, Protocol, Schedule, cloud_nn, grid_cells
 from privynet_jax.attacks.base import Attack
 from privynet_jax.attacks.closed_form import LINEAR
+from privynet_jax.attacks.inference.attributes import attribute_values, check_attributes, count_of
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.attacks.registry import WHITE_BOX, Training, named_attacks
@@ -75,6 +78,8 @@ _MECHANISMS = flags.DEFINE_string(
     "quantise:bits=2,quantise:bits=1,"
     "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"
     "early_exit,nopeek:weight=1,nopeek:weight=10,early_exit+quantise:bits=1,"
+    "declustering:weight=1,multidetasking:weight=1,priphit:clip=0.5,scale=0.25,disco:ratio=0.5,"
+    "patrol:weight=10,"
     "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each,instahide:pictures=2,instahide:pictures=4",
     "Mechanisms with their parameters, separated by commas.",
 )
@@ -82,6 +87,11 @@ _DRAWS = flags.DEFINE_integer("channel_draws", 2, "Random draws of channels per 
 _STEPS = flags.DEFINE_float("steps_factor", 1.0, "Times the quickstart's steps.", 0.01, 1000.0)
 _REPEATS = flags.DEFINE_integer(
     "averaged_releases", 8, "Releases of a picture to average; 1: none.", 1
+)
+_ATTRIBUTE = flags.DEFINE_string(
+    "private_attribute",
+    "brightness",
+    "What is told from releases besides: brightness, contrast, colour or feature:NAME.",
 )
 _DATA_SET = flags.DEFINE_string(
     "compared_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
@@ -104,8 +114,8 @@ _SIZE = 32
 _USUAL = (STRONG, PUBLIC, f"{WHITE_BOX} from {STRONG}")
 # Goes up with whatever makes kept rows mean something else, so that old ones are refused. 4:
 # balanced accuracy; 5: an interval of accuracy; 8: classes of attackers; 9: networks that
-# take negative values as they are; 10: bounds.
-_ROW_VERSION = 10
+# take negative values as they are; 10: bounds; 11: an attribute.
+_ROW_VERSION = 11
 _NOTE = (
     "Means over draws ± half their range, and in brackets 95 % intervals over the sources of test "
     "images; each class's attacker is each draw's strongest. gain: accuracy beyond the best "
@@ -122,13 +132,16 @@ def main() -> None:
     (attacks, strong), rows = _attacks(steps), rows_of_flags()
     # Refuses what does not exist, before anything is trained.
     cells = {row: _cells(row) for row in rows}
+    check_attributes([_ATTRIBUTE.value])
     given = deciding(_DRAWS.name, _STEPS.name, _REPEATS.name, _DATA_SET.name, "attacked_images")
+    given |= deciding(_ATTRIBUTE.name)
     given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
     kept = kept_rows(out, given, "mechanisms", _DATA_SET.value)
     split = [c for row, own in cells.items() if row.num_layers for c in own]
     union = needed_channels([cell.topology for cell in split])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
     test = ground.parts.test
+    attribute = attribute_values(_ATTRIBUTE.value, ground.parts, cli.data_folder())
     # Of all attackers alike: some take seconds for each image.
     few = np.sort(spread_over_classes(test.labels, cli.ATTACKED_IMAGES.value or None))
     protocol = Protocol(
@@ -144,12 +157,16 @@ def main() -> None:
     def measured(missing: Sequence[Row]) -> list[dict[str, Any]]:
         [row] = missing
         copies = most if row.mechanism.is_random else 1
-        given = cli.SEED.value, _REPEATS.value
-        found = measured_by_all(ground, cells[row], row, protocol, strong, copies, *given)
-        numbers = summary(row, found, test.clusters(), few) | {"bounds": []}
+        own, seed, sources = cells[row], cli.SEED.value, test.clusters()
+        scenes = scenes_under(ground, own, row.mechanism, copies, seed)
+        given = seed, _REPEATS.value
+        found = measured_by_all(scenes, own, row, protocol, strong, *given)
+        told = attribute_told(scenes, own, attribute, protocol.schedule, seed)
+        numbers = summary(row, found, sources, few) | told_summary(told, attribute, sources)
+        numbers["bounds"] = []
         if row.mechanism.added_noise is not None:
-            own = mechanism_bounds.bounds_of(ground, cells[row], row.mechanism, prior(), *given)
-            numbers["bounds"] = mechanism_bounds.compared(found, own, test.clusters()[few])
+            bounds = mechanism_bounds.bounds_of(ground, own, row.mechanism, prior(), *given)
+            numbers["bounds"] = mechanism_bounds.compared(found, bounds, sources[few])
         return [numbers]
 
     found = {}
@@ -172,6 +189,11 @@ def main() -> None:
     if noisy:
         print(mechanism_bounds.as_text(noisy))
     print(f"Attackers were scored on {len(few)} of {len(test)} test images. {_NOTE}")
+    print(
+        f"attribute: balanced accuracy of who tells {_ATTRIBUTE.value} from one release of each "
+        f"test image, the better of a linear probe and a network; by chance "
+        f"{100 / count_of(attribute):.1f} %."
+    )
     print(f"mechanisms.csv and mechanisms.png are in {out}.")
 
 

@@ -21,6 +21,7 @@ CLASSES = tuple(OF_CLASS.values())
 _NONE = Plain.name
 _LOSSES = ("psnr_db_mean", "psnr_db_p95", "ssim_mean")
 _KEPT = ("psnr_db_low", "psnr_db_high", "attacker", "falling_percent_per_doubling")
+_OF_ATTRIBUTE = ("attribute_low", "attribute_high", "attribute_attacker")
 # Kinds of mechanisms, which are the lines of the picture.
 TITLES = {
     "gaussian": "Gaussian noise",
@@ -32,6 +33,11 @@ TITLES = {
     "quantise, stochastic": "quantisation, stochastic",
     "early_exit": "adapted by an early exit",
     "nopeek": "NoPeek",
+    "declustering": "declustering",
+    "multidetasking": "multidetasking",
+    "priphit": "PriPHiT",
+    "disco": "DISCO",
+    "patrol": "PATROL",
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
     "instahide": "InstaHide",
@@ -85,6 +91,8 @@ def as_table(measured: Mapping[Row, Mapping[str, Any]]) -> list[dict[str, Any]]:
             "accuracy_high": values["accuracy_high"],
             "accuracy_half_range": _half_range(values["accuracy"]),
             "balanced_accuracy": float(np.mean(values["balanced_accuracy"])),
+            "attribute_accuracy": float(np.mean(values["attribute"])),
+            **{name: values[name] for name in _OF_ATTRIBUTE},
             "strongest": strongest,
             "psnr_db_mean": loss,
             "psnr_db_half_range": _half_range(values["classes"][strongest]["psnr_db_mean"]),
@@ -129,6 +137,7 @@ def as_text(table: _Lines) -> str:
                 "epsilon": "-" if np.isinf(line["epsilon"]) else f"{line['epsilon']:.3g}",
                 "accuracy % (95 %)": bracketed(accuracy, *map("{:.1f}".format, shares)),
                 "balanced %": f"{100 * line['balanced_accuracy']:.1f}",
+                "attribute % (95 %)": _told(line),
                 **{f"{name} dB (95 %)": _loss(line, name) for name in CLASSES},
                 "p95 dB": f"{line[line['strongest'] + '_psnr_db_p95']:.1f}",
                 "by": line[f"{line['strongest']}_attacker"] + _flag(line),
@@ -138,6 +147,11 @@ def as_text(table: _Lines) -> str:
             }
         )
     return aligned(lines)
+
+
+def _told(line: Mapping[str, Any]) -> str:
+    shares = ("attribute_accuracy", "attribute_low", "attribute_high")
+    return bracketed(*(f"{100 * line[name]:.1f}" for name in shares))
 
 
 def _loss(line: Mapping[str, Any], name: str) -> str:
@@ -168,7 +182,9 @@ def picture(table: _Lines) -> bytes:
     for (place, dash), (index, kind) in itertools.product(dashes.items(), enumerate(TITLES)):
         chosen = [line for line in others if (line["kind"], _place(line)) == (kind, place)]
         start = [line for line in own if _place(line) == place]
-        _draw_line(axes, chosen, start, f"C{index}", plots.MARKERS[index], dash)
+        _draw_line(
+            axes, chosen, start, f"C{index}", plots.MARKERS[index % len(plots.MARKERS)], dash
+        )
     for (layers, channels), dash in dashes.items() if len(dashes) > 1 else ():
         label = f"{layers} layers, {channels} ch." if layers else "whole pictures"
         axes.plot([], [], color="0.2", linestyle=dash, label=label)

@@ -18,23 +18,23 @@ from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.backbone.topology import local_cost
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
-from privynet_jax.mechanisms.scenes import picture_scene, released_scene
+from privynet_jax.mechanisms.scenes import (
+    ReleasedScene,
+    averaged,
+    picture_scene,
+    released_scene,
+)
 from privynet_jax.results.cells import Cell, Measurement, release_key
 from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
 
 
 def scenes_under(
-    ground: Ground,
-    cells: Sequence[Cell],
-    mechanism: Mechanism,
-    copies: int,
-    seed: int,
-    repeats: int = 1,
+    ground: Ground, cells: Sequence[Cell], mechanism: Mechanism, copies: int, seed: int
 ) -> list[ReleasedScene]:
     """Returns what is released of cells, all of one layer and depth, or of pictures.
 
     The attacker has so many copies of its images, each released anew; the seed is of training, and
-    of the releases' randomness. Everything is released so often, and its mean used.
+    of the releases' randomness.
     """
     scenes = []
     for cell in cells:
@@ -43,36 +43,20 @@ def scenes_under(
             if mechanism.releases_pictures
             else ground.scene(cell.topology)
         )
-        key = release_key(cell, seed)
-        scenes.append(released_scene(clean, mechanism, key, copies, repeats))
+        scenes.append(released_scene(clean, mechanism, release_key(cell, seed), copies))
     return scenes
 
 
-def measure_under(
-    ground: Ground,
-    cells: Sequence[Cell],
-    mechanism: Mechanism,
-    protocol: Protocol,
-    copies: int,
-    seed: int,
-    repeats: int = 1,
-) -> list[Measurement]:
-    """Returns a measurement per cell of what is released; see `scenes_under`."""
-    scenes = scenes_under(ground, cells, mechanism, copies, seed, repeats)
-    return measure(cells, scenes, protocol, seed)
-
-
 def measured_by_all(
-    ground: Ground,
+    scenes: Sequence[ReleasedScene],
     cells: Sequence[Cell],
     row: Row,
     protocol: Protocol,
     strong: InverseNetwork,
-    copies: int,
     seed: int,
     repeats: int,
 ) -> list[Measurement]:
-    """Returns a measurement per cell of a row by all attackers that may attack it.
+    """Returns a measurement per cell of a row, of its scene, by all attackers that may attack it.
 
     Those of the protocol, and the mechanism's own, who end with the last network among the former
     or with the strong one; where releases are random, also of the mean of so many.
@@ -82,7 +66,7 @@ def measured_by_all(
     networks = [a for a in general if isinstance(a, InverseNetwork)]
     adapted = mechanism.adapted(networks[-1] if networks else strong)
     once = dataclasses.replace(protocol, attacks=[*general, *adapted])
-    found = measure_under(ground, cells, mechanism, once, copies, seed)
+    found = measure(cells, scenes, once, seed)
     if not mechanism.is_random or repeats == 1:
         return found
     # Whoever needs no pairs reckons with the noise of one release.
@@ -92,7 +76,7 @@ def measured_by_all(
         if a.knowledge != NETWORK
     ]
     again = dataclasses.replace(protocol, cloud=None, schedule=None, attacks=several)
-    averaged = measure_under(ground, cells, mechanism, again, copies, seed, repeats)
+    of_mean = measure(cells, [averaged(scene, repeats) for scene in scenes], again, seed)
     return [
         dataclasses.replace(
             one,
@@ -100,7 +84,7 @@ def measured_by_all(
             reports={**one.reports, **more.reports},
             seconds=one.seconds + more.seconds,
         )
-        for one, more in zip(found, averaged, strict=True)
+        for one, more in zip(found, of_mean, strict=True)
     ]
 
 

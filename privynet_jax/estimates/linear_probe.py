@@ -114,7 +114,8 @@ def fit_probe(
 @jax.jit
 def pooled(released: jax.Array) -> jax.Array:
     """Returns the six numbers of every channel, float32 [N, 6, C] from [N, h, w, C]."""
-    x = jnp.log1p(released.astype(jnp.float32))
+    x = released.astype(jnp.float32)
+    x = jnp.copysign(jnp.log1p(jnp.abs(x)), x)  # as networks take them
     height, width = x.shape[1:3]
     # Halves overlap where a side is odd or 1.
     halves = (x[:, : (height + 1) // 2], x[:, height // 2 :])

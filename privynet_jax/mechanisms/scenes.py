@@ -55,6 +55,12 @@ def picture_scene(parts: Parts) -> Scenario:
     return Scenario(Pictures(), parts, image_features(parts))
 
 
+def averaged(scene: ReleasedScene, repeats: int) -> ReleasedScene:
+    """Returns a scene whose pictures were released so often, as their mean; see `Release`."""
+    release = dataclasses.replace(scene.release, repeats=repeats)
+    return dataclasses.replace(scene, features=release.features(), release=release)
+
+
 def released_scene(
     clean: Scenario, mechanism: Mechanism, key: jax.Array, copies: int = 1, repeats: int = 1
 ) -> ReleasedScene:

@@ -60,6 +60,10 @@ def measured(accuracy, psnr, epsilon=math.inf, falling=4.0, **others):
         "local_macs": 2_500_000,
         "released_values": 1024,
         "train_seconds": 20.0,
+        "attribute": [0.4, 0.5],
+        "attribute_low": 0.35,
+        "attribute_high": 0.55,
+        "attribute_attacker": "linear probe",
     }
 
 
@@ -89,12 +93,14 @@ def test_gains_are_over_the_own_trade_off_at_the_strongest_class_s_privacy_loss(
     assert table[4]["gain"] == pytest.approx(0.2 - 0.65)
     assert table[2]["balanced_accuracy"] == pytest.approx(0.495)
     assert table[2]["accuracy_half_range"] == pytest.approx(0.05)
+    assert table[2]["attribute_accuracy"] == pytest.approx(0.45)
     assert table[3]["kind"] == "quantise, stochastic"
     lines = as_text(table).splitlines()
     assert {"12.5", "-2.5", "20.0"} <= {*lines[4].split()}
     assert "inf" not in lines[5]
     assert lines[6].split()[:2] == ["-", "-"]
     assert "44.5" in lines[6]
+    assert "45.0 (35.0 to 55.0)" in lines[4]
 
 
 def test_what_had_not_converged_is_marked():
@@ -183,6 +189,7 @@ def test_rows_are_the_own_trade_off_and_each_mechanism_once():
         ({"mechanisms": "blur"}, "allowed are none"),
         ({"attackers": ["weak"]}, "names weak; allowed are mean image"),
         ({"out": None}, "no --out"),
+        ({"private_attribute": "size"}, "attribute 'size'; allowed are class, brightness"),
     ],
 )
 def test_bad_flags_are_refused(given, told, tmp_path, on_these_devices):
@@ -208,13 +215,13 @@ def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
 ):
     out, done = tmp_path / "out", []
-    measure = mechanism_trials.measure_under
+    measure = mechanism_trials.measure
 
-    def counted(ground, cells, mechanism, *others):
-        done.append(str(mechanism))
-        return measure(ground, cells, mechanism, *others)
+    def counted(cells, scenes, *others):
+        done.append(str(scenes[0].release.mechanism))
+        return measure(cells, scenes, *others)
 
-    monkeypatch.setattr(mechanism_trials, "measure_under", counted)
+    monkeypatch.setattr(mechanism_trials, "measure", counted)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),

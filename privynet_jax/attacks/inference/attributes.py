@@ -45,9 +45,11 @@ REPEATS = 2
 Answering = Callable[[Any], np.ndarray]
 
 
-def learn(own: Labelled, network: CloudNN, schedule: Schedule, key: jax.Array) -> Answering:
-    """Trains `REPEATS` classifiers on the attacker's images, each for a schedule."""
-    everything = [np.arange(len(own.labels))] * REPEATS
+def learn(
+    own: Labelled, network: CloudNN, schedule: Schedule, key: jax.Array, repeats: int = REPEATS
+) -> Answering:
+    """Trains so many classifiers on the attacker's images, each for a schedule."""
+    everything = [np.arange(len(own.labels))] * repeats
     trained = train_classifiers(own, everything, network, schedule, key)
     return lambda asked: logits_of(trained, network, asked).argmax(axis=-1)
 

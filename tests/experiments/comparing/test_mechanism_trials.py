@@ -5,11 +5,11 @@ import pytest
 from support.handmade_layers import handmade_features
 
 from experiments.comparing.ground import Ground
-from experiments.comparing.mechanism_trials import measure_under
+from experiments.comparing.mechanism_trials import scenes_under
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.tuning import Budget
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.characterisation.measure import Protocol
+from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.images.depth_and_space import space_to_depth
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import Part, Parts, as_float
@@ -58,7 +58,8 @@ def measured(ground, mechanism, cells=CELLS):
     )
     cloud = cloud_nn(CLASSES, SIZE, width=8)
     protocol = Protocol(cloud, Schedule(40, 32, 1e-2), attacks)
-    return measure_under(ground, cells, mechanism, protocol, copies=2, seed=0)
+    scenes = scenes_under(ground, cells, mechanism, copies=2, seed=0)
+    return measure(cells, scenes, protocol, seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_a_case_worked_by_hand():
     expected = np.float32([[-6, 5, 2, 1], [-8, 7, 4, 3]])
     np.testing.assert_allclose(255 * found[..., 1], expected, rtol=1e-6)
     np.testing.assert_allclose(mechanism.undone(secret, found), image, atol=1e-7)
-    assert mechanism.macs((2, 4, 3)) == 2 * 4 * 3 * 2
+    assert mechanism.macs((2, 4, 3), None) == 2 * 4 * 3 * 2
 
 
 def test_blocks_come_back():
