@@ -78,7 +78,8 @@ _MECHANISMS = flags.DEFINE_string(
     "quantise:bits=2,quantise:bits=1,"
     "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"
     "early_exit,nopeek:weight=1,nopeek:weight=10,early_exit+quantise:bits=1,"
-    "declustering:weight=1,multidetasking:weight=1,priphit:clip=0.5,scale=0.25,disco:ratio=0.5,"
+    "declustering:weight=10,multidetasking:weight=1,multidetasking:weight=10,"
+    "priphit:clip=0.5,scale=0.25,disco:ratio=0.5,"
     "patrol:weight=10,"
     "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each,instahide:pictures=2,instahide:pictures=4",
     "Mechanisms with their parameters, separated by commas.",

@@ -16,7 +16,7 @@ from privynet_jax.mechanisms.disguises.rmt import Rmt
 from privynet_jax.mechanisms.disguises.undoing import BySecret, seen_through
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Plain
 from privynet_jax.mechanisms.noises import ChannelDropout, GaussianNoise
-from privynet_jax.mechanisms.scenes import picture_scene, released_scene
+from privynet_jax.mechanisms.scenes import averaged, picture_scene, released_scene
 
 KEY, SIZE = jax.random.key(1), 16
 COUNTS = {"target": 9, "auxiliary": 24, "validation": 4, "test": 5}
@@ -68,6 +68,8 @@ def test_the_mean_of_several_releases_has_less_noise(parts):
     units = [scene.release.unit for scene in (once, often)]
     assert units[0] == pytest.approx(0.5, rel=0.05)
     assert units[1] == pytest.approx(0.125, rel=0.05)
+    again = averaged(once, 16).representations("test")
+    np.testing.assert_array_equal(again, often.representations("test"))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from privynet_jax.training.trainer import Course, Member, train
 # Name of a network -> its parameters; "local" and "exit" are always there.
 Params = Mapping[str, Any]
 _BATCH = 32
-# How much faster networks learn that nobody has pretrained: an adversary has to keep up.
+# How much faster networks beside local NN and exit learn: an adversary has to keep up.
 _PACE = 10.0
 
 
