@@ -100,6 +100,14 @@ def test_channels_that_tell_something_are_worth_more(data, layer, sums):
     assert accuracy(0, 3) > accuracy(1, 2, 4) + 0.2
 
 
+def test_negative_values_count_as_positive_ones_do(data):
+    """Noise makes some, of which log1p would be no number below -1."""
+    x = np.float32(data["test"][0])
+    before, after = pool_rows(x), pool_rows(-x)
+    np.testing.assert_array_equal(np.delete(after, 1, axis=1), -np.delete(before, 1, axis=1))
+    np.testing.assert_array_equal(after[:, 1], before[:, 1])
+
+
 def test_a_silent_channel_counts_for_nothing(data):
     x, labels = data["target"]
     silent = x.copy()
