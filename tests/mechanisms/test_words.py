@@ -26,6 +26,8 @@ def test_words_become_mechanisms_and_back():
     assert parse_mechanism("arden:nullify=0.5") == Arden(nullify=0.5)
     for mechanism in ALL:
         assert parse_mechanism(str(mechanism)) == mechanism
+    for word in ("early_exit", "nopeek", "declustering", "multidetasking", "priphit", "disco"):
+        assert parse_mechanism(str(parse_mechanism(f"{word}:steps=7"))).steps == 7
     assert parse_mechanisms("none,gaussian:clip=2,sigma=1,dropout,quantise:bits=1,peak=2") == (
         Plain(),
         GaussianNoise(2.0, 1.0),
