@@ -25,3 +25,8 @@ class PriPhit(Multidetasking, LaplaceNoise):
     def __post_init__(self) -> None:
         Multidetasking.__post_init__(self)
         LaplaceNoise.__post_init__(self)
+
+    @property
+    def added_noise(self) -> None:
+        """None: bounds are of the pretrained local NN, and this one is another."""
+        return None

@@ -23,6 +23,7 @@ def test_its_guarantee_and_its_words_are_those_of_its_parts():
     assert mechanism.epsilon(100) == LaplaceNoise(0.25, 0.5).epsilon(100) == 100
     assert mechanism.is_random
     assert mechanism.changes_image
+    assert mechanism.added_noise is None  # no bound of another local NN
     assert parse_mechanism(str(mechanism)) == mechanism
     for wrong in ("scale=-1", "clip=0", "attribute=size", "steps=0"):
         with pytest.raises(UserError, match="for example priphit"):
