@@ -75,6 +75,7 @@ _MECHANISMS = flags.DEFINE_string(
     "quantise:bits=2,quantise:bits=1,"
     "quantise:bits=2,rounding=stochastic,quantise:bits=1,rounding=stochastic,"
     "early_exit,nopeek:weight=1,nopeek:weight=10,early_exit+quantise:bits=1,"
+    "rotation:critic=0,rotation:critic=1,quaternion:critic=1,"
     "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each,instahide:pictures=2,instahide:pictures=4",
     "Mechanisms with their parameters, separated by commas.",
 )

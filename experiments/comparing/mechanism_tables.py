@@ -32,6 +32,8 @@ TITLES = {
     "quantise, stochastic": "quantisation, stochastic",
     "early_exit": "adapted by an early exit",
     "nopeek": "NoPeek",
+    "rotation": "rotation, queries alone",
+    "quaternion": "quaternions, queries alone",
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
     "instahide": "InstaHide",

@@ -46,6 +46,9 @@ def measure_under(
         )
         key = release_key(cell, seed)
         scenes.append(released_scene(clean, mechanism, key, copies, repeats))
+    if protocol.cloud is not None:
+        own = mechanism.cloud_nn(ground.parts.num_answers, protocol.cloud.image_size)
+        protocol = dataclasses.replace(protocol, cloud=own or protocol.cloud)
     return measure(cells, scenes, protocol, seed)
 
 
@@ -98,7 +101,8 @@ def of_mean_of(repeats: int) -> str:
 
 def _is_of_use(attack: Attack, row: Row) -> bool:
     """Whether an attack that knows of no mechanism can be tried: public guesses noiseless ones."""
-    if row.mechanism.releases_pictures:
+    # White boxes need what is released on average: turned by fresh angles that is nothing.
+    if row.mechanism.releases_pictures or row.mechanism.secret_is_fresh:
         return attack.name == LINEAR or isinstance(attack, InverseNetwork)
     return attack.knowledge != NETWORK or row.mechanism == Plain()
 
@@ -119,8 +123,8 @@ def summary(
     told = bootstrap(of_images(np.mean(right, axis=0)), mean_of, sources)
     accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]
     topology = measured[0].cell.topology
-    shape = topology.representation_shape(size)
-    values = int(np.prod(shape))
+    *place, depth = topology.representation_shape(size)
+    values = int(np.prod(place)) * row.mechanism.depth(depth)
     own = 0 if row.mechanism.releases_pictures else local_cost(topology, size).macs
     return {
         **{name: [of[name] for of in accuracy] for name in ("accuracy", "balanced_accuracy")},

@@ -8,23 +8,41 @@ has the released channels. The public pictures are the attackers' own.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone import split
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.mechanism import Local, Mechanism
+from privynet_jax.training.optimisers import adamw
 from privynet_jax.training.tasks import task_of
 from privynet_jax.training.trainer import Course, Member, train
 
 _BATCH = 32
 _TINY = 1e-9
+# (parameters of the local NN, images float32 [N, H, W, 3] in [0, 1]) -> normalised representation
+Representing = Callable[[Mapping[str, Any], jax.Array], jax.Array]
+
+
+class Penalty(NamedTuple):
+    """What is added to the exit's loss, and what it learns itself while the local NN does.
+
+    Attributes:
+        of: (its parameters, images, representations) -> number.
+        init: (key, representations) -> its parameters.
+        pace: times the local NN's learning rate.
+    """
+
+    of: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    init: Callable[[jax.Array, jax.Array], Any] = lambda key, z: ()
+    pace: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +71,7 @@ class EarlyExit(Mechanism):
         stored = jax.tree.map(jnp.asarray, params)
         return lambda images: split.apply(topology, stored, images) * scales
 
-    def _penalty(self) -> Any:
+    def _penalty(self) -> Penalty | None:
         return None
 
 
@@ -72,8 +90,8 @@ class NoPeek(EarlyExit):
         super().__post_init__()
         self._check("weight", "0 or more", 0 <= self.weight < float("inf"))
 
-    def _penalty(self) -> Any:
-        return lambda images, z: self.weight * distance_correlation(images, z)
+    def _penalty(self) -> Penalty:
+        return Penalty(lambda _, images, z: self.weight * distance_correlation(images, z))
 
 
 class EarlyExitNN(nn.Module):
@@ -83,43 +101,58 @@ class EarlyExitNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float32 [N, h, w, D], not negative -> float32 [N, num_answers]."""
-        return nn.Dense(self.num_answers)(jnp.log1p(x).mean(axis=(1, 2)))
+        """float32 [N, h, w, D] -> float32 [N, num_answers]."""
+        return nn.Dense(self.num_answers)(jnp.copysign(jnp.log1p(jnp.abs(x)), x).mean(axis=(1, 2)))
 
 
 def adapted_params(
-    clean: Scenario, penalty: Any, key: jax.Array, steps: int, rate: float
+    clean: Scenario,
+    penalty: Penalty | None,
+    key: jax.Array,
+    steps: int,
+    rate: float,
+    represent: Representing | None = None,
 ) -> Mapping[str, Any]:
     """Returns `split.local_params` of a scenario's topology, after training on auxiliary pictures.
 
-    A penalty takes (images, representations) to a number that is added to the loss.
+    What represents images is the normalised local NN unless it is given.
     UserError: training diverged, or the weights are not at hand.
     """
-    if clean.weights is None:
-        raise UserError("an adapted local NN starts from the pretrained one; give its weights")
-    own = dict(split.local_params(clean.weights.params, clean.topology))
+    own = dict(pretrained_params(clean))
     fixed, pictures = own.pop("preprocessing"), clean.parts.auxiliary
     exit_nn = EarlyExitNN(clean.parts.num_answers)
     usual = task_of(exit_nn, pictures.several is not None)
-    scales = clean.scales
+    penalty = penalty or Penalty(lambda *_: 0.0)
+    represent = represent or (lambda given, x: split.apply(clean.topology, given, x) * clean.scales)
 
     def init(key: jax.Array, images: jax.Array) -> Any:
         side = clean.features.parts["auxiliary"].shape[1]
         example = jnp.zeros((1, side, side, clean.topology.depth))
-        return {"local": jax.tree.map(jnp.asarray, own), "exit": usual.init(key, example)}
+        return {
+            "local": jax.tree.map(jnp.asarray, own),
+            "exit": usual.init(key, example),
+            "penalty": penalty.init(key, example),
+        }
 
     def predict(params: Any, _: Any, images: jax.Array) -> Any:
         images = images / 255.0
         stored = {**params["local"], "preprocessing": fixed}
-        z = split.apply(clean.topology, stored, images) * scales
-        return usual.predict(params["exit"], (), z), images, z
+        z = represent(stored, images)
+        return usual.predict(params["exit"], (), z), penalty.of(params["penalty"], images, z)
 
     def loss(found: Any, answers: jax.Array) -> jax.Array:
-        logits, images, z = found
-        added = 0.0 if penalty is None else penalty(images, z)
+        logits, added = found
         return usual.loss(logits, answers) + added
 
-    task = dataclasses.replace(usual, name="early exit", init=init, predict=predict, loss=loss)
+    def optimiser(rate: float, weight_decay: float) -> optax.GradientTransformation:
+        return optax.chain(adamw(rate, weight_decay), optax.stateless(paced))
+
+    def paced(updates: Any, _: Any) -> Any:
+        own = jax.tree.map(lambda x: penalty.pace * x, updates["penalty"])
+        return {**updates, "penalty": own}
+
+    functions = {"init": init, "predict": predict, "loss": loss, "optimiser": optimiser}
+    task = dataclasses.replace(usual, name="early exit", **functions)
     rows = np.arange(len(pictures))
     member = Member(key, pictures.images, pictures.answers, rows, rate)
     [trained] = train(task, [member], Course(steps, _BATCH))
@@ -128,6 +161,13 @@ def adapted_params(
             f"the local NN diverged while it was adapted, with a rate of {rate:g}; give a lower one"
         )
     return {**trained.params["local"], "preprocessing": fixed}
+
+
+def pretrained_params(clean: Scenario) -> Mapping[str, Any]:
+    """Returns `split.local_params` before; UserError: the weights are not at hand."""
+    if clean.weights is None:
+        raise UserError("an adapted local NN starts from the pretrained one; give its weights")
+    return split.local_params(clean.weights.params, clean.topology)
 
 
 def distance_correlation(x: jax.Array, y: jax.Array) -> jax.Array:

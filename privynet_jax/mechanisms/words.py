@@ -21,6 +21,7 @@ from privynet_jax.mechanisms.noises import (
     NoisilyTrainedArden,
     Quantisation,
 )
+from privynet_jax.mechanisms.rotations.rotation import Quaternion, Rotation
 
 _PLUS = r"\s*\+\s*(?=[a-z])"  # not that of an exponent
 _KINDS = {
@@ -28,7 +29,7 @@ _KINDS = {
     for kind in (
         *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
         *(ChannelDropout, Quantisation),
-        *(EarlyExit, NoPeek, Rmt, Aes, InstaHide),
+        *(EarlyExit, NoPeek, Rotation, Quaternion, Rmt, Aes, InstaHide),
     )
 }
 
