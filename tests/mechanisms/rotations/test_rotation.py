@@ -135,5 +135,7 @@ def test_words_and_bad_settings():
         Quaternion().prepared(None, None, np.zeros((1, 4, 4, 3), np.uint8))
     assert parse_mechanism("rotation:steps=2,rate=0.001,critic=1") == MECHANISMS[0]
     assert parse_mechanism(str(MECHANISMS[1])) == MECHANISMS[1]
+    with pytest.raises(UserError, match="none turns features"):
+        parse_mechanism("quantise:bits=2+rotation")
     assert Rotation().protects == "queries"
     assert Quaternion().depth(16) == 48
