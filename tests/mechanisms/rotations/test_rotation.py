@@ -10,6 +10,7 @@ from privynet_jax.attacks.base import EVERYTHING
 from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.backbone.split import apply, local_params
 from privynet_jax.backbone.topology import Topology
+from privynet_jax.characterisation.measure import cloud_accuracies
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.rotations import turns
@@ -17,6 +18,7 @@ from privynet_jax.mechanisms.rotations.critic import Critic
 from privynet_jax.mechanisms.rotations.rotation import Quaternion, Rotation
 from privynet_jax.mechanisms.scenes import released_scene
 from privynet_jax.mechanisms.words import parse_mechanism
+from privynet_jax.training.tasks import Schedule
 
 KEY, SIZE, DEPTH = jax.random.key(1), 16, 3
 COUNTS = {"target": 5, "auxiliary": 40, "validation": 4, "test": 6}
@@ -87,6 +89,15 @@ def test_who_has_the_local_nn_has_no_angle(scene):
     found = np.asarray(known.local(images)) * scene.release.unit
     np.testing.assert_allclose(found[..., :DEPTH], hidden(scene, "test")[:2], atol=1e-4)
     assert not found[..., DEPTH:].any()
+
+
+def test_accuracy_is_measured_there_and_back(scene):
+    """Through the trainer: answers to turned queries are decoded with what each one keeps."""
+    network = scene.release.mechanism.cloud_nn(COUNTS["auxiliary"], SIZE)
+    given = {part: scene.asked(part) for part in ("target", "validation", "test")}
+    [found] = cloud_accuracies(network, Schedule(2, 4), [KEY], [given], [scene.parts])
+    assert found["test"].shape == (COUNTS["test"],)
+    assert set(np.unique(found["test"])) <= {0, 1}
 
 
 def test_features_start_as_those_before_the_relu(clean):
