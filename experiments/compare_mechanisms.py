@@ -81,6 +81,7 @@ _MECHANISMS = flags.DEFINE_string(
     "declustering:weight=10,multidetasking:weight=1,multidetasking:weight=10,"
     "priphit:clip=0.5,scale=0.25,disco:ratio=0.5,"
     "patrol:weight=10,"
+    "rotation:critic=0,rotation:critic=1,quaternion:critic=1,"
     "rmt:block=4,rmt:block=4,noise=64,rmt:block=8,aes:keys=one,aes:keys=each,instahide:pictures=2,instahide:pictures=4",
     "Mechanisms with their parameters, separated by commas.",
 )

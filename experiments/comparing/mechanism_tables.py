@@ -38,6 +38,8 @@ TITLES = {
     "priphit": "PriPHiT",
     "disco": "DISCO",
     "patrol": "PATROL",
+    "rotation": "rotation, queries alone",
+    "quaternion": "quaternions, queries alone",
     "rmt": "RMT on pictures",
     "aes": "AES on pictures",
     "instahide": "InstaHide",

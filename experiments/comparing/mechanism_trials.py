@@ -62,6 +62,10 @@ def measured_by_all(
     or with the strong one; where releases are random, also of the mean of so many.
     """
     mechanism = row.mechanism
+    if protocol.cloud is not None:
+        size = protocol.cloud.image_size
+        own = mechanism.cloud_nn(scenes[0].parts.num_answers, size)
+        protocol = dataclasses.replace(protocol, cloud=own or protocol.cloud)
     general = [a for a in protocol.attacks if _is_of_use(a, row)]
     networks = [a for a in general if isinstance(a, InverseNetwork)]
     adapted = mechanism.adapted(networks[-1] if networks else strong)
@@ -95,7 +99,8 @@ def of_mean_of(repeats: int) -> str:
 
 def _is_of_use(attack: Attack, row: Row) -> bool:
     """Whether an attack that knows of no mechanism can be tried: public guesses noiseless ones."""
-    if row.mechanism.releases_pictures:
+    # White boxes need what is released on average: turned by fresh angles that is nothing.
+    if row.mechanism.releases_pictures or row.mechanism.secret_is_fresh:
         return attack.name == LINEAR or isinstance(attack, InverseNetwork)
     return attack.knowledge != NETWORK or row.mechanism == Plain()
 
@@ -116,8 +121,8 @@ def summary(
     told = bootstrap(of_images(np.mean(right, axis=0)), mean_of, sources)
     accuracy = [accuracies(m.accuracy["test"], m.labels["test"]) for m in measured]
     topology = measured[0].cell.topology
-    shape = topology.representation_shape(size)
-    values = int(np.prod(shape))
+    *place, depth = topology.representation_shape(size)
+    values = int(np.prod(place)) * row.mechanism.depth(depth)
     own = 0 if row.mechanism.releases_pictures else local_cost(topology, size).macs
     return {
         **{name: [of[name] for of in accuracy] for name in ("accuracy", "balanced_accuracy")},

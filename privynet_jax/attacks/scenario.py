@@ -85,6 +85,10 @@ class Scenario:
         """Returns the same as float32, of some of the images; by default of all."""
         return np.float32(self.stored(part)[rows])
 
+    def asked(self, part: str) -> ChosenChannels | RowView:
+        """Returns what the cloud NN answers: what is stored."""
+        return self.stored(part)
+
     def pairs(self, knowledge: str = PAIRS) -> Pairs:
         """Returns what an attacker of this knowledge owns; for `NETWORK` images alone."""
         Knowledge(knowledge)  # UserError where nobody knows that

@@ -80,13 +80,17 @@ def _cut(params: Params, name: str, channels: Sequence[int]) -> Params:
     return {name: {kind: array.take(chosen, axis=-1) for kind, array in own.items()}}
 
 
-def apply(topology: Topology, params: Params, images: jax.Array) -> jax.Array:
+def apply(
+    topology: Topology, params: Params, images: jax.Array, is_rectified: bool = True
+) -> jax.Array:
     """Returns representations, float32 [N, h, w, depth], by `local_params`.
 
+    Unless they are rectified, they are what the last ReLU would be given.
     UserError: the images have another rank, channel count or type, or are too small.
     """
     backbone = backbone_named(topology.backbone)
-    module = _NETWORKS[backbone.network](backbone, topology.num_layers, topology.depth)
+    network = _NETWORKS[backbone.network]
+    module = network(backbone, topology.num_layers, topology.depth, is_rectified=is_rectified)
     return module.apply({"params": params}, images)[0]
 
 

@@ -75,6 +75,7 @@ class VGGTrunk(nn.Module):
     num_layers: int
     out_channels: int | None = None  # of the last one, where `split.local_params` cut it
     after: int = 0  # layers that were computed before: their output takes the place of images
+    is_rectified: bool = True  # whether the last one is followed by its ReLU, too
 
     @nn.compact
     def __call__(self, images: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
@@ -97,7 +98,8 @@ class VGGTrunk(nn.Module):
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 stride = cut.stride
             features = self.out_channels if cut == last and self.out_channels else cut.channels
-            x = nn.relu(Convolution(features, name=cut.name)(x))
+            x = Convolution(features, name=cut.name)(x)
+            x = nn.relu(x) if cut != last or self.is_rectified else x
             activations[cut.number] = x
         return x, activations
 

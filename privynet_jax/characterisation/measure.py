@@ -106,7 +106,7 @@ def outcomes(
                 protocol.cloud,
                 protocol.schedule,
                 keys,
-                [{part: scene.stored(part) for part in ("target", *REPORTED)} for scene in scenes],
+                [{part: scene.asked(part) for part in ("target", *REPORTED)} for scene in scenes],
                 [scene.parts for scene in scenes],
             )
     fitted = []

@@ -32,10 +32,13 @@ class Composed(Mechanism):
     def __post_init__(self) -> None:
         whole = [part for part in self.parts if part.releases_pictures]
         own = [part for part in self.parts if type(part).local is not Mechanism.local]
-        if whole or len(own) > 1 or len(self.parts) < 2:
+        # What others would do to turned features, no cloud NN commutes with.
+        turned = [part for part in self.parts if part.secret_is_fresh]
+        if whole or turned or len(own) > 1 or len(self.parts) < 2:
             raise UserError(
                 f"mechanism {self}: what is combined by + is two or more mechanisms around one "
-                "local NN, of which one may train it; for example dropout:rate=0.5+quantise:bits=2"
+                "local NN, of which one may train it, and none turns features; for example "
+                "dropout:rate=0.5+quantise:bits=2"
             )
 
     @property

@@ -13,6 +13,9 @@ common, a disguise's matrices or cipher, is its `secret`. The other is of the pi
 a release can be continued, does not depend on batches, and holds one draw per picture. Who knows
 the keys knows the randomness.
 
+A prediction comes back as the cloud gives it. Where the device has to finish it, it keeps something
+of each query until then (`kept`), and the mechanism brings a network of both sides (`cloud_nn`).
+
 An attacker of class `pairs` has pairs under the very secret, `public` knows mechanism and
 parameters but no secret, and `leak` has the secret, too. `adapted` attackers use what they have.
 """
@@ -22,7 +25,9 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, Attack
@@ -48,7 +53,9 @@ class Mechanism:
         changes_image: whether `of_image` does anything; else cached representations serve.
         releases_pictures: whether there is no local NN.
         training_copies: rows that the cloud learns from of each picture. With more than one it owns
-            its training pictures: the first row is released of none, and only queries are private.
+            its training pictures: only queries are private.
+        first_is_clean: whether the first of several such rows is what is released on average.
+        secret_is_fresh: whether the secret is made anew for each query, so that no attacker has it.
         is_random: whether equal pictures are released in other ways each time.
         not_planned: why no plan, and so no package, has it; empty where they may (`on_device`).
     """
@@ -58,6 +65,8 @@ class Mechanism:
     changes_image: ClassVar[bool] = False
     releases_pictures: ClassVar[bool] = False
     training_copies: ClassVar[int] = 1
+    first_is_clean: ClassVar[bool] = True
+    secret_is_fresh: ClassVar[bool] = False
     is_random: ClassVar[bool] = False
     not_planned: ClassVar[str] = "whole pictures are released, and no local NN is there to plan"
 
@@ -71,6 +80,13 @@ class Mechanism:
         """
         return None
 
+    def prepared(self, secret: Any, local: Local | None, own: np.ndarray) -> Any:
+        """Returns the secret with what the local NN makes of the device's own pictures, if needed.
+
+        These are uint8 [V, H, W, 3], and no attacker has them.
+        """
+        return secret
+
     def local(self, clean: Scenario, key: jax.Array) -> Local | None:
         """Returns the local NN, of the scenario without it; None where nobody has its weights."""
         if self.releases_pictures:
@@ -82,8 +98,24 @@ class Mechanism:
         return image
 
     def of_representation(self, secret: Any, key: jax.Array, x: jax.Array) -> jax.Array:
-        """Normalised representation float32 [h, w, D] -> the same; from a key of this picture."""
+        """Normalised representation float32 [h, w, D] -> [h, w, depth(D)], from its own key."""
         return x
+
+    def depth(self, depth: int) -> int:
+        """Returns how many channels are released of a representation of so many."""
+        return depth
+
+    def kept(self, key: jax.Array) -> jax.Array:
+        """Returns what the device keeps until the answer comes: float32 [K], of the same key."""
+        return jnp.zeros(0)
+
+    def cloud_nn(self, num_answers: int, image_size: int) -> nn.Module | None:
+        """Returns its own cloud NN, whose answer the device has to finish; None: the usual one.
+
+        It takes float32 [N, h, w, depth + K], with what is kept as constant channels at the end,
+        of which the cloud itself sees nothing: so one network is trained for both sides.
+        """
+        return None
 
     def expected_image(self, image: jax.Array) -> jax.Array:
         """Returns what `of_image` makes on average, or near it, differentiable; for white boxes."""

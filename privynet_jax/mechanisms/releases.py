@@ -204,7 +204,8 @@ class Release:
     @functools.cached_property
     def secret(self) -> Any:
         """What all pictures have in common."""
-        return release_secret(self.mechanism, self.key, self.parts)
+        common = release_secret(self.mechanism, self.key, self.parts)
+        return self.mechanism.prepared(common, self.local, self.parts.validation.images)
 
     @functools.cached_property
     def unit(self) -> np.float32:
@@ -216,10 +217,23 @@ class Release:
         squares = np.square(self.released("auxiliary", rows), dtype=np.float64)
         return np.float32(np.sqrt(np.mean(squares)) or 1.0)
 
-    def _batch(self, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
+    def asked(self, part: str) -> RowView:
+        """Returns the rows with what the device keeps of each as constant channels at the end."""
+        return _AskedRows(self, part)
+
+    def kept(self, part: str, rows: np.ndarray) -> np.ndarray:
+        """Returns what the device keeps of rows until their answers come, float32 [n, K]."""
+        key = jax.random.fold_in(self.key, PART_NAMES.index(part))
+        _, after = image_keys(key, self._numbers(part, rows)[2])
+        return np.asarray(jax.vmap(self.mechanism.kept)(after))
+
+    def _numbers(self, part: str, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         images, copy = np.divmod(rows, self.copies_of(part))
         # The first copies come first, so that they do not depend on how many there are.
-        numbers = np.int32(copy * len(getattr(self.parts, part)) + images)
+        return images, copy, np.int32(copy * len(getattr(self.parts, part)) + images)
+
+    def _batch(self, part: str, key: jax.Array, rows: np.ndarray) -> jax.Array:
+        images, copy, numbers = self._numbers(part, rows)
         positions = self.layer.positions(self.topology.channels)
         stored = ChosenChannels(self.layer.parts[part], positions)
         if self.mechanism.changes_image:
@@ -228,11 +242,15 @@ class Release:
         else:
             clean = np.float32(stored[images])
             found = _of_representations(self.mechanism, self.secret, key, clean, numbers)
-        if part == "target" and self.mechanism.training_copies > 1:
+        if part == "target" and self._has_clean:
             # What the cloud owns; noisy ones are in the same unit.
             clean = jax.vmap(self.mechanism.expected)(np.float32(stored[images]))
             found = jnp.where(copy[:, None, None, None] == 0, clean, found)
         return found
+
+    @property
+    def _has_clean(self) -> bool:
+        return self.mechanism.training_copies > 1 and self.mechanism.first_is_clean
 
     @functools.cached_property
     def _of_images(self) -> Callable[..., jax.Array]:
@@ -245,10 +263,27 @@ class _ReleasedRows(RowView):
     def __init__(self, release: Release, part: str) -> None:
         rows = len(getattr(release.parts, part)) * release.copies_of(part)
         place = release.layer.parts["auxiliary"].shape[1:3]
-        super().__init__((rows, *place, release.topology.depth), np.float32)
+        depth = release.mechanism.depth(release.topology.depth)
+        super().__init__((rows, *place, depth), np.float32)
         self._release, self._part = release, part
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         if not len(numbers):
             return np.zeros((0, *self.shape[1:]), self.dtype)
         return self._release.released(self._part, numbers) / self._release.unit
+
+
+class _AskedRows(RowView):
+    """Released rows beside what the device keeps of them."""
+
+    def __init__(self, release: Release, part: str) -> None:
+        self._released, self._release, self._part = _ReleasedRows(release, part), release, part
+        more = len(release.mechanism.kept(release.key))
+        *shape, depth = self._released.shape
+        super().__init__((*shape, depth + more), np.float32)
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        released = self._released[numbers]
+        kept = self._release.kept(self._part, numbers)[:, None, None]
+        more = np.broadcast_to(kept, (*released.shape[:3], kept.shape[-1]))
+        return np.concatenate([released, more], axis=-1)

@@ -8,6 +8,7 @@ import dataclasses
 from typing import ClassVar
 
 import jax
+import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, Knowledge
 from privynet_jax.attacks.scenario import OBSERVED_IMAGES, Scenario
@@ -15,6 +16,7 @@ from privynet_jax.backbone.features.layer_features import image_features
 from privynet_jax.images.parts import Parts
 from privynet_jax.mechanisms.mechanism import Mechanism
 from privynet_jax.mechanisms.releases import Release, several_copies
+from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +38,22 @@ class ReleasedScene(Scenario):
 
     release: Release | None = None
 
+    def stored(self, part: str) -> ChosenChannels:
+        """Returns all channels that are released, which may be more than the topology's."""
+        rows = self.features.parts[part]
+        return ChosenChannels(rows, np.arange(rows.shape[-1]), self.width)
+
+    def asked(self, part: str) -> ChosenChannels | RowView:
+        """Returns what the cloud NN is asked with, and what the device finishes its answer with."""
+        keeps = len(self.release.mechanism.kept(self.release.key)) > 0
+        return self.release.asked(part) if keeps else self.stored(part)
+
     def knowledge(self, name: str) -> Knowledge:
         """Returns what an attacker of this kind knows besides; see `base.KNOWLEDGE`."""
         mechanism = self.release.mechanism
         if name == EVERYTHING:
-            known = Knowledge(name, secret=self.release.secret)
+            secret = None if mechanism.secret_is_fresh else self.release.secret
+            known = Knowledge(name, secret=secret)
             if mechanism.releases_pictures:
                 return known
             local, made = map(self.filled_up, (self.release.expected(), self.release.made()))

@@ -27,6 +27,7 @@ from privynet_jax.mechanisms.noises import (
     NoisilyTrainedArden,
     Quantisation,
 )
+from privynet_jax.mechanisms.rotations.rotation import Quaternion, Rotation
 
 _PLUS = r"\s*\+\s*(?=[a-z])"  # not that of an exponent
 _KINDS = {
@@ -35,7 +36,7 @@ _KINDS = {
         *(Plain, GaussianNoise, LaplaceNoise, Arden, NoisilyTrainedArden),
         *(ChannelDropout, Quantisation),
         *(EarlyExit, NoPeek, Declustering, Multidetasking, PriPhit, Disco, Patrol),
-        *(Rmt, Aes, InstaHide),
+        *(Rotation, Quaternion, Rmt, Aes, InstaHide),
     )
 }
 

@@ -13,7 +13,7 @@ released channels. The public pictures are the attackers' own.
 import dataclasses
 import functools
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -73,14 +73,19 @@ class EarlyExit(Mechanism):
     def local(self, clean: Scenario, key: jax.Array) -> Local:
         """Trains; returns images -> normalised representation of the released channels."""
         params = jax.tree.map(jnp.asarray, adapted_params(clean, self, key))
-        represent = _represented(clean)
-        return lambda images: self.released(params, represent(self.kept(params), images))
+        represent = self.representing(clean)
+        return lambda images: self.released(params, represent(self.used(params), images))
+
+    def representing(self, clean: Scenario) -> Callable[[Params, jax.Array], jax.Array]:
+        """Returns (local NN's parameters, images float32 [N, H, W, 3]) -> representations."""
+        topology, scales = clean.topology, clean.scales
+        return lambda params, images: split.apply(topology, params, images) * scales
 
     def begun(self, key: jax.Array, seen: Seen) -> Params:
         """Returns the networks that learn beside the local NN and its exit, from a first batch."""
         return {}
 
-    def kept(self, params: Params) -> Params:
+    def used(self, params: Params) -> Params:
         """Returns the local NN's parameters as they are used, where some are pruned."""
         return params["local"]
 
@@ -104,8 +109,8 @@ class EarlyExitNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """float32 [N, h, w, D], not negative -> float32 [N, num_answers]."""
-        return nn.Dense(self.num_answers)(jnp.log1p(x).mean(axis=(1, 2)))
+        """float32 [N, h, w, D] -> float32 [N, num_answers]."""
+        return nn.Dense(self.num_answers)(jnp.copysign(jnp.log1p(jnp.abs(x)), x).mean(axis=(1, 2)))
 
 
 def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Params:
@@ -114,8 +119,7 @@ def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Par
     Those of "local" are as `split.local_params` has them.
     UserError: training diverged, or the weights or what is to stay private are not at hand.
     """
-    if clean.weights is None:
-        raise UserError("an adapted local NN starts from the pretrained one; give its weights")
+    fixed = pretrained_params(clean)["preprocessing"]
     pictures, several = clean.parts.auxiliary, clean.parts.auxiliary.several is not None
     # The trainer knows one array of answers: what is private is its last column.
     answers = pictures.answers.reshape(len(pictures), -1)
@@ -129,24 +133,23 @@ def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Par
             f"the local NN diverged while it was adapted, with a rate of {mechanism.rate:g}; "
             "give a lower one"
         )
-    fixed = split.local_params(clean.weights.params, clean.topology)["preprocessing"]
     return {**trained.params, "local": {**trained.params["local"], "preprocessing": fixed}}
 
 
 def _adapting_task(clean: Scenario, mechanism: EarlyExit, several: bool) -> Task:
     """All losses at once: who must not learn from one is hidden from it by `stop_gradient`."""
-    own = dict(split.local_params(clean.weights.params, clean.topology))
-    fixed, represent = own.pop("preprocessing"), _represented(clean)
+    own = dict(pretrained_params(clean))
+    fixed, represent = own.pop("preprocessing"), mechanism.representing(clean)
     exit_nn = EarlyExitNN(clean.parts.num_answers)
     usual = task_of(exit_nn, several)
 
     def draw(key: jax.Array, _: Any, images: jax.Array, targets: jax.Array) -> Any:
         return (images, targets[:, -1], key), targets
 
-    def seen_with(params: Params, inputs: Any, kept: Any) -> Seen:
+    def seen_with(params: Params, inputs: Any, used: Any) -> Seen:
         (images, private, key), local = inputs, {**params["local"], "preprocessing": fixed}
         images, params = images / 255.0, {**params, "local": local}
-        represents = functools.partial(represent, kept(params))
+        represents = functools.partial(represent, used(params))
         z = represents(images)
         return Seen(params, images, z, private, key, clean.topology, represents)
 
@@ -158,7 +161,7 @@ def _adapting_task(clean: Scenario, mechanism: EarlyExit, several: bool) -> Task
         return {**begun, "exit": usual.init(of_exit, first.z), **others}
 
     def predict(params: Params, _: Any, inputs: Any) -> tuple[jax.Array, Seen]:
-        seen = seen_with(params, inputs, mechanism.kept)
+        seen = seen_with(params, inputs, mechanism.used)
         released = mechanism.released(seen.params, seen.z)
         return usual.predict(params["exit"], (), released), seen
 
@@ -171,10 +174,11 @@ def _adapting_task(clean: Scenario, mechanism: EarlyExit, several: bool) -> Task
     return dataclasses.replace(usual, name="early exit", optimiser=_paced_adamw, **changed)
 
 
-def _represented(clean: Scenario) -> Any:
-    """(local NN's parameters, images float32 [N, H, W, 3]) -> normalised representations."""
-    topology, scales = clean.topology, clean.scales
-    return lambda params, images: split.apply(topology, params, images) * scales
+def pretrained_params(clean: Scenario) -> Params:
+    """Returns `split.local_params` before; UserError: the weights are not at hand."""
+    if clean.weights is None:
+        raise UserError("an adapted local NN starts from the pretrained one; give its weights")
+    return split.local_params(clean.weights.params, clean.topology)
 
 
 def _paced_adamw(rate: float, weight_decay: float) -> optax.GradientTransformation:

@@ -55,7 +55,7 @@ class Patrol(EarlyExit):
         network = InversionNN(seen.images.shape[1])
         return {_INVERSION: network.init(key, seen.z), _MASKS: _sizes(seen.params, seen.topology)}
 
-    def kept(self, params: Params) -> Params:
+    def used(self, params: Params) -> Params:
         """Returns the local NN's parameters with zeros where a channel is pruned."""
         pruned = {
             name: {
@@ -93,7 +93,7 @@ class Patrol(EarlyExit):
     def _answering(self, seen: Seen) -> jax.Array:
         """The sum over blocks, which are layers, of their local Lipschitz constants."""
         nudged = seen.images + _NUDGE * jax.random.normal(seen.key, seen.images.shape)
-        kept, inner = self.kept(seen.params), range(1, seen.topology.num_layers)
+        kept, inner = self.used(seen.params), range(1, seen.topology.num_layers)
         backbone = backbone_named(seen.topology.backbone)
 
         def blocks(images: jax.Array, z: jax.Array) -> list[jax.Array]:

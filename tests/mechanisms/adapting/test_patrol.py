@@ -37,7 +37,7 @@ def test_the_penalty_is_as_worked_by_hand():
 def test_pruned_channels_are_exactly_as_many_and_do_nothing(clean):
     mechanism = Patrol(steps=2, pruned=0.75)
     params = adapted_params(clean, mechanism, KEY)
-    kept = mechanism.kept(params)
+    kept = mechanism.used(params)
     gone = ~np.any(kept["conv1_1"]["kernel"], axis=(0, 1, 2))
     assert gone.sum() == 48
     assert not np.any(kept["conv1_1"]["bias"][gone])
@@ -106,7 +106,7 @@ def test_the_penalty_alone_makes_the_local_nn_answer_less(clean):
     nudged = images + 0.02 * np.random.default_rng(0).standard_normal(images.shape)
     found = {}
     for mechanism in (EarlyExit(25, 1e-3), Patrol(25, 1e-3, 0.0, lipschitz=1.0, pruned=0.0)):
-        kept = mechanism.kept(adapted_params(clean, mechanism, KEY))
+        kept = mechanism.used(adapted_params(clean, mechanism, KEY))
         both = ([x, split.apply(TOPOLOGY, kept, x)] for x in (images, jnp.float32(nudged)))
         found[mechanism.name] = float(lipschitz_sum(*both))
     assert found["patrol"] < 0.95 * found["early_exit"]
