@@ -123,7 +123,8 @@ def _attacked(
     folder = found.store.workdir / "strong_attacks" / f"training-{sha256_of_json(work)[:16]}"
     checkpoint = Checkpoint(folder, 60 * cli.CHECKPOINT_MINUTES.value)
     protocol = Protocol(attacks=(attack,), attacked=images)
-    scenes = [found.scenario(result) for result in results]
+    examples = training.budget.steps * training.budget.batch_size
+    scenes = [found.scenario(result, examples) for result in results]
     # Until whoever takes the rows has kept them, and the checkpoint may go.
     with signals.deferred():
         with session(checkpoint=checkpoint):

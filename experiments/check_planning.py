@@ -29,6 +29,7 @@ from privynet_jax import AuditSettings, Limits, Plan, UserError, audit_plan, pla
 from privynet_jax.attacks.public.public_attack import PUBLIC
 from privynet_jax.images.folders import FOLDER_PREFIX
 from privynet_jax.images.partition import stream_of
+from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.planning import planner
 from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.options import options_of
@@ -110,7 +111,13 @@ def _rules() -> list[str]:
 
 def _limits(workdir: Path) -> tuple[float, float, Mapping[str, Any]]:
     """The least and the largest limit that is worth asking for, and what was characterised."""
-    _, settings, cells = characterised_cells(workdir)
+    grid = characterised_cells(workdir)
+    if grid.mechanism != Plain():
+        raise UserError(
+            f"{workdir} was characterised with the mechanism {grid.mechanism}, and episodes are of "
+            "class public, which guesses no channels through one; give one without"
+        )
+    _, settings, cells = grid
     options = planner.unmeasured(options_of(cells, settings["image_size"], _STATISTIC.value))
     margins = {**planner.MARGINS, "psnr_db": _MARGIN_DB.value}
     needs = [planner.least_limit(option, "psnr_db", margins) for option in options]

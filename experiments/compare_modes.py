@@ -241,6 +241,11 @@ def _opened(flag: flags.FlagHolder, *, dedicated: bool) -> ResultStore:
     if (config["mode"] == DEDICATED) != dedicated:
         wanted = f"give one made with {'dedicated' if dedicated else 'amortised or linear'}"
         raise UserError(f"{store.workdir} was made with --mode={config['mode']}; {wanted}")
+    if "mechanism" in config:
+        raise UserError(
+            f"{store.workdir} was characterised with the mechanism {config['mechanism']}, of which "
+            "nothing is estimated; give one without"
+        )
     return store
 
 

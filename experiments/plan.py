@@ -142,11 +142,6 @@ def _margins(limits: Limits) -> tuple[Mapping[str, float], Promise | None]:
     given = {m: flag.value for m, flag in _MARGINS.items() if flag.value is not None}
     if not _EPISODES.value:
         return {**planner.MARGINS, **given}, None
-    if _UNDER_MECHANISMS.value:
-        raise UserError(
-            "--episodes are of plans without a mechanism, and --under_mechanisms may choose one; "
-            "leave one of both out"
-        )
     if given or not cli.ATTACKED_IMAGES.value:
         raise UserError(
             "--episodes say what margins are to be, of channels that are attacked first; leave out "

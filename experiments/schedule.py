@@ -19,6 +19,7 @@ from experiments import cli
 from experiments.reporting.schedules import Scheduled, schedule_picture
 from privynet_jax import Limits, UserError
 from privynet_jax.characterisation.modes import AMORTISED
+from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.planning import planner
 from privynet_jax.planning.explanation import refusal
 from privynet_jax.planning.latency import Meter
@@ -133,6 +134,8 @@ def _profiles(
 ) -> list[CutProfile]:
     if _SLOWER.value <= 0:
         raise UserError(f"--times_slower is {_SLOWER.value}; allowed are positive numbers")
+    if _DTYPE.value == "uint8" and any(option.mechanism != NONE for option in options):
+        raise UserError("--released_as=uint8 holds no noise; give float16 or float32")
     found = []
     for option in options:
         topology = option.topology(range(option.depth))
@@ -148,8 +151,14 @@ def _told(traces: Sequence[Trace], demand: Demand, where: str, mode: str) -> str
     slower = f", taken {_SLOWER.value:g} times" if _SLOWER.value != 1 else ""
     generated_ones = [trace.name for trace in traces if trace.is_generated]
     read = [trace.name for trace in traces if not trace.is_generated]
+    kept = ""
+    if cli.MAX_PSNR_DB.value is not None:
+        kept = (
+            "Cuts keep the privacy limit by what the characterisation's attackers let expect, with "
+            "the planner's margin: plan measures more. "
+        )
     lines = (
-        f"Cuts keep the privacy limit, with the planner's margin; each one's cloud NN is {whose} "
+        f"{kept}Each cut's cloud NN is {whose} "
         f"({mode} characterisation). Times are of {where}{slower}.",
         f"{demand.told()}; a picture is given up at its deadline.",
         f"Generated traces: {', '.join(generated_ones)}." if generated_ones else "",

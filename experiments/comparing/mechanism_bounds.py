@@ -28,6 +28,8 @@ ASSUMED = {
     "entropy": "that a lossless code's length is the pictures' entropy",
 }
 _KINDS = ("unbiased", *ASSUMED)
+# Of the probes' directions: apart from the release's own streams.
+_PROBES = 2**31 - 3
 NOTE = (
     "Bounds are the most PSNR that any attacker reaches, by what noise leaves of the Fisher "
     "information (van Trees) and of the information (rate, entropy), if pictures are as assumed: "
@@ -52,7 +54,7 @@ def bounds_of(
         scene, key = ground.scene(cell.topology), release_key(cell, seed)
         local = scene.knowledge(EVERYTHING).local
         images = ground.parts.auxiliary.images
-        own = jax.random.fold_in(key, 1)
+        own = jax.random.fold_in(key, _PROBES)
         counts = sorted({1, repeats})
         found.append(error_bounds(mechanism, local, images, prior, own, counts))
     return found

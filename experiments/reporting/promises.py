@@ -9,6 +9,7 @@ from experiments.reporting.tables import Table
 from privynet_jax import Plan, UserError
 from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.images.folders import FOLDER_PREFIX
+from privynet_jax.mechanisms.on_device import NONE
 
 # Limit or expectation -> what it is called, and what a number is multiplied with.
 _LIMITS = {
@@ -19,6 +20,7 @@ _LIMITS = {
     "storage_mib": ("local storage, MiB", 1),
     "release_kib": ("release per image, KiB", 1),
     "latency_ms": ("latency, ms", 1),
+    "epsilon": ("epsilon of one release", 1),
     "accuracy": ("accuracy, %", 100),
     "balanced_accuracy": ("balanced accuracy, %", 100),
     "commonest_class_share": ("always the commonest class, %", 100),
@@ -50,6 +52,8 @@ def plan_table(plan: Plan) -> Table:
             )
             for m in ("psnr_db", "ssim")
         ]
+    if plan.mechanism != NONE:
+        rows.append(("mechanism", plan.mechanism, "", ""))
     over = "trainings" if plan.selection.method == DIRECT else "draws of channels"
     return Table(
         "plan",

@@ -128,14 +128,17 @@ def group_measurements(run: GridRun, group: Group, missing: Set[Cell]) -> Iterat
 
 
 def under_mechanism(
-    scene: Scenario, config: Config, cell: Cell, seed: int | None = None
+    scene: Scenario, config: Config, cell: Cell, seed: int | None = None, examples: int = 0
 ) -> Scenario:
-    """Returns a cell's scenario as a configuration's devices release it, by its seed or another."""
+    """Returns a cell's scenario as a configuration's devices release it, by its seed or another.
+
+    Attackers are trained on so many examples, where that is more than the configuration says.
+    """
     mechanism = config.of_devices
     if mechanism == Plain():
         return scene
     key = release_key(cell, config.seed if seed is None else seed)
-    examples = config.attacker.steps * config.attacker.batch_size
+    examples = max(examples, config.attacker.steps * config.attacker.batch_size)
     copies = copies_for(examples, len(scene.parts.auxiliary)) if mechanism.is_random else 1
     return released_scene(scene, mechanism, key, copies)
 

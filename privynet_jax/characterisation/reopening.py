@@ -42,12 +42,15 @@ class Reopened:
     weights: PretrainedWeights
     features: Callable[[int], LayerFeatures]
 
-    def scenario(self, result: CellResult) -> Scenario:
-        """Returns the data of a cell's topology, filled up to the width that the grid had."""
+    def scenario(self, result: CellResult, examples: int = 0) -> Scenario:
+        """Returns the data of a cell's topology, filled up to the width that the grid had.
+
+        Attackers are to be trained on so many examples; see `under_mechanism`.
+        """
         features, width = self.features(result.num_layers), max(self.settings["depths"])
         scene = Scenario(result.topology, self.parts, features, self.weights, width)
         cell = Cell(result.topology, result.draw, result.selection)
-        return under_mechanism(scene, self.config, cell)
+        return under_mechanism(scene, self.config, cell, examples=examples)
 
 
 def reopen(

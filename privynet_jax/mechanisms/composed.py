@@ -15,7 +15,7 @@ from privynet_jax.attacks.inverse import InverseNetwork
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.guarantees import DELTA
-from privynet_jax.mechanisms.mechanism import Local, Mechanism
+from privynet_jax.mechanisms.mechanism import Local, Mechanism, Plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Composed(Mechanism):
         own = [part for part in self.parts if type(part).local is not Mechanism.local]
         # What others would do to turned features, no cloud NN commutes with.
         turned = [part for part in self.parts if part.secret_is_fresh]
-        if whole or turned or len(own) > 1 or len(self.parts) < 2:
+        if whole or turned or len(own) > 1 or len(self.parts) < 2 or Plain() in self.parts:
             raise UserError(
                 f"mechanism {self}: what is combined by + is two or more mechanisms around one "
                 "local NN, of which one may train it, and none turns features; for example "

@@ -7,10 +7,10 @@ The statement, for any two images x and y of any two people and any set S of rel
 
     P(release(x) in S) <= exp(epsilon) P(release(y) in S) + delta
 
-It is about one release of one image's representation. It does not cover labels, file sizes or how
-many images there are; releasing the same image again, or two alike, adds their epsilons up; and it
-is a statement about real numbers and perfect randomness, which floating point and a seeded
-generator only approximate.
+It is about one release of one image's representation. It does not cover labels, file sizes, how
+many images there are, nor scales and a unit that a plan took from its sample; releasing the same
+image again, or two alike, adds their epsilons up; and it is a statement about real numbers and
+perfect randomness, which floating point and a seeded generator only approximate.
 """
 
 import math

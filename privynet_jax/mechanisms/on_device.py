@@ -23,8 +23,8 @@ from privynet_jax.errors import UserError
 
 NONE = "none"
 _SIGNED = {"gaussian", "laplace", "arden"}
-# Values become multiples of this: exact in float32 up to 4,096.
-_GRID = 2.0**-12
+# Values become multiples of this power of two times the noise's scale, rounded down to one.
+_GRID = 2.0**-8
 _PURPOSE = b"privynet_jax: randomness of a picture\n"
 # Of one picture: so many uniform numbers, float64 in (0, 1).
 Draw = Callable[[int], np.ndarray]
@@ -45,8 +45,8 @@ class OnDevice:
     def is_signed(self) -> bool:
         """Whether what is released may be negative, as with noise."""
         names = [name for name, _ in self._steps]
-        after = names[: len(names) - names[::-1].index("quantise")] if "quantise" in names else []
-        return not _SIGNED.isdisjoint(names[len(after) :])
+        levels = len(names) - names[::-1].index("quantise") if "quantise" in names else 0
+        return not _SIGNED.isdisjoint(names[levels:])
 
     def released(
         self, images: np.ndarray, represent: Callable[[np.ndarray], np.ndarray]
@@ -59,7 +59,7 @@ class OnDevice:
             for _, given in self._steps:
                 if nullify := given.get("nullify"):
                     changed[place] = _nullified(changed[place], draw, nullify)
-        released = represent(changed)
+        released = np.array(represent(changed))
         for place, draw in enumerate(draws):
             x = np.float64(released[place])
             for name, given in self._steps:
@@ -74,8 +74,8 @@ class OnDevice:
 
         def draw(count: int) -> np.ndarray:
             stream = hashlib.shake_256(key + bytes([next(calls)])).digest(8 * count)
-            # 53 bits, and half of one: neither 0 nor 1, whose logarithms are infinite.
-            return ((np.frombuffer(stream, "<u8") >> np.uint64(11)) + 0.5) * 2.0**-53
+            # 52 bits, and half of one: neither 0 nor 1, whose logarithms are infinite.
+            return ((np.frombuffer(stream, "<u8") >> np.uint64(12)) + 0.5) * 2.0**-52
 
         return draw
 
@@ -109,13 +109,13 @@ def _gaussian(x: np.ndarray, draw: Draw, clip: float, sigma: float) -> np.ndarra
     x = np.maximum(x, 0)
     kept = _shrunk(x, float(np.linalg.norm(x)), clip * math.sqrt(x.size))
     first, second = draw(2 * x.size).reshape(2, *x.shape)  # Box and Muller 1958
-    return _rounded(kept + sigma * np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second))
+    return _rounded(sigma, kept + sigma * np.sqrt(-2 * np.log(first)) * np.cos(2 * np.pi * second))
 
 
 def _laplace(x: np.ndarray, draw: Draw, clip: float, scale: float) -> np.ndarray:
     kept = _shrunk(x, float(np.abs(x).sum()), clip * x.size)
     side = 2 * draw(x.size).reshape(x.shape) - 1
-    return _rounded(kept - scale * np.sign(side) * np.log1p(-np.abs(side)))
+    return _rounded(scale, kept - scale * np.sign(side) * np.log1p(-np.abs(side)))
 
 
 def _dropout(x: np.ndarray, draw: Draw, rate: float) -> np.ndarray:
@@ -135,8 +135,11 @@ def _shrunk(x: np.ndarray, norm: float, bound: float) -> np.ndarray:
     return x * min(1.0, bound / norm) if norm else x
 
 
-def _rounded(x: np.ndarray) -> np.ndarray:
-    return np.round(x / _GRID) * _GRID
+def _rounded(scale: float, x: np.ndarray) -> np.ndarray:
+    if not scale:
+        return x
+    grid = _GRID * 2.0 ** math.floor(math.log2(scale))
+    return np.round(x / grid) * grid
 
 
 _AFTER: dict[str, Callable[..., np.ndarray]] = {

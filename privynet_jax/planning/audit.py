@@ -23,6 +23,7 @@ from privynet_jax.attacks.base import check_count
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
@@ -34,10 +35,12 @@ from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
+from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning.audit_findings import LEAST_PAIRS, Attacked, Audit, Finding
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.platform.files import is_remote, private_folder
+from privynet_jax.platform.rows.row_views import ScaledRows
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.statistics import (
@@ -114,6 +117,8 @@ def audit_plan(
     latency = _measured_latency(plan, settings.latencies)
     with _private_folder(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
+        if plan.mechanism != NONE:  # noise is as strong as the plan's scales make it
+            scene = dataclasses.replace(scene, features=_scaled(scene.features, plan))
         measurements = _measured(scene, plan, protocol, settings, config)
     statistic = plan.limits.statistic
     attacks = tuple(
@@ -144,12 +149,21 @@ def audit_plan(
     )
 
 
+def _scaled(features: LayerFeatures, plan: Plan) -> LayerFeatures:
+    """Features times the plan's scales, of the sample, in place of scales of their own."""
+    own = dict(zip(plan.topology.channels, plan.scales, strict=True))
+    scales = np.float32([own[channel] for channel in features.channels])
+    factors = scales / features.scales
+    parts = {name: ScaledRows(rows, factors) for name, rows in features.parts.items()}
+    return dataclasses.replace(features, parts=parts, scales=scales)
+
+
 def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
     """What attackers see of a picture that is released under all of these plans."""
     own = plan.topology
     for other in released:
         there = other.topology
-        if NONE not in (plan.mechanism, other.mechanism) or plan.mechanism != other.mechanism:
+        if {plan.mechanism, other.mechanism} != {NONE}:
             raise UserError(
                 f"the released plan {other.id[:8]} has the mechanism {other.mechanism}, the plan "
                 f"{plan.mechanism}; allowed is none for both, since attackers who hold several "
@@ -294,9 +308,12 @@ def _findings(
                 doubts.append(f"attackers had {pairs} pairs; {LEAST_PAIRS} are needed")
         whose = worst.attacker, worst.images, tuple(dict.fromkeys(doubts))
         findings.append(Finding(metric, limit, expected.value, reached, *whose))
-    epsilon = {} if plan.epsilon is None else {EPSILON: plan.epsilon}
-    for name, cost in (costs_of(plan.topology, plan.image_size) | epsilon).items():
-        findings.append(Finding(name, getattr(limits, name), None, cost))
+    values = math.prod(plan.topology.representation_shape(plan.image_size))
+    epsilon = planned_mechanism(plan.mechanism).epsilon(values)
+    known = {EPSILON: epsilon} if epsilon < math.inf else {}
+    for name, cost in (costs_of(plan.topology, plan.image_size) | known).items():
+        expected = plan.epsilon if name == EPSILON else None
+        findings.append(Finding(name, getattr(limits, name), expected, cost))
     findings += [] if latency is None else [latency]
     right = [accuracies(each.accuracy["test"], each.labels["test"]) for each in measurements]
     for name in ("accuracy", "balanced_accuracy", "commonest_class_share"):

@@ -36,6 +36,8 @@ class Meter:
             UserError: nothing that was measured on the device is of such a network.
         """
         if self._known is not None:
+            if mechanism != NONE and (told := f"; {mechanism} on {machine()}") not in self.where:
+                self.where += told
             shape = topology.backbone, image_size, topology.num_layers, topology.depth
             return self._known.of(*shape) + _added(mechanism, topology, image_size)
         network = OnnxRun(timing_model(topology, image_size), "plan without it", threads=1)

@@ -191,7 +191,8 @@ class Plan:
         characterised: where the expectations come from: "settings" of the work directory, the
             "selection" and number of "draws" of its cells, "margin_db" and "margin_ssim", and what
             was "tested" on images that decided nothing.
-        measured: what class `public` made of the sample; None where nobody attacked it.
+        measured: what class `public`, or `informed` under a mechanism, made of the sample; None
+            where nobody attacked it.
         promise: what the margins rest on; None where they were given, or are the usual ones.
         sample: digests of the user's pictures that the planner saw; an audit leaves them out.
         reading: how they were decoded, and all pictures under the plan are.
@@ -211,7 +212,7 @@ class Plan:
     peaks: tuple[Positive, ...]
     mechanism: Text
     unit: Positive
-    epsilon: Positive | None
+    epsilon: float | None
     weights: Text
     weights_fingerprint: Hex64
     latency_ms: Positive | None
@@ -224,6 +225,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         topology, candidates = self.topology, self.selection.candidates
+        if self.epsilon is not None and not 0 <= self.epsilon < math.inf:
+            raise UserError(f"an epsilon of {self.epsilon}")
         if not len(self.scales) == len(self.peaks) == topology.depth:
             raise UserError("scales or peaks that are not one number per channel")
         if (

@@ -23,7 +23,7 @@ from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.characterisation.reopening import matching_weights
 from privynet_jax.errors import UserError
 from privynet_jax.images.sample import Sample, load_sample
-from privynet_jax.mechanisms.mechanism import Mechanism
+from privynet_jax.mechanisms.mechanism import Mechanism, Plain
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning import planner
@@ -40,7 +40,8 @@ from privynet_jax.selection.secret_draw import Selection
 # Settings of characterisations whose numbers are compared.
 _ALIKE = (
     *("data_fingerprint", "weights_fingerprint", "backbone", "image_size", "seed", "mode"),
-    *("cloud", "attacker"),
+    *("cloud", "cloud_width", "attackers", "attacker", "attacker_width", "attacker_blocks"),
+    "compute_dtype",
 )
 
 
@@ -115,6 +116,11 @@ def plan_topology(
     workdirs = [workdir] if isinstance(workdir, Path) else list(workdir)
     grids = [characterised_cells(each, settings.selection) for each in workdirs]
     _check_alike(workdirs, grids)
+    if settings.promise and any(grid.mechanism != Plain() for grid in grids):
+        raise UserError(
+            "--episodes are of plans without a mechanism, and a characterisation here has one; "
+            "leave one of both out"
+        )
     config = grids[0].config
     check_source(weights, config["backbone"])
     options = [option for grid in grids for option in grid.options(limits.statistic)]
@@ -157,7 +163,7 @@ def plan_topology(
 def _under(option: Option, mechanism: Mechanism, image_size: int) -> Option:
     shape = option.topology(range(option.depth)).representation_shape(image_size)
     epsilon = mechanism.epsilon(math.prod(shape))
-    known = {EPSILON: epsilon} if 0 < epsilon < math.inf else {}
+    known = {EPSILON: epsilon} if epsilon < math.inf else {}
     return dataclasses.replace(option, mechanism=str(mechanism), cost={**option.cost, **known})
 
 
@@ -169,7 +175,7 @@ def _check_alike(workdirs: Sequence[Path], grids: Sequence[Characterised]) -> No
             f"{', '.join(str(grid.mechanism) for grid in grids)}; give one of each"
         )
     for name in _ALIKE:
-        values = {str(grid.config[name]) for grid in grids}
+        values = {str(grid.config.get(name)) for grid in grids}
         if len(values) > 1:
             raise UserError(
                 f"{', '.join(map(str, workdirs))} were characterised with {name} "
@@ -219,8 +225,8 @@ def _plan(
 ) -> Plan:
     option = decision.chosen
     topology = option.topology(selection.channels(option.depth))
-    mechanism = planned_mechanism(option.mechanism)
     # What values are scaled by, and what they reach up to.
+    unit = released_unit(weights, sample.images, topology, planned_mechanism(option.mechanism))
     scales, peaks = normalisation(weights, sample.images, topology)
     return Plan(
         id=secrets.token_hex(32),
@@ -231,9 +237,9 @@ def _plan(
         image_size=config["image_size"],
         class_names=sample.label_names or sample.class_names,
         scales=tuple(map(float, scales)),
-        peaks=tuple(map(float, peaks)),
+        peaks=tuple(map(float, peaks / unit)),
         mechanism=option.mechanism,
-        unit=released_unit(weights, sample.images, topology, mechanism),
+        unit=unit,
         epsilon=option.cost.get(EPSILON),
         weights=weights.source,
         weights_fingerprint=weights.fingerprint,

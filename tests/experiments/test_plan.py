@@ -20,10 +20,11 @@ from experiments import export_timing, plan
 from privynet_jax import characterise
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.deployment.device.timing import time_kit
+from privynet_jax.errors import UserError
 from privynet_jax.images.sample import digest_of, load_sample
 from privynet_jax.planning import drawing, planner, topology_plan
 from privynet_jax.planning.options import options_of
-from privynet_jax.planning.plan import Limits, read_plan
+from privynet_jax.planning.plan import Limits, Promise, read_plan
 from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
@@ -312,8 +313,13 @@ def test_the_mechanism_is_chosen_as_well(command, tmp_path, vgg_weights):
     other = handmade_run(tmp_path / "x", vgg_weights.fingerprint, mechanism="dropout", seed=7)
     refused(command("--overwrite", f"--under_mechanisms={other}"), "with seed 0 and 7")
     refused(command("--overwrite", "--under_mechanisms=nowhere"), "nowhere is no work directory")
-    both = ("--episodes=experiments/episodes.csv", "--attacked_images=9", among)
-    refused(command("--overwrite", *both), "leave one of both out")
+    with pytest.raises(UserError, match="leave one of both out"):
+        topology_plan.plan_topology(
+            [tmp_path / "run", noisy],
+            "folder:pictures",
+            Limits(),
+            settings=drawing.PlanSettings(promise=Promise(31, 30, 0.85)),
+        )
     assert read_plan(tmp_path / "plan.json") == made
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support import small_audit
 
+from experiments.reporting.promises import audited as audited_finding
 from privynet_jax.attacks.base import Knowledge
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario, score
@@ -16,6 +17,7 @@ from privynet_jax.characterisation.grid_run import protocol_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Part
 from privynet_jax.images.sample import digest_of
+from privynet_jax.mechanisms.noises import GaussianNoise
 from privynet_jax.planning import audit as auditing
 from privynet_jax.planning import plan as planning
 from privynet_jax.planning.audit import AuditSettings, audit_plan
@@ -171,7 +173,11 @@ def test_a_plan_with_a_mechanism_is_audited_under_it(audited, audited_parts, aud
     found, [(_, scenes, _, _)] = audited(psnr_db, limits=limits, **changes)
     by_name = {finding.what: finding for finding in found.findings}
     assert by_name["psnr_db"].attacker == "informed"
-    assert (by_name["epsilon"].found, by_name["epsilon"].verdict) == (50.0, BROKEN)
+    # Computed anew, of 16 * 16 * 3 values, whatever the plan says.
+    epsilon = by_name["epsilon"]
+    assert (epsilon.expected, epsilon.verdict) == (50.0, BROKEN)
+    assert epsilon.found == pytest.approx(GaussianNoise(1.0, 2.0).epsilon(16 * 16 * 3))
+    assert audited_finding(dataclasses.asdict(epsilon) | {"verdict": BROKEN})["limit"] == "40"
     assert [str(scene.release.mechanism) for scene in scenes] == [words] * 2
     one, other = (scene.representations("test") for scene in scenes)
     assert one.min() < 0

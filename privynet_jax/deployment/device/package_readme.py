@@ -14,8 +14,9 @@ how to rebuild yours.
 * `local_nn.onnx` holds weights, and they tell which channels of the network were chosen.
 
 The other files hold no such secret. Where `mechanism` in `local_nn.json` names noise, its
-randomness comes from the seed and the picture's pixels, so that this package releases a picture
-again as it did before: nobody learns from the mean of both.
+randomness comes from the seed and the picture's pixels, so that this package releases equal
+pixels as it did before: nobody learns from the mean of both. Another package, and a picture that
+was saved again, have noise of their own.
 
 All files are readable by their owner alone: keep it so when you copy the folder (`cp -a`,
 `scp -rp`, `rsync -a`), and in backups.
@@ -68,6 +69,9 @@ accidents; somebody who rewrites them as well is found out by the signature alon
 
 `privynet.pyz` tells onnxruntime to note nothing for its makers: how many pictures were looked at,
 and when. Another program has to do so itself (`ORT_DISABLE_TELEMETRY=1` in its environment).
+
+**Where `mechanism` in `local_nn.json` is not `none`, what `local_nn.onnx` gives must not leave the
+device**: the program alone adds noise to it.
 
 `local_nn.onnx` is ONNX of opset {opset}, for any number N of images:
 

@@ -116,8 +116,8 @@ def _told(
         told += f"{written.before} pictures were released before, or revoked, and left out.\n"
         if not written.before:
             told += (
-                "If some were, this device, or its onnxruntime, gives other numbers than the one "
-                "of before: then do not hand this over.\n"
+                "If some were, this device, its onnxruntime or, with noise, another package gives "
+                "other numbers than the one of before: then do not hand this over.\n"
             )
     if written.contradicting and several:
         return told + (
@@ -187,7 +187,7 @@ def revoke(
         raise UserError(
             f"{len(missing)} of {len(pictures)} pictures are in none of these releases, such as "
             f"{pictures.name(missing[0])}; leave them out, or give what they are copies of, which "
-            "extract named"
+            "extract named; noise differs from package to package: give the one that released them"
         )
     ids = tuple(sorted(release for release, rows in held.items() if rows))
     revocation = Revocation(opened.plan_id, dtypes[0], ids, tuple(sorted(there)))

@@ -129,3 +129,15 @@ class ChosenChannels(RowView):
         out[..., depth:] = 0
         for where, values in selected(self.stored, numbers, self.positions):
             out[where, ..., :depth] = values
+
+
+class ScaledRows(RowView):
+    """Rows times a factor for each entry of the last axis, float32."""
+
+    def __init__(self, stored: Any, factors: np.ndarray) -> None:
+        """Wraps rows [N, ..., C], an array or what reads them, with float32 [C]."""
+        super().__init__(stored.shape, np.float32)
+        self._stored, self._factors = stored, factors
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        return np.float32(self._stored[numbers]) * self._factors
