@@ -57,7 +57,7 @@ def test_names_are_the_attackers_own_and_in_one_order():
     told = [attack.name for attack in attacks]
     assert told == list(known)
     needs = {attack.name: attack.knowledge for attack in attacks}
-    assert [needs[name] for name in told[6:]] == [NETWORK, *[EVERYTHING] * 5]
+    assert [needs[name] for name in told[6:]] == [NETWORK, *[EVERYTHING] * 6]
     assert named_attacks(["tuned"], TRAINING)[0].training.rate_factors == (1.0, 2.0, 0.5)
     assert len(named_attacks(["tuned"], TRAINING)[0].capacities) == 3
     assert named_attacks(["strong"])[0].training.budget == Budget()

@@ -39,9 +39,9 @@ def table(workdir):
 def test_first_draws_are_attacked_and_nothing_twice(attacked, monkeypatch):
     scenario, opened = Reopened.scenario, []
 
-    def counted(self, result):
+    def counted(self, result, examples):
         opened.append(result.name)
-        return scenario(self, result)
+        return scenario(self, result, examples)
 
     monkeypatch.setattr(Reopened, "scenario", counted)
     arguments = ("--attackers=linear,residual", "--attacked_images=0", "--strong_steps=2")

@@ -30,7 +30,6 @@ from privynet_jax.images.decoding import decode_or_skip
 from privynet_jax.images.folders import FOLDER_PREFIX
 from privynet_jax.images.parts import Parts
 from privynet_jax.images.sample import digest_of
-from privynet_jax.images.tfds_source import read_feature
 from privynet_jax.platform.progress import Bar
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
@@ -155,6 +154,9 @@ def _feature_values(
     if parts.name.startswith(FOLDER_PREFIX):
         raise UserError(f"{parts.name} has no features; allowed are class, {', '.join(_MEASURES)}")
     by_digest: dict[str, int] = {}
+    # Not above: mechanisms import this module, and so would whoever has no TFDS.
+    from privynet_jax.images.tfds_source import read_feature
+
     examples = Bar(read_feature(parts.name, data_dir, feature), desc=f"reading {feature}", delay=2)
     for number, (data, value) in enumerate(examples):
         picture = decode_or_skip(data, parts.image_size, f"example {number}", skip=True)
