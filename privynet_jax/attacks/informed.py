@@ -1,9 +1,9 @@
-"""Who has the local NN, and makes pairs without end: class `leak`, as strong as `public` at least.
+"""Who has the local NN, and makes pairs without end: class `leak`, who knows more than `public`.
 
 Views of its own pictures (`made_pairs`) are run through the local NN, and through what a mechanism
 does besides, with randomness of their own; an inverse network is trained on them, and each picture
 is optimised from where that ends (`white_box`), under what is released on average. Where a
-mechanism keeps `public` from guessing channels, this is what bounds it from above.
+mechanism keeps `public` from guessing channels, this one stands for it.
 
     attack = InformedAttack(InverseNetwork("strong", (CAPACITIES["strong"],), Training()))
     [fitted] = attack.fit([scene.pairs(EVERYTHING)], [scene.knowledge(EVERYTHING)], [key])
@@ -16,10 +16,10 @@ from typing import ClassVar
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import EVERYTHING, FittedAttack, Knowledge, Pairs, check_count
+from privynet_jax.attacks.base import EVERYTHING, FittedAttack, Knowledge, Pairs
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
-from privynet_jax.attacks.public.made_pairs import MadePairs, PairMaker
+from privynet_jax.attacks.public.made_pairs import MadePairs, PairMaker, own_pictures
 from privynet_jax.attacks.public.public_layer import LayerRows
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import UserError
@@ -55,14 +55,9 @@ class InformedAttack:
             raise UserError(
                 f"the attack {self.name} was not given the local NN itself; give 'everything'"
             )
-        if not (steps := self.network.training.budget.steps):
-            raise UserError(
-                f"the attack {self.name} makes its pairs before it trains, and was given seconds; "
-                "give a number of steps"
-            )
-        pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
-        check_count(self.name, min(map(len, pictures)), self.least_pairs)
-        examples, made, tuning = steps * self.network.training.budget.batch_size, [], []
+        budget = self.network.training.budget
+        pictures = own_pictures(self.name, scenes, budget, self.least_pairs)
+        examples, made, tuning = budget.steps * budget.batch_size, [], []
         for own, known, key in zip(pictures, knowledge, keys, strict=True):
             learning, judged = hold_out(len(own))
             made.append(self._pairs(known, own[learning], examples, key))

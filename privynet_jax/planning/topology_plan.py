@@ -114,22 +114,10 @@ def plan_topology(
     """
     settings = settings or PlanSettings()
     workdirs = [workdir] if isinstance(workdir, Path) else list(workdir)
-    grids = [characterised_cells(each, settings.selection) for each in workdirs]
-    _check_alike(workdirs, grids)
-    if settings.promise and any(grid.mechanism != Plain() for grid in grids):
-        raise UserError(
-            "--episodes are of plans without a mechanism, and a characterisation here has one; "
-            "leave one of both out"
-        )
+    grids = _compared(workdirs, limits, settings)
     config = grids[0].config
     check_source(weights, config["backbone"])
     options = [option for grid in grids for option in grid.options(limits.statistic)]
-    if limits.epsilon is not None and not any(EPSILON in option.cost for option in options):
-        raise UserError(
-            f"the limit {EPSILON}={limits.epsilon:g} needs a characterisation with noise, and "
-            f"{', '.join(map(str, workdirs))} guarantees nothing; characterise with, for example, "
-            "--mechanism=gaussian:clip=1,sigma=45 and give that --workdir as well"
-        )
     margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
     if settings.attacked_images:
         options = planner.unmeasured(options)
@@ -165,6 +153,27 @@ def _under(option: Option, mechanism: Mechanism, image_size: int) -> Option:
     epsilon = mechanism.epsilon(math.prod(shape))
     known = {EPSILON: epsilon} if epsilon < math.inf else {}
     return dataclasses.replace(option, mechanism=str(mechanism), cost={**option.cost, **known})
+
+
+def _compared(
+    workdirs: Sequence[Path], limits: Limits, settings: PlanSettings
+) -> list[Characterised]:
+    """Returns characterisations among which limits and settings let one choose, or UserError."""
+    grids = [characterised_cells(each, settings.selection) for each in workdirs]
+    _check_alike(workdirs, grids)
+    if settings.promise and any(grid.mechanism != Plain() for grid in grids):
+        raise UserError(
+            "--episodes are of plans without a mechanism, and a characterisation here has one; "
+            "leave one of both out"
+        )
+    guarantee = (EPSILON in o.cost for grid in grids for o in grid.options(limits.statistic))
+    if limits.epsilon is not None and not any(guarantee):
+        raise UserError(
+            f"the limit {EPSILON}={limits.epsilon:g} needs a characterisation with noise, and "
+            f"{', '.join(map(str, workdirs))} guarantees nothing; characterise with, for example, "
+            "--mechanism=gaussian:clip=1,sigma=45 and give that --workdir as well"
+        )
+    return grids
 
 
 def _check_alike(workdirs: Sequence[Path], grids: Sequence[Characterised]) -> None:

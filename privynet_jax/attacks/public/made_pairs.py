@@ -16,9 +16,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Pairs, Representing
+from privynet_jax.attacks.base import Pairs, Representing, check_count
 from privynet_jax.attacks.public.picture_views import PictureViews
 from privynet_jax.attacks.public.public_layer import LayerRows
+from privynet_jax.attacks.tuning import Budget
+from privynet_jax.errors import UserError
 from privynet_jax.images.partition import hold_out
 from privynet_jax.platform.devices import at_once, nbytes
 from privynet_jax.platform.rows.row_views import ChosenChannels, JoinedRows, RowView
@@ -29,6 +31,23 @@ _USES = 2
 # Rows of a block, and bytes that it may have; so many blocks are kept: what is trained on, what is
 # read ahead, and what is judged by.
 _BLOCK, _BLOCK_BYTES, _KEPT = 256, 2**26, 4
+
+
+def own_pictures(
+    name: str, scenes: Sequence[Pairs], budget: Budget, least: int
+) -> list[np.ndarray]:
+    """Returns the pictures that an attacker makes pairs of, uint8 [N, H, W, 3], of each scene.
+
+    UserError, which calls the attacker so: there are too few, or it is to train for seconds.
+    """
+    if not budget.steps:
+        raise UserError(
+            f"the attack {name} makes its pairs before it trains, and was given seconds; "
+            "give a number of steps"
+        )
+    pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
+    check_count(name, min(map(len, pictures)), least)
+    return pictures
 
 
 class KeptBlocks(RowView):

@@ -27,7 +27,6 @@ from privynet_jax.attacks.base import (
     Network,
     Pairs,
     Representing,
-    check_count,
     diverged,
 )
 from privynet_jax.attacks.closed_form import linear_attacks
@@ -41,7 +40,7 @@ from privynet_jax.attacks.public.belief import (
     public_layers,
 )
 from privynet_jax.attacks.public.calibration import brightest, calibrate, pictures_of
-from privynet_jax.attacks.public.made_pairs import PairMaker
+from privynet_jax.attacks.public.made_pairs import PairMaker, own_pictures
 from privynet_jax.attacks.public.public_layer import PublicLayer
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import DivergedError, UserError
@@ -83,13 +82,8 @@ class PublicAttack:
                     f"the attack {self.name} was given the knowledge {known.name!r}; it needs the "
                     "network and representations without images; give 'network but not channels'"
                 )
-        if not self.network.training.budget.steps:
-            raise UserError(
-                f"the attack {self.name} makes its pairs before it trains, and was given seconds; "
-                "give a number of steps"
-            )
-        pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
-        check_count(self.name, min(map(len, pictures)), self.least_pairs)
+        budget = self.network.training.budget
+        pictures = own_pictures(self.name, scenes, budget, self.least_pairs)
         publics: dict[Any, Mapping[int, PublicLayer]] = {}
         groups: dict[Any, list[tuple[int, Believed]]] = {}
         for place, (own, known) in enumerate(zip(scenes, knowledge, strict=True)):
