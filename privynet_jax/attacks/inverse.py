@@ -10,7 +10,6 @@ one budget. `registry` makes those that commands know.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
@@ -101,14 +100,23 @@ def _fitted(tuned: Tuned, linear: LinearAttack) -> FittedAttack:
             f"the network {tuned.candidate.capacity} diverged at every learning rate that was "
             f"tried, last at {tuned.candidate.learning_rate:g}; give lower ones"
         )
-    return FittedAttack(functools.partial(_reconstructed, tuned, linear), tuned.report)
+    return FittedAttack(TrainedInverse(tuned, linear), tuned.report)
 
 
-def _reconstructed(tuned: Tuned, linear: LinearAttack, representations: np.ndarray) -> np.ndarray:
-    expected = linear.kernel.shape[2]
-    if np.ndim(representations) != 4 or representations.shape[-1] != expected:
-        raise UserError(
-            f"representations of shape {np.shape(representations)}; this attack was fitted on "
-            f"[N, h, w, {expected}]; give the same topology's"
-        )
-    return predicted(tuned.candidate.task, tuned.trained.params, linear, representations)
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedInverse:
+    """What the network that was chosen makes of representations, and the estimate it corrects."""
+
+    tuned: Tuned
+    linear: LinearAttack
+
+    def __call__(self, representations: np.ndarray) -> np.ndarray:
+        """As `FittedAttack.reconstruct`; UserError for those of another depth."""
+        expected = self.linear.kernel.shape[2]
+        if np.ndim(representations) != 4 or representations.shape[-1] != expected:
+            raise UserError(
+                f"representations of shape {np.shape(representations)}; this attack was fitted on "
+                f"[N, h, w, {expected}]; give the same topology's"
+            )
+        task, params = self.tuned.candidate.task, self.tuned.trained.params
+        return predicted(task, params, self.linear, representations)

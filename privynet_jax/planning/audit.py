@@ -9,13 +9,10 @@ and more steps than the characterisation's, on parts that hold none of the plann
     audit.verdict  # whether every promise is kept, as far as this can tell
 """
 
-import contextlib
 import dataclasses
 import math
 import os
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -23,13 +20,12 @@ from privynet_jax.attacks.base import check_count
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
-from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
 from privynet_jax.characterisation.grid_run import protocol_of, under_mechanism
 from privynet_jax.characterisation.measure import Protocol, measure
-from privynet_jax.characterisation.modes import DEDICATED, check_guessing
+from privynet_jax.characterisation.modes import check_guessing
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
 from privynet_jax.images.parts import Part, Parts
@@ -37,10 +33,13 @@ from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning.audit_findings import LEAST_PAIRS, Attacked, Audit, Finding
+from privynet_jax.planning.fresh_attackers import (
+    longer_config,
+    private_cache,
+    scaled_as_released,
+)
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
-from privynet_jax.platform.files import is_remote, private_folder
-from privynet_jax.platform.rows.row_views import ScaledRows
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.statistics import (
@@ -52,8 +51,6 @@ from privynet_jax.results.statistics import (
 )
 from privynet_jax.training.session import current_session, session
 
-# Settings of a characterisation's networks, for which nothing else may stand in.
-_SIZES = ("cloud_width", "attacker_width", "attacker_blocks")
 _METRICS = ("psnr_db", "ssim")
 
 
@@ -107,7 +104,8 @@ def audit_plan(
             diverged; an earlier release is of another layer, network or size of images.
     """
     plan.check_weights(weights.fingerprint, weights.source)
-    config, held = _longer_config(plan, settings), _held(plan, settings.released)
+    held = _held(plan, settings.released)
+    config = longer_config(plan, settings.seed, settings.training, settings.attackers)
     check_guessing(config.of_devices, config.chosen_attackers)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
     few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
@@ -115,10 +113,10 @@ def audit_plan(
     for attack in protocol.attacks:  # before features are extracted
         check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))
     latency = _measured_latency(plan, settings.latencies)
-    with _private_folder(settings.cache_dir) as cache:
+    with private_cache(settings.cache_dir) as cache:
         scene = make_scenario(weights, unseen, held, cache, dtype=config.feature_dtype)
         if plan.mechanism != NONE:  # noise is as strong as the plan's scales make it
-            scene = dataclasses.replace(scene, features=_scaled(scene.features, plan))
+            scene = dataclasses.replace(scene, features=scaled_as_released(scene.features, plan))
         measurements = _measured(scene, plan, protocol, settings, config)
     statistic = plan.limits.statistic
     attacks = tuple(
@@ -147,15 +145,6 @@ def audit_plan(
         earlier_releases=len(settings.released),
         channels_held=held.depth,
     )
-
-
-def _scaled(features: LayerFeatures, plan: Plan) -> LayerFeatures:
-    """Features times the plan's scales, of the sample, in place of scales of their own."""
-    own = dict(zip(plan.topology.channels, plan.scales, strict=True))
-    scales = np.float32([own[channel] for channel in features.channels])
-    factors = scales / features.scales
-    parts = {name: ScaledRows(rows, factors) for name, rows in features.parts.items()}
-    return dataclasses.replace(features, parts=parts, scales=scales)
 
 
 def _held(plan: Plan, released: Sequence[Plan]) -> Topology:
@@ -209,38 +198,6 @@ def _measured(
         dataclasses.replace(each, accuracy=own.accuracy)
         for each, own in zip(attacked, of_cloud, strict=True)
     ]
-
-
-def _longer_config(plan: Plan, settings: AuditSettings) -> Config:
-    """The characterisation's networks, with more steps; a linear one trained none, so the usual."""
-    given = plan.settings
-    if settings.seed == given["seed"]:
-        raise UserError(
-            f"the audit's seed {settings.seed} is the characterisation's own; give another, for "
-            "fresh attackers"
-        )
-    try:
-        sizes = {name: given[name] for name in _SIZES}
-        config = Config.of_settings(given, Path(), mode=DEDICATED, **sizes)
-        cloud, attacker = (
-            schedule.longer(settings.training) for schedule in (config.cloud, config.attacker)
-        )
-    except (UserError, KeyError, TypeError):
-        raise UserError(
-            "the plan does not say how its characterisation trained; plan again"
-        ) from None
-    measured = (plan.measured.attacker,) if plan.measured else ()
-    attackers = settings.attackers or tuple(dict.fromkeys((*config.attackers, *measured)))
-    return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
-
-
-def _private_folder(
-    cache_dir: os.PathLike[str] | str,
-) -> contextlib.AbstractContextManager[Path]:
-    """For features, which tell the plan's channels and show the pictures; it goes with them."""
-    parent = Path(tempfile.gettempdir() if is_remote(cache_dir) else cache_dir)
-    parent.mkdir(parents=True, exist_ok=True)
-    return private_folder(parent, "audit")
 
 
 def _measured_latency(plan: Plan, latencies: Latencies | None) -> Finding | None:

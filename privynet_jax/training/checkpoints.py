@@ -155,6 +155,15 @@ class Checkpoint:
         return sections
 
 
+def by_path(params: Any) -> dict[str, np.ndarray]:
+    """Returns a tree's arrays by their paths, as in "params/Dense_0/bias"."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf)
+        for path, leaf in leaves
+    }
+
+
 def save_tree(folder: Path, tree: Any) -> None:
     """Writes nested dictionaries of arrays; the folder appears whole, or stays as it is."""
     folder = folder.absolute()  # Orbax takes no relative paths

@@ -169,7 +169,7 @@ def test_the_last_seed_of_all_is_followed_by_the_first(command, planned, monkeyp
         (["--plan=/no/such/plan.json"], ["--plan=/no/such/plan.json does not exist; give a file"]),
         (["--data=folder:/no/such/folder"], ["/no/such/folder is no folder"]),
         (["--out=/no/such/folder/audit.json"], ["in a folder that exists"]),
-        (["--audit_seed=0"], ["the audit's seed 0 is the characterisation's own"]),
+        (["--audit_seed=0"], ["the seed 0 is the characterisation's own"]),
         (["--audit_seed=4294967296"], ["--audit_seed=4294967296"]),
         (["--weights=resnet"], ["'resnet'", "allowed: embedded"]),
         (["--repeats=0"], ["--repeats=0"]),

@@ -679,7 +679,7 @@ BAD = {
     "nothing to unseal": (unseal, a_tar_of_another_folder, {"release": "release"}, "holds no *.se"),
     "no sealed release": (unseal, a_tar_of_another_folder, {}, "new.sealed is no sealed release"),
     "keys in the way": (keys, a_tar_of_another_folder, {}, "friend.key exists already"),
-    "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "the audit's seed 0 is"),
+    "attackers that are not fresh": (audit, nothing, {"audit_seed": 0}, "the seed 0 is"),
 }
 
 # What the same command goes on with, once the picture is repaired or to be skipped.

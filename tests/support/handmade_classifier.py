@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from privynet_jax.deployment.cloud.classifier import Classifier, Validation
-from privynet_jax.deployment.cloud.cloud_training import by_path
+from privynet_jax.training.checkpoints import by_path
 from privynet_jax.training.models.networks import network_for
 from support.small_release import class_ids
 

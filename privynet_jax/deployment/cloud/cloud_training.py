@@ -41,7 +41,7 @@ from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.results.statistics import accuracies, accuracies_of_several
-from privynet_jax.training.checkpoints import Checkpoint
+from privynet_jax.training.checkpoints import Checkpoint, by_path
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import task_of
@@ -196,15 +196,6 @@ def _figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     if labels.ndim == 2:
         return accuracies_of_several(logits, labels, threshold=0)
     return accuracies(np.float64(logits.argmax(axis=-1) == labels), labels)
-
-
-def by_path(params: Any) -> dict[str, np.ndarray]:
-    """Returns a tree's arrays by their paths, as a classifier holds them: "params/Dense_0/bias"."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf)
-        for path, leaf in leaves
-    }
 
 
 def _discard(working: Path, checkpoint: Checkpoint) -> None:

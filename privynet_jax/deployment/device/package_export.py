@@ -30,7 +30,7 @@ from privynet_jax.deployment.device.local_package import (
 from privynet_jax.deployment.device.package_readme import TEXT
 from privynet_jax.deployment.device.program import PROGRAM
 from privynet_jax.deployment.device.program_archive import WHEEL, program_archive, program_wheel
-from privynet_jax.deployment.page.page_file import PAGE, check_possible, page_of
+from privynet_jax.deployment.page.page_file import PAGE, Attacker, check_possible, page_of
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import sign
 from privynet_jax.errors import UserError
@@ -57,6 +57,7 @@ def write_package(
     new_classes: Sequence[str] = (),
     key: PrivateKey | None = None,
     page_cache: Path | None = None,
+    attacker: Attacker | None = None,
 ) -> None:
     """Writes a package, which appears whole or not at all, readable by the user alone.
 
@@ -68,6 +69,7 @@ def write_package(
         new_classes: names of classes that the plan's pictures did not have.
         key: whose signature it gets; None for no signature.
         page_cache: where what a page for browsers needs is kept; None for no page.
+        attacker: what the page shows of one; such a page releases nothing.
 
     Raises:
         UserError: the folder holds something, or the weights do not fit the plan or the type, or
@@ -104,7 +106,8 @@ def write_package(
         files={},
     )
     if page_cache is not None:
-        files[PAGE] = page_of(settings, files[NETWORK], files[CLOUD_NETWORK], page_cache)
+        networks = files[NETWORK], files[CLOUD_NETWORK]
+        files[PAGE] = page_of(settings, *networks, page_cache, attacker)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = dataclasses.replace(settings, files=digests)
     with appears_whole(folder) as partial:

@@ -9,6 +9,7 @@ library's code; tests hold the two together. No JAX here.
 """
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -37,6 +38,21 @@ _SCRIPTS = ("pixels.js", "release.js", "networks.js", "classifier.js", "page.js"
 _TOLD = ("image_size", "shape", "class_ids", "plan_id", "release_seed", "trial")
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attacker:
+    """What a page shows of one attacker; with it, a page releases nothing.
+
+    Attributes:
+        network: of `attacker_graph`.
+        psnr_db: its mean over test images that it never saw.
+        pairs: how many pictures it learnt from, with what is released of them.
+    """
+
+    network: bytes
+    psnr_db: float
+    pairs: int
+
+
 def check_possible(mechanism: str) -> None:
     """Raises UserError where a page cannot do what a plan's mechanism does."""
     if mechanism != NONE:
@@ -46,7 +62,13 @@ def check_possible(mechanism: str) -> None:
         )
 
 
-def page_of(settings: Settings, local_nn: bytes, cloud_nn: bytes, cache_dir: Path) -> bytes:
+def page_of(
+    settings: Settings,
+    local_nn: bytes,
+    cloud_nn: bytes,
+    cache_dir: Path,
+    attacker: Attacker | None = None,
+) -> bytes:
     """Returns the page.
 
     Args:
@@ -54,6 +76,7 @@ def page_of(settings: Settings, local_nn: bytes, cloud_nn: bytes, cache_dir: Pat
         local_nn: the package's network, ONNX.
         cloud_nn: what runs classifiers, ONNX.
         cache_dir: where ONNX Runtime for browsers is kept, 14 MiB.
+        attacker: shows what it rebuilds beside each picture.
 
     Raises:
         UserError: a mechanism that no page has, or ONNX Runtime cannot be fetched.
@@ -63,16 +86,16 @@ def page_of(settings: Settings, local_nn: bytes, cloud_nn: bytes, cache_dir: Pat
     module = _as_global(program.read_text(encoding="utf-8"))
     style, scripts = _static("page.css"), "\n".join(map(_static, _SCRIPTS))
     told = {name: getattr(settings, name) for name in _TOLD} | {"fit": settings.reading.fit}
+    networks = {"local_nn": local_nn, "cloud_nn": cloud_nn, "runtime": wasm.read_bytes()}
+    if attacker is not None:
+        told["attacker"] = {"psnr_db": attacker.psnr_db, "pairs": attacker.pairs}
+        networks["attacker"] = attacker.network
     parts = [
         # "<" might end the element.
         _part("settings", json.dumps(told).replace("<", "\\u003c"), "application/json"),
         *(
             _part(name, base64.b64encode(gzip.compress(data, mtime=0)).decode())
-            for name, data in {
-                "local_nn": local_nn,
-                "cloud_nn": cloud_nn,
-                "runtime": wasm.read_bytes(),
-            }.items()
+            for name, data in networks.items()
         ),
         f"<script>{scripts}</script>",
         f'<script type="module">{module}</script>',

@@ -6,8 +6,8 @@ import pytest
 
 from privynet_jax.deployment.cloud.cloud_graph import cloud_graph
 from privynet_jax.deployment.cloud.cloud_parameters import parameter_shapes
-from privynet_jax.deployment.cloud.cloud_training import by_path
 from privynet_jax.platform.onnx_files.onnx_run import OnnxRun
+from privynet_jax.training.checkpoints import by_path
 from privynet_jax.training.models.networks import network_for
 
 

@@ -8,7 +8,7 @@ import pytest
 from support.small_release import class_ids, random_release
 
 from privynet_jax.deployment.cloud.classifier import open_classifier
-from privynet_jax.deployment.cloud.cloud_training import by_path, train_classifier, train_to_folder
+from privynet_jax.deployment.cloud.cloud_training import train_classifier, train_to_folder
 from privynet_jax.deployment.cloud.contributions import join_releases
 from privynet_jax.deployment.cloud.dealing import ClassifierSettings, deal
 from privynet_jax.deployment.cloud.held_out import bounds_of, chances_of
@@ -16,6 +16,7 @@ from privynet_jax.deployment.cloud.learning_on import begun_from
 from privynet_jax.deployment.cloud.withdrawn import check_revocations, note_revocations
 from privynet_jax.deployment.release.equal_rows import Revocation
 from privynet_jax.errors import UserError
+from privynet_jax.training.checkpoints import by_path
 from privynet_jax.training.tasks import Schedule, cloud_task
 
 QUICK = ClassifierSettings(Schedule(6, 8), width=4, validation_fraction=0.25, patience=30)

@@ -11,6 +11,7 @@ import io
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 import skimage.data
@@ -27,9 +28,14 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.cloud.classifier import save_classifier
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.deployment.page.attacker_graph import attacker_graph
+from privynet_jax.deployment.page.page_file import Attacker
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.pixels.reading import Reading
+from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
+from privynet_jax.training.checkpoints import by_path
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +51,21 @@ def package(vgg_weights, test_data_dir, tmp_path_factory):
     plan = samples.plan(vgg_weights, TOPOLOGY, SIZE)
     write_package(folder, plan, vgg_weights.params, page_cache=test_data_dir / "npm")
     return folder
+
+
+@pytest.fixture(scope="module")
+def shown(vgg_weights, test_data_dir, tmp_path_factory):
+    """A package whose page shows an attacker that nobody trained, and that attacker's network."""
+    folder = tmp_path_factory.mktemp("with attacker") / "package"
+    shape, rng = TOPOLOGY.representation_shape(SIZE), np.random.default_rng(3)
+    task, values = CAPACITIES[STRONG].task(SIZE), 3 * (SIZE // shape[0]) ** 2
+    params = by_path(task.init(jax.random.key(1), np.ones((1, *shape), np.float32)))
+    kernel = np.float32(0.05 * rng.normal(size=(3, 3, shape[-1], values)))
+    network = attacker_graph(params, kernel, np.full(values, 0.4, np.float32), shape, SIZE)
+    plan, attacker = samples.plan(vgg_weights, TOPOLOGY, SIZE), Attacker(network, 19.46, 1234)
+    cache = test_data_dir / "npm"
+    write_package(folder, plan, vgg_weights.params, page_cache=cache, attacker=attacker)
+    return folder, network
 
 
 @pytest.fixture(scope="module")
@@ -315,6 +336,31 @@ def test_what_is_refused_is_said(opened, package, pictures, saved, tmp_path):
         choose(opened, "classifier", tmp_path / name)
         opened.execute_async_script("waiting.then(arguments[0])")
         assert why in text(opened, "predicted")
+
+
+def test_an_attacker_is_shown_and_nothing_released(browser, shown, pictures, test_data_dir):
+    folder, network = shown
+    open_page(browser, f"file://{folder / 'page.html'}")
+    choose(browser, "files", *sorted((pictures / "cat").iterdir()))
+    waited(browser, "told", "never")
+    told = text(browser, "attacker-told")
+    assert "from 1,234 other pictures: 19.5 dB" in told
+    assert "no bound" in told
+    assert "This page is for showing" in text(browser, "demonstration")
+    assert not browser.find_element(By.ID, "release").is_displayed()
+    assert "releases nothing" in browser.execute_async_script(
+        "const done = arguments[0]; release().catch((error) => done(error.message))"
+    )
+    said = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#pictures p.soft")]
+    files = sorted((pictures / "cat").iterdir())
+    images = np.stack([decode_picture(path.read_bytes(), SIZE) for path in files])
+    rows = np.float32(np.float16(open_package(folder).represent(images)))
+    rebuilt = OnnxRun(network, "again").run({REPRESENTATIONS: rows})
+    expected = -10 * np.log10(np.square(rebuilt - images / 255).mean(axis=(1, 2, 3)))
+    found = [float(one.partition("rebuilt at ")[2].removesuffix(" dB")) for one in said]
+    np.testing.assert_allclose(found, expected, atol=0.06)  # of one digit that is shown
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#pictures canvas")) == 3 * len(files)
+    assert chromium.violations(browser, test_data_dir / "npm") == []
 
 
 @pytest.mark.parametrize("width", chromium.WIDTHS.values())

@@ -10,11 +10,12 @@ class Networks {
     ort.env.wasm.wasmBinary = await unpacked("runtime");
     const local = await ort.InferenceSession.create(await unpacked("local_nn"));
     const cloud = await ort.InferenceSession.create(await unpacked("cloud_nn"));
-    return new Networks(settings, local, cloud);
+    const attacker = settings.attacker ? await ort.InferenceSession.create(await unpacked("attacker")) : null;
+    return new Networks(settings, local, cloud, attacker);
   }
 
-  constructor(settings, local, cloud) {
-    Object.assign(this, { settings, local, cloud });
+  constructor(settings, local, cloud, attacker) {
+    Object.assign(this, { settings, local, cloud, attacker });
   }
 
   /** RGB pixels of some pictures, Uint8Array -> what is released of them, Float32Array. */
@@ -35,6 +36,13 @@ class Networks {
     if (!(error <= TRIAL_TOLERANCE)) {
       throw new Error(`the network is off by ${error.toExponential(1)} in this browser; update it`);
     }
+  }
+
+  /** What the attacker makes of one picture's released values: RGB, Float32Array in [0, 1]. */
+  async rebuilt(values) {
+    const shape = [1, ...this.settings.shape];
+    const representations = new ort.Tensor("float32", Float32Array.from(values), shape);
+    return (await this.attacker.run({ representations })).images.data;
   }
 
   /** Probabilities of classes, Float32Array, of one picture's released values. */
@@ -68,6 +76,12 @@ function trialImages(side) {
     }
   }
   return found;
+}
+
+/** PSNR in dB of estimates in [0, 1] of pixels of 8 bits, 100 at most. */
+function psnr(estimates, pixels) {
+  const squares = estimates.reduce((sum, value, place) => sum + (value - pixels[place] / 255) ** 2, 0);
+  return Math.min(100, -10 * Math.log10(squares / pixels.length));
 }
 
 /** The bytes of a part of this page, which lie there compressed, as text. */

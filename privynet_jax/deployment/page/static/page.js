@@ -25,10 +25,19 @@ async function begin() {
   }
   page.networks = await Networks.open(page.settings);
   await page.networks.check();
+  if (page.settings.attacker) showAttacker(page.settings.attacker);
   at("next").append(made("option", { value: "", textContent: "not told" }), ...classOptions());
   at("main").hidden = false;
   const [height, width, depth] = page.settings.shape;
   at("state").textContent = `Ready. The network gave here what it gave where it was made; it turns a picture into ${height} x ${width} x ${depth} numbers.`;
+}
+
+/** A page with an attacker is for showing: it releases nothing. */
+function showAttacker({ psnr_db, pairs }) {
+  for (const id of ["release-section", "leaves-section", "order", "classes"]) at(id).hidden = true;
+  at("attacker-told").textContent = `The third is what one attacker rebuilds of what would leave, who learnt from ${counted(pairs, "other picture")}: ` +
+    `${psnr_db.toFixed(1)} dB of PSNR on average over pictures that it never saw. More dB are more privacy lost. It is one attacker and no bound: another one may rebuild more.`;
+  for (const id of ["demonstration", "attacker-told"]) at(id).hidden = false;
 }
 
 function classOptions() {
@@ -88,7 +97,8 @@ async function rowOf(file, path) {
   if (!values.every(Number.isFinite)) throw new Error("the network gives no numbers of it");
   const folder = path.split("/").at(-2);
   const label = Object.hasOwn(page.settings.class_ids, folder ?? "") ? folder : at("next").value || null;
-  return { name: path, pixels, values, milliseconds, label, probabilities: null };
+  const rebuilt = page.networks.attacker && (await page.networks.rebuilt(values));
+  return { name: path, pixels, values, milliseconds, label, rebuilt, probabilities: null };
 }
 
 function card(row) {
@@ -102,10 +112,11 @@ function card(row) {
     made("h3", { textContent: row.name }),
     made("div", { className: "pair" },
       drawn(side, side, `${row.name} as the network sees it`, (x, y, c) => row.pixels[(y * side + x) * 3 + c]),
-      channels(row)),
-    made("p", { className: "soft", textContent: `${row.milliseconds.toFixed(1)} ms; ${FORMATTER.format(2 * row.values.length)} bytes would leave` }),
+      channels(row),
+      ...(row.rebuilt ? [drawn(side, side, `What the attacker rebuilds of ${row.name}`, (x, y, c) => 255 * row.rebuilt[(y * side + x) * 3 + c])] : [])),
+    made("p", { className: "soft", textContent: `${row.milliseconds.toFixed(1)} ms; ${FORMATTER.format(2 * row.values.length)} bytes would leave${row.rebuilt ? `; rebuilt at ${psnr(row.rebuilt, row.pixels).toFixed(1)} dB` : ""}` }),
     row.answer,
-    made("div", { className: "row" }, made("label", {}, "Class ", select), remove));
+    made("div", { className: "row" }, ...(row.rebuilt ? [] : [made("label", {}, "Class ", select)]), remove));
   remove.addEventListener("click", () => {
     const neighbour = (row.card.nextElementSibling ?? row.card.previousElementSibling)?.querySelector("button");
     page.rows.splice(page.rows.indexOf(row), 1);
@@ -147,6 +158,7 @@ function drawn(width, height, told, valueAt) {
 }
 
 async function release() {
+  if (page.settings.attacker) throw new Error("A page with an attacker releases nothing.");
   const labelled = at("labelled").checked, untold = page.rows.filter((row) => row.label === null);
   if (labelled && untold.length) {
     throw new Error(`${counted(untold.length, "picture")} without a class, such as ${untold[0].name}: give each one, or tell no classes.`);
