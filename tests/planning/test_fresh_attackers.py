@@ -1,0 +1,42 @@
+"""Attackers that are trained to be shown: what they are said to reach is what their files reach."""
+
+import numpy as np
+import pytest
+from support import small_audit
+
+from privynet_jax.deployment.device.local_package import open_package
+from privynet_jax.deployment.device.package_export import write_package
+from privynet_jax.deployment.page.attacker_graph import attacker_graph
+from privynet_jax.errors import UserError
+from privynet_jax.images.metrics import image_quality
+from privynet_jax.images.sample import drop_seen_pictures
+from privynet_jax.planning.fresh_attackers import train_shown_attacker
+from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
+
+SEED, SIZE = small_audit.PARTS_SEED, small_audit.IMAGE_SIZE
+
+
+def test_its_file_rebuilds_what_packages_release(
+    audited_plan, audited_parts, vgg_weights, tmp_path
+):
+    given = {"seed": SEED, "cache_dir": tmp_path / "cache"}
+    shown = train_shown_attacker(audited_plan, audited_parts, vgg_weights, **given)
+    unseen, _ = drop_seen_pictures(audited_parts, audited_plan.sample)
+    assert shown.pairs == len(unseen.auxiliary)
+    assert not list((tmp_path / "cache").iterdir())
+    write_package(tmp_path / "package", audited_plan, vgg_weights.params)
+    package = open_package(tmp_path / "package")
+    network = attacker_graph(shown.params, shown.kernel, shown.bias, package.shape, SIZE)
+    rows = package.represent(unseen.test.images)
+    rebuilt = OnnxRun(network, "again").run({REPRESENTATIONS: rows})
+    found = image_quality(rebuilt, np.float32(unseen.test.images / 255))["psnr_db"]
+    # Features are kept as float16, and the network is another implementation.
+    assert float(np.mean(found)) == pytest.approx(shown.psnr_db, abs=0.02)
+
+
+def test_the_characterisations_own_seed_is_refused(
+    audited_plan, audited_parts, vgg_weights, tmp_path
+):
+    given = {"seed": small_audit.SETTINGS["seed"], "cache_dir": tmp_path / "cache"}
+    with pytest.raises(UserError, match="seed 0 is the characterisation's own"):
+        train_shown_attacker(audited_plan, audited_parts, vgg_weights, **given)
