@@ -93,7 +93,8 @@ _REPEATS = flags.DEFINE_integer(
 _ATTRIBUTE = flags.DEFINE_string(
     "private_attribute",
     "brightness",
-    "What is told from releases besides: brightness, contrast, colour or feature:NAME.",
+    "What is told from releases besides: brightness, contrast, colour, classes:0+2/1 (groups of "
+    "classes) or feature:NAME.",
 )
 _DATA_SET = flags.DEFINE_string(
     "compared_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."

@@ -48,7 +48,10 @@ from privynet_jax.training.models.attackers import STRONG
 cli.key_flags("workdir out weights cache_dir data_dir skip_unreadable sixteen_bit_max attackers")
 cli.key_flags("dicom_window")
 _INFERENCES = flags.DEFINE_list("inferences", list(ATTACKS), f"Which of {', '.join(ATTACKS)}.")
-_TOLD = "What to infer: brightness, contrast, colour, class, or feature:NAME of a TFDS data set."
+_TOLD = (
+    "What to infer: brightness, contrast, colour, class, classes:0+2/1 (groups of classes), or "
+    "feature:NAME of a TFDS data set."
+)
 _ATTRIBUTES = flags.DEFINE_list("attributes", list(inference.Settings.attributes), _TOLD)
 _CANDIDATES = flags.DEFINE_list(
     "candidates", None, "Numbers of pictures to find one among; default: 100, or all test images."

@@ -35,6 +35,8 @@ from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.tasks import Schedule
 
 FEATURE_PREFIX = "feature:"
+# Of labels, as in "classes:0+2+3/1/4+5".
+CLASSES_PREFIX, _BETWEEN_GROUPS, _BETWEEN_CLASSES = "classes:", "/", "+"
 PARTS = ("auxiliary", "test")
 _LEVELS = 3
 # Attributes that follow from the picture itself -> how many values each has.
@@ -82,7 +84,7 @@ def attribute_values(
 
     "brightness" and "contrast" are in thirds of the auxiliary images; "colour" is which of red,
     green and blue stands out most against their mean, "class" the label itself, for comparison,
-    and "feature:NAME" a whole number of a TFDS data set.
+    "classes:0+2/1" the group that it is in, and "feature:NAME" a whole number of a TFDS data set.
 
     Raises:
         UserError: the attribute is unknown, or the same for all images.
@@ -90,6 +92,9 @@ def attribute_values(
     check_attributes([attribute])
     if attribute.startswith(FEATURE_PREFIX):
         found = _feature_values(attribute.removeprefix(FEATURE_PREFIX), parts, data_dir)
+    elif attribute.startswith(CLASSES_PREFIX):
+        group_of = _groups(attribute, parts.num_classes)
+        found = {name: group_of[getattr(parts, name).labels] for name in PARTS}
     elif attribute == "class":
         found = {name: getattr(parts, name).labels.astype(int) for name in PARTS}
     else:
@@ -108,14 +113,32 @@ def check_attributes(attributes: Sequence[str]) -> None:
     if not attributes or len(set(attributes)) < len(attributes):
         raise UserError(f"attributes {','.join(attributes)!r}; give one or more, each once")
     for attribute in attributes:
-        if not attribute.startswith(FEATURE_PREFIX) and attribute not in ("class", *_MEASURES):
-            known = ", ".join(["class", *_MEASURES, f"{FEATURE_PREFIX}NAME"])
+        named = attribute.startswith((FEATURE_PREFIX, CLASSES_PREFIX))
+        if not named and attribute not in ("class", *_MEASURES):
+            known = ", ".join(
+                ["class", *_MEASURES, f"{CLASSES_PREFIX}0+2/1", f"{FEATURE_PREFIX}NAME"]
+            )
             raise UserError(f"attribute {attribute!r}; allowed are {known}")
 
 
 def count_of(values: Mapping[str, np.ndarray]) -> int:
     """Returns how many values an attribute may have."""
     return int(max(mine.max() for mine in values.values())) + 1
+
+
+def _groups(attribute: str, num_classes: int) -> np.ndarray:
+    """Label -> number of its group, int [num_classes]."""
+    groups = [
+        group.split(_BETWEEN_CLASSES)
+        for group in attribute.removeprefix(CLASSES_PREFIX).split(_BETWEEN_GROUPS)
+    ]
+    place = {name: number for number, group in enumerate(groups) for name in group}
+    if sorted(sum(groups, [])) != sorted(map(str, range(num_classes))):
+        raise UserError(
+            f"attribute {attribute!r} does not name each of the classes 0 to {num_classes - 1} "
+            f"once; give groups of all of them, as in {CLASSES_PREFIX}0+2/1"
+        )
+    return np.array([place[str(label)] for label in range(num_classes)])
 
 
 def _means(images: np.ndarray) -> np.ndarray:

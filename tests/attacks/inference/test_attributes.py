@@ -152,6 +152,18 @@ def test_the_class_is_the_label():
     assert attribute_values("class", parts, None)["test"].tolist() == [0, 1, 2]
 
 
+def test_groups_of_classes():
+    parts = dataclasses.replace(parts_of(grey(1, 2), grey(3, 4, 5)), class_names=("a", "b", "c"))
+    values = attribute_values("classes:1/0+2", parts, None)
+    assert {name: mine.tolist() for name, mine in values.items()} == {
+        "auxiliary": [1, 0],
+        "test": [1, 0, 1],
+    }
+    for wrong in ("0/1", "0+1/1+2", "0+1+2/3", "0+1/2/", "a/b/c"):
+        with pytest.raises(UserError, match="does not name each of the classes 0 to 2 once"):
+            attribute_values(f"classes:{wrong}", parts, None)
+
+
 def test_a_feature_of_the_data_set(small_parts, test_data_dir):
     values = attribute_values("feature:scale", small_parts, test_data_dir)
     assert set(values["test"]) == {0, 1, 2}
