@@ -11,6 +11,7 @@ data set, such as photo_patches' scale: `feature:scale`.
     share_right(answering, attacked).mean()
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,8 @@ def check_attributes(attributes: Sequence[str]) -> None:
     for attribute in attributes:
         named = attribute.startswith((FEATURE_PREFIX, CLASSES_PREFIX))
         if not named and attribute not in ("class", *_MEASURES):
-            known = ", ".join(
-                ["class", *_MEASURES, f"{CLASSES_PREFIX}0+2/1", f"{FEATURE_PREFIX}NAME"]
-            )
+            forms = f"{CLASSES_PREFIX}0+2/1", f"{FEATURE_PREFIX}NAME"
+            known = ", ".join(["class", *_MEASURES, *forms])
             raise UserError(f"attribute {attribute!r}; allowed are {known}")
 
 
@@ -133,7 +133,8 @@ def _groups(attribute: str, num_classes: int) -> np.ndarray:
         for group in attribute.removeprefix(CLASSES_PREFIX).split(_BETWEEN_GROUPS)
     ]
     place = {name: number for number, group in enumerate(groups) for name in group}
-    if sorted(sum(groups, [])) != sorted(map(str, range(num_classes))):
+    named = sorted(itertools.chain.from_iterable(groups))
+    if named != sorted(map(str, range(num_classes))):
         raise UserError(
             f"attribute {attribute!r} does not name each of the classes 0 to {num_classes - 1} "
             f"once; give groups of all of them, as in {CLASSES_PREFIX}0+2/1"
