@@ -45,6 +45,19 @@ def assert_refused(found, message):
     assert re.search(message, err)
 
 
+def test_an_attacker_needs_a_page(export_local, vgg_weights, tmp_path):
+    write_plan(tmp_path / "plan.json", samples.plan(vgg_weights, TOPOLOGY, 32))
+    arguments = (f"--plan={tmp_path / 'plan.json'}", f"--out={tmp_path / 'device'}")
+    found = export_local(*arguments, "--with_attacker=photo_patches")
+    assert_refused(found, r"--with_attacker is for the page; give --page too")
+    noisy = samples.plan(vgg_weights, TOPOLOGY, 32, mechanism="gaussian:clip=1,sigma=1")
+    write_plan(tmp_path / "noisy.json", noisy)
+    arguments = (f"--plan={tmp_path / 'noisy.json'}", f"--out={tmp_path / 'device'}", "--page")
+    for more in ((), ("--with_attacker=photo_patches",)):
+        assert_refused(export_local(*arguments, *more), r"leave --page out")
+    assert not (tmp_path / "device").exists()
+
+
 def test_a_plan_becomes_a_package(apart, export_local, vgg_weights, tmp_path):
     plan = samples.plan(vgg_weights, TOPOLOGY, 32)
     write_plan(tmp_path / "plan.json", plan)

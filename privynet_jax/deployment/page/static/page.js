@@ -17,9 +17,10 @@ function made(tag, properties = {}, ...children) {
 }
 
 async function begin() {
-  const missing = { Float16Array, DecompressionStream, rawJSON: JSON.rawJSON, secure: crypto.subtle };
-  const lacking = Object.keys(missing).filter((name) => !missing[name]);
-  if (lacking.length) throw new Error(`this browser lacks ${lacking.join(", ")}; update it, and open the page as a file or by https`);
+  if (!globalThis.Float16Array || !globalThis.DecompressionStream || !JSON.rawJSON) {
+    throw new Error("this browser is too old for it; update it");
+  }
+  if (!crypto.subtle) throw new Error("browsers compute no digests here; open it as a file, or by https");
   if (!drawsFaithfully()) {
     throw new Error("this browser changes pixels, against fingerprinting; allow this page to read its canvas");
   }
