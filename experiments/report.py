@@ -15,21 +15,31 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from absl import flags
 
 from experiments import cli
-from experiments.reporting import pictures, plots, promises, sections, tables
+from experiments.reporting import (
+    deciding,
+    details,
+    page,
+    pictures,
+    plots,
+    promises,
+    sections,
+    tables,
+    tradeoff_chart,
+)
 from experiments.reporting.pictures import Picture
 from privynet_jax import Config, Parts, ResultStore, UserError, read_plan
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.planning.planner import MARGINS
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.files import check_is_new, checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
 
-cli.key_flags("workdir out plan data_dir skip_unreadable sixteen_bit_max dicom_window")
+cli.key_flags("workdir out plan data_dir skip_unreadable sixteen_bit_max dicom_window latency")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
 _IMAGES = flags.DEFINE_boolean("test_images", True, "Show test images; needs the data set.")
 
@@ -46,7 +56,7 @@ def main() -> None:
     planned = _planned()  # before anything is drawn
     content = _contents(store, config, results) | planned | {"mark": mark}
     content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
-    page = _rendered(content)
+    html = page.rendered(content)
     private = bool(cli.PLAN.value or _AUDIT.value) or is_private(config["dataset"])
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
     files += [cell.sheet for cell in content["shown"] + content["folded"]]
@@ -55,12 +65,12 @@ def main() -> None:
             raise UserError(f"{path} is of no report of this characterisation; move it away")
     _check_replaceable(out, folder, mark)  # something may have come there meanwhile
     # The page first: with it, the same command goes on after a kill.
-    write_atomically(out, page, private=private)
+    write_atomically(out, html, private=private)
     folder.mkdir(0o700 if private else 0o777, exist_ok=True)
     for picture in files:
         png = pictures.marked(picture.png, mark)
         write_atomically(folder / picture.name, png, private=private)
-    size = f"{len(page) / 2**20:.1f} MiB, one file that needs nothing else"
+    size = f"{len(html) / 2**20:.1f} MiB, one file that needs nothing else"
     print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
     if _IMAGES.value:
         told = "hand it only to those who may see them, or give --notest_images"
@@ -91,12 +101,19 @@ def _contents(
     further = sections.further(store.workdir)
     no_split, mean_image = plots.references(store)
     summaries = over_draws(results)
+    command = deciding.command(store.workdir, cli.LATENCY.value)
+    ground = deciding.ground(store, config, results, cli.latencies(), command)
+    chart = tradeoff_chart.specification(tradeoff_chart.rows(summaries), (no_split, mean_image))
+    live = {"settings": details.settings(summaries), "chart": tradeoff_chart.answering(chart)}
     return {
+        **{"ground": ground, "told": {**ground.told, **live}, "margins": MARGINS},
+        **{"attackers": details.attackers(results), "setting_id": deciding.setting_id},
         **{"promises": promises, "sections": sections, "tables": tables},
         **{"store": store, "config": config, "results": results, "summaries": summaries},
         **{"no_split": no_split, "mean_image": mean_image},
         "best": sections.best_settings(results),
-        "tradeoff": Picture("tradeoff.png", plots.tradeoff(results, store), _tradeoff_alt(results)),
+        "tradeoff": Picture("tradeoff.png", tradeoff_chart.png(chart), _tradeoff_alt(results)),
+        "tradeoff_uri": tradeoff_chart.uri(chart),
         "heat_maps": {
             selection: pictures.heat_maps(summaries, selection)
             for selection in plots.marker_shapes(result.selection for result in results)
@@ -107,17 +124,6 @@ def _contents(
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-
-
-def _rendered(content: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("experiments"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(content)
 
 
 def _planned() -> dict[str, Any]:

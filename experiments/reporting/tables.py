@@ -60,9 +60,9 @@ def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) ->
     rows = [
         (
             *place(summary),
-            _ranged(summary.accuracy, 100),
+            ranged(summary.accuracy, 100),
             f"{100 * summary.balanced_accuracy.mean:.1f}",
-            _ranged(summary.psnr_db),
+            ranged(summary.psnr_db),
             f"{summary.psnr_db_limit.mean:.1f}" if summary.psnr_db_limit else _NONE,
             f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
             f"{summary.ssim.mean:.2f}",
@@ -190,7 +190,7 @@ def place(summary: DrawSummary) -> tuple[str, str, str]:
     return f"{first.num_layers}: {first.layer}", str(first.depth), first.selection
 
 
-def _ranged(spread: Spread, factor: float = 1.0) -> str:
+def ranged(spread: Spread, factor: float = 1.0) -> str:
     """The mean, and where draws differ their range."""
     ends = (f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest))
     mean, least, greatest = ends

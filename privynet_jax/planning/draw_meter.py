@@ -78,10 +78,7 @@ class DrawMeter:
                 f"pictures, {own}; it takes {needed}; give more pictures ({2 * needed} in the "
                 "sample), or --attacked_images=0"
             )
-        share = SHARES.get(statistic, 0.0)
-        # Of fewer, even the largest bounds no such share with that confidence.
-        least = math.ceil(math.log(1 - CONFIDENCE) / math.log(share)) if share else 1
-        if self.images < least:
+        if self.images < (least := least_images(statistic)):
             raise UserError(
                 f"{self.images} pictures of the sample are attacked, half of its "
                 f"{len(self.sample)} at most, and the statistic {statistic} needs {least}; give "
@@ -139,6 +136,13 @@ class DrawMeter:
         made = release_by_content(local, mechanism, theirs, unit)
         expected = expected_release(local, mechanism, unit)
         return release / unit, Knowledge(EVERYTHING, local=expected, made=made)
+
+
+def least_images(statistic: str) -> int:
+    """Returns how many pictures must be attacked for a statistic of `plan.STATISTICS`."""
+    share = SHARES.get(statistic, 0.0)
+    # Of fewer, even the largest bounds no such share with that confidence.
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(share)) if share else 1
 
 
 def released_unit(

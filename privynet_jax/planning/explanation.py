@@ -15,7 +15,7 @@ from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
 from privynet_jax.results.statistics import Interval
 
 # Limit -> what it is called, and its unit.
-_WORDS: Mapping[str, tuple[str, str]] = {
+WORDS: Mapping[str, tuple[str, str]] = {
     "psnr_db": ("privacy loss in PSNR", "dB"),
     "ssim": ("privacy loss in SSIM", ""),
     "local_mmacs": ("local computation", "MMAC per image"),
@@ -24,7 +24,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "latency_ms": ("latency", "ms per image"),
     "epsilon": ("epsilon", "of one release's local differential privacy"),
 }
-_STATISTICS = {
+OF_IMAGES = {
     "mean": "the mean over images",
     "median": "the median over images",
     "p95": "the 95th percentile over images",
@@ -69,11 +69,11 @@ def _limits_lines(decision: Decision, promise: Promise | None) -> list[str]:
     given = decision.limits.given()
     if not given:
         return ["Limits: none, so balanced accuracy alone decides."]
-    lines = [f"Limits (privacy loss: {_STATISTICS[decision.limits.statistic]}):"]
+    lines = [f"Limits (privacy loss: {OF_IMAGES[decision.limits.statistic]}):"]
     for limit, value in given.items():
         margin = decision.margins.get(limit)
         kept = f", kept with a margin of {_number(limit, margin)}" if margin is not None else ""
-        lines.append(f"  {_WORDS[limit][0]:<22} at most {_number(limit, value)}{kept}")
+        lines.append(f"  {WORDS[limit][0]:<22} at most {_number(limit, value)}{kept}")
     if any(limit in given for limit in decision.margins):
         lines.append(f"  ({_margin(promise)})")
     if "psnr_db" in given and not decision.options[0].held:
@@ -100,12 +100,12 @@ def _margin(promise: Promise | None) -> str:
 
 
 def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
-    option, statistic = decision.chosen, _STATISTICS[decision.limits.statistic]
+    option, statistic = decision.chosen, OF_IMAGES[decision.limits.statistic]
     expected, tested = option.expected, option.tested
     whose = f"a new draw of channels by the selection {option.selection}"
     if option.selection == DIRECT:
         whose = "a new training with the channels that the search found"
-    costs = [f"{_WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
+    costs = [f"{WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
     held = "the upper end of the interval"
     if option.measured:
         held = f"what the attacker {option.measured.attacker} makes of these very channels"
@@ -173,7 +173,7 @@ def _binding_lines(decision: Decision) -> list[str]:
     binding = decision.binding
     if not binding:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
-    names = _joined([_WORDS[name][0] for name in binding])
+    names = _joined([WORDS[name][0] for name in binding])
     those = "Without it" if len(binding) == 1 else "Without any one of these"
     return [f"Binding: {names}. {those}, a better one would be possible.", *lines]
 
@@ -219,7 +219,7 @@ def _near_lines(decision: Decision) -> list[str]:
     lines = ["Near misses, which are better and fail by no more than a notch:"]
     for option in misses[:_SHOWN]:
         excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
-        by = _joined([f"{_WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
+        by = _joined([f"{WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
         merit, unknown = f"{100 * option.merit:.1f} % balanced", _unmeasured(decision, option)
         lines.append(f"  {named(option)}: {merit}, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
@@ -296,7 +296,7 @@ def _typed(limit: str, value: float) -> str:
 
 
 def _number(limit: str, value: float) -> str:
-    return f"{value:.{DIGITS[limit]}f} {_WORDS[limit][1]}".strip()
+    return f"{value:.{DIGITS[limit]}f} {WORDS[limit][1]}".strip()
 
 
 def _interval(interval: Interval, factor: float, digits: int) -> str:

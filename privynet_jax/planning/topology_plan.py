@@ -200,12 +200,12 @@ def characterised_cells(workdir: Path, selection: str | None = None) -> Characte
     missing, or there are none of the selection.
     """
     store, config = ResultStore.existing(workdir)
-    method = _method(selection, config)
+    method = usual_selection(selection, config)
     results = store.grid_results(config)
     return Characterised(store, config, [cell for cell in results if cell.selection == method])
 
 
-def _method(wished: str | None, config: Mapping[str, Any]) -> str:
+def usual_selection(wished: str | None, config: Mapping[str, Any]) -> str:
     """Returns the selection that was asked for, or the best that was characterised.
 
     Nothing is expected of one selection by the cells of another.
