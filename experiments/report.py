@@ -118,7 +118,9 @@ def _contents(
             selection: pictures.heat_maps(summaries, selection)
             for selection in plots.marker_shapes(result.selection for result in results)
         },
-        "further": further,
+        "everything": tables.everything(summaries),
+        "further": [section for section in further if section["stem"] not in sections.OF_RISK],
+        "of_risk": [section for section in further if section["stem"] in sections.OF_RISK],
         "attacks": attacks,
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.draw_meter import least_images
+from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.explanation import OF_IMAGES, WORDS, named
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import EPSILON, LIMITS, STATISTICS
@@ -216,4 +216,7 @@ def _flags() -> dict[str, dict[str, list[str]]]:
         least = least_images(statistic)  # and half of the sample is attacked
         enough = [f"--attacked_images={least}", f"--sample_images={2 * least}"]
         found[statistic] = enough if least > attacked else []
-    return {MEASURED: found, EXPECTED: dict.fromkeys(STATISTICS, ["--attacked_images=0"])}
+    return {
+        MEASURED: found,
+        EXPECTED: {statistic: ["--attacked_images=0"] for statistic in STATISTICS},
+    }

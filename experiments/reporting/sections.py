@@ -57,6 +57,8 @@ _FURTHER = {
         "validation images, reported on test images.",
     ),
 }
+# Of these, what the table of all settings has is enough for most: they are folded below it.
+OF_RISK = ("risk", "risk_classes")
 _KNOWN = {
     PAIRS: "pairs of auxiliary images and their representations; neither the network nor which of "
     "its channels they are",
@@ -118,7 +120,8 @@ def further(workdir: Path) -> list[dict[str, Any]]:
         if path.exists():
             picture = path.with_suffix(".png")
             shown = of_file(picture, alt) if picture.exists() else None
-            sections.append({"title": title, "table": of_csv(path, caption), "picture": shown})
+            table = of_csv(path, caption)
+            sections.append({"stem": stem, "title": title, "table": table, "picture": shown})
     return sections
 
 

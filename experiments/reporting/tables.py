@@ -22,6 +22,9 @@ from privynet_jax.results.text_tables import restored
 
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
+# Tables with more columns than a sheet of paper takes are set otherwise on it.
+_SHEET = 9
+_LONGER = "PSNR with ten times the training, dB"
 _NONE = "-"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*|inf|nan)([eE][-+]?\d+)?( ?%)?( ?[±(][^a-z]*)?|")
 _WORDS = {
@@ -46,6 +49,11 @@ class Table:
         return len(self.rows) > _OPEN
 
     @property
+    def is_wide(self) -> bool:
+        """Whether paper is too narrow for it."""
+        return len(self.columns) > _SHEET
+
+    @property
     def numeric(self) -> tuple[bool, ...]:
         """For every column whether it holds numbers, which are aligned on the right."""
         of_columns = zip(*self.rows, strict=True)
@@ -57,27 +65,51 @@ class Table:
 
 def settings_table(name: str, caption: str, summaries: Iterable[DrawSummary]) -> Table:
     """Returns a row per (layers, depth, selection): both numbers, and what leaves the device."""
+    columns = ("layers", "channels", "selection", "accuracy, %", "balanced, %", "PSNR, dB")
+    columns += (_LONGER, "best rebuilt image, dB", "SSIM", "released, KiB")
     rows = [
         (
-            *place(summary),
-            ranged(summary.accuracy, 100),
-            f"{100 * summary.balanced_accuracy.mean:.1f}",
+            *_accuracies(summary),
             ranged(summary.psnr_db),
-            f"{summary.psnr_db_limit.mean:.1f}" if summary.psnr_db_limit else _NONE,
+            _longer(summary),
             f"{max(cell.row()['psnr_db_max'] for cell in summary.cells):.1f}",
             f"{summary.ssim.mean:.2f}",
-            f"{summary.cells[0].cost['release_bytes'] / 2**10:.1f}",
+            _released(summary),
         )
         for summary in summaries
     ]
-    columns = ("layers", "channels", "selection", "accuracy, %", "balanced, %", "PSNR, dB")
-    columns += (
-        "PSNR with ten times the training, dB",
-        "best rebuilt image, dB",
-        "SSIM",
-        "released, KiB",
-    )
     return Table(name, caption, columns, tuple(rows), heads=3)
+
+
+def everything(summaries: Sequence[DrawSummary]) -> Table:
+    """Returns a row per setting with each attacker and the images that are rebuilt best.
+
+    Means over draws of channels, and their range; an attacker who was not tried on a setting has
+    no number there.
+    """
+    cells = [cell for summary in summaries for cell in summary.cells]
+    names = dict.fromkeys(attack.attacker for cell in cells for attack in cell.attacks)
+    columns = ("layers", "channels", "selection", "accuracy, %", "balanced, %")
+    columns += (*(f"{name}: PSNR, dB" for name in names), _LONGER)
+    columns += ("95 % of images under, dB", "best rebuilt image, dB")
+    columns += ("SSIM", "95 % of images under, SSIM", "released, KiB")
+    rows = [
+        (
+            *_accuracies(summary),
+            *(_reached(summary, name) for name in names),
+            _longer(summary),
+            *(_of_rows(summary, name, 1) for name in ("psnr_db_p95", "psnr_db_max")),
+            *(_of_rows(summary, name, 2) for name in ("ssim_mean", "ssim_p95")),
+            _released(summary),
+        )
+        for summary in summaries
+    ]
+    caption = (
+        "All settings, over test images: means over draws of channels, and their range. A cell's "
+        "privacy loss is its strongest attacker's; what 95 % of images stay under, and the image "
+        "that is rebuilt best, are of whoever does most there."
+    )
+    return Table("settings", caption, columns, tuple(rows), heads=3)
 
 
 def attackers(results: Sequence[CellResult]) -> Table:
@@ -190,8 +222,31 @@ def place(summary: DrawSummary) -> tuple[str, str, str]:
     return f"{first.num_layers}: {first.layer}", str(first.depth), first.selection
 
 
-def ranged(spread: Spread, factor: float = 1.0) -> str:
-    """The mean, and where draws differ their range."""
-    ends = (f"{factor * v:.1f}" for v in (spread.mean, spread.least, spread.greatest))
+def _accuracies(summary: DrawSummary) -> tuple[str, ...]:
+    balanced = f"{100 * summary.balanced_accuracy.mean:.1f}"
+    return (*place(summary), ranged(summary.accuracy, 100), balanced)
+
+
+def _longer(summary: DrawSummary) -> str:
+    return f"{summary.psnr_db_limit.mean:.1f}" if summary.psnr_db_limit else _NONE
+
+
+def _released(summary: DrawSummary) -> str:
+    return f"{summary.cells[0].cost['release_bytes'] / 2**10:.1f}"
+
+
+def _reached(summary: DrawSummary, attacker: str) -> str:
+    """Mean PSNR of one attacker."""
+    own = [a for cell in summary.cells for a in cell.attacks if a.attacker == attacker]
+    return ranged(Spread.of([attack.psnr_db.mean for attack in own])) if own else _NONE
+
+
+def _of_rows(summary: DrawSummary, column: str, digits: int) -> str:
+    return ranged(Spread.of([cell.row()[column] for cell in summary.cells]), digits=digits)
+
+
+def ranged(spread: Spread, factor: float = 1.0, digits: int = 1) -> str:
+    """Returns the mean, and where draws differ their range."""
+    ends = (f"{factor * v:.{digits}f}" for v in (spread.mean, spread.least, spread.greatest))
     mean, least, greatest = ends
     return mean if least == greatest else f"{mean} ({least}-{greatest})"

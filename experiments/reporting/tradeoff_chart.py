@@ -29,7 +29,7 @@ _AXES = {"labelColor": _INK, "titleColor": _INK, "labelFontSize": 12, "titleFont
 _X = {
     "field": "loss",
     "type": "quantitative",
-    "title": "privacy loss: PSNR, dB (left is more private)",
+    "title": "PSNR, dB (left is more private)",
     "scale": {"zero": False, "nice": True},
     "axis": {"tickCount": 8, "labelOverlap": True},
 }
