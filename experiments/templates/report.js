@@ -273,11 +273,12 @@ for (const slider of sliders) {
     number.value = String(Number(range.valueAsNumber.toFixed(told.digits[name])));
     refresh();
   });
-  number.addEventListener("input", () => {
+  const typed = () => {
     on.checked = number.valueAsNumber > 0;
     if (on.checked) range.value = number.value;
     refresh();
-  });
+  };
+  ["input", "change"].forEach((kind) => number.addEventListener(kind, typed));
   on.addEventListener("change", refresh);
 }
 choices.forEach((name) => byId(name).addEventListener("change", refresh));
@@ -317,7 +318,10 @@ const drawn = vegaEmbed("#chart", told.chart, {
 }).then((result) => {
   view = result.view;
   view.addSignalListener("near", (_, near) => near.id && pick(near.id[0]));
+  // A tap, where there is a mouse as well, would else be undone by the resting mouse.
+  view.addEventListener("click", (_, item) => item?.datum?.datum && pick(item.datum.datum.id));
   refresh();
+  return view;
 });
 
 // For whoever checks the page against the planner.
