@@ -5,13 +5,15 @@
 Writes one HTML file that needs nothing else (by default report.html in the work directory), and
 beside it a folder with the pictures as PNG. Tables and pictures that other commands left in the
 work directory are shown too, and with --plan and --audit what was planned and whether it held; the
-plan's secrets stay out. --notest_images leaves test images out, and needs no data set.
+plan's secrets stay out. --notest_images leaves test images out, and needs no data set. In a browser
+the page answers: limits as plan takes them show what they leave, what plan would choose and why,
+and its command. --watch writes the page anew while the grid runs, and an open one follows.
 """
 
 import datetime
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ from experiments.reporting import (
     sections,
     tables,
     tradeoff_chart,
+    watching,
 )
 from experiments.reporting.pictures import Picture
+from experiments.reporting.watching import Stand
 from privynet_jax import Config, Parts, ResultStore, UserError, read_plan
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
@@ -38,10 +42,16 @@ from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.files import check_is_new, checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.summaries import convergence_note, over_draws
+from privynet_jax.results.work_directory import REFERENCES
 
 cli.key_flags("workdir out plan data_dir skip_unreadable sixteen_bit_max dicom_window latency")
 _AUDIT = flags.DEFINE_string("audit", None, "The file that experiments.audit --out wrote.")
 _IMAGES = flags.DEFINE_boolean("test_images", True, "Show test images; needs the data set.")
+_WATCH = flags.DEFINE_boolean(
+    "watch",
+    False,
+    "Write the report anew whenever the running characterisation has new cells, until it is done.",
+)
 
 
 def main() -> None:
@@ -49,15 +59,38 @@ def main() -> None:
     out = checked_file("out", cli.OUT.value or str(store.workdir / "report.html"))
     if out.suffix not in (".html", ".htm"):
         raise UserError(f"--out={out} must end in .html; give such a file")
-    folder = out.with_name(f"{out.stem}_pictures")
     mark = f"privynet_jax {sha256_of_json(config)}"
-    _check_replaceable(out, folder, mark)
-    results = store.grid_results(config)
-    planned = _planned()  # before anything is drawn
-    content = _contents(store, config, results) | planned | {"mark": mark}
-    content |= _reconstructed(store, config, results) if _IMAGES.value else _NO_IMAGES
+    _check_replaceable(out, _folder(out), mark)
+    planned = {**_planned(), "mark": mark}  # before anything is drawn
+    parts = None
+    for stand in _stands(store, config):
+        if _IMAGES.value and parts is None:
+            parts = _parts(config)
+        content = _contents(store, config, stand) | planned
+        content |= _reconstructed(store, config, stand.results, parts) if parts else _NO_IMAGES
+        _write(out, content, is_private(config["dataset"]))
+        if not stand.finished:
+            print(f"{stand.missing} cells are missing; it is written anew as they come.")
+    if _IMAGES.value:
+        told = "hand it only to those who may see them, or give --notest_images"
+        print(f"It shows test images: {told}.")
+
+
+def _stands(store: ResultStore, config: Mapping[str, Any]) -> Iterable[Stand]:
+    if _WATCH.value:
+        return watching.stands(store, config, watching.EVERY)
+    return [Stand(store.grid_results(config), 0, finished=True)]
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_pictures")
+
+
+def _write(out: Path, content: Mapping[str, Any], of_folder: bool) -> None:
+    """Writes the page and its pictures; only a report of the same characterisation is replaced."""
+    folder, mark = _folder(out), content["mark"]
     html = page.rendered(content)
-    private = bool(cli.PLAN.value or _AUDIT.value) or is_private(config["dataset"])
+    private = bool(cli.PLAN.value or _AUDIT.value) or of_folder
     files = [content["tradeoff"], *itertools.chain(*content["heat_maps"].values())]
     files += [cell.sheet for cell in content["shown"] + content["folded"]]
     for picture in files:
@@ -72,9 +105,6 @@ def main() -> None:
         write_atomically(folder / picture.name, png, private=private)
     size = f"{len(html) / 2**20:.1f} MiB, one file that needs nothing else"
     print(f"The report is in {out} ({size}); its {len(files)} pictures are in {folder} too.")
-    if _IMAGES.value:
-        told = "hand it only to those who may see them, or give --notest_images"
-        print(f"It shows test images: {told}.")
 
 
 def _check_replaceable(out: Path, folder: Path, mark: str) -> None:
@@ -92,25 +122,27 @@ def _has(path: Path, mark: str) -> bool:
     return path.is_file() and mark.encode() in path.read_bytes()
 
 
-def _contents(
-    store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
-) -> dict[str, Any]:
+def _contents(store: ResultStore, config: Mapping[str, Any], stand: Stand) -> dict[str, Any]:
     # What may be damaged is read before anything is drawn.
-    told = "Each attacker on each cell, over test images."
-    attacks = tables.of_csv(store.workdir / "attacks.csv", told)
+    told, path = "Each attacker on each cell, over test images.", store.workdir / "attacks.csv"
+    attacks = tables.of_csv(path, told) if stand.finished or path.exists() else None
     further = sections.further(store.workdir)
-    no_split, mean_image = plots.references(store)
+    references = None
+    if stand.finished or (store.workdir / REFERENCES).exists():
+        references = plots.references(store)
+    results = stand.results
     summaries = over_draws(results)
     command = deciding.command(store.workdir, cli.LATENCY.value)
     ground = deciding.ground(store, config, results, cli.latencies(), command)
-    chart = tradeoff_chart.specification(tradeoff_chart.rows(summaries), (no_split, mean_image))
+    chart = tradeoff_chart.specification(tradeoff_chart.rows(summaries), references)
     live = {"settings": details.settings(summaries), "chart": tradeoff_chart.answering(chart)}
+    live["reload_seconds"] = 0 if stand.finished else watching.EVERY
     return {
         **{"ground": ground, "told": {**ground.told, **live}, "margins": MARGINS},
         **{"attackers": details.attackers(results), "setting_id": deciding.setting_id},
         **{"promises": promises, "sections": sections, "tables": tables},
         **{"store": store, "config": config, "results": results, "summaries": summaries},
-        **{"no_split": no_split, "mean_image": mean_image},
+        **{"references": references, "stand": stand, "watched_every": watching.EVERY},
         "best": sections.best_settings(results),
         "tradeoff": Picture("tradeoff.png", tradeoff_chart.png(chart), _tradeoff_alt(results)),
         "tradeoff_uri": tradeoff_chart.uri(chart),
@@ -138,10 +170,9 @@ _NO_IMAGES = {"counts": {}, "classes": None, "shown": [], "folded": []}
 
 
 def _reconstructed(
-    store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult]
+    store: ResultStore, config: Mapping[str, Any], results: Sequence[CellResult], parts: Parts
 ) -> dict[str, Any]:
     """Of the draws of a setting the one that gives away most is shown, the others are folded."""
-    parts = _parts(config)
     rows = spread_over_classes(parts.test.labels, config["examples"])
     originals = parts.test.images[rows]
     shown, folded = [], []

@@ -264,6 +264,18 @@ function pick(id) {
   refresh();
 }
 
+// Whatever is nearest to the pointer is meant. Browsers repeat where a resting mouse is once the
+// chart is drawn anew, which must not undo what keys or fingers picked.
+const rested = {};
+
+function pointed(event, item) {
+  const place = `${event.clientX} ${event.clientY}`;
+  if (rested[event.pointerType] === place && event.type !== "click") return;
+  rested[event.pointerType] = place;
+  const row = item?.datum?.datum ?? item?.datum;
+  if (row?.id) pick(row.id);
+}
+
 // Controls.
 
 for (const slider of sliders) {
@@ -317,9 +329,7 @@ const drawn = vegaEmbed("#chart", told.chart, {
   ...{ ast: true, actions: false, renderer: "svg", defaultStyle: false, tooltip: false },
 }).then((result) => {
   view = result.view;
-  view.addSignalListener("near", (_, near) => near.id && pick(near.id[0]));
-  // A tap, where there is a mouse as well, would else be undone by the resting mouse.
-  view.addEventListener("click", (_, item) => item?.datum?.datum && pick(item.datum.datum.id));
+  ["pointermove", "click"].forEach((kind) => view.addEventListener(kind, pointed));
   refresh();
   return view;
 });

@@ -125,6 +125,25 @@ class ResultStore:
         Raises:
             UserError: cells are missing, damaged or of another version.
         """
+        results, missing = self.present_results(config)
+        if missing:
+            layers, depth, selection, draw = missing[0]
+            raise UserError(
+                f"{self.workdir} is not finished: {len(missing)} of {len(results) + len(missing)} "
+                f"cells are missing, the first with {layers} layers, depth {depth}, selection "
+                f"{selection}, draw {draw}; run its experiments.characterize command again, which "
+                "does the rest"
+            )
+        return results
+
+    def present_results(
+        self, config: Mapping[str, Any]
+    ) -> tuple[list[CellResult], list[tuple[int, int, str, int]]]:
+        """Returns what is there of the grid of such settings, and which cells are not.
+
+        Of those are given layers, depth, selection and draw, in the order of the results. Raises
+        UserError where cells are damaged or of another version.
+        """
         names = [path.stem for path in sorted((self.workdir / "cells").glob("*.json"))]
         results = map(self.load, filter(self.has, names))
         characterised = {(r.num_layers, r.depth, r.selection, r.draw): r for r in results}
@@ -132,14 +151,8 @@ class ResultStore:
         wanted = list(itertools.product(*axes, range(config["draws"])))
         if only := config.get("only"):
             wanted = [cell for cell in wanted if cell_name(*cell) in only]
-        if missing := [cell for cell in wanted if cell not in characterised]:
-            layers, depth, selection, draw = missing[0]
-            raise UserError(
-                f"{self.workdir} is not finished: {len(missing)} of {len(wanted)} cells are "
-                f"missing, the first with {layers} layers, depth {depth}, selection {selection}, "
-                f"draw {draw}; run its experiments.characterize command again, which does the rest"
-            )
-        return [characterised[cell] for cell in wanted]
+        present = [characterised[cell] for cell in wanted if cell in characterised]
+        return present, [cell for cell in wanted if cell not in characterised]
 
     def save(self, result: CellResult, arrays: Mapping[str, np.ndarray]) -> None:
         """Writes one finished cell: per-image and example arrays first, then the result."""
