@@ -70,7 +70,8 @@ def main() -> None:
         content |= _reconstructed(store, config, stand.results, parts) if parts else _NO_IMAGES
         _write(out, content, is_private(config["dataset"]))
         if not stand.finished:
-            print(f"{stand.missing} cells are missing; it is written anew as they come.")
+            missing = f"{stand.missing} cells" if stand.missing else "The references"
+            print(f"{missing} are missing; the report is written anew as they come.")
     if _IMAGES.value:
         told = "hand it only to those who may see them, or give --notest_images"
         print(f"It shows test images: {told}.")

@@ -39,7 +39,7 @@ def _title(summary: DrawSummary) -> str:
 
 def _facts(summary: DrawSummary) -> list[tuple[str, str]]:
     cells, cost = summary.cells, summary.cells[0].cost
-    strongest = {(c.strongest.attacker, c.strongest.knowledge) for c in cells}
+    strongest = sorted({(c.strongest.attacker, c.strongest.knowledge) for c in cells})
     facts = [
         ("Draws of channels", str(len(cells))),
         ("Accuracy", f"{ranged(summary.accuracy, 100)} %"),

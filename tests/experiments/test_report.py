@@ -1,6 +1,8 @@
 """The report: what it says of results made by hand and of a real run, and how it refuses damage."""
 
+import base64
 import csv
+import hashlib
 import html.parser
 import json
 import re
@@ -18,7 +20,7 @@ from support import handmade_results as handmade
 
 from experiments import cli, report
 from experiments.reporting import pictures as report_pictures
-from experiments.reporting import plots, promises, sections, tables
+from experiments.reporting import promises, sections, tables, tradeoff_chart, watching
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.planning.audit import Audit, Finding
@@ -100,9 +102,19 @@ def test_the_page_needs_nothing_else(command, run):
     for tag, address in outline.addresses:
         allowed = ("data:", "#", "https://arxiv.org/") if tag == "a" else ("data:",)
         assert address.startswith(allowed), (tag, address[:60])
-    assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in outline.tags}
-    assert "@import" not in page
-    assert "url(" not in page
+    assert not {"iframe", "object", "embed", "form", "noscript"} & {tag for tag, _ in outline.tags}
+    data, *scripts = outline.all("script")
+    assert data == {"type": "application/json", "id": "told"}
+    assert scripts == [{"type": "module"}] * 2
+    [policy] = [m["content"] for m in outline.all("meta") if "http-equiv" in m]
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    inline = re.findall(r'<script type="module">(.*?)</script>', page, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in inline]
+    assert re.search("script-src (.*?);", policy)[1] == " ".join(f"'sha256-{d}'" for d in digests)
+    still = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "@import" not in still
+    assert "url(" not in still
+    assert len(page) < 5 * 2**20
     images = outline.all("img")
     # A trade-off, three heat maps, and for each of 4 cells two images for each of three ranks.
     assert len(images) == 1 + 3 + 4 * 3 * 2
@@ -194,7 +206,8 @@ def test_damage_is_refused(command, run, tmp_path):
     attacks = (run / "attacks.csv").read_bytes()
     (run / "attacks.csv").write_bytes(b"a,b\n1\n")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "tradeoff", lambda *_: pytest.fail("drew before it read"))
+        fail = pytest.fail
+        patch.setattr(tradeoff_chart, "specification", lambda *_: fail("drew before it read"))
         refused(command(f"--workdir={run}"), "attacks.csv is damaged")
     (run / "attacks.csv").write_bytes(attacks)
     (run / "reference.csv").unlink()
@@ -223,6 +236,46 @@ def test_lost_reconstructions_are_refused(command, run):
     np.savez_compressed(path, **arrays)
     refused(command(f"--workdir={run}"), path.name, "lacks the reconstructions")
     assert command(f"--workdir={run}", "--notest_images")[0] is None
+
+
+# A characterisation that is running.
+
+
+def test_a_running_characterisation_is_followed(command, run, monkeypatch):
+    held = {p: p.read_bytes() for p in (run / "cells").glob("m04*.json")}
+    held[run / "reference.csv"] = (run / "reference.csv").read_bytes()
+    for path in held:
+        path.unlink()
+    seen = []
+
+    def later(_):
+        page = (run / "report.html").read_text(encoding="utf-8")
+        seen.append(
+            (re.findall("<b>running</b>: (.*?) cells", page), 'http-equiv="refresh' in page)
+        )
+        path = next(iter(held))
+        path.write_bytes(held.pop(path))
+
+    monkeypatch.setattr(watching.time, "sleep", later)
+    status, output, error = command(f"--workdir={run}", "--watch", "--notest_images")
+    assert (status, error) == (None, "")
+    assert seen == [([f"{n} of 4"], True) for n in (2, 3, 4)]
+    assert "2 cells are missing" in output
+    assert "The references are missing" in output
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<b>running</b>" not in page
+    assert 'http-equiv="refresh' not in page
+    assert "Without a split" in page
+
+
+def test_what_is_there_and_what_is_not(tmp_path):
+    store = ResultStore.open(tmp_path / "run", handmade.settings())
+    store.save(handmade.cell(4, 8, 1), {})
+    store.save(handmade.cell(2, 8, 0), {})
+    present, missing = store.present_results(handmade.settings())
+    assert [cell.name for cell in present] == ["m02_d008_r00", "m04_d008_r01"]
+    assert missing[:2] == [(2, 8, "random", 1), (2, 16, "random", 0)]
+    assert len(missing) == 6
 
 
 # Plan and audit.

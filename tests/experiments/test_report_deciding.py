@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import json
 import shlex
+import time
 
 import numpy as np
 import pytest
@@ -276,6 +277,11 @@ def test_pointers_and_fingers_pick_points(opened):
         at = {"type": "mouseMoved", **place_of(opened, setting)}
         opened.execute_cdp_cmd("Input.dispatchMouseEvent", at)
         picked(setting)
+    # A mouse that rests on the chart does not undo what keys pick.
+    opened.find_element(By.ID, "settings").send_keys(Keys.HOME)
+    place_of(opened, "m04_d008_both")  # once the chart is drawn anew
+    time.sleep(0.5)
+    picked("m02_d004_both")
     for setting in ("m04_d008_both", "m02_d016_random"):
         for kind, points in (("touchStart", [place_of(opened, setting)]), ("touchEnd", [])):
             finger = {"type": kind, "touchPoints": points}
