@@ -89,6 +89,7 @@ ONLY_IN = {
     "tqdm": {"platform.progress"},
     "urllib": {"platform.fetching"},
     "matplotlib": set(),
+    "vl_convert": set(),
     "absl.flags": set(),
     "absl.app": set(),
     "experiments": set(),

@@ -23,7 +23,7 @@ from privynet_jax.results.text_tables import restored
 # Tables with more rows are shown folded; rows beyond the second number are left to the file.
 _OPEN, _MOST = 24, 500
 # Tables with more columns than a sheet of paper takes are set otherwise on it.
-_SHEET = 9
+_SHEET = 10
 _LONGER = "PSNR with ten times the training, dB"
 _NONE = "-"
 _NUMBER = re.compile(r"[-+]?(\d[\d.,]*|inf|nan)([eE][-+]?\d+)?( ?%)?( ?[±(][^a-z]*)?|")

@@ -146,18 +146,20 @@ function rowsFor(asked, decision) {
   });
 }
 
-const WORD = { allowed: "allowed", refused: "not allowed", other: "other selection" };
+// Words come first: narrow lists cut the end of a line off.
+const WORD = { allowed: "fits", refused: "over", other: "other" };
 
 function fillList(rows) {
   const list = byId("settings");
+  const several = new Set(told.settings.map((s) => s.selection)).size > 1;
   rows.forEach((row, at) => {
     const option = list.options[at] ?? list.appendChild(new Option());
     const word = row.chosen ? "\u2605 plan" : WORD[row.state];
     const loss = row.loss === undefined ? "not attacked so" : `${row.loss.toFixed(1)} dB`;
     const place = `${row.layers}, ${row.channels} channels`;
-    const several = new Set(told.settings.map((s) => s.selection)).size > 1;
     option.value = row.id;
-    option.text = `${place}${several ? `, ${row.selection}` : ""}: ${percent(row)}, ${loss}, ${word}`;
+    const which = several ? `, ${row.selection}` : "";
+    option.text = `${word}: ${place}${which}: ${percent(row)}, ${loss}`;
   });
   list.value = state.shown;
 }
