@@ -255,10 +255,11 @@ def test_keys_alone_are_enough(opened):
 
 
 def place_of(browser, setting):
-    """Where a point of the chart is, in pixels of the window."""
+    """Where a point of the chart is, in pixels of the window, once it is in view."""
     x, y = browser.execute_script(
         "const mark = [...document.querySelectorAll('#chart .mark-symbol path')].find(p =>"
         "  p.__data__?.datum?.id === arguments[0]);"
+        "mark.scrollIntoView({block: 'center'});"
         "const box = mark.getBoundingClientRect();"
         "return [box.x + box.width / 2, box.y + box.height / 2]",
         setting,
@@ -267,9 +268,6 @@ def place_of(browser, setting):
 
 
 def test_pointers_and_fingers_pick_points(opened):
-    chart = opened.find_element(By.ID, "chart")
-    opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", chart)
-
     def picked(setting):
         WebDriverWait(opened, 10).until(lambda browser: shown(browser)[0] == setting)
 
