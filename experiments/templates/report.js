@@ -101,7 +101,11 @@ function remember(asked) {
   const kept = new URLSearchParams(choices.map((name) => [name, asked[name]]));
   Object.entries(asked.limits).forEach(([name, most]) => kept.set(`max_${name}`, most));
   if (state.picked) kept.set("shown", state.picked);
-  history.replaceState(null, "", `#${kept}`);
+  try {
+    history.replaceState(null, "", `#${kept}`);
+  } catch {
+    // Inside a notebook's cell there is no address of its own.
+  }
 }
 
 function recall() {

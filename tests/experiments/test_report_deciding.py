@@ -7,76 +7,34 @@ import dataclasses
 import itertools
 import json
 import shlex
-import time
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
-from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
-from selenium.webdriver.support.ui import WebDriverWait
-from support import browsers
-from support import handmade_results as handmade
+from support import browsers, deciding_pages
+from support.deciding_pages import DRAWN, SELECTIONS, text
 
-from experiments import report
 from experiments.reporting.deciding import EXPECTED, MEASURED, setting_id
 from privynet_jax.planning import planner
 from privynet_jax.planning.plan import LIMITS, STATISTICS, Limits
 from privynet_jax.planning.topology_plan import Characterised
-from privynet_jax.results.latencies import Latencies, Latency
-from privynet_jax.results.work_directory import ResultStore
 
 pytestmark = pytest.mark.slow
 
-LAYERS, DEPTHS, SELECTIONS = (2, 4, 7, 10), (4, 8, 16), ("both", "random")
 QUESTIONS = 200
 JUDGED = (MEASURED, EXPECTED)
-DRAWN = "const done = arguments[0]; privynet.drawn.then(() => done())"
 
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory):
-    """A work directory of numbers by chance, of which all limits have a say; and latencies."""
-    rng = np.random.default_rng(7)
-    folder = tmp_path_factory.mktemp("grid")
-    axes = {"layers": list(LAYERS), "depths": list(DEPTHS), "selections": list(SELECTIONS)}
-    config = handmade.settings(**axes, mechanism="gaussian:clip=1,sigma=45")
-    store, names = ResultStore.open(folder / "run", config), []
-    for m, d, draw, method in itertools.product(LAYERS, DEPTHS, range(2), SELECTIONS):
-        attacks = tuple(
-            handmade.attack(name, rng.uniform(12, 30), rng.uniform(0.2, 0.7))
-            for name in ("linear", "residual")
-        )
-        cell = handmade.cell(m, d, draw, rng.uniform(0.2, 0.9), attacks, method)
-        images = {"accuracy": np.ones(7), "psnr_db": np.full(7, 20.0)}
-        store.save(cell, images)
-        names.append(cell.name)
-    store.write_tables(names)
-    (folder / "run" / "reference.csv").write_text(
-        "reference,accuracy,psnr_db_mean\nno_split,0.5,\nmean_image,,13.5\n"
-    )
-    networks = tuple(
-        Latency(m, d, float(rng.uniform(1, 40))) for m, d in itertools.product(LAYERS, DEPTHS)
-    )
-    latencies = Latencies("an abacus", "vgg16", 32, networks)
-    latencies.write(folder / "latency.json")
-    return store, config, latencies
+    return deciding_pages.grid(tmp_path_factory.mktemp("grid"))
 
 
 @pytest.fixture(scope="module")
 def page(grid):
-    folder = grid[0].workdir
-    given = [f"--workdir={folder}", "--notest_images", f"--latency={folder.parent}/latency.json"]
-    with flagsaver.flagsaver():
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["report", *given])
-        report.main()
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["tests"])
-    assert (folder / "report.html").stat().st_size < 5 * 2**20
-    return folder / "report.html"
+    return deciding_pages.page_of(grid[0])
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +45,11 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def opened(browser, page):
-    browsers.set_screen(browser, 1280)
-    browser.get("about:blank")  # so that the same address is loaded anew
-    browser.get_log("browser")
-    browser.get(f"file://{page}")
-    browser.execute_async_script(DRAWN)
+    deciding_pages.opened(browser, page)
     yield browser
     assert browser.get_log("browser") == []
+    asked = [entry["message"] for entry in browser.get_log("performance")]
+    assert not [m for m in asked if "Network.requestWillBeSent" in m and '"url":"http' in m]
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +138,6 @@ def set_question(browser, key, limits):
         assert on.is_selected() == (name in limits)
 
 
-def text(browser, name):
-    return browser.find_element(By.ID, name).get_property("textContent")
-
-
 def test_what_is_typed_is_decided_and_told(opened, options, questions):
     some = [each for each in questions if len(each[1]) > 2]
     told = [planned(options, *each) for each in some]
@@ -227,85 +179,18 @@ def test_it_comes_back_as_it_was_left(opened, options, questions):
     assert (text(opened, "command"), text(opened, "verdict")) == before
 
 
-def shown(browser):
-    heading = browser.find_element(By.CSS_SELECTOR, "#details h3").text
-    return browser.find_element(By.ID, "settings").get_property("value"), heading
-
-
-def test_keys_alone_are_enough(opened):
-    first = opened.find_element(By.CSS_SELECTOR, "[data-limit=psnr_db] [type=range]")
-    opened.execute_script("arguments[0].focus()", first)
-    before = text(opened, "command")
-    first.send_keys(*[Keys.ARROW_LEFT] * 3)
-    assert "--max_psnr_db=" in text(opened, "command")
-    assert "--max_psnr_db=" not in before
-    # On with the tabulator key until the list, then along it.
-    for _ in range(40):
-        if opened.switch_to.active_element.get_attribute("id") == "settings":
-            break
-        ActionChains(opened).send_keys(Keys.TAB).perform()
-    opened.switch_to.active_element.send_keys(Keys.HOME)
-    assert shown(opened) == ("m02_d004_both", "2 layers (conv1_2), 4 channels, both")
-    opened.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
-    assert shown(opened) == ("m02_d004_random", "2 layers (conv1_2), 4 channels, random")
-    names = [e.text for e in opened.find_elements(By.CSS_SELECTOR, "#details dt")]
-    assert {"Draws of channels", "Strongest attacker", "Local computation", "Released"} <= set(
-        names
+def test_the_picture_shows_the_attacker_that_is_asked_for(opened, grid):
+    store, config, _ = grid
+    Select(opened.find_element(By.ID, "attacker")).select_by_value("linear")
+    Select(opened.find_element(By.ID, "statistic")).select_by_value("p95")
+    drawn = opened.execute_async_script(
+        "const done = arguments[0]; setTimeout(() => privynet.drawn.then(view => done("
+        "  Object.fromEntries(view.data('settings').map(r => [r.id, r.loss])))), 100)"
     )
-
-
-def place_of(browser, setting):
-    """Where a point of the chart is, in pixels of the window, once it is in view."""
-    x, y = browser.execute_script(
-        "const mark = [...document.querySelectorAll('#chart .mark-symbol path')].find(p =>"
-        "  p.__data__?.datum?.id === arguments[0]);"
-        "mark.scrollIntoView({block: 'center'});"
-        "const box = mark.getBoundingClientRect();"
-        "return [box.x + box.width / 2, box.y + box.height / 2]",
-        setting,
-    )
-    return {"x": x, "y": y}
-
-
-def test_pointers_and_fingers_pick_points(opened):
-    def picked(setting):
-        WebDriverWait(opened, 10).until(lambda browser: shown(browser)[0] == setting)
-
-    for setting in ("m07_d016_random", "m10_d004_both"):
-        at = {"type": "mouseMoved", **place_of(opened, setting)}
-        opened.execute_cdp_cmd("Input.dispatchMouseEvent", at)
-        picked(setting)
-    # A mouse that rests on the chart does not undo what keys pick.
-    opened.find_element(By.ID, "settings").send_keys(Keys.HOME)
-    place_of(opened, "m04_d008_both")  # once the chart is drawn anew
-    time.sleep(0.5)
-    picked("m02_d004_both")
-    for setting in ("m04_d008_both", "m02_d016_random"):
-        for kind, points in (("touchStart", [place_of(opened, setting)]), ("touchEnd", [])):
-            finger = {"type": kind, "touchPoints": points}
-            opened.execute_cdp_cmd("Input.dispatchTouchEvent", finger)
-        picked(setting)
-    opened.find_element(By.ID, "to-choice").click()
-    assert opened.find_element(By.CSS_SELECTOR, "#details p").text == "The planner's choice."
-
-
-def test_without_scripts_the_still_report_is_there(page, tmp_path):
-    with browsers.chromium(tmp_path / "profile") as browser:
-        browsers.set_screen(browser, 1280)
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-        browser.get(f"file://{page}")
-        heights = browser.execute_script(
-            "return ['.still img', '.deciding', '#table-settings'].map(name =>"
-            "  document.querySelector(name).getBoundingClientRect().height)"
-        )
-        assert heights[0] > 200
-        assert heights[1] == 0
-        assert heights[2] > 100
-        assert browser.get_log("browser") == []
-
-
-def test_everybody_can_use_what_answers(opened, axe_source):
-    for width, scheme in itertools.product((320, 1280), ("light", "dark")):
-        browsers.set_screen(opened, width, scheme=scheme)
-        assert browsers.violations(opened, axe_source) == []
-        assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    expected = {}
+    for result in store.grid_results(config):
+        name = setting_id(result.num_layers, result.depth, result.selection)
+        [attack] = [a for a in result.attacks if a.attacker == "linear"]
+        expected.setdefault(name, []).append(attack.psnr_db.p95)
+    # Written with three digits after the point.
+    assert drawn == pytest.approx({name: np.mean(v) for name, v in expected.items()}, abs=6e-4)
