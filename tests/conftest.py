@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
-from support import browsers, commands, small_audit, tiny_runs
+from support import commands, small_audit, tiny_runs
 
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
@@ -77,12 +77,6 @@ def test_data_dir(tmp_path_factory) -> Path:
     """Where data sets and weights are kept; set PRIVYNET_TEST_DATA_DIR to reuse it between runs."""
     kept = os.environ.get("PRIVYNET_TEST_DATA_DIR")
     return Path(kept) if kept else tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="session")
-def axe_source(test_data_dir) -> str:
-    """The script that checks whether everybody can use a page."""
-    return browsers.axe_script(test_data_dir / "axe")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from support import browsers, deciding_pages
+from support import chromium, deciding_pages
 from support.deciding_pages import DRAWN, text, written
 
 from experiments.reporting import watching
@@ -32,7 +32,8 @@ def page(grid):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with browsers.chromium(tmp_path_factory.mktemp("profile")) as driver:
+    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
+        chromium.offline(driver)
         yield driver
 
 
@@ -115,8 +116,8 @@ def test_pointers_and_fingers_pick_points(opened):
 
 
 def test_without_scripts_the_still_report_is_there(page, tmp_path):
-    with browsers.chromium(tmp_path / "profile") as browser:
-        browsers.set_screen(browser, 1280)
+    with chromium.chromium(tmp_path) as browser:
+        chromium.look(browser, 1280)
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
         browser.get(f"file://{page}")
         heights = browser.execute_script(
@@ -129,10 +130,10 @@ def test_without_scripts_the_still_report_is_there(page, tmp_path):
         assert browser.get_log("browser") == []
 
 
-def test_everybody_can_use_what_answers(opened, axe_source):
+def test_everybody_can_use_what_answers(opened, test_data_dir):
     for width, scheme in itertools.product((320, 1280), ("light", "dark")):
-        browsers.set_screen(opened, width, scheme=scheme)
-        assert browsers.violations(opened, axe_source) == []
+        chromium.look(opened, width, dark=scheme == "dark")
+        assert chromium.violations(opened, test_data_dir / "npm") == []
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width
 
 
@@ -150,7 +151,7 @@ def test_an_open_page_follows_a_running_grid(browser, grid, tmp_path):
         with pytest.raises(Terminated):
             written(f"--workdir={tmp_path / 'run'}", "--notest_images", "--watch")
     page = tmp_path / "run" / "report.html"
-    browsers.set_screen(browser, 1280)
+    chromium.look(browser, 1280)
     browser.get(f"file://{page}")
     browser.execute_async_script(DRAWN)
     box = browser.find_element(By.CSS_SELECTOR, "[data-limit=psnr_db] [type=number]")

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from absl import flags
 from absl.testing import flagsaver
-from support import browsers
+from support import chromium
 
 from experiments import report
 
@@ -36,14 +36,15 @@ def page(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with browsers.chromium(tmp_path_factory.mktemp("profile")) as driver:
+    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
+        chromium.offline(driver)
         yield driver
 
 
 @pytest.fixture(params=WIDTHS)
 def opened(request, browser, page):
     """The browser with the page, all of it unfolded, as wide as a phone or as a desk."""
-    browsers.set_screen(browser, WIDTHS[request.param])
+    chromium.look(browser, WIDTHS[request.param])
     browser.get_log("browser")
     browser.get_log("performance")
     browser.get(f"file://{page}")
@@ -122,22 +123,22 @@ return ['h1', 'p', '.soft', 'caption', 'td', 'nav a', 'summary'].map(s => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_schemes_are_readable(opened, scheme):
     width = opened.execute_script("return innerWidth")
-    browsers.set_screen(opened, width, scheme=scheme)
+    chromium.look(opened, width, dark=scheme == "dark")
     *contrasts, paper = opened.execute_script(CONTRAST)
-    browsers.set_screen(opened, width)
+    chromium.look(opened, width)
     assert min(contrasts) >= 4.5
     assert (paper > 0.5) == (scheme == "light")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(opened, scheme, axe_source):
-    browsers.set_screen(opened, opened.execute_script("return innerWidth"), scheme=scheme)
-    assert browsers.violations(opened, axe_source) == []
+def test_it_is_accessible(opened, scheme, test_data_dir):
+    chromium.look(opened, opened.execute_script("return innerWidth"), dark=scheme == "dark")
+    assert chromium.violations(opened, test_data_dir / "npm") == []
 
 
 def test_paper_loses_no_column(opened):
     # A4 of 210 mm with Chromium's margins, at 96 dots per inch.
-    browsers.set_screen(opened, 718, media="print")
+    chromium.look(opened, 718, media="print")
     found = opened.execute_script(
         "const cells = [...document.querySelectorAll('tbody th, tbody td')].filter("
         "  c => c.checkVisibility());"

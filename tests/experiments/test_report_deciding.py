@@ -13,7 +13,7 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
-from support import browsers, deciding_pages
+from support import chromium, deciding_pages
 from support.deciding_pages import DRAWN, SELECTIONS, text
 
 from experiments.reporting.deciding import EXPECTED, MEASURED, setting_id
@@ -39,7 +39,8 @@ def page(grid):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    with browsers.chromium(tmp_path_factory.mktemp("profile")) as driver:
+    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
+        chromium.offline(driver)
         yield driver
 
 

@@ -54,12 +54,20 @@ def requests_of(driver):
     ]
 
 
-def look(driver, width, *, dark=False):
-    """Makes the window as wide as said, as a phone has it where that is narrow."""
+def offline(driver):
+    """Lets nothing be reached any more."""
+    network = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+
+
+def look(driver, width, *, dark=False, media=""):
+    """Makes the window as wide as said, as a phone has it where that is narrow, or paper."""
     screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    emulated = {"media": media, "features": [scheme]}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
 
 
 def screenshot(driver, path):
@@ -72,6 +80,7 @@ def screenshot(driver, path):
 
 def violations(driver, cache_dir):
     """What axe-core finds wrong for those who see or move otherwise, in words."""
+    driver.set_script_timeout(240)  # seconds; it looks at every element
     [axe] = fetch_members(_AXE, _AXE_FILE, cache_dir)
     # Through the driver, which no policy of the page holds up.
     driver.execute_script(axe.read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from selenium.webdriver.common.by import By
 from experiments import report
 from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.work_directory import ResultStore
-from support import browsers
+from support import chromium
 from support import handmade_results as handmade
 
 LAYERS, DEPTHS, SELECTIONS = (2, 4, 7, 10), (4, 8, 16), ("both", "random")
@@ -67,7 +67,7 @@ def page_of(store):
 
 def opened(browser, page):
     """Opens a page anew, until its chart is drawn."""
-    browsers.set_screen(browser, 1280)
+    chromium.look(browser, 1280)
     browser.get("about:blank")  # so that the same address is loaded anew
     browser.get_log("browser")
     browser.get_log("performance")
