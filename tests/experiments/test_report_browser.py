@@ -14,7 +14,7 @@ from experiments import report
 
 pytestmark = pytest.mark.slow
 
-WIDTHS = {"phone": 360, "desk": 1280}
+WIDTHS = chromium.WIDTHS
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +134,7 @@ def test_both_schemes_are_readable(opened, scheme):
 def test_it_is_accessible(opened, scheme, test_data_dir):
     chromium.look(opened, opened.execute_script("return innerWidth"), dark=scheme == "dark")
     assert chromium.violations(opened, test_data_dir / "npm") == []
+    chromium.screenshot(opened, f"report_{opened.execute_script('return innerWidth')}_{scheme}")
 
 
 def test_paper_loses_no_column(opened):

@@ -5,6 +5,7 @@ Needs Debian's packages chromium and chromium-driver; where they are missing, te
 
 import contextlib
 import json
+import os
 import shutil
 
 from selenium import webdriver
@@ -70,12 +71,14 @@ def look(driver, width, *, dark=False, media=""):
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", emulated)
 
 
-def screenshot(driver, path):
-    """All of the page, as PNG."""
+def screenshot(driver, name):
+    """Keeps a picture of all of the page as it is, where `PRIVYNET_TEST_SCREENSHOTS` says."""
+    if not (folder := os.environ.get("PRIVYNET_TEST_SCREENSHOTS")):
+        return
     size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
     screen = {"width": size["width"], "height": size["height"], "deviceScaleFactor": 1}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen | {"mobile": False})
-    driver.save_screenshot(str(path))
+    driver.save_screenshot(os.path.join(folder, f"{name}.png"))
 
 
 def violations(driver, cache_dir):

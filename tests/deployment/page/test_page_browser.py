@@ -365,12 +365,12 @@ def test_an_attacker_is_shown_and_nothing_released(browser, shown, pictures, tes
 
 @pytest.mark.parametrize("width", chromium.WIDTHS.values())
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_everybody_can_use_it(opened, pictures, test_data_dir, tmp_path, width, dark):
+def test_everybody_can_use_it(opened, pictures, test_data_dir, width, dark):
     chromium.look(opened, width, dark=dark)
     choose_all(opened, pictures)
     assert chromium.violations(opened, test_data_dir / "npm") == []
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
-    chromium.screenshot(opened, tmp_path / "page.png")
+    chromium.screenshot(opened, f"page_{width}_{'dark' if dark else 'light'}")
 
 
 def test_the_keyboard_reaches_everything(opened, pictures):
