@@ -3,11 +3,13 @@
 Needs Debian's packages chromium and chromium-driver; where they are missing these tests fail.
 """
 
+import html
 import shutil
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from selenium.webdriver.common.by import By
 from support import chromium
 
 from experiments import report
@@ -62,6 +64,20 @@ def test_nothing_is_fetched_and_nothing_complained_of(opened, page):
     assert any(f"file://{page}" in message for message in requested)
     for message in requested:
         assert '"url":"http' not in message
+
+
+def test_it_answers_in_a_notebooks_frame(browser, page, tmp_path):
+    """As a cell of the notebook shows it: a document within another, without an address."""
+    text = html.escape(page.read_text(encoding="utf-8"))
+    (tmp_path / "cell.html").write_text(f'<iframe srcdoc="{text}" width="900"></iframe>')
+    browser.get(f"file://{tmp_path / 'cell.html'}")
+    browser.switch_to.frame(0)
+    assert "options keep the limits" in browser.find_element(By.ID, "verdict").text
+    asked = browser.find_element(By.CSS_SELECTOR, "[data-limit=psnr_db] [type=number]")
+    asked.clear()
+    asked.send_keys("1")
+    assert "Nothing that was characterised" in browser.find_element(By.ID, "verdict").text
+    browser.switch_to.default_content()
 
 
 def test_all_pictures_are_decoded(opened):

@@ -305,6 +305,29 @@ def test_predictions_are_the_classifiers(opened, package, pictures, saved, tmp_p
     assert [row[1] for row in rows] == [names[place] for place in expected.argmax(axis=1)]
 
 
+def test_what_is_dropped_is_taken(opened, package, pictures, tmp_path):
+    local = open_package(package)
+    fields = {"classes": tuple(sorted(local.class_ids.values())), "plan_id": local.plan_id}
+    save_classifier(tmp_path / "classifier", handmade_classifier(local.shape, **fields))
+    for folder in (pictures / "cat", tmp_path / "classifier"):
+        files = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+        opened.execute_script(
+            """
+            const dataTransfer = new DataTransfer();
+            for (const [name, text] of arguments[0]) {
+              const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+              dataTransfer.items.add(new File([bytes], name));
+            }
+            const dropped = { dataTransfer, bubbles: true, cancelable: true };
+            document.body.dispatchEvent(new DragEvent("drop", dropped));
+            """,
+            [(name, base64.b64encode(data).decode()) for name, data in files],
+        )
+        if folder.name == "cat":
+            assert waited(opened, "told", "never") == f"{COUNTS['cat']} pictures here."
+    assert waited(opened, "predicted", "ready").startswith(f"{COUNTS['cat']} pictures predicted")
+
+
 def test_what_is_refused_is_said(opened, package, pictures, saved, tmp_path):
     local = open_package(package)
     (tmp_path / "note.png").write_text("no picture")

@@ -171,6 +171,14 @@ async function release() {
     `${labelled ? "with" : "without"} classes; ${counted(made.copies, "copy", "copies")} left out. Hand it over, and nothing else.`;
 }
 
+/** From now on, pictures are predicted by the classifier that these files are. */
+async function takeClassifier(files) {
+  page.classifier = await classifierOf(files, page.settings, page.networks.cloud.inputNames);
+  page.rows.forEach((row) => (row.probabilities = null));
+  at("predicted").textContent = "The classifier is ready.";
+  if (page.rows.length) await predict();
+}
+
 async function predict() {
   await throughAll(page.rows.filter((row) => !row.probabilities), "Predicting", async (row) => {
     row.probabilities = await page.networks.probabilities(row.values, page.classifier);
@@ -223,7 +231,12 @@ function counted(count, one, several = `${one}s`) {
 
 /** Files that were dropped, with those in folders, each with its path. */
 async function dropped(items) {
-  const entries = Array.from(items, (item) => item.webkitGetAsEntry()).filter(Boolean), found = [];
+  const entries = [], found = [];
+  for (const item of items) {
+    const entry = item.webkitGetAsEntry(), file = item.getAsFile();
+    if (entry) entries.push(entry);
+    else if (file) found.push({ file, path: file.name }); // of no file system
+  }
   for (let entry; (entry = entries.shift()); ) {
     if (entry.isFile) {
       const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
@@ -250,12 +263,7 @@ function listen() {
     at(id).addEventListener("change", ({ target }) => {
       const files = Array.from(target.files);
       target.value = "";
-      next("predicted", async () => {
-        page.classifier = await classifierOf(files, page.settings, page.networks.cloud.inputNames);
-        page.rows.forEach((row) => (row.probabilities = null));
-        at("predicted").textContent = "The classifier is ready.";
-        if (page.rows.length) await predict();
-      });
+      next("predicted", () => takeClassifier(files));
     });
   }
   at("release").addEventListener("click", () => next("released", release));
@@ -266,8 +274,12 @@ function listen() {
   root.addEventListener("drop", (event) => {
     event.preventDefault();
     root.classList.remove("dropping");
-    const files = dropped(event.dataTransfer.items); // which are gone once this returns
-    next("told", async () => take(await files));
+    const found = dropped(event.dataTransfer.items); // which are gone once this returns
+    next("told", async () => {
+      const chosen = await found, files = chosen.map(({ file }) => file);
+      if (!files.some(({ name }) => name === "classifier.json")) return take(chosen);
+      next("predicted", () => takeClassifier(files)); // behind this, and not awaited by it
+    });
   });
 }
 
