@@ -8,7 +8,8 @@ settings, a program that needs NumPy, Pillow and onnxruntime alone and releases 
 is signed, and devices can tell whose it is. With --page a browser can do the same: page.html shows
 pictures and what leaves of them, and sends nothing. Takes seconds. --with_attacker=photo_patches
 trains an inverse network on pictures of that data set, for --training times the grid's steps, and
-the page shows what it rebuilds: for demonstrations, under a plan that no release uses. Minutes.
+the page shows what it rebuilds. Then that page is all that is written: it is for demonstrations,
+of a plan that no release uses. Minutes.
 """
 
 from pathlib import Path
@@ -18,8 +19,8 @@ from absl import flags
 from experiments import cli
 from privynet_jax import Plan, PretrainedWeights, UserError, read_plan, session
 from privynet_jax.deployment.device.package_export import DTYPES, write_package
-from privynet_jax.deployment.page.attacker_graph import attacker_graph
-from privynet_jax.deployment.page.page_file import Attacker, check_possible
+from privynet_jax.deployment.page.attacker_graph import attacker_graph, check_size
+from privynet_jax.deployment.page.page_file import PAGE, Attacker, check_possible, fetch_runtime
 from privynet_jax.planning.fresh_attackers import train_shown_attacker
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.progress import progress_bar
@@ -49,14 +50,23 @@ def main() -> None:
     if _WITH_ATTACKER.value:
         told["attacker"] = _attacker(plan, weights)
     write_package(folder, plan, weights.params, key=key, **told)
-    print("\n".join(_report(plan, folder)))
+    if "attacker" in told:
+        print(
+            f"{folder / PAGE} is for showing, and is no package. Release no picture under this "
+            "plan, now or later: whoever has the page can rebuild it. Make another plan for that."
+        )
+    else:
+        print("\n".join(_report(plan, folder)))
 
 
 def _attacker(plan: Plan, weights: PretrainedWeights) -> Attacker:
     """Trains what the page shows; refuses first what a page cannot show."""
     if not _PAGE.value:
         raise UserError("--with_attacker is for the page; give --page too")
-    check_possible(plan.mechanism)
+    check_possible(plan.mechanism, plan.reading)
+    shape = plan.topology.representation_shape(plan.image_size)
+    check_size(shape, plan.image_size)
+    fetch_runtime(cli.folder("cache_dir", cli.CACHE_DIR.value))
     seed = cli.next_seed(plan.settings["seed"])
     cli.use_cpu_cores()
     parts = cli.load_data(
@@ -68,7 +78,6 @@ def _attacker(plan: Plan, weights: PretrainedWeights) -> Attacker:
         shown = train_shown_attacker(
             plan, parts, weights, seed=seed, cache_dir=cache, training=training
         )
-    shape = plan.topology.representation_shape(plan.image_size)
     network = attacker_graph(shown.params, shown.kernel, shown.bias, shape, plan.image_size)
     print(f"The page's attacker rebuilds test images at {shown.psnr_db:.1f} dB on average.")
     return Attacker(network, shown.psnr_db, shown.pairs)

@@ -70,8 +70,10 @@ def main() -> None:
         content |= _reconstructed(store, config, stand.results, parts) if parts else _NO_IMAGES
         _write(out, content, is_private(config["dataset"]))
         if not stand.finished:
-            missing = f"{stand.missing} cells" if stand.missing else "The references"
-            print(f"{missing} are missing; the report is written anew as they come.")
+            missing = (
+                f"{stand.missing} cells are missing" if stand.missing else "All cells are there"
+            )
+            print(f"{missing}; the report is written anew as more comes.")
     if _IMAGES.value:
         told = "hand it only to those who may see them, or give --notest_images"
         print(f"It shows test images: {told}.")
@@ -133,7 +135,7 @@ def _contents(store: ResultStore, config: Mapping[str, Any], stand: Stand) -> di
         references = plots.references(store)
     results = stand.results
     summaries = over_draws(results)
-    command = deciding.command(store.workdir, cli.LATENCY.value)
+    command = deciding.command(store.workdir, cli.LATENCY.value, is_private(config["dataset"]))
     ground = deciding.ground(store, config, results, cli.latencies(), command)
     chart = tradeoff_chart.specification(tradeoff_chart.rows(summaries), references)
     live = {"settings": details.settings(summaries), "chart": tradeoff_chart.answering(chart)}
@@ -157,7 +159,8 @@ def _contents(store: ResultStore, config: Mapping[str, Any], stand: Stand) -> di
         "attacks": attacks,
         "convergence": convergence_note(results),
         "worst_image": max(result.row()["psnr_db_max"] for result in results),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+        "time": f"{datetime.datetime.now(datetime.UTC):%H:%M} UTC",
     }
 
 

@@ -130,13 +130,14 @@ def ground(
     return Ground(limits, absent, selections, OF_IMAGES, told)
 
 
-def command(workdir: Path, latency: str | None) -> list[str]:
+def command(workdir: Path, latency: str | None, private: bool) -> list[str]:
     """Returns the beginning of the command that plans, without limits.
 
-    A page may be handed on, so of a folder elsewhere only the name is told.
+    A page may be handed on, so of a folder elsewhere, or of private pictures, only the name is
+    told.
     """
     near = os.path.relpath(workdir)
-    where = workdir.resolve().name if near.startswith("..") else near
+    where = workdir.resolve().name if private or near.startswith("..") else near
     known = [f"--latency={Path(latency).name}"] if latency else []
     told = (f"--workdir={where}", "--sample=folder:pictures", "--out=plan.json")
     return ["python", "-m", "experiments.plan", *told, *known]

@@ -3,10 +3,7 @@
 `experiments.report` says what is in it.
 """
 
-import base64
-import hashlib
 import importlib.resources
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +11,7 @@ import jinja2
 import markupsafe
 
 from experiments.reporting import tradeoff_chart
+from privynet_jax.platform.inline_pages import inline_data, inline_script, policy_digest
 
 
 def rendered(content: Mapping[str, Any]) -> str:
@@ -32,25 +30,7 @@ def rendered(content: Mapping[str, Any]) -> str:
     scripts = [tradeoff_chart.libraries(), own.read_text(encoding="utf-8")]
     return environment.get_template("report.html").render(
         **content,
-        scripts=[markupsafe.Markup(_checked(script)) for script in scripts],
-        script_digests=[_digest(script) for script in scripts],
-        told_as_data=markupsafe.Markup(_as_data(content["told"])),
+        scripts=[markupsafe.Markup(inline_script(script)) for script in scripts],
+        script_digests=[policy_digest(script) for script in scripts],
+        told_as_data=markupsafe.Markup(inline_data(content["told"])),
     )
-
-
-def _checked(script: str) -> str:
-    """A script that cannot end its own element, or hide what comes after it."""
-    if "</script" in script.lower() or "<!--" in script:
-        raise ValueError("Expected a script without </script and <!--")
-    return script
-
-
-def _digest(script: str) -> str:
-    """As a content security policy names what may run."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def _as_data(told: Mapping[str, Any]) -> str:
-    """JSON within HTML: nothing in it can be taken for a tag."""
-    text = json.dumps(told, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

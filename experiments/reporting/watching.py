@@ -21,11 +21,14 @@ class Stand(NamedTuple):
 
     results: list[CellResult]
     missing: int  # cells
-    finished: bool  # with the references, which come last
+    finished: bool  # with all tables
 
 
 def stands(store: ResultStore, config: Mapping[str, Any], every: float) -> Iterator[Stand]:
     """Yields what is there whenever something is new, until all is; it waits for the first cell.
+
+    All is there once every cell and the references are, and a look later nothing has changed:
+    tables come last.
 
     Args:
         store: of the work directory.
@@ -38,14 +41,13 @@ def stands(store: ResultStore, config: Mapping[str, Any], every: float) -> Itera
     seen: dict[Path, int] = {}
     while True:
         found = _files(store.workdir)
-        if found != seen:
-            results, missing = store.present_results(config)
-            finished = not missing and (store.workdir / REFERENCES).exists()
-            if results:
-                yield Stand(results, len(missing), finished)
-            if finished:
-                return
-            seen = found
+        results, missing = store.present_results(config)
+        settled = found == seen and not missing and (store.workdir / REFERENCES).exists()
+        if results and (settled or found != seen):
+            yield Stand(results, len(missing), settled)
+        if settled:
+            return
+        seen = found
         time.sleep(every)
 
 

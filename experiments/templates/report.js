@@ -101,15 +101,18 @@ function remember(asked) {
   const kept = new URLSearchParams(choices.map((name) => [name, asked[name]]));
   Object.entries(asked.limits).forEach(([name, most]) => kept.set(`max_${name}`, most));
   if (state.picked) kept.set("shown", state.picked);
+  // An anchor that a link of the contents set stays, and the state is kept beside it.
+  const anchored = location.hash && !location.hash.includes("=");
   try {
-    history.replaceState(null, "", `#${kept}`);
+    history.replaceState(`${kept}`, "", anchored ? location.hash : `#${kept}`);
   } catch {
     // Inside a notebook's cell there is no address of its own.
   }
 }
 
 function recall() {
-  const kept = new URLSearchParams(location.hash.slice(1));
+  const there = location.hash.includes("=") ? location.hash.slice(1) : (history.state ?? "");
+  const kept = new URLSearchParams(there);
   for (const name of choices) {
     const offered = [...byId(name).options].map((option) => option.value);
     if (offered.includes(kept.get(name))) byId(name).value = kept.get(name);
@@ -300,6 +303,7 @@ for (const slider of sliders) {
   on.addEventListener("change", refresh);
 }
 choices.forEach((name) => byId(name).addEventListener("change", refresh));
+addEventListener("hashchange", () => remember(question()));
 byId("settings").addEventListener("change", () => pick(byId("settings").value));
 byId("to-choice").addEventListener("click", () => pick(null));
 byId("copy").addEventListener("click", async () => {
@@ -317,7 +321,7 @@ byId("copy").addEventListener("click", async () => {
 // unless the reader is at it.
 if (told.reload_seconds) {
   let touched = -Infinity;
-  ["input", "keydown", "pointerdown"].forEach((kind) =>
+  ["input", "keydown", "pointerdown", "pointermove", "scroll", "focusin"].forEach((kind) =>
     document.addEventListener(kind, () => (touched = performance.now())),
   );
   setInterval(() => {

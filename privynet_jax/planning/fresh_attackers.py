@@ -90,7 +90,7 @@ def train_shown_attacker(
         found = score(fitted, scene)
     trained = fitted.reconstruct
     if not isinstance(trained, TrainedInverse):
-        raise UserError("the attacker diverged in its training; give another --attacker_seed")
+        raise UserError("the attacker diverged in its training; give more pictures to learn from")
     return ShownAttacker(
         params=by_path(trained.tuned.trained.params),
         kernel=np.asarray(trained.linear.kernel),

@@ -32,6 +32,7 @@ from privynet_jax.platform.files import write_atomically, write_shared
 
 _TIMEOUT_SECONDS = 30
 _CHUNK_BYTES = 2**20
+_LOG = "A complete log of this run"  # where npm ends, which no one line is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +89,8 @@ class PinnedNpm:
                 f"{self.requirement} is fetched by npm, which is not on this machine; install "
                 "Node.js, or copy the cache from a machine that has it"
             )
-        command = [npm, "pack", "--silent", "--ignore-scripts", f"--pack-destination={folder}"]
-        return [*command, self.requirement]
+        command = [npm, "pack", "--loglevel=error", "--ignore-scripts"]
+        return [*command, f"--pack-destination={folder}", self.requirement]
 
     def member(self, archive: Path, name: str) -> bytes:
         """Returns a file in it, by its path; KeyError: there is none."""
@@ -141,7 +142,8 @@ def _download(package: PinnedWheel | PinnedNpm, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = sorted(folder.glob(package.archives))
     if done.returncode or not archives:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        lines = [line for line in done.stderr.splitlines() if line.strip() and _LOG not in line]
+        reason = (lines or ["no reason given"])[-1].strip()
         raise UserError(
             f"cannot download {package.requirement} and it is not cached in {folder.parent}: "
             f"{reason} (connect to {package.index}, or copy that cache from another machine)"

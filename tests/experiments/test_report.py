@@ -243,7 +243,8 @@ def test_lost_reconstructions_are_refused(command, run):
 
 def test_a_running_characterisation_is_followed(command, run, monkeypatch):
     held = {p: p.read_bytes() for p in (run / "cells").glob("m04*.json")}
-    held[run / "reference.csv"] = (run / "reference.csv").read_bytes()
+    for name in ("reference.csv", "attacks.csv"):  # in the order in which they come
+        held[run / name] = (run / name).read_bytes()
     for path in held:
         path.unlink()
     seen = []
@@ -251,21 +252,22 @@ def test_a_running_characterisation_is_followed(command, run, monkeypatch):
     def later(_):
         page = (run / "report.html").read_text(encoding="utf-8")
         seen.append(
-            (re.findall("<b>running</b>: (.*?) cells", page), 'http-equiv="refresh' in page)
+            (re.findall("<b>running</b> at .*?: (.*?) cells", page), 'http-equiv="refresh' in page)
         )
-        path = next(iter(held))
-        path.write_bytes(held.pop(path))
+        for path in list(held)[:1]:
+            path.write_bytes(held.pop(path))
 
     monkeypatch.setattr(watching.time, "sleep", later)
     status, output, error = command(f"--workdir={run}", "--watch", "--notest_images")
     assert (status, error) == (None, "")
-    assert seen == [([f"{n} of 4"], True) for n in (2, 3, 4)]
+    assert seen == [([f"{n} of 4"], True) for n in (2, 3, 4, 4, 4)]
     assert "2 cells are missing" in output
-    assert "The references are missing" in output
+    assert "All cells are there; the report is written anew" in output
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "<b>running</b>" not in page
     assert 'http-equiv="refresh' not in page
     assert "Without a split" in page
+    assert "Each attacker on each cell" in page
 
 
 def test_what_is_there_and_what_is_not(tmp_path):

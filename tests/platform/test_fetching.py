@@ -170,6 +170,15 @@ def test_packages_of_npm_are_fetched_alike(monkeypatch, tmp_path):
         fetch_members(package, {"tiny/c.txt": "0" * 64}, tmp_path)
 
 
+def test_why_npm_failed_is_told(monkeypatch, tmp_path):
+    told = "npm error code E404\nnpm error no such version\nnpm error A complete log of this run\n"
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: f"/bin/{name}")
+    done = subprocess.CompletedProcess([], 1, "", told)
+    monkeypatch.setattr(fetching.subprocess, "run", lambda command, **_: done)
+    with pytest.raises(UserError, match=r"tiny@1\.2 .*npm error no such version \("):
+        fetch_members(PinnedNpm("tiny", "1.2"), MEMBERS, tmp_path)
+
+
 def test_where_npm_is_missing_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match=r"tiny@1\.2 is fetched by npm.*install Node\.js"):

@@ -24,7 +24,7 @@ def cloud_graph(shape: tuple[int, ...]) -> bytes:
     x = layers.folded(layers.compressed(REPRESENTATIONS), side, depth, folding)
     x = layers.dense(x, "WorkingGrid_0/stem")
     x = layers.unfolded(x, side, unfolding)
-    x = layers.residual(graph.add("Transpose", x, perm=(0, 3, 1, 2)), "ResidualBlock_0")
+    x = layers.residual(layers.channels_first(x), "ResidualBlock_0")
     x = layers.convolved(graph.add("Relu", x), "Conv_0", strides=(2, 2))
     x = layers.residual(x, "ResidualBlock_1")
     x = graph.add("ReduceMean", x, axes=(2, 3), keepdims=0)

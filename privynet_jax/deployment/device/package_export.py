@@ -27,7 +27,7 @@ from privynet_jax.deployment.device.local_package import (
     Settings,
     trial_images,
 )
-from privynet_jax.deployment.device.package_readme import TEXT
+from privynet_jax.deployment.device.package_readme import DEMONSTRATION, TEXT
 from privynet_jax.deployment.device.program import PROGRAM
 from privynet_jax.deployment.device.program_archive import WHEEL, program_archive, program_wheel
 from privynet_jax.deployment.page.page_file import PAGE, Attacker, check_possible, page_of
@@ -69,7 +69,8 @@ def write_package(
         new_classes: names of classes that the plan's pictures did not have.
         key: whose signature it gets; None for no signature.
         page_cache: where what a page for browsers needs is kept; None for no page.
-        attacker: what the page shows of one; such a page releases nothing.
+        attacker: what the page shows of one. Then the folder holds that page alone, and nothing
+            that releases; it needs `page_cache`.
 
     Raises:
         UserError: the folder holds something, or the weights do not fit the plan or the type, or
@@ -77,7 +78,9 @@ def write_package(
     """
     check_is_new(folder)  # before anything is computed
     if page_cache is not None:
-        check_possible(plan.mechanism)
+        check_possible(plan.mechanism, plan.reading)
+    elif attacker is not None:
+        raise ValueError("Expected page_cache with attacker")
     classes = class_ids(_with_new(plan.class_names, new_classes), plan.selection.seed)
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
@@ -108,14 +111,17 @@ def write_package(
     if page_cache is not None:
         networks = files[NETWORK], files[CLOUD_NETWORK]
         files[PAGE] = page_of(settings, *networks, page_cache, attacker)
+    if attacker is not None:
+        files = {PAGE: files[PAGE], _README: DEMONSTRATION.encode()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = dataclasses.replace(settings, files=digests)
     with appears_whole(folder) as partial:
         partial.mkdir(mode=0o700)
         for name, content in files.items():
             write_atomically(partial / name, content, private=True)
-        write_document(partial / SETTINGS, settings, VERSION, private=True)
-        sign(partial / SETTINGS, "package", key)
+        if attacker is None:
+            write_document(partial / SETTINGS, settings, VERSION, private=True)
+            sign(partial / SETTINGS, "package", key)
 
 
 def _with_new(known: Sequence[str], new: Sequence[str]) -> list[str]:

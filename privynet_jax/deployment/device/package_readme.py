@@ -1,4 +1,13 @@
-"""The README of a package, written for whoever operates the device."""
+"""The README of a package, for whoever operates the device, and of a page for showing."""
+
+DEMONSTRATION = """# A page for showing
+
+`page.html` shows what a local NN releases of pictures and what one attacker rebuilds of that, in a
+browser, which sends nothing. It is no package: nothing is released with it.
+
+It holds the channels of the plan that it was made of, and an attacker on them. Release no picture
+under that plan, now or later: whoever has this page can rebuild it. Make another plan for that.
+"""
 
 TEXT = """# A local NN
 

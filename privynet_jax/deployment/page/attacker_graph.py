@@ -39,16 +39,12 @@ def attacker_graph(
     Raises:
         UserError: the images are larger than pages show.
     """
+    check_size(shape, image_size)
     side, _, depth = shape
     layers = OnnxLayers(OnnxGraph(), params)
     graph, fine = layers.graph, side == image_size
     stride, width = (2, 64) if fine else (4, 96)
     grid = image_size // stride
-    if not fine and grid > _MOST_SIDE:
-        raise UserError(
-            f"pages show what an attacker makes of pictures of up to {4 * _MOST_SIDE} pixels, and "
-            f"the plan's have {image_size}; leave --with_attacker out"
-        )
     estimate = _estimate(layers, kernel, bias, side, image_size)
     folding, unfolding = max(1, side // grid), max(1, grid // side)
     x = layers.folded(layers.compressed(REPRESENTATIONS), side, depth, folding)
@@ -57,12 +53,12 @@ def attacker_graph(
     x = graph.add("Add", x, layers.dense(shown, "Dense_0"))
     blocks = sum(name.endswith("/Conv_0/kernel") for name in params)
     for number in range(blocks):
-        y = layers.residual(_channels_first(graph, x), f"ResidualBlock_{number}")
-        x = _channels_last(graph, y)
+        y = layers.residual(layers.channels_first(x), f"ResidualBlock_{number}")
+        x = layers.channels_last(y)
         if not fine:
             x = _attention(layers, x, f"Attention_{number}", grid, width)
-    correction = layers.convolved(_channels_first(graph, graph.add("Relu", x)), "head")
-    correction = layers.unfolded(_channels_last(graph, correction), grid, stride)
+    correction = layers.convolved(layers.channels_first(graph.add("Relu", x)), "head")
+    correction = layers.unfolded(layers.channels_last(correction), grid, stride)
     rebuilt = graph.add("Add", estimate, correction)
     graph.add("Clip", rebuilt, np.float32(0), np.float32(1), to_name=IMAGES)
     return graph.model(
@@ -72,14 +68,23 @@ def attacker_graph(
     )
 
 
+def check_size(shape: tuple[int, ...], image_size: int) -> None:
+    """Raises UserError where images are larger than pages show; shapes are those of above."""
+    if shape[0] < image_size > 4 * _MOST_SIDE:
+        raise UserError(
+            f"pages show what an attacker makes of pictures of up to {4 * _MOST_SIDE} pixels, and "
+            f"the plan's have {image_size}; leave --with_attacker out"
+        )
+
+
 def _estimate(
     layers: OnnxLayers, kernel: np.ndarray, bias: np.ndarray, side: int, image_size: int
 ) -> str:
     """The linear estimate of images, as `linear_attack.reconstruct` makes it."""
     graph = layers.graph
-    x = _channels_first(graph, REPRESENTATIONS)
+    x = layers.channels_first(REPRESENTATIONS)
     x = graph.add("Conv", x, kernel.transpose(3, 2, 0, 1), bias, auto_pad="SAME_UPPER")
-    return layers.unfolded(_channels_last(graph, x), side, image_size // side)
+    return layers.unfolded(layers.channels_last(x), side, image_size // side)
 
 
 def _attention(layers: OnnxLayers, x: str, name: str, grid: int, width: int) -> str:
@@ -100,11 +105,3 @@ def _attention(layers: OnnxLayers, x: str, name: str, grid: int, width: int) -> 
     found = graph.add("Transpose", graph.add("MatMul", weights, value), perm=(0, 2, 1, 3))
     found = layers.dense(layers.reshaped(found, (0, grid, grid, width)), f"{name}/Dense_1")
     return graph.add("Add", x, found)
-
-
-def _channels_first(graph: OnnxGraph, x: str) -> str:
-    return graph.add("Transpose", x, perm=(0, 3, 1, 2))
-
-
-def _channels_last(graph: OnnxGraph, x: str) -> str:
-    return graph.add("Transpose", x, perm=(0, 2, 3, 1))

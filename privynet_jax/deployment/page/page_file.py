@@ -3,16 +3,15 @@
     page = page_of(settings, local_nn, cloud_nn, cache_dir)
 
 All is in it: the networks, ONNX Runtime for WebAssembly, which comes from npm, and the scripts of
-`static/`. Its policy allows those very scripts and no connection, so that what is chosen there
-cannot leave but as a file that a person saves. It makes releases by their format and not by this
+`static/`. Its policy allows those very scripts alone, none of which sends anything, and refuses
+fetches, forms, frames and foreign images besides: what is chosen there leaves as a file that a
+person saves. It makes releases by their format and not by this
 library's code; tests hold the two together. No JAX here.
 """
 
 import base64
 import dataclasses
 import gzip
-import hashlib
-import json
 import string
 from collections.abc import Mapping
 from importlib import resources
@@ -21,8 +20,10 @@ from typing import Any
 
 from privynet_jax.deployment.device.local_package import Settings
 from privynet_jax.errors import UserError
+from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.platform.fetching import PinnedNpm, fetch_members
+from privynet_jax.platform.inline_pages import inline_data, inline_script, policy_digest
 
 PAGE = "page.html"
 _RUNTIME = PinnedNpm("onnxruntime-web", "1.30.0")
@@ -53,8 +54,19 @@ class Attacker:
     pairs: int
 
 
-def check_possible(mechanism: str) -> None:
-    """Raises UserError where a page cannot do what a plan's mechanism does."""
+def fetch_runtime(cache_dir: Path) -> tuple[Path, Path]:
+    """Returns ONNX Runtime's module and WebAssembly, fetched once; UserError: they cannot be."""
+    module, wasm = fetch_members(_RUNTIME, _MEMBERS, cache_dir)
+    return module, wasm
+
+
+def check_possible(mechanism: str, reading: Reading) -> None:
+    """Raises UserError where a page cannot do what a plan's mechanism does, or read as it does."""
+    if reading.sixteen_bit_max or reading.dicom_window:
+        raise UserError(
+            "the plan's pictures have more than 8 bits a channel, which browsers do not read as "
+            "the program does; leave --page out"
+        )
     if mechanism != NONE:
         raise UserError(
             f"the plan has the mechanism {mechanism}, which the program adds and a page cannot; "
@@ -81,8 +93,8 @@ def page_of(
     Raises:
         UserError: a mechanism that no page has, or ONNX Runtime cannot be fetched.
     """
-    check_possible(settings.mechanism)
-    program, wasm = fetch_members(_RUNTIME, _MEMBERS, cache_dir)
+    check_possible(settings.mechanism, settings.reading)
+    program, wasm = fetch_runtime(cache_dir)
     module = _as_global(program.read_text(encoding="utf-8"))
     style, scripts = _static("page.css"), "\n".join(map(_static, _SCRIPTS))
     told = {name: getattr(settings, name) for name in _TOLD} | {"fit": settings.reading.fit}
@@ -91,14 +103,13 @@ def page_of(
         told["attacker"] = {"psnr_db": attacker.psnr_db, "pairs": attacker.pairs}
         networks["attacker"] = attacker.network
     parts = [
-        # "<" might end the element.
-        _part("settings", json.dumps(told).replace("<", "\\u003c"), "application/json"),
+        _part("settings", inline_data(told), "application/json"),
         *(
             _part(name, base64.b64encode(gzip.compress(data, mtime=0)).decode())
             for name, data in networks.items()
         ),
-        f"<script>{scripts}</script>",
-        f'<script type="module">{module}</script>',
+        f"<script>{inline_script(scripts)}</script>",
+        f'<script type="module">{inline_script(module)}</script>',
     ]
     height, width, depth = settings.shape
     filled = {
@@ -115,18 +126,14 @@ def _policy(style: str, *scripts: str) -> str:
     """What the browser may do: run these scripts, WebAssembly, and show what it has."""
     rules: Mapping[str, str] = {
         "default-src": "'none'",
-        "script-src": f"{' '.join(map(_digest, scripts))} 'wasm-unsafe-eval'",
-        "style-src": _digest(style),
+        "script-src": f"{' '.join(map(policy_digest, scripts))} 'wasm-unsafe-eval'",
+        "style-src": policy_digest(style),
         "img-src": "data:",
         "connect-src": "'none'",
         "form-action": "'none'",
         "base-uri": "'none'",
     }
     return "; ".join(f"{name} {value}" for name, value in rules.items())
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _as_global(module: str) -> str:

@@ -55,6 +55,14 @@ class OnnxLayers:
         x = self.graph.add("Transpose", x, perm=(0, 1, 3, 2, 4, 5))
         return self.reshaped(x, (0, side * block, side * block, -1))
 
+    def channels_first(self, x: str) -> str:
+        """[N, h, w, channels] -> [N, channels, h, w], as convolutions take it."""
+        return self.graph.add("Transpose", x, perm=(0, 3, 1, 2))
+
+    def channels_last(self, x: str) -> str:
+        """[N, channels, h, w] -> [N, h, w, channels]."""
+        return self.graph.add("Transpose", x, perm=(0, 2, 3, 1))
+
     def dense(self, x: str, name: str, to_name: str = "") -> str:
         """A matrix product and a bias."""
         x = self.graph.add("MatMul", x, self.params[f"params/{name}/kernel"])

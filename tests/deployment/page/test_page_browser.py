@@ -65,6 +65,7 @@ def shown(vgg_weights, test_data_dir, tmp_path_factory):
     plan, attacker = samples.plan(vgg_weights, TOPOLOGY, SIZE), Attacker(network, 19.46, 1234)
     cache = test_data_dir / "npm"
     write_package(folder, plan, vgg_weights.params, page_cache=cache, attacker=attacker)
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "page.html"]
     return folder, network
 
 
@@ -211,6 +212,33 @@ def test_a_release_is_the_devices_own(opened, package, pictures, saved):
     assert path.read_bytes() == first
 
 
+def test_classes_are_those_of_when_pictures_were_chosen(opened, pictures, tmp_path):
+    """Whatever is chosen meanwhile; and of folders, none but known ones."""
+    chosen = Select(opened.find_element(By.ID, "next"))
+    for name in ("Bücher", "dog"):
+        chosen.select_by_visible_text(name)
+        choose(opened, "files", *sorted((pictures / "cat").iterdir()))
+    for name in ("Bu\u0308cher", "horse"):  # as some file systems spell it
+        (tmp_path / "all" / name).mkdir(parents=True)
+        (tmp_path / "all" / name / "a.png").write_bytes((pictures / "cat" / "0.png").read_bytes())
+    choose(opened, "folder", tmp_path / "all")
+    opened.execute_async_script("waiting.then(arguments[0])")
+    labels = opened.execute_script("return page.rows.map((row) => row.label)")
+    assert labels[:18] == 9 * ["Bücher"] + 9 * ["dog"]
+    assert {*labels[18:]} == {"Bücher", None}
+    assert "Without a class: those in horse" in text(opened, "told")
+
+
+def test_a_page_releases_a_picture_once(opened, pictures, saved):
+    Select(opened.find_element(By.ID, "next")).select_by_visible_text("cat")
+    files = sorted((pictures / "cat").iterdir())
+    for some, rows in ((files[:4], 4), (files[4:], 5)):
+        choose(opened, "files", *some)
+        opened.execute_async_script("waiting.then(arguments[0])")
+        assert f"holds {rows} rows" in release(opened, saved)[0]
+    assert "Nothing is here that this page has not released" in release(opened, saved)[0]
+
+
 def test_without_labels_nothing_tells_of_classes(opened, pictures, saved):
     choose_all(opened, pictures)
     opened.find_element(By.ID, "labelled").click()
@@ -232,7 +260,7 @@ def test_nothing_leaves(browser, served, pictures):
     requests = chromium.requests_of(browser)
     assert [r for r in requests if not r.startswith(inside)] == [f"{address}/page.html"]
     assert browser.get_log("browser") == []
-    # Whatever a script would try is refused.
+    # A foreign script would not run; what one would try is refused, but for leaving the page.
     refused = browser.execute_async_script(
         """
         const [address, done] = arguments, found = [], body = document.body;
@@ -291,11 +319,14 @@ def test_predictions_are_the_classifiers(opened, package, pictures, saved, tmp_p
     classifier = handmade_classifier(local.shape, classes=classes, plan_id=local.plan_id)
     save_classifier(tmp_path / "classifier", classifier)
     choose_all(opened, pictures)
+    (tmp_path / "=1+1.png").write_bytes((pictures / "cat" / "1.png").read_bytes())
+    choose(opened, "files", tmp_path / "=1+1.png")
     choose(opened, "classifier", tmp_path / "classifier")
-    assert waited(opened, "predicted", "ready").startswith("21 pictures predicted")
+    assert waited(opened, "predicted", "ready").startswith("22 pictures predicted")
     opened.find_element(By.ID, "table").click()
     lines = there(saved / "predictions.csv").read_text(encoding="utf-8").splitlines()
     head, *rows = csv.reader(lines)
+    assert rows.pop()[0] == "'=1+1.png"
     names = [*list(local.class_ids)[:2], "unknown ffffffff"]
     assert head == ["picture", "class", *(f"probability_{name}" for name in names)]
     images = [decode_picture((pictures.parent / row[0]).read_bytes(), SIZE) for row in rows]
@@ -343,6 +374,12 @@ def test_what_is_refused_is_said(opened, package, pictures, saved, tmp_path):
     choose(opened, "files", pictures / "cat" / "1.png")
     opened.execute_async_script("waiting.then(arguments[0])")
     assert "1 picture without a class, such as 1.png" in release(opened, saved)[0]
+    deep = io.BytesIO()
+    Image.fromarray(np.full((SIZE, SIZE), 4095, np.uint16)).save(deep, "PNG")
+    (tmp_path / "deep.png").write_bytes(deep.getvalue())
+    choose(opened, "files", tmp_path / "deep.png")
+    opened.execute_async_script("waiting.then(arguments[0])")
+    assert "16 bits a channel; release it by the program" in text(opened, "told")
     fields = {"classes": tuple(local.class_ids.values()), "plan_id": local.plan_id}
     save_classifier(tmp_path / "other", handmade_classifier(local.shape, plan_id="2e" * 32))
     save_classifier(tmp_path / "damaged", handmade_classifier(local.shape, **fields))
@@ -361,7 +398,9 @@ def test_what_is_refused_is_said(opened, package, pictures, saved, tmp_path):
         assert why in text(opened, "predicted")
 
 
-def test_an_attacker_is_shown_and_nothing_released(browser, shown, pictures, test_data_dir):
+def test_an_attacker_is_shown_and_nothing_released(
+    browser, package, shown, pictures, test_data_dir
+):
     folder, network = shown
     open_page(browser, f"file://{folder / 'page.html'}")
     choose(browser, "files", *sorted((pictures / "cat").iterdir()))
@@ -377,7 +416,7 @@ def test_an_attacker_is_shown_and_nothing_released(browser, shown, pictures, tes
     said = [one.text for one in browser.find_elements(By.CSS_SELECTOR, "#pictures p.soft")]
     files = sorted((pictures / "cat").iterdir())
     images = np.stack([decode_picture(path.read_bytes(), SIZE) for path in files])
-    rows = np.float32(np.float16(open_package(folder).represent(images)))
+    rows = np.float32(np.float16(open_package(package).represent(images)))
     rebuilt = OnnxRun(network, "again").run({REPRESENTATIONS: rows})
     expected = -10 * np.log10(np.square(rebuilt - images / 255).mean(axis=(1, 2, 3)))
     found = [float(one.partition("rebuilt at ")[2].removesuffix(" dB")) for one in said]

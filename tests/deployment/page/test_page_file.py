@@ -95,8 +95,11 @@ def test_it_holds_the_networks_and_what_it_needs_of_the_settings(page):
     assert content == {"local_nn": b"local", "cloud_nn": b"cloud", "runtime": b"\0asm"}
 
 
-def test_noise_has_no_page(vgg_weights, tmp_path):
+def test_noise_and_deep_pictures_have_no_page(vgg_weights, tmp_path):
     noisy = samples.plan(vgg_weights, Topology(2, (1, 5)), 32, mechanism="gaussian:clip=1,sigma=1")
     with pytest.raises(UserError, match=r"gaussian.*cannot; leave --page out$"):
         write_package(tmp_path / "out", noisy, vgg_weights.params, page_cache=tmp_path)
+    deep = samples.plan(vgg_weights, Topology(2, (1, 5)), 32, reading=Reading(4095))
+    with pytest.raises(UserError, match=r"more than 8 bits a channel.*; leave --page out$"):
+        write_package(tmp_path / "out", deep, vgg_weights.params, page_cache=tmp_path)
     assert not (tmp_path / "out").exists()

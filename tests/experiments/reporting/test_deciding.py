@@ -103,9 +103,9 @@ def test_limits_have_sliders_where_something_is_known_of_them(tmp_path):
 def test_the_command_tells_no_folders_of_its_owner(tmp_path, monkeypatch):
     (tmp_path / "here" / "runs").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    near = deciding.command(tmp_path / "here" / "runs" / "a", None)
+    near = deciding.command(tmp_path / "here" / "runs" / "a", None, False)
     assert near[3:] == ["--workdir=runs/a", "--sample=folder:pictures", "--out=plan.json"]
-    far = deciding.command(tmp_path / "somebody" / "a", str(tmp_path / "latency.json"))
+    far = deciding.command(tmp_path / "somebody" / "a", str(tmp_path / "latency.json"), False)
     assert far[3] == "--workdir=a"
     assert far[-1] == "--latency=latency.json"
 

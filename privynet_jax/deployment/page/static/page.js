@@ -4,7 +4,9 @@
 const FORMATTER = new Intl.NumberFormat("en");
 const page = { settings: JSON.parse(at("settings").textContent), networks: null, classifier: null, rows: [] };
 // One thing after the other, however quickly things are chosen.
-let waiting = Promise.resolve();
+let waiting = Promise.resolve(), ready = false;
+// Names that spreadsheets would take for formulas get an apostrophe, as the program's tables do.
+const FORMULA = /^'*[=+\-@\t\r\n]/;
 
 function at(id) {
   return document.getElementById(id);
@@ -29,6 +31,7 @@ async function begin() {
   if (page.settings.attacker) showAttacker(page.settings.attacker);
   at("next").append(made("option", { value: "", textContent: "not told" }), ...classOptions());
   at("main").hidden = false;
+  ready = true;
   const [height, width, depth] = page.settings.shape;
   at("state").textContent = `Ready. The network gave here what it gave where it was made; it turns a picture into ${height} x ${width} x ${depth} numbers.`;
 }
@@ -48,6 +51,7 @@ function classOptions() {
 /** Runs something when all before it is done, and tells what went wrong at a place. */
 function next(place, work) {
   waiting = waiting.then(async () => {
+    if (!ready) return; // which the page says
     try {
       await work();
     } catch (error) {
@@ -71,12 +75,20 @@ async function throughAll(many, doing, work) {
   }
 }
 
-/** Takes pictures in, each { file, path } with the class that its folder has or that is chosen. */
-async function take(chosen) {
-  const refused = [];
-  await throughAll(chosen, "Reading pictures", async ({ file, path }) => {
+/**
+ * Takes pictures in, each { file, path }. A class is that of a folder's name; where no folder's is
+ * known, the one that was given when they were chosen.
+ */
+async function take(chosen, given) {
+  const refused = [], pictures = chosen.filter(({ file }) => !file.name.startsWith("."));
+  const folders = pictures.map(({ path }) => path.split("/").at(-2)?.normalize("NFC"));
+  const isClass = (name) => name !== undefined && Object.hasOwn(page.settings.class_ids, name);
+  const strange = folders.some(isClass) ? [...new Set(folders.filter((name) => !isClass(name)))] : [];
+  const numbered = pictures.map((one, place) => ({ ...one, folder: folders[place] }));
+  await throughAll(numbered, "Reading pictures", async ({ file, path, folder }) => {
     try {
-      const row = await rowOf(file, path);
+      const label = isClass(folder) ? folder : strange.length ? null : given;
+      const row = await rowOf(file, path, label);
       page.rows.push(row);
       at("pictures").append(card(row));
       at("leaves").hidden = false;
@@ -86,25 +98,24 @@ async function take(chosen) {
   });
   const some = refused.slice(0, 3).join(", ");
   at("told").textContent = `${counted(page.rows.length, "picture")} here.` +
+    (strange.length ? ` Without a class: those in ${strange.map((name) => name ?? "no folder").join(", ")}, which this package does not know.` : "") +
     (refused.length ? ` ${counted(refused.length, "file")} could not be read: ${some}${refused.length > 3 ? ", ..." : ""}.` : "");
   if (page.classifier) await predict();
 }
 
-async function rowOf(file, path) {
+async function rowOf(file, path, label) {
   const pixels = await pixelsOf(file, page.settings.image_size, page.settings.fit);
   const start = performance.now();
   const values = Float16Array.from(await page.networks.represent(pixels));
   const milliseconds = performance.now() - start;
   if (!values.every(Number.isFinite)) throw new Error("the network gives no numbers of it");
-  const folder = path.split("/").at(-2);
-  const label = Object.hasOwn(page.settings.class_ids, folder ?? "") ? folder : at("next").value || null;
   const rebuilt = page.networks.attacker && (await page.networks.rebuilt(values));
   return { name: path, pixels, values, milliseconds, label, rebuilt, probabilities: null };
 }
 
 function card(row) {
   const side = page.settings.image_size;
-  const select = made("select", {}, made("option", { value: "", textContent: "not told" }), ...classOptions());
+  const select = made("select", { ariaLabel: `Class of ${row.name}` }, made("option", { value: "", textContent: "not told" }), ...classOptions());
   select.value = row.label ?? "";
   select.addEventListener("change", () => { row.label = select.value || null; refresh(); });
   const remove = made("button", { type: "button", textContent: "Remove", ariaLabel: `Remove ${row.name}` });
@@ -160,21 +171,28 @@ function drawn(width, height, told, valueAt) {
 
 async function release() {
   if (page.settings.attacker) throw new Error("A page with an attacker releases nothing.");
-  const labelled = at("labelled").checked, untold = page.rows.filter((row) => row.label === null);
+  const labelled = at("labelled").checked, untold = page.rows.filter((row) => row.label === null && !row.released);
   if (labelled && untold.length) {
     throw new Error(`${counted(untold.length, "picture")} without a class, such as ${untold[0].name}: give each one, or tell no classes.`);
   }
-  const rows = page.rows.map((row) => ({ ...row, label: labelled ? row.label : null }));
+  const fresh = page.rows.filter((row) => !row.released);
+  if (!fresh.length) throw new Error("Nothing is here that this page has not released; choose pictures first.");
+  const rows = fresh.map((row) => ({ ...row, label: labelled ? row.label : null }));
   const made = await releaseOf(page.settings, rows);
+  // Whoever had equal rows of two releases would see what is new in the second one.
+  fresh.forEach((row) => (row.released = true));
   save("release.tar", new Blob([made.tar], { type: "application/x-tar" }));
   at("released").textContent = `release.tar holds ${counted(made.rows, "row")}, shuffled, ` +
-    `${labelled ? "with" : "without"} classes; ${counted(made.copies, "copy", "copies")} left out. Hand it over, and nothing else.`;
+    `${labelled ? "with" : "without"} classes; ${counted(made.copies, "copy", "copies")} left out. Hand it over, and nothing else. These pictures are not released again, unless you open the page anew.`;
 }
 
 /** From now on, pictures are predicted by the classifier that these files are. */
 async function takeClassifier(files) {
   page.classifier = await classifierOf(files, page.settings, page.networks.cloud.inputNames);
-  page.rows.forEach((row) => (row.probabilities = null));
+  for (const row of page.rows) {
+    row.probabilities = null;
+    row.answer.textContent = "";
+  }
   at("predicted").textContent = "The classifier is ready.";
   if (page.rows.length) await predict();
 }
@@ -209,8 +227,9 @@ function saveTable() {
   for (const row of page.rows) {
     lines.push([row.name, answersOf(row).map(className).join("; "), ...row.probabilities.map((share) => share.toPrecision(7))]);
   }
+  const plain = (value) => (FORMULA.test(value) && !Number.isFinite(Number(value)) ? `'${value}` : value);
   const quoted = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  save("predictions.csv", new Blob(lines.map((line) => `${line.map(quoted).join(",")}\r\n`), { type: "text/csv" }));
+  save("predictions.csv", new Blob(lines.map((line) => `${line.map(plain).map(quoted).join(",")}\n`), { type: "text/csv" }));
 }
 
 function save(name, blob) {
@@ -256,7 +275,8 @@ function listen() {
     at(id).addEventListener("change", ({ target }) => {
       const chosen = Array.from(target.files, (file) => ({ file, path: file.webkitRelativePath || file.name }));
       target.value = ""; // so that the same can be chosen again
-      next("told", () => take(chosen.filter(({ file }) => !file.name.startsWith("."))));
+      const given = at("next").value || null;
+      next("told", () => take(chosen, given));
     });
   }
   for (const id of ["classifier", "classifier-files"]) {
@@ -274,11 +294,14 @@ function listen() {
   root.addEventListener("drop", (event) => {
     event.preventDefault();
     root.classList.remove("dropping");
-    const found = dropped(event.dataTransfer.items); // which are gone once this returns
+    const found = dropped(event.dataTransfer.items), given = at("next").value || null; // gone later
     next("told", async () => {
-      const chosen = await found, files = chosen.map(({ file }) => file);
-      if (!files.some(({ name }) => name === "classifier.json")) return take(chosen);
-      next("predicted", () => takeClassifier(files)); // behind this, and not awaited by it
+      const chosen = await found, folder = ({ path }) => path.slice(0, path.lastIndexOf("/") + 1);
+      const told = chosen.find(({ file }) => file.name === "classifier.json");
+      const isOf = (one) => told !== undefined && folder(one) === folder(told);
+      const files = chosen.filter(isOf).map(({ file }) => file);
+      if (told) next("predicted", () => takeClassifier(files)); // behind this, and not awaited by it
+      if (files.length < chosen.length) await take(chosen.filter((one) => !isOf(one)), given);
     });
   });
 }
@@ -286,5 +309,5 @@ function listen() {
 // The runtime is a module, which runs once all of the page is there.
 addEventListener("DOMContentLoaded", () => {
   listen();
-  begin().catch((error) => (at("state").textContent = `This page cannot be used: ${error.message ?? error}.`));
+  waiting = begin().catch((error) => (at("state").textContent = `This page cannot be used: ${error.message ?? error}.`));
 });

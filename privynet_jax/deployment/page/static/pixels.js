@@ -10,7 +10,10 @@ async function pixelsOf(file, size, fit) {
   // Turned as its EXIF says, in the colours of sRGB.
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   try {
-    const { width, height } = bitmap;
+    const { width, height } = bitmap, head = new Uint8Array(await file.slice(0, 25).arrayBuffer());
+    if (head[1] === 0x50 && head[2] === 0x4e && head[24] === 16) { // PNG
+      throw new Error("it has 16 bits a channel; release it by the program");
+    }
     if (width * height > MOST_PIXELS) throw new Error("it has over 150,000,000 pixels; shrink it");
     const side = Math.min(width, height);
     const [wide, high] = fit === "pad" ? [width, height] : [side, side];
@@ -46,6 +49,7 @@ function whiteCanvas(width, height) {
 function rgbOf(rgba) {
   const rgb = new Uint8Array((rgba.length / 4) * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4) {
+    if (rgba[from + 3] !== 255) throw new Error("it is too large for this browser; shrink it");
     rgb[to++] = rgba[from];
     rgb[to++] = rgba[from + 1];
     rgb[to++] = rgba[from + 2];
