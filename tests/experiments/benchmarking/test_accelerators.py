@@ -129,6 +129,7 @@ ABSENT = {
     "scikit-image": "skimage",
     "scikit-learn": "sklearn",
     "tensorflow-datasets": "tensorflow_datasets",
+    "vl-convert-python": "vl_convert",
 }
 
 

@@ -2,7 +2,7 @@
 "use strict";
 
 const FORMATTER = new Intl.NumberFormat("en");
-const page = { settings: JSON.parse(at("settings").textContent), networks: null, classifier: null, rows: [] };
+const page = { settings: JSON.parse(at("settings").textContent), networks: null, classifier: null, rows: [], released: new Set() };
 // One thing after the other, however quickly things are chosen.
 let waiting = Promise.resolve(), ready = false;
 // Names that spreadsheets would take for formulas get an apostrophe, as the program's tables do.
@@ -176,13 +176,12 @@ async function release() {
     throw new Error(`${counted(untold.length, "picture")} without a class, such as ${untold[0].name}: give each one, or tell no classes.`);
   }
   const fresh = page.rows.filter((row) => !row.released);
-  if (!fresh.length) throw new Error("Nothing is here that this page has not released; choose pictures first.");
   const rows = fresh.map((row) => ({ ...row, label: labelled ? row.label : null }));
-  const made = await releaseOf(page.settings, rows);
-  // Whoever had equal rows of two releases would see what is new in the second one.
+  const made = await releaseOf(page.settings, rows, page.released);
+  made.digests.forEach((digest) => page.released.add(digest));
   fresh.forEach((row) => (row.released = true));
   save("release.tar", new Blob([made.tar], { type: "application/x-tar" }));
-  at("released").textContent = `release.tar holds ${counted(made.rows, "row")}, shuffled, ` +
+  at("released").textContent = `release.tar holds ${counted(made.digests.length, "row")}, shuffled, ` +
     `${labelled ? "with" : "without"} classes; ${counted(made.copies, "copy", "copies")} left out. Hand it over, and nothing else. These pictures are not released again, unless you open the page anew.`;
 }
 

@@ -6,15 +6,18 @@ const TAR_BLOCK = 512, RELEASE_TIME = 315_532_800; // 1980-01-01, as of all rele
 const UTF8 = new TextEncoder();
 
 /**
- * Returns a release as a tar, with how many copies were left out.
+ * Returns a release as a tar, with the digests of its pictures and how many copies were left out.
  *
  * settings are the package's; each row is { name, pixels, values: Float16Array, label: class name or
- * null }. Either all have labels or none. Throws an Error that says what is wrong.
+ * null }. Either all have labels or none. Pictures whose digests are among those before are left
+ * out: whoever had equal rows of two releases would see what is new in the second one. Throws an
+ * Error that says what is wrong.
  */
-async function releaseOf(settings, rows) {
+async function releaseOf(settings, rows, before) {
   const known = new Map();
   for (const row of rows) {
     const digest = hex(await sha256(row.pixels)), first = known.get(digest);
+    if (before.has(digest)) continue;
     if (!first) known.set(digest, { ...row, digest });
     else if (first.label !== row.label) {
       throw new Error(`${first.name} and ${row.name} show the same, in two classes; decide on one.`);
@@ -22,6 +25,7 @@ async function releaseOf(settings, rows) {
   }
   // Whatever the order in which they were chosen, equal pictures make an equal release.
   const single = [...known.values()].sort(by((row) => row.digest));
+  if (!single.length) throw new Error("Nothing is here that this page has not released; choose pictures first.");
   const labelled = single.every((row) => row.label !== null);
   const told = canonicalJson({
     image_size: settings.image_size, labelled, plan_id: settings.plan_id, shape: settings.shape,
@@ -33,7 +37,7 @@ async function releaseOf(settings, rows) {
   for (const [place, row] of single.entries()) row.rank = hex(await hmac(order, String(place)));
   single.sort(by((row) => row.rank));
   const files = await filesOf(settings, id, single, labelled);
-  return { tar: tarOf(files), rows: single.length, copies: rows.length - single.length };
+  return { tar: tarOf(files), digests: [...known.keys()], copies: rows.length - single.length };
 }
 
 /** Name -> bytes of all files. */
