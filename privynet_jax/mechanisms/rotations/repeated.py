@@ -21,9 +21,12 @@ def common_part(several: np.ndarray, parts: int) -> np.ndarray:
     z = np.asarray(unpacked(np.float64(several), parts)).reshape(count, images, parts, -1)
     z = np.moveaxis(z, 0, 1)  # [N, R, P, F]
     left, sizes, bases = np.linalg.svd(z, full_matrices=False)
-    # The line that is nearest to all planes: the first singular vector of their bases together.
+    # The line that is nearest to all planes: the first singular vector of their bases together, by
+    # the products of these few with one another (a decomposition of all took 100 times as long).
     joined = bases.reshape(images, count * parts, -1)
-    line = np.linalg.svd(joined, full_matrices=False)[2][:, 0]  # [N, F], of length 1
+    first = np.linalg.eigh(joined @ joined.transpose(0, 2, 1))[1][:, :, -1]
+    line = np.einsum("nk,nkf->nf", first, joined)
+    line /= np.linalg.norm(line, axis=1, keepdims=True)  # [N, F]
     # In each release the mixture w with |w| = 1 that lies along it: w z = length * line.
     along = np.einsum("nrpf,nf->nrp", bases, line) / np.maximum(sizes, np.finfo(float).tiny)
     mixture = np.einsum("nrqp,nrp->nrq", left, along)
