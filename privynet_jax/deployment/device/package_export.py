@@ -95,19 +95,7 @@ def write_package(
         WHEEL: program_wheel(),
         _README: TEXT.format(**told).encode(),
     }
-    settings = Settings(
-        image_size=plan.image_size,
-        shape=shape,
-        class_ids=classes,
-        peaks=plan.peaks,
-        mechanism=plan.mechanism,
-        unit=plan.unit,
-        reading=plan.reading,
-        plan_id=plan.id,
-        release_seed=secrets.token_hex(32),
-        trial=tuple((trial * np.float32(plan.scales)).tolist()),
-        files={},
-    )
+    settings = _settings(plan, classes, trial)
     if page_cache is not None:
         networks = files[NETWORK], files[CLOUD_NETWORK]
         files[PAGE] = page_of(settings, *networks, page_cache, attacker)
@@ -122,6 +110,23 @@ def write_package(
         if attacker is None:
             write_document(partial / SETTINGS, settings, VERSION, private=True)
             sign(partial / SETTINGS, "package", key)
+
+
+def _settings(plan: Plan, classes: dict[str, str], trial: np.ndarray) -> Settings:
+    """What the package tells, before its files are made; the trial is not scaled yet."""
+    return Settings(
+        image_size=plan.image_size,
+        shape=plan.topology.representation_shape(plan.image_size),
+        class_ids=classes,
+        peaks=plan.peaks,
+        mechanism=plan.mechanism,
+        unit=plan.unit,
+        reading=plan.reading,
+        plan_id=plan.id,
+        release_seed=secrets.token_hex(32),
+        trial=tuple((trial * np.float32(plan.scales)).tolist()),
+        files={},
+    )
 
 
 def _with_new(known: Sequence[str], new: Sequence[str]) -> list[str]:
