@@ -65,7 +65,8 @@ def measured_by_all(
     if protocol.cloud is not None:
         size = protocol.cloud.image_size
         own = mechanism.cloud_nn(scenes[0].parts.num_answers, size)
-        protocol = dataclasses.replace(protocol, cloud=own or protocol.cloud)
+        cloud = own or protocol.cloud
+        protocol = dataclasses.replace(protocol, cloud=cloud, hardness=mechanism.hardness)
     general = [a for a in protocol.attacks if _is_of_use(a, row)]
     networks = [a for a in general if isinstance(a, InverseNetwork)]
     adapted = mechanism.adapted(networks[-1] if networks else strong)

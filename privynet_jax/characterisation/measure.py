@@ -45,6 +45,7 @@ class Protocol:
     Attributes:
         cloud: the cloud NN; None where accuracy is not asked for.
         schedule: of the cloud NN, where there is one.
+        hardness: of what it learns from (`tasks.Task`).
         attacks: all attackers; may be empty.
         examples: int [K], test images whose reconstructions are kept.
         attacked: int [n], test images that attackers are scored on; None means all. Validation
@@ -55,6 +56,7 @@ class Protocol:
 
     cloud: nn.Module | None = None
     schedule: Schedule | None = None
+    hardness: float = 0.0
     attacks: Sequence[Attack] = ()
     examples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     attacked: np.ndarray | None = None
@@ -108,6 +110,7 @@ def outcomes(
                 keys,
                 [{part: scene.asked(part) for part in ("target", *REPORTED)} for scene in scenes],
                 [scene.parts for scene in scenes],
+                protocol.hardness,
             )
     fitted = []
     for attack in protocol.attacks:
@@ -163,6 +166,7 @@ def cloud_accuracies(
     keys: Sequence[jax.Array],
     representations: Sequence[Mapping[str, Any]],
     parts: Sequence[Parts],
+    hardness: float = 0.0,
 ) -> list[dict[str, np.ndarray]]:
     """Trains cloud NNs side by side; returns per network: part -> float32 [N], 1 where it is right.
 
@@ -171,6 +175,7 @@ def cloud_accuracies(
     are, come per network.
     """
     task, found = task_of(network, parts[0].target.several is not None), []
+    task = dataclasses.replace(task, hardness=hardness)
     members = [
         Member(
             key=key,

@@ -31,7 +31,7 @@ class Composed(Mechanism):
 
     def __post_init__(self) -> None:
         whole = [part for part in self.parts if part.releases_pictures]
-        own = [part for part in self.parts if type(part).local is not Mechanism.local]
+        own = [part for part in self.parts if part.trains_local]
         # What others would do to turned features, no cloud NN commutes with.
         turned = [part for part in self.parts if part.secret_is_fresh]
         if whole or turned or len(own) > 1 or len(self.parts) < 2 or Plain() in self.parts:
@@ -45,6 +45,11 @@ class Composed(Mechanism):
     def changes_image(self) -> bool:
         """Whether any does."""
         return any(part.changes_image for part in self.parts)
+
+    @property
+    def trains_local(self) -> bool:
+        """Whether one does."""
+        return any(part.trains_local for part in self.parts)
 
     @property
     def training_copies(self) -> int:
@@ -75,7 +80,7 @@ class Composed(Mechanism):
 
     def local(self, clean: Scenario, key: jax.Array) -> Local | None:
         """That of the part that trains one, if any."""
-        training = (part for part in self.parts if type(part).local is not Mechanism.local)
+        training = (part for part in self.parts if part.trains_local)
         return next(training, self.parts[0]).local(clean, key)
 
     def of_image(self, secret: Any, key: jax.Array, image: jax.Array) -> jax.Array:

@@ -51,10 +51,12 @@ class Mechanism:
         name: the word for it in flags and tables.
         example: of its word and parameters, where its defaults are none to show.
         changes_image: whether `of_image` does anything; else cached representations serve.
+        trains_local: whether `local` is another network than that of cached representations.
         releases_pictures: whether there is no local NN.
         training_copies: rows that the cloud learns from of each picture. With more than one it owns
             its training pictures: only queries are private.
         first_is_clean: whether the first of several such rows is what is released on average.
+        hardness: of what the cloud learns from (`training.tasks.Task`).
         secret_is_fresh: whether the secret is made anew for each query, so that no attacker has it.
         is_random: whether equal pictures are released in other ways each time.
         not_planned: why no plan, and so no package, has it; empty where they may (`on_device`).
@@ -63,9 +65,11 @@ class Mechanism:
     name: ClassVar[str] = ""
     example: ClassVar[str] = ""
     changes_image: ClassVar[bool] = False
+    trains_local: ClassVar[bool] = False
     releases_pictures: ClassVar[bool] = False
     training_copies: ClassVar[int] = 1
     first_is_clean: ClassVar[bool] = True
+    hardness: ClassVar[float] = 0.0
     secret_is_fresh: ClassVar[bool] = False
     is_random: ClassVar[bool] = False
     not_planned: ClassVar[str] = "whole pictures are released, and no local NN is there to plan"

@@ -137,14 +137,23 @@ class Arden(LaplaceNoise):
 class NoisilyTrainedArden(Arden):
     """Arden as published: the cloud learns from pictures of its own, clean and noisy.
 
-    Of each it has the clean representation, and as many noisy ones as `training_copies` leaves:
-    Arden's noisy training, but for copies that are generated to be hard.
+    Of each it has the clean representation, and as many noisy ones as `training_copies` leaves, and
+    generates in every step a hard one of each that it learns from: Arden's noisy training.
+
+    Attributes:
+        hardness: how far up the loss each value of a hard copy lies, of a root mean square of
+            about 1; 0 generates none.
     """
 
     name: ClassVar[str] = "arden_trained"
     not_planned: ClassVar[str] = "its cloud owns the pictures that it learns from"
     example: ClassVar[str] = "arden_trained:nullify=0.2,clip=0.5,scale=0.2"
     training_copies: ClassVar[int] = 5
+    hardness: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check("hardness", "0 or more", 0 <= self.hardness < math.inf)
 
 
 @dataclasses.dataclass(frozen=True)

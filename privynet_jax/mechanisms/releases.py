@@ -22,6 +22,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES, Parts, as_float
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Local, Mechanism
+from privynet_jax.platform.rows.kept_blocks import kept_if_small
 from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
 
 # More copies than these are drawn again from the start.
@@ -163,9 +164,14 @@ class Release:
 
     def features(self) -> LayerFeatures:
         """Returns its rows, which are computed as they are read."""
-        rows = {name: _ReleasedRows(self, name) for name, _ in self.parts.items()}
+        rows = {name: self._rows(name) for name, _ in self.parts.items()}
         scales = self.layer.scales[self.layer.positions(self.topology.channels)]
         return LayerFeatures(self.layer.num_layers, self.topology.channels, rows, scales)
+
+    def _rows(self, part: str) -> RowView:
+        rows = _ReleasedRows(self, part)
+        # The local NN has to see each copy by itself.
+        return kept_if_small(rows, _BATCH) if self.mechanism.changes_image else rows
 
     def expected(self) -> Local:
         """Returns images -> what is released of them on average, normalised, differentiable."""

@@ -11,12 +11,17 @@ import jax
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, NETWORK, Knowledge
+from privynet_jax.attacks.public.public_layer import LayerRows
 from privynet_jax.attacks.scenario import OBSERVED_IMAGES, Scenario
-from privynet_jax.backbone.features.layer_features import image_features
+from privynet_jax.backbone.features.layer_features import LayerFeatures, image_features
 from privynet_jax.images.parts import Parts
-from privynet_jax.mechanisms.mechanism import Mechanism
+from privynet_jax.mechanisms.mechanism import Local, Mechanism
 from privynet_jax.mechanisms.releases import Release, several_copies
+from privynet_jax.platform.rows.kept_blocks import kept_if_small
 from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
+
+# Rows that a trained local NN computes together.
+_BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,16 @@ def picture_scene(parts: Parts) -> Scenario:
     return Scenario(Pictures(), parts, image_features(parts))
 
 
+def local_features(clean: Scenario, local: Local) -> LayerFeatures:
+    """Returns what a local NN makes of a scenario's parts, each row when it is first read."""
+    of_auxiliary = LayerRows(local, clean.parts.auxiliary.images)
+    rows = {
+        name: kept_if_small(of_auxiliary.on(part.images), _BLOCK)
+        for name, part in clean.parts.items()
+    }
+    return LayerFeatures(clean.topology.num_layers, clean.topology.channels, rows, clean.scales)
+
+
 def averaged(scene: ReleasedScene, repeats: int) -> ReleasedScene:
     """Returns a scene whose pictures were released so often, as their mean; see `Release`."""
     release = dataclasses.replace(scene.release, repeats=repeats)
@@ -83,7 +98,8 @@ def released_scene(
     """
     adapting, releasing = jax.random.split(key)
     local = mechanism.local(dataclasses.replace(clean, width=None), adapting)
-    what = clean.features, clean.parts, clean.topology
+    layer = local_features(clean, local) if mechanism.trains_local else clean.features
+    what = layer, clean.parts, clean.topology
     release = Release(*what, mechanism, releasing, copies, repeats, local)
     parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
     known = clean.topology, parts, release.features(), clean.weights, clean.width

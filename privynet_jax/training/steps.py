@@ -90,10 +90,15 @@ def step(
     """
     x, y = jax.tree.map(as_float32, inputs), as_targets(targets)
 
-    def loss_of(params: Any) -> jax.Array:
+    def loss_of(params: Any, x: Any) -> jax.Array:
         return task.loss(task.predict(params, constants, x), y)
 
-    loss, gradients = jax.value_and_grad(loss_of)(state.params)
+    def loss_of_both(params: Any, x: jax.Array) -> jax.Array:
+        hard = x + task.hardness * jnp.sign(jax.grad(loss_of, argnums=1)(state.params, x))
+        return (loss_of(params, x) + loss_of(params, hard)) / 2
+
+    learnt = loss_of_both if task.hardness else loss_of
+    loss, gradients = jax.value_and_grad(learnt)(state.params, x)
     # Every optimiser's update, weight decay included, is proportional to its rate.
     updates, optimiser = _update(task).update(gradients, state.optimiser, state.params)
     updates = jax.tree.map(lambda update: rate * update, updates)

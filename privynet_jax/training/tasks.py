@@ -102,6 +102,8 @@ class Task:
         optimiser: what makes updates of gradients.
         draw: (key, constants, representations, targets) -> the same two, made anew in every step;
             None takes them as they are.
+        hardness: of each example, an array, a copy is learnt from as well, each value of which lies
+            so far up the loss (the fast gradient sign method, arXiv:1412.6572); 0: no copies.
     """
 
     name: str
@@ -114,6 +116,7 @@ class Task:
     error: Callable[[Mapping[str, float]], float]
     optimiser: Optimiser = adamw
     draw: Callable[[jax.Array, Any, Any, jax.Array], tuple[Any, jax.Array]] | None = None
+    hardness: float = 0.0
 
 
 def _smoothed_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -59,7 +59,7 @@ def test_words():
         "dropout:rate=0.5+quantise:bits=1,peak=3,rounding=nearest",
     ]
     assert all(parse_mechanism(str(mechanism)) == mechanism for mechanism in found)
-    assert found[1].changes_image
+    assert found[1].trains_local
     assert found[1].is_random
     assert found[1].not_planned.startswith("its local NN has weights of its own")
     assert not found[3].not_planned

@@ -67,6 +67,18 @@ def test_a_step_is_adamw_with_clipping_and_decay(monkeypatch):
     np.testing.assert_allclose(losses, expected_losses, rtol=0.01)
 
 
+def test_hard_copies_lie_up_the_loss():
+    (x, y), task = batches(1), regression(hardness=0.5)
+    state = init_state(task, jax.random.key(0), x[0])
+    w, means = np.float64(state.params["params"]["w"]), np.float64(x[0]).mean(axis=(1, 2))
+    _, loss = step(task, state, (), x[0], y[0], np.float32(RATE))
+    # Of |x w - y|^2 the gradient in x is (x w - y) w^T; a mean moves as far as all of its values.
+    hard = means + 0.5 * np.sign((means @ w - y[0]) @ w.T)
+    clean, harder = (np.square(each @ w - y[0]).mean() for each in (means, hard))
+    assert harder > clean
+    np.testing.assert_allclose(loss, (clean + harder) / 2, rtol=1e-5)
+
+
 @pytest.mark.parametrize("optimiser", ["adamw", "muon"])
 def test_steps_of_one_dispatch_are_those_steps(optimiser):
     task = regression(**({"optimiser": muon} if optimiser == "muon" else {}))

@@ -62,7 +62,7 @@ class EarlyExit(Mechanism):
 
     name: ClassVar[str] = "early_exit"
     not_planned: ClassVar[str] = "its local NN has weights of its own, which no package carries"
-    changes_image: ClassVar[bool] = True
+    trains_local: ClassVar[bool] = True
     steps: int = 300
     rate: float = 3e-4
 

@@ -22,7 +22,7 @@ def test_its_guarantee_and_its_words_are_those_of_its_parts():
     # By hand: twice a mean magnitude of 0.25 over 100 values, by 0.5.
     assert mechanism.epsilon(100) == LaplaceNoise(0.25, 0.5).epsilon(100) == 100
     assert mechanism.is_random
-    assert mechanism.changes_image
+    assert mechanism.trains_local
     assert mechanism.added_noise is None  # no bound of another local NN
     assert parse_mechanism(str(mechanism)) == mechanism
     for wrong in ("scale=-1", "clip=0", "attribute=size", "steps=0"):
