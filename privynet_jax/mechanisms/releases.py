@@ -22,8 +22,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES, Parts, as_float
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT, Local, Mechanism
-from privynet_jax.platform.rows.kept_blocks import kept_if_small
-from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
+from privynet_jax.platform.rows.row_views import ChosenChannels, RowView, remembered
 
 # More copies than these are drawn again from the start.
 MOST_COPIES = 8
@@ -171,7 +170,7 @@ class Release:
     def _rows(self, part: str) -> RowView:
         rows = _ReleasedRows(self, part)
         # The local NN has to see each copy by itself.
-        return kept_if_small(rows, _BATCH) if self.mechanism.changes_image else rows
+        return remembered(rows) if self.mechanism.changes_image else rows
 
     def expected(self) -> Local:
         """Returns images -> what is released of them on average, normalised, differentiable."""

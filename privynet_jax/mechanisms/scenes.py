@@ -17,11 +17,7 @@ from privynet_jax.backbone.features.layer_features import LayerFeatures, image_f
 from privynet_jax.images.parts import Parts
 from privynet_jax.mechanisms.mechanism import Local, Mechanism
 from privynet_jax.mechanisms.releases import Release, several_copies
-from privynet_jax.platform.rows.kept_blocks import kept_if_small
-from privynet_jax.platform.rows.row_views import ChosenChannels, RowView
-
-# Rows that a trained local NN computes together.
-_BLOCK = 64
+from privynet_jax.platform.rows.row_views import ChosenChannels, RowView, remembered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +72,7 @@ def picture_scene(parts: Parts) -> Scenario:
 def local_features(clean: Scenario, local: Local) -> LayerFeatures:
     """Returns what a local NN makes of a scenario's parts, each row when it is first read."""
     of_auxiliary = LayerRows(local, clean.parts.auxiliary.images)
-    rows = {
-        name: kept_if_small(of_auxiliary.on(part.images), _BLOCK)
-        for name, part in clean.parts.items()
-    }
+    rows = {name: remembered(of_auxiliary.on(part.images)) for name, part in clean.parts.items()}
     return LayerFeatures(clean.topology.num_layers, clean.topology.channels, rows, clean.scales)
 
 

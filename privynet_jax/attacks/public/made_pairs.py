@@ -8,7 +8,9 @@ step of training, or at deep layers almost twice as much.
     pairs = maker.pairs(channels, width, key)  # as `base.Pairs`, for any trained attack
 """
 
+import collections
 import dataclasses
+import threading
 from collections.abc import Sequence
 
 import jax
@@ -21,8 +23,7 @@ from privynet_jax.attacks.tuning import Budget
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import hold_out
 from privynet_jax.platform.devices import at_once, nbytes
-from privynet_jax.platform.rows.kept_blocks import KeptBlocks
-from privynet_jax.platform.rows.row_views import ChosenChannels, JoinedRows
+from privynet_jax.platform.rows.row_views import ChosenChannels, JoinedRows, RowView
 from privynet_jax.training.batches import stream_of
 
 # How often each pair is met.
@@ -47,6 +48,34 @@ def own_pictures(
     pictures = [own.images[:: own.copies] for own in scenes]  # copies differ in noise alone
     check_count(name, min(map(len, pictures)), least)
     return pictures
+
+
+class KeptBlocks(RowView):
+    """Rows that are read in whole blocks, of which the last few are kept."""
+
+    def __init__(self, stored: RowView, block: int) -> None:
+        """Takes the rows, and how many make a block."""
+        super().__init__(stored.shape, stored.dtype)
+        self._stored, self._block = stored, block
+        self._blocks: collections.OrderedDict[int, np.ndarray] = collections.OrderedDict()
+        self._lock = threading.Lock()  # training reads ahead in a thread of its own
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        blocks, places = np.divmod(numbers, self._block)
+        with self._lock:
+            for block in np.unique(blocks):
+                rows[blocks == block] = self._kept(int(block))[places[blocks == block]]
+        return rows
+
+    def _kept(self, block: int) -> np.ndarray:
+        if block not in self._blocks:
+            start = block * self._block
+            self._blocks[block] = self._stored[start : start + self._block]
+            while len(self._blocks) > _KEPT:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(block)
+        return self._blocks[block]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +128,7 @@ class PairMaker:
         self._channels = channels
         self._pictures, self._judged = len(learning), len(judged)
         self._distinct, self._block = min(distinct, len(views)), block
-        self._images, self._made = (KeptBlocks(rows, block, _KEPT) for rows in (shown, made))
+        self._images, self._made = KeptBlocks(shown, block), KeptBlocks(made, block)
 
     def pairs(self, channels: Sequence[int], width: int, key: jax.Array) -> MadePairs:
         """Returns those of one topology, whose channels are filled up with zeros to a width.

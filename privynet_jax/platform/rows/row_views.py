@@ -8,12 +8,15 @@ What is underneath has a `shape`, a `dtype`, and rows by a slice or by their num
 reads files (`shards.ShardedRows`), or another view.
 """
 
+import math
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 Blocks = Iterator[tuple[slice, np.ndarray]]
+_MOST_REMEMBERED = 2**30  # bytes
 
 
 class RowView:
@@ -78,6 +81,29 @@ class ChosenRows(RowView):
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
         return self._stored[self._rows[numbers]]
+
+
+class RememberedRows(RowView):
+    """Rows that take long to make: each is made when it is first read, and stays in memory."""
+
+    def __init__(self, stored: RowView) -> None:
+        super().__init__(stored.shape, stored.dtype)
+        self._stored, self._made = stored, np.zeros(len(stored), bool)
+        self._rows = np.empty(stored.shape, stored.dtype)
+        self._lock = threading.Lock()  # training reads ahead in a thread of its own
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        with self._lock:
+            missing = np.unique(numbers[~self._made[numbers]])
+            self._rows[missing] = self._stored[missing]
+            self._made[missing] = True
+            return self._rows[numbers]
+
+
+def remembered(stored: RowView) -> RowView:
+    """Returns the same rows, of which each is made once, if memory takes all of them."""
+    few = math.prod(stored.shape) * stored.dtype.itemsize <= _MOST_REMEMBERED
+    return RememberedRows(stored) if few else stored
 
 
 class JoinedRows(RowView):

@@ -6,9 +6,10 @@ import pytest
 from support.handmade_layers import distinct_layer, pictures, represented
 
 from privynet_jax.attacks.public import made_pairs
-from privynet_jax.attacks.public.made_pairs import PairMaker
+from privynet_jax.attacks.public.made_pairs import KeptBlocks, PairMaker
 from privynet_jax.attacks.public.picture_views import PictureViews
 from privynet_jax.images.partition import hold_out
+from privynet_jax.platform.rows.row_views import RowView
 
 LAYER, OWN = distinct_layer(8), pictures(40, seed=1)
 UNION, RMS = np.array([1, 2, 4, 7]), np.array([0.5, 1, 2, 4])
@@ -54,3 +55,28 @@ def test_each_pair_is_met_twice_while_its_block_is_at_hand(maker, monkeypatch):
         assert list(met) != sorted(met)
     other = maker.pairs((1,), 1, jax.random.key(1)).in_training_order()
     assert not np.array_equal(other, maker.pairs((1,), 1, KEY).in_training_order())
+
+
+class Counted(RowView):
+    """Row numbers themselves, and how many were read."""
+
+    def __init__(self):
+        super().__init__((100, 1), np.int64)
+        self.count = 0
+
+    def _read(self, numbers):
+        self.count += len(numbers)
+        return numbers[:, None]
+
+
+def test_blocks_are_made_once_while_they_are_kept():
+    counted = Counted()
+    kept = KeptBlocks(counted, 8)
+    rows = np.array([3, 9, 3, 99, 15])
+    assert kept[rows].ravel().tolist() == rows.tolist()
+    assert counted.count == 8 + 8 + 4  # the last block is shorter
+    kept[rows[:2]]
+    assert counted.count == 20
+    kept[16:48]  # four others
+    kept[rows[:1]]
+    assert counted.count == 20 + 32 + 8

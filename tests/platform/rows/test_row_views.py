@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows
+from privynet_jax.platform.rows import row_views
+from privynet_jax.platform.rows.row_views import ChosenRows, JoinedRows, remembered
 
 STORED = np.arange(24, dtype=np.float16).reshape(6, 2, 2)
 ASKED = (slice(None), slice(1, 3), slice(0), np.array([2, 0, 2]), np.array([[1, 2], [0, 0]]), -1)
@@ -22,6 +23,19 @@ def test_chosen_rows_in_any_order():
     check_equal(ChosenRows(STORED, rows), STORED[rows])
     # Out of chosen ones again.
     check_equal(ChosenRows(ChosenRows(STORED, rows), np.array([2, 0, 3])), STORED[[1, 5, 0]])
+
+
+def test_remembered_rows_are_made_once(monkeypatch):
+    view = ChosenRows(STORED, np.arange(6))
+    asked = []
+    monkeypatch.setattr(view, "_read", lambda numbers: asked.extend(numbers) or STORED[numbers])
+    kept = remembered(view)
+    np.testing.assert_array_equal(kept[np.array([4, 1, 4])], STORED[[4, 1, 4]])
+    assert asked == [1, 4]
+    check_equal(kept, STORED)
+    assert asked == [1, 4, 0, 2, 3, 5]
+    monkeypatch.setattr(row_views, "_MOST_REMEMBERED", 6 * 4 * 2 - 1)
+    assert remembered(view) is view
 
 
 def test_joined_rows():
