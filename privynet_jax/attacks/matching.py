@@ -32,7 +32,7 @@ RANGE_WEIGHT = 10.0
 _LEAST_FALL, _CUT = 1e-4, 0.4
 _MEMORY = 10
 # Pixels that one batch may have, and steps of one dispatch.
-_PIXELS_ON_CPU, _PIXELS_ELSEWHERE, _STEPS_ELSEWHERE = 2**15, 2**18, 10
+_PIXELS_ON_CPU, _PIXELS_ELSEWHERE, _STEPS_ELSEWHERE = 2**13, 2**18, 10
 _optimiser = optax.scale_by_lbfgs(memory_size=_MEMORY)
 
 

@@ -115,7 +115,9 @@ class Scenario:
         return Pairs(ChosenRows(self.stored("auxiliary"), rows), images, self.copies)
 
     def _local(self) -> Representing:
-        local, scales = local_nn(self._weights.params, self.topology), self.scales
+        # A pass and its gradient take half the time so.
+        local = local_nn(self._weights.params, self.topology, tiled=on_cpu())
+        scales = self.scales
         return self.filled_up(lambda images: local(images) * scales)
 
     def filled_up(self, local: Representing) -> Representing:

@@ -27,16 +27,19 @@ Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 _NETWORKS = {"vgg": VGGTrunk}
 
 
-def local_nn(params: Params, topology: Topology) -> Callable[[jax.Array], jax.Array]:
+def local_nn(
+    params: Params, topology: Topology, tiled: bool = False
+) -> Callable[[jax.Array], jax.Array]:
     """Returns the local NN of a topology: a pure function that can be jitted, vmapped and exported.
 
     It takes images, float32 [N, H, W, 3] or [H, W, 3] RGB in [0, 1], to their representation,
     float32 [N, h, w, depth] or [h, w, depth]: the ReLU of the last local convolution before
     pooling, channels in the topology's order. Images of another shape or type are a UserError;
-    other errors are those of `local_params`.
+    other errors are those of `local_params`. Tiled, it takes less time on a CPU (`with_tiles`).
     """
     # Put on the device once, so that calls outside jit do not copy the parameters each time.
     stored = jax.tree.map(jnp.asarray, local_params(params, topology))
+    stored = jax.jit(with_tiles)(stored) if tiled else stored
 
     def local(images: jax.Array) -> jax.Array:
         is_single = images.ndim == 3
@@ -85,13 +88,13 @@ def apply(
 ) -> jax.Array:
     """Returns representations, float32 [N, h, w, depth], by `local_params`.
 
-    Unless they are rectified, they are what the last ReLU would be given.
+    These may be `with_tiles`. Unless rectified, they are what the last ReLU would be given.
     UserError: the images have another rank, channel count or type, or are too small.
     """
     backbone = backbone_named(topology.backbone)
     network = _NETWORKS[backbone.network]
     module = network(backbone, topology.num_layers, topology.depth, is_rectified=is_rectified)
-    return module.apply({"params": params}, images)[0]
+    return module.apply({"params": params, TILES: params.get(TILES, {})}, images)[0]
 
 
 def activations(

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 _direct = functools.partial(
@@ -24,8 +25,8 @@ _direct = functools.partial(
     precision=_HIGHEST,
 )
 # Fewer channels make products that are too small to pay for the sums; tiles of more input, four
-# times as large, fall out of the caches. Gradients need several at a time.
-LEAST_CHANNELS, _MOST_INPUT = 32, 2**20
+# times as large, fall out of the caches. Small networks' gradients need several at a time.
+LEAST_CHANNELS, _MOST_INPUT, _AT_ONCE = 32, 2**21, 8
 
 
 def conv_general_dilated(
@@ -38,7 +39,7 @@ def conv_general_dilated(
     dilations = (more.get("lhs_dilation") or (), more.get("rhs_dilation") or ())
     steps = {*window_strides, *dilations[0], *dilations[1]}
     is_plain = padding == "SAME" and steps == {1} and kernel.shape[2] == x.shape[-1]
-    if is_plain and suits(4 * x.size, x.shape, kernel):
+    if is_plain and suits(_AT_ONCE * x.size, x.shape, kernel):
         return convolve(x, kernel)
     return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **more)
 
@@ -82,8 +83,12 @@ def transformed(kernel: jax.Array) -> jax.Array:
     return _both_axes(_of_kernel, kernel).reshape(16, *kernel.shape[2:])
 
 
+@jax.custom_vjp
 def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns [N, H, W, D] for [N, H, W, C] of even sides and a kernel that was `transformed`."""
+    """Returns [N, H, W, D] for [N, H, W, C] of even sides and a kernel that was `transformed`.
+
+    Derivatives are backward ones alone.
+    """
     products = jnp.matmul(_input_tiles(x), kernel, precision=_HIGHEST)
     blocks = _both_axes(_of_output, products.reshape(4, 4, *products.shape[1:]))
     count, height, width = x.shape[:3]
@@ -92,17 +97,28 @@ def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return blocks.transpose(2, 3, 0, 4, 1, 5).reshape(count, height, width, -1)
 
 
+def _apply_backward(kept: tuple[jax.Array, jax.Array], y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What `apply` gives back to both: that of x is a convolution, too, by the turned kernel."""
+    x, kernel = kept
+    # Of a kernel's rows, or columns, in reverse order: G's are, but for its two middle ones.
+    turned = kernel.reshape(4, 4, *kernel.shape[1:])[_REVERSED][:, _REVERSED]
+    of_x = apply(y, turned.reshape(kernel.shape).swapaxes(1, 2))
+    count, height, width, depth = y.shape
+    blocks = y.reshape(count, height // 2, 2, width // 2, 2, depth).transpose(2, 4, 0, 1, 3, 5)
+    of_products = _both_axes(_of_gradient, blocks).reshape(16, -1, depth)
+    return of_x, jnp.einsum("tnc,tnd->tcd", _input_tiles(x), of_products, precision=_HIGHEST)
+
+
+apply.defvjp(lambda x, kernel: (apply(x, kernel), (x, kernel)), _apply_backward)
+
+
 def _convolved(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return apply(x, transformed(kernel))
 
 
 def _gradients(x: jax.Array, kernel: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What `convolve` gives back to both: that of x is a convolution, too."""
-    of_x = _convolved(y, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    count, height, width, depth = y.shape
-    blocks = y.reshape(count, height // 2, 2, width // 2, 2, depth).transpose(2, 4, 0, 1, 3, 5)
-    of_products = _both_axes(_of_gradient, blocks).reshape(16, -1, depth)
-    found = jnp.einsum("tnc,tnd->tcd", _input_tiles(x), of_products, precision=_HIGHEST)
+    """What `convolve` gives back to both."""
+    of_x, found = _apply_backward((x, transformed(kernel)), y)
     return of_x, _both_axes(_of_kernel_gradient, found.reshape(4, 4, *found.shape[1:]))
 
 
@@ -121,6 +137,7 @@ def _both_axes(function: Callable[[Sequence[Any]], Sequence[Any]], tile: jax.Arr
     return jnp.stack(function([rows[:, j] for j in range(rows.shape[1])]), axis=1)
 
 
+_REVERSED = np.array([3, 1, 2, 0])
 # The transforms of one axis: B', G and A' of the paper, and their transposes for gradients.
 
 

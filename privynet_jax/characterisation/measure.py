@@ -45,22 +45,22 @@ class Protocol:
     Attributes:
         cloud: the cloud NN; None where accuracy is not asked for.
         schedule: of the cloud NN, where there is one.
-        hardness: of what it learns from (`tasks.Task`).
         attacks: all attackers; may be empty.
         examples: int [K], test images whose reconstructions are kept.
         attacked: int [n], test images that attackers are scored on; None means all. Validation
             images are then left alone.
         optimised: part -> int [n], the images that attackers are scored on who optimise each image
             for itself, about a second each on two CPU cores; None: they are scored as all others.
+        hardness: of what the cloud NN learns from (`tasks.Task`).
     """
 
     cloud: nn.Module | None = None
     schedule: Schedule | None = None
-    hardness: float = 0.0
     attacks: Sequence[Attack] = ()
     examples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     attacked: np.ndarray | None = None
     optimised: Mapping[str, np.ndarray] | None = None
+    hardness: float = 0.0
 
     def rows(self, attack: Attack) -> Mapping[str, np.ndarray | None]:
         """Returns part -> images that an attack is scored on; None: all of them."""

@@ -190,9 +190,10 @@ def fisher_information(
         along, beside = (_signs(own[:, 1 + i], count) for i, count in enumerate(axes.shape[::-1]))
         # Signs along the axes, and in all directions beside them: of the identity's covariance.
         change = dot(along - dot(beside, axes), axes.T) + beside
-        _, forward = jax.jvp(map_of, (pictures,), (change.reshape(pictures.shape),))
-        _, back = jax.vjp(map_of, pictures)
-        [again] = back(forward)
+        values, back = jax.vjp(map_of, pictures)
+        # The derivative of what is linear: tiled local NNs have no forward derivatives.
+        _, forth = jax.vjp(lambda y: back(y)[0], values)
+        [again] = back(*forth(change.reshape(pictures.shape)))
         again = again.reshape(change.shape)
         return along * dot(again, axes), jnp.sum(change * again, axis=1)
 

@@ -28,6 +28,7 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.mechanisms.mechanism import Local, Mechanism
+from privynet_jax.platform.devices import on_cpu
 from privynet_jax.training.optimisers import adamw
 from privynet_jax.training.tasks import Task, task_of
 from privynet_jax.training.trainer import Course, Member, train
@@ -79,7 +80,7 @@ class EarlyExit(Mechanism):
     def representing(self, clean: Scenario) -> Callable[[Params, jax.Array], jax.Array]:
         """Returns (local NN's parameters, images float32 [N, H, W, 3]) -> representations."""
         topology, scales = clean.topology, clean.scales
-        return lambda params, images: split.apply(topology, params, images) * scales
+        return lambda params, images: applied(topology, params, images) * scales
 
     def begun(self, key: jax.Array, seen: Seen) -> Params:
         """Returns the networks that learn beside the local NN and its exit, from a first batch."""
@@ -134,6 +135,14 @@ def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Par
             "give a lower one"
         )
     return {**trained.params, "local": {**trained.params["local"], "preprocessing": fixed}}
+
+
+def applied(
+    topology: Topology, params: Params, images: jax.Array, is_rectified: bool = True
+) -> jax.Array:
+    """As `split.apply`, by what a CPU takes half the time for."""
+    params = split.with_tiles(params) if on_cpu() else params
+    return split.apply(topology, params, images, is_rectified)
 
 
 def _adapting_task(clean: Scenario, mechanism: EarlyExit, several: bool) -> Task:

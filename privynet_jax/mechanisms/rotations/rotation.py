@@ -35,7 +35,13 @@ from privynet_jax.backbone import split
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
-from privynet_jax.mechanisms.adapting.adapted import EarlyExit, Params, Seen, pretrained_params
+from privynet_jax.mechanisms.adapting.adapted import (
+    EarlyExit,
+    Params,
+    Seen,
+    applied,
+    pretrained_params,
+)
 from privynet_jax.mechanisms.disguises.undoing import seen_through
 from privynet_jax.mechanisms.mechanism import Local
 from privynet_jax.mechanisms.rotations import turns
@@ -89,7 +95,7 @@ class Rotation(EarlyExit):
         mean, spread = (f(plain, axis=(0, 1, 2)) for f in (jnp.mean, jnp.std))
 
         def represent(params: Params, images: jax.Array) -> jax.Array:
-            x = split.apply(topology, params, images, is_rectified=False)
+            x = applied(topology, params, images, is_rectified=False)
             return (x - mean) / jnp.maximum(spread, _TINY)
 
         return represent
