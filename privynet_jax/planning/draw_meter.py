@@ -30,7 +30,7 @@ from privynet_jax.images.partition import split_groups
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
-from privynet_jax.mechanisms.releases import expected_release, release_by_content
+from privynet_jax.mechanisms.release_functions import expected_release, release_by_content
 from privynet_jax.results.statistics import CONFIDENCE, quantile_bound, summarise
 from privynet_jax.training.session import current_session, session
 

@@ -16,7 +16,7 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import psnr_db
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.noises import GaussianNoise
-from privynet_jax.mechanisms.releases import expected_release, release_by_content
+from privynet_jax.mechanisms.release_functions import expected_release, release_by_content
 from privynet_jax.training.models.attackers import RESIDUAL, capacities_of_size
 
 pytestmark = pytest.mark.computes

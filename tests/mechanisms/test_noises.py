@@ -22,7 +22,7 @@ from privynet_jax.mechanisms.noises import (
     clipped_l1,
     clipped_l2,
 )
-from privynet_jax.mechanisms.releases import image_keys, of_representations
+from privynet_jax.mechanisms.release_functions import image_keys, of_representations
 
 KEY = jax.random.key(5)
 SHAPE = (6, 5, 4)

@@ -20,14 +20,12 @@ from privynet_jax.mechanisms.noises import (
     GaussianNoise,
     NoisilyTrainedArden,
 )
-from privynet_jax.mechanisms.releases import (
-    Release,
-    copies_for,
+from privynet_jax.mechanisms.release_functions import (
     image_keys,
     of_representations,
     release_function,
-    several_copies,
 )
+from privynet_jax.mechanisms.releases import Release, copies_for, several_copies
 from privynet_jax.platform.rows.row_views import ChosenChannels
 
 KEY, SIZE = jax.random.key(1), 16
