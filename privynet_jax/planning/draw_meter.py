@@ -31,6 +31,7 @@ from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
 from privynet_jax.mechanisms.release_functions import expected_release, release_by_content
+from privynet_jax.platform.devices import on_cpu
 from privynet_jax.results.statistics import CONFIDENCE, quantile_bound, summarise
 from privynet_jax.training.session import current_session, session
 
@@ -125,7 +126,8 @@ class DrawMeter:
     ) -> tuple[np.ndarray, Knowledge]:
         """What is released of images, and what the attacker knows besides."""
         scales, _ = normalisation(self.weights, self.sample.images, topology)
-        whole = local_nn(self.weights.params, topology)
+        # Tiled, where it is differentiated.
+        whole = local_nn(self.weights.params, topology, tiled=on_cpu())
         local, mechanism = (lambda x: whole(x) * scales), self.mechanism
         if mechanism == Plain():
             release = _in_batches(local, images)
