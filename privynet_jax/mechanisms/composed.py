@@ -57,6 +57,11 @@ class Composed(Mechanism):
         return max(part.training_copies for part in self.parts)
 
     @property
+    def hardness(self) -> float:
+        """That of the part whose copies are hardest."""
+        return max(part.hardness for part in self.parts)
+
+    @property
     def is_random(self) -> bool:
         """Whether any is."""
         return any(part.is_random for part in self.parts)

@@ -60,6 +60,7 @@ def test_words():
     ]
     assert all(parse_mechanism(str(mechanism)) == mechanism for mechanism in found)
     assert found[1].trains_local
+    assert parse_mechanism("arden_trained:hardness=0.2+quantise").hardness == 0.2
     assert found[1].is_random
     assert found[1].not_planned.startswith("its local NN has weights of its own")
     assert not found[3].not_planned
