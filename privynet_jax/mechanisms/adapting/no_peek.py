@@ -19,11 +19,12 @@ class NoPeek(EarlyExit):
     """A local NN with a penalty on the distance correlation of pictures and representations.
 
     Attributes:
-        weight: of the penalty, beside the exit's cross-entropy.
+        weight: of the penalty, beside the exit's cross-entropy. From 1 on nothing is left of a
+            representation that was measured.
     """
 
     name: ClassVar[str] = "nopeek"
-    weight: float = 1.0
+    weight: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
