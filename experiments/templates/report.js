@@ -110,6 +110,14 @@ function remember(asked) {
   }
 }
 
+// Browsers stop who writes addresses too often, as every move of a slider would.
+let writing = null;
+
+function rememberSoon() {
+  clearTimeout(writing);
+  writing = setTimeout(() => remember(question()), 200);
+}
+
 function recall() {
   const there = location.hash.includes("=") ? location.hash.slice(1) : (history.state ?? "");
   const kept = new URLSearchParams(there);
@@ -264,7 +272,7 @@ function refresh() {
   if (byId("verdict").textContent !== says) byId("verdict").textContent = says;
   fillCommand(commandLine(asked));
   view?.data("settings", rows.filter((row) => row.loss !== undefined)).runAsync();
-  remember(asked);
+  rememberSoon();
 }
 
 function pick(id) {
@@ -303,7 +311,7 @@ for (const slider of sliders) {
   on.addEventListener("change", refresh);
 }
 choices.forEach((name) => byId(name).addEventListener("change", refresh));
-addEventListener("hashchange", () => remember(question()));
+["hashchange", "beforeunload"].forEach((kind) => addEventListener(kind, () => remember(question())));
 byId("settings").addEventListener("change", () => pick(byId("settings").value));
 byId("to-choice").addEventListener("click", () => pick(null));
 byId("copy").addEventListener("click", async () => {

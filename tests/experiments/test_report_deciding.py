@@ -174,6 +174,7 @@ def test_it_comes_back_as_it_was_left(opened, options, questions):
     key, limits = next(each for each in questions if len(each[1]) > 2)
     set_question(opened, key, limits)
     before = text(opened, "command"), text(opened, "verdict")
+    opened.execute_async_script("setTimeout(arguments[0], 300)")  # addresses wait for the last key
     opened.refresh()
     opened.execute_async_script(DRAWN)
     assert (text(opened, "command"), text(opened, "verdict")) == before
