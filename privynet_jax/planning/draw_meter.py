@@ -126,7 +126,7 @@ class DrawMeter:
     ) -> tuple[np.ndarray, Knowledge]:
         """What is released of images, and what the attacker knows besides."""
         scales, _ = normalisation(self.weights, self.sample.images, topology)
-        # Tiled, where it is differentiated.
+        # White boxes differentiate it.
         whole = local_nn(self.weights.params, topology, tiled=on_cpu())
         local, mechanism = (lambda x: whole(x) * scales), self.mechanism
         if mechanism == Plain():
