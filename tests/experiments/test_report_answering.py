@@ -11,39 +11,13 @@ import pytest
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from support import chromium, deciding_pages
+from support import chromium
 from support.deciding_pages import DRAWN, text, written
 
 from experiments.reporting import watching
 from privynet_jax.platform.signals import Terminated
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory):
-    return deciding_pages.grid(tmp_path_factory.mktemp("grid"))
-
-
-@pytest.fixture(scope="module")
-def page(grid):
-    return deciding_pages.page_of(grid[0])
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
-        chromium.offline(driver)
-        yield driver
-
-
-@pytest.fixture
-def opened(browser, page):
-    deciding_pages.opened(browser, page)
-    yield browser
-    assert browser.get_log("browser") == []
-    asked = [entry["message"] for entry in browser.get_log("performance")]
-    assert not [m for m in asked if "Network.requestWillBeSent" in m and '"url":"http' in m]
 
 
 def test_the_command_can_be_copied(opened):

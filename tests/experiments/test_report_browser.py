@@ -36,13 +36,6 @@ def page(tiny_run, tmp_path_factory):
     return shutil.copy(folder / "report.html", tmp_path_factory.mktemp("alone") / "report.html")
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
-        chromium.offline(driver)
-        yield driver
-
-
 @pytest.fixture(params=WIDTHS)
 def opened(request, browser, page):
     """The browser with the page, all of it unfolded, as wide as a phone or as a desk."""
@@ -56,14 +49,9 @@ def opened(request, browser, page):
 
 def test_nothing_is_fetched_and_nothing_complained_of(opened, page):
     assert opened.get_log("browser") == []
-    requested = [
-        entry["message"]
-        for entry in opened.get_log("performance")
-        if '"Network.requestWillBeSent"' in entry["message"]
-    ]
-    assert any(f"file://{page}" in message for message in requested)
-    for message in requested:
-        assert '"url":"http' not in message
+    requested = chromium.requests_of(opened)
+    assert f"file://{page}" in requested
+    assert not [url for url in requested if url.startswith("http")]
 
 
 def test_it_answers_in_a_notebooks_frame(browser, page, tmp_path):

@@ -13,7 +13,6 @@ import pytest
 from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
-from support import chromium, deciding_pages
 from support.deciding_pages import DRAWN, SELECTIONS, text
 
 from experiments.reporting.deciding import EXPECTED, MEASURED, setting_id
@@ -25,32 +24,6 @@ pytestmark = pytest.mark.slow
 
 QUESTIONS = 200
 JUDGED = (MEASURED, EXPECTED)
-
-
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory):
-    return deciding_pages.grid(tmp_path_factory.mktemp("grid"))
-
-
-@pytest.fixture(scope="module")
-def page(grid):
-    return deciding_pages.page_of(grid[0])
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    with chromium.chromium(tmp_path_factory.mktemp("browser")) as driver:
-        chromium.offline(driver)
-        yield driver
-
-
-@pytest.fixture
-def opened(browser, page):
-    deciding_pages.opened(browser, page)
-    yield browser
-    assert browser.get_log("browser") == []
-    asked = [entry["message"] for entry in browser.get_log("performance")]
-    assert not [m for m in asked if "Network.requestWillBeSent" in m and '"url":"http' in m]
 
 
 @pytest.fixture(scope="module")
