@@ -1,14 +1,16 @@
-r"""What does an attacker gain who sees one picture at several cuts?
+r"""What do several cuts cost: of one picture, in privacy; of one cloud NN for all, in accuracy?
 
     python -m experiments.several_cuts --workdir=runs/story --together=m04_d016_r00+m10_d032_r00
 
 A scheduler that moves the cut (`experiments.schedule`) releases each picture at one cut only. This
 measures why: of a finished characterisation it takes cells, trains the strong attacker on pairs
 with the representations of all of them side by side, and on those of each alone, for --training
-times the characterisation's steps, and attacks test images. Prints a table, and writes
+times the characterisation's steps, and attacks test images. It also trains one cloud NN that
+answers all of these cuts, as the characterisation trained one for each. Prints a table, and writes
 several_cuts.csv in the work directory. The same command again continues where it was stopped.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,17 +21,25 @@ from experiments import cli
 from experiments.comparing.ground import filled, reopened
 from privynet_jax import Budget, Protocol, UserError, session
 from privynet_jax.attacks.registry import Training, named_attacks
-from privynet_jax.attacks.several_cuts import joined_scene
-from privynet_jax.characterisation.measure import measure
+from privynet_jax.attacks.scenario import Scenario
+from privynet_jax.attacks.several_cuts import joined_places, joined_scene
+from privynet_jax.characterisation.grid_run import cloud_of
+from privynet_jax.characterisation.measure import check_converges, measure
 from privynet_jax.characterisation.reopening import Reopened
+from privynet_jax.images.metrics import correct
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
-from privynet_jax.results.cells import Cell
-from privynet_jax.results.statistics import bootstrap, mean_of
+from privynet_jax.results.cell_results import CellResult
+from privynet_jax.results.cells import Cell, training_key
+from privynet_jax.results.statistics import bootstrap, mean_of, of_images
 from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.models.attackers import STRONG
+from privynet_jax.training.models.shared_cloud import CutMap, SharedCloudNN, shared_task
+from privynet_jax.training.prediction import predicted
+from privynet_jax.training.tasks import CLOUD
+from privynet_jax.training.trainer import Course, Member, train
 
 cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max dicom_window")
 cli.key_flags("training")
@@ -37,6 +47,7 @@ _TOGETHER = flags.DEFINE_list(
     "together", [], "Names of cells, as in cells/, that one picture is released at, with + between."
 )
 _ALL = "all of them"
+_SHARED = "one cloud NN for {}"
 
 
 def main() -> None:
@@ -47,12 +58,18 @@ def main() -> None:
     kept = KeptRows(found.store.workdir / "several_cuts", settings)
     single = [[name] for name in dict.fromkeys(name for names in wished for name in names)]
     titled = {"+".join(names): names for names in [*single, *wished]}
-    done = sum(kept.read(title) is not None for title in titled)
-    bar = progress_bar(len(titled), "attacking", "attacks", done)
+    shared = {_SHARED.format("+".join(names)): names for names in wished}
+    done = sum(kept.read(title) is not None for title in [*titled, *shared])
+    bar = progress_bar(len(titled) + len(shared), "attacking and learning", "networks", done)
     with bar as advance, session(progress=advance):
         attacked = filled(kept, titled, lambda missing: (_attacked(found, own) for own in missing))
+        learnt = filled(kept, shared, lambda missing: (_learnt(found, own) for own in missing))
     psnr_db = {title: np.array(row["psnr_db"]) for title, row in zip(titled, attacked, strict=True)}
-    rows = [row for names in wished for row in _rows(found, names, psnr_db)]
+    right = [
+        dict(zip(names, np.array(row["right"]), strict=True))
+        for names, row in zip(wished, learnt, strict=True)
+    ]
+    rows = [row for own in zip(wished, right, strict=True) for row in _rows(found, *own, psnr_db)]
     found.store.write_csv("several_cuts.csv", rows)
     print(aligned([_line(row) for row in rows]))
     print(f"several_cuts.csv is in {found.store.workdir}.")
@@ -83,23 +100,60 @@ def _attacked(found: Reopened, names: Sequence[str]) -> dict[str, list[float]]:
     trained = found.settings["attacker"]
     steps = max(1, round(cli.TRAINING.value * trained["steps"]))
     training = Training(Budget(steps, batch_size=trained["batch_size"]))
-    results = [result for result in found.results if result.name in names]
-    scenes = [found.scenario(result) for result in results]
+    first, scenes = _scenes(found, names)
     scene = joined_scene(scenes) if len(scenes) > 1 else scenes[0]
-    cell = Cell(scene.topology, results[0].draw, results[0].selection)
+    cell = Cell(scene.topology, first.draw, first.selection)
     every = np.arange(len(found.parts.test))
     protocol = Protocol(attacks=named_attacks([STRONG], training), attacked=every)
     [measured] = measure([cell], [scene], protocol, found.settings["seed"])
     return {"psnr_db": measured.attacks[STRONG]["test"]["psnr_db"].tolist()}
 
 
+def _learnt(found: Reopened, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Where one cloud NN for all of these cells is right: of each cell, for each test image."""
+    (first, scenes), parts, config = _scenes(found, names), found.parts, found.config
+    sides = [scene.stored("target").shape[1] for scene in scenes]
+    maps = itertools.starmap(CutMap, zip(sides, joined_places(scenes), strict=True))
+    cloud = cloud_of(config, parts)
+    network = SharedCloudNN(
+        cloud.num_classes, tuple(maps), cloud.image_size, cloud.width, cloud.dtype
+    )
+    task = shared_task(network, parts.target.several is not None)
+    joined, rows = joined_scene(scenes), np.arange(len(parts.target))
+    cell = Cell(joined.topology, first.draw, first.selection)
+    key, schedule = training_key(cell, found.settings["seed"]), config.cloud
+    member = Member(
+        key, joined.stored("target"), parts.target.answers, rows, schedule.learning_rate
+    )
+    [trained] = train(task, [member], Course(schedule.steps, schedule.batch_size))
+    logits = predicted(task, trained.params, (), joined.stored("test"))
+    check_converges("+".join(names), CLOUD, bool(np.isfinite(logits).all()))
+    right = [correct(logits[:, i], parts.test.answers) for i in range(len(scenes))]
+    return {"right": [of_images(np.asarray(own)).tolist() for own in right]}
+
+
+def _scenes(found: Reopened, names: Sequence[str]) -> tuple[CellResult, list[Scenario]]:
+    """The first cell of these names, and all of their data, in their order."""
+    results = [result for result in found.results if result.name in names]
+    return results[0], [found.scenario(result) for result in results]
+
+
 def _rows(
-    found: Reopened, names: Sequence[str], psnr_db: Mapping[str, np.ndarray]
+    found: Reopened,
+    names: Sequence[str],
+    right: Mapping[str, np.ndarray],
+    psnr_db: Mapping[str, np.ndarray],
 ) -> list[dict[str, Any]]:
-    """A row for each cell, and one for all; what all gain is beyond the best of the cells."""
+    """A row for each cell, and one for all.
+
+    What all gain in PSNR is beyond the best of the cells; in accuracy one cloud NN for all of them
+    gains on each cell's own.
+    """
     sources, all_cells = found.parts.test.clusters(), "+".join(names)
     best = max(names, key=lambda name: psnr_db[name].mean())
     gain = bootstrap(psnr_db[all_cells] - psnr_db[best], mean_of, sources).columns("gain_db")
+    accuracy = {name: _accuracy(found, name, own, sources) for name, own in right.items()}
+    blank = dict.fromkeys(accuracy[names[0]], "")
     return [
         {
             "cells": all_cells,
@@ -108,22 +162,39 @@ def _rows(
             **bootstrap(psnr_db[name], mean_of, sources).columns("psnr_db"),
             "psnr_db_p95": float(np.percentile(psnr_db[name], 95)),
             **(gain if name == all_cells else dict.fromkeys(gain, "")),
+            **accuracy.get(name, blank),
         }
         for name in [*names, all_cells]
     ]
 
 
-def _line(row: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {
-        told: [f"{row[name + end]:.1f}" for end in ("", "_low", "_high")] if row[name] != "" else []
-        for told, name in (("PSNR dB", "psnr_db"), ("beyond the best alone, dB", "gain_db"))
+def _accuracy(
+    found: Reopened, name: str, shared: np.ndarray, sources: np.ndarray
+) -> dict[str, float]:
+    """A cell's accuracy, by its own cloud NN and by the one for all, and what that gains."""
+    own = of_images(found.store.load_arrays(name)["accuracy"])
+    return {
+        "accuracy": float(own.mean()),
+        "shared_accuracy": float(shared.mean()),
+        **bootstrap(shared - own, mean_of, sources).columns("shared_gain"),
     }
+
+
+def _line(row: Mapping[str, Any]) -> dict[str, Any]:
+    def told(name: str, factor: int = 1) -> str:
+        found = [row.get(name + end, "") for end in ("", "_low", "_high")]
+        return bracketed(*(value if value == "" else f"{factor * value:.1f}" for value in found))
+
     return {
         "cells": row["cells"],
         "released": row["released"],
         "images": row["images"],
-        **{told: bracketed(*values) if values else "" for told, values in numbers.items()},
+        "PSNR dB": told("psnr_db"),
+        "beyond the best alone, dB": told("gain_db"),
         "p95": f"{row['psnr_db_p95']:.1f}",
+        "accuracy %": told("accuracy", 100),
+        "by one for all": told("shared_accuracy", 100),
+        "gain": told("shared_gain", 100),
     }
 
 

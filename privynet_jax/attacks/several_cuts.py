@@ -62,9 +62,9 @@ def joined_scene(scenes: Sequence[Scenario]) -> Scenario:
     by_layer = {scene.topology.num_layers: scene.features for scene in scenes}
     parts, scales = scenes[0].parts, []
     maps: dict[str, list[ChosenChannels]] = {name: [] for name in scenes[0].features.parts}
-    for number, features in sorted(by_layer.items()):
-        same = (s.topology.channels for s in scenes if s.topology.num_layers == number)
-        positions = features.positions(sorted(set().union(*same)))
+    for number, channels in _united(scenes).items():
+        features = by_layer[number]
+        positions = features.positions(channels)
         scales.append(features.scales[positions])
         for name, own in maps.items():
             own.append(ChosenChannels(features.parts[name], positions))
@@ -72,3 +72,19 @@ def joined_scene(scenes: Sequence[Scenario]) -> Scenario:
     topology = SeveralCuts(min(by_layer), sum(map(len, scales)))
     first, channels = topology.num_layers, topology.channels
     return Scenario(topology, parts, LayerFeatures(first, channels, joined, np.concatenate(scales)))
+
+
+def joined_places(scenes: Sequence[Scenario]) -> list[tuple[int, ...]]:
+    """Returns which of the joined scene's channels are each scene's own, in its order."""
+    joined = [(number, c) for number, channels in _united(scenes).items() for c in channels]
+    places = {own: place for place, own in enumerate(joined)}
+    of = [(scene.topology.num_layers, scene.topology.channels) for scene in scenes]
+    return [tuple(places[number, c] for c in channels) for number, channels in of]
+
+
+def _united(scenes: Sequence[Scenario]) -> dict[int, list[int]]:
+    """Layer -> the channels that any of the scenes releases there; both ascending."""
+    united: dict[int, set[int]] = {}
+    for scene in scenes:
+        united.setdefault(scene.topology.num_layers, set()).update(scene.topology.channels)
+    return {number: sorted(united[number]) for number in sorted(united)}

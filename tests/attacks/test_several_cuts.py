@@ -6,7 +6,7 @@ import pytest
 
 from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
-from privynet_jax.attacks.several_cuts import JoinedMaps, joined_scene
+from privynet_jax.attacks.several_cuts import JoinedMaps, joined_places, joined_scene
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.topology import Topology
@@ -53,6 +53,7 @@ def test_channels_of_one_layer_come_once(small_parts):
     assert scene.topology.num_layers == 2
     # Channel 3 of layer 2, then 1, 4 and 6 of layer 7.
     assert scene.scales.tolist() == [2, 1, 2, 3]
+    assert joined_places(scenes) == [(3, 1), (0,), (2, 3)]
     rows = np.array([3, 0])
     stored = scene.representations("test", rows)
     assert stored.shape == (2, 32, 32, 4)

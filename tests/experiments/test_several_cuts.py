@@ -32,8 +32,15 @@ def test_together_and_alone(tiny_run, run_command, tmp_path, monkeypatch):
     assert float(rows[2]["gain_db"]) == pytest.approx(values[2] - max(values[:2]), abs=1e-4)
     assert rows[0]["gain_db"] == ""
     assert "beyond the best alone, dB" in output
-    # The same in another order is the same, and is not attacked again.
+    for row in rows[:2]:
+        cell = ResultStore.existing(workdir)[0].load(row["released"])
+        assert float(row["accuracy"]) == pytest.approx(cell.accuracy)
+        gain = float(row["shared_accuracy"]) - float(row["accuracy"])
+        assert float(row["shared_gain"]) == pytest.approx(gain, abs=1e-6)
+    assert rows[2]["shared_accuracy"] == ""
+    # The same in another order is the same, and nothing is trained again.
     monkeypatch.setattr(several_cuts, "measure", None)
+    monkeypatch.setattr(several_cuts, "train", None)
     again = run_command(several_cuts, *given, "--together=m04_d003_r01+m02_d003_r00")
     assert again.output == output
     assert (workdir / "several_cuts.csv").read_text() == table

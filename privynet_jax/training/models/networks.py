@@ -146,11 +146,17 @@ class CloudNN(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32 [N, h, w, D] -> logits float32 [N, num_classes]."""
         x = WorkingGrid(self.width, self.image_size, self.dtype)(x)
-        x = ResidualBlock(self.width, self.dtype)(x)
-        x = Conv(2 * self.width, (2, 2), strides=(2, 2), dtype=self.dtype)(nn.relu(x))
-        x = ResidualBlock(2 * self.width, self.dtype)(x)
-        x = nn.LayerNorm(dtype=self.dtype)(x.mean(axis=(1, 2)))
-        return Dense(self.num_classes, dtype=self.dtype)(x).astype(jnp.float32)
+        return classified(x, self.num_classes, self.dtype)
+
+
+def classified(x: jax.Array, num_classes: int, dtype: DType) -> jax.Array:
+    """What follows the stem in cloud NNs' compact methods: [N, h, w, C] -> logits float32."""
+    width = x.shape[-1]
+    x = ResidualBlock(width, dtype)(x)
+    x = Conv(2 * width, (2, 2), strides=(2, 2), dtype=dtype)(nn.relu(x))
+    x = ResidualBlock(2 * width, dtype)(x)
+    x = nn.LayerNorm(dtype=dtype)(x.mean(axis=(1, 2)))
+    return Dense(num_classes, dtype=dtype)(x).astype(jnp.float32)
 
 
 class ResidualAttacker(nn.Module):
