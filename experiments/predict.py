@@ -28,7 +28,7 @@ from privynet_jax.deployment.device.device_commands import predict_pictures
 from privynet_jax.deployment.release.row_order import read_order
 from privynet_jax.platform.files import expanded
 from privynet_jax.platform.progress import Bar
-from privynet_jax.results.statistics import accuracies, accuracies_of_several
+from privynet_jax.results.accuracies import accuracies, accuracies_of_several
 
 cli.key_flags("release package images out skip_unreadable sixteen_bit_max dicom_window")
 cli.key_flags("trusted unsigned")

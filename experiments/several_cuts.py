@@ -30,9 +30,10 @@ from privynet_jax.images.metrics import correct
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
+from privynet_jax.results.accuracies import of_images
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.results.statistics import bootstrap, mean_of, of_images
+from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.training.models.attackers import STRONG

@@ -21,8 +21,9 @@ from privynet_jax.attacks.inference.attributes import (
 )
 from privynet_jax.attacks.inference.classifiers import Labelled
 from privynet_jax.mechanisms.scenes import ReleasedScene
+from privynet_jax.results.accuracies import accuracies, balanced_mean_of
 from privynet_jax.results.cells import Cell, training_key
-from privynet_jax.results.statistics import accuracies, balanced_mean_of, bootstrap
+from privynet_jax.results.statistics import bootstrap
 from privynet_jax.training.models.networks import network_for
 
 PROBE, NETWORK = "linear probe", "network"

@@ -24,8 +24,9 @@ from privynet_jax.mechanisms.scenes import (
     picture_scene,
     released_scene,
 )
+from privynet_jax.results.accuracies import accuracies, of_images
 from privynet_jax.results.cells import Cell, Measurement, release_key
-from privynet_jax.results.statistics import accuracies, bootstrap, mean_of, of_images, summarise
+from privynet_jax.results.statistics import bootstrap, mean_of, summarise
 
 
 def scenes_under(

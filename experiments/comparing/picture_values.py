@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from privynet_jax import ResultStore, UserError
+from privynet_jax.results.accuracies import balanced_mean_of
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.risk_tables import scored
-from privynet_jax.results.statistics import Interval, balanced_mean_of, bootstrap, mean_of
+from privynet_jax.results.statistics import Interval, bootstrap, mean_of
 
 # Column of results.csv -> the metric whose mean it is; the other columns are the cloud NN's.
 _LOSSES = {"psnr_db_mean": "psnr_db", "ssim_mean": "ssim"}

@@ -17,9 +17,10 @@ from privynet_jax.characterisation.measure import REPORTED, check_converges, clo
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.parts import Part, Parts, as_float
 from privynet_jax.platform.progress import progress_bar
+from privynet_jax.results.accuracies import of_images
 from privynet_jax.results.cell_results import AttackResult, accuracy_columns
 from privynet_jax.results.cells import reference_key
-from privynet_jax.results.statistics import bootstrap, mean_of, of_images
+from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import CLOUD
 

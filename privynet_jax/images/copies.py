@@ -14,16 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from privynet_jax.images.decoding import (
-    Decoder,
-    EncodedSplit,
+from privynet_jax.images.decoding import Decoder, EncodedSplit, pool_of_decoders
+from privynet_jax.images.pixels.colours import UnreadablePictureError
+from privynet_jax.images.pixels.pictures import (
     StoredImage,
     decode_picture,
     open_picture,
-    pool_of_decoders,
     stored_bytes,
 )
-from privynet_jax.images.pixels.colours import UnreadablePictureError
 from privynet_jax.platform.progress import Bar
 
 _LOG = logging.getLogger(__name__)

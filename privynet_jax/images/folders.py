@@ -18,13 +18,14 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import copies_of_tests, groups_of_copies
-from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit, decode_picture
+from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit
 from privynet_jax.images.label_tables import (
     TABLE,
     as_one_class,
     plain_name,
     read_label_table,
 )
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.platform.files import expanded
 
 FOLDER_PREFIX = "folder:"

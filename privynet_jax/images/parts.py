@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import Decoder, EncodedDataset, decode_picture, decode_split
+from privynet_jax.images.decoding import Decoder, EncodedDataset, decode_split
 from privynet_jax.images.folders import folder_of, plain_dataset, read_folder
 from privynet_jax.images.partition import split_groups, spread_over_classes, stream_of
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 
 PART_NAMES = ("target", "auxiliary", "validation", "test")

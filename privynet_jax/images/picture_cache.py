@@ -1,6 +1,6 @@
 """Decoded pictures, kept so that the next command need not decode large files again.
 
-    pixels = decode_cached(folder, path.read_bytes(), size=32)  # as `decoding.decode_picture`
+    pixels = decode_cached(folder, path.read_bytes(), size=32)  # as `pictures.decode_picture`
 
 They are found by their files' content, not by their names, and lie in a folder of the user's alone:
 they are as private as the pictures. Whoever deletes it loses time and nothing else.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from privynet_jax.images.decoding import VERSION, decode_picture
+from privynet_jax.images.pixels.pictures import VERSION, decode_picture
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import write_shared
 

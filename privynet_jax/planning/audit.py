@@ -40,15 +40,10 @@ from privynet_jax.planning.fresh_attackers import (
 )
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
+from privynet_jax.results.accuracies import accuracies
 from privynet_jax.results.cells import Cell, Measurement
 from privynet_jax.results.latencies import Latencies
-from privynet_jax.results.statistics import (
-    OF_DISTRIBUTIONS,
-    Interval,
-    accuracies,
-    bootstrap,
-    summarise,
-)
+from privynet_jax.results.statistics import OF_DISTRIBUTIONS, Interval, bootstrap, summarise
 from privynet_jax.training.session import current_session, session
 
 _METRICS = ("psnr_db", "ssim")

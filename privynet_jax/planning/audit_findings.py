@@ -34,7 +34,7 @@ class Finding:
     attackers are scored on all of them, and percentiles of fewer say less.
     """
 
-    what: str  # a limit's name of `plan.Limits`, or one of `statistics.accuracies`
+    what: str  # a limit's name of `plan.Limits`, or one of `accuracies.accuracies`
     limit: float | None  # None where there is only an expectation
     expected: float | None  # None where it was counted, not measured
     found: float  # the worst over attackers and repeats, or for accuracies the mean over repeats

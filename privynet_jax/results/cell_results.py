@@ -11,7 +11,8 @@ import numpy as np
 
 from privynet_jax.backbone.backbones import DEFAULT
 from privynet_jax.backbone.topology import RANDOM, Topology
-from privynet_jax.results.statistics import Distribution, Interval, accuracies, summarise
+from privynet_jax.results.accuracies import accuracies
+from privynet_jax.results.statistics import Distribution, Interval, summarise
 
 # Auxiliary images and their representations; neither the network nor which of its channels.
 PAIRS = "pairs"
@@ -30,7 +31,7 @@ _METRICS = ("psnr_db", "ssim", "validation_psnr_db", "validation_ssim")
 def accuracy_columns(
     right: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """Returns `ACCURACIES` from parts' `statistics.accuracies`."""
+    """Returns `ACCURACIES` from parts' `accuracies.accuracies`."""
     return {
         prefix + name: value
         for part, prefix in (("test", ""), ("validation", "validation_"))
@@ -132,7 +133,7 @@ class CellResult:
         name, draw, selection: of the `cells.Cell`; num_layers, channels, backbone: its topology.
         layer: the backbone's name of the last local layer.
         depth: released channels.
-        accuracy, balanced_accuracy, commonest_class_share: `statistics.accuracies` of the cloud NN
+        accuracy, balanced_accuracy, commonest_class_share: `accuracies.accuracies` of the cloud NN
             on test images; with "validation_", on validation images, for planning.
         attacks: one entry per attacker.
         cost: the local NN's, by column: local_macs, local_param_bytes, local_activation_bytes

@@ -8,10 +8,10 @@ import numpy as np
 from privynet_jax.backbone.topology import local_cost
 from privynet_jax.images.parts import Part
 from privynet_jax.platform.devices import environment
+from privynet_jax.results.accuracies import of_images
 from privynet_jax.results.cell_results import AttackResult, CellResult, accuracy_columns
 from privynet_jax.results.cells import Measurement
 from privynet_jax.results.risk_tables import INTERVALS, intervals_of, scored, strongest_values
-from privynet_jax.results.statistics import of_images
 
 # What `ResultStore.save` takes.
 Row = tuple[CellResult, dict[str, np.ndarray]]

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from privynet_jax.images import copies, picture_cache
-from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
 from privynet_jax.images.parts import load_parts
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.pixels.colours import UnreadablePictureError
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.tfds_source import decoded_folder
 

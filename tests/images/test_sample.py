@@ -11,8 +11,8 @@ from support.tiny_dataset import prepare, tiny_builder
 
 from privynet_jax.errors import UserError
 from privynet_jax.images import decoding
-from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.parts import load_parts
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.sample import digest_of, drop_seen_pictures, load_sample
 from privynet_jax.platform.progress import Bar

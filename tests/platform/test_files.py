@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -253,3 +254,15 @@ def test_paths_begin_with_homes(monkeypatch, tmp_path):
         files.checked_file("out", "~nobody-has-this-name/x")
     with pytest.raises(UserError, match=r"^~nobody-has-this-name/x begins with"):
         load_parts("folder:~nobody-has-this-name/x", data_dir=None)
+
+
+def test_a_full_temporary_folder_is_an_error_and_no_crash(monkeypatch):
+    monkeypatch.setattr(files, "_MOST_BYTES_IN_MEMORY", 0)
+    assert files.allocate((2, 3, 3, 3)).shape == (2, 3, 3, 3)
+
+    def full(descriptor, start, length):
+        raise OSError(errno.ENOSPC, f"no room for {length} bytes")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match="no room for 54 bytes"):
+        files.allocate((2, 3, 3, 3))

@@ -40,7 +40,7 @@ from privynet_jax.platform.documents import Text, read_document, write_document
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.resuming import check_same_settings
 from privynet_jax.platform.rows.row_views import ChosenRows
-from privynet_jax.results.statistics import accuracies, accuracies_of_several
+from privynet_jax.results.accuracies import accuracies, accuracies_of_several
 from privynet_jax.training.checkpoints import Checkpoint, by_path
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import session

@@ -20,13 +20,9 @@ from privynet_jax.deployment.device.timing import is_kit, time_kit
 from privynet_jax.deployment.trust.keys import PRIVATE, PUBLIC, make_keys, read_public
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import (
-    decode_picture,
-    decoded_ahead,
-    stored_bytes,
-    tell_skipped,
-)
+from privynet_jax.images.decoding import decoded_ahead, tell_skipped
 from privynet_jax.images.folders import folder_of, list_pictures
+from privynet_jax.images.pixels.pictures import decode_picture, stored_bytes
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import new_file, written_new
 from privynet_jax.platform.onnx_files.onnx_run import machine

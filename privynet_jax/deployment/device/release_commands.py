@@ -30,7 +30,7 @@ from privynet_jax.deployment.release.release_tar import check_place, write_seale
 from privynet_jax.deployment.trust.keys import PrivateKey, PublicKey, shown
 from privynet_jax.deployment.trust.signatures import ANYBODY, SUFFIX, Trust, beside, sign
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.files import new_file, told_where, write_new
 from privynet_jax.platform.rows.coding import Coding

@@ -19,16 +19,11 @@ import numpy as np
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.copies import look_for_copies, much_of, name_pairs
-from privynet_jax.images.decoding import (
-    Decoder,
-    EncodedDataset,
-    EncodedSplit,
-    StoredImage,
-    stored_bytes,
-)
+from privynet_jax.images.decoding import Decoder, EncodedDataset, EncodedSplit
 from privynet_jax.images.folders import folder_of, list_pictures
 from privynet_jax.images.label_tables import plain_name
 from privynet_jax.images.parts import cached_decoder, read_labelled
+from privynet_jax.images.pixels.pictures import StoredImage, stored_bytes
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.platform.digests import canonical_json
 from privynet_jax.platform.progress import Bar

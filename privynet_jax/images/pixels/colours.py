@@ -1,6 +1,6 @@
 """From the values that a picture's file holds to RGB of 8 bits: depth, transparency, profiles.
 
-What Pillow leaves open of it; `decoding` calls. Pillow knows of 16 bits that there are 16, but not
+What Pillow leaves open of it; `pictures` calls. Pillow knows of 16 bits that there are 16, but not
 how many of them a camera or a scanner used, and keeps of 16-bit colours the upper byte alone.
 """
 

@@ -20,7 +20,7 @@ from privynet_jax.deployment.release.extract_release import write_release
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.errors import UserError
 from privynet_jax.images.label_tables import TABLE
-from privynet_jax.results.statistics import accuracies_of_several
+from privynet_jax.results.accuracies import accuracies_of_several
 from privynet_jax.training.tasks import Schedule
 
 SETTINGS = ClassifierSettings(Schedule(300, 32), width=8, validation_fraction=0.3, patience=20)

@@ -31,7 +31,7 @@ from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.page.attacker_graph import attacker_graph
 from privynet_jax.deployment.page.page_file import Attacker
 from privynet_jax.deployment.release.release_folder import open_release
-from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
 from privynet_jax.training.checkpoints import by_path

@@ -14,7 +14,7 @@ from support.handmade_release import ROWS, find, write
 from privynet_jax.deployment.release.release_folder import open_release
 from privynet_jax.deployment.release.release_inputs import find_pictures, release_secrets
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 
 

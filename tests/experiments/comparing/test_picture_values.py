@@ -10,7 +10,8 @@ from support import handmade_results as handmade
 from experiments.comparing.picture_values import PictureValues
 from privynet_jax.errors import UserError
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.results.statistics import balanced_mean_of, bootstrap, mean_of
+from privynet_jax.results.accuracies import balanced_mean_of
+from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.results.work_directory import ResultStore
 
 COUNT = 40

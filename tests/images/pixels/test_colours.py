@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageCms
 from support.picture_files import PIXELS, SIZE, encoded, png
 
-from privynet_jax.images.decoding import UnreadablePictureError, decode_picture
+from privynet_jax.images.pixels.colours import UnreadablePictureError
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 
 

@@ -15,9 +15,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from privynet_jax.images import decoding
-from privynet_jax.images.decoding import decode_picture
+from privynet_jax.images.pixels import pictures
 from privynet_jax.images.pixels.colours import UnreadablePictureError
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 
 SIZE = 16
@@ -132,8 +132,8 @@ def test_a_compression_that_nothing_here_reads_is_named():
 
 
 def test_without_pydicom_it_is_named(monkeypatch):
-    kinds = tuple(kind for kind in decoding.FORMATS if kind != "DICOM")
-    monkeypatch.setattr(decoding, "FORMATS", kinds)
+    kinds = tuple(kind for kind in pictures.FORMATS if kind != "DICOM")
+    monkeypatch.setattr(pictures, "FORMATS", kinds)
     monkeypatch.setattr(Image, "OPEN", {kind: Image.OPEN[kind] for kind in kinds})
     with pytest.raises(UnreadablePictureError, match=r"it is DICOM; pip install pydicom"):
         decode_picture(made(CT), SIZE)

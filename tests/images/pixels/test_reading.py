@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_picture
 from privynet_jax.images.picture_cache import decode_cached
+from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading, window_of
 
 PAD = Reading(fit="pad")
