@@ -25,6 +25,7 @@ from privynet_jax.platform.devices import Spread, execution_for
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
 from privynet_jax.results.cells import Cell, by_layer, grid_cells
+from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.results.text_tables import aligned, as_csv
 from privynet_jax.training.extrapolation import LEAST_STEPS, TIMES
 from privynet_jax.training.models.attackers import STRONG
@@ -45,10 +46,10 @@ def main() -> None:
     cli.use_cpu_cores()
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    settings = deciding("dataset", "depths", "steps", "batch_size")
+    settings = deciding("dataset", "depths", "steps", "batch_size") | {"rows": "each image"}
     kept = kept_rows(out, settings, "limits", _DATASET.value)
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
-    rows = []
+    rows, sources = [], ground.parts.test.clusters()
     with Bar(total=len(cells) * (1 + TIMES), unit="training") as bar:
         for _, mine in by_layer(cells):
             size = execution_for(len(mine), _BATCH.value, Spread()).group_size
@@ -60,7 +61,7 @@ def main() -> None:
                     measure = functools.partial(_measured, ground, max(depths), times)
                     found.append(filled(kept, titled, measure))
                     bar.update(times * len(group))
-                rows += map(_row, group, *found)
+                rows += map(functools.partial(_row, sources), group, *found)
     write_atomically(out / "limits.csv", as_csv(rows))
     print(as_text(rows))
     print(f"limits.csv is in {out}.")
@@ -89,24 +90,30 @@ def _measured(
         found
         if isinstance(found, DivergedError)
         else {
-            "psnr_db": float(found.attacks[STRONG]["test"]["psnr_db"].mean(dtype=np.float64)),
+            "psnr_db": found.attacks[STRONG]["test"]["psnr_db"].tolist(),
             "gain_db": list(found.reports[STRONG]["gain_db"]),
         }
         for found in outcomes(cells, scenes, protocol, cli.SEED.value)
     ]
 
 
-def _row(cell: Cell, short: Mapping[str, Any], long: Mapping[str, Any]) -> dict[str, Any]:
-    value, low, high = (short["psnr_db"] + gain for gain in short["gain_db"])
+def _row(
+    sources: np.ndarray, cell: Cell, short: Mapping[str, Any], long: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What was told and what was reached; intervals of the latter are over the images' sources."""
+    before, reached = (
+        bootstrap(np.array(each["psnr_db"]), mean_of, sources) for each in (short, long)
+    )
+    value, low, high = (before.value + gain for gain in short["gain_db"])
     return {
         "cell": cell.name,
         "steps": _STEPS.value,
-        "psnr_db": short["psnr_db"],
+        **before.columns("psnr_db"),
         "psnr_db_limit": value,
         "psnr_db_limit_low": low,
         "psnr_db_limit_high": high,
-        "reached_db": long["psnr_db"],
-        "inside": low <= long["psnr_db"] <= high,
+        **reached.columns("reached_db"),
+        "inside": low <= reached.value <= high,
     }
 
 

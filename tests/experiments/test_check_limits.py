@@ -28,6 +28,7 @@ def test_limits_are_held_against_ten_times_the_training(tmp_path, test_data_dir,
         low, value, high, reached = (float(row[name]) for name in names)
         assert low <= value <= high
         assert (row["inside"] == "True") == (low <= reached <= high)
+        assert float(row["reached_db_low"]) < reached < float(row["reached_db_high"])
         inside += low <= reached <= high
     assert f"{inside} of 2 intervals hold what was reached" in done.stdout
 
