@@ -74,8 +74,8 @@ class EarlyExit(Mechanism):
     def local(self, clean: Scenario, key: jax.Array) -> Local:
         """Trains; returns images -> normalised representation of the released channels."""
         params = jax.tree.map(jnp.asarray, adapted_params(clean, self, key))
-        represent = self.representing(clean)
-        return lambda images: self.released(params, represent(self.used(params), images))
+        represent, used = self.representing(clean), jax.jit(_tiled)(self.used(params))
+        return lambda images: self.released(params, represent(used, images))
 
     def representing(self, clean: Scenario) -> Callable[[Params, jax.Array], jax.Array]:
         """Returns (local NN's parameters, images float32 [N, H, W, 3]) -> representations."""
@@ -141,8 +141,12 @@ def applied(
     topology: Topology, params: Params, images: jax.Array, is_rectified: bool = True
 ) -> jax.Array:
     """As `split.apply`, by what a CPU takes half the time for."""
-    params = split.with_tiles(params) if on_cpu() else params
-    return split.apply(topology, params, images, is_rectified)
+    return split.apply(topology, _tiled(params), images, is_rectified)
+
+
+def _tiled(params: Params) -> Params:
+    """Parameters for this machine; those that have been here are left as they are."""
+    return split.with_tiles(params) if on_cpu() and split.TILES not in params else params
 
 
 def _adapting_task(clean: Scenario, mechanism: EarlyExit, several: bool) -> Task:
