@@ -47,8 +47,8 @@ def main() -> None:
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     settings = deciding("dataset", "depths", "steps", "batch_size") | {"rows": "each image"}
-    kept = kept_rows(out, settings, "limits", _DATASET.value)
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
+    kept = kept_rows(out, settings | ground.data, "limits", _DATASET.value)
     rows, sources = [], ground.parts.test.clusters()
     with Bar(total=len(cells) * (1 + TIMES), unit="training") as bar:
         for _, mine in by_layer(cells):

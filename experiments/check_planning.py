@@ -16,17 +16,18 @@ import csv
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from experiments import cli
-from experiments.comparing.ground import deciding, filled, kept_rows
+from experiments.comparing.ground import deciding, filled, kept_rows, one_by_one
 from experiments.comparing.photograph_sources import photograph_sources
 from privynet_jax import AuditSettings, Limits, Plan, UserError, audit_plan, plan_topology, session
 from privynet_jax.attacks.public.public_attack import PUBLIC
+from privynet_jax.errors import everything_first
 from privynet_jax.images.folders import FOLDER_PREFIX
 from privynet_jax.images.partition import stream_of
 from privynet_jax.mechanisms.mechanism import Plain
@@ -80,13 +81,14 @@ def main() -> None:
         "photographs", "planned_statistic", "planned_margin_db", "attacked_images", "training"
     )
     kept = kept_rows(out, {**own, "grid": settings}, EPISODES, *sources.values())
-    with progress_bar(len(rules) * len(sources), "planning and auditing", "episodes") as advance:
-        rows = []
+    bar, rows = progress_bar(len(rules) * len(sources), "planning and auditing", "episodes"), []
+    with everything_first() as postponed, bar as advance:
         for rule, (name, dataset) in itertools.product(rules, sources.items()):
             limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
-            measure = functools.partial(_episode, rule, workdir, name, limit)
-            title = f"{_resolved(dataset)} {rule}"
-            rows += [{"rule": rule, **row} for row in filled(kept, {title: dataset}, measure)]
+            episode = functools.partial(_episode, rule, workdir, name, limit)
+            title, measure = f"{_resolved(dataset)} {rule}", functools.partial(one_by_one, episode)
+            with postponed():
+                rows += [{"rule": rule, **row} for row in filled(kept, {title: dataset}, measure)]
             advance(1)
     table = out / f"{EPISODES}.csv"
     write_atomically(table, as_csv(rows))
@@ -144,24 +146,20 @@ def _resolved(dataset: str) -> str:
     return dataset if path == dataset else str(Path(path).resolve())
 
 
-def _episode(
-    rule: str, workdir: Path, name: str, limit: float, datasets: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def _episode(rule: str, workdir: Path, name: str, limit: float, dataset: str) -> dict[str, Any]:
     """One source's row; where nothing fits, no plan and no numbers."""
-    (dataset,) = datasets
     row = {**dict.fromkeys(_COLUMNS, ""), "source": name, "statistic": _STATISTIC.value}
     row["limit_psnr_db"] = limit
     try:
         plan = _planned(rule, workdir, dataset, limit, name)
     except NothingFitsError:
-        yield row
-        return
+        return row
     expected, measured = plan.expected, plan.measured
     audited, accuracy = _audited(plan, dataset)
     if measured is not None:
         row["draws"] = measured.draws
         row |= {f"measured_{metric}": getattr(measured, metric) for metric in planner.MARGINS}
-    yield row | {
+    return row | {
         "num_layers": plan.topology.num_layers,
         "depth": plan.topology.depth,
         "expected_psnr_db": expected.psnr_db.value,
@@ -241,4 +239,4 @@ def _kept(mine: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, str]]) 
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, continues=True)

@@ -218,8 +218,6 @@ def new_file(flag: flags.FlagHolder, advice: str = "give another file") -> Path:
 
 def trust() -> Trust:
     """Returns whose packages, releases and classifiers are taken, as the flags say."""
-    if "" in TRUSTED.value:
-        raise UserError(f"--trusted={','.join(TRUSTED.value)} names nothing between commas")
     path = functools.partial(expanded, TRUSTED.name)
     return read_trust(TRUSTED.value, path, unsigned=UNSIGNED.value)
 

@@ -71,9 +71,9 @@ def main() -> None:
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
     check_side(_SIZE.value, layers)
     given = ("dataset", "image_size", "seconds", "steps", "batch_size", "rate_factors", "pictured")
-    kept = kept_rows(out, deciding(*given), "attackers", _DATASET.value)
     needed = needed_channels([cell.topology for cell in cells])
     ground = load_ground(_DATASET.value, needed, image_size=_SIZE.value)
+    kept = kept_rows(out, deciding(*given) | ground.data, "attackers", _DATASET.value)
     found = {}
     bar = Bar(total=len(cells) * len(attacks), unit="attack")
     with everything_first() as postponed, bar:

@@ -67,8 +67,9 @@ def main() -> None:
     _check_pairs(pairs, attackers.pairs)
     names = ("dataset", "other_dataset", "image_size", "steps", "attacked_images")
     settings, rows = {**deciding(*names), "attacker": attackers.pairs.name}, []
-    kept = kept_rows(out, settings, "knowledge", _DATASET.value, _OTHER.value or "")
     grounds = _grounds(layers)
+    settings["data"] = [ground.parts.fingerprint for ground in grounds]
+    kept = kept_rows(out, settings, "knowledge", _DATASET.value, _OTHER.value or "")
     compared = {
         number: list(knowledge.cases(attackers, pairs, number, *grounds)) for number in layers
     }

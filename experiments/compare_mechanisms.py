@@ -139,10 +139,10 @@ def main() -> None:
     given = deciding(_DRAWS.name, _STEPS.name, _REPEATS.name, _DATA_SET.name, "attacked_images")
     given |= deciding(_ATTRIBUTE.name)
     given |= {"attackers": [attack.name for attack in attacks], "row_version": _ROW_VERSION}
-    kept = kept_rows(out, given, "mechanisms", _DATA_SET.value)
     split = [c for row, own in cells.items() if row.num_layers for c in own]
     union = needed_channels([cell.topology for cell in split])
     ground = load_ground(_DATA_SET.value, union, image_size=_SIZE)
+    kept = kept_rows(out, given | ground.data, "mechanisms", _DATA_SET.value)
     test = ground.parts.test
     attribute = attribute_values(_ATTRIBUTE.value, ground.parts, cli.data_folder())
     # Of all attackers alike: some take seconds for each image.

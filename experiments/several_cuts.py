@@ -6,10 +6,11 @@ A scheduler that moves the cut (`experiments.schedule`) releases each picture at
 measures why: of a finished characterisation it takes cells, trains the strong attacker on pairs
 with the representations of all of them side by side, and on those of each alone, for --training
 times the characterisation's steps, and attacks test images. It also trains one cloud NN that
-answers all of these cuts, as the characterisation trained one for each. Prints a table, and writes
-several_cuts.csv in the work directory. The same command again continues where it was stopped.
+answers all of these cuts, beside the characterisation's accuracy of each. Prints a table, and
+writes several_cuts.csv in the work directory. The same command again continues where it stopped.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from absl import flags
 
 from experiments import cli
-from experiments.comparing.ground import filled, reopened
+from experiments.comparing.ground import filled, one_by_one, reopened
 from privynet_jax import Budget, Protocol, UserError, session
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import Scenario
@@ -33,6 +34,7 @@ from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.accuracies import of_images
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, training_key
+from privynet_jax.results.risk_tables import scored
 from privynet_jax.results.statistics import bootstrap, mean_of
 from privynet_jax.results.text_tables import aligned, bracketed
 from privynet_jax.results.work_directory import ResultStore
@@ -63,8 +65,10 @@ def main() -> None:
     done = sum(kept.read(title) is not None for title in [*titled, *shared])
     bar = progress_bar(len(titled) + len(shared), "attacking and learning", "networks", done)
     with bar as advance, session(progress=advance):
-        attacked = filled(kept, titled, lambda missing: (_attacked(found, own) for own in missing))
-        learnt = filled(kept, shared, lambda missing: (_learnt(found, own) for own in missing))
+        attacked, learnt = (
+            filled(kept, of, functools.partial(one_by_one, functools.partial(measured, found)))
+            for of, measured in ((titled, _attacked), (shared, _learnt))
+        )
     psnr_db = {title: np.array(row["psnr_db"]) for title, row in zip(titled, attacked, strict=True)}
     right = [
         dict(zip(names, np.array(row["right"]), strict=True))
@@ -93,7 +97,8 @@ def _together() -> list[list[str]]:
                 f"different cells, as in {known[0]}+{known[-1]}; the names are {', '.join(known)}"
             )
     # In one order, by which rows are known again.
-    return [[name for name in known if name in names] for names in found]
+    ordered = (tuple(name for name in known if name in names) for names in found)
+    return [list(names) for names in dict.fromkeys(ordered)]
 
 
 def _attacked(found: Reopened, names: Sequence[str]) -> dict[str, list[float]]:
@@ -174,10 +179,13 @@ def _accuracy(
 ) -> dict[str, float]:
     """A cell's accuracy, by its own cloud NN and by the one for all, and what that gains."""
     own = of_images(found.store.load_arrays(name)["accuracy"])
+    # Estimates score some of the images.
+    rows = scored(found.parts.test.labels, len(own), found.settings["mode"])
+    shared = shared[rows]
     return {
         "accuracy": float(own.mean()),
         "shared_accuracy": float(shared.mean()),
-        **bootstrap(shared - own, mean_of, sources).columns("shared_gain"),
+        **bootstrap(shared - own, mean_of, sources[rows]).columns("shared_gain"),
     }
 
 

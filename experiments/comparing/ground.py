@@ -37,6 +37,11 @@ class Ground:
     weights: PretrainedWeights
     features: Mapping[int, LayerFeatures]
 
+    @property
+    def data(self) -> dict[str, str]:
+        """Of what kept rows are: a data set of the same name may have other pictures one day."""
+        return {"data": self.parts.fingerprint}
+
     def scene(self, topology: Topology, width: int | None = None) -> Scenario:
         """Returns what an attacker of a topology has, padded to a width."""
         layer = self.features[topology.num_layers]
@@ -91,6 +96,17 @@ def kept_rows(out: Path, settings: Mapping[str, Any], tables: str, *datasets: st
     if any(map(is_private, datasets)) and not out.exists():
         out.mkdir(0o700, parents=True)
     return kept
+
+
+def one_by_one(
+    measure: Callable[[Any], dict[str, Any]], missing: Iterable[Any]
+) -> Iterator[dict[str, Any] | DivergedError]:
+    """Yields each one's row, or how training diverged, as `filled` asks for."""
+    for one in missing:
+        try:
+            yield measure(one)
+        except DivergedError as error:
+            yield error
 
 
 def filled(

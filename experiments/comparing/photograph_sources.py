@@ -18,6 +18,7 @@ from privynet_jax.platform.progress import progress_bar
 # Photographs of one source are its classes; of fewer patches than half the most, none is taken.
 _EACH = 2
 _LEAST_SHARE = 0.5
+_ORIGIN = "photographs.txt"  # the folder that the sources were cut of
 
 
 def photograph_sources(photographs: Path, out: Path) -> list[Path]:
@@ -27,15 +28,24 @@ def photograph_sources(photographs: Path, out: Path) -> list[Path]:
 
     Raises:
         UserError: fewer than two of the files are photographs with enough patches that show
-            something.
+            something, two have one name, or `out` is of another folder.
     """
+    origin = str(photographs.resolve())
     if out.exists():
+        told = out / _ORIGIN
+        found = told.read_text(encoding="utf-8") if told.exists() else "something else"
+        if found != origin:
+            raise UserError(f"{out} has patches of {found}, not of {origin}; give another --out")
         return sorted(path for path in out.iterdir() if path.is_dir())
     files, kept = list_pictures(photographs), {}
     with progress_bar(len(files), "cutting photographs", "photographs", after=2) as advance:
         for file in files:
             parts = _cut(file)
             if all(len(parts[s]) >= _LEAST_SHARE * most for s, most in MAX_PATCHES.items()):
+                if file.stem in kept:
+                    raise UserError(
+                        f"{photographs} has two photographs called {file.stem}; rename one of them"
+                    )
                 kept[file.stem] = parts
             advance(1)
     if len(kept) < _EACH:
@@ -51,6 +61,7 @@ def photograph_sources(photographs: Path, out: Path) -> list[Path]:
         for source in sources:
             for name in source:
                 _write(kept[name], name, partial / "+".join(source))
+        (partial / _ORIGIN).write_text(origin, encoding="utf-8")
     return [out / "+".join(source) for source in sources]
 
 

@@ -114,13 +114,17 @@ class WhiteBox:
 
         Estimates, float [N, H, W, 3], are the warm start's of these pairs, where they are at hand.
         """
-        representations = np.asarray(held_out.representations[:])
+        # One of each image's copies: the weights are for many images.
+        rows = np.arange(0, len(held_out.images), held_out.copies)
+        representations = np.asarray(held_out.representations[rows])
         if estimates is None:
             try:
                 estimates = warm.reconstruct(representations)
             except DivergedError as error:
                 return diverged(str(error))
-        truth = as_float(held_out.images)
+        else:
+            estimates = estimates[rows]
+        truth = as_float(held_out.images[rows])
         count = min(self.tuning_images, len(truth))
         # The spectrum of errors comes from other images than the weights, if there are enough.
         others = slice(count if len(truth) >= 2 * count else 0, None)

@@ -62,6 +62,11 @@ class Protocol:
     optimised: Mapping[str, np.ndarray] | None = None
     hardness: float = 0.0
 
+    def __post_init__(self) -> None:
+        names = [attack.name for attack in self.attacks]
+        if len(set(names)) < len(names):  # the last would take the others' place
+            raise ValueError(f"Expected attacks of different names, got {names}.")
+
     def rows(self, attack: Attack) -> Mapping[str, np.ndarray | None]:
         """Returns part -> images that an attack is scored on; None: all of them."""
         if self.optimised is not None and optimises_images(attack):

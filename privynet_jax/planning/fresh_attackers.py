@@ -134,7 +134,7 @@ def longer_config(
             "the plan does not say how its characterisation trained; plan again"
         ) from None
     measured = (plan.measured.attacker,) if plan.measured else ()
-    attackers = attackers or tuple(dict.fromkeys((*config.attackers, *measured)))
+    attackers = attackers or tuple(dict.fromkeys((*config.chosen_attackers, *measured)))
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)
 
 

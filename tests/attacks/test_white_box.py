@@ -247,6 +247,21 @@ def test_the_warm_start_never_meets_the_images_that_weights_are_tuned_on():
     assert chosen < {image.tobytes() for image in known.images}
 
 
+def test_weights_are_tuned_on_other_images_and_not_on_copies(monkeypatch):
+    met, best = [], _Tuning.best
+    monkeypatch.setattr(_Tuning, "best", lambda own: met.append(own) or best(own))
+    once = pairs_of(rectified, 60)
+    several = Pairs(*(np.repeat(own, 3, axis=0) for own in (once.representations, once.images)), 3)
+    attack = QUICK(warm_start=MeanImage())
+    for pairs in (once, several):
+        fit_one(attack, pairs, everything(rectified))
+    given = [(own.truth, *own.known) for own in met]
+    for one, other in zip(*given, strict=True):
+        assert len(one) == 6
+        # Means over three times as many images, in float32.
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_no_representations_give_no_images():
     attack = WhiteBox(warm_start=MeanImage(), steps=2, tuning_images=2)
     fitted = fit_one(attack, pairs_of(rectified, 8), everything(rectified))

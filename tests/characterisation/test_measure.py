@@ -89,6 +89,11 @@ def test_there_is_a_number_per_image_and_attacker(pixels, small_parts):
         assert one.reports["residual"]["knowledge"] == "pairs"
 
 
+def test_two_attackers_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="different names"):
+        Protocol(attacks=named_attacks(("linear",), TRAINING) * 2)
+
+
 def test_examples_are_what_was_measured(pixels, small_parts):
     images = as_float(small_parts.test.images[EXAMPLES])
     for one in pixels[0]:

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -161,6 +162,12 @@ def test_photographs_become_sources_of_two(tmp_path):
     parts = load_parts(f"folder:{sources[0]}", image_size=32, seed=0, data_dir=None)
     assert parts.class_names == ("a", "b")
     assert len(parts.test) == 160
+    with pytest.raises(UserError, match=r"has patches of .*photographs, not of"):
+        photograph_sources(tmp_path, tmp_path / "out" / "sources")
+    shutil.copytree(photographs, photographs / "again")
+    with pytest.raises(UserError, match="has two photographs called a; rename one of them"):
+        photograph_sources(photographs, tmp_path / "others")
+    shutil.rmtree(photographs / "again")
     for name in ("b", "c", "e"):
         (photographs / f"{name}.png").unlink()
     with pytest.raises(UserError, match="has 1 photographs with enough patches"):

@@ -494,7 +494,8 @@ def test_those_that_keep_what_they_did_say_so(run_raising):
         if "cli.run(main, continues=True)" in path.read_text()
     }
     comparisons = {f"compare_{what}" for what in ("attackers", "knowledge", "mechanisms")}
-    assert keeping == {"attack", "characterize", "check_limits", *comparisons} | {
+    checks = {"check_limits", "check_planning"}
+    assert keeping == {"attack", "characterize", *checks, *comparisons} | {
         "extract",
         "rehearsal",
         "several_cuts",

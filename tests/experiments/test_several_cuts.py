@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from support import handmade_results as handmade
 from support.commands import everything_in, refused
 
 from experiments import several_cuts
+from privynet_jax.results.risk_tables import scored
 from privynet_jax.results.work_directory import ResultStore
 
 
@@ -41,9 +43,23 @@ def test_together_and_alone(tiny_run, run_command, tmp_path, monkeypatch):
     # The same in another order is the same, and nothing is trained again.
     monkeypatch.setattr(several_cuts, "measure", None)
     monkeypatch.setattr(several_cuts, "train", None)
-    again = run_command(several_cuts, *given, "--together=m04_d003_r01+m02_d003_r00")
+    turned = "m04_d003_r01+m02_d003_r00"
+    again = run_command(several_cuts, *given, f"--together={turned},{names}")
     assert again.output == output
     assert (workdir / "several_cuts.csv").read_text() == table
+
+
+def test_estimates_are_compared_on_the_images_that_they_score():
+    labels, right = np.array([0, 0, 0, 1]), np.array([0.0, 1, 1, 1])
+    test = SimpleNamespace(labels=labels)
+    store = SimpleNamespace(load_arrays=lambda name: {"accuracy": right[rows]})
+    for mode in ("amortised", "dedicated"):
+        rows = scored(labels, 3, mode)
+        found = SimpleNamespace(
+            store=store, parts=SimpleNamespace(test=test), settings={"mode": mode}
+        )
+        told = several_cuts._accuracy(found, "", right, np.arange(4))
+        assert (told["shared_gain"], told["shared_gain_low"], told["shared_gain_high"]) == (0, 0, 0)
 
 
 def test_refusals(run_command, tmp_path):

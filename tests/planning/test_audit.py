@@ -29,6 +29,7 @@ from privynet_jax.planning.audit_findings import (
     Audit,
     Finding,
 )
+from privynet_jax.planning.fresh_attackers import longer_config
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key
@@ -194,6 +195,15 @@ def test_a_linear_characterisation_is_audited_with_the_usual_network(audited):
     assert found.stronger == ("strong",)
     # Like is compared with like: the plan expected 12 dB of linear attacks, which reached 9.
     assert found.difference_db == -3
+
+
+def test_a_linear_characterisation_keeps_the_usual_network_beside_what_measured(audited_plan):
+    settings = {**small_audit.SETTINGS, "attackers": [], "mode": "linear"}
+    measured = planning.Measured("public", 15.0, 0.5, images=64, draws=1)
+    plan = dataclasses.replace(
+        audited_plan, characterised={"settings": settings}, measured=measured
+    )
+    assert longer_config(plan, seed=9, training=1).attackers == ("strong", "public")
 
 
 def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audited_parts):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError
 from privynet_jax.training.models.networks import CloudNN
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.tasks import Schedule, cloud_task
@@ -37,7 +37,7 @@ def train_classifiers(
     """Trains one network per subset, int [n] rows of the data, each with randomness of its own.
 
     Raises:
-        UserError: training diverged.
+        DivergedError: training did.
     """
     labels, rate = np.asarray(data.labels, np.int32), schedule.learning_rate
     members = [
@@ -48,9 +48,9 @@ def train_classifiers(
 
 
 def checked(trained: list[Trained]) -> list[Trained]:
-    """Returns classifiers as they are; UserError: training diverged."""
+    """Returns classifiers as they are; DivergedError: training did."""
     if any(own.diverged for own in trained):
-        raise UserError("a classifier diverged; train it with a lower learning rate")
+        raise DivergedError("a classifier diverged; train it with a lower learning rate")
     return trained
 
 

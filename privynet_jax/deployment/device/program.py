@@ -15,6 +15,7 @@ is the folder that the file lies in, unless --package says otherwise. `experimen
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def main() -> None:
             settings = {"unsigned": given.pop("unsigned", not trusted)}
             if command == "check":  # which says what it found
                 settings["otherwise"] = "leave --trusted out"
-            given["trust"] = read_trust(trusted, _path, **settings)
+            given["trust"] = read_trust(trusted, functools.partial(expanded, ""), **settings)
         if "dicom_window" in given:
             window = window_of(given.pop("dicom_window"))
             white = given.pop("sixteen_bit_max")

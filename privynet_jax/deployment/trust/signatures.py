@@ -138,12 +138,14 @@ def read_trust(given: Iterable[str], expanded: Callable[[str], Path], **settings
         settings: `Trust`'s other fields.
 
     Raises:
-        UserError: one is no such file or folder.
+        UserError: one names nothing, or no such file or folder.
     """
     found: dict[str, frozenset[str]] = {}
     for one in given:
         kind, _, name = one.rpartition(":")
         kinds, name = ((kind,), name) if kind in KINDS else (KINDS, one)
+        if not name:  # which Path would take for the current folder
+            raise UserError(f"--trusted has {one!r}, which names no key; give a file or a folder")
         keys = frozenset(read_public(file).signing for file in _public_files(expanded(name)))
         found |= {each: found.get(each, frozenset()) | keys for each in kinds}
     return Trust(found, **settings)

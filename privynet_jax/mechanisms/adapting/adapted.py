@@ -25,7 +25,7 @@ import optax
 from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone import split
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.errors import UserError
+from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.mechanisms.mechanism import Local, Mechanism
 from privynet_jax.platform.devices import on_cpu
@@ -118,7 +118,7 @@ def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Par
     """Returns all networks' parameters after training on a scenario's auxiliary pictures.
 
     Those of "local" are as `split.local_params` has them.
-    UserError: training diverged, or the weights or what is to stay private are not at hand.
+    DivergedError: training did. UserError: the weights or what is to stay private are not at hand.
     """
     fixed = pretrained_params(clean)["preprocessing"]
     pictures, several = clean.parts.auxiliary, clean.parts.auxiliary.several is not None
@@ -130,7 +130,7 @@ def adapted_params(clean: Scenario, mechanism: EarlyExit, key: jax.Array) -> Par
     task = _adapting_task(clean, mechanism, several)
     [trained] = train(task, [member], Course(mechanism.steps, _BATCH))
     if trained.diverged:
-        raise UserError(
+        raise DivergedError(
             f"the local NN diverged while it was adapted, with a rate of {mechanism.rate:g}; "
             "give a lower one"
         )

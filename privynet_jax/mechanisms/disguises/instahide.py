@@ -71,7 +71,8 @@ class InstaHide(Mechanism):
 
     def adapted(self, network: InverseNetwork) -> tuple[Attack, ...]:
         """Networks on magnitudes, of pairs that were seen or that anybody makes."""
-        return tuple(seen_through(Magnitudes(self, k), network) for k in (PAIRS, NETWORK))
+        made = Magnitudes(self, NETWORK, "magnitudes of its own")
+        return tuple(seen_through(each, network) for each in (Magnitudes(self, PAIRS), made))
 
 
 @dataclasses.dataclass(frozen=True)

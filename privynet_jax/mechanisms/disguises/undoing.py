@@ -82,7 +82,7 @@ class SeenThrough:
 
 
 def seen_through(undoing: Undoing, attack: Attack) -> SeenThrough:
-    """Returns the attack that is named by what it undoes, and by its class."""
+    """Returns the attack that is named by what it undoes, and has its class."""
     name = f"{undoing.name}, then {attack.name}"
     return SeenThrough(name, undoing.knowledge, undoing, attack)
 

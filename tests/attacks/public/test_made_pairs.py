@@ -57,6 +57,21 @@ def test_each_pair_is_met_twice_while_its_block_is_at_hand(maker, monkeypatch):
     assert not np.array_equal(other, maker.pairs((1,), 1, KEY).in_training_order())
 
 
+def test_the_order_does_not_depend_on_others_channels(monkeypatch):
+    # Eight rows of all eight channels, of 16 x 16 positions in float32.
+    monkeypatch.setattr(made_pairs, "_BLOCK_BYTES", 8 * 8 * 16 * 16 * 4)
+
+    def order(own):
+        rms = np.ones(len(own))
+        maker = PairMaker(
+            lambda images: LAYER(images)[..., own], OWN, own, rms, examples=300, widest=8
+        )
+        return maker.pairs((1,), 1, KEY).in_training_order()
+
+    np.testing.assert_array_equal(order(UNION), order(np.array([1])))
+    assert sorted(order(UNION)[:8]) == list(range(8))
+
+
 class Counted(RowView):
     """Row numbers themselves, and how many were read."""
 

@@ -194,9 +194,9 @@ def test_trust_of_one_kind(signed, keys):
 def test_public_keys_of_files_and_folders(tmp_path):
     made = {name: make_keys(tmp_path / name).public.signing for name in ("a", "b")}
     path = tmp_path.joinpath
-    everybody = read_trust([""], path).keys
+    everybody = read_trust(["."], path).keys
     assert everybody == dict.fromkeys(KINDS, frozenset(made.values()))
-    assert read_trust(["a.pub", ""], path, unsigned=True) == Trust(everybody, unsigned=True)
+    assert read_trust(["a.pub", "."], path, unsigned=True) == Trust(everybody, unsigned=True)
     found = read_trust(["package:a.pub", "classifier:b.pub", "classifier:a.pub"], path).keys
     assert found == {
         "package": frozenset([made["a"]]),
@@ -204,7 +204,10 @@ def test_public_keys_of_files_and_folders(tmp_path):
     }
     shutil.copy(tmp_path / "a.key", tmp_path / "c.pub")
     with pytest.raises(UserError, match=r"c.pub holds a private key"):
-        read_trust(["release:"], path)
+        read_trust(["release:."], path)
+    for nothing in ("", "release:"):
+        with pytest.raises(UserError, match=f"--trusted has '{nothing}', which names no key"):
+            read_trust([nothing], path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"holds no .pub"):
         read_trust(["empty"], path)

@@ -6,11 +6,14 @@ import pytest
 from support.noise import noise_parts
 
 from privynet_jax.attacks.base import NETWORK, PAIRS, Knowledge, Pairs
+from privynet_jax.attacks.inverse import InverseNetwork
+from privynet_jax.attacks.registry import Training
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.disguises.instahide import InstaHide, Magnitudes
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT
 from privynet_jax.mechanisms.scenes import picture_scene, released_scene
 from privynet_jax.mechanisms.words import parse_mechanism
+from privynet_jax.training.models.attackers import CAPACITIES
 
 KEY, SIZE = jax.random.key(4), 8
 
@@ -55,6 +58,15 @@ def test_bad_settings_are_refused():
     }.items():
         with pytest.raises(UserError, match=told):
             parse_mechanism(text)
+
+
+def test_attackers_of_both_classes_are_told_apart():
+    network = InverseNetwork("strong", (CAPACITIES["strong"],), Training())
+    found = {attack.name: attack.knowledge for attack in InstaHide().adapted(network)}
+    assert found == {
+        "magnitudes, then strong": PAIRS,
+        "magnitudes of its own, then strong": NETWORK,
+    }
 
 
 def test_whoever_has_no_pairs_makes_them():
