@@ -177,6 +177,8 @@ def usable_cores() -> int:
 def use_cpu_devices(count: int) -> None:
     """Gives JAX so many CPU devices, and their memory a heap that is kept, before JAX starts."""
     jax.config.update("jax_num_cpu_devices", count)
+    if usable_cores() == 1:  # a callback waits for its arguments, which XLA's one thread would copy
+        os.environ.setdefault("NPROC", "2")  # https://github.com/jax-ml/jax/issues/24255
     # Other systems' C libraries have other rules.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     for parameter, value in _ALLOCATION if mallopt else ():

@@ -1,5 +1,8 @@
 """AES against the standard's own example, and what codebooks and frequencies make of it."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -162,3 +165,30 @@ def test_what_never_repeats_is_not_known():
     np.testing.assert_allclose(
         255 * PICTURE_UNIT * left[0, ..., :3], own[:20].mean(axis=0), atol=1e-3
     )
+
+
+_ON_ONE_CORE = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from privynet_jax.mechanisms.disguises.aes import Aes
+from privynet_jax.platform.devices import use_cpu_devices
+
+use_cpu_devices(1)
+images, keys = np.zeros((1024, 32, 32, 3), np.float32), jax.random.split(jax.random.key(0), 1024)
+secret = Aes().secret(keys[0], images)
+of_images = jax.jit(jax.vmap(lambda key, image: Aes().of_image(secret, key, image)))
+for _ in range(2):
+    print(np.asarray(of_images(keys, images)).shape)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="cores are chosen by Linux")
+def test_one_core_does_not_wait_for_ever():
+    program = [sys.executable, "-c", _ON_ONE_CORE]
+    done = subprocess.run(program, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout == 2 * "(1024, 32, 32, 3)\n"
