@@ -72,7 +72,7 @@ step inference infer --workdir=runs/inference --attributes=class,feature:scale,b
 seven=(--own_layers=7 --own_depths=16 --mechanism_layers=7 --mechanism_depths=16 --channel_draws=1 --attacked_images=60)
 step mechanisms compare_mechanisms "$pictures" "${seven[@]}" --out=runs/mechanisms
 step mechanisms_clothes compare_mechanisms "$pictures,auxiliary=4000" "${seven[@]}" \
-  --out=runs/mechanisms_clothes --compared_data=fashion_mnist --private_attribute=classes:0+2+3+4+6/1/5+7+9/8
+  --out=runs/mechanisms_clothes --compared_data=fashion_mnist
 
 # Whether plans hold, and what the margin costs.
 step planning characterize "$quick" --depths=8,16,32 --workdir=runs/planning
