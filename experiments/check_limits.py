@@ -46,7 +46,7 @@ def main() -> None:
     cli.use_cpu_cores()
     layers, depths = cli.whole_numbers(_LAYERS), cli.whole_numbers(_DEPTHS)
     cells = grid_cells(layers, depths, _DRAWS.value, cli.SEED.value)
-    settings = deciding("dataset", "depths", "steps", "batch_size") | {"rows": "each image"}
+    settings = deciding("dataset", "depths", "steps", "batch_size")
     ground = load_ground(_DATASET.value, needed_channels([cell.topology for cell in cells]))
     kept = kept_rows(out, settings | ground.data, "limits", _DATASET.value)
     rows, sources = [], ground.parts.test.clusters()

@@ -170,8 +170,7 @@ def execution_for(
 
 def usable_cores() -> int:
     """Returns how many CPU cores this process may use."""
-    affine = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def use_cpu_devices(count: int) -> None:

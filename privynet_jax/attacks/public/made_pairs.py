@@ -112,21 +112,20 @@ class PairMaker:
         channels: np.ndarray,
         rms: np.ndarray,
         examples: int,
-        widest: int | None = None,
     ) -> None:
         """Prepares for so many examples of training, more than one of which may be the same pair.
 
         Of images uint8 [N, H, W, 3], two or more, some are held out. The layer is images -> the
-        channels of all topologies, int [C], ascending; each is made over its root mean square,
-        float [C]. Blocks are as large as memory allows for the widest union, so that no topology's
-        order of pairs depends on which others there are; by default for this one.
+        channels of all topologies, int [C], ascending; each is made over its root mean square, of
+        which there is one for every channel that the layer has. Blocks are as large as memory
+        allows for all of these, so that no order of pairs depends on other topologies' channels.
         """
         learning, judged = hold_out(len(images))
         distinct = -(-examples // _USES)
         views = PictureViews(images[learning], max(1, -(-distinct // len(learning))))
         shown = JoinedRows(views, images[judged])
-        made = LayerRows(layer, shown, rms)
-        row_bytes = nbytes(made) // len(made) // len(channels) * (widest or len(channels))
+        made = LayerRows(layer, shown, rms[channels])
+        row_bytes = nbytes(made) // len(made) // len(channels) * len(rms)
         block = at_once(_BLOCK, row_bytes, _BLOCK_BYTES)
         self._channels = channels
         self._pictures, self._judged = len(learning), len(judged)

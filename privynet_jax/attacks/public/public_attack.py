@@ -118,7 +118,7 @@ class PublicAttack:
         rms, budget = believed[0].layer_rms, self.network.training.budget
         examples = budget.steps * budget.batch_size
         layer = of_layer(network, believed[0].layer, union)
-        maker = PairMaker(layer, pictures[learning], union, rms[union], examples, len(rms))
+        maker = PairMaker(layer, pictures[learning], union, rms, examples)
         keys = [key for _, key in asked]
         made = [
             maker.pairs(own.channels, own.width, key)

@@ -4,7 +4,7 @@ A device that moves its cut from picture to picture is answered by one network, 
 picture was released at. It is trained on the maps of all cuts side by side, as
 `attacks.several_cuts.JoinedMaps` holds them.
 
-    network = SharedCloudNN(30, (CutMap(8, range(32)), CutMap(4, range(32, 64))))
+    network = SharedCloudNN(30, (CutMap(8, (0, 1, 2)), CutMap(4, (3, 4))))
     task = shared_task(network, several=False)
     logits = predicted(task, params, (), joined)  # float32 [N, 2, 30]
 """

@@ -12,7 +12,7 @@ from privynet_jax.images.partition import hold_out
 from privynet_jax.platform.rows.row_views import RowView
 
 LAYER, OWN = distinct_layer(8), pictures(40, seed=1)
-UNION, RMS = np.array([1, 2, 4, 7]), np.array([0.5, 1, 2, 4])
+UNION, RMS = np.array([1, 2, 4, 7]), np.array([9, 0.5, 1, 9, 2, 9, 9, 4])
 KEY = jax.random.key(0)
 
 
@@ -35,7 +35,7 @@ def test_pairs_are_views_with_what_the_layer_gives_of_them(maker):
     np.testing.assert_array_equal(pairs.images[:180], views[:])
     np.testing.assert_array_equal(pairs.images[180:], OWN[judged])
     rows = np.array([3, 100, 182, 100])
-    expected = represented(LAYER, pairs.images[rows], (7, 1), 1 / RMS[[3, 0]])
+    expected = represented(LAYER, pairs.images[rows], (7, 1), 1 / RMS[[7, 1]])
     # Float32 sums of 27 products, in another order.
     np.testing.assert_allclose(pairs.representations[rows][..., :2], expected, rtol=1e-5, atol=1e-5)
     assert not pairs.representations[rows][..., 2].any()
@@ -62,10 +62,8 @@ def test_the_order_does_not_depend_on_others_channels(monkeypatch):
     monkeypatch.setattr(made_pairs, "_BLOCK_BYTES", 8 * 8 * 16 * 16 * 4)
 
     def order(own):
-        rms = np.ones(len(own))
-        maker = PairMaker(
-            lambda images: LAYER(images)[..., own], OWN, own, rms, examples=300, widest=8
-        )
+        layer = lambda images: LAYER(images)[..., own]  # noqa: E731
+        maker = PairMaker(layer, OWN, own, np.ones(8), examples=300)
         return maker.pairs((1,), 1, KEY).in_training_order()
 
     np.testing.assert_array_equal(order(UNION), order(np.array([1])))
