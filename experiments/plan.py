@@ -7,10 +7,10 @@ r"""Plans the local NN: the best characterised topology under limits, and its ch
 user's own pictures, one subfolder per class; it stays here. The best has the highest balanced
 accuracy, in which classes count alike however frequent they are. --under_mechanisms adds
 characterisations with noise and the like, which may be better at equal privacy loss, and alone have
-an --max_epsilon. Channels are drawn, and attacked
-on the sample by class public before they are taken: minutes each on two CPU cores, or none
-with --attacked_images=0, which relies on the characterisation's own attackers. The plan holds
-secrets, which channels are released among them: keep it like a key.
+an --max_epsilon. Channels are drawn, and attacked on the sample by class public before they are
+taken: minutes each on two CPU cores, or none with --attacked_images=0, which relies on the
+characterisation's own attackers. The plan holds secrets, which channels are released among them:
+keep it like a key.
 """
 
 import functools

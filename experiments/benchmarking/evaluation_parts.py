@@ -34,8 +34,8 @@ from privynet_jax.platform.devices import Execution, on_cpu
 from privynet_jax.training.prediction import measured, predicted
 from privynet_jax.training.steps import outputs_of
 
-# Images that are matched, in several batches on a CPU.
-_MATCHED = 32
+# Images that are matched, in several batches on a CPU; and whose outputs' operations are counted.
+_MATCHED, _COUNTED = 32, 64
 
 
 def evaluation(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]:
@@ -96,9 +96,8 @@ def white_box(setup: Setup, clock: Clock, execution: Execution) -> Iterator[Row]
         }
 
 
-def _output_flops(what: Learnt, params: object, shape: tuple[int, ...], count: int = 64) -> float:
+def _output_flops(what: Learnt, params: object, shape: tuple[int, ...]) -> float:
     """Operations for one image."""
-    x = np.zeros((count, *shape), np.float32)
-    return (
-        counted_by_xla(functools.partial(outputs_of, what.task), params, what.constants, x) / count
-    )
+    x = np.zeros((_COUNTED, *shape), np.float32)
+    flops = counted_by_xla(functools.partial(outputs_of, what.task), params, what.constants, x)
+    return flops / _COUNTED

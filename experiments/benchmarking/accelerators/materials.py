@@ -1,7 +1,7 @@
 """Weights and photographs, from the packed folder or fetched, and as many patches as are wanted.
 
-weights = load(settings)
-parts = cut_patches(photographs(settings), count=60_000)
+source, weights = load(settings)
+parts = cut_patches(photograph_files(settings), count=60_000)
 """
 
 import hashlib
