@@ -21,7 +21,7 @@ from privynet_jax.deployment.cloud.contributions import Contributions
 
 # With fewer contributors nobody can say which of them is the strange one.
 LEAST = 5
-# In standard deviations; BUILD_NOTES.md has what reaches it.
+# In standard deviations; experiments/RESULTS.md has what reaches it.
 _MOST_DISTANCE = 4.0
 # Of honest contributors' criteria, in logarithms: they never agree better than this.
 _LEAST_DEVIATION = 0.25
