@@ -64,8 +64,8 @@ def test_the_adversary_learns_and_is_misled(vgg_weights, small_parts, tmp_path_f
     for weight in (0.0, 30.0):
         mechanism = Multidetasking(25, 1e-3, weight=weight)
         params = adapted_params(clean, mechanism, jax.random.key(2))
-        local = mechanism.local(clean, jax.random.key(2))
-        logits = mechanism.adversary.apply(params["adversary"], local(images))
+        z = mechanism.representing(clean)(params["local"], images)
+        logits = mechanism.adversary.apply(params["adversary"], z)
         losses[weight] = float(unlikelihood(logits, mechanism.private(small_parts)))
     # Unlikelihood is ever more the surer the adversary is; knowing nothing it is log(3/2).
     assert losses[0.0] > math.log(1.5) + 0.2
