@@ -19,9 +19,9 @@ class Finished:
     seconds: float
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(vgg_weights, photo_parts, test_data_dir, tmp_path_factory):
-    """An undisturbed run; the fixtures asked for fetch weights and data beforehand."""
+    """An undisturbed run, which nobody may write into; what is asked for is fetched beforehand."""
     config = config_in(tmp_path_factory.mktemp("undisturbed"), test_data_dir)
     begun = time.monotonic()
     done = characterise(config)

@@ -59,7 +59,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
 
 def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
     data_dir = request.getfixturevalue("test_data_dir")
-    long = ["--layers=3", "--cloud_steps=600", "--attacker_steps=600"]
+    long = ["--layers=3", "--cloud_steps=300", "--attacker_steps=300"]
     undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
     subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
     # No checkpoint is due for hours: what is there afterwards was saved because of the signal.

@@ -45,8 +45,6 @@ def sends_a_signal(really, *, first):
     ("mode", "room", "name", "first"),
     [
         ("dedicated", grid_run, "outcomes", False),
-        ("dedicated", executors, "cell_row", True),
-        ("dedicated", ResultStore, "save", True),
         ("dedicated", ResultStore, "save", False),
         ("dedicated", Checkpoint, "discard", True),
         ("linear", executors, "cell_row", True),
