@@ -280,11 +280,8 @@ def test_topologies_side_by_side_are_attacked_as_alone(fitted):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_layers", "least_db"), [(1, 45), (2, 35)])
-def test_all_channels_of_the_first_layers_give_images_away(
-    vgg_weights, small_parts, num_layers, least_db
-):
-    local = local_nn(vgg_weights.params, Topology(num_layers, tuple(range(64))))
+def test_all_channels_of_the_first_layers_give_images_away(vgg_weights, small_parts):
+    local = local_nn(vgg_weights.params, Topology(2, tuple(range(64))))
     known, asked = (
         Pairs(np.asarray(jax.jit(local)(as_float(images))) / 100, images)
         for images in (small_parts.auxiliary.images[:48], small_parts.test.images[:16])
@@ -292,7 +289,7 @@ def test_all_channels_of_the_first_layers_give_images_away(
     attack = WhiteBox(steps=24, tuning_images=2)
     fitted = fit_one(attack, known, everything(lambda images: local(images) / 100))
     found = psnr_db(fitted.reconstruct(asked.representations), as_float(asked.images))
-    assert found.mean() > least_db
+    assert found.mean() > 35
     assert improved_db(fitted, asked, known) > 3
 
 

