@@ -1,4 +1,4 @@
-"""Topology against VGG16's published table, costs against sums worked by hand; refusals."""
+"""Topologies and their refusals; costs against sums worked by hand."""
 
 import dataclasses
 
@@ -10,18 +10,6 @@ from privynet_jax.backbone.backbones import VGG16
 from privynet_jax.backbone.split import local_params
 from privynet_jax.backbone.topology import LocalCost, Topology, local_cost
 from privynet_jax.errors import UserError
-
-
-def test_layer_table_is_vgg16():
-    assert [layer.name for layer in VGG16.cuts] == [
-        *("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3"),
-        *("conv4_1", "conv4_2", "conv4_3", "conv5_1", "conv5_2", "conv5_3"),
-    ]
-    assert [cut.channels for cut in VGG16.cuts] == ([64] * 2 + [128] * 2 + [256] * 3 + [512] * 6)
-    assert [layer.in_channels for layer in VGG16.convolutions()] == (
-        [3, 64, 64, 128, 128, 256, 256, 256] + [512] * 5
-    )
-    assert [layer.stride for layer in VGG16.cuts] == [1, 1, 2, 2, 4, 4, 4, 8, 8, 8, 16, 16, 16]
 
 
 def test_topology_keeps_release_order_and_normalises_types():

@@ -107,18 +107,15 @@ def test_the_recognised_layout_is_told_and_survives_a_checkpoint(loaded_files):
 
 
 @pytest.mark.parametrize(
-    ("family", "transform"), [(KERAS_FILES, keras_input), (TORCH_FILES, torchvision_input)]
+    ("name", "transform"), [("published.h5", keras_input), ("zip.pth", torchvision_input)]
 )
-def test_all_formats_match_numpy_at_every_layer(loaded_files, family, transform):
+def test_both_families_match_numpy_at_every_layer(loaded_files, name, transform):
+    """Other files of a family have its arrays and fingerprint, and so its outputs."""
     expected = reference_trunk(list(LAYERS.values()), transform(images()))
-    outputs = {name: trunk_outputs(loaded_files[name].params, images()) for name in family}
-    first = next(iter(outputs.values()))
-    for layer, reference, *found in zip(LAYERS, expected, *outputs.values(), strict=True):
-        for output in found:
-            # float32 sums of up to 4608 products, 13 layers deep, give about 1e-6.
-            assert np.abs(output - reference).max() / reference.max() < 1e-4, layer
-    for output in outputs.values():  # the same arrays, so the same outputs; 1e-5 is the promise
-        np.testing.assert_allclose(output[-1], first[-1], rtol=0, atol=1e-5)
+    outputs = trunk_outputs(loaded_files[name].params, images())
+    for layer, reference, output in zip(LAYERS, expected, outputs, strict=True):
+        # float32 sums of up to 4608 products, 13 layers deep, give about 1e-6.
+        assert np.abs(output - reference).max() / reference.max() < 1e-4, layer
 
 
 def torch_vgg16(torch, tensors):
