@@ -62,7 +62,7 @@ def task_of(name, dtype):
 # At stride 16 of 16 x 16 pixels, convolutions are larger than what they convolve.
 @pytest.mark.parametrize(
     ("stride", "members", "steps", "resident", "dtype"),
-    [(2, 1, 1, False, "bfloat16"), (2, 2, 3, True, "float32"), (16, 2, 3, True, "bfloat16")],
+    [(2, 1, 1, False, "float32"), (16, 2, 3, True, "bfloat16")],
 )
 # "paper" is "residual" of another size.
 @pytest.mark.parametrize("name", ["cloud", RESIDUAL, STRONG])

@@ -142,15 +142,11 @@ np.save(sys.argv[2], [one.state.params["params"]["w"] for one in found])
 @pytest.mark.parametrize("devices", [1, 4])
 def test_the_number_of_devices_does_not_matter(tmp_path, devices):
     command = [sys.executable, "-c", _ELSEWHERE, str(devices), str(tmp_path / "found.npy")]
-    subprocess.run(command, check=True, timeout=120, env=_environment())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run(command, check=True, timeout=120, env=environment)
     found = np.load(tmp_path / "found.npy")
     for weight, index in zip(found, (0, 1, 2, 0), strict=True):
         np.testing.assert_allclose(weight, by_numpy(index)[0], atol=CLOSE)
-
-
-def _environment():
-
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def test_rate_and_length_are_arguments():

@@ -129,8 +129,8 @@ class StopAt:
 
 
 # Training looks before its first step, after every step and in every validation, of which each
-# second step has one: after 1, 2 and 30 steps that is 2, 3 and 45.
-@pytest.mark.parametrize("moments", [(20,), (1, 3), (2, 4), (45, 1)])
+# second step has one: after 1 and 30 steps that is 2 and 45.
+@pytest.mark.parametrize("moments", [(2, 20), (45, 1)])
 def test_a_training_that_was_stopped_ends_with_the_same_bits(tmp_path, undisturbed, moments):
     for moment in moments:
         kept = Checkpoint(tmp_path / "kept", 3600)
@@ -156,14 +156,13 @@ def signals():
         signal.signal(number, former)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_call_continues(tmp_path, undisturbed, signals, number):
+def test_a_signal_saves_and_the_same_call_continues(tmp_path, undisturbed, signals):
     release, folder, told = random_data(), tmp_path / "classifier", []
 
     def send(share):
         told.append(share)
         if len(told) == 8:  # the first tells of nothing yet
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with session(progress=send), pytest.raises(Terminated):
         train_to_folder(release, QUICK, folder, every_seconds=0)  # saves after each step, too
@@ -176,21 +175,6 @@ def test_a_signal_saves_and_the_same_call_continues(tmp_path, undisturbed, signa
     assert_same(trained, undisturbed)
     assert_same(open_classifier(folder), undisturbed)
     assert [path.name for path in tmp_path.iterdir()] == ["classifier"]
-
-
-def test_a_damaged_checkpoint_costs_the_training_only(tmp_path, undisturbed, caplog):
-    folder = tmp_path / "kept"
-    with (
-        session(checkpoint=Checkpoint(folder, 0), stop_requested=StopAt(9)),
-        pytest.raises(Terminated),
-    ):
-        train_classifier(random_data(), QUICK)
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.stat().st_size)[-3:]:
-        path.write_bytes(path.read_bytes()[:40])
-    with session(checkpoint=Checkpoint(folder, 3600)):
-        assert_same(train_classifier(random_data(), QUICK), undisturbed)
-    assert "its networks are trained" in caplog.text
 
 
 def test_larger_releases_allow_larger_batches():

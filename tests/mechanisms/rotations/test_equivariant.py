@@ -36,8 +36,7 @@ def moved(params):
     return structure.unflatten(noise)
 
 
-@pytest.mark.parametrize("mechanism", [Rotation(), Quaternion()], ids=str)
-@pytest.mark.parametrize("side", [4, 16])
+@pytest.mark.parametrize(("mechanism", "side"), [(Rotation(), 4), (Quaternion(), 16)], ids=str)
 def test_turned_features_come_back_as_turned_answers(mechanism, side):
     f = jax.random.normal(KEY, (5, mechanism.parts, side, side, 6))
     network = CloudSide(image_size=32, width=8)

@@ -48,10 +48,10 @@ def test_output_shapes(image_size, stride):
     assert (correction.shape, correction.dtype) == ((3, image_size, image_size, 3), jnp.float32)
 
 
-@pytest.mark.parametrize(("image_size", "stride"), GEOMETRIES)
-def test_the_attackers_correction_starts_at_zero(image_size, stride):
-    x = representations(image_size, stride)
-    network = attacker(image_size, width=8, num_blocks=2)
+@pytest.mark.parametrize("stride", [1, 16])  # folded, and unfolded
+def test_the_attackers_correction_starts_at_zero(stride):
+    x = representations(32, stride)
+    network = attacker(32, width=8, num_blocks=2)
     correction, _ = jax.jit(network.init_with_output)(jax.random.key(3), x)
     np.testing.assert_array_equal(correction, 0)
 
