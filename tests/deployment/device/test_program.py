@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 import shutil
 import signal
@@ -22,6 +23,16 @@ from privynet_jax.deployment.device.release_commands import ExtractSettings, ext
 from privynet_jax.deployment.release.release_folder import open_release
 
 
+def trusting(arguments):
+    """Takes what nobody signed, unless they say whom to trust; --trust stands for nobody."""
+    if not arguments or arguments[0] not in ("extract", "predict", "revoke"):
+        return arguments
+    if arguments[-1] == "--trust":
+        return arguments[:-1]
+    given = any("--trusted" in one for one in arguments)
+    return arguments if given else (*arguments, "--unsigned")
+
+
 @pytest.fixture
 def device(folders, tmp_path):
     """Runs the program of a package on a folder with pictures; returns status and output."""
@@ -31,11 +42,7 @@ def device(folders, tmp_path):
     save_classifier(tmp_path / "classifier", handmade_classifier((16, 16, 3)))
 
     def run(*arguments, home=tmp_path / "home"):
-        if arguments and arguments[0] in ("extract", "predict", "revoke"):
-            if arguments[-1] == "--trust":  # nobody
-                arguments = arguments[:-1]
-            elif not any("--trusted" in one for one in arguments):
-                arguments += ("--unsigned",)
+        arguments = trusting(arguments)
         script = f"""
 import os; os.environ["HOME"] = {str(home)!r}
 sys.argv = [{str(package / "privynet.pyz")!r}, *{arguments!r}]
@@ -139,53 +146,69 @@ def test_it_releases_and_predicts_as_the_library_does(device, tmp_path):
     assert len(there) == 13
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "the following arguments are required: command; see"),
-        (("extract",), "--images, --out; see"),
-        (("release",), "invalid choice: 'release'"),
-        (("check", "--package=none"), "none/local_nn.json cannot be read: No such file"),
-        (("extract", "--images=folder:photos", "--out=out"), "broken.png: it is no image"),
-        (("extract", "--images=folder:none", "--out=out"), "none is no folder"),
-        (("predict", "--images=photos", "--classifier=c", "--out=x.csv"), "give folder:PATH"),
-        (
-            ("predict", "--images=folder:photos", "--classifier=photos", "--out=x.csv"),
-            "without classifier.json",
-        ),
-        (("extract", "--images=photo_patches", "--out=out"), "photo_patches"),
-        (("extract", "--images=folder:photos", "--out="), "--out: it names nothing"),
-        (
-            ("extract", "--images=folder:photos", "--out=out", "--sixteen_bit_max=70000"),
-            "--sixteen_bit_max is 70000; allowed are 0 to 65535",
-        ),
-        (("check", "--package=~nobody-has-this-name"), "unknown home"),
-        (("check", "--trusted=photos"), "photos holds no .pub"),
-        (("keys", "--out=me"), "pip install 'cryptography>=47', or leave out the flags"),
-        (("keys",), "give --out=NAME to make keys, or --show=FILE.pub"),
-        (("extract", "--images=folder:photos", "--out=out", "--trust"), "is not signed"),
-        (
-            ("revoke", "--images=folder:photos", "--release=r", "--out=x.csv", "--trust"),
-            "is not si",
-        ),
-        (
-            ("predict", "--images=folder:photos", "--classifier=c", "--out=x.csv", "--trust"),
-            "local_nn.json is not signed; ask whoever made it to sign it, or give --unsigned",
-        ),
-        (
-            ("extract", "--images=folder:photos", "--out=out", "--trusted="),
-            "--trusted: it names nothing",
-        ),
-    ],
-)
-def test_bad_input_is_one_line(device, tmp_path, arguments, message):
-    done = device(*arguments)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    *before, last = done.stderr.splitlines()
-    assert last.startswith("error: ")
-    assert message in last
-    assert not before
+REFUSED = [
+    ((), "the following arguments are required: command; see"),
+    (("extract",), "--images, --out; see"),
+    (("release",), "invalid choice: 'release'"),
+    (("check", "--package=none"), "none/local_nn.json cannot be read: No such file"),
+    (("extract", "--images=folder:photos", "--out=out"), "broken.png: it is no image"),
+    (("extract", "--images=folder:none", "--out=out"), "none is no folder"),
+    (("predict", "--images=photos", "--classifier=c", "--out=x.csv"), "give folder:PATH"),
+    (
+        ("predict", "--images=folder:photos", "--classifier=photos", "--out=x.csv"),
+        "without classifier.json",
+    ),
+    (("extract", "--images=photo_patches", "--out=out"), "photo_patches"),
+    (("extract", "--images=folder:photos", "--out="), "--out: it names nothing"),
+    (
+        ("extract", "--images=folder:photos", "--out=out", "--sixteen_bit_max=70000"),
+        "--sixteen_bit_max is 70000; allowed are 0 to 65535",
+    ),
+    (("check", "--package=~nobody-has-this-name"), "unknown home"),
+    (("check", "--trusted=photos"), "photos holds no .pub"),
+    (("keys", "--out=me"), "pip install 'cryptography>=47', or leave out the flags"),
+    (("keys",), "give --out=NAME to make keys, or --show=FILE.pub"),
+    (("extract", "--images=folder:photos", "--out=out", "--trust"), "is not signed"),
+    (("revoke", "--images=folder:photos", "--release=r", "--out=x.csv", "--trust"), "is not si"),
+    (
+        ("predict", "--images=folder:photos", "--classifier=c", "--out=x.csv", "--trust"),
+        "local_nn.json is not signed; ask whoever made it to sign it, or give --unsigned",
+    ),
+    (
+        ("extract", "--images=folder:photos", "--out=out", "--trusted="),
+        "--trusted: it names nothing",
+    ),
+]
+_ONE_AFTER_ANOTHER = """
+import contextlib, io, json, os
+os.environ["HOME"] = {home!r}
+ended = []
+for arguments in {calls!r}:
+    sys.argv = [{program!r}, *arguments]
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as error,
+    ):
+        try:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as status:
+            ended.append((status.code, output.getvalue(), error.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+def test_bad_input_is_one_line(device, tmp_path):
+    """All in one process, as each takes a second to begin."""
+    calls = [trusting(arguments) for arguments, _ in REFUSED]
+    program, home = str(device.package / "privynet.pyz"), str(tmp_path / "home")
+    script = _ONE_AFTER_ANOTHER.format(calls=calls, program=program, home=home)
+    done = samples.run_alone(script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for (arguments, message), ended in zip(REFUSED, json.loads(done.stdout), strict=True):
+        status, output, error = ended
+        assert (status, output, error.count("\n")) == (1, "", 1), (arguments, error)
+        assert error.startswith("error: "), arguments
+        assert message in error
     assert not {"out", "x.csv"} & {path.name for path in tmp_path.iterdir()}
 
 
