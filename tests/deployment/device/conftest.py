@@ -10,7 +10,7 @@ from privynet_jax.images.pixels.reading import Reading
 TOPOLOGIES = {32: Topology(4, (3, 17, 90)), 64: Topology(7, tuple(range(5, 256, 8)))}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plans(vgg_weights):
     return {
         size: samples.plan(vgg_weights, t, size, reading=Reading(4095))
@@ -18,7 +18,7 @@ def plans(vgg_weights):
     }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folders(vgg_weights, plans, tmp_path_factory):
     """(image size, type) -> a package; tests leave them as they are."""
     root = tmp_path_factory.mktemp("packages")

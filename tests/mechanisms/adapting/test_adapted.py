@@ -6,7 +6,7 @@ import pytest
 from support.noise import noise_parts
 
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.attacks.scenario import Scenario
 from privynet_jax.backbone import split
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
@@ -17,11 +17,6 @@ from privynet_jax.mechanisms.scenes import released_scene
 from privynet_jax.mechanisms.words import parse_mechanism
 
 KEY, TOPOLOGY = jax.random.key(2), Topology(2, (3, 17, 40, 50))
-
-
-@pytest.fixture(scope="module")
-def clean(vgg_weights, small_parts, tmp_path_factory):
-    return make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
 
 
 def test_the_exit_learns_and_the_local_nn_with_it(clean):

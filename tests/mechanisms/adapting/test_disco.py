@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
@@ -61,8 +60,7 @@ def test_local_nn_filter_and_adversary_learn_from_what_they_are_to():
     assert max(float(abs(x).max()) for x in jax.tree.leaves(of_filter)) > 1e-4
 
 
-def test_what_leaks_is_the_filter_as_well(vgg_weights, small_parts, tmp_path_factory):
-    clean = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
+def test_what_leaks_is_the_filter_as_well(clean, small_parts):
     scene = released_scene(clean, Disco(steps=2, ratio=0.5), KEY)
     released = scene.representations("test", slice(8))
     assert ((released != 0).any(axis=(1, 2)).sum(axis=1) <= 2).all()

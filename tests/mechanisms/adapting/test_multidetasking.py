@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.adapting.adapted import Seen, adapted_params
@@ -57,8 +56,7 @@ def test_adversary_and_local_nn_each_descend_their_own_loss():
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-6)
 
 
-def test_the_adversary_learns_and_is_misled(vgg_weights, small_parts, tmp_path_factory):
-    clean = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
+def test_the_adversary_learns_and_is_misled(clean, small_parts):
     images = as_float(small_parts.auxiliary.images)
     losses = {}
     for weight in (0.0, 30.0):

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.attacks.scenario import make_scenario
-from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.adapting.priphit import PriPhit
@@ -14,7 +12,7 @@ from privynet_jax.mechanisms.noises import LaplaceNoise
 from privynet_jax.mechanisms.scenes import released_scene
 from privynet_jax.mechanisms.words import parse_mechanism
 
-KEY, TOPOLOGY = jax.random.key(2), Topology(2, (3, 17, 40, 50))
+KEY = jax.random.key(2)
 
 
 def test_its_guarantee_and_its_words_are_those_of_its_parts():
@@ -30,8 +28,7 @@ def test_its_guarantee_and_its_words_are_those_of_its_parts():
             parse_mechanism(f"priphit:{wrong}")
 
 
-def test_what_is_released_is_bounded_and_noisy(vgg_weights, small_parts, tmp_path_factory):
-    clean = make_scenario(vgg_weights, small_parts, TOPOLOGY, tmp_path_factory.mktemp("cache"))
+def test_what_is_released_is_bounded_and_noisy(clean, small_parts):
     mechanism = PriPhit(steps=2, clip=0.1, scale=0.2)
     scene = released_scene(clean, mechanism, KEY)
     release, rows = scene.release, np.arange(20)
