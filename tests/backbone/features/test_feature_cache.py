@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import re
 import shutil
 import types
@@ -96,18 +95,15 @@ def test_anything_else_gets_a_folder_of_its_own(vgg_weights, few_parts, cached):
 def flip(place):
     def damage(path):
         content = bytearray(path.read_bytes())
-        content[place if place < 0 else min(place, len(content) - 1)] ^= 1
+        content[place] ^= 1
         path.write_bytes(content)
 
     return damage
 
 
+# `test_shards.py` has all kinds of damage.
 DAMAGES = {
-    "byte of the header": (flip(70), "does not begin with the expected header"),
-    "byte of the data": (flip(1000), "does not match its checksum"),
-    "byte of the digest": (flip(-5), "does not match its checksum"),
-    "truncation": (lambda path: os.truncate(path, 999), r"ends after 999 of \d+ bytes"),
-    "empty": (lambda path: os.truncate(path, 0), r"ends after 0 of \d+ bytes"),
+    "a byte": (flip(1000), "does not match its checksum"),
     "missing": (Path.unlink, "is missing"),
 }
 
@@ -148,10 +144,7 @@ def test_swapped_files_and_damage_all_over_are_repaired_in_one_pass(
     assert contents(cached) == contents(written)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [None, b"", b'{"sha256": {', b"\xff\xfe", b"[]", b"{}", b'{"sha256": 7}', "a digit"],
-)
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"{}", "a digit"])
 def test_a_damaged_manifest_is_named_and_made_again(
     vgg_weights, few_parts, written, cached, caplog, content
 ):
