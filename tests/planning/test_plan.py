@@ -119,31 +119,15 @@ def test_a_file_written_differently_but_with_the_same_content_is_read(path, plan
     assert read_plan(path) == plan
 
 
-def test_any_change_of_any_field_is_refused(path):
-    original = path.read_text(encoding="utf-8")
-    content = json.loads(original)
-    ways = places(content)
-    assert {way[0] for way in ways} == {
-        *(field.name for field in dataclasses.fields(Plan)),
-        *("version", "sha256"),
-    }
-    for way in ways:
-        for value in ("edited", 0.125, None, [], {}):
-            path.write_text(original, encoding="utf-8")
-            edited(path, lambda content, w=way, v=value: put(content, w, v), new_checksum=False)
-            if json.loads(path.read_text(encoding="utf-8")) == content:
-                continue  # it was None before
-            with pytest.raises(UserError, match=r"was changed after it was written|of version"):
-                read_plan(path)
+def test_a_change_is_noticed(path):
+    """`test_documents.py` has what is refused of any file like this one."""
+    edited(path, lambda content: put(content, ("limits", "psnr_db"), 25.0), new_checksum=False)
+    with pytest.raises(UserError, match="was changed after it was written"):
+        read_plan(path)
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Plan)])
 def test_fields_may_not_be_missing(path, name):
-    original = path.read_text(encoding="utf-8")
-    edited(path, lambda content: content.pop(name), new_checksum=False)
-    with pytest.raises(UserError, match="was changed"):
-        read_plan(path)
-    path.write_text(original, encoding="utf-8")
     edited(path, lambda content: content.pop(name), new_checksum=True)
     with pytest.raises(UserError, match=f"is no plan: .* missing required field `{name}`"):
         read_plan(path)
@@ -214,23 +198,11 @@ def test_plans_from_before_the_secret_order_are_refused(path, plan):
         read_plan(path)
 
 
-@pytest.mark.parametrize("version", [1, 2, "3", None])
-def test_other_versions_are_refused(path, version):
-    edited(path, lambda content: put(content, ("version",), version), new_checksum=True)
-    with pytest.raises(
-        UserError, match=rf"is of version {version!r} of the format.*; read it with"
-    ):
+def test_other_versions_and_other_files_are_refused(path):
+    edited(path, lambda content: put(content, ("version",), 1), new_checksum=True)
+    with pytest.raises(UserError, match=r"is of version 1 of the format.*; read it with"):
         read_plan(path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"{", b"\xff\xfe", b"[]", b"3", b'"sha256"', b"null", b"[" * 993 + b"]" * 993],
-    ids=lambda content: repr(content[:8]),
-)
-def test_other_files_are_no_plans(tmp_path, content):
-    path = tmp_path / "plan.json"
-    path.write_bytes(content)
+    path.write_bytes(b"{")
     with pytest.raises(UserError, match=r"is no plan; give the plan\.json"):
         read_plan(path)
 

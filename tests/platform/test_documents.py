@@ -88,7 +88,9 @@ def test_numbers_that_become_infinite_are_refused(tmp_path):
         checked({"limit": float("nan")}, Inner, "no inner", "copy")
 
 
-@pytest.mark.parametrize("text", ["", "7", "[]", "[" * 993 + "]" * 993, "[" * 10**5, "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "7", "null", "[]", "[" * 993 + "]" * 993, "[" * 10**5, "\xff"]
+)
 def test_what_is_no_document_is_told_in_one_way(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text, encoding="latin-1")
@@ -102,6 +104,8 @@ def test_changes_and_other_versions_are_told(tmp_path):
     path.write_text(path.read_text().replace("2.5", "2.25"))
     with pytest.raises(UserError, match="was changed after it was written; copy it again"):
         read(path)
-    write_document(path, WRITTEN, 2)
-    with pytest.raises(UserError, match="is of version 2 of the format, expected 3; read it with"):
-        read(path)
+    for version in (2, "3"):
+        write_document(path, WRITTEN, version)
+        told = f"is of version {version!r} of the format, expected 3; read it with"
+        with pytest.raises(UserError, match=told):
+            read(path)

@@ -246,16 +246,11 @@ def test_an_edited_manifest(tmp_path):
     assert_refused(folder, "release.json was changed after it was written")
 
 
-@pytest.mark.parametrize("resign", [True, False])
-@pytest.mark.parametrize("version", [3, "4", None])
-def test_another_version(tmp_path, resign, version):
-    edit(write(tmp_path / "r"), resign=resign, version=version)
-    assert_refused(tmp_path / "r", f"is of version {version!r} of the format, expected 4")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "7", "\xff", "[" * 993 + "]" * 993, "[" * 100_000])
-def test_a_damaged_manifest(tmp_path, text):
-    (write(tmp_path / "r") / "release.json").write_text(text, encoding="latin-1")
+def test_another_version_and_a_damaged_manifest(tmp_path):
+    """`test_documents.py` has what is refused of any file like this one."""
+    edit(write(tmp_path / "r"), resign=True, version=3)
+    assert_refused(tmp_path / "r", "is of version 3 of the format, expected 4")
+    (tmp_path / "r" / "release.json").write_text("{")
     assert_refused(tmp_path / "r", "is no description of a release; copy the release again")
 
 
@@ -263,11 +258,8 @@ def test_a_damaged_manifest(tmp_path, text):
     ("changes", "expected"),
     [
         ({"id": "7"}, "$.id"),
-        ({"id": None}, "$.id"),
         ({"plan_id": ID + "\n"}, "$.plan_id"),
         ({"rows": 0}, "$.rows"),
-        ({"rows": True}, "$.rows"),
-        ({"rows": 11.5}, "$.rows"),
         ({"rows": 10**30}, "$.rows"),
         ({"rows_per_shard": -4}, "$.rows_per_shard"),
         ({"classes": 4}, "$.classes"),
@@ -275,8 +267,6 @@ def test_a_damaged_manifest(tmp_path, text):
         ({"classes": [*CLASSES[::-1]]}, "not in the order of their ids"),
         ({"classes": [CLASSES[0]] * 4}, "not in the order of their ids"),
         ({"shape": [2, 3]}, "$.shape"),
-        ({"shape": "235"}, "$.shape"),
-        ({"shape": [2, 3, "5"]}, "$.shape"),
         ({"shape": [2**19, 2**19, 2**19]}, "values, more than"),
         ({"dtype": "object"}, "'object'"),
         ({"dtype": ["float16"]}, "$.dtype"),
@@ -284,7 +274,6 @@ def test_a_damaged_manifest(tmp_path, text):
         ({"peaks": [1.0] * 5}, "peaks go with bytes"),
         ({"dtype": "uint8", "peaks": [1.0] * 4}, "one positive number per channel"),
         ({"dtype": "uint8", "peaks": [1.0] * 4 + [-1.0]}, "$.peaks"),
-        ({"dtype": "uint8", "peaks": 3}, "$.peaks"),
         ({"author": "me"}, "author"),
     ],
     ids=str,
