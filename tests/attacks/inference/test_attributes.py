@@ -43,9 +43,9 @@ def split(x, values):
     return Labelled(x[:OWN], values[:OWN]), Labelled(x[OWN:], values[OWN:])
 
 
-def right(x, values):
+def right(x, values, schedule=SCHEDULE):
     own, attacked = split(x, values)
-    answering = learn(own, cloud_nn(3, image_size=16, width=8), SCHEDULE, KEY)
+    answering = learn(own, cloud_nn(3, image_size=16, width=8), schedule, KEY)
     return share_right(answering, attacked)
 
 
@@ -69,8 +69,9 @@ def test_an_invertible_representation_tells_as_much_as_pixels(images, by_pixels)
 
 def test_a_constant_representation_tells_nothing(images):
     x, values = images
-    found = right(np.ones_like(x), values).mean()
-    # One answer for all: each value is a third of the images, give or take 3 points.
+    few = dataclasses.replace(SCHEDULE, steps=8)
+    found = right(np.ones_like(x), values, few).mean()
+    # One answer for all, however long: each value is a third of the images, give or take 3 points.
     shares = np.bincount(values[OWN:], minlength=3) / ATTACKED
     assert shares.min() <= found <= shares.max()
 
