@@ -12,18 +12,11 @@ from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import fingerprint_of
 from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Part, as_float
+from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import data_parallel
 
 CHANNELS = (0, 5, 40)
 UNION = {1: CHANNELS}
-
-
-@pytest.fixture(scope="module")
-def few_parts(small_parts):
-    """Ten real images per part: enough wherever the values do not matter."""
-    parts = {name: Part(part.images[:10], part.labels[:10]) for name, part in small_parts.items()}
-    return dataclasses.replace(small_parts, **parts, fingerprint="few")
 
 
 def changed_first_layer(weights, *, scale=None, bias=None):
