@@ -11,13 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
-from privynet_jax.training.models.networks import (
-    WORKING_STRIDE,
-    Attention,
-    Conv,
-    Dense,
-    ResidualBlock,
-)
+from privynet_jax.training.models.grid_sizes import WORKING_STRIDE, folding_of
+from privynet_jax.training.models.networks import Dense, classified, corrections
 
 # Of a probe's score of 1, as a logit, at first.
 _WORTH = 8.0
@@ -33,9 +28,7 @@ class ComponentGrid(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, share: jax.Array) -> jax.Array:
         """[N, h, w, K] and [K] or [N, K] -> [N, S / 4, S / 4, width] of S = image_size."""
-        stride = self.image_size // z.shape[1]
-        folding = max(1, self.working_stride // stride)
-        unfolding = max(1, stride // self.working_stride)
+        folding, unfolding = folding_of(z.shape[1], self.image_size, self.working_stride)
         stem = Dense(unfolding**2 * self.width, name="stem")
         x = depth_to_space(stem(space_to_depth(z, folding)), self.width)
         zeros = nn.initializers.zeros
@@ -57,12 +50,8 @@ class AmortisedCloudNN(nn.Module):
         # Scores are about probabilities; how much a logit they are worth is learnt.
         worth = self.param("worth", nn.initializers.constant(_WORTH), ())
         x = ComponentGrid(self.width, self.image_size)(z, share)
-        x = ResidualBlock(self.width)(x)
-        x = Conv(2 * self.width, (2, 2), strides=(2, 2))(nn.relu(x))
-        x = ResidualBlock(2 * self.width)(x)
-        x = nn.LayerNorm()(x.mean(axis=(1, 2)))
-        correction = Dense(self.num_classes, kernel_init=nn.initializers.zeros)(x)
-        return worth * scores + correction
+        zeros = nn.initializers.zeros
+        return worth * scores + classified(x, self.num_classes, jnp.float32, kernel_init=zeros)
 
 
 class AmortisedAttacker(nn.Module):
@@ -79,10 +68,4 @@ class AmortisedAttacker(nn.Module):
         x = ComponentGrid(width, self.image_size, stride)(z, share)
         seen = space_to_depth(jnp.clip(estimates, 0, 1) - 0.5, stride)
         x = x + Dense(width, name="estimate")(seen)
-        for _ in range(self.num_blocks):
-            x = ResidualBlock(width)(x)
-            if not fine:
-                x = Attention(width)(x)
-        zeros, pixels = nn.initializers.zeros, stride**2 * 3
-        head = Conv(pixels, (3, 3), kernel_init=zeros, name="head")
-        return estimates + depth_to_space(head(nn.relu(x)), channels=3)
+        return estimates + corrections(x, self.num_blocks, stride, jnp.float32, attends=not fine)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.mechanisms.rotations.turns import turned_back, unpacked
-from privynet_jax.training.models.grid_sizes import WORKING_STRIDE
+from privynet_jax.training.models.grid_sizes import folding_of
 from privynet_jax.training.models.networks import Conv, Dense
 
 _USUAL_DEPTH, _WIDTH = 32, 64
@@ -29,10 +29,10 @@ def modulus(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x), axis=1, keepdims=True) + _TINY)
 
 
-def modulus_relu(x: jax.Array, bound: float = 1.0) -> jax.Array:
-    """Returns |f| / max(|f|, bound) f (arXiv:1901.09546): small values shrink, others stay."""
+def modulus_relu(x: jax.Array) -> jax.Array:
+    """Returns |f| / max(|f|, 1) f (arXiv:1901.09546): small values shrink, others stay."""
     size = modulus(x)
-    return size / jnp.maximum(size, bound) * x
+    return size / jnp.maximum(size, 1.0) * x
 
 
 def compressed(x: jax.Array) -> jax.Array:
@@ -75,8 +75,7 @@ class CloudSide(nn.Module):
 
     def _on_working_grid(self, x: jax.Array) -> jax.Array:
         """[N, P, h, w, D] -> [N, P, S / 4, S / 4, width], as `networks.WorkingGrid` does."""
-        stride = self.image_size // x.shape[2]
-        folding, unfolding = max(1, WORKING_STRIDE // stride), max(1, stride // WORKING_STRIDE)
+        folding, unfolding = folding_of(x.shape[2], self.image_size)
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
         width = unfolding**2 * self.width
         stem = Dense(width, use_bias=False, kernel_init=spread, name="stem")

@@ -39,7 +39,9 @@ def check_is_square(shape: tuple[int, ...]) -> None:
         )
 
 
-def folding_of(side: int) -> tuple[int, int]:
-    """Returns (folding, unfolding) along each side, of an image whose size is nominal."""
-    stride = nominal_image_size(side) // side
-    return max(1, WORKING_STRIDE // stride), max(1, stride // WORKING_STRIDE)
+def folding_of(
+    side: int, image_size: int | None = None, working_stride: int = WORKING_STRIDE
+) -> tuple[int, int]:
+    """Returns (folding, unfolding) along each side; the image's is nominal where it is unknown."""
+    stride = (image_size or nominal_image_size(side)) // side
+    return max(1, working_stride // stride), max(1, stride // working_stride)

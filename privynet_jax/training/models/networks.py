@@ -12,6 +12,7 @@ the same function. `trainer` trains them.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ from privynet_jax.images.depth_and_space import depth_to_space, space_to_depth
 from privynet_jax.training.models.grid_sizes import (
     WORKING_STRIDE,
     check_is_square,
+    folding_of,
     nominal_image_size,
 )
 from privynet_jax.training.models.products import dense_product
@@ -116,9 +118,7 @@ class WorkingGrid(nn.Module):
         # Post-ReLU activations have heavy tails; uncompressed, a rare peak throws training off.
         # What noise has made negative counts alike.
         x = jnp.copysign(jnp.log1p(jnp.abs(x)), x)
-        stride = self.image_size // x.shape[1]
-        folding = max(1, self.working_stride // stride)
-        unfolding = max(1, stride // self.working_stride)
+        folding, unfolding = folding_of(x.shape[1], self.image_size, self.working_stride)
         # Flax would scale by the padded depth, and so start small depths with weaker signals.
         spread = nn.initializers.normal((_USUAL_DEPTH * folding**2) ** -0.5)
         width = unfolding**2 * self.width
@@ -149,14 +149,35 @@ class CloudNN(nn.Module):
         return classified(x, self.num_classes, self.dtype)
 
 
-def classified(x: jax.Array, num_classes: int, dtype: DType) -> jax.Array:
-    """What follows the stem in cloud NNs' compact methods: [N, h, w, C] -> logits float32."""
+def classified(x: jax.Array, num_classes: int, dtype: DType, **last: Any) -> jax.Array:
+    """What follows the stem in cloud NNs' compact methods: [N, h, w, C] -> logits float32.
+
+    Whatever else is said is of the last layer.
+    """
     width = x.shape[-1]
     x = ResidualBlock(width, dtype)(x)
     x = Conv(2 * width, (2, 2), strides=(2, 2), dtype=dtype)(nn.relu(x))
     x = ResidualBlock(2 * width, dtype)(x)
     x = nn.LayerNorm(dtype=dtype)(x.mean(axis=(1, 2)))
-    return Dense(num_classes, dtype=dtype)(x).astype(jnp.float32)
+    return Dense(num_classes, dtype=dtype, **last)(x).astype(jnp.float32)
+
+
+def corrections(
+    x: jax.Array, num_blocks: int, stride: int, dtype: DType, *, attends: bool
+) -> jax.Array:
+    """What follows the stem in attackers' compact methods: a correction of images, float32.
+
+    A grid [N, h, w, C], of `stride` x `stride` pixels per position, goes through residual blocks,
+    each maybe followed by attention, and a sub-pixel head: [N, h * stride, w * stride, 3].
+    """
+    width = x.shape[-1]
+    for _ in range(num_blocks):
+        x = ResidualBlock(width, dtype)(x)
+        if attends:
+            x = Attention(width, dtype=dtype)(x)
+    zeros, pixels = nn.initializers.zeros, stride**2 * 3
+    head = Conv(pixels, (3, 3), dtype=dtype, kernel_init=zeros, name="head")
+    return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
 
 
 class ResidualAttacker(nn.Module):
@@ -181,11 +202,7 @@ class ResidualAttacker(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """float32 [N, h, w, D] -> float32 [N, image_size, image_size, 3]."""
         x = WorkingGrid(self.width, self.image_size, self.dtype)(x)
-        for _ in range(self.num_blocks):
-            x = ResidualBlock(self.width, self.dtype)(x)
-        zeros, pixels = nn.initializers.zeros, WORKING_STRIDE**2 * 3
-        head = Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
-        return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
+        return corrections(x, self.num_blocks, WORKING_STRIDE, self.dtype, attends=False)
 
 
 class StrongAttacker(nn.Module):
@@ -207,13 +224,7 @@ class StrongAttacker(nn.Module):
         stride, width = (WORKING_STRIDE // 2, 64) if fine else (WORKING_STRIDE, 96)
         x = WorkingGrid(width, self.image_size, self.dtype, stride)(x)
         x += Dense(width, dtype=self.dtype)(space_to_depth(estimate - 0.5, stride))
-        for _ in range(self.num_blocks):
-            x = ResidualBlock(width, self.dtype)(x)
-            if not fine:
-                x = Attention(width, dtype=self.dtype)(x)
-        zeros, pixels = nn.initializers.zeros, stride**2 * 3
-        head = Conv(pixels, (3, 3), dtype=self.dtype, kernel_init=zeros, name="head")
-        return depth_to_space(head(nn.relu(x)).astype(jnp.float32), channels=3)
+        return corrections(x, self.num_blocks, stride, self.dtype, attends=not fine)
 
 
 # As the functional API calls them.
