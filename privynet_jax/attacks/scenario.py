@@ -36,7 +36,7 @@ from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
-from privynet_jax.images.parts import Parts, as_float
+from privynet_jax.images.parts import Parts, as_bytes, as_float
 from privynet_jax.platform.devices import at_once, on_cpu
 from privynet_jax.platform.rows.row_views import ChosenChannels, ChosenRows, RowView
 from privynet_jax.training.session import current_session
@@ -221,7 +221,7 @@ def score(
             chosen = gallery[start : start + size]
             estimates = np.clip(fitted.reconstruct(np.float32(stored[chosen])), 0, 1)
             found.append(jax.device_get(_quality(estimates, as_float(images[chosen]))))
-            rebuilt[start : start + size] = np.round(255 * np.nan_to_num(estimates))
+            rebuilt[start : start + size] = as_bytes(estimates)
             current_session().give_way()
         if part == "test":
             found[-1]["identified"] = identified(rebuilt, images[gallery])

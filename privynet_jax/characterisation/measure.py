@@ -24,7 +24,7 @@ from privynet_jax.attacks.closed_form import LINEAR, MEAN_IMAGE
 from privynet_jax.attacks.scenario import Scenario, fit_attack, score
 from privynet_jax.errors import DivergedError
 from privynet_jax.images.metrics import correct
-from privynet_jax.images.parts import Parts
+from privynet_jax.images.parts import Parts, as_bytes
 from privynet_jax.results.cells import Cell, Measurement, training_key
 from privynet_jax.training.prediction import predicted
 from privynet_jax.training.session import current_session, session
@@ -243,20 +243,19 @@ def _evaluated(
     examples: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The quality of some images of each part, flat, and reconstructions of test images."""
-    found = {"examples": _as_bytes(fitted, scene, examples)}
+    found = {"examples": _rebuilt(fitted, scene, examples)}
     for part, own in rows.items():
         quality = score(fitted, scene, part, own)
         found |= {f"{part}/{metric}": values for metric, values in quality.items()}
     return found
 
 
-def _as_bytes(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.ndarray:
+def _rebuilt(fitted: FittedAttack, scene: Scenario, rows: np.ndarray) -> np.ndarray:
     """Reconstructions of test images, uint8 [K, H, W, 3]."""
     if not len(rows):
         return np.zeros((0, *scene.parts.test.images.shape[1:]), np.uint8)
     estimates = fitted.reconstruct(scene.representations("test", rows))
-    # What is not finite is refused by whoever looks at its quality.
-    return np.uint8(np.round(255 * np.clip(np.nan_to_num(estimates), 0, 1)))
+    return as_bytes(estimates)  # what is not finite is refused by who looks at its quality
 
 
 def check_converges(whose: str, name: str, finite: bool) -> None:

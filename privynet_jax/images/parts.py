@@ -113,6 +113,11 @@ def as_float(images: np.ndarray) -> np.ndarray:
     return np.asarray(images, np.float32) / np.float32(255)
 
 
+def as_bytes(estimates: np.ndarray) -> np.ndarray:
+    """Returns estimates of images in [0, 1] as uint8; what lies outside is cut, NaN becomes 0."""
+    return np.uint8(np.round(255 * np.clip(np.nan_to_num(estimates), 0, 1)))
+
+
 def load_parts(
     dataset: str,
     *,

@@ -83,7 +83,7 @@ def averaged(scene: ReleasedScene, repeats: int) -> ReleasedScene:
 
 
 def released_scene(
-    clean: Scenario, mechanism: Mechanism, key: jax.Array, copies: int = 1, repeats: int = 1
+    clean: Scenario, mechanism: Mechanism, key: jax.Array, copies: int = 1
 ) -> ReleasedScene:
     """Returns a scenario under a mechanism, from the one without; see `releases.Release`.
 
@@ -93,7 +93,7 @@ def released_scene(
     local = mechanism.local(dataclasses.replace(clean, width=None), adapting)
     layer = local_features(clean, local) if mechanism.trains_local else clean.features
     what = layer, clean.parts, clean.topology
-    release = Release(*what, mechanism, releasing, copies, repeats, local)
+    release = Release(*what, mechanism, releasing, copies, local=local)
     parts = several_copies(clean.parts, auxiliary=copies, target=mechanism.training_copies)
     known = clean.topology, parts, release.features(), clean.weights, clean.width
     return ReleasedScene(*known, copies=copies, release=release)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.training.models.linear_attack import NEIGHBOURHOOD, Sums
+from privynet_jax.training.models.linear_attack import NEIGHBOURHOOD, Sums, windows
 
 # Relative to the mean diagonal of the Gram matrix, as in `linear_attack`. Ten unknowns against
 # thousands of positions need no more than keeps dead channels solvable.
@@ -102,7 +102,8 @@ def _sums(
     blocks = space_to_depth(images[:, : height * stride, : width * stride], stride) * counts
     blocks = blocks[:, _places(height), _places(width)]
     ones = jnp.ones((*blocks.shape[:3], channels), jnp.float32)
-    x = [window * counts for window in [*_windows(representations), ones]]
+    seen = [own[:, _places(height), _places(width)] for own in windows(representations)]
+    x = [window * counts for window in [*seen, ones]]
     # One sum per pair: as a product of matrices per channel, XLA's CPU backend takes ten times as
     # long, and products between channels would be computed in vain.
     pairs = [jnp.sum(x[i] * x[j], axis=(0, 1, 2)) for i, j in zip(*_PAIRS, strict=True)]
@@ -111,15 +112,6 @@ def _sums(
         rows.T, blocks.reshape(len(rows), -1), precision=jax.lax.Precision.HIGHEST
     ).reshape(len(x), channels, -1)
     return jnp.stack(pairs), jnp.moveaxis(cross, 1, 0), jnp.sum(jnp.square(blocks))
-
-
-def _windows(x: jax.Array) -> list[jax.Array]:
-    """[N, h, w, C] -> nine times [N, h', w', C], zeros outside as a SAME convolution has them."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    shifts = [(i, j) for i in range(NEIGHBOURHOOD) for j in range(NEIGHBOURHOOD)]
-    moved = [padded[:, i : i + height, j : j + width] for i, j in shifts]
-    return [window[:, _places(height), _places(width)] for window in moved]
 
 
 def _places(size: int) -> slice:

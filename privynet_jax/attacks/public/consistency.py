@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import scipy  # finds its own parts when they are used
 
-from privynet_jax.images.parts import as_float
+from privynet_jax.images.parts import as_bytes, as_float
 from privynet_jax.training.models import linear_attack
 
 _ROUNDS = 4
@@ -111,12 +111,8 @@ def _unexplained(
     )
     attack = linear_attack.fit(fitted_on, chosen_on, range(len(channels)))
     of_release, of_own = (
-        layer(_as_bytes(linear_attack.reconstruct(attack, x)))
+        layer(as_bytes(linear_attack.reconstruct(attack, x)))
         for x in (release[..., trusted], chosen[split:])
     )
     usual = np.diagonal(unexplained(own[split:], of_own))
     return unexplained(release, of_release), np.maximum(usual, _LEAST)
-
-
-def _as_bytes(estimates: np.ndarray) -> np.ndarray:
-    return np.uint8(np.round(255 * np.clip(np.asarray(estimates), 0, 1)))

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.attacks.base import EVERYTHING, Knowledge, Pairs
+from privynet_jax.attacks.inference.reidentification import pooled
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.mechanisms.disguises.undoing import Undone
@@ -235,9 +236,5 @@ def _along_the_main_line(flat: np.ndarray) -> np.ndarray:
 
 def _small(images: np.ndarray) -> np.ndarray:
     """Means over blocks of uint8 [N, S, S, 3] and a constant, float32 [N, 8 * 8 * 3 + 1]."""
-    count, side = images.shape[:2]
-    block = max(1, side // _SIDE)
-    cut = side // block * block
-    x = as_float(images)[:, :cut, :cut].reshape(count, cut // block, block, cut // block, block, 3)
-    x = x.mean(axis=(2, 4)).reshape(count, -1)
-    return np.concatenate([x - x.mean(axis=0), np.ones((count, 1), np.float32)], axis=1)
+    x = pooled(as_float(images), _SIDE).reshape(len(images), -1)
+    return np.concatenate([x - x.mean(axis=0), np.ones((len(x), 1), np.float32)], axis=1)

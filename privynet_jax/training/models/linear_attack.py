@@ -125,7 +125,8 @@ def reconstruct(attack: LinearAttack, representations: jax.Array) -> jax.Array:
 def _batch_sums(
     representations: jax.Array, images: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    neighbourhoods = _neighbourhoods(representations)
+    ones = jnp.ones_like(representations[..., :1])
+    neighbourhoods = jnp.concatenate([*windows(representations), ones], axis=-1)
     features = neighbourhoods.reshape(-1, neighbourhoods.shape[-1])
     blocks = space_to_depth(images, images.shape[1] // representations.shape[1])
     blocks = blocks.reshape(-1, blocks.shape[-1])
@@ -135,14 +136,13 @@ def _batch_sums(
     return gram, cross, jnp.sum(jnp.square(blocks))
 
 
-def _neighbourhoods(x: jax.Array) -> jax.Array:
-    """[N, h, w, C] -> [N, h, w, 9 * C + 1], zeros outside as a SAME convolution has them."""
+def windows(x: jax.Array) -> list[jax.Array]:
+    """[N, h, w, C] -> nine times the same, moved; zeros outside as a SAME convolution has them."""
     height, width = x.shape[1:3]
     margin = NEIGHBOURHOOD // 2
     padded = jnp.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-    shifts = [(i, j) for i in range(NEIGHBOURHOOD) for j in range(NEIGHBOURHOOD)]
-    windows = [padded[:, i : i + height, j : j + width] for i, j in shifts]
-    return jnp.concatenate([*windows, jnp.ones_like(x[..., :1])], axis=-1)
+    shifts = np.ndindex(NEIGHBOURHOOD, NEIGHBOURHOOD)
+    return [padded[:, i : i + height, j : j + width] for i, j in shifts]
 
 
 def subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from privynet_jax.attacks.registry import Training
 from privynet_jax.errors import UserError
 from privynet_jax.mechanisms.disguises.instahide import InstaHide, Magnitudes
 from privynet_jax.mechanisms.mechanism import PICTURE_UNIT
-from privynet_jax.mechanisms.scenes import picture_scene, released_scene
+from privynet_jax.mechanisms.scenes import averaged, picture_scene, released_scene
 from privynet_jax.mechanisms.words import parse_mechanism
 from privynet_jax.training.models.attackers import CAPACITIES
 
@@ -87,5 +87,5 @@ def test_whoever_has_no_pairs_makes_them():
 
 def test_means_of_several_releases_are_of_magnitudes():
     parts = noise_parts({"target": 4, "auxiliary": 6, "validation": 2, "test": 3}, SIZE)
-    scene = released_scene(picture_scene(parts), InstaHide(), KEY, repeats=6)
+    scene = averaged(released_scene(picture_scene(parts), InstaHide(), KEY), 6)
     assert scene.representations("test").min() > 0
