@@ -12,7 +12,7 @@ for them, so no folder is shared.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -37,28 +37,12 @@ from privynet_jax.results.cells import Cell, Measurement, by_layer
 from privynet_jax.training.session import current_session, session
 
 
-class Executor(Protocol):
-    """Does what takes time in a characterisation."""
-
-    def prepare(self) -> None:
-        """Does what has a bar of its own, and would count as time of the first cells."""
-
-    def searched(self, places: Sequence[Place]) -> Iterator[Found]:
-        """Yields `candidates.searched_channels`."""
-
-    def rows(self, run: GridRun) -> Iterator[Row]:
-        """Yields what is kept of each missing cell; raises what `dedicated_measurements` does."""
-
-    def references(self) -> list[dict[str, Any]]:
-        """Returns `references.reference_rows`."""
-
-
 def executor_for(
     run: GridRun,
     channels: Mapping[int, Sequence[int]],
     most: int,
     hire: Callable[..., Cluster] | None,
-) -> Executor:
+) -> "Executor":
     """Returns who measures the cells of a grid, of which none is known yet.
 
     Args:
@@ -79,7 +63,7 @@ class LocalExecutor:
     run: GridRun
 
     def prepare(self) -> None:
-        """Loads the features."""
+        """Loads the features, which has a bar of its own, and would count as the first cells'."""
         self.run.features()
 
     def searched(self, places: Sequence[Place]) -> Iterator[Found]:
@@ -88,7 +72,7 @@ class LocalExecutor:
         return searched_channels(places, run.config, run.parts, run.features)
 
     def rows(self, run: GridRun) -> Iterator[Row]:
-        """Yields what is kept of each missing cell."""
+        """Yields what is kept of each missing cell; raises what `dedicated_measurements` does."""
         is_dedicated = run.config.mode == DEDICATED
         measured = (dedicated_measurements if is_dedicated else estimated_measurements)(run)
         return (_row_of(run, measurement) for measurement in measured)
@@ -156,6 +140,10 @@ class ClusterExecutor:
         [(_, groups)] = self.cluster.answers([functools.partial(_cut, cells=run.cells)])
         missing = set(run.missing)
         return [group for group in groups if missing.intersection(group.cells)]
+
+
+# Does what takes time in a characterisation.
+Executor = LocalExecutor | ClusterExecutor
 
 
 def _row_of(run: GridRun, measurement: Measurement) -> Row:

@@ -183,8 +183,7 @@ def _relaxation(decision: Decision, limit: str) -> str:
     where = f"  {_flags(relaxed, [limit])}"
     if relaxed.chosen is None:
         return f"{where}: still nothing fits{_further(decision, limit)}"
-    gain = relaxed.merit - (decision.merit if decision.chosen else 0)
-    if decision.chosen and gain <= 0:
+    if decision.chosen and relaxed.merit <= decision.merit:
         return f"{where}: buys nothing{_further(decision, limit)}"
     return f"{where}: {_bought(decision, relaxed)}"
 

@@ -196,12 +196,12 @@ def _intervals(
     by_shape: Mapping[tuple[int, int], Sequence[float]], name: str
 ) -> dict[tuple[int, int], Interval]:
     bounds = _BOUNDS.get(name, (0.0, 1.0))
-    intervals = {}
+    intervals, of_all = {}, pooled_deviation(list(by_shape.values()))
+    if not of_all[1]:
+        of_all = ASSUMED_SPREAD[name], math.inf
     for shape, values in by_shape.items():
         layer = [v for other, v in by_shape.items() if other[0] == shape[0]]
-        spread = pooled_deviation(list(by_shape.values()))
-        if not spread[1]:
-            spread = ASSUMED_SPREAD[name], math.inf
+        spread = of_all
         for closer in (layer, [values]):
             spread = _shrunk(pooled_deviation(closer), spread)
         draw = new_draw(values, *spread, COVERAGE)

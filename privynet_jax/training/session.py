@@ -18,10 +18,6 @@ from privynet_jax.platform.devices import Spread
 from privynet_jax.training.checkpoints import Arrays, Checkpoint
 
 
-def _nobody(share: float) -> None:
-    """Is told about progress where nobody else wants to know."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Session:
     """A piece of work that trains networks, one after another, in an order of its own.
@@ -35,7 +31,7 @@ class Session:
 
     spread: Spread = Spread()  # noqa: RUF009 - frozen
     checkpoint: Checkpoint | None = None
-    progress: Callable[[float], Any] = _nobody
+    progress: Callable[[float], Any] = lambda share: None
     stop_requested: Callable[[], bool] = signals.requested
 
     def give_way(self) -> None:

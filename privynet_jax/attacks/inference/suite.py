@@ -188,9 +188,6 @@ class Suite:
             MEMBERSHIP: membership.networks(settings.shadows),
         }[attack]
 
-    def _network(self, num_classes: int) -> CloudNN:
-        return CloudNN(num_classes, self._parts.image_size, self._settings.width)
-
     def _by_images(self, name: str) -> dict[str, tuple[Answering, np.ndarray]]:
         """The classifiers of an attribute that learnt from the attacker's images themselves.
 
@@ -210,9 +207,10 @@ class Suite:
     ) -> dict[str, Answering]:
         """Several kinds: one alone would pass its own weakness off as privacy."""
         own, count = Labelled(representations, values["auxiliary"]), attributes.count_of(values)
-        network, schedule = self._network(count), self._settings.cloud
+        network = CloudNN(count, self._parts.image_size, self._settings.width)
+        schedule, key = self._settings.cloud, self._keys[ATTRIBUTE]
         return {
-            "network": attributes.learn(own, network, schedule, self._keys[ATTRIBUTE]),
+            "network": attributes.learn(own, network, schedule, key),
             "linear probe": attributes.learn_probe(own, count),
         }
 

@@ -109,11 +109,6 @@ def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLay
     return {n: PublicLayer(LayerRows(of_layer(network, n), pictures)) for n in numbers}
 
 
-def _asked_of(public: PublicLayer) -> int:
-    """Returns by how many pictures a guess of the layer is checked."""
-    return max(_LEAST_ASKED, at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES))
-
-
 def believe(
     observed: np.ndarray,
     pictures: np.ndarray,
@@ -142,7 +137,7 @@ def believe(
         measured = np.isfinite(gains)
         strong = np.where(measured, rms[list(guess.channels)] * gains, of_release)
         return Believed(number, guess, everything, rms, strong, width, measured)
-    count = _asked_of(public)
+    count = max(_LEAST_ASKED, at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES))
     checked = check_guess(
         guess.channels,
         observed[:count] / np.float32(of_release),

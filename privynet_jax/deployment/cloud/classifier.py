@@ -14,16 +14,13 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from privynet_jax.deployment.cloud.cloud_parameters import (
-    parameter_shapes,
-    read_parameters,
-)
+from privynet_jax.deployment.cloud.cloud_parameters import parameter_shapes, read_parameters
 from privynet_jax.deployment.trust.keys import PrivateKey
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust, sign
 from privynet_jax.errors import UserError
@@ -141,12 +138,10 @@ class Classifier(Description):
         self.check_fits(representations.shape[1:], "")
         if not representations.shape[0]:
             return np.zeros((0, self.num_classes), np.float32)
-        logits = np.concatenate(
-            [
-                self._run.run({**self.params, REPRESENTATIONS: np.float32(representations[rows])})
-                for rows in _slices(representations.shape[0])
-            ]
-        )
+        starts = range(0, representations.shape[0], _ROWS_AT_ONCE)
+        some = (np.float32(representations[start : start + _ROWS_AT_ONCE]) for start in starts)
+        logits = [self._run.run({**self.params, REPRESENTATIONS: rows}) for rows in some]
+        logits = np.concatenate(logits)
         if not np.isfinite(logits).all():
             row = int(np.argmin(np.isfinite(logits).all(axis=-1)))
             values = np.float32(representations[row : row + 1])
@@ -259,10 +254,6 @@ def check_same_plan(ids: Mapping[str, str]) -> None:
     for name, other in others:
         if other != plan_id:
             raise UserError(f"{first} is of another plan than {name}; give what belongs together")
-
-
-def _slices(count: int) -> Iterator[slice]:
-    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, count, _ROWS_AT_ONCE))
 
 
 def times(shape: tuple[int, ...]) -> str:

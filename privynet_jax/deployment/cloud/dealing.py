@@ -29,9 +29,7 @@ class ClassifierSettings(ReleaseTraining):
     """What decides a training, besides the releases.
 
     Attributes:
-        schedule: steps, batch size and learning rate.
-        validation_fraction: of each class's rows, held out.
-        patience: validations in a row without anything better, after which training stops.
+        schedule, validation_fraction, patience: as of `ReleaseTraining`.
         width: channels of the cloud NN.
         balanced: whether every class counts alike, however many rows it has: those of rarer ones
             are met more often, in validations, too, whose accuracy then is the balanced one (but
@@ -75,7 +73,7 @@ def deal(
     What a classifier to start from held out is held out again, and nothing that it learnt.
     """
     labels, several = data.labels, data.labels.ndim == 2
-    _check_labels(labels, settings)
+    _check_labels(labels)
     network = network_for(data.representations.shape[1:], len(data.classes), settings.width)
     chances = chances_of(data.digests, settings.seed)
     # Of several for each row, the rows are one class.
@@ -108,7 +106,7 @@ def deal(
     return Dealt(training, validation, bounds, network)
 
 
-def _check_labels(labels: np.ndarray, settings: ClassifierSettings) -> None:
+def _check_labels(labels: np.ndarray) -> None:
     if labels.ndim == 1:
         if len(present := np.unique(labels)) < 2:
             raise UserError(

@@ -10,6 +10,7 @@ that counts which explains all products better.
 """
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -57,9 +58,7 @@ class Alignment:
             back[:, order] = turned
             return np.float32(from_blocks(back, released.shape[2]))
 
-        def undo(released: np.ndarray) -> np.ndarray:
-            return in_batches(undo_some, released)
-
+        undo = functools.partial(in_batches, undo_some)
         return Undone(undo, Pairs(own, pairs.images, pairs.copies), {})
 
 

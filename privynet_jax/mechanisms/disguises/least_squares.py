@@ -6,6 +6,7 @@ the release undoes the matrix. Without noise it is exact as soon as known rows s
 """
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -50,9 +51,7 @@ class LeastSquares:
             back[:, order] = found
             return np.float32(from_blocks(back, released.shape[2]))
 
-        def undo(released: np.ndarray) -> np.ndarray:
-            return in_batches(undo_some, released)
-
+        undo = functools.partial(in_batches, undo_some)
         rest = undo(np.float32(pairs.representations[half:]))
         return Undone(undo, Pairs(rest, pairs.images[half:], pairs.copies), {})
 

@@ -5,6 +5,7 @@ attack = seen_through(LeastSquares(block=4), network)
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -101,13 +102,11 @@ class BySecret:
             raise UserError(f"{self.mechanism} is undone by its secret; give knowledge of it")
 
         @jax.jit
-        def one(released: jax.Array) -> jax.Array:
+        def undo_some(released: jax.Array) -> jax.Array:
             undone = jax.vmap(lambda x: self.mechanism.undone(known.secret, x))
             return undone(PICTURE_UNIT * released) / PICTURE_UNIT
 
-        def undo(released: np.ndarray) -> np.ndarray:
-            return in_batches(lambda x: np.asarray(one(x)), released)
-
+        undo = functools.partial(in_batches, undo_some)
         left = undo(np.float32(pairs.representations[:]))
         return Undone(undo, Pairs(left, pairs.images, pairs.copies), {})
 
