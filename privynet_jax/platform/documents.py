@@ -21,7 +21,6 @@ from privynet_jax.platform.typed_json import Bounds, typed
 Count = Annotated[int, Bounds(least=1, most=2**20 - 1)]
 Rows = Annotated[int, Bounds(least=1, most=2**40 - 1)]
 Channel = Annotated[int, Bounds(least=0, most=2**20 - 1)]
-White = Annotated[int, Bounds(least=0, most=2**16 - 1)]
 # NaN and infinity are no JSON.
 Positive = Annotated[float, Bounds(above=0, most=1e38)]
 Share = Annotated[float, Bounds(least=0, most=1)]
