@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 from support.commands import refused_apart
 
-from experiments.benchmarking import timing
+from experiments.benchmarking import device_parts, evaluation_parts, parts, timing
+from experiments.benchmarking.inputs import Setup
 from privynet_jax.platform.devices import execution_for
 
 PROJECT = Path(__file__).parents[2]
@@ -43,14 +44,14 @@ def test_the_product_rate_counts_all_devices():
     assert clock.product_rate() == clock.rates[-1] > 0.1  # a hundredth of any machine's
 
 
-def measured(path, parts):
+def measured(path, part):
     done = run(
         *("--quick", "--layers=1", "--image_size=16", "--depth=4", "--width=8"),
-        *(f"--parts={parts}", f"--json={path}", f"--data_dir={path.parent}"),
+        *(f"--parts={part}", f"--json={path}", f"--data_dir={path.parent}"),
     )
     assert done.returncode == 0, done.stderr
     assert "float32 matrix product" in done.stdout
-    assert parts.partition(",")[0] in done.stdout
+    assert part in done.stdout
     return json.loads(path.read_text())
 
 
@@ -62,16 +63,23 @@ def test_extraction_as_a_command(tmp_path):
 
 
 @pytest.mark.slow
-def test_all_other_parts_as_a_command(tmp_path):
-    parts = "training,tuning,evaluation,white_box,decoding,device"
-    report = measured(tmp_path / "numbers.json", parts)
-    assert [row["network"] for row in report["training"]] == ["cloud NN", "strong"]
-    [tuning] = report["tuning"]
+def test_all_other_parts(small_strong):
+    setup = Setup((1,), image_size=16, depth=4, width=8, images=100, steps=4)
+    execution = execution_for(2, 8)
+    clock = timing.Clock(execution, size=1024, repeats=2, seconds=0.05)
+
+    def rows(part):
+        return list(part(setup, clock, execution))
+
+    assert [row["network"] for row in rows(parts.training)] == ["cloud NN", "strong"]
+    [tuning] = rows(parts.tuning)
     assert tuning["candidates_per_cells"] > 0
-    assert [row["network"] for row in report["evaluation"]] == ["cloud NN", "strong"]
-    assert [row["kind"] for row in report["decoding"]] == ["JPEG", "PNG"]
-    [white_box] = report["white_box"]
+    assert [row["network"] for row in rows(evaluation_parts.evaluation)] == ["cloud NN", "strong"]
+    assert [row["kind"] for row in rows(parts.decoding)] == ["JPEG", "PNG"]
+    [white_box] = rows(evaluation_parts.white_box)
     assert 0 < white_box["share"] < 2  # operations are counted, not guessed
+    [device] = rows(device_parts.device)
+    assert device["jax_per_onnxruntime"] > 0
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from privynet_jax.results.work_directory import ResultStore
 
 
 @pytest.mark.slow
-def test_together_and_alone(tiny_run, run_command, tmp_path, monkeypatch):
+def test_together_and_alone(tiny_run, run_command, tmp_path, monkeypatch, small_strong):
     workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
     names = "m02_d003_r00+m04_d003_r01"
     given = (

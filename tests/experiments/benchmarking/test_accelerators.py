@@ -5,7 +5,6 @@ small on CPU.
 """
 
 import functools
-import json
 import re
 import subprocess
 import sys
@@ -144,9 +143,9 @@ def test_a_bare_machine_lacks_no_more_than_what_is_packed():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", command.PARTS)
-def test_parts_small_on_cpu(part, tmp_path, test_data_dir):
+@pytest.fixture
+def settings(tmp_path, test_data_dir):
+    """For trying parts, with weights and photographs that were fetched before."""
     cache = tmp_path / "cache"
     (cache / "photographs").mkdir(parents=True)
     for made, kept in (
@@ -155,17 +154,45 @@ def test_parts_small_on_cpu(part, tmp_path, test_data_dir):
     ):
         if kept.exists():
             made.symlink_to(kept)
-    flags = ["--accelerator", "--quick", f"--out={tmp_path / 'out'}", f"--cache_dir={cache}"]
+    return Settings(tmp_path / "out", cache, quick=True)
+
+
+def rows_of(settings, name):
+    """The rows of a part, which is complete and has no errors."""
+    report = read(settings.folder, name)
+    assert report["complete"], report
+    assert not [row for row in report["rows"].values() if "error" in row]
+    return report["rows"]
+
+
+@pytest.mark.slow
+def test_a_part_as_a_command(settings):
+    given = ["--accelerator", "--quick", "--parts=torch", "--minutes=60"]
+    given += [f"--out={settings.folder}", f"--cache_dir={settings.scratch}"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", *flags, f"--parts={part}", "--minutes=60"],
+        [sys.executable, "-m", "experiments.benchmark", *given],
         cwd=PROJECT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "out" / f"{part}.json").read_text())
-    assert report["complete"], report
-    assert not [row for row in report["rows"].values() if "error" in row]
-    if part == "numbers":  # all ways to compute cells take the same steps
-        differences = [{**row, "took_seconds": 0} for row in report["rows"].values()]
+    assert rows_of(settings, "torch")
+
+
+def in_high_precision(settings):
+    """The only one whose products are rewritten, of those that are tried."""
+    return (row for row in attacks.precision(settings) if row[0].endswith(", high"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in command.PARTS if name != "torch"])
+def test_parts_small_on_cpu(name, settings, monkeypatch, small_strong):
+    parts = {**command.PARTS, "precision": in_high_precision}
+    # What a characterisation trains, others test.
+    untrained = functools.partial(attacks.PaperGrid, mode="linear", attackers=())
+    monkeypatch.setattr(attacks, "PaperGrid", untrained)
+    run_part(settings, name, parts[name], again=False)
+    rows = rows_of(settings, name)
+    if name == "numbers":  # all ways to compute cells take the same steps
+        differences = [{**row, "took_seconds": 0} for row in rows.values()]
         assert max(value for row in differences for value in row.values()) < 1e-4
