@@ -1,25 +1,32 @@
-"""The command that checks limits, in processes of its own: it has flags of other commands."""
+"""The command that checks limits, in a process of its own: it has flags of other commands."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from support.commands import refused_apart
+from support.commands import apart, refused_apart
 
-PROJECT = Path(__file__).parents[2]
+# The strong attacker without its blocks, as the fixture `small_strong` makes it.
+BEFORE = """
+import dataclasses, functools
+from privynet_jax.training.models.attackers import CAPACITIES, STRONG
+
+strong = CAPACITIES[STRONG]
+small = functools.partial(strong.network, num_blocks=0)
+CAPACITIES[STRONG] = dataclasses.replace(strong, network=small)
+"""
 pytestmark = pytest.mark.computes
 
 
 @pytest.mark.slow
 def test_limits_are_held_against_ten_times_the_training(tmp_path, test_data_dir, vgg_weights):
-    command = [sys.executable, "-m", "experiments.check_limits", f"--out={tmp_path / 'limits'}"]
-    command += ["--layers=1", "--depths=2,4", "--draws=1", "--steps=30", "--batch_size=3"]
-    command += ["--max_images=target=20,auxiliary=60,validation=20,test=8"]
-    command += [f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    given = (
+        *(f"--out={tmp_path / 'limits'}", "--layers=1", "--depths=2,4", "--draws=1"),
+        *("--steps=30", "--batch_size=3"),
+        "--max_images=target=20,auxiliary=60,validation=20,test=8",
+        *(f"--cache_dir={test_data_dir / 'weights'}", f"--data_dir={test_data_dir}"),
+    )
+    done = apart("check_limits", given, before=BEFORE)
+    assert done.stdout.splitlines()[-1] == "0", done.stderr
     rows = list(csv.DictReader((tmp_path / "limits" / "limits.csv").open(encoding="utf-8")))
     assert [row["cell"] for row in rows] == ["m01_d002_r00", "m01_d004_r00"]
     inside = 0

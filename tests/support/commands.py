@@ -26,8 +26,9 @@ import gc, importlib, json, sys
 gc.disable()  # as `experiments` does where it is started by -m
 from support import commands
 
-module, *calls = json.loads(sys.argv[1])
+module, before, *calls = json.loads(sys.argv[1])
 command = importlib.import_module(f"experiments.{module}")
+exec(before)
 print(*(commands.run(command, *arguments) for arguments in calls))
 """
 
@@ -55,6 +56,25 @@ def run(command: ModuleType, *arguments: object) -> int:
     return ended.value.code or 0
 
 
+def apart(module: str, *calls: Sequence[str], before: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a command with each of some arguments, in one process that is not this one.
+
+    Args:
+        module: name of the command, which defines flags that other commands define too.
+        calls: arguments; the last line of the output has the exit status of each call.
+        before: what is executed there first, where `command` is the module.
+    """
+    path = f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"
+    return subprocess.run(
+        [sys.executable, "-c", _APART, json.dumps([module, before, *calls])],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
 def refused_apart(module: str, refusals: Sequence[tuple[Sequence[str], str]]) -> None:
     """Asserts that a command refuses each of some arguments, in one process that is not this one.
 
@@ -62,16 +82,7 @@ def refused_apart(module: str, refusals: Sequence[tuple[Sequence[str], str]]) ->
         module: name of the command, which defines flags that other commands define too.
         refusals: arguments, and a part of the one line that they end in.
     """
-    told = json.dumps([module, *(arguments for arguments, _ in refusals)])
-    path = f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"
-    done = subprocess.run(
-        [sys.executable, "-c", _APART, told],
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = apart(module, *(arguments for arguments, _ in refusals))
     assert done.stdout.split() == ["1"] * len(refusals), done.stderr
     for line, (_, expected) in zip(done.stderr.splitlines(), refusals, strict=True):
         assert line.startswith("error: ")
