@@ -207,7 +207,8 @@ def test_unreadable_pictures(run, tmp_path, pictures, caplog):
     for path in (tmp_path / "photos").rglob("*.png"):
         path.write_bytes(b"not a picture")
     (tmp_path / "out.csv").unlink()
-    assert run(*asked, "--skip_unreadable")[0] == 1
+    done = run(*asked, "--skip_unreadable")
+    assert (done.status, "no picture that can be read" in done.error) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classifier", "photos"]
 
 
