@@ -68,6 +68,7 @@ def test_the_first_draws_of_a_finished_characterisation(tiny_run, tmp_path, comm
     status, output, _ = command(
         f"--workdir={tiny_run.workdir}",
         "--inferences=reidentification",
+        "--attackers=mean image",
         f"--out={out}",
         *places(tiny_run),
     )

@@ -4,8 +4,6 @@ import functools
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -29,8 +27,6 @@ from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
 from privynet_jax.selection.secret_draw import entropy_bits
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -462,11 +458,11 @@ def test_the_sample_is_drawn_by_no_chance(command, tmp_path, pictures):
     assert sizes == {len(digest_of(np.zeros((16, 16, 3), np.uint8)))}
 
 
-@pytest.fixture(scope="module")
-def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
-    """A real characterisation, in the mode that trains no networks."""
+@pytest.mark.slow
+def test_a_real_characterisation(command, tmp_path, test_data_dir, vgg_weights, photo_parts):
+    """In the mode that trains no networks."""
     config = tiny_runs.settings(
-        tmp_path_factory.mktemp("characterised"),
+        tmp_path / "characterised",
         test_data_dir,
         layers=(3,),
         depths=(2, 4),
@@ -475,12 +471,7 @@ def characterised(tmp_path_factory, test_data_dir, vgg_weights, photo_parts):
         scoring_images=20,
         examples=1,
     )
-    return config, characterise(config).results
-
-
-@pytest.mark.slow
-def test_a_real_characterisation(command, characterised, tmp_path):
-    config, results = characterised
+    results = characterise(config).results
     begun = time.monotonic()
     status, output, _ = command(f"--workdir={config.workdir}", f"--cache_dir={config.cache_dir}")
     assert status == 0
@@ -495,28 +486,3 @@ def test_a_real_characterisation(command, characterised, tmp_path):
     assert means[chosen] == max(means.values())
     assert "mode linear, seed 0" in output
     assert "WARNING: the mode linear estimates" in output
-
-
-@pytest.mark.slow
-def test_as_a_command(characterised, pictures, tmp_path):
-    config, _ = characterised
-    begun = time.monotonic()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "experiments.plan"),
-            f"--workdir={config.workdir}",
-            f"--sample=folder:{pictures}",
-            f"--out={tmp_path / 'plan.json'}",
-            f"--cache_dir={config.cache_dir}",
-            "--max_psnr_db=3",
-        ],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    ended = (done.returncode, done.stdout, done.stderr)
-    refused(ended, "keeps --max_psnr_db=3;", silently=False)
-    assert "Any one of these changes is enough" in done.stdout
-    assert not list(tmp_path.iterdir())
-    assert time.monotonic() - begun < 30
