@@ -3,7 +3,6 @@
 Needs Debian's packages chromium, chromium-driver and npm; where they are missing these tests fail.
 """
 
-import itertools
 import shutil
 import time
 
@@ -105,7 +104,8 @@ def test_without_scripts_the_still_report_is_there(page, tmp_path):
 
 
 def test_everybody_can_use_what_answers(opened, test_data_dir):
-    for width, scheme in itertools.product((320, 1280), ("light", "dark")):
+    # Contrast is a matter of colours, and the rest one of width.
+    for width, scheme in ((320, "light"), (1280, "dark")):
         chromium.look(opened, width, dark=scheme == "dark")
         assert chromium.violations(opened, test_data_dir / "npm") == []
         assert opened.execute_script("return document.documentElement.scrollWidth") <= width
