@@ -7,12 +7,9 @@ import html
 import shutil
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from selenium.webdriver.common.by import By
 from support import chromium
-
-from experiments import report
+from support.deciding_pages import written
 
 pytestmark = pytest.mark.slow
 
@@ -26,12 +23,7 @@ def page(tiny_run, tmp_path_factory):
     shutil.copytree(tiny_run.workdir, folder)
     columns = ",".join(f"some_wide_column_{i}" for i in range(30))
     (folder / "risk.csv").write_text(columns + 40 * ("\n" + ",".join(["0.123456"] * 30)) + "\n")
-    with flagsaver.flagsaver():
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["report", f"--workdir={folder}", f"--data_dir={tiny_run.data_dir}"])
-        report.main()
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["tests"])
+    written(f"--workdir={folder}", f"--data_dir={tiny_run.data_dir}")
     # Apart from everything that lies beside it.
     return shutil.copy(folder / "report.html", tmp_path_factory.mktemp("alone") / "report.html")
 
