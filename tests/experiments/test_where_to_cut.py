@@ -1,6 +1,7 @@
 """The command: one number per cell of a finished run, and what is said of them."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -35,11 +36,12 @@ def test_layers_and_correlations_by_hand():
 
 
 @pytest.mark.slow
-def test_every_cell_of_a_finished_run_has_its_number(tiny_run, run_command):
+def test_every_cell_of_a_finished_run_has_its_number(tiny_run, run_command, tmp_path):
+    workdir = shutil.copytree(tiny_run.workdir, tmp_path / "run")
     given = f"--cache_dir={tiny_run.cache_dir}", f"--data_dir={tiny_run.data_dir}"
-    status, output, _ = run_command(where_to_cut, f"--workdir={tiny_run.workdir}", *given)
+    status, output, _ = run_command(where_to_cut, f"--workdir={workdir}", *given)
     assert not status
-    with (tiny_run.workdir / "cuts.csv").open(newline="") as file:
+    with (workdir / "cuts.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(tiny_run.cells())
     assert all(0 < float(one["within_classes"]) < 1.5 for one in rows)
