@@ -1,11 +1,8 @@
-"""The command that writes packages; once in a process of its own, as its users run it."""
+"""The command that writes packages: what it writes and says, and what it refuses."""
 
 import functools
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from support import package_samples as samples
@@ -15,7 +12,6 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.planning.plan import write_plan
 
-PROJECT = Path(__file__).parents[2]
 TOPOLOGY = Topology(2, (1, 5, 60))
 
 
@@ -23,19 +19,6 @@ TOPOLOGY = Topology(2, (1, 5, 60))
 def export_local(run_command, test_data_dir):
     """Runs the command in this process; returns its exit status, output and errors."""
     return functools.partial(run_command, command, f"--cache_dir={test_data_dir / 'weights'}")
-
-
-@pytest.fixture
-def apart(test_data_dir):
-    """Runs the command in a process of its own."""
-
-    def run(*arguments):
-        command = [sys.executable, "-m", "experiments.export_local", *map(str, arguments)]
-        command.append(f"--cache_dir={test_data_dir / 'weights'}")
-        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 def assert_refused(found, message):
@@ -58,13 +41,13 @@ def test_an_attacker_needs_a_page(export_local, vgg_weights, tmp_path):
     assert not (tmp_path / "device").exists()
 
 
-def test_a_plan_becomes_a_package(apart, export_local, vgg_weights, tmp_path):
+def test_a_plan_becomes_a_package(export_local, vgg_weights, tmp_path):
     plan = samples.plan(vgg_weights, TOPOLOGY, 32)
     write_plan(tmp_path / "plan.json", plan)
     out = tmp_path / "new" / "device"
     arguments = (f"--plan={tmp_path / 'plan.json'}", f"--out={out}", "--weights_dtype=float16")
-    status, text, err = apart(*arguments)
-    assert (status, err) == (0, "")
+    status, text, err = export_local(*arguments)
+    assert status == 0, err
     package = open_package(out)
     assert package.shape == (32, 32, 3)
     assert "2 layers of vgg16 to conv1_2, images 32x32x3 to representations 32x32x3." in text

@@ -6,8 +6,6 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 import zipfile
 
 import h5py
@@ -160,13 +158,3 @@ def test_an_existing_folder_is_left_alone(port, tmp_path):
 def test_both_flags_are_needed(port):
     assert port("--from=embedded")[0] == 1
     assert "no --from is given" in port("--to=x")[2]
-
-
-def test_the_command_itself(tmp_path):
-    path = written(tmp_path / "a.pth", pickle.dumps(Attack(tmp_path / "ran"), 2))
-    command = [sys.executable, "-m", "experiments.port_weights"]
-    command += [f"--from={path}", f"--to={tmp_path / 'port'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"error: [^\n]*nothing of it was run[^\n]*\n", done.stderr)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.pth"]
