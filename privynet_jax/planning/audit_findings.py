@@ -106,7 +106,7 @@ class Audit:
     differs from what the plan expected; None where not all of them attacked, or had more channels.
     """
 
-    findings: tuple[Finding, ...]  # in the order of `plan.LIMITS`, accuracies last
+    findings: tuple[Finding, ...]  # of privacy, costs, and accuracies last
     data: str  # name of the data set
     images: Mapping[str, int]  # part -> how many were used
     left_out: int  # pictures that the planner had seen

@@ -130,7 +130,7 @@ class Measured:
     Attributes:
         attacker: its name, as results call it.
         psnr_db: by the limits' statistic; of percentiles, what at least that share of new pictures
-            stays under, with 95 % confidence.
+            stays under, with 95 % confidence, if pictures are independent of one another.
         ssim: likewise.
         images: of the sample, that were attacked.
         draws: subsets that were drawn and measured until one kept the limits, this one included.
@@ -152,7 +152,7 @@ class Promise:
     """What episodes say of plans that are made like this one; see `promise`.
 
     Attributes:
-        episodes: plans that were made for sources of pictures, and audited on them.
+        episodes: sources of pictures that plans were made for, and audited on.
         kept: of these, those that needed no larger margin.
         proven: the share of further sources that is proven by that not to, with 95 % confidence.
     """

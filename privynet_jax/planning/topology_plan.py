@@ -123,7 +123,8 @@ def plan_topology(
         options = planner.unmeasured(options)
     hoped_for = planner.choose(options, limits, margins)
     if hoped_for.chosen is None:
-        raise NothingFitsError(refusal(hoped_for), explained(hoped_for, config))
+        told = explained(hoped_for, config, promise=settings.promise)
+        raise NothingFitsError(refusal(hoped_for), told)
     pretrained = matching_weights(weights, config, workdirs[0], settings.cache_dir)
     pictures = load_sample(
         sample,

@@ -42,7 +42,7 @@ def test_a_mixture_of_two_is_one_up_to_signs():
 
 @pytest.mark.parametrize("count", [2, 4, 6])
 def test_weights_add_up_and_the_own_one_is_the_largest(count):
-    mechanism = InstaHide(count, most=0.5 + 0.5 / count)
+    mechanism = InstaHide(count, most=0.5)
     for key in jax.random.split(KEY, 50):
         first, others = mechanism._weights(key)
         assert len(others) == count - 1
@@ -54,7 +54,7 @@ def test_weights_add_up_and_the_own_one_is_the_largest(count):
 def test_bad_settings_are_refused():
     for text, told in {
         "instahide:pictures=1": "pictures=1; allowed: 2 or more",
-        "instahide:pictures=4,most=0.2": "most=0.2; allowed: more than 0.25",
+        "instahide:pictures=4,most=0.4": "most=0.4; allowed: 0.5 to 1",
     }.items():
         with pytest.raises(UserError, match=told):
             parse_mechanism(text)
