@@ -31,8 +31,10 @@ RANGE_WEIGHT = 10.0
 # A step counts if the loss falls by this share of what its slope promises; else it is cut.
 _LEAST_FALL, _CUT = 1e-4, 0.4
 _MEMORY = 10
-# Pixels that one batch may have, and steps of one dispatch.
-_PIXELS_ON_CPU, _PIXELS_ELSEWHERE, _STEPS_ELSEWHERE = 2**13, 2**18, 10
+# Of each device that is a CPU: images at once, and pixels; kernels of deep layers, which caches do
+# not hold, are fetched as seldom as images of shallow ones still fit. Elsewhere: pixels of one
+# batch, and steps of one dispatch.
+_IMAGES_ON_CPU, _PIXELS_ON_CPU, _PIXELS_ELSEWHERE, _STEPS_ELSEWHERE = 16, 2**14, 2**18, 10
 _optimiser = optax.scale_by_lbfgs(memory_size=_MEMORY)
 
 
@@ -80,10 +82,10 @@ class Matcher:
     def __init__(self, local: Representing, prior: PixelPrior) -> None:
         """Prepares for one local NN; images are sought in the prior's coordinates, and under it."""
         height, width, _ = prior.deviations.shape
-        pixels = _PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE
         # A local NN that runs on several devices wants as many images on each.
         devices = len(data_parallel()[0].device_set)
-        self._size = devices * max(1, pixels // (height * width * devices))
+        fitting = (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE // devices) // (height * width)
+        self._size = devices * max(1, min(fitting, _IMAGES_ON_CPU) if on_cpu() else fitting)
         self._split, everywhere = data_parallel(dividing=self._size)
         self._prior = jax.device_put(prior, everywhere)
         self._start, self._steps, self._finish = _compiled(local, self._split)
