@@ -204,6 +204,17 @@ def test_steps_that_add_nothing_are_left_out(monkeypatch, half_db, steps, reache
     assert found["last_doubling_db"] == pytest.approx(30 - half_db)
 
 
+def test_what_psnr_hardly_tells_apart_is_told_by_what_people_see():
+    truth = (
+        np.float32(np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3))).repeat(2, 1).repeat(2, 2)
+    )
+    faint, brighter = 0.5 + 0.5 * (truth - 0.5), np.clip(truth * 0.7, 0, 1)
+    assert _Tuning(None, (None, faint), truth, 8)._is_better(brighter, -0.05)
+    assert not _Tuning(None, (None, brighter), truth, 8)._is_better(faint, -0.05)
+    assert not _Tuning(None, (None, faint), truth, 8)._is_better(brighter, -0.15)
+    assert _Tuning(None, (None, brighter), truth, 8)._is_better(faint, 0.01)
+
+
 def test_a_warm_start_that_diverged_is_no_answer():
     lost = SimpleNamespace(name="lost", fit=lambda scenes, *_: [diverged("it did")] * len(scenes))
     fitted = fit_one(WhiteBox(warm_start=lost), pairs_of(rectified, 8), everything(rectified))
@@ -225,6 +236,7 @@ def test_no_candidate_runs_twice(monkeypatch):
     matched = SimpleNamespace(images=0, halfway=np.zeros(2), losses=np.ones((3, 2)))
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
+    monkeypatch.setattr(_Tuning, "_is_better", lambda *_: False)
     _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()
     assert [len(choices) for choices in asked] == [40, 8, 8]
 
