@@ -8,6 +8,7 @@ from support.commands import apart, refused_apart
 # A white box that takes seconds; and who is measured on how many draws is told.
 BEFORE = """
 import functools
+import array_record.python.array_record_data_source  # its flags would go with the first call
 from privynet_jax.attacks import registry
 
 def told(attack, ground, cells):
