@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,33 +27,32 @@ def command_of(config, *flags):
     return [sys.executable, "-m", "experiments.characterize", *given]
 
 
-def run_command(config, *, kill_after=None):
-    """Runs `experiments.characterize` with the settings above; returns its exit status and log."""
+def killed(config, seconds):
+    """Runs the command, and kills it so long after it has saved what it trains; its status."""
     # A checkpoint at every dispatch, so that one is there whenever the kill comes.
-    command = command_of(config, "--checkpoint_minutes=0")
-    log = config.workdir.parent / "log"
+    run = subprocess.Popen(command_of(config, "--checkpoint_minutes=0"), cwd=PROJECT)
+    begun, training = time.time(), config.workdir / "training"
+    while run.poll() is None:
+        with contextlib.suppress(FileNotFoundError):  # what is saved takes the place of the last
+            if any(path.stat().st_mtime > begun for path in training.rglob("*")):
+                break
+        time.sleep(0.02)
     try:
-        with log.open("w") as file:
-            run = subprocess.run(
-                command, stdout=file, stderr=file, cwd=PROJECT, timeout=kill_after, check=False
-            )
-    except subprocess.TimeoutExpired:  # raised after a SIGKILL
-        return -signal.SIGKILL, log.read_text()
-    return run.returncode, log.read_text()
+        return run.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        run.kill()
+        return run.wait()
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
     finished, test_data_dir, tmp_path
 ):
     config = config_in(tmp_path, test_data_dir)
-    # The seed is one whose first moment lies in the first half, so that it never comes too late.
-    moments = np.random.default_rng(33).uniform(0, finished.seconds, 2)
-    assert run_command(config, kill_after=moments[0])[0] == -signal.SIGKILL
-    # By the second moment the rest may be done, if the machine has become faster.
-    status, log = run_command(config, kill_after=moments[1])
-    assert status in (0, -signal.SIGKILL), log
-    status, log = run_command(config)
-    assert status == 0, log
+    moments = np.random.default_rng(33).uniform(0, finished.seconds / 8, 2)
+    assert killed(config, moments[0]) == -signal.SIGKILL
+    # By the second moment the rest may be done, if the machine is fast.
+    assert killed(config, moments[1]) in (0, -signal.SIGKILL)
+    subprocess.run(command_of(config, "--checkpoint_minutes=0"), check=True, cwd=PROJECT)
     # Another process, and what may be fewer devices, gave the same numbers to the last digit.
     assert all_tables(config.workdir) == all_tables(finished.config.workdir)
 
