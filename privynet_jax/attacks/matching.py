@@ -84,8 +84,11 @@ class Matcher:
         height, width, _ = prior.deviations.shape
         # A local NN that runs on several devices wants as many images on each.
         devices = len(data_parallel()[0].device_set)
-        fitting = (_PIXELS_ON_CPU if on_cpu() else _PIXELS_ELSEWHERE // devices) // (height * width)
-        self._size = devices * max(1, min(fitting, _IMAGES_ON_CPU) if on_cpu() else fitting)
+        if on_cpu():
+            fitting = min(_IMAGES_ON_CPU, _PIXELS_ON_CPU // (height * width))
+        else:
+            fitting = _PIXELS_ELSEWHERE // (height * width * devices)
+        self._size = devices * max(1, fitting)
         self._split, everywhere = data_parallel(dividing=self._size)
         self._prior = jax.device_put(prior, everywhere)
         self._start, self._steps, self._finish = _compiled(local, self._split)

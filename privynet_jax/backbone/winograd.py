@@ -2,9 +2,9 @@
 
 Winograd's F(4 x 4, 3 x 3) (Lavin and Gray, arXiv:1509.09308): output in tiles of 4 x 4 comes from
 overlapping tiles of 6 x 6, by 36 products of matrices in place of 144, between sums. The points of
-its polynomials are 0, 2, -2, 1/2, -1/2 and infinity: rounding is a third of that with 1 and -1 in
-place of two of them, and reversing a kernel only reorders its matrices. Values differ
-from those of a direct convolution by some five times its own rounding.
+its polynomials are 0, 2, -2, 1/2, -1/2 and infinity: values are rounded less than with 1 and -1 in
+place of two of them, and reversing a kernel only reorders its matrices. They differ from those of a
+direct convolution by up to five times its own rounding.
 
     y = convolve(x, kernel)  # or nn.Conv(..., conv_general_dilated=conv_general_dilated)
     y = apply(x, transformed(kernel))  # where a kernel serves many times
@@ -27,8 +27,9 @@ _direct = functools.partial(
     precision=_HIGHEST,
 )
 _TILE, _SEEN = 4, 6  # sides of a tile of output, and of the input that it sees
-# Fewer channels make products that are too small to pay for the sums; tiles of more input, twice
-# as large, fall out of the caches. Small networks' gradients need several at a time.
+# Fewer channels make products that are too small to pay for the sums; tiles of more input fall out
+# of the caches (sought with tiles of 2 x 2, which are larger). Small networks' gradients need
+# several at a time.
 LEAST_CHANNELS, _MOST_INPUT, _AT_ONCE = 32, 2**21, 8
 
 
@@ -140,7 +141,7 @@ def _gradients(x: jax.Array, kernel: jax.Array, y: jax.Array) -> tuple[jax.Array
 
 
 def _input_tiles(x: jax.Array, order: Sequence[int] = range(_SEEN)) -> jax.Array:
-    """[36, N * rows of tiles * columns of them, C]: overlapping tiles, transformed."""
+    """[36, N * rows of tiles * columns of them, C]: overlapping tiles, transformed, in an order."""
     sides = [_TILE * _tiles(side) for side in x.shape[1:3]]
     around = [(1, whole + 1 - side) for whole, side in zip(sides, x.shape[1:3], strict=True)]
     padded = jnp.pad(x, ((0, 0), *around, (0, 0)))

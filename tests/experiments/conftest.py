@@ -1,10 +1,8 @@
 """The report's page in Chromium, and a network that trains in no time, for several test files."""
 
-import dataclasses
-import functools
-
 import pytest
 from support import chromium, deciding_pages
+from support.small_strong import without_blocks
 
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 
@@ -12,9 +10,7 @@ from privynet_jax.training.models.attackers import CAPACITIES, STRONG
 @pytest.fixture
 def small_strong(monkeypatch):
     """The strong attacker without its blocks, for tests of what is done with it."""
-    strong = CAPACITIES[STRONG]
-    small = dataclasses.replace(strong, network=functools.partial(strong.network, num_blocks=0))
-    monkeypatch.setitem(CAPACITIES, STRONG, small)
+    monkeypatch.setitem(CAPACITIES, STRONG, without_blocks())
 
 
 @pytest.fixture(scope="session")

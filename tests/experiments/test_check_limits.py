@@ -7,12 +7,10 @@ from support.commands import apart, refused_apart
 
 # The strong attacker without its blocks, as the fixture `small_strong` makes it.
 BEFORE = """
-import dataclasses, functools
 from privynet_jax.training.models.attackers import CAPACITIES, STRONG
+from support.small_strong import without_blocks
 
-strong = CAPACITIES[STRONG]
-small = functools.partial(strong.network, num_blocks=0)
-CAPACITIES[STRONG] = dataclasses.replace(strong, network=small)
+CAPACITIES[STRONG] = without_blocks()
 """
 pytestmark = pytest.mark.computes
 
