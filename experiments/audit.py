@@ -23,7 +23,7 @@ from experiments import cli
 from experiments.reporting.promises import audited
 from privynet_jax import AuditSettings, Plan, UserError, audit_plan, read_plan, session
 from privynet_jax.attacks.base import EVERYTHING
-from privynet_jax.planning.audit_findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
+from privynet_jax.auditing.findings import BROKEN, INCONCLUSIVE, KEPT, Attacked, Audit
 from privynet_jax.platform.files import written_new
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.text_tables import aligned

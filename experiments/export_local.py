@@ -18,10 +18,10 @@ from absl import flags
 
 from experiments import cli
 from privynet_jax import Plan, PretrainedWeights, UserError, read_plan, session
+from privynet_jax.auditing.fresh_attackers import train_shown_attacker
 from privynet_jax.deployment.device.package_export import DTYPES, write_package
 from privynet_jax.deployment.page.attacker_graph import attacker_graph, check_size
 from privynet_jax.deployment.page.page_file import PAGE, Attacker, check_possible, fetch_runtime
-from privynet_jax.planning.fresh_attackers import train_shown_attacker
 from privynet_jax.platform.files import check_is_new
 from privynet_jax.platform.progress import progress_bar
 

@@ -4,6 +4,8 @@ from .attacks.registry import Training as Training
 from .attacks.registry import named_attacks as named_attacks
 from .attacks.scenario import make_scenario as make_scenario
 from .attacks.tuning import Budget as Budget
+from .auditing.audit import AuditSettings as AuditSettings
+from .auditing.audit import audit_plan as audit_plan
 from .backbone.backbones import BACKBONES as BACKBONES
 from .backbone.backbones import Backbone as Backbone
 from .backbone.backbones import Cut as Cut
@@ -45,8 +47,6 @@ from .images.parts import Parts as Parts
 from .images.parts import as_float as as_float
 from .images.parts import load_parts as load_parts
 from .images.pixels.reading import Reading as Reading
-from .planning.audit import AuditSettings as AuditSettings
-from .planning.audit import audit_plan as audit_plan
 from .planning.drawing import PlanSettings as PlanSettings
 from .planning.plan import Limits as Limits
 from .planning.plan import Plan as Plan

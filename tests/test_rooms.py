@@ -23,14 +23,15 @@ PACKAGES = (
     "selection",
     "characterisation",
     "planning",
+    "auditing",
     "scheduling",
     "deployment",
 )
 # What delivers a plan reaches, not even through others, nothing that measures one.
 DELIVERY = ("deployment", "planning.plan", "planning.explanation")
 MEASURING = (
-    *("estimates", "attacks", "mechanisms", "characterisation"),
-    *("planning.audit", "planning.draw_meter", "planning.drawing"),
+    *("estimates", "attacks", "mechanisms", "characterisation", "auditing"),
+    *("planning.draw_meter", "planning.drawing"),
 )
 RELEASING = {"mechanisms.on_device"}  # which measures nothing itself
 # Works, and starts at once, where there is no JAX.
@@ -58,8 +59,8 @@ WITHOUT_JAX = (
     *("results.cell_results", "results.risk_tables", "results.statistics"),
     *("results.summaries", "results.text_tables", "results.work_directory"),
     *("selection.class_spread", "selection.fisher", "selection.secret_draw"),
-    *("planning.audit_findings", "planning.explanation", "planning.options", "planning.plan"),
-    *("planning.planner", "planning.promise"),
+    *("auditing.findings", "planning.explanation", "planning.options", "planning.plan"),
+    *("planning.planner", "planning.promise", "planning.wording"),
     "scheduling",
 )
 # Package or name -> the only modules of the library that may use it.

@@ -16,7 +16,6 @@ from typing import Any
 
 from privynet_jax.planning.draw_meter import least_images
 from privynet_jax.planning.drawing import PlanSettings
-from privynet_jax.planning.explanation import OF_IMAGES, WORDS, named
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import EPSILON, LIMITS, STATISTICS
 from privynet_jax.planning.planner import (
@@ -28,6 +27,7 @@ from privynet_jax.planning.planner import (
     unmeasured,
 )
 from privynet_jax.planning.topology_plan import Characterised, usual_selection
+from privynet_jax.planning.wording import OF_IMAGES, WORDS, named
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.work_directory import ResultStore

@@ -1,1 +1,1 @@
-"""Limits and measurements to a plan; what it promises, its file, and its audit."""
+"""Limits and measurements to a plan; what it promises, and its file."""

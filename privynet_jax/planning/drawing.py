@@ -26,12 +26,13 @@ from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.mechanisms.words import planned_mechanism
-from privynet_jax.planning import explanation, planner
+from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import DrawMeter
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import Limits, Measured, Promise
 from privynet_jax.planning.planner import Decision
+from privynet_jax.planning.wording import named
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.work_directory import ResultStore
@@ -147,7 +148,7 @@ class Drawing:
             usual = alone if mechanism == Plain() else under
             meter = dataclasses.replace(usual, mechanism=mechanism)
             topology = option.topology(self.selection(option).channels(option.depth))
-            title = f"attacking {explanation.named(option)}"
+            title = f"attacking {named(option)}"
             with progress_bar(1, title, after=2) as advance, session(progress=advance):
                 found = meter.measure(topology, statistic)
             name = meter.attack.name

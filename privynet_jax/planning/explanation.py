@@ -4,32 +4,27 @@ print(explained(decision, config))  # the whole summary, of a plan or of why the
 raise UserError(refusal(decision))  # one line: nothing fits, and the smallest change
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.planning.options import ASSUMED_SPREAD, COVERAGE, Option, spread_is_assumed
 from privynet_jax.planning.plan import LIMITS, Expectation, Promise
-from privynet_jax.planning.planner import DIGITS, Decision, Shortfall
-from privynet_jax.results.statistics import Interval
+from privynet_jax.planning.planner import Decision
+from privynet_jax.planning.wording import (
+    OF_IMAGES,
+    WORDS,
+    counted,
+    flags_of,
+    joined,
+    kind_of_cells,
+    named,
+    proposed,
+    with_ends,
+    with_unit,
+)
 
-# Limit -> what it is called, and its unit.
-WORDS: Mapping[str, tuple[str, str]] = {
-    "psnr_db": ("privacy loss in PSNR", "dB"),
-    "ssim": ("privacy loss in SSIM", ""),
-    "local_mmacs": ("local computation", "MMAC per image"),
-    "storage_mib": ("local storage", "MiB"),
-    "release_kib": ("released data", "KiB per image"),
-    "latency_ms": ("latency", "ms per image"),
-    "epsilon": ("epsilon", "of one release's local differential privacy"),
-}
-OF_IMAGES = {
-    "mean": "the mean over images",
-    "median": "the median over images",
-    "p95": "the 95th percentile over images",
-    "p99": "the 99th percentile over images",
-}
 _SHOWN = 3
 
 
@@ -56,10 +51,10 @@ def explained(
 
 def refusal(decision: Decision) -> str:
     """Returns one line: nothing fits, which limits are to blame, and the smallest change."""
-    blamed = _joined([_flags(decision, n, " together with ") for n in decision.impossible], "or")
-    changes = [_proposal(shortfall) for shortfall in decision.remedies]
+    blamed = joined([flags_of(decision, n, " together with ") for n in decision.impossible], "or")
+    changes = [proposed(shortfall) for shortfall in decision.remedies]
     if decision.remedy_is_joint:
-        change = f"give {_joined(changes)}, the smallest change"
+        change = f"give {joined(changes)}, the smallest change"
     else:
         change = f"the smallest change that helps is {changes[0]}"
     return f"no characterised topology keeps {blamed}; {change}"
@@ -72,8 +67,8 @@ def _limits_lines(decision: Decision, promise: Promise | None) -> list[str]:
     lines = [f"Limits (privacy loss: {OF_IMAGES[decision.limits.statistic]}):"]
     for limit, value in given.items():
         margin = decision.margins.get(limit)
-        kept = f", kept with a margin of {_number(limit, margin)}" if margin is not None else ""
-        lines.append(f"  {WORDS[limit][0]:<22} at most {_number(limit, value)}{kept}")
+        kept = f", kept with a margin of {with_unit(limit, margin)}" if margin is not None else ""
+        lines.append(f"  {WORDS[limit][0]:<22} at most {with_unit(limit, value)}{kept}")
     if any(limit in given for limit in decision.margins):
         lines.append(f"  ({_margin(promise)})")
     if "psnr_db" in given and not decision.options[0].held:
@@ -105,7 +100,7 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
     whose = f"a new draw of channels by the selection {option.selection}"
     if option.selection == DIRECT:
         whose = "a new training with the channels that the search found"
-    costs = [f"{WORDS[n][0]} {_number(n, option.cost[n])}" for n in LIMITS if n in option.cost]
+    costs = [f"{WORDS[n][0]} {with_unit(n, option.cost[n])}" for n in LIMITS if n in option.cost]
     held = "the upper end of the interval"
     if option.measured:
         held = f"what the attacker {option.measured.attacker} makes of these very channels"
@@ -114,13 +109,13 @@ def _chosen_lines(decision: Decision, latency_on: str) -> list[str]:
         f"privacy loss {held} must keep them, with the margin added.",
         *_measured_lines(option, statistic),
         f"  expected of {whose}, with {100 * COVERAGE:.0f} % intervals, from "
-        f"{_count(option.draws, _unit(option))} on validation images:",
-        f"    accuracy  {_interval(expected.accuracy, 100, 1)} %; that of always answering the "
+        f"{counted(option.draws, kind_of_cells(option))} on validation images:",
+        f"    accuracy  {with_ends(expected.accuracy, 100, 1)} %; that of always answering the "
         f"commonest class is {100 * expected.commonest_class_share:.1f} %",
-        f"    balanced  {_interval(expected.balanced_accuracy, 100, 1)} %, the mean over classes",
-        f"    PSNR      {_interval(expected.psnr_db, 1, 2)} dB, {statistic}",
+        f"    balanced  {with_ends(expected.balanced_accuracy, 100, 1)} %, the mean over classes",
+        f"    PSNR      {with_ends(expected.psnr_db, 1, 2)} dB, {statistic}",
         *_longer(expected),
-        f"    SSIM      {_interval(expected.ssim, 1, 3)}, {statistic}",
+        f"    SSIM      {with_ends(expected.ssim, 1, 3)}, {statistic}",
         f"  on test images, which decided nothing: accuracy {100 * tested['accuracy']:.1f} %, "
         f"balanced {100 * tested['balanced_accuracy']:.1f} %, PSNR {tested['psnr_db']:.2f} dB, "
         f"SSIM {tested['ssim']:.3f}",
@@ -137,7 +132,7 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
     if option.mechanism != NONE:
         needs = "the channels and the other half of the sample, but not what chance added"
     return [
-        f"  measured on {_count(found.images, 'picture')} of the sample, of the very channels, "
+        f"  measured on {counted(found.images, 'picture')} of the sample, of the very channels, "
         f"{drawn} of the subsets that were drawn and attacked:",
         f"    PSNR {found.psnr_db:.2f} dB, SSIM {found.ssim:.3f}, {statistic}, by the attacker "
         f"{found.attacker}, who needs {needs}",
@@ -147,19 +142,19 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
 def _longer(expected: Expectation) -> list[str]:
     if not (further := expected.psnr_db_limit):
         return []
-    return [f"      after ten times the training {_interval(further, 1, 2)} dB, extrapolated"]
+    return [f"      after ten times the training {with_ends(further, 1, 2)} dB, extrapolated"]
 
 
 def _impossible_lines(decision: Decision) -> list[str]:
     lines = ["Nothing that was characterised keeps the limits."]
     for names in decision.impossible:
         kept = "it alone, whatever the other limits" if len(names) == 1 else "them together"
-        lines.append(f"  {_flags(decision, names, ' and ')}: no topology keeps {kept}")
+        lines.append(f"  {flags_of(decision, names, ' and ')}: no topology keeps {kept}")
     if decision.remedy_is_joint:
-        change = _joined([_proposal(shortfall) for shortfall in decision.remedies])
+        change = joined([proposed(shortfall) for shortfall in decision.remedies])
         return [*lines, f"No change of one limit helps. The smallest change: {change}."]
     lines.append("Any one of these changes is enough, the smallest first:")
-    proposals = [f"  {_proposal(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
+    proposals = [f"  {proposed(s)} ({s.notches:.1f} notches more)" for s in decision.remedies]
     return [*lines, *proposals]
 
 
@@ -173,14 +168,14 @@ def _binding_lines(decision: Decision) -> list[str]:
     binding = decision.binding
     if not binding:
         return ["Binding: no limit by itself; taking any one of them away buys nothing.", *lines]
-    names = _joined([WORDS[name][0] for name in binding])
+    names = joined([WORDS[name][0] for name in binding])
     those = "Without it" if len(binding) == 1 else "Without any one of these"
     return [f"Binding: {names}. {those}, a better one would be possible.", *lines]
 
 
 def _relaxation(decision: Decision, limit: str) -> str:
     relaxed = decision.relaxed(limit)
-    where = f"  {_flags(relaxed, [limit])}"
+    where = f"  {flags_of(relaxed, [limit])}"
     if relaxed.chosen is None:
         return f"{where}: still nothing fits{_further(decision, limit)}"
     if decision.chosen and relaxed.merit <= decision.merit:
@@ -193,7 +188,7 @@ def _further(decision: Decision, limit: str) -> str:
     found = decision.next_value(limit)
     if found is None:
         return ", and no other value of it helps"
-    return f"; the next value that helps: {_flags(found, [limit])}, {_bought(decision, found)}"
+    return f"; the next value that helps: {flags_of(found, [limit])}, {_bought(decision, found)}"
 
 
 def _bought(decision: Decision, relaxed: Decision) -> str:
@@ -209,7 +204,7 @@ def _unmeasured(decision: Decision, option: Option) -> str:
         unknown.append("latency")
     if option.held and not option.measured:
         unknown.append("privacy loss")
-    return f" (its {_joined(unknown)} was not measured)" if unknown else ""
+    return f" (its {joined(unknown)} was not measured)" if unknown else ""
 
 
 def _near_lines(decision: Decision) -> list[str]:
@@ -218,7 +213,7 @@ def _near_lines(decision: Decision) -> list[str]:
     lines = ["Near misses, which are better and fail by no more than a notch:"]
     for option in misses[:_SHOWN]:
         excesses = [(s.limit, s.needed - s.value) for s in decision.shortfalls(option)]
-        by = _joined([f"{WORDS[limit][0]} by {_number(limit, x)}" for limit, x in excesses])
+        by = joined([f"{WORDS[limit][0]} by {with_unit(limit, x)}" for limit, x in excesses])
         merit, unknown = f"{100 * option.merit:.1f} % balanced", _unmeasured(decision, option)
         lines.append(f"  {named(option)}: {merit}, exceeds {by}{unknown}")
     if len(misses) > _SHOWN:
@@ -253,7 +248,7 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
             "numbers. Characterise with --mode=dedicated before you rely on them."
         )
     if spread_is_assumed(decision.options):
-        what = _unit(decision.options[0])
+        what = kind_of_cells(decision.options[0])
         lines.append(
             f"WARNING: there is one {what} per depth, so how {what}s differ is not known. "
             f"Intervals assume standard deviations of {ASSUMED_SPREAD['psnr_db']:.1f} dB, SSIM "
@@ -261,48 +256,3 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
             "accuracy. Characterise with --draws=2 or more, in the mode dedicated."
         )
     return lines
-
-
-def named(option: Option) -> str:
-    """Returns an option in words."""
-    layers, channels = _count(option.num_layers, "layer"), _count(option.depth, "channel")
-    also = "" if option.mechanism == NONE else f", {option.mechanism}"
-    return f"{layers} ({option.layer}), {channels}{also}"
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def _unit(option: Option) -> str:
-    """What its cells differ in: draws of direct have the same channels."""
-    return "training" if option.selection == DIRECT else "draw"
-
-
-def _flags(decision: Decision, limits: Sequence[str], between: str = "") -> str:
-    return between.join(_typed(limit, getattr(decision.limits, limit)) for limit in limits)
-
-
-def _proposal(shortfall: Shortfall) -> str:
-    was = _typed(shortfall.limit, shortfall.value).partition("=")[2]
-    return f"{_typed(shortfall.limit, shortfall.needed)} (was {was})"
-
-
-def _typed(limit: str, value: float) -> str:
-    """The flag as it can be typed: a limit that was given is shown as it was."""
-    rounded = round(value, DIGITS[limit])
-    return f"--max_{limit}={value if rounded < value else rounded:.12g}"
-
-
-def _number(limit: str, value: float) -> str:
-    return f"{value:.{DIGITS[limit]}f} {WORDS[limit][1]}".strip()
-
-
-def _interval(interval: Interval, factor: float, digits: int) -> str:
-    ends = (interval.value, interval.low, interval.high)
-    return "{} ({} to {})".format(*(f"{factor * end:.{digits}f}" for end in ends))
-
-
-def _joined(words: Sequence[str], conjunction: str = "and") -> str:
-    *rest, last = words
-    return f"{', '.join(rest)} {conjunction} {last}" if rest else last

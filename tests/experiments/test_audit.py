@@ -9,10 +9,10 @@ from support import small_audit
 from support.commands import everything_in, refused
 
 from experiments import audit, cli
+from privynet_jax.auditing.findings import Attacked, Audit, Finding
 from privynet_jax.errors import UserError
 from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.sample import load_sample
-from privynet_jax.planning.audit_findings import Attacked, Audit, Finding
 from privynet_jax.planning.plan import Limits, write_plan
 from privynet_jax.results.statistics import Distribution
 

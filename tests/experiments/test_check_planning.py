@@ -14,9 +14,9 @@ from support.commands import refused
 from experiments import check_planning
 from experiments.check_planning import verdict
 from experiments.comparing.photograph_sources import photograph_sources
+from privynet_jax.auditing.findings import Audit, Finding
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import load_parts
-from privynet_jax.planning.audit_findings import Audit, Finding
 from privynet_jax.planning.plan import Measured
 from privynet_jax.planning.topology_plan import NothingFitsError, Planned
 from privynet_jax.results.text_tables import as_csv

@@ -20,9 +20,9 @@ from support.commands import refused
 from experiments import report
 from experiments.reporting import pictures as report_pictures
 from experiments.reporting import promises, sections, tables, tradeoff_chart, watching
+from privynet_jax.auditing.audit import Audit, Finding
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import UserError
-from privynet_jax.planning.audit import Audit, Finding
 from privynet_jax.planning.plan import write_plan
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.signals import Terminated

@@ -2,7 +2,7 @@
 
 Everything is measured anew for the plan's own topology: cloud NNs and attackers with another seed
 and more steps than the characterisation's, on parts that hold none of the planner's sample.
-`audit_findings` has what comes of it, and `experiments.audit` prints the verdict.
+`findings` has what comes of it, and `experiments.audit` prints the verdict.
 
     settings = AuditSettings("cache", seed=1, attackers=("strong", "white box"))
     audit = audit_plan(plan, load_parts("folder:pictures", seed=1, ...), weights, settings)
@@ -20,6 +20,12 @@ from privynet_jax.attacks.base import check_count
 from privynet_jax.attacks.closed_form import LINEAR
 from privynet_jax.attacks.registry import check_attackers
 from privynet_jax.attacks.scenario import Scenario, make_scenario
+from privynet_jax.auditing.findings import LEAST_PAIRS, Attacked, Audit, Finding
+from privynet_jax.auditing.fresh_attackers import (
+    longer_config,
+    private_cache,
+    scaled_as_released,
+)
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import Config
@@ -32,12 +38,6 @@ from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
-from privynet_jax.planning.audit_findings import LEAST_PAIRS, Attacked, Audit, Finding
-from privynet_jax.planning.fresh_attackers import (
-    longer_config,
-    private_cache,
-    scaled_as_released,
-)
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.results.accuracies import accuracies

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from support import small_audit
 
+from privynet_jax.auditing.fresh_attackers import train_shown_attacker
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.page.attacker_graph import attacker_graph
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.sample import drop_seen_pictures
-from privynet_jax.planning.fresh_attackers import train_shown_attacker
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
 
 SEED, SIZE = small_audit.PARTS_SEED, small_audit.IMAGE_SIZE

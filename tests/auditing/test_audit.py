@@ -13,15 +13,9 @@ from privynet_jax.attacks.base import Knowledge
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario, score
 from privynet_jax.attacks.tuning import Budget
-from privynet_jax.characterisation.grid_run import protocol_of
-from privynet_jax.errors import UserError
-from privynet_jax.images.parts import Part
-from privynet_jax.images.sample import digest_of
-from privynet_jax.mechanisms.noises import GaussianNoise
-from privynet_jax.planning import audit as auditing
-from privynet_jax.planning import plan as planning
-from privynet_jax.planning.audit import AuditSettings, audit_plan
-from privynet_jax.planning.audit_findings import (
+from privynet_jax.auditing import audit as auditing
+from privynet_jax.auditing.audit import AuditSettings, audit_plan
+from privynet_jax.auditing.findings import (
     BROKEN,
     INCONCLUSIVE,
     KEPT,
@@ -29,7 +23,13 @@ from privynet_jax.planning.audit_findings import (
     Audit,
     Finding,
 )
-from privynet_jax.planning.fresh_attackers import longer_config
+from privynet_jax.auditing.fresh_attackers import longer_config
+from privynet_jax.characterisation.grid_run import protocol_of
+from privynet_jax.errors import UserError
+from privynet_jax.images.parts import Part
+from privynet_jax.images.sample import digest_of
+from privynet_jax.mechanisms.noises import GaussianNoise
+from privynet_jax.planning import plan as planning
 from privynet_jax.planning.plan import LIMITS, Limits, costs_of
 from privynet_jax.platform.signals import Terminated
 from privynet_jax.results.cells import Cell, Measurement, training_key

@@ -1,0 +1,1 @@
+"""Whether a plan holds: attackers trained anew on other pictures, and a verdict."""
