@@ -23,7 +23,8 @@ bounds of the literature, and whether one did (`privynet_jax.mechanisms.bounds`)
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,18 @@ def main() -> None:
             with postponed():
                 [found[row]] = filled(kept, {row.title: row}, measured)
             advance(1)
-    found = {row: found[row] for row in rows}
+    _report(out, {row: found[row] for row in rows})
+    print(f"Attackers were scored on {len(few)} of {len(test)} test images. {_NOTE}")
+    print(
+        f"attribute: balanced accuracy of who tells {_ATTRIBUTE.value} from one release of each "
+        f"test image, the better of a linear probe and a network; by chance "
+        f"{100 / count_of(attribute):.1f} %."
+    )
+    print(f"mechanisms.csv and mechanisms.png are in {out}.")
+
+
+def _report(out: Path, found: Mapping[Row, Mapping[str, Any]]) -> None:
+    """Writes and prints what was found of each row."""
     columns = [mechanism_bounds.columns(values["bounds"]) for values in found.values()]
     lines = zip(mechanism_tables.as_table(found), columns, strict=True)
     table = [line | bounds for line, bounds in lines]
@@ -191,13 +203,6 @@ def main() -> None:
     noisy = {row.title: (of["epsilon"], of["bounds"]) for row, of in found.items() if of["bounds"]}
     if noisy:
         print(mechanism_bounds.as_text(noisy))
-    print(f"Attackers were scored on {len(few)} of {len(test)} test images. {_NOTE}")
-    print(
-        f"attribute: balanced accuracy of who tells {_ATTRIBUTE.value} from one release of each "
-        f"test image, the better of a linear probe and a network; by chance "
-        f"{100 / count_of(attribute):.1f} %."
-    )
-    print(f"mechanisms.csv and mechanisms.png are in {out}.")
 
 
 def _attacks(steps: int) -> tuple[Sequence[Attack], InverseNetwork]:

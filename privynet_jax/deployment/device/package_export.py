@@ -85,16 +85,7 @@ def write_package(
     stored = _rounded(local_params(params, plan.topology), dtype)
     trunk = jax.jit(functools.partial(apply, plan.topology, stored))  # as all measurements used it
     trial = np.asarray(trunk(as_float(trial_images(plan.image_size)))).mean((0, 1, 2))
-    shape = plan.topology.representation_shape(plan.image_size)
-    told = {"size": plan.image_size, "shape": ", ".join(map(str, shape)), "opset": OPSET}
-    told["wheel"] = WHEEL
-    files = {
-        NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
-        CLOUD_NETWORK: cloud_graph(shape),
-        PROGRAM: program_archive(),
-        WHEEL: program_wheel(),
-        _README: TEXT.format(**told).encode(),
-    }
+    files = _files(plan, stored)
     settings = _settings(plan, classes, trial)
     if page_cache is not None:
         networks = files[NETWORK], files[CLOUD_NETWORK]
@@ -110,6 +101,19 @@ def write_package(
         if attacker is None:
             write_document(partial / SETTINGS, settings, VERSION, private=True)
             sign(partial / SETTINGS, "package", key)
+
+
+def _files(plan: Plan, stored: Params) -> dict[str, bytes]:
+    """Name -> content: what a device runs and reads; a page is made of these."""
+    shape = plan.topology.representation_shape(plan.image_size)
+    told = {"size": plan.image_size, "shape": ", ".join(map(str, shape)), "opset": OPSET}
+    return {
+        NETWORK: onnx_model(plan.topology, stored, plan.scales, plan.image_size),
+        CLOUD_NETWORK: cloud_graph(shape),
+        PROGRAM: program_archive(),
+        WHEEL: program_wheel(),
+        _README: TEXT.format(**told, wheel=WHEEL).encode(),
+    }
 
 
 def _settings(plan: Plan, classes: dict[str, str], trial: np.ndarray) -> Settings:
