@@ -88,7 +88,8 @@ def main() -> None:
             episode = functools.partial(_episode, rule, workdir, name, limit)
             title, measure = f"{_resolved(dataset)} {rule}", functools.partial(one_by_one, episode)
             with postponed():
-                rows += [{"rule": rule, **row} for row in filled(kept, {title: dataset}, measure)]
+                [row] = filled(kept, {title: dataset}, measure)
+                rows.append({"rule": rule, **row, "image_size": settings["image_size"]})
             advance(1)
     table = out / f"{EPISODES}.csv"
     write_atomically(table, as_csv(rows))
@@ -97,7 +98,7 @@ def main() -> None:
             [{k: f"{v:.3g}" if isinstance(v, float) else v for k, v in r.items()} for r in rows]
         )
     )
-    print(verdict(table, _STATISTIC.value))
+    print(verdict(table, _STATISTIC.value, settings["image_size"]))
     print(f"{table.name} is in {out}.")
 
 
@@ -200,13 +201,13 @@ def _audited(plan: Plan, dataset: str) -> tuple[dict[str, float], float]:
     return {metric: found[metric] for metric in planner.MARGINS}, found[_ACCURACY]
 
 
-def verdict(table: Path, statistic: str) -> str:
+def verdict(table: Path, statistic: str, image_size: int) -> str:
     """Returns in words what margins the episodes of a table call for, and what that proves."""
     rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
     rules = {row["rule"]: None for row in rows}
     lines = [_kept([row for row in rows if row["rule"] == rule], rows) for rule in rules]
     try:
-        margins, promise = promise_of(read_episodes(table), Limits(statistic=statistic))
+        margins, promise = promise_of(read_episodes(table), Limits(statistic=statistic), image_size)
     except UserError as error:
         return "\n".join([*lines, f"No margin follows yet: {error}."])
     lines.append(

@@ -16,7 +16,6 @@ keep it like a key.
 import functools
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -27,8 +26,8 @@ from privynet_jax.backbone.topology import DIRECT, METHODS
 from privynet_jax.mechanisms.guarantees import DELTA
 from privynet_jax.planning import planner
 from privynet_jax.planning.drawing import PlanSettings
-from privynet_jax.planning.plan import STATISTICS, Limits, Promise
-from privynet_jax.planning.promise import promise_of, read_episodes
+from privynet_jax.planning.plan import STATISTICS, Limits
+from privynet_jax.planning.promise import read_episodes
 from privynet_jax.planning.topology_plan import NothingFitsError, plan_topology
 from privynet_jax.platform.files import checked_file, written_new
 from privynet_jax.results.summaries import convergence_note
@@ -65,16 +64,18 @@ _STATISTIC = flags.DEFINE_enum(
     "statistic", "mean", STATISTICS, "Of privacy loss over images, for its limits."
 )
 _MARGINS = {
-    metric: flags.DEFINE_float(
+    name: flags.DEFINE_float(
         f"margin_{name}",
         None,
-        f"Kept under --max_{metric} for stronger attackers{unit}; default: "
-        f"{planner.MARGINS[metric]}, or what --episodes call for.",
+        f"Kept under --max_{metric} for stronger attackers{unit}; default: what episodes call for, "
+        f"{planner.MARGINS[metric]} where there are none.",
     )
     for metric, name, unit in (("psnr_db", "db", ", in dB"), ("ssim", "ssim", ""))
 }
 _EPISODES = flags.DEFINE_string(
-    "episodes", None, "The episodes.csv of experiments.check_planning, which margins then rest on."
+    "episodes",
+    None,
+    "The episodes.csv of experiments.check_planning, which margins rest on. Default: ours.",
 )
 _SELECTION = flags.DEFINE_enum(
     "selection",
@@ -100,12 +101,11 @@ def main() -> None:
     workdirs = [cli.needed_folder(cli.WORKDIR), *cli.paths(_UNDER_MECHANISMS)]
     given = {name: flag.value for name, flag in _MOST.items()}
     limits = Limits(**given, statistic=_STATISTIC.value)
-    margins, promise = _margins(limits)
+    episodes = read_episodes(cli.needed_file(_EPISODES)) if _EPISODES.value else None
     settings = PlanSettings(
         selection=_SELECTION.value,
-        margin_db=margins["psnr_db"],
-        margin_ssim=margins["ssim"],
-        promise=promise,
+        **{f"margin_{name}": flag.value for name, flag in _MARGINS.items()},
+        episodes=episodes,
         attacked_images=cli.ATTACKED_IMAGES.value,
         measure_latency=_MEASURE_LATENCY.value,
         latencies=cli.latencies(),
@@ -135,19 +135,6 @@ def main() -> None:
         "out. Keep the file as secret as the pictures, and release no picture under two plans: "
         "whoever has both releases has the channels of both."
     )
-
-
-def _margins(limits: Limits) -> tuple[Mapping[str, float], Promise | None]:
-    """Returns metric -> margin, and what that rests on."""
-    given = {m: flag.value for m, flag in _MARGINS.items() if flag.value is not None}
-    if not _EPISODES.value:
-        return {**planner.MARGINS, **given}, None
-    if given or not cli.ATTACKED_IMAGES.value:
-        raise UserError(
-            "--episodes say what margins are to be, of channels that are attacked first; leave out "
-            "--margin_db, --margin_ssim and --attacked_images=0, or --episodes"
-        )
-    return promise_of(read_episodes(cli.needed_file(_EPISODES)), limits)
 
 
 def _is_plan(path: Path) -> bool:

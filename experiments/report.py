@@ -37,7 +37,6 @@ from experiments.reporting.watching import Stand
 from privynet_jax import Config, Parts, ResultStore, UserError, read_plan
 from privynet_jax.images.folders import is_private
 from privynet_jax.images.partition import spread_over_classes
-from privynet_jax.planning.planner import MARGINS
 from privynet_jax.platform.digests import sha256_of_json
 from privynet_jax.platform.files import check_is_new, checked_file, write_atomically
 from privynet_jax.results.cell_results import CellResult
@@ -141,7 +140,7 @@ def _contents(store: ResultStore, config: Mapping[str, Any], stand: Stand) -> di
     live = {"settings": details.settings(summaries), "chart": tradeoff_chart.answering(chart)}
     live["reload_seconds"] = 0 if stand.finished else watching.EVERY
     return {
-        **{"ground": ground, "told": {**ground.told, **live}, "margins": MARGINS},
+        **{"ground": ground, "told": {**ground.told, **live}},
         **{"attackers": details.attackers(results), "setting_id": deciding.setting_id},
         **{"promises": promises, "sections": sections, "tables": tables},
         **{"store": store, "config": config, "results": results, "summaries": summaries},

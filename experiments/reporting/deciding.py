@@ -10,14 +10,14 @@ import itertools
 import math
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from privynet_jax.planning.draw_meter import least_images
 from privynet_jax.planning.drawing import PlanSettings
 from privynet_jax.planning.options import Option
-from privynet_jax.planning.plan import EPSILON, LIMITS, STATISTICS
+from privynet_jax.planning.plan import EPSILON, LIMITS, STATISTICS, Limits
 from privynet_jax.planning.planner import (
     COST_NOTCH,
     DIGITS,
@@ -26,8 +26,8 @@ from privynet_jax.planning.planner import (
     least_limit,
     unmeasured,
 )
-from privynet_jax.planning.topology_plan import Characterised, usual_selection
-from privynet_jax.planning.wording import OF_IMAGES, WORDS, named
+from privynet_jax.planning.topology_plan import Characterised, margins_of, usual_selection
+from privynet_jax.planning.wording import OF_IMAGES, WORDS, named, with_unit
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.latencies import Latencies
 from privynet_jax.results.work_directory import ResultStore
@@ -35,6 +35,7 @@ from privynet_jax.results.work_directory import ResultStore
 # What is held against limits of privacy loss: what a plan starts from that attacks channels before
 # it is written, which is the usual one, and what one without that relies on.
 MEASURED, EXPECTED = "measured", "expected"
+_PLANNED = {MEASURED: PlanSettings(), EXPECTED: PlanSettings(attacked_images=0)}
 _STEPS = 50  # of a slider, at least
 _MOST = {"ssim": 1.0}  # that plan takes
 _ABSENT = {
@@ -104,22 +105,22 @@ def ground(
     present = {result.selection for result in results}
     usual = usual_selection(None, {**config, "selections": sorted(present)})
     selections = (usual, *sorted(present - {usual}))
-    ranked = {
+    margins = _margins(store, config)
+    options = {
         selection: {
-            statistic: _ranked(store, config, results, selection, statistic, latencies)
+            statistic: _entries(
+                _ranked(store, config, results, selection, statistic, latencies), margins[statistic]
+            )
             for statistic in STATISTICS
         }
         for selection in selections
-    }
-    options = {
-        selection: {statistic: _entries(found) for statistic, found in of.items()}
-        for selection, of in ranked.items()
     }
     entries = [e for of in options.values() for found in of.values() for e in found]
     limits = tuple(filter(None, (_limit(name, entries) for name in LIMITS)))
     named_limits = {limit.name for limit in limits}
     told = {
         "options": options,
+        "margins": {statistic: _told(of) for statistic, of in margins.items()},
         "words": {limit.name: {"title": limit.title, "unit": limit.unit} for limit in limits},
         "digits": DIGITS,
         "notches": {"by": NOTCHES, "share": COST_NOTCH},
@@ -128,6 +129,27 @@ def ground(
     }
     absent = tuple(why for name, why in _ABSENT.items() if name not in named_limits)
     return Ground(limits, absent, selections, OF_IMAGES, told)
+
+
+def _margins(
+    store: ResultStore, config: Mapping[str, Any]
+) -> dict[str, dict[str, Mapping[str, float]]]:
+    """Statistic -> what is held against limits -> metric -> margin: those of plans."""
+    grid = [Characterised(store, config, [])]
+    return {
+        statistic: {
+            judged: margins_of(grid, Limits(statistic=statistic), settings)[0]
+            for judged, settings in _PLANNED.items()
+        }
+        for statistic in STATISTICS
+    }
+
+
+def _told(margins: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    return {
+        judged: ", ".join(f"{with_unit(m, of[m])} of {m.partition('_')[0].upper()}" for m in of)
+        for judged, of in margins.items()
+    }
 
 
 def command(workdir: Path, latency: str | None, private: bool) -> list[str]:
@@ -164,7 +186,9 @@ def _timed(option: Option, image_size: int, latencies: Latencies) -> Option:
     return dataclasses.replace(option, cost={**option.cost, "latency_ms": found})
 
 
-def _entries(options: Sequence[Option]) -> list[dict[str, Any]]:
+def _entries(
+    options: Sequence[Option], margins: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, Any]]:
     """What the script knows of each option: privacy losses that it needs are of two kinds."""
     found = []
     for option, hoped in zip(options, unmeasured(options), strict=True):
@@ -176,17 +200,19 @@ def _entries(options: Sequence[Option]) -> list[dict[str, Any]]:
                 "title": named(option),
                 "merit": option.merit,
                 "balanced": f"{100 * expected.balanced_accuracy.value:.1f}",
-                MEASURED: _needs(hoped, MARGINS),
-                EXPECTED: _needs(option, MARGINS),
-                "cost": _needs(option, costs),
+                MEASURED: _needs(hoped, MARGINS, margins[MEASURED]),
+                EXPECTED: _needs(option, MARGINS, margins[EXPECTED]),
+                "cost": _needs(option, costs, {}),
             }
         )
     return found
 
 
-def _needs(option: Option, limits: Sequence[str]) -> dict[str, float | None]:
+def _needs(
+    option: Option, limits: Iterable[str], margins: Mapping[str, float]
+) -> dict[str, float | None]:
     """Limit -> the least one that is kept; None for none, and nothing where any is."""
-    needs = {limit: least_limit(option, limit, MARGINS) for limit in limits}
+    needs = {limit: least_limit(option, limit, margins) for limit in limits}
     return {
         limit: None if math.isinf(need) else float(need)
         for limit, need in needs.items()

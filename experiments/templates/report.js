@@ -270,6 +270,7 @@ function refresh() {
   fillDetails(asked, decision, rows.find((row) => row.shown));
   const says = verdict(asked, decision);
   if (byId("verdict").textContent !== says) byId("verdict").textContent = says;
+  byId("margins").textContent = told.margins[asked.statistic][asked.judged];
   fillCommand(commandLine(asked));
   view?.data("settings", rows.filter((row) => row.loss !== undefined)).runAsync();
   rememberSoon();

@@ -10,7 +10,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import DrawMeter
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.options import Option
-from privynet_jax.planning.plan import Limits, Measured, Promise
+from privynet_jax.planning.plan import Limits, Measured
 from privynet_jax.planning.planner import Decision
+from privynet_jax.planning.promise import Episode
 from privynet_jax.planning.wording import named
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.latencies import Latencies
@@ -50,8 +51,9 @@ class PlanSettings:
             found, the others draw in secret from what is left; all need characterised cells of it.
             None is the first of `direct` (of a dedicated characterisation), `both` and `random`.
         margin_db: kept under the limit on PSNR: audits find more than was measured or expected.
+            None: what episodes call for, or `planner.MARGINS` where none are of such plans.
         margin_ssim: likewise under the limit on SSIM.
-        promise: what the margins rest on; None: nothing that was measured.
+        episodes: what margins rest on; None: `promise.USUAL_EPISODES`, unless a margin is given.
         attacked_images: of the sample, that class `public` is scored on, with the very channels
             that are to be released, see `draw_meter`; 0 relies on what is expected.
         draw_seed: 64 hexadecimal digits, for measurements that protect nobody's pictures; None
@@ -66,9 +68,9 @@ class PlanSettings:
     """
 
     selection: str | None = None
-    margin_db: float = planner.MARGINS["psnr_db"]
-    margin_ssim: float = planner.MARGINS["ssim"]
-    promise: Promise | None = None
+    margin_db: float | None = None
+    margin_ssim: float | None = None
+    episodes: Sequence[Episode] | None = None
     attacked_images: int = 64
     draw_seed: str | None = None
     measure_latency: bool = False

@@ -33,6 +33,7 @@ from privynet_jax.planning.explanation import explained, refusal
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import EPSILON, Limits, Plan, Promise
 from privynet_jax.planning.planner import Decision
+from privynet_jax.planning.promise import promise_of, usual_margins
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.secret_draw import Selection
@@ -118,12 +119,12 @@ def plan_topology(
     config = grids[0].config
     check_source(weights, config["backbone"])
     options = [option for grid in grids for option in grid.options(limits.statistic)]
-    margins = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
+    margins, promise = margins_of(grids, limits, settings)
     if settings.attacked_images:
         options = planner.unmeasured(options)
     hoped_for = planner.choose(options, limits, margins)
     if hoped_for.chosen is None:
-        told = explained(hoped_for, config, promise=settings.promise)
+        told = explained(hoped_for, config, promise=promise)
         raise NothingFitsError(refusal(hoped_for), told)
     pretrained = matching_weights(weights, config, workdirs[0], settings.cache_dir)
     pictures = load_sample(
@@ -139,11 +140,11 @@ def plan_topology(
     decision, latency_on = drawing.decide(options, margins, config)
     option = decision.chosen
     grid = next((g for g in grids if option and str(g.mechanism) == option.mechanism), grids[0])
-    explanation = explained(decision, grid.config, latency_on, settings.promise)
+    explanation = explained(decision, grid.config, latency_on, promise)
     if option is None:
         raise NothingFitsError(refusal(decision), explanation)
     selection = drawing.selection(option)
-    known = grid.config, pretrained, pictures, selection, latency_on, settings.promise
+    known = grid.config, pretrained, pictures, selection, latency_on, promise
     plan = _plan(decision, *known)
     same = [c for c in grid.cells if (c.num_layers, c.depth) == option.shape]
     return Planned(plan, explanation, tuple(same), pictures.available)
@@ -162,11 +163,6 @@ def _compared(
     """Returns characterisations among which limits and settings let one choose, or UserError."""
     grids = [characterised_cells(each, settings.selection) for each in workdirs]
     _check_alike(workdirs, grids)
-    if settings.promise and any(grid.mechanism != Plain() for grid in grids):
-        raise UserError(
-            "--episodes are of plans without a mechanism, and a characterisation here has one; "
-            "leave one of both out"
-        )
     guarantee = (EPSILON in o.cost for grid in grids for o in grid.options(limits.statistic))
     if limits.epsilon is not None and not any(guarantee):
         raise UserError(
@@ -175,6 +171,35 @@ def _compared(
             "--mechanism=gaussian:clip=1,sigma=45 and give that --workdir as well"
         )
     return grids
+
+
+def margins_of(
+    grids: Sequence[Characterised], limits: Limits, settings: PlanSettings
+) -> tuple[Mapping[str, float], Promise | None]:
+    """Returns metric -> how far under its limit a plan must stay, and what that rests on.
+
+    Raises:
+        UserError: settings contradict each other or grids, or have too few episodes.
+    """
+    given = {"psnr_db": settings.margin_db, "ssim": settings.margin_ssim}
+    given = {metric: margin for metric, margin in given.items() if margin is not None}
+    has_mechanism = any(grid.mechanism != Plain() for grid in grids)
+    image_size = grids[0].config["image_size"]
+    if settings.episodes is None:
+        if given or has_mechanism or not settings.attacked_images:
+            return {**planner.MARGINS, **given}, None
+        return usual_margins(limits, image_size)
+    if has_mechanism:
+        raise UserError(
+            "--episodes are of plans without a mechanism, and a characterisation here has one; "
+            "leave one of both out"
+        )
+    if given or not settings.attacked_images:
+        raise UserError(
+            "--episodes say what margins are to be, of channels that are attacked first; leave out "
+            "--margin_db, --margin_ssim and --attacked_images=0, or --episodes"
+        )
+    return promise_of(settings.episodes, limits, image_size)
 
 
 def _check_alike(workdirs: Sequence[Path], grids: Sequence[Characterised]) -> None:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from support import handmade_plan
+from support import handmade_episodes, handmade_plan
 from support import handmade_results as handmade
 from support.commands import refused
 
@@ -19,7 +19,6 @@ from privynet_jax.errors import UserError
 from privynet_jax.images.parts import load_parts
 from privynet_jax.planning.plan import Measured
 from privynet_jax.planning.topology_plan import NothingFitsError, Planned
-from privynet_jax.results.text_tables import as_csv
 from privynet_jax.results.work_directory import ResultStore
 
 EXCESS_DB = 1.5
@@ -87,6 +86,7 @@ def test_every_source_has_its_own_limit_and_channels_and_a_row_that_is_kept(
     assert len({settings.draw_seed for *_, settings in asked}) == 3
     rows = list(csv.DictReader((out / "episodes.csv").open()))
     assert [row["source"] for row in rows] == ["a", "nothing", "c"]
+    assert {row["image_size"] for row in rows} == {"32"}
     assert float(rows[0]["audited_psnr_db"]) == pytest.approx(limits[0] - 2 + EXCESS_DB)
     assert rows[1]["measured_psnr_db"] == rows[1]["audited_psnr_db"] == ""
     assert "measured: 2 of 3 episodes had a plan; 2 kept their limit" in done.output
@@ -131,20 +131,10 @@ def test_wrong_input(run_command, workdir, asked, tmp_path, arguments, expected)
 
 
 def test_enough_episodes_call_for_a_margin(tmp_path):
-    rows = [
-        {
-            **{"rule": "measured", "source": f"s{index}"},
-            **{"statistic": "mean", "limit_psnr_db": 22.0},
-            **{"measured_psnr_db": 20.0, "audited_psnr_db": 20.0 + index / 10},
-            **{"measured_ssim": 0.5, "audited_ssim": 0.5, "balanced_accuracy": 0.5},
-        }
-        for index in range(30)
-    ]
-    table = tmp_path / "episodes.csv"
-    table.write_text(as_csv(rows))
-    text = verdict(table, "mean")
+    table = handmade_episodes.write(tmp_path / "episodes.csv", np.arange(30) / 10)
+    text = verdict(table, "mean", 32)
     assert "30 of 30 episodes had a plan; 21 kept their limit" in text
-    assert "margins of 2.90 dB and 0.000 SSIM" in text
+    assert "margins of 2.90 dB and 0.250 SSIM" in text
     assert "30 of 30 sources needed no more, which proves at least 90 %" in text
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import handmade_episodes, tiny_runs
 from support import handmade_results as handmade
-from support import tiny_runs
 from support.commands import everything_in, refused
 
 from experiments import export_timing, plan
@@ -20,9 +20,9 @@ from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.deployment.device.timing import time_kit
 from privynet_jax.errors import UserError
 from privynet_jax.images.sample import digest_of, load_sample
-from privynet_jax.planning import drawing, planner, topology_plan
+from privynet_jax.planning import drawing, planner, promise, topology_plan
 from privynet_jax.planning.options import options_of
-from privynet_jax.planning.plan import Limits, Promise, read_plan
+from privynet_jax.planning.plan import Limits, read_plan
 from privynet_jax.results.latencies import Latencies, Latency
 from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection import pruning
@@ -314,9 +314,29 @@ def test_the_mechanism_is_chosen_as_well(command, tmp_path, vgg_weights):
             [tmp_path / "run", noisy],
             "folder:pictures",
             Limits(),
-            settings=drawing.PlanSettings(promise=Promise(31, 30, 0.85)),
+            settings=drawing.PlanSettings(episodes=[]),
         )
     assert read_plan(tmp_path / "plan.json") == made
+
+
+def test_margins_are_of_episodes_unless_one_is_given(workdir, tmp_path, monkeypatch):
+    table = handmade_episodes.write(tmp_path / "usual.csv", [3.5] * 20, image_size=16)
+    monkeypatch.setattr(promise, "USUAL_EPISODES", table)
+    grid = [topology_plan.characterised_cells(workdir)]
+
+    def margins(statistic="mean", **given):
+        settings = drawing.PlanSettings(**given)
+        found, promised = topology_plan.margins_of(grid, Limits(statistic=statistic), settings)
+        return *found.values(), promised and promised.episodes
+
+    assert margins() == (3.5, handmade_episodes.MORE_SSIM, 20)
+    assert margins(statistic="p95") == margins(attacked_images=0) == (2.0, 0.02, None)
+    assert margins(margin_db=1.0) == (1.0, 0.02, None)
+    assert margins(margin_ssim=0.0) == (2.0, 0.0, None)
+    more = handmade_episodes.write(tmp_path / "own.csv", [4.5] * 30, image_size=16)
+    assert margins(episodes=promise.read_episodes(more)) == (4.5, handmade_episodes.MORE_SSIM, 30)
+    with pytest.raises(UserError, match=r"of 0 sources .* run experiments\.check_planning"):
+        margins(episodes=[])
 
 
 def test_latency_is_measured_where_it_is_limited_or_asked_for(command, run_command, tmp_path):
@@ -413,8 +433,8 @@ def test_what_came_to_the_place_of_a_plan_meanwhile_is_kept(command, tmp_path, m
         (["--selection=luck"], ["--selection=luck"]),
         (["--selection=fisher"], ["--selection=fisher needs a characterisation with cells"]),
         (["--attacked_images=-1"], ["--attacked_images=-1"]),
-        (["--episodes=/no/such"], ["--episodes say what margins are to be"]),
-        (["--episodes=/no/such", "--attacked_images=9"], ["--episodes=/no/such does not exist"]),
+        (["--episodes=/no/such"], ["--episodes=/no/such does not exist"]),
+        ([f"--episodes={promise.USUAL_EPISODES}"], ["--episodes say what margins are to be"]),
         (["--episodes=README.md", "--attacked_images=9"], ["README.md has no episodes"]),
         (["plan.json"], ["unexpected argument 'plan.json'"]),
     ],
