@@ -8,11 +8,14 @@ rebuilds images of any number of representations. It never meets a true image of
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
@@ -25,11 +28,11 @@ NETWORK = "network but not channels"
 EVERYTHING = "everything"
 KNOWLEDGE = (PAIRS, OTHER_PAIRS, NETWORK, EVERYTHING)
 
-# images float32 [N, H, W, 3] in [0, 1] -> representations float32 [N, h, w, channels]
+# images float32 [N, H, W, 3] in [0, 1] -> representations float32 [N, h, w, channels]. With many
+# parameters it is a `Partial` of them: as arguments of programs they compile sooner than in them.
 Representing = Callable[[jax.Array], jax.Array]
-# The same of several layers at once, by number of layers; given a number and channels, int [D], as
-# well, of that layer's channels alone, which takes less.
-Network = Callable[..., Mapping[int, jax.Array]]
+# Number of layers -> channels, int [D], or None for all -> these of that layer.
+Network = Mapping[int, Callable[[np.ndarray | None], Representing]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,10 +92,10 @@ class Knowledge:
         name: one of `KNOWLEDGE`.
         local: for `EVERYTHING`: images -> the released, normalised representation [N, h, w, D],
             differentiable.
-        network: for `NETWORK`: images -> number of layers -> all channels of that layer after
-            its ReLU, not normalised, [N, h, w, C], of all layers whose maps are as large as the
-            release's: it may be of any of them; see `Network`. Under `jax.jit`, layers that are not
-            used cost nothing. One object for all topologies that have it in common.
+        network: for `NETWORK`: number of layers -> channels -> images -> these channels of that
+            layer after its ReLU, not normalised, [N, h, w, D], of all layers whose maps are as
+            large as the release's: it may be of any of them; see `Network`. One object for all
+            topologies that have it in common.
         observed: for `NETWORK`: the release under attack, normalised, float [N, h, w, D].
         planted: for `NETWORK`: pictures that the attacker planted in a release of the same channels
             and scales, with what was released of them: one or more. None: it planted none.
@@ -132,6 +135,30 @@ class FittedAttack:
 
     reconstruct: Callable[[np.ndarray], np.ndarray]
     report: Report
+
+
+def as_partial(local: Representing) -> Partial:
+    """Returns what can be an argument of a program, with its parameters, if it has any."""
+    return local if isinstance(local, Partial) else Partial(local)
+
+
+def compiled(local: Representing) -> Representing:
+    """Returns the same under `jax.jit`, with its parameters as arguments."""
+    return functools.partial(jax.jit(lambda local, images: local(images)), as_partial(local))
+
+
+def scaled(local: Representing, scales: np.ndarray, width: int | None = None) -> Partial:
+    """Returns representations times scales, float [D], filled up with zeros to a width."""
+    unused = 0 if width is None else width - len(scales)
+    return Partial(_Scaled(unused), as_partial(local), jnp.float32(scales))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    unused: int
+
+    def __call__(self, local: Representing, scales: jax.Array, images: jax.Array) -> jax.Array:
+        return jnp.pad(local(images) * scales, ((0, 0), (0, 0), (0, 0), (0, self.unused)))
 
 
 def diverged(message: str) -> FittedAttack:

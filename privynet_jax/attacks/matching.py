@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.base import Representing, as_partial
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of, total_variation
 from privynet_jax.platform.devices import data_parallel, on_cpu
 
@@ -90,8 +90,8 @@ class Matcher:
             fitting = _PIXELS_ELSEWHERE // (height * width * devices)
         self._size = devices * max(1, fitting)
         self._split, everywhere = data_parallel(dividing=self._size)
-        self._prior = jax.device_put(prior, everywhere)
-        self._start, self._steps, self._finish = _compiled(local, self._split)
+        self._known = jax.device_put((as_partial(local), prior), everywhere)
+        self._programs = _compiled(jax.tree.structure(self._known), self._split)
 
     def __call__(
         self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
@@ -114,16 +114,17 @@ class Matcher:
         # Filled up with copies of the last image: one shape is compiled.
         rows = np.minimum(np.arange(self._size), count - 1)
         known = jax.device_put(jax.tree.map(lambda x: x[rows], known), self._split)
-        state = self._start(self._prior, known)
+        start, take_steps, finish = self._programs
+        state = start(*self._known, known)
         losses, images = [np.asarray(state.losses)], []
         for stretch in (steps // 2, steps - steps // 2):
             # XLA's CPU backend runs convolutions far slower inside `scan`.
             per_dispatch = 1 if on_cpu() else _STEPS_ELSEWHERE
             whole, rest = divmod(stretch, per_dispatch)
             for several in [per_dispatch] * whole + [1] * rest:
-                state = self._steps(self._prior, known, state, several)
+                state = take_steps(*self._known, known, state, several)
             losses.append(np.asarray(state.losses))
-            images.append(np.asarray(self._finish(self._prior, known, state)))
+            images.append(np.asarray(finish(*self._known, known, state)))
         halfway, last = (each[:count] for each in images)
         return Matched(last, halfway, tuple(each[:count] for each in losses))
 
@@ -165,15 +166,15 @@ def step(local: Representing, prior: PixelPrior, known: Known, state: State) -> 
     return _where(is_better, moved, state._replace(lengths=_CUT * state.lengths))
 
 
-@functools.lru_cache(maxsize=2)  # no more: they hold the local NN's parameters
-def _compiled(local: Representing, split: Any) -> tuple[Callable[..., Any], ...]:
+@functools.lru_cache(maxsize=4)  # no more: some hold a local NN's parameters
+def _compiled(structure: Any, split: Any) -> tuple[Callable[..., Any], ...]:
     """`start`, `take_steps` and `_images_of`, whose results are spread like the images."""
+    del structure  # what is kept of others goes with them
     jitted = functools.partial(jax.jit, out_shardings=split)
-    steps = functools.partial(take_steps, local)
     return (
-        jitted(functools.partial(start, local)),
-        jitted(steps, static_argnums=(3,), donate_argnums=(2,)),
-        jitted(_images_of),
+        jitted(lambda *known: start(*known)),
+        jitted(lambda *known: take_steps(*known), static_argnums=(4,), donate_argnums=(3,)),
+        jitted(lambda *known: _images_of(*known)),
     )
 
 
@@ -205,7 +206,8 @@ def _fresh(gradients: jax.Array, coordinates: jax.Array) -> tuple[jax.Array, Any
     return -gradients / _each(jnp.maximum(norms, 1.0)), memory
 
 
-def _images_of(prior: PixelPrior, known: Known, state: State) -> jax.Array:
+def _images_of(local: Representing, prior: PixelPrior, known: Known, state: State) -> jax.Array:
+    del local
     return jnp.clip(known.starts + offsets_of(prior, state.coordinates), 0.0, 1.0)
 
 

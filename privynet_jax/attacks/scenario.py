@@ -26,18 +26,19 @@ from privynet_jax.attacks.base import (
     Network,
     Pairs,
     Representing,
+    scaled,
 )
 from privynet_jax.attacks.inference.reidentification import identified
 from privynet_jax.backbone.features.feature_cache import load_features
 from privynet_jax.backbone.features.layer_features import LayerFeatures
-from privynet_jax.backbone.split import activations, local_nn, with_tiles
+from privynet_jax.backbone.split import layer_nn, local_nn, with_tiles
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import galleries
 from privynet_jax.images.parts import Parts, as_bytes, as_float
-from privynet_jax.platform.devices import at_once, on_cpu
+from privynet_jax.platform.devices import at_once, data_parallel, on_cpu
 from privynet_jax.platform.rows.row_views import ChosenChannels, ChosenRows, RowView
 from privynet_jax.training.session import current_session
 
@@ -117,8 +118,7 @@ class Scenario:
     def _local(self) -> Representing:
         # A pass and its gradient take half the time so.
         local = local_nn(self._weights.params, self.topology, tiled=on_cpu())
-        scales = self.scales
-        return self.filled_up(lambda images: local(images) * scales)
+        return scaled(local, self.scales, self.width)
 
     def filled_up(self, local: Representing) -> Representing:
         """Returns a local NN that fills its representations up, as `width` says."""
@@ -152,19 +152,14 @@ def public_knowledge(
 
 @functools.lru_cache(maxsize=2)  # no more: they hold parameters
 def _public_network(weights: PretrainedWeights, layers: tuple[int, ...]) -> Network:
-    """One function for all topologies, so that it is compiled once for them."""
+    """One object for all topologies."""
     names = ("preprocessing", *(own.name for own in weights.backbone.convolutions(max(layers))))
     params = jax.tree.map(jax.numpy.asarray, {name: weights.params[name] for name in names})
     if on_cpu():  # a pass and its gradient take less time, most at deep layers
         params = jax.jit(with_tiles)(params)
-
-    def network(
-        images: jax.Array, number: int | None = None, channels: Sequence[int] | None = None
-    ) -> dict[int, jax.Array]:
-        wanted = layers if number is None else (number,)
-        return activations(weights.backbone, params, images, wanted, channels=channels)
-
-    return network
+    # Where programs want them, so that no program brings them there once more.
+    params = jax.device_put(params, data_parallel()[1])
+    return {n: functools.partial(layer_nn, weights.backbone, params, n) for n in layers}
 
 
 def make_scenario(

@@ -9,11 +9,13 @@ transform of the weights among them; images are float32 [N, H, W, 3] RGB in [0, 
     found = activations(backbone, params, images, [2, 4])  # {2: [N, 32, 32, 64], 4: ...}
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from privynet_jax.backbone.backbones import Backbone, backbone_named
 from privynet_jax.backbone.topology import Topology
@@ -27,26 +29,52 @@ Params = Mapping[str, Mapping[str, jax.Array | np.ndarray]]
 _NETWORKS = {"vgg": VGGTrunk}
 
 
-def local_nn(
-    params: Params, topology: Topology, tiled: bool = False
-) -> Callable[[jax.Array], jax.Array]:
+def local_nn(params: Params, topology: Topology, tiled: bool = False) -> Partial:
     """Returns the local NN of a topology: a pure function that can be jitted, vmapped and exported.
 
     It takes images, float32 [N, H, W, 3] or [H, W, 3] RGB in [0, 1], to their representation,
     float32 [N, h, w, depth] or [h, w, depth]: the ReLU of the last local convolution before
     pooling, channels in the topology's order. Images of another shape or type are a UserError;
-    other errors are those of `local_params`. Tiled, it takes less time on a CPU (`with_tiles`).
+    other errors are those of `local_params`. Tiled, it takes less time on a CPU (`with_tiles`). It
+    is a pytree of its parameters as well: as an argument of a program it compiles sooner than with
+    constants.
     """
     # Put on the device once, so that calls outside jit do not copy the parameters each time.
     stored = jax.tree.map(jnp.asarray, local_params(params, topology))
     stored = jax.jit(with_tiles)(stored) if tiled else stored
+    return Partial(_Pass(topology.backbone, topology.num_layers, topology.depth), stored)
 
-    def local(images: jax.Array) -> jax.Array:
+
+def layer_nn(
+    backbone: Backbone, params: Params, number: int, channels: np.ndarray | None = None
+) -> Partial:
+    """Returns as `local_nn` the first layers up to a number, with all of the last one's channels.
+
+    Or with some, int [D]. Parameters are all of these layers', uncut, and may be `with_tiles`.
+    """
+    names = [layer.name for layer in backbone.convolutions(number)]
+    given, depth = params.get(TILES, {}), backbone.cut(number).channels
+    own = {name: params[name] for name in ("preprocessing", *names)}
+    tiles = {name: given[name] for name in names if name in given}
+    if channels is not None:
+        depth = len(channels)
+        own, tiles = ({**each, **_cut(each, names[-1], channels)} for each in (own, tiles))
+    return Partial(_Pass(backbone.name, number, depth), {**own, TILES: tiles})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pass:
+    """What a local NN makes of its parameters and images; equal ones share their programs."""
+
+    backbone: str
+    num_layers: int
+    depth: int
+
+    def __call__(self, params: Params, images: jax.Array) -> jax.Array:
         is_single = images.ndim == 3
-        representation = apply(topology, stored, images[None] if is_single else images)
+        network = dataclasses.astuple(self)
+        representation = _apply(*network, params, images[None] if is_single else images)
         return representation[0] if is_single else representation
-
-    return local
 
 
 def local_params(params: Params, topology: Topology) -> Params:
@@ -91,9 +119,20 @@ def apply(
     These may be `with_tiles`. Unless rectified, they are what the last ReLU would be given.
     UserError: the images have another rank, channel count or type, or are too small.
     """
-    backbone = backbone_named(topology.backbone)
-    network = _NETWORKS[backbone.network]
-    module = network(backbone, topology.num_layers, topology.depth, is_rectified=is_rectified)
+    network = topology.backbone, topology.num_layers, topology.depth
+    return _apply(*network, params, images, is_rectified)
+
+
+def _apply(
+    backbone: str,
+    num_layers: int,
+    depth: int,
+    params: Params,
+    images: jax.Array,
+    is_rectified: bool = True,
+) -> jax.Array:
+    known = backbone_named(backbone)
+    module = _NETWORKS[known.network](known, num_layers, depth, is_rectified=is_rectified)
     return module.apply({"params": params, TILES: params.get(TILES, {})}, images)[0]
 
 
@@ -103,22 +142,16 @@ def activations(
     images: jax.Array,
     layers: Collection[int],
     after: int = 0,
-    channels: Sequence[int] | None = None,
 ) -> dict[int, jax.Array]:
-    """Returns layer -> float32 [N, h, w, channels], from one pass.
+    """Returns layer -> all channels, float32 [N, h, w, C], from one pass.
 
-    That is of all channels, but of the deepest layer of those that are given, if any. What layer
-    `after` gives may take the place of images, and parameters may be `with_tiles`. Under
+    What layer `after` gives may take the place of images, and parameters may be `with_tiles`. Under
     `jax.jit`, layers that are not asked for cost nothing beyond what deeper ones need. Errors are
     those of `apply`.
     """
     trunk = _NETWORKS[backbone.network]
-    tiles, depth = params.get(TILES, {}), None
-    if channels is not None:
-        last, depth = backbone.cut(max(layers)).name, len(channels)
-        params, tiles = ({**own, **_cut(own, last, channels)} for own in (params, tiles))
-    variables = {"params": params, TILES: tiles}
-    _, found = trunk(backbone, max(layers), depth, after).apply(variables, images)
+    variables = {"params": params, TILES: params.get(TILES, {})}
+    _, found = trunk(backbone, max(layers), None, after).apply(variables, images)
     return {layer: found[layer] for layer in layers}
 
 

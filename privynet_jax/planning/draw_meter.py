@@ -18,7 +18,15 @@ import math
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import EVERYTHING, Attack, Knowledge, Pairs, Representing
+from privynet_jax.attacks.base import (
+    EVERYTHING,
+    Attack,
+    Knowledge,
+    Pairs,
+    Representing,
+    compiled,
+    scaled,
+)
 from privynet_jax.attacks.scenario import public_knowledge
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.split import local_nn
@@ -128,7 +136,7 @@ class DrawMeter:
         scales, _ = normalisation(self.weights, self.sample.images, topology)
         # White boxes differentiate it.
         whole = local_nn(self.weights.params, topology, tiled=on_cpu())
-        local, mechanism = (lambda x: whole(x) * scales), self.mechanism
+        local, mechanism = scaled(whole, scales), self.mechanism
         if mechanism == Plain():
             release = _in_batches(local, images)
             return release, public_knowledge(self.weights, topology, release)
@@ -156,7 +164,7 @@ def released_unit(
     scales, _ = normalisation(weights, images, topology)
     whole = local_nn(weights.params, topology)
     key = jax.random.key(0)  # of a mean over so many numbers, which one makes no difference
-    release = release_by_content(lambda x: whole(x) * scales, mechanism, key)
+    release = release_by_content(scaled(whole, scales), mechanism, key)
     return rms_of(_in_batches(release, images[:_OF_UNIT]))
 
 
@@ -166,7 +174,7 @@ def rms_of(x: np.ndarray) -> float:
 
 
 def _in_batches(represent: Representing, images: np.ndarray) -> np.ndarray:
-    run = jax.jit(represent)
+    run = compiled(represent)
     batches = (images[i : i + _AT_ONCE] for i in range(0, len(images), _AT_ONCE))
     return np.concatenate([run(as_float(batch)) for batch in batches])
 

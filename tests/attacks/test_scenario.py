@@ -33,8 +33,10 @@ def test_who_knows_everything_computes_what_is_released(scene, small_parts):
 
 def test_who_knows_the_network_sees_all_channels_unscaled(scene, small_parts):
     known = scene.knowledge(NETWORK)
-    whole = np.asarray(jax.jit(known.network)(as_float(small_parts.target.images[:3]))[2])
+    whole = np.asarray(jax.jit(known.network[2](None))(as_float(small_parts.target.images[:3])))
     assert whole.shape == (3, 32, 32, 64)
+    some = known.network[2](np.array([7, 3]))(as_float(small_parts.target.images[:3]))
+    np.testing.assert_allclose(some, whole[..., [7, 3]], atol=1e-5 * whole.max())
     released = whole[..., list(TOPOLOGY.channels)] * scene.scales
     np.testing.assert_allclose(known.observed[:3], released, rtol=1e-4, atol=1e-5)
     assert known.local is None

@@ -1,5 +1,7 @@
 """Layers that are no VGG16, small enough to know what can be told of their channels."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,10 +52,7 @@ def handmade_features(num_layers, channels, parts):
 def network_of(layers):
     """What `base.Network` asks for, of functions by number of layers."""
 
-    def network(images, number=None, channels=None):
-        if number is None:
-            return {each: layer(images) for each, layer in layers.items()}
-        found = layers[number](images)
-        return {number: found if channels is None else found[..., channels]}
+    def chosen(layer, channels):
+        return layer if channels is None else lambda images: layer(images)[..., channels]
 
-    return network
+    return {number: functools.partial(chosen, layer) for number, layer in layers.items()}

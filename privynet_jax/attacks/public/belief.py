@@ -11,10 +11,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Network, Pairs, Representing
+from privynet_jax.attacks.base import Network, Pairs, Representing, scaled
 from privynet_jax.attacks.public.channel_statistics import (
     channel_statistics,
     chunk_size,
@@ -86,27 +85,13 @@ class Believed:
 
     def local(self, network: Network) -> Representing:
         """Returns the guessed local NN: images -> what `normalised` gives, differentiable."""
-        scales = np.float32(1 / self.layer_rms[self.channels])
-        chosen = of_layer(network, self.layer, self.channels)
-        unused = self.width - len(scales)
-
-        def represent(images: jax.Array) -> jax.Array:
-            found = chosen(images) * scales
-            return jax.numpy.pad(found, ((0, 0), (0, 0), (0, 0), (0, unused)))
-
-        return represent
-
-
-def of_layer(network: Network, number: int, channels: np.ndarray | None = None) -> Representing:
-    """Returns one layer of the network, or some of its channels, int [D]."""
-    return lambda images: network(images, number, channels)[number]
+        scales = 1 / self.layer_rms[self.channels]
+        return scaled(network[self.layer](self.channels), scales, self.width)
 
 
 def public_layers(network: Network, pictures: np.ndarray) -> dict[int, PublicLayer]:
     """Returns all layers that a release may be of, on the attacker's pictures, by number."""
-    one = jax.ShapeDtypeStruct((1, *pictures.shape[1:]), np.float32)
-    numbers = jax.eval_shape(network, one)
-    return {n: PublicLayer(LayerRows(of_layer(network, n), pictures)) for n in numbers}
+    return {n: PublicLayer(LayerRows(layer(None), pictures)) for n, layer in network.items()}
 
 
 def believe(

@@ -32,10 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.base import Representing, as_partial
 from privynet_jax.attacks.matching import RANGE_WEIGHT, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
 from privynet_jax.errors import DivergedError
+from privynet_jax.platform.devices import data_parallel
 from privynet_jax.training.session import current_session
 
 # How far gains usually are from the one that all share, and the logarithm of a contrast from 0.
@@ -103,16 +104,18 @@ def calibrate(
     for channels of which pictures explain far less than of the usual one.
     """
     # On one device: sums over several, inside the search along a line, come to a halt on CPU.
+    _, alone = data_parallel(dividing=1)
     known = _Known(prior, jnp.float32(release), jnp.float32(starts))
+    local = jax.device_put(as_partial(local), alone)
     found = Unknowns(jnp.zeros(starts.shape), jnp.float32(0))
-    take_step, explain = _compiled(local)
+    take_step, explain = _compiled()
     weights = np.ones(release.shape[-1], np.float32)
     for _ in range(_STRETCHES):
         state = _optimiser.init(found)
         for _ in range(-(-steps // _STRETCHES)):
-            found, state = take_step(known, weights, found, state)
+            found, state = take_step(local, known, weights, found, state)
             current_session().give_way()
-        unexplained, factors = map(np.asarray, explain(known, weights, found))
+        unexplained, factors = map(np.asarray, explain(local, known, weights, found))
         weights = _weights(unexplained)
     gains, heard = 1 / np.float64(factors), np.isfinite(unexplained)
     common = float(np.log(gains[heard]).mean()) if heard.any() else 0.0
@@ -161,11 +164,11 @@ def _unexplained(
     return unexplained + _ROUNDING * np.sum(release**2)
 
 
-def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
+def _compiled() -> tuple[Callable[..., Any], ...]:
     """One step of L-BFGS for all unknowns; channels' unexplained shares and factors."""
 
     def take_step(
-        known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
+        local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
     ) -> tuple[Unknowns, Any]:
         objective = functools.partial(_loss, local, known, weights)
         value, gradient = optax.value_and_grad_from_state(objective)(unknowns, state=state)
@@ -174,7 +177,9 @@ def _compiled(local: Representing) -> tuple[Callable[..., Any], ...]:
         )
         return optax.apply_updates(unknowns, updates), state
 
-    def explain(known: _Known, weights: jax.Array, unknowns: Unknowns) -> tuple[jax.Array, ...]:
+    def explain(
+        local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns
+    ) -> tuple[jax.Array, ...]:
         missed, factors = _missed(local, known, weights, unknowns)
         left, all_of_it = _energy(missed), _energy(known.release)
         # Of channels that these pictures leave silent, and of the width's rest, nothing is known.

@@ -28,6 +28,7 @@ from privynet_jax.attacks.base import (
     Pairs,
     Representing,
     diverged,
+    scaled,
 )
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
@@ -36,7 +37,6 @@ from privynet_jax.attacks.pixel_prior import PixelPrior, fit_prior
 from privynet_jax.attacks.public.belief import (
     Believed,
     believe,
-    of_layer,
     public_layers,
 )
 from privynet_jax.attacks.public.calibration import brightest, calibrate, pictures_of
@@ -117,7 +117,7 @@ class PublicAttack:
         union = np.unique(np.concatenate([own.channels for own in believed]))
         rms, budget = believed[0].layer_rms, self.network.training.budget
         examples = budget.steps * budget.batch_size
-        layer = of_layer(network, believed[0].layer, union)
+        layer = network[believed[0].layer](union)
         maker = PairMaker(layer, pictures[learning], union, rms, examples)
         keys = [key for _, key in asked]
         made = [
@@ -183,7 +183,7 @@ class PublicAttack:
         if len(known):  # what was found of them, which are 1, is what all have in common
             gains /= np.exp(np.average(np.log(gains[known]), weights=found.weights[known]))
         gains[known] = trust[known] = 1
-        trusted: Representing = lambda images: local(images) * trust  # noqa: E731
+        trusted = scaled(local, trust)
         if not len(known):
             relative = shown * np.float32(gains) * trust
             matcher = Matcher(trusted, prior)

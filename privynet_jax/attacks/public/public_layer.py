@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from privynet_jax.attacks.base import Representing
+from privynet_jax.attacks.base import Representing, as_partial, compiled, scaled
 from privynet_jax.attacks.public.channel_statistics import (
     ChannelStatistics,
     channel_statistics,
@@ -37,17 +37,12 @@ class LayerRows(RowView):
         rms: np.ndarray | None = None,
     ) -> None:
         """Keeps both; images may be a view. Channels are divided by their `rms`, float [C]."""
-
-        @jax.jit
-        def run(images: jax.Array) -> jax.Array:
-            found = layer(images)
-            return found if rms is None else found / np.float32(rms)
-
-        self._run, self._images = run, images
+        self._split, everywhere = data_parallel()
+        whole = as_partial(layer) if rms is None else scaled(layer, 1 / rms)
+        self._run, self._images = compiled(jax.device_put(whole, everywhere)), images
         one = jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32)
-        _, *shape = jax.eval_shape(run, one).shape
+        _, *shape = jax.eval_shape(whole, one).shape
         super().__init__((len(images), *shape), np.float32)
-        self._split, _ = data_parallel()
         self._size = images_per_batch(images.shape[1]) * len(self._split.device_set)
 
     def on(self, images: np.ndarray) -> "LayerRows":
