@@ -130,10 +130,10 @@ def main() -> None:
     print(planned.explanation)
     print(f"Of the cells that expectations are of: {convergence_note(planned.cells)}")
     print(
-        f"\nThe plan is in {where}: {_chosen(plan.selection, plan.topology.depth)}. It was "
-        f"made with {len(plan.sample)} of {planned.available} pictures, which an audit will leave "
-        "out. Keep the file as secret as the pictures, and release no picture under two plans: "
-        "whoever has both releases has the channels of both."
+        f"\nThe plan is in {where}: {_chosen(plan.selection, plan.topology.depth)}. An audit will "
+        f"leave out the pictures that it was made with, and their copies, {len(plan.sample)} of "
+        f"{planned.available}. Keep the file as secret as the pictures, and release no picture "
+        "under two plans: whoever has both releases has the channels of both."
     )
 
 

@@ -9,13 +9,13 @@ pictures were seen, so that an audit can leave them out. No JAX here.
 
 import dataclasses
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.decoding import decode_split
+from privynet_jax.images.decoding import Decoder, EncodedSplit, decode_split
 from privynet_jax.images.partition import spread_over_classes, stream_of
 from privynet_jax.images.parts import Part, Parts, cached_decoder, read_labelled
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
@@ -36,7 +36,8 @@ class Sample:
     images: np.ndarray  # uint8 [N, H, W, 3] RGB
     labels: np.ndarray  # int32 [N], indices into `class_names`
     class_names: tuple[str, ...]  # of the whole data set
-    digests: tuple[str, ...]  # [N], `digest_of` each image
+    # `digest_of` each image, [N], then of the other pictures of their groups.
+    digests: tuple[str, ...]
     available: int  # how many pictures they were drawn from
     reading: Reading = AS_FILES_SAY  # how they were decoded
     label_names: tuple[str, ...] = ()  # where each picture may have several,
@@ -85,7 +86,8 @@ def load_sample(
         in_turn, image_size, "the sample", skip_unreadable, count, most, decode
     )
     _check_classes(dataset, kept.labels, class_names)
-    digests = tuple(digest_of(image) for image in images)
+    alike = _alike(shuffled, kept, image_size, decode)
+    digests = tuple(digest_of(image) for image in (*images, *alike))
     drawn = images, kept.labels, class_names, digests, len(train), reading
     return Sample(*drawn, train.label_names, kept.several, kept.groups)
 
@@ -101,7 +103,8 @@ def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, i
     """Removes pictures that the planner saw, so that an audit is independent of them.
 
     With a picture of one of these digests its whole group goes: copies, saved again, have other
-    digests. Returns what is left of the parts, and how many pictures are removed; UserError where
+    digests. A `Sample` has digests of whole groups, as a part with a limit may lack the picture
+    itself. Returns what is left of the parts, and how many pictures are removed; UserError where
     nothing is left of a part.
     """
     seen, removed = frozenset(digests), 0
@@ -124,6 +127,22 @@ def drop_seen_pictures(parts: Parts, digests: Collection[str]) -> tuple[Parts, i
     if not removed:
         return parts, 0
     return dataclasses.replace(parts, **kept, fingerprint=fingerprint.hexdigest()), removed
+
+
+def _alike(
+    whole: EncodedSplit, kept: EncodedSplit, image_size: int, decode: Decoder
+) -> Sequence[np.ndarray]:
+    """The other pictures of the groups of those kept, uint8 [size, size, 3] each.
+
+    A part with a limit on its images may have these alone, and nothing that was kept itself.
+    """
+    taken = set(kept.images)
+    is_alike = np.isin(whole.groups, kept.groups)
+    rows = [n for n in np.flatnonzero(is_alike) if whole.images[n] not in taken]
+    if not rows:
+        return ()
+    others = whole.take(np.array(rows))
+    return decode_split(others, image_size, "copies of the sample", True, decode=decode)[0]
 
 
 def _check_classes(dataset: str, labels: np.ndarray, class_names: tuple[str, ...]) -> None:

@@ -194,7 +194,8 @@ class Plan:
         measured: what class `public`, or `informed` under a mechanism, made of the sample; None
             where nobody attacked it.
         promise: what the margins rest on; None where they were given, or are the usual ones.
-        sample: digests of the user's pictures that the planner saw; an audit leaves them out.
+        sample: digests of the user's pictures that the planner saw, and of their copies; an audit
+            leaves them out.
         reading: how they were decoded, and all pictures under the plan are.
 
     Raises:

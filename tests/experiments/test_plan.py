@@ -159,7 +159,7 @@ def test_channels_are_scored_on_the_sample(command, run_of, pictures, tmp_path, 
 def test_most_pictures_are_left_for_an_audit(command, tmp_path):
     _, output, _ = command()
     assert len(read_plan(tmp_path / "plan.json").sample) == 10
-    assert "made with 10 of 30 pictures, which an audit will leave out" in output
+    assert "leave out the pictures that it was made with, and their copies, 10 of 30." in output
 
 
 def test_every_plan_draws_its_own_channels(command, tmp_path):

@@ -183,6 +183,30 @@ def test_copies_of_the_sample_go_with_it(audited_parts):
     np.testing.assert_array_equal(kept.test.groups, groups[others])
 
 
+def test_copies_go_where_a_limit_left_the_seen_pictures_out(tmp_path):
+    stream = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            coarse = stream.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse.repeat(24, 0).repeat(24, 1))
+            picture.save(tmp_path / name / f"{index:02d}.png")
+            picture.save(tmp_path / name / f"{index:02d}x.jpg", quality=90)  # the same, saved again
+    sample = load(tmp_path, count=8)
+    seen = set(sample.groups.tolist())
+    assert len(sample.digests) == 2 * len(seen)
+    limits = {"target": 8, "auxiliary": 8, "validation": 4, "test": 6}
+    given = {"data_dir": None, "image_size": 8, "max_images": limits}
+    mixed = 0
+    for seed in range(4):
+        parts = load_parts(f"folder:{tmp_path}", seed=seed, **given)
+        kept, _ = drop_seen_pictures(parts, sample.digests)
+        assert not any(seen & set(part.groups.tolist()) for _, part in kept.items())
+        before, _ = drop_seen_pictures(parts, sample.digests[: len(sample)])
+        mixed += sum(len(seen & set(part.groups.tolist())) for _, part in before.items())
+    assert mixed  # the sample's own digests miss copies
+
+
 def test_caches_tell_apart_what_is_left_of_the_same_parts(audited_parts):
     first, second = (digest_of(image) for image in audited_parts.test.images[:2])
     found = [
