@@ -79,7 +79,7 @@ def read_episodes(path: Path) -> list[Episode]:
         ]
         if not all(math.isfinite(e.excess(metric)) for e in episodes for metric in _METRICS):
             raise ValueError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         raise UserError(
             f"{path} has no episodes; give the episodes.csv that experiments.check_planning writes"
         ) from None

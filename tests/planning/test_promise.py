@@ -146,3 +146,10 @@ def test_other_tables_are_refused(tmp_path, rows):
     table.write_text(as_csv(rows))
     with pytest.raises(UserError, match="has no episodes; give the"):
         read_episodes(table)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(f'{{"id": "{"0" * 200_000}"}}')  # longer than the csv module takes a field
+    with pytest.raises(UserError, match=r"plan\.json has no episodes; give the"):
+        read_episodes(plan)
