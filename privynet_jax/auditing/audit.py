@@ -68,7 +68,7 @@ class AuditSettings:
         latencies: what a device measured, in place of measuring on this machine.
 
     Raises:
-        UserError: nobody knows such an attacker.
+        UserError: nobody knows such an attacker, or a number is out of its range.
     """
 
     cache_dir: os.PathLike[str] | str
@@ -83,6 +83,12 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if self.attackers:
             check_attackers(self.attackers)
+        if self.repeats < 1 or self.attacked_images < 0 or not 0 < self.training < math.inf:
+            raise UserError(
+                f"an audit with repeats={self.repeats}, attacked_images={self.attacked_images} and "
+                f"training={self.training}; allowed are 1 or more repeats, 0 or more images and "
+                "positive numbers; leave them out for the usual ones"
+            )
 
 
 def audit_plan(

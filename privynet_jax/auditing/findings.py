@@ -8,6 +8,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Finding:
             return KEPT
         if self.found > self.limit:
             return BROKEN
-        return INCONCLUSIVE if self.doubts else KEPT
+        # NaN is no news, and no good news.
+        return INCONCLUSIVE if self.doubts or math.isnan(self.found) else KEPT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,4 +132,6 @@ class Audit:
         content = {**dataclasses.asdict(self), "verdict": self.verdict}
         for entry, finding in zip(content["findings"], self.findings, strict=True):
             entry["verdict"] = finding.verdict
+            if math.isnan(finding.found):  # balanced accuracy, where no label differs
+                entry["found"] = None
         write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n", private=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import numpy as np
@@ -74,6 +75,24 @@ def test_what_cannot_be_audited_is_refused(audited_plan, audited_parts, vgg_weig
         audit_plan(others, audited_parts, vgg_weights, settings)
     with pytest.raises(UserError, match="attackers names magic; allowed are mean image, linear"):
         dataclasses.replace(settings, attackers=("magic",))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"repeats": 0}, {"attacked_images": -1}, *({"training": x} for x in (0.0, -1.0, math.nan))],
+)
+def test_an_audit_of_nothing_is_refused(settings, given):
+    with pytest.raises(UserError, match="allowed are 1 or more repeats, 0 or more images and pos"):
+        dataclasses.replace(settings, **given)
+
+
+def test_a_number_that_is_unknown_keeps_no_limit_and_can_be_written(tmp_path):
+    assert Finding("latency_ms", 5.0, None, math.nan).verdict == INCONCLUSIVE
+    # Of several labels none of which differs among the test pictures.
+    findings = (Finding("balanced_accuracy", None, 0.5, math.nan),)
+    Audit(findings, "folder:mine", {"test": 1}, 3, 2, 10, "pairs").write(tmp_path / "audit.json")
+    [written] = json.loads((tmp_path / "audit.json").read_text())["findings"]
+    assert (written["found"], written["verdict"]) == (None, KEPT)
 
 
 def test_too_few_pictures_are_refused_before_features_are_extracted(
