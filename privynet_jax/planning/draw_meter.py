@@ -61,7 +61,7 @@ class DrawMeter:
         weights: of the network that is split.
         sample: the user's own pictures.
         attack: of knowledge `NETWORK`, or `EVERYTHING`.
-        attacked_images: that are scored, at most; 1 or more.
+        attacked_images: that are scored, at most, of each group of copies one; 1 or more.
         seed: of the attack's key, and of the release's.
         mechanism: what devices do besides.
     """
@@ -76,7 +76,7 @@ class DrawMeter:
     @property
     def images(self) -> int:
         """How many pictures are scored."""
-        return min(self.attacked_images, len(self._halves["released"]))
+        return len(self._scored)
 
     def check(self, statistic: str) -> None:
         """Raises UserError where too few pictures are scored for a statistic, or owned."""
@@ -105,12 +105,13 @@ class DrawMeter:
         released, own = (self.sample.images[self._halves[who]] for who in ("released", "theirs"))
         key, progress = jax.random.key(self.seed), current_session().progress
         release, known = self._released(released, topology, jax.random.fold_in(key, 1))
+        scored = self._scored
         pairs = Pairs(release[:0], own)
         with session(progress=lambda share: progress(_FITTING * share)):
             [fitted] = self.attack.fit([pairs], [known], [key])
         found: dict[str, list[np.ndarray]] = {metric: [] for metric in _METRICS}
         for start in range(0, self.images, _AT_ONCE):
-            rows = slice(start, min(start + _AT_ONCE, self.images))
+            rows = scored[start : start + _AT_ONCE]
             estimates = np.clip(fitted.reconstruct(release[rows]), 0, 1)
             values = privacy_loss(estimates, as_float(released[rows]))
             for metric in _METRICS:
@@ -128,6 +129,15 @@ class DrawMeter:
         groups = np.arange(len(labels)) if groups is None else groups
         halves = split_groups(labels, groups, {"released": 0.5, "theirs": 0.5}, seed=0)
         return {name: np.sort(rows) for name, rows in halves.items()}
+
+    @functools.cached_property
+    def _scored(self) -> np.ndarray:
+        """Rows of the release, ascending; copies of a picture would pass for more evidence."""
+        groups, released = self.sample.groups, self._halves["released"]
+        firsts = np.arange(len(released))
+        if groups is not None:
+            firsts = np.sort(np.unique(groups[released], return_index=True)[1])
+        return firsts[: max(0, self.attacked_images)]
 
     def _released(
         self, images: np.ndarray, topology: Topology, key: jax.Array

@@ -143,6 +143,21 @@ def test_copies_are_on_one_side(vgg_weights, sample):
     assert 10 <= len(rows) <= 15
 
 
+def test_copies_are_no_more_evidence(vgg_weights, sample):
+    # Each picture is there twice, and each class has 4 of 8 groups in the release.
+    images = np.concatenate([sample.images[:16]] * 2)
+    groups = np.tile(np.arange(16), 2)
+    twice = Sample(images, np.tile(sample.labels[:16], 2), ("cats", "dogs"), (), 32, groups=groups)
+    attack = Answering(np.full((8, SIZE, SIZE, 3), 0.4, np.float32))
+    own = meter(vgg_weights, twice, attack)
+    assert (own.images, meter(vgg_weights, twice, attack, 5).images) == (8, 5)
+    found = own.measure(TOPOLOGY, "mean")
+    assert len(attack.shown[1].observed) == 16
+    rows = np.setdiff1d(np.arange(16), rows_of(twice, attack.shown[0].images))
+    errors = np.mean((0.4 - as_float(images[rows])) ** 2, axis=(1, 2, 3))
+    assert found["psnr_db"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), rel=1e-4)
+
+
 def test_an_attacker_who_needs_more_pictures_than_half_is_told_before_it_begins(
     vgg_weights, sample
 ):
