@@ -208,6 +208,8 @@ def _cells(photograph: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
 def _patches(cell: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     for scale, count in PATCHES_PER_SIDE.items():
         small = box_average(cell, scale)
+        if min(small.shape[:2]) < PATCH_SIZE:  # of a narrow photograph
+            continue
         tops, lefts = (
             np.linspace(0, side - PATCH_SIZE, count).round().astype(int) for side in small.shape[:2]
         )

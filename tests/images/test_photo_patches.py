@@ -75,6 +75,14 @@ def test_every_class_is_in_both_splits_and_under_its_cap(examples):
         assert most == photo_patches.MAX_PATCHES[split]
 
 
+def test_narrow_photographs_have_whole_patches_alone():
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 3400, 3), dtype=np.uint8)
+    parts = photo_patches.cut_photograph(pixels)
+    # A quarter of 120 rows is no patch.
+    assert {patch.scale for patches in parts.values() for patch in patches} == {1, 2}
+    assert {p.image.shape for patches in parts.values() for p in patches} == {(32, 32, 3)}
+
+
 def test_class_names():
     assert len(photo_patches.CLASS_NAMES) == len(set(photo_patches.CLASS_NAMES)) == 30
     assert photo_patches.CLASS_NAMES[3] == "motorcycle_left"
