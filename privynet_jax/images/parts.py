@@ -11,6 +11,7 @@ NumPy only: no part of an experiment's arithmetic happens here.
 import dataclasses
 import functools
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def load_parts(
         chosen = splits[name].take(rows)
         what = f"the part {name}"
         images, kept = decode_split(chosen, image_size, what, skip_unreadable, decode=decode)
-        sources = kept.labels if dataset in _CLASS_IS_SOURCE else None
+        sources = kept.labels if _builder_of(dataset) in _CLASS_IS_SOURCE else None
         parts[name] = Part(images, kept.labels, kept.groups, sources, kept.several)
         if not len(images):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
@@ -208,6 +209,12 @@ def read_labelled(
             "give folder:PATH"
         ) from None
     return read_dataset(dataset, data_dir, in_parts=in_parts)
+
+
+def _builder_of(dataset: str) -> str:
+    """The name of a data set in TFDS's one spelling, without a version: "PhotoPatches:1.0.0"."""
+    name = re.split("[:/]", dataset, maxsplit=1)[0]
+    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _test_rows(labels: np.ndarray, seed: int, limit: int | None) -> np.ndarray:

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 from support.tiny_dataset import prepare, tiny_builder
 
 from privynet_jax.errors import UserError
+from privynet_jax.images import parts as all_parts
 from privynet_jax.images.parts import TRAIN_FRACTIONS, as_float, load_parts
 
 
@@ -25,6 +26,14 @@ def test_photo_parts_sizes_and_types(photo_parts):
         assert part.images.shape == (len(part), 32, 32, 3)
         assert (part.images.dtype, part.labels.dtype) == (np.uint8, np.int32)
         assert len(np.unique(part.labels)) == 30, name
+
+
+@pytest.mark.parametrize("spelt", ["tiny_spelt", "tiny_spelt:3.0.2", "TinySpelt"])
+def test_however_a_data_set_is_spelt_its_classes_are_its_sources(tmp_path, monkeypatch, spelt):
+    monkeypatch.setattr(all_parts, "_CLASS_IS_SOURCE", frozenset({"tiny_spelt"}))
+    prepare(tiny_builder("tiny_spelt", {"train": 24, "test": 6}), tmp_path)
+    parts = load_parts(spelt, data_dir=tmp_path, image_size=4)
+    np.testing.assert_array_equal(parts.test.clusters(), parts.test.labels)
 
 
 def test_every_class_keeps_its_share(photo_parts):
