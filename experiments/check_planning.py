@@ -37,6 +37,7 @@ from privynet_jax.planning.options import options_of
 from privynet_jax.planning.plan import STATISTICS
 from privynet_jax.planning.promise import RULE, SHARE, promise_of, read_episodes
 from privynet_jax.planning.topology_plan import NothingFitsError, characterised_cells
+from privynet_jax.platform.digests import sha256_of_files, sha256_of_json
 from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.statistics import student_mean
@@ -86,7 +87,7 @@ def main() -> None:
         for rule, (name, dataset) in itertools.product(rules, sources.items()):
             limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
             episode = functools.partial(_episode, rule, workdir, name, limit)
-            title, measure = f"{_resolved(dataset)} {rule}", functools.partial(one_by_one, episode)
+            title, measure = f"{_known_by(dataset)} {rule}", functools.partial(one_by_one, episode)
             with postponed():
                 [row] = filled(kept, {title: dataset}, measure)
                 rows.append({"rule": rule, **row, "image_size": settings["image_size"]})
@@ -141,10 +142,12 @@ def _sources(out: Path) -> dict[str, str]:
     return found
 
 
-def _resolved(dataset: str) -> str:
-    # Another folder of the same name is another source.
+def _known_by(dataset: str) -> str:
+    # Another folder of the same name is another source, and so are other pictures there.
     path = dataset.removeprefix(FOLDER_PREFIX)
-    return dataset if path == dataset else str(Path(path).resolve())
+    if path == dataset:
+        return dataset
+    return f"{Path(path).resolve()} {sha256_of_json(sha256_of_files(Path(path)))}"
 
 
 def _episode(rule: str, workdir: Path, name: str, limit: float, dataset: str) -> dict[str, Any]:

@@ -93,6 +93,16 @@ def test_every_source_has_its_own_limit_and_channels_and_a_row_that_is_kept(
     assert "No margin follows yet: the episodes are of 2 sources" in done.output
 
 
+def test_other_pictures_in_a_folder_are_another_source(run_command, workdir, asked, tmp_path):
+    pictures = tmp_path / "a"
+    pictures.mkdir()
+    given = (f"--workdir={workdir}", f"--out={tmp_path / 'out'}", f"--sources=folder:{pictures}")
+    for content, measured in ((b"one", 1), (b"one", 1), (b"other", 2)):
+        (pictures / "1.png").write_bytes(content)
+        assert run_command(check_planning, *given).status == 0
+        assert len(asked) == measured
+
+
 def test_other_rules_have_the_same_limits_and_draws_and_no_part_in_margins(
     run_command, workdir, asked, tmp_path
 ):
