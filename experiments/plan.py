@@ -75,7 +75,8 @@ _MARGINS = {
 _EPISODES = flags.DEFINE_string(
     "episodes",
     None,
-    "The episodes.csv of experiments.check_planning, which margins rest on. Default: ours.",
+    "The episodes.csv of experiments.check_planning, which margins rest on. Default: the "
+    "library's own.",
 )
 _SELECTION = flags.DEFINE_enum(
     "selection",
