@@ -6,6 +6,7 @@ The template of `experiments.report` asks for them; all is text, as people read 
 import collections
 import csv
 import dataclasses
+import functools
 import io
 import itertools
 import math
@@ -53,7 +54,7 @@ class Table:
         """Whether paper is too narrow for it."""
         return len(self.columns) > _SHEET
 
-    @property
+    @functools.cached_property  # asked for by every cell
     def numeric(self) -> tuple[bool, ...]:
         """For every column whether it holds numbers, which are aligned on the right."""
         of_columns = zip(*self.rows, strict=True)
