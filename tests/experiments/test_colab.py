@@ -18,6 +18,7 @@ from absl import flags
 from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.computes
 PROJECT = Path(__file__).parents[2]
 NOTEBOOK = PROJECT / "experiments" / "colab.ipynb"
 
