@@ -21,7 +21,6 @@ from privynet_jax.images.parts import Part, Parts
 from privynet_jax.training.models.networks import cloud_nn
 from privynet_jax.training.tasks import Schedule
 
-pytestmark = pytest.mark.computes
 KEY = jax.random.key(7)
 SCHEDULE = Schedule(steps=80, batch_size=32, learning_rate=4e-3)
 OWN, ATTACKED = 300, 240

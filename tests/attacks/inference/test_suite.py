@@ -12,7 +12,6 @@ from privynet_jax.backbone.topology import Topology
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.training.tasks import Schedule
 
-pytestmark = pytest.mark.computes
 CLASSES, TEST = 3, 48
 QUERIES = np.arange(0, TEST, 2)
 CHANNELS = (3, 17)
