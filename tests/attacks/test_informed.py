@@ -19,7 +19,6 @@ from privynet_jax.mechanisms.noises import GaussianNoise
 from privynet_jax.mechanisms.release_functions import expected_release, release_by_content
 from privynet_jax.training.models.attackers import RESIDUAL, capacities_of_size
 
-pytestmark = pytest.mark.computes
 KEY = jax.random.key(0)
 OWN, PRIVATE = pictures(40, seed=1), pictures(24, seed=2)
 NOISE = GaussianNoise(clip=float("inf"), sigma=0.3)

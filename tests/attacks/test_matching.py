@@ -14,7 +14,6 @@ from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 
-pytestmark = pytest.mark.computes
 SIDE = 8
 PRIOR = PixelPrior(np.full((SIDE, SIDE, 3), 0.2, np.float32), np.eye(3, dtype=np.float32))
 MIXING = np.float32(np.random.default_rng(0).normal(size=(3, 5)))

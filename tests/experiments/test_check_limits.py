@@ -12,7 +12,6 @@ from support.small_strong import without_blocks
 
 CAPACITIES[STRONG] = without_blocks()
 """
-pytestmark = pytest.mark.computes
 
 
 @pytest.mark.slow
