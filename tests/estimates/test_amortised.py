@@ -124,7 +124,7 @@ def test_a_key_decides_everything(task, pool, layer, parts):
 @pytest.mark.slow
 def test_training_learns(pool, sums, layer, parts):
     subset = subsets.prepare(sums, (0, 2, 5), width=5)
-    longer = Schedule(120, 16, 3e-3)
+    longer = Schedule(20, 16, 3e-3)
     cloud = trained(TASKS[0], pool, layer, parts, schedule=longer)
     labels = parts.test.labels
     right = measured(TASKS[0], cloud, subset, layer.parts["test"], labels)["accuracy"]
