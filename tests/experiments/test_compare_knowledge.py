@@ -49,7 +49,7 @@ from privynet_jax.training.models.attackers import RESIDUAL, capacities_of_size
 
 training = Training(Budget(steps=2, batch_size=8), capacities=capacities_of_size(8, 0))
 network = InverseNetwork(RESIDUAL, (training.capacities[RESIDUAL],), training)
-small = {"steps": 8, "tuning_images": 1}
+small = {"steps": 2, "tuning_images": 1}
 attackers = LinearInversion(), PublicAttack(network, **small), WhiteBox(**small)
 compare_knowledge._attackers = lambda: Attackers(*attackers)
 cli.run(compare_knowledge.main, continues=True)

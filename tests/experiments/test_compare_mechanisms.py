@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments import compare_mechanisms
 from experiments.compare_mechanisms import rows_of_flags
-from experiments.comparing import mechanism_tables, mechanism_trials
+from experiments.comparing import attribute_trials, mechanism_tables, mechanism_trials
 from experiments.comparing.mechanism_tables import Row, as_table, as_text, convergence_note
 from privynet_jax.attacks.base import EVERYTHING, PAIRS
 from privynet_jax.backbone.topology import Topology
@@ -21,6 +21,8 @@ from privynet_jax.mechanisms.mechanism import Plain
 from privynet_jax.mechanisms.noises import GaussianNoise, Quantisation
 from privynet_jax.mechanisms.words import parse_mechanism
 from privynet_jax.results.cells import Cell, Measurement
+from privynet_jax.training.models.attackers import capacities_of_size
+from privynet_jax.training.models.networks import cloud_nn
 
 
 @pytest.fixture(autouse=True)
@@ -210,6 +212,10 @@ def folder_of_pictures(path):
     return f"folder:{path}"
 
 
+def small_cloud(num_classes, image_size):
+    return cloud_nn(num_classes, image_size, width=8)
+
+
 @pytest.mark.slow
 def test_it_measures_what_is_missing_and_no_more(
     tmp_path, test_data_dir, monkeypatch, capsys, on_these_devices
@@ -222,6 +228,11 @@ def test_it_measures_what_is_missing_and_no_more(
         return measure(cells, scenes, *others)
 
     monkeypatch.setattr(mechanism_trials, "measure", counted)
+    # The command's networks are compiled for longer than they are trained here.
+    small = {"capacities_of_size": lambda *_: capacities_of_size(8, 0), "cloud_nn": small_cloud}
+    for name, made in small.items():
+        monkeypatch.setattr(compare_mechanisms, name, made)
+    monkeypatch.setattr(attribute_trials, "_WIDTH", 8)
     given = {
         "out": str(out),
         "cache_dir": str(test_data_dir / "weights"),

@@ -149,13 +149,13 @@ ON_DEVICE = {"package": "package", "images": "folder:pictures", **FROM_BOTH}
 @pytest.fixture
 def planned(command, monkeypatch, small_strong):
     """Plans in a folder, in this process: with a real attack, which is short here."""
-    short = functools.partial(registry.PublicAttack, steps=8, tuning_images=1)
+    short = functools.partial(registry.PublicAttack, steps=2, tuning_images=1)
     monkeypatch.setattr(registry, "PublicAttack", short)
 
     def run(folder):
         monkeypatch.chdir(folder)
         given = {"workdir": "runs/public", "cache_dir": "cache", "out": "plan.json"}
-        given |= {"sample": "folder:pictures", "sample_images": "80", "fit": "pad"}
+        given |= {"sample": "folder:pictures", "sample_images": "32", "fit": "pad"}
         given |= {"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"}
         status, told, error = command(plan, given)
         assert status == 0, error
