@@ -16,6 +16,9 @@ import pytest
 from support import tiny_runs
 from support.whole_runs import all_tables, config_in
 
+from privynet_jax import characterise
+from privynet_jax.training.tasks import Schedule
+
 pytestmark = pytest.mark.slow
 
 
@@ -59,11 +62,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_tables(
 
 def test_sigterm_saves_and_the_next_run_continues_to_the_same_bits(vgg_weights, tmp_path, request):
     data_dir = request.getfixturevalue("test_data_dir")
-    long = ["--layers=3", "--cloud_steps=300", "--attacker_steps=300"]
-    undisturbed, stopped = (config_in(tmp_path / name, data_dir) for name in ("whole", "stopped"))
-    subprocess.run(command_of(undisturbed, *long), check=True, cwd=PROJECT, capture_output=True)
+    schedule = Schedule(steps=300, batch_size=8)
+    long = {"layers": (3,), "cloud": schedule, "attacker": schedule}
+    undisturbed, stopped = (
+        config_in(tmp_path / name, data_dir, **long) for name in ("whole", "stopped")
+    )
+    characterise(undisturbed)
     # No checkpoint is due for hours: what is there afterwards was saved because of the signal.
-    command = command_of(stopped, *long, "--checkpoint_minutes=600")
+    command = command_of(stopped, "--checkpoint_minutes=600")
     # In a terminal, which is told of progress at once.
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 100))
