@@ -83,11 +83,12 @@ def main() -> None:
     )
     kept = kept_rows(out, {**own, "grid": settings}, EPISODES, *sources.values())
     bar, rows = progress_bar(len(rules) * len(sources), "planning and auditing", "episodes"), []
+    known = {name: _known_by(dataset) for name, dataset in sources.items()}
     with everything_first() as postponed, bar as advance:
         for rule, (name, dataset) in itertools.product(rules, sources.items()):
             limit = round(stream_of(cli.SEED.value, name).uniform(low, high), _DIGITS)
             episode = functools.partial(_episode, rule, workdir, name, limit)
-            title, measure = f"{_known_by(dataset)} {rule}", functools.partial(one_by_one, episode)
+            title, measure = f"{known[name]} {rule}", functools.partial(one_by_one, episode)
             with postponed():
                 [row] = filled(kept, {title: dataset}, measure)
                 rows.append({"rule": rule, **row, "image_size": settings["image_size"]})

@@ -143,7 +143,7 @@ def as_partial(local: Representing) -> Partial:
 
 
 def compiled(local: Representing) -> Representing:
-    """Returns the same under `jax.jit`, with its parameters as arguments."""
+    """Returns the same under `jax.jit`, with its parameters as arguments; programs go with it."""
     return functools.partial(jax.jit(lambda local, images: local(images)), as_partial(local))
 
 

@@ -90,8 +90,8 @@ class Matcher:
             fitting = _PIXELS_ELSEWHERE // (height * width * devices)
         self._size = devices * max(1, fitting)
         self._split, everywhere = data_parallel(dividing=self._size)
-        self._known = jax.device_put((as_partial(local), prior), everywhere)
-        self._programs = _compiled(jax.tree.structure(self._known), self._split)
+        self._local, self._prior = jax.device_put((as_partial(local), prior), everywhere)
+        self._programs = _compiled(jax.tree.structure(self._local), self._split)
 
     def __call__(
         self, representations: np.ndarray, starts: np.ndarray, weights: Weights, steps: int
@@ -115,16 +115,16 @@ class Matcher:
         rows = np.minimum(np.arange(self._size), count - 1)
         known = jax.device_put(jax.tree.map(lambda x: x[rows], known), self._split)
         start, take_steps, finish = self._programs
-        state = start(*self._known, known)
+        state = start(self._local, self._prior, known)
         losses, images = [np.asarray(state.losses)], []
         for stretch in (steps // 2, steps - steps // 2):
             # XLA's CPU backend runs convolutions far slower inside `scan`.
             per_dispatch = 1 if on_cpu() else _STEPS_ELSEWHERE
             whole, rest = divmod(stretch, per_dispatch)
             for several in [per_dispatch] * whole + [1] * rest:
-                state = take_steps(*self._known, known, state, several)
+                state = take_steps(self._local, self._prior, known, state, several)
             losses.append(np.asarray(state.losses))
-            images.append(np.asarray(finish(*self._known, known, state)))
+            images.append(np.asarray(finish(self._prior, known, state)))
         halfway, last = (each[:count] for each in images)
         return Matched(last, halfway, tuple(each[:count] for each in losses))
 
@@ -169,12 +169,13 @@ def step(local: Representing, prior: PixelPrior, known: Known, state: State) -> 
 @functools.lru_cache(maxsize=4)  # no more: some hold a local NN's parameters
 def _compiled(structure: Any, split: Any) -> tuple[Callable[..., Any], ...]:
     """`start`, `take_steps` and `_images_of`, whose results are spread like the images."""
-    del structure  # what is kept of others goes with them
+    del structure  # one cache for each
     jitted = functools.partial(jax.jit, out_shardings=split)
+    # New functions: JAX keeps a function's programs for as long as there is the function.
     return (
         jitted(lambda *known: start(*known)),
         jitted(lambda *known: take_steps(*known), static_argnums=(4,), donate_argnums=(3,)),
-        jitted(lambda *known: _images_of(*known)),
+        jitted(_images_of),
     )
 
 
@@ -206,8 +207,7 @@ def _fresh(gradients: jax.Array, coordinates: jax.Array) -> tuple[jax.Array, Any
     return -gradients / _each(jnp.maximum(norms, 1.0)), memory
 
 
-def _images_of(local: Representing, prior: PixelPrior, known: Known, state: State) -> jax.Array:
-    del local
+def _images_of(prior: PixelPrior, known: Known, state: State) -> jax.Array:
     return jnp.clip(known.starts + offsets_of(prior, state.coordinates), 0.0, 1.0)
 
 

@@ -54,11 +54,15 @@ class EncodedSplit:
 
 
 class EncodedDataset(NamedTuple):
-    """A data set's labelled examples; `test` is None where no split but train has labels."""
+    """A data set's labelled examples; `test` is None where no split but train has labels.
+
+    Where a class is a source, all its images are of one photograph.
+    """
 
     train: EncodedSplit
     test: EncodedSplit | None
     class_names: tuple[str, ...]
+    class_is_source: bool = False
 
 
 def decode_or_skip(

@@ -11,7 +11,6 @@ NumPy only: no part of an experiment's arithmetic happens here.
 import dataclasses
 import functools
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -30,8 +29,6 @@ PART_NAMES = ("target", "auxiliary", "validation", "test")
 TRAIN_FRACTIONS = {"target": 0.5, "auxiliary": 0.35, "validation": 0.15}
 # Of the train split, where a data set has no labelled test split.
 HELD_OUT_FRACTION = 0.2
-# Data sets of which a class is a source: all its images are of one photograph.
-_CLASS_IS_SOURCE = frozenset({"photo_patches"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,7 +151,7 @@ def load_parts(
     limits = _checked_limits(max_images, image_size, seed)
     decode = cached_decoder(data_dir, reading)
     dataset = plain_dataset(dataset)
-    train, test, class_names = read_labelled(dataset, data_dir, decode=decode)
+    train, test, class_names, class_is_source = read_labelled(dataset, data_dir, decode=decode)
     if test is None:
         fractions = {"train": 1 - HELD_OUT_FRACTION, "test": HELD_OUT_FRACTION}
         # A fixed seed: the test part must not change with the seed of an experiment.
@@ -169,7 +166,7 @@ def load_parts(
         chosen = splits[name].take(rows)
         what = f"the part {name}"
         images, kept = decode_split(chosen, image_size, what, skip_unreadable, decode=decode)
-        sources = kept.labels if _builder_of(dataset) in _CLASS_IS_SOURCE else None
+        sources = kept.labels if class_is_source else None
         parts[name] = Part(images, kept.labels, kept.groups, sources, kept.several)
         if not len(images):
             raise UserError(f"{dataset} has too few images: none is left for the part {name}")
@@ -209,12 +206,6 @@ def read_labelled(
             "give folder:PATH"
         ) from None
     return read_dataset(dataset, data_dir, in_parts=in_parts)
-
-
-def _builder_of(dataset: str) -> str:
-    """The name of a data set in TFDS's one spelling, without a version: "PhotoPatches:1.0.0"."""
-    name = re.split("[:/]", dataset, maxsplit=1)[0]
-    return re.sub("(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
 def _test_rows(labels: np.ndarray, seed: int, limit: int | None) -> np.ndarray:

@@ -75,7 +75,7 @@ def load_sample(
             f"sample_images is {count}; allowed are 1 to {_MOST}; a few hundred are enough"
         )
     decode = cached_decoder(data_dir, reading)
-    train, _, class_names = read_labelled(dataset, data_dir, decode=decode)
+    train, _, class_names, _ = read_labelled(dataset, data_dir, decode=decode)
     shuffled = train.take(stream_of(0, "sample").permutation(len(train)))
     in_turn = shuffled.take(spread_over_classes(shuffled.labels, None))
     most = np.bincount(train.labels, minlength=len(class_names))

@@ -124,7 +124,7 @@ def test_many_nearly_black_pictures_take_no_long():
 
 def test_neighbouring_patches_of_one_photograph_are_different(test_data_dir, photo_parts):
     del photo_parts  # so that they are there
-    train, _, _ = read_labelled("photo_patches", test_data_dir)
+    train = read_labelled("photo_patches", test_data_dir).train
     near = np.flatnonzero(np.isin(train.groups, np.unique(train.groups)[:40]))
     groups = groups_of_copies([train.images[n] for n in near])
     # But for a few that overlap along a straight edge in front of a plain sky.
@@ -143,7 +143,7 @@ def test_neighbouring_patches_of_one_photograph_are_different(test_data_dir, pho
 )
 def test_how_many_copies_of_small_patches_are_found(test_data_dir, photo_parts, copy, least, most):
     del photo_parts  # so that they are there
-    train, _, _ = read_labelled("photo_patches", test_data_dir)
+    train = read_labelled("photo_patches", test_data_dir).train
     one_per_cell = np.unique(train.groups, return_index=True)[1]
     contents = [train.images[n].read_bytes() for n in one_per_cell]
     patches = [Image.open(io.BytesIO(content)).convert("RGB") for content in contents]

@@ -32,7 +32,7 @@ def load(folder, **options):
 
 def test_classes_are_subfolders_in_order_of_their_names(tmp_path):
     fill(tmp_path, {"zebra": 4, "ant": 5})
-    train, test, class_names = read_folder(tmp_path)
+    train, test, class_names, _ = read_folder(tmp_path)
     assert class_names == ("ant", "zebra")
     assert test is None
     assert train.labels.tolist() == [0] * 5 + [1] * 4
@@ -161,7 +161,7 @@ def test_splits_are_known_by_their_usual_names(tmp_path, caplog, places, sizes, 
     for seed, place in enumerate(places):
         count = 2 if seed else 4
         fill(tmp_path / place, {"a": count, "b": count}, seed=seed)
-    train, test, names = read_folder(tmp_path)
+    train, test, names, _ = read_folder(tmp_path)
     assert (len(train), test and len(test), names) == (*sizes, ("a", "b"))
     assert told in caplog.text
 
@@ -184,7 +184,7 @@ def test_copies_of_test_pictures_are_left_out_and_contradictions_are_named(tmp_p
     photographs(tmp_path / "train" / "a", ["astronaut", "coffee"], ".png")
     photographs(tmp_path / "train" / "b", ["coffee"], ".jpg", quality=80)
     photographs(tmp_path / "test" / "a", ["astronaut"], ".jpg", quality=60)
-    train, test, _ = read_folder(tmp_path)
+    train, test, _, _ = read_folder(tmp_path)
     assert "left out 1 pictures of train that are copies of test pictures: " in caplog.text
     assert "train/a/astronaut.png of " in caplog.text
     assert "test/a/astronaut.jpg; that is" not in caplog.text  # 1 of 11
@@ -218,7 +218,7 @@ def test_links_to_folders_are_followed_once_and_never_in_circles(tmp_path, caplo
         (tmp_path / "data" / "dogs" / name).symlink_to(tmp_path / target)
     (tmp_path / "data" / "dogs" / "up").symlink_to(tmp_path)
     (tmp_path / "data" / "round").symlink_to(tmp_path)
-    train, _, names = read_folder(tmp_path / "data")
+    train, _, names, _ = read_folder(tmp_path / "data")
     assert names == ("cats", "dogs")
     assert train.labels.tolist() == [0] * 4 + [1] * 6
     assert [path.parent.name for path in train.images[4:]] == ["old"] * 4 + ["x"] * 2
@@ -231,7 +231,7 @@ def test_names_that_look_alike_are_one_class(tmp_path):
     one, other = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
     fill(tmp_path, {one: 3, "tea": 4})
     fill(tmp_path, {other: 2}, seed=1)
-    train, _, names = read_folder(tmp_path)
+    train, _, names, _ = read_folder(tmp_path)
     assert names == (one, "tea")
     assert train.labels.tolist() == [0] * 5 + [1] * 4
 
@@ -242,7 +242,7 @@ def test_what_systems_leave_is_neither_picture_nor_class(tmp_path):
     for place in (tmp_path, tmp_path / "a"):
         for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "Icon\r"):
             (place / name).write_bytes(b"nothing")
-    train, _, names = read_folder(tmp_path)
+    train, _, names, _ = read_folder(tmp_path)
     assert (len(train), names) == (8, ("a", "b"))
 
 

@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from support.tiny_dataset import prepare, tiny_builder
 
 from privynet_jax.errors import UserError
-from privynet_jax.images import parts as all_parts
+from privynet_jax.images import tfds_source
 from privynet_jax.images.parts import TRAIN_FRACTIONS, as_float, load_parts
 
 
@@ -30,7 +30,7 @@ def test_photo_parts_sizes_and_types(photo_parts):
 
 @pytest.mark.parametrize("spelt", ["tiny_spelt", "tiny_spelt:3.0.2", "TinySpelt"])
 def test_however_a_data_set_is_spelt_its_classes_are_its_sources(tmp_path, monkeypatch, spelt):
-    monkeypatch.setattr(all_parts, "_CLASS_IS_SOURCE", frozenset({"tiny_spelt"}))
+    monkeypatch.setattr(tfds_source, "_CLASS_IS_SOURCE", frozenset({"tiny_spelt"}))
     prepare(tiny_builder("tiny_spelt", {"train": 24, "test": 6}), tmp_path)
     parts = load_parts(spelt, data_dir=tmp_path, image_size=4)
     np.testing.assert_array_equal(parts.test.clusters(), parts.test.labels)

@@ -20,7 +20,7 @@ from privynet_jax.images.tfds_source import read_dataset
 
 def test_splits_are_read_as_stored(tmp_path):
     prepare(tiny_builder("files_only", {"train": 6, "test": 3}), tmp_path)
-    train, test, class_names = read_dataset("files_only", tmp_path)
+    train, test, class_names, _ = read_dataset("files_only", tmp_path)
     assert (len(train), len(test)) == (6, 3)
     assert class_names == ("dark", "grey", "bright")
     assert (train.labels.dtype, sorted(train.labels)) == (np.int32, [0, 0, 1, 1, 2, 2])
@@ -83,7 +83,7 @@ def test_copies_are_one_group_and_those_of_test_pictures_leave_train(tmp_path, c
 
     builder = tiny_builder("files_only", {"train": 9, "test": 6}, marks=marks)
     prepare(builder, tmp_path)
-    train, test, _ = read_dataset("files_only", tmp_path)
+    train, test, _, _ = read_dataset("files_only", tmp_path)
     assert "left out 1 pictures of train that are copies of test pictures: train" in caplog.text
     assert sorted(np.unique(train.groups, return_counts=True)[1]) == [1] * 6 + [2]
     assert sorted(np.unique(test.groups, return_counts=True)[1]) == [1] * 4 + [2]

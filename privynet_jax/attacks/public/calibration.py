@@ -165,7 +165,10 @@ def _unexplained(
 
 
 def _compiled() -> tuple[Callable[..., Any], ...]:
-    """One step of L-BFGS for all unknowns; channels' unexplained shares and factors."""
+    """One step of L-BFGS for all unknowns; channels' unexplained shares and factors.
+
+    New functions each time, with which their programs go.
+    """
 
     def take_step(
         local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
