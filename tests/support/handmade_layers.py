@@ -9,6 +9,7 @@ import numpy as np
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 
 SIDE = 16
+CENTRED = 12  # channels of `centred`
 
 
 def pictures(count, seed):
@@ -35,6 +36,16 @@ def distinct_layer(channels=24, seed=0):
         return jax.nn.relu(convolved + bias)
 
     return layer
+
+
+def centred(images, offset):
+    """A convolution of all colours, with offsets as trained networks have, a ReLU, and a filler."""
+    kernels = np.random.default_rng(1).normal(size=(3, 3, 3, CENTRED))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    found = jax.lax.conv_general_dilated(
+        images - 0.45, jnp.float32(kernels), (1, 1), "SAME", dimension_numbers=numbers
+    )
+    return jnp.pad(jax.nn.relu(found + offset), ((0, 0), (0, 0), (0, 0), (0, 1)))
 
 
 def represented(layer, images, channels, scales):

@@ -12,14 +12,10 @@ doi:10.1137/0710036). Pictures of more contrast explain a gain that all channels
 for what a network adds to its products, so contrast is one more coordinate. It is blind calibration
 (after Balzano and Nowak 2007, doi:10.1145/1236360.1236364), of a network instead of a linear map.
 
-Estimates of pictures are too faint, and so are the gains that are found from them; nothing but the
-ends of the range tells. Pictures that are fainter than the true ones explain the release as well,
-ones of more contrast do not: where the true ones are black or white, they would have to leave
-[0, 1]. So the common gain is the largest that explains the release as well as smaller ones do.
+Of the gain that all channels share, that says little: see `shared_gain`.
 
     found = calibrate(local, prior, release, estimates, steps=150)
     found.gains, found.weights  # [D]
-    brightest(matcher, release * found.gains, found, steps=60)
 """
 
 import dataclasses
@@ -33,9 +29,8 @@ import numpy as np
 import optax
 
 from privynet_jax.attacks.base import Representing, as_partial
-from privynet_jax.attacks.matching import RANGE_WEIGHT, Matcher, Weights
+from privynet_jax.attacks.matching import RANGE_WEIGHT
 from privynet_jax.attacks.pixel_prior import PixelPrior, offsets_of
-from privynet_jax.errors import DivergedError
 from privynet_jax.platform.devices import data_parallel
 from privynet_jax.training.session import current_session
 
@@ -44,19 +39,11 @@ _DEVIATION = 0.1
 # Of the coordinates, squared: enough to keep what no channel tells from growing.
 _PRIOR_WEIGHT = 1e-3
 # About the input of a network that is trained on photographs where it subtracts their mean.
-_MIDDLE = 0.45
+MIDDLE = 0.45
 # After each stretch, channels that pictures fail to explain weigh less.
 _STRETCHES, _MEMORY = 3, 20
 # A share of a channel's energy that may always be unexplained.
 _LEAST = 0.02
-# Steps between logarithms of common gains that are tried beside what was found; how far at least,
-# and beyond what the pictures' own root mean square says of all channels, as far as it is right;
-# how often the last step is halved; and how much worse than the best one may explain the release.
-_BRIGHTER, _FURTHEST, _BEYOND = 0.04, 0.12, 0.05
-_HALVINGS = 3
-_AS_WELL = 1.1
-# Of a release's energy, what no picture explains.
-_ROUNDING = 1e-6
 # Pixels of the pictures that are sought together, and the fewest of these.
 _PIXELS, _LEAST_PICTURES = 2**14, 4
 _optimiser = optax.lbfgs(memory_size=_MEMORY)
@@ -79,14 +66,15 @@ class _Known(NamedTuple):
 class Calibration:
     """By what the release's channels are too weak, and how much to trust each, float64 [D].
 
-    And the pictures that were found with them, float32 [n, H, W, 3], and the mean logarithm of the
-    gains of channels that are not silent.
+    And the pictures that were found with them, float32 [n, H, W, 3], and of the logarithms of gains
+    of channels that are not silent the mean and the standard deviation.
     """
 
     gains: np.ndarray
     weights: np.ndarray
     pictures: np.ndarray
     common: float
+    spread: float
 
 
 def pictures_of(size: int) -> int:
@@ -108,7 +96,7 @@ def calibrate(
     known = _Known(prior, jnp.float32(release), jnp.float32(starts))
     local = jax.device_put(as_partial(local), alone)
     found = Unknowns(jnp.zeros(starts.shape), jnp.float32(0))
-    take_step, explain = _compiled()
+    take_step, explain = _compiled(jax.tree.structure(local))
     weights = np.ones(release.shape[-1], np.float32)
     for _ in range(_STRETCHES):
         state = _optimiser.init(found)
@@ -118,57 +106,15 @@ def calibrate(
         unexplained, factors = map(np.asarray, explain(local, known, weights, found))
         weights = _weights(unexplained)
     gains, heard = 1 / np.float64(factors), np.isfinite(unexplained)
-    common = float(np.log(gains[heard]).mean()) if heard.any() else 0.0
-    return Calibration(gains, np.float64(weights), np.asarray(_pictures(known, found)), common)
+    logs = np.log(gains[heard]) if heard.any() else np.zeros(1)
+    pictures = np.asarray(_pictures(known, found))
+    return Calibration(gains, np.float64(weights), pictures, float(logs.mean()), float(logs.std()))
 
 
-def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: int) -> float:
-    """Returns by what all channels of a release, float32 [n, h, w, D], are too weak still.
-
-    The pictures found explain it as it is, gains included; `matcher` seeks ones that explain it
-    brightened. DivergedError where none are finite.
-    """
-    # A gain found far below what the pictures' root mean square says may have far to go.
-    furthest = max(_FURTHEST, _BEYOND - found.common)
-    tried = np.arange(0.0, furthest + _BRIGHTER / 2, _BRIGHTER)
-    unexplained = _unexplained(matcher, release, found.pictures, tried, steps)
-    # Beyond the ends of the range it grows so fast that nothing between can be read off.
-    for _ in range(_HALVINGS):
-        last = _last_as_good(unexplained)
-        if last + 1 == len(tried):
-            break
-        between = tried[last : last + 2].mean(keepdims=True)
-        more = _unexplained(matcher, release, found.pictures, between, steps)
-        tried = np.insert(tried, last + 1, between)
-        unexplained = np.insert(unexplained, last + 1, more)
-    return float(np.exp(tried[_last_as_good(unexplained)]))
-
-
-def _last_as_good(unexplained: np.ndarray) -> int:
-    return int(np.flatnonzero(unexplained <= _AS_WELL * unexplained.min())[-1])
-
-
-def _unexplained(
-    matcher: Matcher, release: np.ndarray, pictures: np.ndarray, logs: np.ndarray, steps: int
-) -> np.ndarray:
-    """What no pictures explain of a release brightened by each of some logarithms, [factors]."""
-    factors, count = np.float32(np.exp(logs)), len(pictures)
-    each = np.repeat(factors, count)[:, None, None, None]
-    rows = np.tile(np.arange(count), len(factors))
-    weights = Weights(*np.zeros((2, len(rows)), np.float32))
-    starts = _MIDDLE + each * (pictures[rows] - _MIDDLE)
-    losses = matcher(release[rows] * each, starts, weights, steps).losses[-1]
-    unexplained = losses.reshape(len(factors), count).sum(axis=1) / factors**2
-    if not np.isfinite(unexplained).all():
-        raise DivergedError("no pictures that explain the release were found")
-    return unexplained + _ROUNDING * np.sum(release**2)
-
-
-def _compiled() -> tuple[Callable[..., Any], ...]:
-    """One step of L-BFGS for all unknowns; channels' unexplained shares and factors.
-
-    New functions each time, with which their programs go.
-    """
+@functools.lru_cache(maxsize=1)  # as many as a release and own pictures take
+def _compiled(structure: Any) -> tuple[Callable[..., Any], ...]:
+    """One step of L-BFGS for all unknowns; channels' unexplained shares and factors."""
+    del structure  # new functions for each, with which their programs go
 
     def take_step(
         local: Representing, known: _Known, weights: jax.Array, unknowns: Unknowns, state: Any
@@ -231,7 +177,7 @@ def _energy(x: jax.Array) -> jax.Array:
 def _pictures(known: _Known, unknowns: Unknowns) -> jax.Array:
     offsets = offsets_of(known.prior, unknowns.pictures)
     contrast = jnp.exp(_DEVIATION * unknowns.contrast)
-    return _MIDDLE + contrast * (known.starts + offsets - _MIDDLE)
+    return MIDDLE + contrast * (known.starts + offsets - MIDDLE)
 
 
 def _weights(unexplained: np.ndarray) -> np.ndarray:

@@ -32,16 +32,16 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.attacks.closed_form import linear_attacks
 from privynet_jax.attacks.inverse import InverseNetwork
-from privynet_jax.attacks.matching import Matcher
 from privynet_jax.attacks.pixel_prior import PixelPrior, fit_prior
 from privynet_jax.attacks.public.belief import (
     Believed,
     believe,
     public_layers,
 )
-from privynet_jax.attacks.public.calibration import brightest, calibrate, pictures_of
+from privynet_jax.attacks.public.calibration import calibrate, pictures_of
 from privynet_jax.attacks.public.made_pairs import PairMaker, own_pictures
 from privynet_jax.attacks.public.public_layer import PublicLayer
+from privynet_jax.attacks.public.shared_gain import shared_gain
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
@@ -147,8 +147,12 @@ class PublicAttack:
             estimates = warm.reconstruct(own)
             if not believed.measured.all():
                 prior = fit_prior(as_float(pictures) - estimates)
-                shown = observed[: pictures_of(pictures.shape[1])]
-                believed, trust, trusted = self._calibrated(believed, local, shown, prior, warm)
+                few = slice(pictures_of(pictures.shape[1]))
+                mine = own[few], estimates[few]
+                believed, trust = self._calibrated(
+                    believed, local, observed[few], mine, prior, warm
+                )
+                trusted = scaled(local, trust)
         except DivergedError as error:
             return diverged(str(error))
         start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
@@ -169,10 +173,11 @@ class PublicAttack:
         believed: Believed,
         local: Representing,
         observed: np.ndarray,
+        own: tuple[np.ndarray, np.ndarray],
         prior: PixelPrior,
         warm: FittedAttack,
-    ) -> tuple[Believed, np.ndarray, Representing]:
-        """Finds gains by some of a release, trust, float32 [width], and the local NN times that.
+    ) -> tuple[Believed, np.ndarray]:
+        """Finds gains by some of a release and of own pictures, and trust, float32 [width].
 
         What was measured stays as it is.
         """
@@ -182,10 +187,7 @@ class PublicAttack:
         known = np.flatnonzero(believed.measured)
         if len(known):  # what was found of them, which are 1, is what all have in common
             gains /= np.exp(np.average(np.log(gains[known]), weights=found.weights[known]))
-        gains[known] = trust[known] = 1
-        trusted = scaled(local, trust)
-        if not len(known):
-            relative = shown * np.float32(gains) * trust
-            matcher = Matcher(trusted, prior)
-            gains *= brightest(matcher, relative, found, self.steps // 2)
-        return believed.calibrated(gains), trust, trusted
+            gains[known] = trust[known] = 1
+        else:
+            gains *= shared_gain(local, prior, shown, found, own, self.steps)
+        return believed.calibrated(gains), trust
