@@ -215,7 +215,9 @@ class _Tuning:
         left = self._ranked(left, some, self.steps // 4)
         near = _distinct([*_around(left[0]), *left[1:]])[:_LEFT]
         # At shallow layers, fewer steps would favour more of total variation than more steps need.
-        return self._ranked(near, some, self.steps // 2)[:_FINALISTS]
+        first, *others = self._ranked(near, some, self.steps // 2)
+        # And a prior around the start, which wins early and ends early.
+        return _distinct([first, Choice(first.tv_weight, 0.0), *others])[:_FINALISTS]
 
     def _ranked(self, choices: Sequence[Choice], count: int, steps: int) -> list[Choice]:
         """The choices, best first, by so many images and steps."""
