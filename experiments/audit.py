@@ -2,8 +2,8 @@
 
     python -m experiments.audit --plan=plan.json --data=folder:pictures --out=audit.json
 
-Trains cloud NNs and attackers for the plan's own topology, with another seed and --training times
-the characterisation's steps, and attacks test images. Pictures that the planner had seen as its
+Trains cloud NNs and attackers for the plan's own topology, with another seed, for --training times
+the characterisation's steps or as long as attackers need, and attacks test images. Pictures that the planner had seen as its
 sample are left out, with their copies. The attackers are the characterisation's, and the one that
 the plan was measured by before it was written; --attackers=strong,public,"white box" names others,
 such as somebody who has got hold of the plan. --released=older.json,... says under which plans

@@ -183,6 +183,7 @@ def _planned(rule: str, workdir: Path, dataset: str, limit: float, name: str) ->
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.data_folder(),
         **cli.decoding(),
+        training=cli.TRAINING.value,
     )
     limits = Limits(psnr_db=limit, statistic=_STATISTIC.value)
     weights = cli.WEIGHTS.value or "embedded"

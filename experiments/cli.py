@@ -116,7 +116,12 @@ ATTACKED_IMAGES = flags.DEFINE_integer(
     0,
 )
 TRAINING = flags.DEFINE_float(
-    "training", 2.0, "Times the characterisation's steps that is trained anew.", 0.1, 1000.0
+    "training",
+    None,
+    "Times the characterisation's steps that is trained anew; default: 2, and no less than 2,000 "
+    "steps of 32 pictures for attackers of plans.",
+    0.1,
+    1000.0,
 )
 CHECKPOINT_MINUTES = setting("checkpoint_minutes")
 WEIGHTS_HELP = _SETTINGS["weights"]["told"]

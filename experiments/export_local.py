@@ -7,9 +7,9 @@ settings, a program that needs NumPy, Pillow and onnxruntime alone and releases 
 `extract` and `predict` do, and a README for the device. It is as secret as the plan. With --key it
 is signed, and devices can tell whose it is. With --page a browser can do the same: page.html shows
 pictures and what leaves of them, and sends nothing. Takes seconds. --with_attacker=photo_patches
-trains an inverse network on pictures of that data set, for --training times the grid's steps, and
-the page shows what it rebuilds. Then that page is all that is written: it is for demonstrations,
-of a plan that no release uses. Minutes.
+trains an inverse network on pictures of that data set, as long as an audit does, and the page
+shows what it rebuilds. Then that page is all that is written: it is for demonstrations, of a plan
+that no release uses. Minutes.
 """
 
 from pathlib import Path

@@ -35,7 +35,7 @@ from privynet_jax.selection.secret_draw import Selection
 
 cli.key_flags("workdir out weights data_dir cache_dir skip_unreadable sixteen_bit_max fit")
 cli.key_flags("dicom_window")
-cli.key_flags("attacked_images latency max_psnr_db")
+cli.key_flags("attacked_images latency max_psnr_db training")
 _UNDER_MECHANISMS = flags.DEFINE_list(
     "under_mechanisms",
     [],
@@ -114,6 +114,7 @@ def main() -> None:
         **cli.decoding(),
         cache_dir=cli.folder("cache_dir", cli.CACHE_DIR.value),
         data_dir=cli.data_folder(),
+        training=cli.TRAINING.value,
     )
     weights = cli.WEIGHTS.value or Config.weights
     cli.use_cpu_cores()

@@ -124,6 +124,7 @@ class Knowledge:
 # for "gain_db", an `extrapolation.Gain`, or None where nothing is known of longer training; closed
 # forms do without it.
 Report = Mapping[str, Any]
+Reconstructing = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,10 +132,23 @@ class FittedAttack:
     """An attack that is ready for the representations of one topology, and what fitting found.
 
     It reconstructs of float32 [N, h, w, D], normalised, estimates float32 [N, H, W, 3] in [0, 1].
+
+    Attributes:
+        reconstruct: those of the least error, which PSNR measures.
+        report: what fitting found, of these.
+        likest: others of more likeness, which SSIM measures; None where it has the same.
     """
 
-    reconstruct: Callable[[np.ndarray], np.ndarray]
+    reconstruct: Reconstructing
     report: Report
+    likest: Reconstructing | None = None
+
+    def after(self, prepare: Callable[[np.ndarray], np.ndarray], report: Report) -> "FittedAttack":
+        """Returns the same for representations that are prepared first, with another report."""
+        nearest, likest = self.reconstruct, self.likest
+        return FittedAttack(
+            lambda x: nearest(prepare(x)), report, likest and (lambda x: likest(prepare(x)))
+        )
 
 
 def as_partial(local: Representing) -> Partial:

@@ -195,6 +195,22 @@ def fit_attack(
     return attack.fit(shown, known, keys)
 
 
+def answered(
+    fitted: FittedAttack, representations: np.ndarray, images: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns estimates float32 [N, H, W, 3] in [0, 1], and the `privacy_loss` of each image.
+
+    What is not PSNR is of the likest estimates. Images are uint8 [N, H, W, 3].
+    """
+    truth = as_float(images)
+    nearest = np.clip(fitted.reconstruct(representations), 0, 1)
+    found = jax.device_get(_quality(nearest, truth))
+    if fitted.likest is not None:
+        likest = jax.device_get(_quality(np.clip(fitted.likest(representations), 0, 1), truth))
+        found = {**likest, "psnr_db": found["psnr_db"]}
+    return nearest, found
+
+
 def score(
     fitted: FittedAttack,
     scenario: Scenario,
@@ -214,8 +230,8 @@ def score(
         rebuilt = np.empty((len(gallery), *images.shape[1:]), np.uint8)
         for start in range(0, len(gallery), size):
             chosen = gallery[start : start + size]
-            estimates = np.clip(fitted.reconstruct(np.float32(stored[chosen])), 0, 1)
-            found.append(jax.device_get(_quality(estimates, as_float(images[chosen]))))
+            estimates, quality = answered(fitted, np.float32(stored[chosen]), images[chosen])
+            found.append(quality)
             rebuilt[start : start + size] = as_bytes(estimates)
             current_session().give_way()
         if part == "test":

@@ -9,8 +9,9 @@ per topology on images that the attacker owns. `matching` optimises, `pixel_prio
     fitted.reconstruct(representations), fitted.report["tv_weight"]
 
 Without total variation and prior it is He et al.'s maximum likelihood, with the former their rMLE.
-On held-out images of the attacker's the result is never worse than the warm start, but for 0.1 dB
-where it looks clearly more like them: PSNR hardly tells edges that came back from blurred ones.
+Whichever is nearer to held-out images of the attacker's by PSNR is its answer, the result or the
+warm start; and whichever is more like them by SSIM where likeness is asked for: where both are as
+near, one has edges that the other has blurred.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ from privynet_jax.attacks.closed_form import LinearInversion
 from privynet_jax.attacks.matching import Matched, Matcher, Weights
 from privynet_jax.attacks.pixel_prior import fit_prior
 from privynet_jax.errors import DivergedError, UserError
-from privynet_jax.images.metrics import haarpsi, psnr_db
+from privynet_jax.images.metrics import psnr_db, ssim
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.rows.row_views import ChosenRows
 from privynet_jax.training.convergence import CONVERGED_PERCENT
@@ -48,8 +49,6 @@ _REFINEMENT = 10**0.5
 _NEGLIGIBLE = 1e-6
 # The second half of the steps is left out where it adds less dB on own images.
 _WORTH_DB = 0.02
-# What is lost at most for a HaarPSI that is higher by so much at least.
-_LOST_DB, _MORE_ALIKE = 0.1, 0.02
 # Candidates that are left after each round: with few images each they fill batches of 32.
 _LEFT, _FINALISTS = 8, 2
 # What a closed form gains by training.
@@ -61,6 +60,13 @@ class Choice(NamedTuple):
 
     tv_weight: float
     prior_weight: float
+
+
+class Better(NamedTuple):
+    """By which metrics optimised images are better than the warm start's."""
+
+    psnr_db: bool
+    ssim: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +139,18 @@ class WhiteBox:
         others = slice(count if len(truth) >= 2 * count else 0, None)
         matcher = Matcher(local, fit_prior(truth[others] - estimates[others]))
         known = (representations[:count], estimates[:count])
-        choice, found = _Tuning(matcher, known, truth[:count], self.steps).best()
+        choice, better, found = _Tuning(matcher, known, truth[:count], self.steps).best()
 
-        def reconstruct(representations: np.ndarray) -> np.ndarray:
+        def optimised(representations: np.ndarray) -> np.ndarray:
             starts = warm.reconstruct(representations)
-            if choice is None or not len(representations):
+            if not len(representations):
                 return starts
             weights = _weights(len(representations), [choice])
             return matcher(representations, starts, weights, found["steps"]).images
 
-        return FittedAttack(reconstruct, self._report(choice, found, warm))
+        nearest, likest = (optimised if own else warm.reconstruct for own in better)
+        report = self._report(choice if better.psnr_db else None, found, warm)
+        return FittedAttack(nearest, report, likest if len({*better}) > 1 else None)
 
     def _report(
         self, choice: Choice | None, found: Mapping[str, float], warm: FittedAttack
@@ -175,37 +183,31 @@ class _Tuning:
     truth: np.ndarray
     steps: int
 
-    def best(self) -> tuple[Choice | None, dict[str, float]]:
-        """Returns the weights that do best, None if the warm start does, and what was found."""
+    def best(self) -> tuple[Choice, Better, dict[str, float]]:
+        """Returns the weights that do best, in what that is better, and what was found."""
         steps, count, left = self.steps, len(self.truth), self._finalists()
         matched = self._match(left, count, steps)
         scores = self._psnr_db(matched.images, len(left))
         winner = int(np.argmax(scores))
         own = slice(winner * count, (winner + 1) * count)
-        [start_db], [half_db] = map(self._psnr_db, (self.known[1], matched.halfway[own]))
+        starts = np.clip(np.float32(self.known[1]), 0, 1)
+        [start_db], [half_db] = map(self._psnr_db, (starts, matched.halfway[own]))
         added_db = float(scores[winner] - half_db)
         pays = added_db >= _WORTH_DB
         reached_db = scores[winner] if pays else half_db
         reached = (matched.images if pays else matched.halfway)[own]
-        is_better = self._is_better(reached, float(reached_db - start_db))
+        before, after = (float(np.mean(ssim(x, self.truth))) for x in (starts, reached))
+        better = Better(bool(reached_db > start_db), after > before)
         found = {
             "steps": steps if pays else max(1, steps // 2),
             "warm_start_held_out_psnr_db": float(start_db),
-            "held_out_psnr_db": float(reached_db if is_better else start_db),
+            "held_out_psnr_db": float(reached_db if better.psnr_db else start_db),
             "last_doubling_db": added_db,
             "falling_percent_per_doubling": _falling_percent_per_doubling(
                 *(each[own] for each in matched.losses)
             ),
         }
-        return (left[winner] if is_better else None), found
-
-    def _is_better(self, images: np.ndarray, gain_db: float) -> bool:
-        """Whether images are better than their starts, beside which they have so much PSNR."""
-        if not -_LOST_DB < gain_db <= 0:
-            return gain_db > 0
-        starts = np.clip(np.float32(self.known[1]), 0, 1)
-        before, after = (float(np.mean(haarpsi(x, self.truth))) for x in (starts, images))
-        return after > before + _MORE_ALIKE
+        return left[winner], better, found
 
     def _finalists(self) -> list[Choice]:
         """The weights that do best by few images and steps, which would be too few to judge by."""

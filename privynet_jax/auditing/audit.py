@@ -38,6 +38,7 @@ from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
+from privynet_jax.planning.drawing import TRAINING
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.results.accuracies import accuracies
@@ -60,7 +61,8 @@ class AuditSettings:
             as long again, most of all where attackers optimise images.
         attackers: names of the `attacks.registry`; none: the characterisation's own, and the one
             that the plan was measured by. The closed form attacks in any case.
-        training: times the characterisation's steps that networks are trained.
+        training: times the characterisation's steps that networks are trained; None: twice, and
+            attackers as `drawing.attackers_schedule` says.
         attacked_images: test images, spread over classes, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
         released: plans under which the same pictures were released before: attackers hold those
@@ -75,7 +77,7 @@ class AuditSettings:
     seed: int
     repeats: int = 1
     attackers: tuple[str, ...] = ()
-    training: float = 2.0
+    training: float | None = None
     attacked_images: int = 64
     released: tuple[Plan, ...] = ()
     latencies: Latencies | None = None
@@ -83,7 +85,8 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if self.attackers:
             check_attackers(self.attackers)
-        if self.repeats < 1 or self.attacked_images < 0 or not 0 < self.training < math.inf:
+        times = TRAINING if self.training is None else self.training
+        if self.repeats < 1 or self.attacked_images < 0 or not 0 < times < math.inf:
             raise UserError(
                 f"an audit with repeats={self.repeats}, attacked_images={self.attacked_images} and "
                 f"training={self.training}; allowed are 1 or more repeats, 0 or more images and "

@@ -1,6 +1,6 @@
 """Fresh attackers of a plan's own topology: what audits share with pages that show one.
 
-    config = longer_config(plan, seed=1, training=2.0)
+    config = longer_config(plan, seed=1, training=None)
     shown = train_shown_attacker(plan, parts, weights, seed=1, cache_dir="cache")
     shown.psnr_db  # over test images
 
@@ -26,6 +26,7 @@ from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.images.sample import drop_seen_pictures
+from privynet_jax.planning.drawing import TRAINING, attackers_schedule
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.platform.rows.row_views import ScaledRows
@@ -63,7 +64,7 @@ def train_shown_attacker(
     *,
     seed: int,
     cache_dir: os.PathLike[str] | str,
-    training: float = 2.0,
+    training: float | None = None,
 ) -> ShownAttacker:
     """Trains the strong inverse network as an audit does; the session is told about progress.
 
@@ -73,7 +74,7 @@ def train_shown_attacker(
         weights: the plan's.
         seed: other than the characterisation's.
         cache_dir: where features are kept meanwhile.
-        training: times the characterisation's steps.
+        training: times the characterisation's steps; None: as audits usually do.
 
     Raises:
         UserError: as of an audit.
@@ -110,9 +111,9 @@ def scaled_as_released(features: LayerFeatures, plan: Plan) -> LayerFeatures:
 
 
 def longer_config(
-    plan: Plan, seed: int, training: float, attackers: tuple[str, ...] = ()
+    plan: Plan, seed: int, training: float | None, attackers: tuple[str, ...] = ()
 ) -> Config:
-    """Returns the characterisation's networks, with so many times the steps.
+    """Returns the characterisation's networks, with so many times the steps; None: as usual.
 
     A linear one trained none, so of it the usual. Without attackers, it has those of the
     characterisation and the one that the plan was measured by. Raises UserError where the seed is
@@ -126,9 +127,8 @@ def longer_config(
     try:
         sizes = {name: given[name] for name in _SIZES}
         config = Config.of_settings(given, Path(), mode=DEDICATED, **sizes)
-        cloud, attacker = (
-            schedule.longer(training) for schedule in (config.cloud, config.attacker)
-        )
+        cloud = config.cloud.longer(training or TRAINING)
+        attacker = attackers_schedule(config.attacker, training)
     except (UserError, KeyError, TypeError):
         raise UserError(
             "the plan does not say how its characterisation trained; plan again"

@@ -27,13 +27,12 @@ from privynet_jax.attacks.base import (
     compiled,
     scaled,
 )
-from privynet_jax.attacks.scenario import public_knowledge
+from privynet_jax.attacks.scenario import answered, public_knowledge
 from privynet_jax.backbone.features.extraction import normalisation
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.metrics import privacy_loss
 from privynet_jax.images.partition import split_groups
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
@@ -112,11 +111,10 @@ class DrawMeter:
         found: dict[str, list[np.ndarray]] = {metric: [] for metric in _METRICS}
         for start in range(0, self.images, _AT_ONCE):
             rows = scored[start : start + _AT_ONCE]
-            estimates = np.clip(fitted.reconstruct(release[rows]), 0, 1)
-            values = privacy_loss(estimates, as_float(released[rows]))
+            _, values = answered(fitted, release[rows], released[rows])
             for metric in _METRICS:
-                found[metric].append(np.asarray(values[metric]))
-            progress((1 - _FITTING) * len(estimates) / self.images)
+                found[metric].append(values[metric])
+            progress((1 - _FITTING) * len(rows) / self.images)
         return {m: _statistic(np.concatenate(values), statistic) for m, values in found.items()}
 
     @functools.cached_property

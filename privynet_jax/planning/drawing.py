@@ -40,6 +40,10 @@ from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import Selection, select
 from privynet_jax.training.session import session
+from privynet_jax.training.tasks import Schedule
+
+# Times the characterisation's steps that plans are attacked and audited with, as a rule.
+TRAINING = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,7 @@ class PlanSettings:
         reading: what files leave open; kept in the plan.
         cache_dir: of weights.
         data_dir: folder of TFDS data sets; None is TFDS's default.
+        training: times the characterisation's steps, see `attackers_schedule`.
     """
 
     selection: str | None = None
@@ -80,6 +85,19 @@ class PlanSettings:
     reading: Reading = AS_FILES_SAY
     cache_dir: Path = LOCAL_CACHE
     data_dir: Path | str | None = None
+    training: float | None = None
+
+
+def attackers_schedule(characterised: Schedule, training: float | None) -> Schedule:
+    """Returns how long a plan's attackers train: so many times as the characterisation's.
+
+    None: `TRAINING` times, and on no fewer examples than attackers usually do: grids for a first
+    look train theirs for seconds.
+    """
+    longer, usual = characterised.longer(training or TRAINING), Budget()
+    if training or longer.steps * longer.batch_size >= usual.steps * usual.batch_size:
+        return longer
+    return dataclasses.replace(longer, steps=usual.steps, batch_size=usual.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,6 +155,7 @@ class Drawing:
         """Returns what measures an option's privacy loss."""
         settings, statistic = self.settings, self.limits.statistic
         trained = Config.of_settings(config, Path(), mode=DEDICATED).attacker
+        trained = attackers_schedule(trained, settings.training)
         budget = Budget(trained.steps, batch_size=trained.batch_size)
         attacks = named_attacks([PUBLIC, INFORMED], Training(budget))
         how_many = settings.attacked_images, config["seed"]

@@ -15,6 +15,7 @@ from support.attack_checks import (
     smooth_images,
 )
 
+from privynet_jax.attacks import white_box
 from privynet_jax.attacks.base import (
     EVERYTHING,
     PAIRS,
@@ -23,12 +24,13 @@ from privynet_jax.attacks.base import (
     diverged,
 )
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
-from privynet_jax.attacks.white_box import Choice, WhiteBox, _around, _distinct, _Tuning
+from privynet_jax.attacks.scenario import answered
+from privynet_jax.attacks.white_box import Better, Choice, WhiteBox, _around, _distinct, _Tuning
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.images.metrics import psnr_db
+from privynet_jax.images.metrics import haarpsi, psnr_db, ssim
 from privynet_jax.images.parts import as_float
 from privynet_jax.training.convergence import CONVERGED_PERCENT
 from privynet_jax.training.extrapolation import Gain, gain_from
@@ -54,7 +56,7 @@ def everything(local):
 
 
 def pairs_of(local, count, seed=1):
-    images = smooth_images(count, size=8, seed=seed)
+    images = smooth_images(count, size=12, seed=seed)
     return Pairs(np.asarray(local(jnp.asarray(as_float(images)))), images)
 
 
@@ -191,28 +193,55 @@ def test_what_longer_training_gains_is_the_start_s_and_its_own(of_start, choice,
     ("half_db", "steps", "reached_db"), [(29.9, 8, 30.0), (29.99, 4, 29.99), (30.5, 4, 30.5)]
 )
 def test_steps_that_add_nothing_are_left_out(monkeypatch, half_db, steps, reached_db):
-    """Of eight steps, which reach 30 dB; the start has 10."""
+    """Of eight steps, which reach 30 dB; the start has 0.1."""
     matched = SimpleNamespace(
         images=np.array([30.0]), halfway=np.array([half_db]), losses=np.ones((3, 1))
     )
     monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda tuning, images, choices=1: images)
-    choice, found = _Tuning(None, (None, np.array([10.0])), np.zeros(1), 8).best()
-    assert choice == Choice(0.1, 1.0)
+    monkeypatch.setattr(white_box, "ssim", lambda images, truth: images)
+    choice, better, found = _Tuning(None, (None, np.array([0.1])), np.zeros(1), 8).best()
+    assert (choice, better) == (Choice(0.1, 1.0), (True, True))
     assert (found["steps"], found["held_out_psnr_db"]) == (steps, reached_db)
     assert found["last_doubling_db"] == pytest.approx(30 - half_db)
 
 
-def test_what_psnr_hardly_tells_apart_is_told_by_what_people_see():
-    truth = (
-        np.float32(np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3))).repeat(2, 1).repeat(2, 2)
-    )
-    faint, brighter = 0.5 + 0.5 * (truth - 0.5), np.clip(truth * 0.7, 0, 1)
-    assert _Tuning(None, (None, faint), truth, 8)._is_better(brighter, -0.05)
-    assert not _Tuning(None, (None, brighter), truth, 8)._is_better(faint, -0.05)
-    assert not _Tuning(None, (None, faint), truth, 8)._is_better(brighter, -0.15)
-    assert _Tuning(None, (None, brighter), truth, 8)._is_better(faint, 0.01)
+def test_what_is_nearer_may_be_less_alike(monkeypatch):
+    truth = np.float32(np.random.default_rng(0).random((4, 12, 12, 3)))
+    faint, darker = 0.5 + 0.65 * (truth - 0.5), 0.8 * truth
+    monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
+    for start, end, expected in ((faint, darker, (False, True)), (darker, faint, (True, False))):
+        matched = SimpleNamespace(images=end, halfway=end, losses=np.ones((3, 4)))
+        monkeypatch.setattr(_Tuning, "_match", lambda *_, matched=matched: matched)
+        _, better, found = _Tuning(None, (None, start), truth, 8).best()
+        assert better == expected
+        assert found["held_out_psnr_db"] == pytest.approx(float(psnr_db(faint, truth).mean()))
+
+
+@pytest.mark.parametrize("nearest", ["start", "optimised"])
+def test_the_likest_answer_is_scored_where_likeness_is_asked_for(monkeypatch, nearest):
+    better = Better(nearest == "optimised", nearest == "start")
+    found = {"steps": 40, "falling_percent_per_doubling": 0.0, "last_doubling_db": 0.0}
+    monkeypatch.setattr(_Tuning, "best", lambda _: (Choice(0.0, 0.0), better, found))
+    known, asked = pairs_of(invertible_local, 20), pairs_of(invertible_local, 8, seed=2)
+    fitted = fit_one(QUICK(MeanImage()), known, everything(invertible_local))
+    assert fitted.report["steps"] == (40 if better.psnr_db else 0)
+    estimates, quality = answered(fitted, asked.representations, asked.images)
+    likest = fitted.likest(asked.representations)
+    truth = as_float(asked.images)
+    # The start is the mean image, and what is optimised is right.
+    assert (psnr_db(estimates, truth).mean() > 30) == better.psnr_db
+    assert (psnr_db(likest, truth).mean() > 30) == better.ssim
+    np.testing.assert_allclose(quality["psnr_db"], psnr_db(estimates, truth), rtol=1e-5)
+    for metric in (ssim, haarpsi):
+        np.testing.assert_allclose(quality[metric.__name__], metric(likest, truth), rtol=1e-5)
+    backwards = fitted.after(lambda x: x[::-1], {})
+    for name in ("reconstruct", "likest"):
+        one, other = (getattr(own, name) for own in (backwards, fitted))
+        np.testing.assert_array_equal(
+            one(asked.representations[::-1]), other(asked.representations)
+        )
 
 
 def test_a_warm_start_that_diverged_is_no_answer():
@@ -236,7 +265,7 @@ def test_no_candidate_runs_twice(monkeypatch):
     matched = SimpleNamespace(images=0, halfway=np.zeros(2), losses=np.ones((3, 2)))
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
-    monkeypatch.setattr(_Tuning, "_is_better", lambda *_: False)
+    monkeypatch.setattr(white_box, "ssim", lambda *_: 0)
     _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()
     assert [len(choices) for choices in asked] == [40, 8, 8]
 
@@ -277,7 +306,7 @@ def test_weights_are_tuned_on_other_images_and_not_on_copies(monkeypatch):
 def test_no_representations_give_no_images():
     attack = WhiteBox(warm_start=MeanImage(), steps=2, tuning_images=2)
     fitted = fit_one(attack, pairs_of(rectified, 8), everything(rectified))
-    assert fitted.reconstruct(np.zeros((0, 4, 4, 24), np.float32)).shape == (0, 8, 8, 3)
+    assert fitted.reconstruct(np.zeros((0, 6, 6, 24), np.float32)).shape == (0, 12, 12, 3)
 
 
 def test_topologies_side_by_side_are_attacked_as_alone(fitted):

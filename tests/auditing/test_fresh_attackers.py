@@ -19,7 +19,7 @@ SEED, SIZE = small_audit.PARTS_SEED, small_audit.IMAGE_SIZE
 def test_its_file_rebuilds_what_packages_release(
     audited_plan, audited_parts, vgg_weights, tmp_path
 ):
-    given = {"seed": SEED, "cache_dir": tmp_path / "cache"}
+    given = {"seed": SEED, "cache_dir": tmp_path / "cache", "training": 2.0}
     shown = train_shown_attacker(audited_plan, audited_parts, vgg_weights, **given)
     unseen, _ = drop_seen_pictures(audited_parts, audited_plan.sample)
     assert shown.pairs == len(unseen.auxiliary)

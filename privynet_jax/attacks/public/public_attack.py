@@ -155,7 +155,7 @@ class PublicAttack:
                 trusted = scaled(local, trust)
         except DivergedError as error:
             return diverged(str(error))
-        start = FittedAttack(lambda x: warm.reconstruct(x / trust), warm.report)
+        start = warm.after(lambda x: x / trust, warm.report)
         fitted = WhiteBox(self.network, self.steps, self.tuning_images).starting_from(
             start, Pairs(own * trust, pictures), trusted, estimates
         )
@@ -166,7 +166,7 @@ class PublicAttack:
             "confidence": float(np.mean(believed.guess.confidence)),
             "unused_channels": len(believed.guess.channels) - len(believed.used),
         }
-        return FittedAttack(lambda x: fitted.reconstruct(believed.normalised(x) * trust), report)
+        return fitted.after(lambda x: believed.normalised(x) * trust, report)
 
     def _calibrated(
         self,

@@ -74,10 +74,7 @@ class SeenThrough:
         left = [own.pairs for own in undone]
         fitted = self.attack.fit(left, knowledge, [other for _, other in keys])
         return [
-            FittedAttack(
-                lambda x, undo=own.undo, rebuild=one.reconstruct: rebuild(undo(x)),
-                {**one.report, **own.report},
-            )
+            one.after(own.undo, {**one.report, **own.report})
             for own, one in zip(undone, fitted, strict=True)
         ]
 
