@@ -3,11 +3,12 @@
     python -m experiments.audit --plan=plan.json --data=folder:pictures --out=audit.json
 
 Trains cloud NNs and attackers for the plan's own topology, with another seed, for --training times
-the characterisation's steps or as long as attackers need, and attacks test images. Pictures that the planner had seen as its
-sample are left out, with their copies. The attackers are the characterisation's, and the one that
-the plan was measured by before it was written; --attackers=strong,public,"white box" names others,
-such as somebody who has got hold of the plan. --released=older.json,... says under which plans
-the same pictures were released before, so that attackers hold those channels too.
+the characterisation's steps or as long as attackers need, and attacks test images. Pictures that
+the planner had seen as its sample are left out, with their copies. The attackers are the
+characterisation's, and the one that the plan was measured by before it was written;
+--attackers=strong,public,"white box" names others, such as somebody who has got hold of the plan.
+--released=older.json,... says under which plans the same pictures were released before, so that
+attackers hold those channels too.
 Exit status 0: every limit was kept; 2: one was broken; 3: inconclusive, none was broken, but more
 pictures or longer training might; 1: something was wrong with what was given.
 """

@@ -1,19 +1,48 @@
 """Attackers that are trained to be shown: what they are said to reach is what their files reach."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support import small_audit
 
-from privynet_jax.auditing.fresh_attackers import train_shown_attacker
+from privynet_jax.auditing.fresh_attackers import longer_config, train_shown_attacker
 from privynet_jax.deployment.device.local_package import open_package
 from privynet_jax.deployment.device.package_export import write_package
 from privynet_jax.deployment.page.attacker_graph import attacker_graph
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.sample import drop_seen_pictures
+from privynet_jax.planning.drawing import attackers_schedule
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
+from privynet_jax.training.tasks import Schedule
 
 SEED, SIZE = small_audit.PARTS_SEED, small_audit.IMAGE_SIZE
+
+
+@pytest.mark.parametrize(
+    ("characterised", "training", "expected"),
+    [
+        ((300, 16), None, (2000, 32)),  # on fewer examples than attackers need
+        ((4000, 16), None, (8000, 16)),
+        ((600, 64), None, (1200, 64)),
+        ((300, 16), 2.0, (600, 16)),  # as was asked for
+        ((300, 16), 0.1, (30, 16)),
+    ],
+)
+def test_attackers_train_as_long_as_they_need_or_as_they_are_told(
+    audited_plan, characterised, training, expected
+):
+    steps, batch_size = characterised
+    attacker = {"steps": steps, "batch_size": batch_size, "learning_rate": 0.01}
+    cloud = {"steps": 100, "batch_size": 8, "learning_rate": 0.01}
+    settings = {**small_audit.SETTINGS, "attacker": attacker, "cloud": cloud}
+    plan = dataclasses.replace(audited_plan, characterised={"settings": settings})
+    config = longer_config(plan, SEED, training)
+    assert config.attacker == Schedule(*expected, learning_rate=0.01)
+    # What draws are attacked with before a plan is written.
+    assert attackers_schedule(Schedule(**attacker), training) == config.attacker
+    assert config.cloud.steps == (10 if training == 0.1 else 200)
 
 
 def test_its_file_rebuilds_what_packages_release(
