@@ -10,6 +10,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import LOCAL_CACHE, Config
 from privynet_jax.characterisation.modes import DEDICATED
+from privynet_jax.errors import UserError
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Plain
@@ -92,8 +94,13 @@ def attackers_schedule(characterised: Schedule, training: float | None) -> Sched
     """Returns how long a plan's attackers train: so many times as the characterisation's.
 
     None: `TRAINING` times, and on no fewer examples than attackers usually do: grids for a first
-    look train theirs for seconds.
+    look train theirs for seconds. UserError unless it is a positive number.
     """
+    if training is not None and not 0 < training < math.inf:
+        raise UserError(
+            f"attackers are to train {training:g} times as long as the characterisation's; allowed "
+            "are positive numbers; leave it out for as long as they need"
+        )
     longer, usual = characterised.longer(training or TRAINING), Budget()
     if training or longer.steps * longer.batch_size >= usual.steps * usual.batch_size:
         return longer

@@ -186,7 +186,7 @@ def margins_of(
     has_mechanism = any(grid.mechanism != Plain() for grid in grids)
     image_size = grids[0].config["image_size"]
     if settings.episodes is None:
-        if given or has_mechanism or not settings.attacked_images:
+        if given or has_mechanism or not settings.attacked_images or settings.training:
             return {**planner.MARGINS, **given}, None
         return usual_margins(limits, image_size)
     if has_mechanism:

@@ -43,6 +43,9 @@ def test_attackers_train_as_long_as_they_need_or_as_they_are_told(
     # What draws are attacked with before a plan is written.
     assert attackers_schedule(Schedule(**attacker), training) == config.attacker
     assert config.cloud.steps == (10 if training == 0.1 else 200)
+    for wrong in (0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="positive numbers; leave it out"):
+            attackers_schedule(Schedule(**attacker), wrong)
 
 
 def test_its_file_rebuilds_what_packages_release(
