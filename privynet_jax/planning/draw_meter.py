@@ -1,9 +1,9 @@
 """What a drawn subset gives away, measured on the sample before a plan is written.
 
 Expectations are of other pictures, other draws and attackers with pairs. So the very channels that
-a plan would release are attacked by class `public`, which needs nothing secret: half of each class
-of the sample is the release, and the attacker owns the other half: pictures of the same kind, as in
-an audit. Beside many public pictures of another kind it would be misled by their statistics.
+a plan would release are attacked by class `public`, which needs nothing secret: some pictures of
+the sample are the release, and the attacker owns all others: pictures of the same kind, as in an
+audit. Beside many public pictures of another kind it would be misled by their statistics.
 Under a mechanism, through which nobody guesses channels, the attacker knows them (`informed`): no
 weaker than one who would find them.
 
@@ -33,7 +33,7 @@ from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import split_groups
+from privynet_jax.images.partition import split_groups, spread_over_classes
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
@@ -60,7 +60,8 @@ class DrawMeter:
         weights: of the network that is split.
         sample: the user's own pictures.
         attack: of knowledge `NETWORK`, or `EVERYTHING`.
-        attacked_images: that are scored, at most, of each group of copies one; 1 or more.
+        attacked_images: that are released and scored, at most half of each class, and of each group
+            of copies one; 1 or more.
         seed: of the attack's key, and of the release's.
         mechanism: what devices do besides.
     """
@@ -79,12 +80,12 @@ class DrawMeter:
 
     def check(self, statistic: str) -> None:
         """Raises UserError where too few pictures are scored for a statistic, or owned."""
-        needed, own = getattr(self.attack, "least_pairs", 1), len(self._halves["theirs"])
+        needed, own = getattr(self.attack, "least_pairs", 1), len(self._owned)
         if own < needed:
             raise UserError(
-                f"the attack {self.attack.name} has half of the sample's {len(self.sample)} "
-                f"pictures, {own}; it takes {needed}; give more pictures ({2 * needed} in the "
-                "sample), or --attacked_images=0"
+                f"the attack {self.attack.name} has what is not attacked of the sample's "
+                f"{len(self.sample)} pictures, {own}; it takes {needed}; give more pictures "
+                f"({2 * needed} in the sample), or --attacked_images=0"
             )
         if self.images < (least := least_images(statistic)):
             raise UserError(
@@ -101,41 +102,42 @@ class DrawMeter:
         DivergedError where it has no answer.
         """
         self.check(statistic)
-        released, own = (self.sample.images[self._halves[who]] for who in ("released", "theirs"))
+        released, own = (self.sample.images[rows] for rows in (self._scored, self._owned))
         key, progress = jax.random.key(self.seed), current_session().progress
         release, known = self._released(released, topology, jax.random.fold_in(key, 1))
-        scored = self._scored
         pairs = Pairs(release[:0], own)
         with session(progress=lambda share: progress(_FITTING * share)):
             [fitted] = self.attack.fit([pairs], [known], [key])
         found: dict[str, list[np.ndarray]] = {metric: [] for metric in _METRICS}
         for start in range(0, self.images, _AT_ONCE):
-            rows = scored[start : start + _AT_ONCE]
+            rows = slice(start, start + _AT_ONCE)
             _, values = answered(fitted, release[rows], released[rows])
             for metric in _METRICS:
                 found[metric].append(values[metric])
-            progress((1 - _FITTING) * len(rows) / self.images)
+            progress((1 - _FITTING) * len(released[rows]) / self.images)
         return {m: _statistic(np.concatenate(values), statistic) for m, values in found.items()}
 
     @functools.cached_property
-    def _halves(self) -> dict[str, np.ndarray]:
-        """Rows of the sample, ascending: "released" ones, and "theirs", the attacker's own.
-
-        Each class by half, and copies on one side.
-        """
-        labels, groups = self.sample.labels, self.sample.groups
-        groups = np.arange(len(labels)) if groups is None else groups
-        halves = split_groups(labels, groups, {"released": 0.5, "theirs": 0.5}, seed=0)
-        return {name: np.sort(rows) for name, rows in halves.items()}
+    def _groups(self) -> np.ndarray:
+        """Which pictures of the sample are copies of each other, int [N]."""
+        groups = self.sample.groups
+        return np.arange(len(self.sample)) if groups is None else groups
 
     @functools.cached_property
     def _scored(self) -> np.ndarray:
-        """Rows of the release, ascending; copies of a picture would pass for more evidence."""
-        groups, released = self.sample.groups, self._halves["released"]
-        firsts = np.arange(len(released))
-        if groups is not None:
-            firsts = np.sort(np.unique(groups[released], return_index=True)[1])
-        return firsts[: max(0, self.attacked_images)]
+        """Rows of the sample that are released, ascending, of all classes alike.
+
+        Of each class half at most; and copies of a picture would pass for more evidence.
+        """
+        labels, halves = self.sample.labels, {"released": 0.5, "theirs": 0.5}
+        rows = split_groups(labels, self._groups, halves, seed=0)["released"]
+        rows = rows[np.unique(self._groups[rows], return_index=True)[1]]
+        return np.sort(rows[spread_over_classes(labels[rows], max(0, self.attacked_images))])
+
+    @functools.cached_property
+    def _owned(self) -> np.ndarray:
+        """Rows that the attacker owns, ascending: all but the released ones and their copies."""
+        return np.flatnonzero(~np.isin(self._groups, self._groups[self._scored]))
 
     def _released(
         self, images: np.ndarray, topology: Topology, key: jax.Array
