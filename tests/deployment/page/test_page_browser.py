@@ -47,6 +47,12 @@ TOPOLOGY, SIZE = Topology(4, (3, 17, 90, 91, 100)), 32
 ROUNDING = 9 * 128 * 2**-24
 COUNTS = {"cat": 9, "dog": 7, "Bücher": 4}
 PATIENCE = 60
+# Scrolls there, and tells how far down something is when this has been drawn.
+SHOW = """
+    const [shown, done] = arguments, drawn = () => done(shown.getBoundingClientRect().top);
+    shown.scrollIntoView({ block: "center" });
+    requestAnimationFrame(() => requestAnimationFrame(drawn));
+"""
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +153,14 @@ def waited(driver, name, not_yet):
     return found
 
 
+def press(driver, name):
+    """Clicks what has come to rest: pictures take their heights as they come into sight."""
+    button, last = driver.find_element(By.ID, name), None
+    while last != (top := driver.execute_async_script(SHOW, button)):
+        last = top
+    button.click()
+
+
 def choose(driver, name, *paths):
     driver.find_element(By.ID, name).send_keys("\n".join(map(str, paths)))
 
@@ -162,7 +176,7 @@ def release(driver, saved):
     path = saved / "release.tar"
     path.unlink(missing_ok=True)
     driver.execute_script("document.getElementById('released').textContent = ''")
-    driver.find_element(By.ID, "release").click()
+    press(driver, "release")
     told = waited(driver, "released", "never")
     return told, there(path) if "holds" in told else None
 
@@ -250,7 +264,7 @@ def test_a_page_releases_a_picture_once(opened, pictures, saved):
 
 def test_without_labels_nothing_tells_of_classes(opened, pictures, saved):
     choose_all(opened, pictures)
-    opened.find_element(By.ID, "labelled").click()
+    press(opened, "labelled")
     told, path = release(opened, saved)
     assert "without classes" in told
     found = open_release(path)
@@ -263,7 +277,7 @@ def test_nothing_leaves(browser, served, pictures):
     chromium.requests_of(browser)
     open_page(browser, f"{address}/page.html")
     choose_all(browser, pictures)
-    browser.find_element(By.ID, "release").click()
+    press(browser, "release")
     waited(browser, "released", "never")
     inside = (f"blob:{address}/", "data:,")  # what is saved, and the page's lack of an icon
     requests = chromium.requests_of(browser)
@@ -331,7 +345,7 @@ def test_predictions_are_the_classifiers(opened, package, pictures, saved, tmp_p
     choose(opened, "files", tmp_path / "=1+1.png")
     choose(opened, "classifier", tmp_path / "classifier")
     assert waited(opened, "predicted", "ready").startswith("22 pictures predicted")
-    opened.find_element(By.ID, "table").click()
+    press(opened, "table")
     lines = there(saved / "predictions.csv").read_text(encoding="utf-8").splitlines()
     head, *rows = csv.reader(lines)
     assert rows.pop()[0] == "'=1+1.png"
