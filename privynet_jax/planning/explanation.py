@@ -128,9 +128,9 @@ def _measured_lines(option: Option, statistic: str) -> list[str]:
     if not (found := option.measured):
         return []
     drawn = "the first" if found.draws == 1 else f"number {found.draws}"
-    needs = "no secret, but the other half of the sample"
+    needs = "no secret, but the rest of the sample"
     if option.mechanism != NONE:
-        needs = "the channels and the other half of the sample, but not what chance added"
+        needs = "the channels and the rest of the sample, but not what chance added"
     return [
         f"  measured on {counted(found.images, 'picture')} of the sample, of the very channels, "
         f"{drawn} of the subsets that were drawn and attacked:",
