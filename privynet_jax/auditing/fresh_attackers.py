@@ -117,7 +117,7 @@ def longer_config(
 
     A linear one trained none, so of it the usual. Without attackers, it has those of the
     characterisation and the one that the plan was measured by. Raises UserError where the seed is
-    the characterisation's, or the plan does not say how that trained.
+    the characterisation's, the plan does not say how that trained, or training is not positive.
     """
     given = plan.settings
     if seed == given["seed"]:
@@ -127,12 +127,12 @@ def longer_config(
     try:
         sizes = {name: given[name] for name in _SIZES}
         config = Config.of_settings(given, Path(), mode=DEDICATED, **sizes)
-        cloud = config.cloud.longer(training or TRAINING)
-        attacker = attackers_schedule(config.attacker, training)
     except (UserError, KeyError, TypeError):
         raise UserError(
             "the plan does not say how its characterisation trained; plan again"
         ) from None
+    attacker = attackers_schedule(config.attacker, training)
+    cloud = config.cloud.longer(training or TRAINING)
     measured = (plan.measured.attacker,) if plan.measured else ()
     attackers = attackers or tuple(dict.fromkeys((*config.chosen_attackers, *measured)))
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)

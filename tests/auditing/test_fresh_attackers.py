@@ -66,9 +66,16 @@ def test_its_file_rebuilds_what_packages_release(
     assert float(np.mean(found)) == pytest.approx(shown.psnr_db, abs=0.02)
 
 
-def test_the_characterisations_own_seed_is_refused(
-    audited_plan, audited_parts, vgg_weights, tmp_path
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"seed": small_audit.SETTINGS["seed"]}, "seed 0 is the characterisation's own"),
+        ({"training": -1.0}, "attackers are to train -1 times"),
+    ],
+)
+def test_the_characterisations_own_seed_and_no_training_are_refused(
+    audited_plan, audited_parts, vgg_weights, tmp_path, wrong, told
 ):
-    given = {"seed": small_audit.SETTINGS["seed"], "cache_dir": tmp_path / "cache"}
-    with pytest.raises(UserError, match="seed 0 is the characterisation's own"):
+    given = {"seed": SEED, "cache_dir": tmp_path / "cache", **wrong}
+    with pytest.raises(UserError, match=told):
         train_shown_attacker(audited_plan, audited_parts, vgg_weights, **given)
