@@ -33,7 +33,7 @@ from privynet_jax.characterisation.grid_run import protocol_of, under_mechanism
 from privynet_jax.characterisation.measure import Protocol, measure
 from privynet_jax.characterisation.modes import check_guessing
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import spread_over_classes
+from privynet_jax.images.partition import detail, evenly_spread
 from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
@@ -63,7 +63,7 @@ class AuditSettings:
             that the plan was measured by. The closed form attacks in any case.
         training: times the characterisation's steps that networks are trained; None: twice, and
             attackers as `drawing.attackers_schedule` says.
-        attacked_images: test images, spread over classes, that attackers are scored on which
+        attacked_images: test images, `partition.evenly_spread`, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
         released: plans under which the same pictures were released before: attackers hold those
             releases as well, and with them the union of all channels.
@@ -112,7 +112,8 @@ def audit_plan(
     config = longer_config(plan, settings.seed, settings.training, settings.attackers)
     check_guessing(config.of_devices, config.chosen_attackers)
     unseen, left_out = drop_seen_pictures(parts, plan.sample)
-    few = spread_over_classes(unseen.test.labels, settings.attacked_images or None)
+    test = unseen.test
+    few = evenly_spread(test.labels, detail(test.images), settings.attacked_images or None)
     protocol = dataclasses.replace(protocol_of(config, unseen), optimised={"test": few})
     for attack in protocol.attacks:  # before features are extracted
         check_count(attack.name, len(unseen.auxiliary), getattr(attack, "least_pairs", 1))

@@ -4,8 +4,10 @@
 
     parts = split_groups(labels, groups, {"target": 0.7, "validation": 0.3}, seed=0)
     sample = spread_over_classes(labels, 100)
+    scored = evenly_spread(labels, detail(images), 64)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,6 +17,8 @@ from privynet_jax.errors import UserError
 # Held out: this share, but no more images than tell candidates apart.
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 0.1, 256
 _GALLERY = 1000
+# Pixels that are compared lie so far apart; images that are looked at together.
+_AWAY, _AT_ONCE = 4, 256
 
 
 def split_groups(
@@ -61,6 +65,40 @@ def spread_over_classes(labels: np.ndarray, count: int | None) -> np.ndarray:
     rank = np.empty(len(labels), int)
     rank[by_class] = np.arange(len(labels)) - np.repeat(starts, counts)
     return np.argsort(rank, kind="stable")[:count]
+
+
+def evenly_spread(
+    labels: np.ndarray, amounts: np.ndarray, count: int | None, share: float = 1.0
+) -> np.ndarray:
+    """Returns indices, ascending, of `count` examples, of classes as equal as possible.
+
+    Of each class evenly along some amounts, float [N], and no more than a share. Means of what
+    depends on the amounts vary less than those of examples by chance: it is a stratified sample.
+    None stands for as many as there may be.
+    """
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    allowed = labels[np.concatenate([own[: math.ceil(share * len(own))] for own in members])]
+    chosen = allowed[spread_over_classes(allowed, count)]
+    found = []
+    for own in members:
+        many = np.count_nonzero(chosen == labels[own[0]])
+        places = (np.arange(many) + 0.5) * len(own) / max(1, many)
+        found.append(own[np.argsort(amounts[own], kind="stable")][places.astype(int)])
+    return np.sort(np.concatenate(found))
+
+
+def detail(images: np.ndarray) -> np.ndarray:
+    """Returns how much pixels of images uint8 [N, H, W, 3] differ from ones nearby, squared, [N].
+
+    Much of how well a picture can be rebuilt depends on it.
+    """
+    found = np.zeros(len(images))
+    away = min(_AWAY, images.shape[1] - 1)
+    for start in range(0, len(images), _AT_ONCE):
+        x = np.asarray(images[start : start + _AT_ONCE], np.float32)
+        for differences in (x[:, away:] - x[:, :-away], x[:, :, away:] - x[:, :, :-away]):
+            found[start : start + len(x)] += np.mean(differences**2, axis=(1, 2, 3))
+    return found
 
 
 def galleries(count: int) -> int:

@@ -33,7 +33,7 @@ from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import split_groups, spread_over_classes
+from privynet_jax.images.partition import detail, evenly_spread
 from privynet_jax.images.parts import as_float
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Mechanism, Plain
@@ -125,14 +125,14 @@ class DrawMeter:
 
     @functools.cached_property
     def _scored(self) -> np.ndarray:
-        """Rows of the sample that are released, ascending, of all classes alike.
+        """Rows of the sample that are released, ascending.
 
         Of each class half at most; and copies of a picture would pass for more evidence.
         """
-        labels, halves = self.sample.labels, {"released": 0.5, "theirs": 0.5}
-        rows = split_groups(labels, self._groups, halves, seed=0)["released"]
-        rows = rows[np.unique(self._groups[rows], return_index=True)[1]]
-        return np.sort(rows[spread_over_classes(labels[rows], max(0, self.attacked_images))])
+        firsts = np.unique(self._groups, return_index=True)[1]
+        labels, images = self.sample.labels[firsts], self.sample.images[firsts]
+        few = max(0, self.attacked_images)
+        return np.sort(firsts[evenly_spread(labels, detail(images), few, share=0.5)])
 
     @functools.cached_property
     def _owned(self) -> np.ndarray:

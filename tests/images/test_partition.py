@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from privynet_jax.errors import UserError
-from privynet_jax.images.partition import joined, split_groups, spread_over_classes, stream_of
+from privynet_jax.images.partition import (
+    detail,
+    evenly_spread,
+    joined,
+    split_groups,
+    spread_over_classes,
+    stream_of,
+)
 from privynet_jax.images.parts import TRAIN_FRACTIONS
 
 
@@ -96,6 +103,42 @@ def test_a_spread_sample_has_classes_alike(count):
     assert np.ptp(np.bincount(labels[chosen], minlength=10)) <= 1
     # A larger sample holds the smaller one.
     assert list(spread_over_classes(labels, 50)[:count]) == list(chosen)
+
+
+def test_evenly_spread_worked_by_hand():
+    labels = np.repeat([1, 4], [6, 2])
+    amounts = np.array([5, 3, 1, 4, 2, 0, 9, 8])
+    # In the order of amounts: 5, 2, 4, 1, 3, 0, and 7, 6.
+    assert list(evenly_spread(labels, amounts, 4)) == [2, 3, 6, 7]
+    for count in (4, None):
+        assert list(evenly_spread(labels, amounts, count, share=0.5)) == [0, 1, 2, 6]
+    assert list(evenly_spread(labels, amounts, None)) == list(range(8))
+    assert len(evenly_spread(labels, amounts, 0)) == 0
+
+
+def test_evenly_spread_samples_tell_more_of_a_mean_than_random_ones():
+    stream, errors = np.random.default_rng(0), []
+    labels = np.arange(200) % 2
+    for _ in range(200):
+        # Correlated by 0.8, as privacy losses are with the logarithm of details.
+        amounts = stream.normal(size=200)
+        values = 0.8 * amounts + 0.6 * stream.normal(size=200)
+        samples = evenly_spread(labels, amounts, 40), spread_over_classes(labels, 40)
+        errors.append([values[rows].mean() - values.mean() for rows in samples])
+    even, random = np.std(errors, axis=0)
+    assert even < 0.75 * random
+    assert np.abs(np.mean(errors, axis=0)[0]) < 3 * even / 200**0.5
+
+
+def test_detail_is_what_changes_within_a_few_pixels():
+    images = np.zeros((300, 16, 16, 3), np.uint8)
+    images[7, ::8] = images[280, :, 4:8] = 200
+    # Every eighth row differs from the one four away: one of four pairs of rows. Of columns 0 to
+    # 11, each with the fourth after it, 0 to 7 differ.
+    expected = {7: 200**2 / 4, 280: 200**2 * 2 / 3}
+    found = detail(images)
+    assert {place: found[place] for place in expected} == pytest.approx(expected)
+    assert np.count_nonzero(found) == 2
 
 
 def test_streams_belong_to_seed_and_name():
