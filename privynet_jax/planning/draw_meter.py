@@ -1,9 +1,10 @@
 """What a drawn subset gives away, measured on the sample before a plan is written.
 
 Expectations are of other pictures, other draws and attackers with pairs. So the very channels that
-a plan would release are attacked by class `public`, which needs nothing secret: some pictures of
-the sample are the release, and the attacker owns all others: pictures of the same kind, as in an
-audit. Beside many public pictures of another kind it would be misled by their statistics.
+a plan would release are attacked by class `public`, which needs nothing secret. It is scored on
+some pictures of the sample, and owns all others: pictures of the same kind, as in an audit. Beside
+many public pictures of another kind it would be misled by their statistics. The release that it
+sees has both: one of few pictures would tell it less of channels than what devices hand over.
 Under a mechanism, through which nobody guesses channels, the attacker knows them (`informed`): no
 weaker than one who would find them.
 
@@ -46,6 +47,8 @@ from privynet_jax.training.session import current_session, session
 SHARES = {"p95": 0.95, "p99": 0.99}
 _METRICS = ("psnr_db", "ssim")
 _AT_ONCE = 32
+# Images that a release holds, as far as there are so many.
+_SEEN = 256
 # Images whose mean is what releases are divided by.
 _OF_UNIT = 256
 # Of the time that a measurement takes.
@@ -60,8 +63,8 @@ class DrawMeter:
         weights: of the network that is split.
         sample: the user's own pictures.
         attack: of knowledge `NETWORK`, or `EVERYTHING`.
-        attacked_images: that are released and scored, at most half of each class, and of each group
-            of copies one; 1 or more.
+        attacked_images: that are scored, at most half of each class, and of each group of copies
+            one; 1 or more.
         seed: of the attack's key, and of the release's.
         mechanism: what devices do besides.
     """
@@ -102,19 +105,20 @@ class DrawMeter:
         DivergedError where it has no answer.
         """
         self.check(statistic)
-        released, own = (self.sample.images[rows] for rows in (self._scored, self._owned))
+        scored, own = (self.sample.images[rows] for rows in (self._scored, self._owned))
         key, progress = jax.random.key(self.seed), current_session().progress
+        released = np.concatenate([scored, own])[: max(_SEEN, len(scored))]
         release, known = self._released(released, topology, jax.random.fold_in(key, 1))
         pairs = Pairs(release[:0], own)
         with session(progress=lambda share: progress(_FITTING * share)):
             [fitted] = self.attack.fit([pairs], [known], [key])
         found: dict[str, list[np.ndarray]] = {metric: [] for metric in _METRICS}
-        for start in range(0, self.images, _AT_ONCE):
-            rows = slice(start, start + _AT_ONCE)
-            _, values = answered(fitted, release[rows], released[rows])
+        for start in range(0, len(scored), _AT_ONCE):
+            rows = slice(start, min(start + _AT_ONCE, len(scored)))
+            _, values = answered(fitted, release[rows], scored[rows])
             for metric in _METRICS:
                 found[metric].append(values[metric])
-            progress((1 - _FITTING) * len(released[rows]) / self.images)
+            progress((1 - _FITTING) * len(scored[rows]) / len(scored))
         return {m: _statistic(np.concatenate(values), statistic) for m, values in found.items()}
 
     @functools.cached_property
@@ -125,7 +129,7 @@ class DrawMeter:
 
     @functools.cached_property
     def _scored(self) -> np.ndarray:
-        """Rows of the sample that are released, ascending.
+        """Rows of the sample that are scored, ascending.
 
         Of each class half at most; and copies of a picture would pass for more evidence.
         """
@@ -136,7 +140,7 @@ class DrawMeter:
 
     @functools.cached_property
     def _owned(self) -> np.ndarray:
-        """Rows that the attacker owns, ascending: all but the released ones and their copies."""
+        """Rows that the attacker owns, ascending: all but the scored ones and their copies."""
         return np.flatnonzero(~np.isin(self._groups, self._groups[self._scored]))
 
     def _released(

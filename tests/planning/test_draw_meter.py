@@ -60,9 +60,11 @@ def test_the_attacker_meets_what_is_scored_and_owns_the_rest(vgg_weights, sample
     released = as_float(np.delete(sample.images, rows, axis=0))
     errors = np.mean((0.4 - released) ** 2, axis=(1, 2, 3))
     assert found["psnr_db"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), rel=1e-4)
-    # Of the topology it sees the release alone: what the local NN gives, over the sample's scale.
+    # Of the topology it sees the release alone, of these and its own pictures: what the local NN
+    # gives, over the sample's scale.
     assert known.local is None
-    local = np.asarray(jax.jit(local_nn(vgg_weights.params, TOPOLOGY))(released))
+    shown = np.concatenate([released, as_float(own.images)])
+    local = np.asarray(jax.jit(local_nn(vgg_weights.params, TOPOLOGY))(shown))
     ratio = known.observed / np.where(local > 0, local, 1)
     for channel in range(3):
         mine = ratio[..., channel][local[..., channel] > 1e-3]
@@ -99,7 +101,8 @@ def test_under_a_mechanism_the_attacker_knows_the_channels_and_not_the_noise(vgg
     [release] = seen
     released = as_float(np.delete(sample.images, rows_of(sample, own.images), axis=0))
     expected, made = np.asarray(known.local(released)), np.asarray(known.made(released))
-    assert np.sqrt(np.mean(np.square(release))) == pytest.approx(1, rel=1e-5)
+    # All that is released is divided by its root mean square; this is half of it.
+    assert np.sqrt(np.mean(np.square(release))) == pytest.approx(1, rel=0.05)
     deviations = (release - expected).std(), (made - expected).std()
     # 16 * 16 * 16 * 3 numbers; the scale of normalised representations is about 1.
     assert deviations == (pytest.approx(3 / 10**0.5, rel=0.05),) * 2
@@ -154,7 +157,7 @@ def test_copies_are_no_more_evidence(vgg_weights, sample):
     own = meter(vgg_weights, twice, attack)
     assert (own.images, meter(vgg_weights, twice, attack, 5).images) == (8, 5)
     found = own.measure(TOPOLOGY, "mean")
-    assert len(attack.shown[1].observed) == 8
+    assert len(attack.shown[1].observed) == 8 + 16
     rows = np.setdiff1d(np.arange(16), rows_of(twice, attack.shown[0].images))
     errors = np.mean((0.4 - as_float(images[rows])) ** 2, axis=(1, 2, 3))
     assert found["psnr_db"] == pytest.approx(np.mean(10 * np.log10(1 / errors)), rel=1e-4)
