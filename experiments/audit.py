@@ -43,7 +43,8 @@ _STATUS = {KEPT: 0, BROKEN: 2, INCONCLUSIVE: 3}
 _TRANSFERS_WITHIN = 1.5
 _NO_STRONGER = (
     "No other attackers than the characterisation's were tried; "
-    "--attackers=strong,public tries one who needs nothing secret."
+    "--attackers=strong,public tries one who needs nothing secret; strong,informed, for plans with "
+    "a mechanism, one who knows the channels."
 )
 _EARLIER = (
     "Attackers hold {0.channels_held} channels of every picture, of this release and of "

@@ -19,6 +19,7 @@ from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.deployment.trust.keys import PrivateKey, read_private
 from privynet_jax.deployment.trust.signatures import Trust, read_trust
 from privynet_jax.images.pixels.reading import Reading, window_of
+from privynet_jax.planning.drawing import TRAINING as USUAL_TRAINING
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices
@@ -112,14 +113,14 @@ flags.DEFINE_alias("trained_attackers", "attackers")  # as earlier flag files ca
 ATTACKED_IMAGES = flags.DEFINE_integer(
     "attacked_images",
     64,
-    "Test images, over classes, that slow attackers attack; 0: all.",
+    "Images, over classes, that slow attackers attack; 0: all, and of experiments.plan none.",
     0,
 )
 TRAINING = flags.DEFINE_float(
     "training",
-    None,
-    "Times the characterisation's steps that is trained anew; default: 2, and no less than 2,000 "
-    "steps of 32 pictures for attackers of plans.",
+    USUAL_TRAINING,
+    "Times the characterisation's steps that is trained anew. Attackers of plans train for 1,000 "
+    "steps of 32 pictures at least for each of these times.",
     0.1,
     1000.0,
 )

@@ -32,7 +32,17 @@ from PIL import Image
 
 from experiments import cli
 from experiments.comparing.ground import deciding, filled, kept_rows
-from privynet_jax import Budget, Part, Parts, Plan, Protocol, UserError, measure, read_plan
+from privynet_jax import (
+    Budget,
+    Part,
+    Parts,
+    Plan,
+    Protocol,
+    Schedule,
+    UserError,
+    measure,
+    read_plan,
+)
 from privynet_jax.attacks.registry import Training, named_attacks
 from privynet_jax.attacks.scenario import make_scenario
 from privynet_jax.deployment.device.package_export import write_package
@@ -44,6 +54,7 @@ from privynet_jax.deployment.trust.keys import (
     read_private,
 )
 from privynet_jax.images.partition import spread_over_classes, stream_of
+from privynet_jax.planning.drawing import attackers_schedule
 from privynet_jax.platform.files import appears_whole, private_folder, write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Cell
@@ -194,8 +205,8 @@ class _Story:
             test=others,
             fingerprint=hashlib.sha256(f"{self.parts.fingerprint} {name}".encode()).hexdigest(),
         )
-        trained = self.plan.settings["attacker"]
-        training = Training(Budget(2 * trained["steps"], batch_size=trained["batch_size"]))
+        trained = attackers_schedule(Schedule(**self.plan.settings["attacker"]))
+        training = Training(Budget(trained.steps, batch_size=trained.batch_size))
         chosen = spread_over_classes(others.labels, cli.ATTACKED_IMAGES.value or None)
         protocol = Protocol(attacks=named_attacks((name,), training), attacked=chosen)
         with private_folder(cli.folder("cache_dir", cli.CACHE_DIR.value), "rehearsal") as cache:

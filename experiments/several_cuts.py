@@ -29,7 +29,6 @@ from privynet_jax.characterisation.measure import check_converges, measure
 from privynet_jax.characterisation.reopening import Reopened
 from privynet_jax.images.metrics import correct
 from privynet_jax.mechanisms.on_device import NONE
-from privynet_jax.planning.drawing import TRAINING
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.accuracies import of_images
@@ -105,7 +104,7 @@ def _together() -> list[list[str]]:
 def _attacked(found: Reopened, names: Sequence[str]) -> dict[str, list[float]]:
     """PSNR of each test image, of an attacker who has all of these cells' releases."""
     trained = found.settings["attacker"]
-    steps = max(1, round((cli.TRAINING.value or TRAINING) * trained["steps"]))
+    steps = max(1, round(cli.TRAINING.value * trained["steps"]))
     training = Training(Budget(steps, batch_size=trained["batch_size"]))
     first, scenes = _scenes(found, names)
     scene = joined_scene(scenes) if len(scenes) > 1 else scenes[0]

@@ -38,7 +38,7 @@ from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
-from privynet_jax.planning.drawing import TRAINING
+from privynet_jax.planning.drawing import TRAINING, check_training
 from privynet_jax.planning.latency import Meter
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.results.accuracies import accuracies
@@ -61,8 +61,8 @@ class AuditSettings:
             as long again, most of all where attackers optimise images.
         attackers: names of the `attacks.registry`; none: the characterisation's own, and the one
             that the plan was measured by. The closed form attacks in any case.
-        training: times the characterisation's steps that networks are trained; None: twice, and
-            attackers as `drawing.attackers_schedule` says.
+        training: times the characterisation's steps that networks are trained, attackers as
+            `drawing.attackers_schedule` says.
         attacked_images: test images, `partition.evenly_spread`, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
         released: plans under which the same pictures were released before: attackers hold those
@@ -77,7 +77,7 @@ class AuditSettings:
     seed: int
     repeats: int = 1
     attackers: tuple[str, ...] = ()
-    training: float | None = None
+    training: float = TRAINING
     attacked_images: int = 64
     released: tuple[Plan, ...] = ()
     latencies: Latencies | None = None
@@ -85,12 +85,12 @@ class AuditSettings:
     def __post_init__(self) -> None:
         if self.attackers:
             check_attackers(self.attackers)
-        times = TRAINING if self.training is None else self.training
-        if self.repeats < 1 or self.attacked_images < 0 or not 0 < times < math.inf:
+        check_training(self.training)
+        if self.repeats < 1 or self.attacked_images < 0:
             raise UserError(
-                f"an audit with repeats={self.repeats}, attacked_images={self.attacked_images} and "
-                f"training={self.training}; allowed are 1 or more repeats, 0 or more images and "
-                "positive numbers; leave them out for the usual ones"
+                f"an audit with repeats={self.repeats} and attacked_images={self.attacked_images}; "
+                "allowed are 1 or more repeats and 0 or more images; leave them out for the usual "
+                "ones"
             )
 
 

@@ -26,7 +26,7 @@ from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.images.sample import drop_seen_pictures
-from privynet_jax.planning.drawing import TRAINING, attackers_schedule
+from privynet_jax.planning.drawing import TRAINING, attackers_schedule, check_training
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.platform.rows.row_views import ScaledRows
@@ -64,7 +64,7 @@ def train_shown_attacker(
     *,
     seed: int,
     cache_dir: os.PathLike[str] | str,
-    training: float | None = None,
+    training: float = TRAINING,
 ) -> ShownAttacker:
     """Trains the strong inverse network as an audit does; the session is told about progress.
 
@@ -74,7 +74,7 @@ def train_shown_attacker(
         weights: the plan's.
         seed: other than the characterisation's.
         cache_dir: where features are kept meanwhile.
-        training: times the characterisation's steps; None: as audits usually do.
+        training: how long it trains, see `drawing.attackers_schedule`.
 
     Raises:
         UserError: as of an audit.
@@ -111,14 +111,15 @@ def scaled_as_released(features: LayerFeatures, plan: Plan) -> LayerFeatures:
 
 
 def longer_config(
-    plan: Plan, seed: int, training: float | None, attackers: tuple[str, ...] = ()
+    plan: Plan, seed: int, training: float, attackers: tuple[str, ...] = ()
 ) -> Config:
-    """Returns the characterisation's networks, with so many times the steps; None: as usual.
+    """Returns the characterisation's networks, with so many times the steps.
 
     A linear one trained none, so of it the usual. Without attackers, it has those of the
     characterisation and the one that the plan was measured by. Raises UserError where the seed is
     the characterisation's, the plan does not say how that trained, or training is not positive.
     """
+    check_training(training)
     given = plan.settings
     if seed == given["seed"]:
         raise UserError(
@@ -127,12 +128,12 @@ def longer_config(
     try:
         sizes = {name: given[name] for name in _SIZES}
         config = Config.of_settings(given, Path(), mode=DEDICATED, **sizes)
+        cloud = config.cloud.longer(training)
+        attacker = attackers_schedule(config.attacker, training)
     except (UserError, KeyError, TypeError):
         raise UserError(
             "the plan does not say how its characterisation trained; plan again"
         ) from None
-    attacker = attackers_schedule(config.attacker, training)
-    cloud = config.cloud.longer(training or TRAINING)
     measured = (plan.measured.attacker,) if plan.measured else ()
     attackers = attackers or tuple(dict.fromkeys((*config.chosen_attackers, *measured)))
     return dataclasses.replace(config, cloud=cloud, attacker=attacker, attackers=attackers)

@@ -44,7 +44,8 @@ from privynet_jax.selection.secret_draw import Selection, select
 from privynet_jax.training.session import session
 from privynet_jax.training.tasks import Schedule
 
-# Times the characterisation's steps that plans are attacked and audited with, as a rule.
+# Times the characterisation's steps that plans are attacked and audited with, as a rule, attackers
+# on no fewer examples than they usually need.
 TRAINING = 2.0
 
 
@@ -71,7 +72,7 @@ class PlanSettings:
         reading: what files leave open; kept in the plan.
         cache_dir: of weights.
         data_dir: folder of TFDS data sets; None is TFDS's default.
-        training: times the characterisation's steps, see `attackers_schedule`.
+        training: how long attackers train, see `attackers_schedule`.
     """
 
     selection: str | None = None
@@ -87,24 +88,30 @@ class PlanSettings:
     reading: Reading = AS_FILES_SAY
     cache_dir: Path = LOCAL_CACHE
     data_dir: Path | str | None = None
-    training: float | None = None
+    training: float = TRAINING
 
 
-def attackers_schedule(characterised: Schedule, training: float | None) -> Schedule:
+def attackers_schedule(characterised: Schedule, training: float = TRAINING) -> Schedule:
     """Returns how long a plan's attackers train: so many times as the characterisation's.
 
-    None: `TRAINING` times, and on no fewer examples than attackers usually do: grids for a first
-    look train theirs for seconds. UserError unless it is a positive number.
+    Grids for a first look train theirs for seconds, so it is on no fewer examples than attackers
+    usually need, or the share of these that `training` is of `TRAINING`. Errors are those of
+    `check_training`.
     """
-    if training is not None and not 0 < training < math.inf:
+    check_training(training)
+    longer, usual = characterised.longer(training), Budget()
+    least = dataclasses.replace(longer, steps=usual.steps, batch_size=usual.batch_size)
+    least = least.longer(training / TRAINING)
+    return max(longer, least, key=lambda each: each.steps * each.batch_size)
+
+
+def check_training(training: float) -> None:
+    """Raises UserError unless it is a positive number."""
+    if not 0 < training < math.inf:
         raise UserError(
-            f"attackers are to train {training:g} times as long as the characterisation's; allowed "
+            f"networks are to train {training:g} times as long as the characterisation's; allowed "
             "are positive numbers; leave it out for as long as they need"
         )
-    longer, usual = characterised.longer(training or TRAINING), Budget()
-    if training or longer.steps * longer.batch_size >= usual.steps * usual.batch_size:
-        return longer
-    return dataclasses.replace(longer, steps=usual.steps, batch_size=usual.batch_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -228,8 +228,8 @@ def _source_lines(decision: Decision, config: Mapping[str, Any]) -> list[str]:
         for network, title in (("attacker", "attacker"), ("cloud", "cloud NN"))
     )
     lines = [
-        f"Privacy loss is what the attacks of a characterisation reached, on {config['dataset']}, "
-        f"images of {config['image_size']} pixels, mode {mode}, "
+        "Expected privacy loss is what the attacks of a characterisation reached, on "
+        f"{config['dataset']}, images of {config['image_size']} pixels, mode {mode}, "
         f"{'' if mode == 'linear' else f'{steps}, '}seed {config['seed']}.",
         "It bounds no other attacker: somebody with more training, more pictures or more knowledge "
         "may rebuild more. Accuracy is that of the characterised task, not of yours.",

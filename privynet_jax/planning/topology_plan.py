@@ -28,7 +28,7 @@ from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import released_unit
-from privynet_jax.planning.drawing import Drawing, PlanSettings
+from privynet_jax.planning.drawing import TRAINING, Drawing, PlanSettings
 from privynet_jax.planning.explanation import explained, refusal
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import EPSILON, Limits, Plan, Promise
@@ -186,7 +186,7 @@ def margins_of(
     has_mechanism = any(grid.mechanism != Plain() for grid in grids)
     image_size = grids[0].config["image_size"]
     if settings.episodes is None:
-        if given or has_mechanism or not settings.attacked_images or settings.training:
+        if given or has_mechanism or not settings.attacked_images or settings.training != TRAINING:
             return {**planner.MARGINS, **given}, None
         return usual_margins(limits, image_size)
     if has_mechanism:

@@ -44,7 +44,7 @@ SEED, REPEATS = small_audit.PARTS_SEED, 2
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    return AuditSettings(cache, SEED, REPEATS, training=2.5, attacked_images=3)
+    return AuditSettings(cache, SEED, REPEATS, training=0.004, attacked_images=3)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_cannot_be_audited_is_refused(audited_plan, audited_parts, vgg_weig
     [{"repeats": 0}, {"attacked_images": -1}, *({"training": x} for x in (0.0, -1.0, math.nan))],
 )
 def test_an_audit_of_nothing_is_refused(settings, given):
-    with pytest.raises(UserError, match="allowed are 1 or more repeats, 0 or more images and pos"):
+    with pytest.raises(UserError, match=r"allowed are (1 or more repeats and 0|positive numbers)"):
         dataclasses.replace(settings, **given)
 
 
@@ -163,11 +163,11 @@ def test_the_characterisation_s_networks_are_trained_longer_with_another_seed(
     assert cells == [Cell(audited_plan.topology, 0), Cell(audited_plan.topology, 1)]
     assert len(scenes) == 2
     assert seed == SEED
-    assert (protocol.schedule.steps, protocol.schedule.batch_size) == (5, 8)
+    assert (protocol.schedule.steps, protocol.schedule.batch_size) == (1, 8)
     assert protocol.cloud.num_classes == 2
     [linear, residual] = protocol.attacks
     assert (linear.name, residual.name) == ("linear", "residual")
-    assert residual.training.budget == Budget(8, None, 4)
+    assert residual.training.budget == Budget(4, None, 32)
     [capacity] = residual.capacities
     assert capacity.network.keywords == {"width": 8, "num_blocks": 1}
     assert protocol.attacked is None
@@ -270,7 +270,7 @@ def test_the_worst_of_attackers_and_repeats_decides(audited, audited_plan, audit
     assert {each.converged for each in found.attacks} == {True}
     assert (found.knowledge, found.stronger) == ("everything", ("strong", "white box"))
     assert found.difference_db is None  # the characterisation's residual network was not tried
-    assert (found.repeats, found.attacker_steps, found.data) == (2, 8, audited_parts.name)
+    assert (found.repeats, found.attacker_steps, found.data) == (2, 4, audited_parts.name)
     assert found.images == {name: len(part) for name, part in audited_parts.items()}
 
 
@@ -346,7 +346,7 @@ def test_each_repeat_finds_what_it_would_find_alone(
     scene = make_scenario(
         vgg_weights, audited_parts, audited_plan.topology, settings.cache_dir, dtype="float16"
     )
-    training = Training(Budget(8, None, 4), capacities=capacities_of_size(8, 1))
+    training = Training(Budget(4, None, 32), capacities=capacities_of_size(8, 1))
     for attack in named_attacks(("linear", "residual"), training):
         for repeat in range(REPEATS):
             key = training_key(Cell(audited_plan.topology, repeat), SEED)
@@ -356,7 +356,7 @@ def test_each_repeat_finds_what_it_would_find_alone(
                 for each in found.attacks
                 if (each.attacker, each.repeat) == (attack.name, repeat)
             ]
-            # Eight steps of float32, whose sums two devices take in another order.
+            # Four steps of float32, whose sums two devices take in another order.
             assert own.psnr_db.mean == pytest.approx(summarise(quality["psnr_db"]).mean, abs=1e-3)
             assert own.ssim.p95 == pytest.approx(summarise(quality["ssim"]).p95, abs=1e-4)
     losses = [each.psnr_db.mean for each in found.attacks if each.attacker == "residual"]

@@ -23,11 +23,11 @@ SEED, SIZE = small_audit.PARTS_SEED, small_audit.IMAGE_SIZE
 @pytest.mark.parametrize(
     ("characterised", "training", "expected"),
     [
-        ((300, 16), None, (2000, 32)),  # on fewer examples than attackers need
-        ((4000, 16), None, (8000, 16)),
-        ((600, 64), None, (1200, 64)),
-        ((300, 16), 2.0, (600, 16)),  # as was asked for
-        ((300, 16), 0.1, (30, 16)),
+        ((300, 16), 2.0, (2000, 32)),  # where that is fewer examples than attackers need
+        ((4000, 16), 2.0, (8000, 16)),
+        ((600, 64), 2.0, (1200, 64)),
+        ((300, 16), 4.0, (4000, 32)),  # and what is asked for beyond is longer in any case
+        ((300, 16), 0.1, (100, 32)),
     ],
 )
 def test_attackers_train_as_long_as_they_need_or_as_they_are_told(
@@ -42,7 +42,7 @@ def test_attackers_train_as_long_as_they_need_or_as_they_are_told(
     assert config.attacker == Schedule(*expected, learning_rate=0.01)
     # What draws are attacked with before a plan is written.
     assert attackers_schedule(Schedule(**attacker), training) == config.attacker
-    assert config.cloud.steps == (10 if training == 0.1 else 200)
+    assert config.cloud.steps == 100 * training
     for wrong in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(UserError, match="positive numbers; leave it out"):
             attackers_schedule(Schedule(**attacker), wrong)
@@ -51,7 +51,7 @@ def test_attackers_train_as_long_as_they_need_or_as_they_are_told(
 def test_its_file_rebuilds_what_packages_release(
     audited_plan, audited_parts, vgg_weights, tmp_path
 ):
-    given = {"seed": SEED, "cache_dir": tmp_path / "cache", "training": 2.0}
+    given = {"seed": SEED, "cache_dir": tmp_path / "cache", "training": 0.004}
     shown = train_shown_attacker(audited_plan, audited_parts, vgg_weights, **given)
     unseen, _ = drop_seen_pictures(audited_parts, audited_plan.sample)
     assert shown.pairs == len(unseen.auxiliary)
@@ -70,7 +70,7 @@ def test_its_file_rebuilds_what_packages_release(
     ("wrong", "told"),
     [
         ({"seed": small_audit.SETTINGS["seed"]}, "seed 0 is the characterisation's own"),
-        ({"training": -1.0}, "attackers are to train -1 times"),
+        ({"training": -1.0}, "networks are to train -1 times"),
     ],
 )
 def test_the_characterisations_own_seed_and_no_training_are_refused(

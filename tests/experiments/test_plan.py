@@ -332,7 +332,7 @@ def test_margins_are_of_episodes_unless_one_is_given(workdir, tmp_path, monkeypa
     assert margins() == (3.5, handmade_episodes.MORE_SSIM, 20)
     assert margins(statistic="p95") == margins(attacked_images=0) == (2.0, 0.02, None)
     assert margins(margin_db=1.0) == (1.0, 0.02, None)
-    assert margins(training=2.0) == (2.0, 0.02, None)  # episodes train as long as is usual
+    assert margins(training=4.0) == (2.0, 0.02, None)  # episodes train as long as is usual
     assert margins(margin_ssim=0.0) == (2.0, 0.0, None)
     more = handmade_episodes.write(tmp_path / "own.csv", [4.5] * 30, image_size=16)
     assert margins(episodes=promise.read_episodes(more)) == (4.5, handmade_episodes.MORE_SSIM, 30)
