@@ -59,8 +59,8 @@ class InformedAttack:
         pictures = own_pictures(self.name, scenes, budget, self.least_pairs)
         examples, made, tuning = budget.steps * budget.batch_size, [], []
         for own, known, key in zip(pictures, knowledge, keys, strict=True):
-            learning, judged = hold_out(len(own))
-            made.append(self._pairs(known, own[learning], examples, key))
+            _, judged = hold_out(len(own))
+            made.append(self._pairs(known, own, examples, key))
             rows = LayerRows(known.made or known.local, own[judged])
             tuning.append(Pairs(rows[:], own[judged]))
         warm = self.network.trained(made, linear_attacks(made, on_both=False), keys)

@@ -47,8 +47,9 @@ PRIOR_WEIGHTS = (0.0, 1e-2, 1e-1, 1.0, 1e1)
 _REFINEMENT = 10**0.5
 # Falls below this share of the loss at the warm start are rounding.
 _NEGLIGIBLE = 1e-6
-# The second half of the steps is left out where it adds less dB on own images.
-_WORTH_DB = 0.02
+# The second half of the steps is left out where it adds less dB on own images, and so many are
+# taken again where it adds more.
+_WORTH_DB, _GOES_ON_DB = 0.02, 0.2
 # Candidates that are left after each round: with few images each they fill batches of 32.
 _LEFT, _FINALISTS = 8, 2
 # What a closed form gains by training.
@@ -76,7 +77,9 @@ class WhiteBox:
     Attributes:
         warm_start: fitted on most of the pairs; its estimates are where images start, and what the
             prior lies around.
-        steps: gradients that are computed per image, or half of them where more add nothing.
+        steps: gradients that are computed per image; half of them where more add nothing on own
+            images, and twice as many where they add much,
+        doublings: up to so often.
         tuning_images: of the held-out pairs, those that the last candidates compete on; multiples
             of 16 fill batches of 32.
         name: what results call it.
@@ -85,6 +88,7 @@ class WhiteBox:
     warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
     steps: int = 150
     tuning_images: int = 32
+    doublings: int = 3
     name: str = "white box"
     knowledge: str = EVERYTHING
     optimises_images: ClassVar[bool] = True
@@ -139,7 +143,9 @@ class WhiteBox:
         others = slice(count if len(truth) >= 2 * count else 0, None)
         matcher = Matcher(local, fit_prior(truth[others] - estimates[others]))
         known = (representations[:count], estimates[:count])
-        choice, better, found = _Tuning(matcher, known, truth[:count], self.steps).best()
+        choice, better, found = _Tuning(
+            matcher, known, truth[:count], self.steps, self.doublings
+        ).best()
 
         def optimised(representations: np.ndarray) -> np.ndarray:
             starts = warm.reconstruct(representations)
@@ -160,7 +166,7 @@ class WhiteBox:
         # What starts from an unfinished attack may still gain from finishing that.
         converged = warm.report.get("converged", True)
         # Half of the steps is taken where the other half adds nothing, whatever becomes of losses.
-        ended = choice is None or found["steps"] < self.steps or falling <= CONVERGED_PERCENT
+        ended = falling <= CONVERGED_PERCENT or not choice or found["last_doubling_db"] < _WORTH_DB
         return {
             "warm_start": self.warm_start.name,
             **(choice or Choice(0.0, float("inf")))._asdict(),
@@ -182,20 +188,26 @@ class _Tuning:
     known: tuple[np.ndarray, np.ndarray]  # representations and starts
     truth: np.ndarray
     steps: int
+    doublings: int
 
     def best(self) -> tuple[Choice, Better, dict[str, float]]:
         """Returns the weights that do best, in what that is better, and what was found."""
         steps, count, left = self.steps, len(self.truth), self._finalists()
         matched = self._match(left, count, steps)
-        scores = self._psnr_db(matched.images, len(left))
-        winner = int(np.argmax(scores))
-        own = slice(winner * count, (winner + 1) * count)
-        starts = np.clip(np.float32(self.known[1]), 0, 1)
-        [start_db], [half_db] = map(self._psnr_db, (starts, matched.halfway[own]))
-        added_db = float(scores[winner] - half_db)
+        winner = int(np.argmax(self._psnr_db(matched.images, len(left))))
+        own, winner = slice(winner * count, (winner + 1) * count), left[winner]
+        matched = jax.tree.map(lambda x: x[own], matched)
+        for _ in range(self.doublings):
+            if self._added_db(matched) < _GOES_ON_DB:
+                break
+            steps *= 2
+            matched = self._match([winner], count, steps)
+        starts, added_db = np.clip(np.float32(self.known[1]), 0, 1), self._added_db(matched)
+        [start_db], [half_db], [all_db] = map(
+            self._psnr_db, (starts, matched.halfway, matched.images)
+        )
         pays = added_db >= _WORTH_DB
-        reached_db = scores[winner] if pays else half_db
-        reached = (matched.images if pays else matched.halfway)[own]
+        reached, reached_db = (matched.images, all_db) if pays else (matched.halfway, half_db)
         before, after = (float(np.mean(ssim(x, self.truth))) for x in (starts, reached))
         better = Better(bool(reached_db > start_db), after > before)
         found = {
@@ -203,15 +215,19 @@ class _Tuning:
             "warm_start_held_out_psnr_db": float(start_db),
             "held_out_psnr_db": float(reached_db if better.psnr_db else start_db),
             "last_doubling_db": added_db,
-            "falling_percent_per_doubling": _falling_percent_per_doubling(
-                *(each[own] for each in matched.losses)
-            ),
+            "falling_percent_per_doubling": _falling_percent_per_doubling(*matched.losses),
         }
-        return left[winner], better, found
+        return winner, better, found
+
+    def _added_db(self, matched: Matched) -> float:
+        """By what the second half of the steps made images better."""
+        [half], [whole] = map(self._psnr_db, (matched.halfway, matched.images))
+        return float(whole - half)
 
     def _finalists(self) -> list[Choice]:
         """The weights that do best by few images and steps, which would be too few to judge by."""
-        few, some = (max(1, len(self.truth) // share) for share in (8, 4))
+        count = len(self.truth)
+        few, some = min(count, max(2, count // 8)), min(count, max(4, count // 4))
         grid = [Choice(*pair) for pair in itertools.product(TV_WEIGHTS, PRIOR_WEIGHTS)]
         left = self._ranked(grid, few, self.steps // 8)[:_LEFT]
         left = self._ranked(left, some, self.steps // 4)
@@ -255,9 +271,16 @@ def _weights(count: int, choices: Sequence[Choice]) -> Weights:
 def _around(choice: Choice) -> list[Choice]:
     """A choice and those beside it."""
     tv, prior = choice
-    factors = (_REFINEMENT, 1 / _REFINEMENT)
-    beside = [Choice(tv * f, prior) for f in factors] + [Choice(tv, prior * f) for f in factors]
-    return _distinct([choice, *beside])
+    smoother = [Choice(weight, prior) for weight in _beside(tv, TV_WEIGHTS)]
+    nearer = [Choice(tv, weight) for weight in _beside(prior, PRIOR_WEIGHTS)]
+    return _distinct([choice, *smoother, *nearer])
+
+
+def _beside(weight: float, tried: Sequence[float]) -> list[float]:
+    """Weights beside one; beside none, ones below the least that was tried."""
+    if weight:
+        return [weight * _REFINEMENT, weight / _REFINEMENT]
+    return [tried[1] / _REFINEMENT, tried[1] / _REFINEMENT**4]
 
 
 def _distinct(choices: Sequence[Choice]) -> list[Choice]:

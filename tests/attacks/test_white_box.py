@@ -24,6 +24,7 @@ from privynet_jax.attacks.base import (
     diverged,
 )
 from privynet_jax.attacks.closed_form import LinearInversion, MeanImage
+from privynet_jax.attacks.matching import Matched
 from privynet_jax.attacks.scenario import answered
 from privynet_jax.attacks.white_box import Better, Choice, WhiteBox, _around, _distinct, _Tuning
 from privynet_jax.backbone.split import local_nn
@@ -36,7 +37,7 @@ from privynet_jax.training.convergence import CONVERGED_PERCENT
 from privynet_jax.training.extrapolation import Gain, gain_from
 
 pytestmark = pytest.mark.computes
-QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6)
+QUICK = functools.partial(WhiteBox, steps=40, tuning_images=6, doublings=0)
 _MATRIX = np.float32(np.random.default_rng(0).normal(size=(12, 12)) / 3 + np.eye(12))
 
 
@@ -166,7 +167,8 @@ def test_steps_that_add_nothing_are_left_out_and_have_converged():
     found = {"falling_percent_per_doubling": 50.0, "last_doubling_db": 0.0, "steps": 20}
     attack = WhiteBox(steps=40)
     assert attack._report(Choice(0.1, 1.0), found, started)["converged"]
-    assert not attack._report(Choice(0.1, 1.0), {**found, "steps": 40}, started)["converged"]
+    found["last_doubling_db"] = 0.03
+    assert not attack._report(Choice(0.1, 1.0), found, started)["converged"]
 
 
 @pytest.mark.parametrize(
@@ -194,17 +196,30 @@ def test_what_longer_training_gains_is_the_start_s_and_its_own(of_start, choice,
 )
 def test_steps_that_add_nothing_are_left_out(monkeypatch, half_db, steps, reached_db):
     """Of eight steps, which reach 30 dB; the start has 0.1."""
-    matched = SimpleNamespace(
-        images=np.array([30.0]), halfway=np.array([half_db]), losses=np.ones((3, 1))
-    )
+    matched = Matched(np.array([30.0]), np.array([half_db]), tuple(np.ones((3, 1))))
     monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda tuning, images, choices=1: images)
     monkeypatch.setattr(white_box, "ssim", lambda images, truth: images)
-    choice, better, found = _Tuning(None, (None, np.array([0.1])), np.zeros(1), 8).best()
+    choice, better, found = _Tuning(None, (None, np.array([0.1])), np.zeros(1), 8, 0).best()
     assert (choice, better) == (Choice(0.1, 1.0), (True, True))
     assert (found["steps"], found["held_out_psnr_db"]) == (steps, reached_db)
     assert found["last_doubling_db"] == pytest.approx(30 - half_db)
+
+
+@pytest.mark.parametrize(("doublings", "steps", "reached_db"), [(3, 32, 28.1), (1, 16, 28.0)])
+def test_steps_go_on_while_they_add_much(monkeypatch, doublings, steps, reached_db):
+    after = {4: 25.0, 8: 27.0, 16: 28.0, 32: 28.1, 64: 29.0}
+
+    def match(tuning, choices, count, steps):
+        return Matched(*np.array([[after[steps]], [after[steps // 2]]]), tuple(np.ones((3, 1))))
+
+    monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
+    monkeypatch.setattr(_Tuning, "_match", match)
+    monkeypatch.setattr(_Tuning, "_psnr_db", lambda tuning, images, choices=1: images)
+    monkeypatch.setattr(white_box, "ssim", lambda images, truth: images)
+    _, _, found = _Tuning(None, (None, np.array([0.1])), np.zeros(1), 8, doublings).best()
+    assert (found["steps"], found["held_out_psnr_db"]) == (steps, reached_db)
 
 
 def test_what_is_nearer_may_be_less_alike(monkeypatch):
@@ -212,9 +227,9 @@ def test_what_is_nearer_may_be_less_alike(monkeypatch):
     faint, darker = 0.5 + 0.65 * (truth - 0.5), 0.8 * truth
     monkeypatch.setattr(_Tuning, "_finalists", lambda _: [Choice(0.1, 1.0)])
     for start, end, expected in ((faint, darker, (False, True)), (darker, faint, (True, False))):
-        matched = SimpleNamespace(images=end, halfway=end, losses=np.ones((3, 4)))
+        matched = Matched(end, end, tuple(np.ones((3, 4))))
         monkeypatch.setattr(_Tuning, "_match", lambda *_, matched=matched: matched)
-        _, better, found = _Tuning(None, (None, start), truth, 8).best()
+        _, better, found = _Tuning(None, (None, start), truth, 8, 0).best()
         assert better == expected
         assert found["held_out_psnr_db"] == pytest.approx(float(psnr_db(faint, truth).mean()))
 
@@ -254,6 +269,11 @@ def test_a_warm_start_that_diverged_is_no_answer():
 def test_no_candidate_runs_twice(monkeypatch):
     asked = []
     best = Choice(0.1, 1.0)
+    # Beside none there are ones below the least that was tried.
+    assert _around(Choice(0.0, 1.0))[1:3] == [
+        (pytest.approx(1e-3 / 10**0.5), 1.0),
+        (pytest.approx(1e-5), 1.0),
+    ]
     beside = _around(best)[1]
     assert len(_distinct([*_around(beside), best, beside])) == 5  # best is among them, rounded
 
@@ -262,11 +282,11 @@ def test_no_candidate_runs_twice(monkeypatch):
         return [best, beside, *choices]
 
     monkeypatch.setattr(_Tuning, "_ranked", ranked)
-    matched = SimpleNamespace(images=0, halfway=np.zeros(2), losses=np.ones((3, 2)))
+    matched = Matched(np.zeros(2), np.zeros(2), tuple(np.ones((3, 2))))
     monkeypatch.setattr(_Tuning, "_match", lambda *_: matched)
     monkeypatch.setattr(_Tuning, "_psnr_db", lambda *given: np.zeros(given[2:] or 1))
     monkeypatch.setattr(white_box, "ssim", lambda *_: 0)
-    _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8).best()
+    _Tuning(None, (np.zeros(1), np.zeros(1)), np.zeros(1), 8, 0).best()
     assert [len(choices) for choices in asked] == [40, 8, 8]
 
 

@@ -42,6 +42,8 @@ _PRIOR_WEIGHT = 1e-3
 MIDDLE = 0.45
 # After each stretch, channels that pictures fail to explain weigh less.
 _STRETCHES, _MEMORY = 3, 20
+# What silent channels weigh beside others.
+_TINY = 1e-9
 # A share of a channel's energy that may always be unexplained.
 _LEAST = 0.02
 # Pixels of the pictures that are sought together, and the fewest of these.
@@ -67,7 +69,7 @@ class Calibration:
     """By what the release's channels are too weak, and how much to trust each, float64 [D].
 
     And the pictures that were found with them, float32 [n, H, W, 3], and of the logarithms of gains
-    of channels that are not silent the mean and the standard deviation.
+    of channels that are not silent the mean and the standard deviation, by these weights.
     """
 
     gains: np.ndarray
@@ -106,9 +108,11 @@ def calibrate(
         unexplained, factors = map(np.asarray, explain(local, known, weights, found))
         weights = _weights(unexplained)
     gains, heard = 1 / np.float64(factors), np.isfinite(unexplained)
-    logs = np.log(gains[heard]) if heard.any() else np.zeros(1)
+    logs, trust = np.log(gains), np.where(heard, weights, _TINY)
     pictures = np.asarray(_pictures(known, found))
-    return Calibration(gains, np.float64(weights), pictures, float(logs.mean()), float(logs.std()))
+    common = np.average(logs, weights=trust)
+    spread = np.average((logs - common) ** 2, weights=trust) ** 0.5
+    return Calibration(gains, np.float64(weights), pictures, float(common), float(spread))
 
 
 @functools.lru_cache(maxsize=1)  # as many as a release and own pictures take

@@ -41,7 +41,7 @@ from privynet_jax.attacks.public.belief import (
 from privynet_jax.attacks.public.calibration import calibrate, pictures_of
 from privynet_jax.attacks.public.made_pairs import PairMaker, own_pictures
 from privynet_jax.attacks.public.public_layer import PublicLayer
-from privynet_jax.attacks.public.shared_gain import shared_gain
+from privynet_jax.attacks.public.shared_gain import settled_gains
 from privynet_jax.attacks.white_box import WhiteBox
 from privynet_jax.errors import DivergedError, UserError
 from privynet_jax.images.partition import hold_out
@@ -113,12 +113,12 @@ class PublicAttack:
     ) -> list[FittedAttack]:
         """Attacks releases of one guessed layer, each observed, and with a key."""
         network, _ = layers
-        learning, tuning = hold_out(len(pictures))
+        _, tuning = hold_out(len(pictures))
         union = np.unique(np.concatenate([own.channels for own in believed]))
         rms, budget = believed[0].layer_rms, self.network.training.budget
         examples = budget.steps * budget.batch_size
         layer = network[believed[0].layer](union)
-        maker = PairMaker(layer, pictures[learning], union, rms, examples)
+        maker = PairMaker(layer, pictures, union, rms, examples)
         keys = [key for _, key in asked]
         made = [
             maker.pairs(own.channels, own.width, key)
@@ -189,5 +189,5 @@ class PublicAttack:
             gains /= np.exp(np.average(np.log(gains[known]), weights=found.weights[known]))
             gains[known] = trust[known] = 1
         else:
-            gains *= shared_gain(local, prior, shown, found, own, self.steps)
+            gains = settled_gains(local, prior, shown, found, own, self.steps)
         return believed.calibrated(gains), trust

@@ -1,14 +1,17 @@
-"""The gain that all channels of a release share, by the ends of the range, and by own pictures.
+"""The gains of a release, in the light of what calibrating own pictures gets wrong.
 
+The one that all channels share is found by the ends of the range.
 Pictures that are fainter than the true ones explain the release as well, ones of more contrast do
 not: where the true ones are black or white, they would have to leave [0, 1]. So the gain is at most
 the largest that explains the release as well as smaller ones do (`brightest`). Where pictures are
 pale, or where a layer tells little of them, that is too much. It is too much for the attacker's own
 pictures likewise, of which it knows the truth: by as much it is lowered, and the less it weighs
-beside what root mean squares say.
+beside what root mean squares say. Likewise, how far channels' gains are from each other is believed
+as far as it is more than own pictures' are, which are all 1: at deep layers a few pictures tell
+less of it than root mean squares of many.
 
     found = calibrate(local, prior, release, estimates, steps=150)
-    found.gains * shared_gain(local, prior, release, found, (own, estimates_of_own), steps=150)
+    settled_gains(local, prior, release, found, (own, estimates_of_own), steps=150)
 """
 
 import math
@@ -33,15 +36,15 @@ _LEAST_SPREAD = 0.02
 _ROUNDING = 1e-6
 
 
-def shared_gain(
+def settled_gains(
     local: Representing,
     prior: PixelPrior,
     release: np.ndarray,
     found: Calibration,
     own: tuple[np.ndarray, np.ndarray],
     steps: int,
-) -> float:
-    """Returns by what all gains that `calibrate` found of a release are too small still.
+) -> np.ndarray:
+    """Returns by what channels of a release are too weak, float64 [D], as far as can be told.
 
     Own are representations and estimates of pictures of the attacker's, whose gains are all 1; the
     rest is as of `calibrate`. DivergedError where no pictures explain one of both.
@@ -51,7 +54,10 @@ def shared_gain(
         _brightest_log(local, prior, shown, each, steps // 2)
         for shown, each in ((release, found), (own[0], mine))
     )
-    return math.exp(_weighed(of_release, of_own, found.spread) - found.common)
+    common = _weighed(of_release, of_own, found.spread)
+    # What is drawn with an error is drawn towards the mean, after James and Stein (1961).
+    told = max(0.0, 1 - mine.spread**2 / max(found.spread, _ROUNDING) ** 2)
+    return np.exp(common + told * (np.log(found.gains) - found.common))
 
 
 def _brightest_log(
