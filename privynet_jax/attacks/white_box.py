@@ -88,7 +88,7 @@ class WhiteBox:
     warm_start: Attack = dataclasses.field(default_factory=LinearInversion)
     steps: int = 150
     tuning_images: int = 32
-    doublings: int = 3
+    doublings: int = 1
     name: str = "white box"
     knowledge: str = EVERYTHING
     optimises_images: ClassVar[bool] = True
@@ -271,16 +271,9 @@ def _weights(count: int, choices: Sequence[Choice]) -> Weights:
 def _around(choice: Choice) -> list[Choice]:
     """A choice and those beside it."""
     tv, prior = choice
-    smoother = [Choice(weight, prior) for weight in _beside(tv, TV_WEIGHTS)]
-    nearer = [Choice(tv, weight) for weight in _beside(prior, PRIOR_WEIGHTS)]
-    return _distinct([choice, *smoother, *nearer])
-
-
-def _beside(weight: float, tried: Sequence[float]) -> list[float]:
-    """Weights beside one; beside none, ones below the least that was tried."""
-    if weight:
-        return [weight * _REFINEMENT, weight / _REFINEMENT]
-    return [tried[1] / _REFINEMENT, tried[1] / _REFINEMENT**4]
+    factors = (_REFINEMENT, 1 / _REFINEMENT)
+    beside = [Choice(tv * f, prior) for f in factors] + [Choice(tv, prior * f) for f in factors]
+    return _distinct([choice, *beside])
 
 
 def _distinct(choices: Sequence[Choice]) -> list[Choice]:
