@@ -19,7 +19,7 @@ from privynet_jax.characterisation.config import MOST_SEED, Config
 from privynet_jax.deployment.trust.keys import PrivateKey, read_private
 from privynet_jax.deployment.trust.signatures import Trust, read_trust
 from privynet_jax.images.pixels.reading import Reading, window_of
-from privynet_jax.planning.drawing import TRAINING as USUAL_TRAINING
+from privynet_jax.planning.lengths import TRAINING as USUAL_TRAINING
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform import files
 from privynet_jax.platform.devices import usable_cores, use_cpu_devices

@@ -54,7 +54,7 @@ from privynet_jax.deployment.trust.keys import (
     read_private,
 )
 from privynet_jax.images.partition import spread_over_classes, stream_of
-from privynet_jax.planning.drawing import attackers_schedule
+from privynet_jax.planning.lengths import attackers_schedule
 from privynet_jax.platform.files import appears_whole, private_folder, write_atomically
 from privynet_jax.platform.progress import progress_bar
 from privynet_jax.results.cells import Cell

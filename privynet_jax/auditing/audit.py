@@ -38,8 +38,8 @@ from privynet_jax.images.parts import Part, Parts
 from privynet_jax.images.sample import drop_seen_pictures
 from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
-from privynet_jax.planning.drawing import TRAINING, check_training
 from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.lengths import TRAINING, check_training
 from privynet_jax.planning.plan import EPSILON, Plan, costs_of
 from privynet_jax.results.accuracies import accuracies
 from privynet_jax.results.cells import Cell, Measurement
@@ -62,7 +62,7 @@ class AuditSettings:
         attackers: names of the `attacks.registry`; none: the characterisation's own, and the one
             that the plan was measured by. The closed form attacks in any case.
         training: times the characterisation's steps that networks are trained, attackers as
-            `drawing.attackers_schedule` says.
+            `lengths.attackers_schedule` says.
         attacked_images: test images, `partition.evenly_spread`, that attackers are scored on which
             optimise each image for itself, about a second each on two CPU cores; 0 means all.
         released: plans under which the same pictures were released before: attackers hold those

@@ -26,7 +26,7 @@ from privynet_jax.characterisation.modes import DEDICATED
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import Parts
 from privynet_jax.images.sample import drop_seen_pictures
-from privynet_jax.planning.drawing import TRAINING, attackers_schedule, check_training
+from privynet_jax.planning.lengths import TRAINING, attackers_schedule, check_training
 from privynet_jax.planning.plan import Plan
 from privynet_jax.platform.files import is_remote, private_folder
 from privynet_jax.platform.rows.row_views import ScaledRows
@@ -74,7 +74,7 @@ def train_shown_attacker(
         weights: the plan's.
         seed: other than the characterisation's.
         cache_dir: where features are kept meanwhile.
-        training: how long it trains, see `drawing.attackers_schedule`.
+        training: how long it trains, see `lengths.attackers_schedule`.
 
     Raises:
         UserError: as of an audit.

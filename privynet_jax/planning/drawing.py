@@ -10,7 +10,6 @@
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from privynet_jax.backbone.topology import DIRECT
 from privynet_jax.backbone.weights.sources import PretrainedWeights
 from privynet_jax.characterisation.config import LOCAL_CACHE, Config
 from privynet_jax.characterisation.modes import DEDICATED
-from privynet_jax.errors import UserError
 from privynet_jax.images.pixels.reading import AS_FILES_SAY, Reading
 from privynet_jax.images.sample import Sample
 from privynet_jax.mechanisms.mechanism import Plain
@@ -31,6 +29,7 @@ from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import DrawMeter
 from privynet_jax.planning.latency import Meter
+from privynet_jax.planning.lengths import TRAINING, attackers_schedule
 from privynet_jax.planning.options import Option
 from privynet_jax.planning.plan import Limits, Measured
 from privynet_jax.planning.planner import Decision
@@ -42,11 +41,6 @@ from privynet_jax.results.work_directory import ResultStore
 from privynet_jax.selection.pruning import channel_scores, pruned_candidates
 from privynet_jax.selection.secret_draw import Selection, select
 from privynet_jax.training.session import session
-from privynet_jax.training.tasks import Schedule
-
-# Times the characterisation's steps that plans are attacked and audited with, as a rule, attackers
-# on no fewer examples than they usually need.
-TRAINING = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +66,7 @@ class PlanSettings:
         reading: what files leave open; kept in the plan.
         cache_dir: of weights.
         data_dir: folder of TFDS data sets; None is TFDS's default.
-        training: how long attackers train, see `attackers_schedule`.
+        training: how long attackers train, see `lengths`.
     """
 
     selection: str | None = None
@@ -89,29 +83,6 @@ class PlanSettings:
     cache_dir: Path = LOCAL_CACHE
     data_dir: Path | str | None = None
     training: float = TRAINING
-
-
-def attackers_schedule(characterised: Schedule, training: float = TRAINING) -> Schedule:
-    """Returns how long a plan's attackers train: so many times as the characterisation's.
-
-    Grids for a first look train theirs for seconds, so it is on no fewer examples than attackers
-    usually need, or the share of these that `training` is of `TRAINING`. Errors are those of
-    `check_training`.
-    """
-    check_training(training)
-    longer, usual = characterised.longer(training), Budget()
-    least = dataclasses.replace(longer, steps=usual.steps, batch_size=usual.batch_size)
-    least = least.longer(training / TRAINING)
-    return max(longer, least, key=lambda each: each.steps * each.batch_size)
-
-
-def check_training(training: float) -> None:
-    """Raises UserError unless it is a positive number."""
-    if not 0 < training < math.inf:
-        raise UserError(
-            f"networks are to train {training:g} times as long as the characterisation's; allowed "
-            "are positive numbers; leave it out for as long as they need"
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -28,8 +28,9 @@ from privynet_jax.mechanisms.on_device import NONE
 from privynet_jax.mechanisms.words import planned_mechanism
 from privynet_jax.planning import planner
 from privynet_jax.planning.draw_meter import released_unit
-from privynet_jax.planning.drawing import TRAINING, Drawing, PlanSettings
+from privynet_jax.planning.drawing import Drawing, PlanSettings
 from privynet_jax.planning.explanation import explained, refusal
+from privynet_jax.planning.lengths import TRAINING
 from privynet_jax.planning.options import Option, options_of
 from privynet_jax.planning.plan import EPSILON, Limits, Plan, Promise
 from privynet_jax.planning.planner import Decision

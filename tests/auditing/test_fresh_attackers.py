@@ -13,7 +13,7 @@ from privynet_jax.deployment.page.attacker_graph import attacker_graph
 from privynet_jax.errors import UserError
 from privynet_jax.images.metrics import image_quality
 from privynet_jax.images.sample import drop_seen_pictures
-from privynet_jax.planning.drawing import attackers_schedule
+from privynet_jax.planning.lengths import attackers_schedule
 from privynet_jax.platform.onnx_files.onnx_run import REPRESENTATIONS, OnnxRun
 from privynet_jax.training.tasks import Schedule
 
