@@ -149,10 +149,15 @@ class PublicAttack:
                 prior = fit_prior(as_float(pictures) - estimates)
                 few = slice(pictures_of(pictures.shape[1]))
                 mine = own[few], estimates[few]
-                believed, trust = self._calibrated(
+                believed, trust, doubt = self._calibrated(
                     believed, local, observed[few], mine, prior, warm
                 )
                 trusted = scaled(local, trust)
+                # By gains that are right, weights would be chosen that wrong ones mislead.
+                own = own * np.exp(
+                    np.float32(doubt * np.random.default_rng(0).normal(size=believed.width))
+                )
+                estimates = warm.reconstruct(own)
         except DivergedError as error:
             return diverged(str(error))
         start = warm.after(lambda x: x / trust, warm.report)
@@ -176,18 +181,18 @@ class PublicAttack:
         own: tuple[np.ndarray, np.ndarray],
         prior: PixelPrior,
         warm: FittedAttack,
-    ) -> tuple[Believed, np.ndarray]:
+    ) -> tuple[Believed, np.ndarray, float]:
         """Finds gains by some of a release and of own pictures, and trust, float32 [width].
 
-        What was measured stays as it is.
+        And how far gains are likely to be off still. What was measured stays as it is.
         """
         shown = believed.normalised(observed)
         found = calibrate(local, prior, shown, warm.reconstruct(shown), self.steps)
         gains, trust = found.gains, np.float32(np.sqrt(found.weights))
-        known = np.flatnonzero(believed.measured)
+        known, doubt = np.flatnonzero(believed.measured), 0.0
         if len(known):  # what was found of them, which are 1, is what all have in common
             gains /= np.exp(np.average(np.log(gains[known]), weights=found.weights[known]))
             gains[known] = trust[known] = 1
         else:
-            gains = settled_gains(local, prior, shown, found, own, self.steps)
-        return believed.calibrated(gains), trust
+            gains, doubt = settled_gains(local, prior, shown, found, own, self.steps)
+        return believed.calibrated(gains), trust, doubt

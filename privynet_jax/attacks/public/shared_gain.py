@@ -11,7 +11,7 @@ as far as it is more than own pictures' are, which are all 1: at deep layers a f
 less of it than root mean squares of many.
 
     found = calibrate(local, prior, release, estimates, steps=150)
-    settled_gains(local, prior, release, found, (own, estimates_of_own), steps=150)
+    gains, doubt = settled_gains(local, prior, release, found, (own, estimates_of_own), steps=150)
 """
 
 import math
@@ -43,9 +43,10 @@ def settled_gains(
     found: Calibration,
     own: tuple[np.ndarray, np.ndarray],
     steps: int,
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Returns by what channels of a release are too weak, float64 [D], as far as can be told.
 
+    And how far the logarithms are likely to be off, each beside the others, as a deviation.
     Own are representations and estimates of pictures of the attacker's, whose gains are all 1; the
     rest is as of `calibrate`. DivergedError where no pictures explain one of both.
     """
@@ -55,9 +56,12 @@ def settled_gains(
         for shown, each in ((release, found), (own[0], mine))
     )
     common = _weighed(of_release, of_own, found.spread)
-    # What is drawn with an error is drawn towards the mean, after James and Stein (1961).
-    told = max(0.0, 1 - mine.spread**2 / max(found.spread, _ROUNDING) ** 2)
-    return np.exp(common + told * (np.log(found.gains) - found.common))
+    # What was found with an error is drawn towards the mean, after James and Stein (1961).
+    of_error = mine.spread**2
+    of_gains = max(found.spread**2 - of_error, _LEAST_SPREAD**2)
+    told = of_gains / (of_gains + of_error)
+    settled = np.exp(common + told * (np.log(found.gains) - found.common))
+    return settled, math.sqrt(told * of_error)
 
 
 def _brightest_log(

@@ -46,7 +46,8 @@ def shared(contrast, gains):
     release[..., :CENTRED] /= gains
     found = calibrate(layer, prior, release, blurred(truth), steps=60)
     mine = np.asarray(layer(own)), blurred(own)
-    settled = settled_gains(layer, prior, release, found, mine, steps=60)
+    settled, doubt = settled_gains(layer, prior, release, found, mine, steps=60)
+    assert 0 <= doubt < 0.01
     matcher = Matcher(layer, prior)
     alone = brightest(matcher, release * np.float32(found.gains), found, steps=30)
     # Of channels without offsets a few pictures tell all.
