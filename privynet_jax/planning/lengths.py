@@ -1,6 +1,8 @@
 """How long those train who attack a plan, before it is written and in audits.
 
-schedule = attackers_schedule(Schedule(300, 16))  # of a grid for a first look: 2,000 steps of 32
+Grids for a first look train theirs for seconds.
+
+    attackers_schedule(Schedule(300, 16))  # 2,000 steps of 32
 """
 
 import dataclasses
