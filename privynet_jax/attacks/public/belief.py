@@ -116,20 +116,24 @@ def believe(
     products = products_of(planted, layers, depth) if planted else {}
     number, guess = guess_layer(release, of_layers, misfits_of(products) if planted else None)
     public, rms = layers[number], 1 / scales_of(of_layers[number].rms)
+    guessed = list(guess.channels)
     of_release = np.maximum(rms_of(observed), LEAST_RELATIVE_RMS)
+    # Those of the faintest channels, which a device does not bring to 1, own pictures' are not.
+    of_own = np.maximum(of_layers[number].rms / rms, LEAST_RELATIVE_RMS)
     if planted:
         gains, everything = products[number].gains(guess.channels), np.arange(depth)
         measured = np.isfinite(gains)
-        strong = np.where(measured, rms[list(guess.channels)] * gains, of_release)
+        strong = np.where(measured, rms[guessed] * gains, of_release / of_own[guessed])
         return Believed(number, guess, everything, rms, strong, width, measured)
     count = max(_LEAST_ASKED, at_once(_ASKED, 4 * math.prod(public.shape), _ASKED_BYTES))
     checked = check_guess(
         guess.channels,
-        observed[:count] / np.float32(of_release),
+        observed[:count] * np.float32(of_own[guessed] / of_release),
         public.first(count) / rms,
         pictures[:count],
         lambda images: public.on(images) / rms,
     )
     guess = dataclasses.replace(guess, channels=tuple(map(int, checked.channels)))
     used = np.flatnonzero(checked.trusted)
-    return Believed(number, guess, used, rms, of_release[used], width, np.zeros(len(used), bool))
+    strong = (of_release / of_own[checked.channels])[used]
+    return Believed(number, guess, used, rms, strong, width, np.zeros(len(used), bool))

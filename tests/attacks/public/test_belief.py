@@ -7,6 +7,7 @@ import pytest
 from support.handmade_layers import distinct_layer, network_of, pictures, represented
 
 from privynet_jax.attacks.public.belief import believe, public_layers
+from privynet_jax.backbone.features.extraction import scales_of
 
 LAYERS = {3: distinct_layer(24, seed=3), 4: distinct_layer(24)}
 NETWORK = network_of(LAYERS)
@@ -38,6 +39,24 @@ def test_releases_and_own_pictures_meet_on_one_scale(layers, believed):
     assert not normalised[..., 6:].any()
     local = believed.local(NETWORK)(np.float32(PRIVATE[:5]) / 255)
     np.testing.assert_allclose(local, of_pictures[:5], rtol=1e-4, atol=1e-5)
+
+
+def test_so_do_those_of_channels_too_faint_to_be_brought_to_one():
+    faintness = np.ones(24, np.float32)
+    faintness[13] = 2e-3
+
+    def faint(images):
+        return distinct_layer(24)(images) * faintness
+
+    layers = public_layers(network_of({3: LAYERS[3], 4: faint}), OWN)
+    rms = np.sqrt(np.square(represented(faint, PRIVATE, range(24), 1)).mean(axis=(0, 1, 2)))
+    assert rms[13] < rms.mean() / 200
+    released = represented(faint, PRIVATE, TRUTH, scales_of(rms)[list(TRUTH)])
+    found = believe(released, OWN, layers)
+    assert found.guess.channels == TRUTH
+    normalised, own = found.normalised(released), found.of_pictures(layers[4], PRIVATE)
+    # Some percent off, as root mean squares of other pictures are; they were 2.2 times as large.
+    np.testing.assert_allclose(normalised[..., 2].std(), own[..., 2].std(), rtol=0.1)
 
 
 def test_what_is_not_used_takes_no_place(believed):
