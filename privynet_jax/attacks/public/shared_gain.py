@@ -6,9 +6,12 @@ not: where the true ones are black or white, they would have to leave [0, 1]. So
 the largest that explains the release as well as smaller ones do (`brightest`). Where pictures are
 pale, or where a layer tells little of them, that is too much. It is too much for the attacker's own
 pictures likewise, of which it knows the truth: by as much it is lowered, and the less it weighs
-beside what root mean squares say. Likewise, how far channels' gains are from each other is believed
-as far as it is more than own pictures' are, which are all 1: at deep layers a few pictures tell
-less of it than root mean squares of many.
+beside what root mean squares say. Where a release has more numbers than its pictures, what larger
+gains leave unexplained grows as a square, and the gain is found where that begins.
+
+Likewise, how far channels' gains are from each other is believed as far as it is more than own
+pictures' are, which are all 1: at deep layers a few pictures tell less of it than root mean squares
+of many.
 
     found = calibrate(local, prior, release, estimates, steps=150)
     gains, doubt = settled_gains(local, prior, release, found, (own, estimates_of_own), steps=150)
@@ -101,7 +104,18 @@ def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: 
         more = _unexplained(matcher, release, found.pictures, between, steps)
         tried = np.insert(tried, last + 1, between)
         unexplained = np.insert(unexplained, last + 1, more)
-    return float(np.exp(tried[_last_as_good(unexplained)]))
+    last = _last_as_good(unexplained)
+    beyond, worse = tried[last + 1 :], unexplained[last + 1 :] - unexplained.min()
+    channels = np.count_nonzero(release.any(axis=(0, 1, 2)))
+    if len(beyond) > 1 and channels * release[0, ..., 0].size > found.pictures[0].size:
+        return float(np.exp(_onset(beyond, worse)))
+    return float(np.exp(tried[last]))
+
+
+def _onset(logs: np.ndarray, values: np.ndarray) -> float:
+    """Where a square began to grow, 0 at least, of which these are the first values above 0."""
+    (first, second), (root, next_root) = logs[:2], np.sqrt(values[:2])
+    return max(0.0, first - root * (second - first) / max(next_root - root, _ROUNDING))
 
 
 def _last_as_good(unexplained: np.ndarray) -> int:
