@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 from absl import flags
-from support import commands, small_audit, tiny_runs
+from support import buckets, commands, small_audit, tiny_runs
 
 from privynet_jax.backbone.weights.sources import PretrainedWeights, load_weights
 from privynet_jax.characterisation.config import Config
@@ -124,6 +124,12 @@ def audited_parts(tmp_path_factory) -> Parts:
 def audited_plan(vgg_weights) -> Plan:
     """A small plan; no picture of `audited_parts` was its sample."""
     return small_audit.plan(vgg_weights)
+
+
+@pytest.fixture
+def bucket(tmp_path):
+    """A folder gs://.../cache in memory, another one for every test."""
+    return buckets.memory_bucket(tmp_path.name)
 
 
 @pytest.fixture

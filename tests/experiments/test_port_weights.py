@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import json
-import os
 import pickle
 import re
 import zipfile
@@ -60,16 +59,6 @@ def test_the_table_has_every_tensor_of_every_layer(port, tmp_path):
     assert rows[-1][1:4] == ["512", "1.00000e-02", "0.00000e+00"]
 
 
-class Attack:
-    """What makes a folder when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
 def zipped(path, name, data):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(name, data)
@@ -101,12 +90,12 @@ REFUSED = {
     "a folder": (lambda folder: folder, "is a mere folder"),
     "object dtype": (object_h5, "block1_conv1_b_1:0 has type object"),
     "code in zip": (
-        lambda f: zipped(f / "a.pth", "a/data.pkl", pickle.dumps(Attack(f / "ran"), 2)),
+        lambda f: zipped(f / "a.pth", "a/data.pkl", pickle.dumps(samples.Hostile(f / "ran"), 2)),
         "asks for '.* mkdir'.* nothing of it was run",
     ),
     "code in legacy": (
         lambda f: written(
-            f / "a.pth", samples.LEGACY_HEAD + pickle.dumps({"a": Attack(f / "ran")}, 2)
+            f / "a.pth", samples.LEGACY_HEAD + pickle.dumps({"a": samples.Hostile(f / "ran")}, 2)
         ),
         "asks for '.* mkdir'.* nothing of it was run",
     ),

@@ -9,21 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+from support.picture_files import fill
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.folders import folder_of, list_pictures, plain_dataset, read_folder
 from privynet_jax.images.parts import load_parts
-
-
-def fill(folder, classes, *, seed=0, size=(20, 16)):
-    """Writes `classes`: name -> number of pictures, all different."""
-    stream = np.random.default_rng(seed)
-    for name, count in classes.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            pixels = stream.integers(0, 256, (*size, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
-    return folder
 
 
 def load(folder, **options):

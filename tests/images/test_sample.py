@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 from PIL import Image
+from support.picture_files import fill
 from support.tiny_dataset import prepare, tiny_builder
 
 from privynet_jax.errors import UserError
@@ -16,17 +17,6 @@ from privynet_jax.images.pixels.pictures import decode_picture
 from privynet_jax.images.pixels.reading import Reading
 from privynet_jax.images.sample import digest_of, drop_seen_pictures, load_sample
 from privynet_jax.platform.progress import Bar
-
-
-def fill(folder, classes, *, seed=0):
-    """Writes `classes`: name -> number of pictures, all different."""
-    stream = np.random.default_rng(seed)
-    for name, count in classes.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            pixels = stream.integers(0, 256, (12, 10, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
-    return folder
 
 
 def load(folder, **options):

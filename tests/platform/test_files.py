@@ -11,18 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
-from support.buckets import memory_bucket
 
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import load_parts
 from privynet_jax.platform import files
 from privynet_jax.platform.files import is_remote, write_atomically, write_shared
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """A folder gs://.../cache in memory, another one for every test."""
-    return memory_bucket(tmp_path.name)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
 """What a small feature cache holds, and what is in its folders."""
 
+import dataclasses
 import json
+
+import numpy as np
+
+from privynet_jax.backbone.weights.sources import fingerprint_of
 
 CHANNELS = (0, 5, 40)
 
@@ -22,3 +27,15 @@ def folder_of(layer, cache_dir):
         if json.loads((path / "manifest.json").read_text())["layer"] == layer:
             return path
     raise AssertionError(f"no folder of layer {layer}")
+
+
+def changed_first_layer(weights, *, scale=None, bias=None):
+    """Weights whose conv1_1 has factors, or biases, replaced at some channels."""
+    kernel, biases = (np.array(weights.params["conv1_1"][name]) for name in ("kernel", "bias"))
+    for channel, factor in (scale or {}).items():
+        kernel[..., channel] *= factor
+        biases[channel] *= factor
+    for channel, value in (bias or {}).items():
+        biases[channel] = value
+    params = {**weights.params, "conv1_1": {"kernel": kernel, "bias": biases}}
+    return dataclasses.replace(weights, params=params, fingerprint=fingerprint_of(params))

@@ -5,6 +5,7 @@ instruction, as PyTorch's own files show them (`python -m pickletools`).
 """
 
 import io
+import os
 import struct
 import zipfile
 
@@ -278,3 +279,13 @@ def write_torch_legacy(path, tensors, *, python2=False, wrapped=lambda state_dic
         for key in keys:
             file.write(struct.pack("<q", storages[key].size) + storages[key].tobytes())
     return path
+
+
+class Hostile:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)

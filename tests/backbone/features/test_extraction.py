@@ -1,34 +1,20 @@
 """The pass of VGG16: right values in unit mean square, in batches that fit into memory."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
+from support.small_cache import changed_first_layer
 
 from privynet_jax.backbone.features import extraction
 from privynet_jax.backbone.features.extraction import FeaturePass, calibrate, images_per_batch
 from privynet_jax.backbone.split import local_nn
 from privynet_jax.backbone.topology import Topology
-from privynet_jax.backbone.weights.sources import fingerprint_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import as_float
 from privynet_jax.platform.devices import data_parallel
 
 CHANNELS = (0, 5, 40)
 UNION = {1: CHANNELS}
-
-
-def changed_first_layer(weights, *, scale=None, bias=None):
-    """Weights whose conv1_1 has factors, or biases, replaced at some channels."""
-    kernel, biases = (np.array(weights.params["conv1_1"][name]) for name in ("kernel", "bias"))
-    for channel, factor in (scale or {}).items():
-        kernel[..., channel] *= factor
-        biases[channel] *= factor
-    for channel, value in (bias or {}).items():
-        biases[channel] = value
-    params = {**weights.params, "conv1_1": {"kernel": kernel, "bias": biases}}
-    return dataclasses.replace(weights, params=params, fingerprint=fingerprint_of(params))
 
 
 def extracted(weights, parts, union, part, dtype="float16"):

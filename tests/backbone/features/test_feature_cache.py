@@ -10,24 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_cache import CHANNELS, COUNT, UNION, contents, folder_of
+from support.small_cache import CHANNELS, COUNT, UNION, changed_first_layer, contents, folder_of
 
 from privynet_jax.backbone.features import extraction, feature_cache
 from privynet_jax.backbone.features.feature_cache import load_features
-from privynet_jax.backbone.weights.sources import fingerprint_of
 from privynet_jax.errors import UserError
 from privynet_jax.images.parts import PART_NAMES
 from privynet_jax.platform.rows.row_views import ChosenChannels
 
 pytestmark = pytest.mark.usefixtures("small_shards")
-
-
-def changed_first_layer(weights, **changes):
-    """Weights whose conv1_1 has its bias at channel 5 replaced."""
-    bias = np.array(weights.params["conv1_1"]["bias"])
-    bias[5] = changes["bias"]
-    params = {**weights.params, "conv1_1": {**weights.params["conv1_1"], "bias": bias}}
-    return dataclasses.replace(weights, params=params, fingerprint=fingerprint_of(params))
 
 
 def test_a_second_call_reads_what_the_first_wrote(vgg_weights, few_parts, cached, passes):
@@ -81,7 +72,7 @@ def test_another_grid_finds_the_layers_that_it_shares(vgg_weights, few_parts, ca
 
 def test_anything_else_gets_a_folder_of_its_own(vgg_weights, few_parts, cached):
     before = contents(cached)
-    other_weights = changed_first_layer(vgg_weights, bias=0.1)
+    other_weights = changed_first_layer(vgg_weights, bias={5: 0.1})
     other_data = dataclasses.replace(few_parts, fingerprint="other")
     load_features(vgg_weights, few_parts, {1: (0, 5, 41)}, cached)
     load_features(vgg_weights, other_data, {1: CHANNELS}, cached)
@@ -190,7 +181,7 @@ def test_too_little_disk_space_is_noticed_before_the_pass(
 
 
 def test_values_that_are_not_finite_are_refused(vgg_weights, few_parts, tmp_path):
-    weights = changed_first_layer(vgg_weights, bias=np.nan)
+    weights = changed_first_layer(vgg_weights, bias={5: np.nan})
     with pytest.raises(UserError, match="weights embedded give values that are not finite"):
         load_features(weights, few_parts, UNION, tmp_path)
     assert not contents(tmp_path)

@@ -7,7 +7,6 @@ import threading
 
 import numpy as np
 import pytest
-from support.buckets import memory_bucket
 from support.small_cache import CHANNELS, COUNT, UNION, contents, folder_of
 
 from privynet_jax.backbone.features import feature_cache
@@ -50,12 +49,6 @@ weights = load_weights(cache_dir=Path(weights_dir))
 feature_cache.load_features(weights, parts, {1: (0, 5, 40), 3: (7, 99)}, folder, in_company=True)
 print(len(units))
 """
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """A folder gs://.../cache in memory, another one for every test."""
-    return memory_bucket(tmp_path.name)
 
 
 def start(few_parts, test_data_dir, folder, *arguments):

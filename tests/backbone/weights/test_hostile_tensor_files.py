@@ -1,7 +1,6 @@
 """Files of tensors that mean harm: code, lies about sizes, and ways out of the file."""
 
 import json
-import os
 import pickle
 import struct
 import zipfile
@@ -18,20 +17,10 @@ from privynet_jax.backbone.weights.tensor_files import open_tensors
 KERNEL = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 
-class Attack:
-    """What makes a folder when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
 @pytest.mark.parametrize("container", ["plain", "legacy", "zip", "keys"])
 def test_pickles_with_code_are_refused_and_never_run(container, tmp_path):
     marker, path = tmp_path / "ran", tmp_path / "evil.pth"
-    attack = pickle.dumps({"features.0.weight": Attack(marker)}, 2)
+    attack = pickle.dumps({"features.0.weight": samples.Hostile(marker)}, 2)
     if container == "zip":
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("archive/data.pkl", attack)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from etils import epath
-from support.buckets import memory_bucket
 
 from privynet_jax.platform.rows import shards
 from privynet_jax.platform.rows.shards import (
@@ -23,12 +22,6 @@ from privynet_jax.platform.rows.shards import (
 
 SHAPE, ROWS_PER_SHARD = (11, 3, 2, 5), 4
 NAMES = ["test-00000.npy", "test-00001.npy", "test-00002.npy"]
-
-
-@pytest.fixture
-def bucket(tmp_path):
-    """A folder gs://.../cache in memory, another one for every test."""
-    return memory_bucket(tmp_path.name)
 
 
 def an_array(dtype="float16"):
