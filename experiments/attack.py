@@ -40,9 +40,9 @@ from privynet_jax.platform.progress import progress_bar
 from privynet_jax.platform.resuming import KeptRows
 from privynet_jax.results.cell_results import CellResult
 from privynet_jax.results.cells import Cell, Measurement, check_values
-from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, scored, strongest_values
+from privynet_jax.results.risk_tables import RECOGNISABLE_SSIM, ranged, scored, strongest_values
 from privynet_jax.results.statistics import bootstrap, mean_of, p95_of, share_of, summarise
-from privynet_jax.results.text_tables import aligned, bracketed
+from privynet_jax.results.text_tables import aligned
 from privynet_jax.training.checkpoints import Checkpoint
 
 cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max dicom_window")
@@ -174,21 +174,16 @@ def _shown(row: Row) -> Row:
     return {
         "layers": f"{row['num_layers']} {row['layer']}",
         **{name: row[name] for name in ("depth", "selection", "draw", "attacker", "knowledge")},
-        "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
-        "p95 (95 %)": _ranged(row, "psnr_db_p95"),
+        "PSNR dB (95 %)": ranged(row, "psnr_db_mean"),
+        "p95 (95 %)": ranged(row, "psnr_db_p95"),
         "max": f"{row['psnr_db_max']:.1f}",
         "SSIM": f"{row['ssim_mean']:.2f}",
-        "recognisable %": _ranged(row, "recognisable", 100, digits=0),
+        "recognisable %": ranged(row, "recognisable", 100, digits=0),
         "grid's dB": f"{row['grid_psnr_db']:.1f}",
-        "beyond it, dB (95 %)": _ranged(row, "beyond_grid_db"),
+        "beyond it, dB (95 %)": ranged(row, "beyond_grid_db"),
         "falling %": f"{row['falling_percent_per_doubling']:.0f}",
         "converged": row["converged"],
     }
-
-
-def _ranged(row: Row, name: str, factor: float = 1.0, digits: int = 1) -> str:
-    """A number with its interval over sources, where there is one."""
-    return bracketed(*(f"{factor * row[name + end]:.{digits}f}" for end in ("", "_low", "_high")))
 
 
 def _verdict(rows: Sequence[Row]) -> str:

@@ -101,17 +101,6 @@ _DATA_SET = flags.DEFINE_string(
     "compared_data", "photo_patches", "TFDS name, or folder:PATH of labelled pictures."
 )
 
-# As these were called when mechanisms were defences.
-for _former, _name in {
-    "defended_layers": "mechanism_layers",
-    "defended_depths": "mechanism_depths",
-    "undefended_layers": "own_layers",
-    "undefended_depths": "own_depths",
-    "defences": "mechanisms",
-    "defended_data": "compared_data",
-}.items():
-    flags.DEFINE_alias(_former, _name)
-
 _STEPS_EACH, _CLOUD_BATCH, _ATTACKER_BATCH = 300, 32, 16
 _SIZE = 32
 # By default: the closed form, and of each class the strongest.

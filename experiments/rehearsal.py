@@ -152,7 +152,8 @@ class _Story:
         yield _row("pictures each", float(np.mean([*map(len, self.mine)])), "")
         yield _row("package", package / 2**20, "MiB")
         yield _row("extract", float(np.median(seconds)), "s", min(seconds), max(seconds))
-        yield _row("release", float(np.mean(sizes)) / 2**10, "KiB", *_ends(sizes))
+        size, least, most = (float(f(sizes)) / 2**10 for f in (np.mean, min, max))
+        yield _row("release", size, "KiB", least, most)
         yield _row("all releases", sum(sizes) / 2**20, "MiB")
 
     def cloud(self) -> Iterator[dict[str, Any]]:
@@ -185,7 +186,7 @@ class _Story:
             # As `_save` names them; the lines are in another order.
             numbers = np.array([int(Path(row["picture"]).stem) for row in lines])
             found = bootstrap(right.astype(float), mean_of, self.parts.test.clusters(numbers))
-            value, *ends = _hundredfold(found)
+            value, *ends = (100 * each for each in (found.value, found.low, found.high))
             yield _row(f"accuracy, {name}", value, "%", *ends)
         yield _row("predict", 1000 * spent / len(lines), "ms a picture")
 
@@ -275,14 +276,6 @@ class _Story:
 def _together(parts: Sequence[Part]) -> Part:
     arrays = zip(*((p.images, p.labels, p.groups, p.sources) for p in parts), strict=True)
     return Part(*(None if each[0] is None else np.concatenate(each) for each in arrays))
-
-
-def _ends(values: list[int]) -> tuple[float, float]:
-    return min(values) / 2**10, max(values) / 2**10
-
-
-def _hundredfold(found: Any) -> tuple[float, ...]:
-    return 100 * found.value, 100 * found.low, 100 * found.high
 
 
 def _run(*command: Any) -> float:

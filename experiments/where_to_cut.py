@@ -16,9 +16,8 @@ import scipy  # finds its own parts when they are used
 
 from experiments import cli
 from experiments.comparing.ground import reopened
-from privynet_jax.platform.files import write_atomically
 from privynet_jax.platform.progress import Bar
-from privynet_jax.results.text_tables import aligned, as_csv
+from privynet_jax.results.text_tables import aligned
 from privynet_jax.selection.class_spread import within_share
 
 cli.key_flags("workdir weights cache_dir data_dir skip_unreadable sixteen_bit_max fit dicom_window")
@@ -35,7 +34,7 @@ def main() -> None:
         share = within_share(found.scenario(result).stored("target"), labels)
         measured = {column: result.row()[column] for column in _MEASURED.values()}
         rows.append({**result.identity(), _SHARE: share, **measured})
-    write_atomically(found.store.workdir / "cuts.csv", as_csv(rows))
+    found.store.write_csv("cuts.csv", rows)
     print(as_text(rows))
     print(f"cuts.csv is in {found.store.workdir}.")
 

@@ -22,7 +22,7 @@ from privynet_jax.attacks.base import (
 )
 from privynet_jax.attacks.closed_form import MeanImage
 from privynet_jax.attacks.scenario import Scenario
-from privynet_jax.platform.rows.row_views import ChosenRows, RowView
+from privynet_jax.platform.rows.row_views import ChosenRows, ScaledRows
 from privynet_jax.results.cells import Cell
 
 MEAN_IMAGE, ALL_PAIRS = "nothing: the mean image", "all pairs"
@@ -41,8 +41,9 @@ def with_fewer(ground: Ground, number: int, count: int) -> Ground:
 def with_pairs_of(other: Ground, ground: Ground, number: int) -> Ground:
     """Returns a layer with pairs of another data set's images that the attacked device made."""
     layer, theirs = ground.features[number], other.features[number]
-    stored = _Rescaled(theirs.parts["auxiliary"], layer.scales / theirs.scales)
-    return _with_pairs(ground, number, other.parts.auxiliary, stored)
+    stored = theirs.parts["auxiliary"]
+    rescaled = ScaledRows(stored, layer.scales / theirs.scales, stored.dtype)
+    return _with_pairs(ground, number, other.parts.auxiliary, rescaled)
 
 
 def _with_pairs(ground: Ground, number: int, part: Part, stored: Any) -> Ground:
@@ -50,17 +51,6 @@ def _with_pairs(ground: Ground, number: int, part: Part, stored: Any) -> Ground:
     changed = dataclasses.replace(layer, parts={**layer.parts, "auxiliary": stored})
     parts = dataclasses.replace(ground.parts, auxiliary=part)
     return Ground(parts, ground.weights, {number: changed})
-
-
-class _Rescaled(RowView):
-    """Rows whose channels are multiplied as they are read."""
-
-    def __init__(self, stored: Any, factors: np.ndarray) -> None:
-        super().__init__(stored.shape, stored.dtype)
-        self._stored, self._factors = stored, factors
-
-    def _read(self, numbers: np.ndarray) -> np.ndarray:
-        return (self._stored[numbers] * self._factors).astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

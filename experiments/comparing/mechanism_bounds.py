@@ -18,8 +18,9 @@ from privynet_jax.mechanisms.bounds import as_db
 from privynet_jax.mechanisms.information import ErrorBounds, Prior, error_bounds
 from privynet_jax.mechanisms.mechanism import Mechanism
 from privynet_jax.results.cells import Cell, Measurement, release_key
+from privynet_jax.results.risk_tables import ranged
 from privynet_jax.results.statistics import bootstrap, mean_of
-from privynet_jax.results.text_tables import aligned, bracketed
+from privynet_jax.results.text_tables import aligned
 
 # Bounds of any attacker -> what they assume.
 ASSUMED = {
@@ -117,9 +118,7 @@ def as_text(titled: Mapping[str, tuple[float, Sequence[Mapping[str, Any]]]]) -> 
             "releases": own["releases"],
             "epsilon of one": f"{epsilon:.3g}",
             **{kind.replace("_", " "): f"{own[f'{kind}_bound_db']:.1f}" for kind in _KINDS},
-            "strongest (95 %)": bracketed(
-                *(f"{own[f'attack_db{end}']:.1f}" for end in ("", "_low", "_high"))
-            ),
+            "strongest (95 %)": ranged(own, "attack_db"),
             "by": own["attacker"],
         }
         for title, (epsilon, found) in titled.items()

@@ -177,11 +177,11 @@ def _risk_line(row: Mapping[str, Any]) -> dict[str, Any]:
         "layers": f"{row['num_layers']:2d} {row['layer']}",
         **{name: row[name] for name in ("depth", "selection", "draw", "attacker")},
         "sources": row["sources"],
-        "PSNR dB (95 %)": _ranged(row, "psnr_db_mean"),
-        "p95 dB (95 %)": _ranged(row, "psnr_db_p95"),
+        "PSNR dB (95 %)": ranged(row, "psnr_db_mean"),
+        "p95 dB (95 %)": ranged(row, "psnr_db_p95"),
         "gain dB mean/p95/max": gain,
-        f"SSIM>={row['ssim_threshold']:g} %": _ranged(row, "recognisable", 100),
-        "HaarPSI (95 %)": _ranged(row, "haarpsi_mean", digits=2),
+        f"SSIM>={row['ssim_threshold']:g} %": ranged(row, "recognisable", 100),
+        "HaarPSI (95 %)": ranged(row, "haarpsi_mean", digits=2),
         "identified %": _identified(row),
     }
 
@@ -196,7 +196,8 @@ def _tail(metric: str, values: np.ndarray) -> dict[str, float]:
     return {f"{metric}_{name}": getattr(summary, name) for name in ("mean", "p95", "max")}
 
 
-def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int = 1) -> str:
+def ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int = 1) -> str:
+    """Returns a number of a row with its interval over sources, as text."""
     value, low, high = (factor * row[f"{name}{end}"] for end in ("", "_low", "_high"))
     return bracketed(*(f"{number:.{digits}f}" for number in (value, low, high)))
 
@@ -204,4 +205,4 @@ def _ranged(row: Mapping[str, Any], name: str, factor: float = 1.0, digits: int 
 def _identified(row: Mapping[str, Any]) -> str:
     if row[_IDENTIFIED] == "":
         return ""
-    return f"{_ranged(row, _IDENTIFIED, 100)} of {row[f'{_IDENTIFIED}_among']}"
+    return f"{ranged(row, _IDENTIFIED, 100)} of {row[f'{_IDENTIFIED}_among']}"

@@ -1,5 +1,6 @@
 """`experiments.benchmark --accelerator`: parts by name, each in a process of its own."""
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,6 @@ from experiments.benchmarking.accelerators import attacks, numbers, speeds, ways
 from experiments.benchmarking.accelerators.runner import (
     Part,
     Settings,
-    command_of,
     run_all,
     run_part,
 )
@@ -51,8 +51,9 @@ def run(
         settings = Settings(folder, scratch, packed, quick, stop)
         run_part(settings, parts[0], PARTS[parts[0]], again)
         return
-    given = ["--accelerator", f"--out={folder}", f"--cache_dir={scratch}"]
+    given = [sys.executable, "-m", "experiments.benchmark", "--accelerator"]
+    given += [f"--out={folder}", f"--cache_dir={scratch}"]
     given += [f"--packed={packed}"] if packed else []
     given += ["--quick"] * quick + ["--again"] * again
     settings = Settings(folder, scratch, packed, quick)
-    run_all(settings, parts, minutes, command_of("experiments.benchmark", given))
+    run_all(settings, parts, minutes, given)

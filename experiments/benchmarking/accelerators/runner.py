@@ -12,7 +12,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,11 +131,6 @@ def as_text(folder: Path, parts: Sequence[str]) -> str:
             shown = (f"{key} {_shown(value)}" for key, value in row.items())
             lines.append(f"  {name}: {', '.join(shown)}")
     return "\n".join(lines)
-
-
-def command_of(module: str, given: Sequence[str]) -> list[str]:
-    """Returns the command line that runs a module with flags, as this process runs."""
-    return [sys.executable, "-m", module, *given]
 
 
 def _measured(measure: Callable[[], Row]) -> Row:

@@ -6,8 +6,8 @@ not: where the true ones are black or white, they would have to leave [0, 1]. So
 the largest that explains the release as well as smaller ones do (`brightest`). Where pictures are
 pale, or where a layer tells little of them, that is too much. It is too much for the attacker's own
 pictures likewise, of which it knows the truth: by as much it is lowered, and the less it weighs
-beside what root mean squares say. Where a release has more numbers than its pictures, what larger
-gains leave unexplained grows as a square, and the gain is found where that begins.
+beside what root mean squares say. Where a release has far more numbers than its pictures, what
+larger gains leave unexplained grows as a square, and the gain is found where that begins.
 
 Likewise, how far channels' gains are from each other is believed as far as it is more than own
 pictures' are, which are all 1: at deep layers a few pictures tell less of it than root mean squares
@@ -33,6 +33,8 @@ from privynet_jax.errors import DivergedError
 _BRIGHTER, _FURTHEST, _BEYOND = 0.04, 0.12, 0.05
 _HALVINGS = 3
 _AS_WELL = 1.1
+# So many times a picture's numbers, or more, tell all of it.
+_MANY = 4
 # Root mean squares of all channels together are as wrong as of one beside the others, or so much.
 _LEAST_SPREAD = 0.02
 # Of a release's energy, what no picture explains.
@@ -107,7 +109,7 @@ def brightest(matcher: Matcher, release: np.ndarray, found: Calibration, steps: 
     last = _last_as_good(unexplained)
     beyond, worse = tried[last + 1 :], unexplained[last + 1 :] - unexplained.min()
     channels = np.count_nonzero(release.any(axis=(0, 1, 2)))
-    if len(beyond) > 1 and channels * release[0, ..., 0].size > found.pictures[0].size:
+    if len(beyond) > 1 and channels * release[0, ..., 0].size >= _MANY * found.pictures[0].size:
         return float(np.exp(_onset(beyond, worse)))
     return float(np.exp(tried[last]))
 

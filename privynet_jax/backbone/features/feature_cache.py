@@ -25,7 +25,7 @@ from privynet_jax.backbone.features.cached_layer import MISSING, CachedLayer, Un
 from privynet_jax.backbone.features.extraction import FeaturePass, calibrate
 from privynet_jax.backbone.features.layer_features import LayerFeatures
 from privynet_jax.backbone.weights.sources import PretrainedWeights
-from privynet_jax.errors import UserError
+from privynet_jax.errors import UserError, first_line
 from privynet_jax.images.parts import Parts
 from privynet_jax.platform.files import is_remote
 from privynet_jax.platform.progress import Bar
@@ -97,7 +97,7 @@ def reached(cache_dir: os.PathLike[str] | str) -> epath.Path:
     except Exception as error:
         if not is_remote(cache_dir):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(
             f"the cache folder {os.fspath(cache_dir)} cannot be reached ({reason}); for gs:// "
             "install gcsfs or TensorFlow and log in, or give a local --cache_dir"

@@ -13,6 +13,7 @@ from pathlib import Path
 from privynet_jax.deployment.release.release_files import MANIFEST, ReleaseFiles, files_at
 from privynet_jax.deployment.release.release_folder import HELD_BYTES, Release, open_release
 from privynet_jax.deployment.release.release_manifest import Manifest, signed_manifest
+from privynet_jax.deployment.release.release_tar import TAR
 from privynet_jax.deployment.trust.sealing import SUFFIX as SEALED
 from privynet_jax.deployment.trust.signatures import ANYBODY, Trust
 from privynet_jax.errors import UserError
@@ -79,7 +80,7 @@ def _releases_in(path: Path) -> Iterator[Path]:
     # What extract makes beside a release's folder; alone it has a refusal of its own.
     sealed = [child for child in inside if child.suffix == SEALED]
     inside = [c for c in inside if not (c in sealed and c.with_suffix("").is_dir())]
-    known = [child for child in inside if child.is_dir() or child.suffix in (".tar", SEALED)]
+    known = [child for child in inside if child.is_dir() or child.suffix in (TAR, SEALED)]
     strange = [child for child in inside if child not in known]
     if strange or not inside:
         what = f"holds {strange[0].name}, which is no release" if strange else "is no release"
@@ -93,7 +94,7 @@ def _releases_in(path: Path) -> Iterator[Path]:
 def _is_made_of(tar: Path, manifests: dict[Path, Manifest]) -> bool:
     """Whether it is what extract makes beside a release's folder, which is there too."""
     folder = manifests.get(tar.with_suffix(""))
-    return tar.suffix == ".tar" and folder is not None and folder.id == manifests[tar].id
+    return tar.suffix == TAR and folder is not None and folder.id == manifests[tar].id
 
 
 def _not_fitting(manifests: dict[Path, Manifest]) -> dict[Path, str]:

@@ -158,12 +158,12 @@ class ChosenChannels(RowView):
 
 
 class ScaledRows(RowView):
-    """Rows times a factor for each entry of the last axis, float32."""
+    """Rows times a factor for each entry of the last axis."""
 
-    def __init__(self, stored: Any, factors: np.ndarray) -> None:
+    def __init__(self, stored: Any, factors: np.ndarray, dtype: Any = np.float32) -> None:
         """Wraps rows [N, ..., C], an array or what reads them, with float32 [C]."""
-        super().__init__(stored.shape, np.float32)
+        super().__init__(stored.shape, dtype)
         self._stored, self._factors = stored, factors
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        return np.float32(self._stored[numbers]) * self._factors
+        return (self._stored[numbers] * self._factors).astype(self.dtype)
