@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge
+from privynet_jax.training.models.linear_attack import LinearStatistics, best_ridge, subset_rows
 
 # Relative to the mean diagonal of the Gram matrix; held-out error picks one.
 RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -99,9 +99,8 @@ def fit_probe(
 ) -> Probe:
     """Returns the probe of some of a layer's channels, padded to `width`, with the best ridge."""
     channels = len(sums.mean) // _PER_CHANNEL
-    starts = np.arange(_PER_CHANNEL)[:, None] * channels
-    rows = (starts + np.asarray(positions)[None, :]).ravel()
-    with_one = np.append(rows, _PER_CHANNEL * channels)
+    with_one = subset_rows(positions, channels, _PER_CHANNEL)
+    rows = with_one[:-1]
     parts = (part.restricted(with_one) for part in (sums.fitted_on, sums.chosen_on))
     solution = best_ridge(*parts, ridges)
     weights = solution[:-1] * sums.scale[rows, None]

@@ -15,7 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from privynet_jax.images.depth_and_space import space_to_depth
-from privynet_jax.training.models.linear_attack import NEIGHBOURHOOD, Sums, windows
+from privynet_jax.training.models.linear_attack import (
+    NEIGHBOURHOOD,
+    Sums,
+    solve,
+    squared_error,
+    windows,
+)
 
 # Relative to the mean diagonal of the Gram matrix, as in `linear_attack`. Ten unknowns against
 # thousands of positions need no more than keeps dead channels solvable.
@@ -74,22 +80,10 @@ def attack_psnr_db(first: ChannelSums, second: ChannelSums) -> np.ndarray:
     number is the PSNR of the mean squared error of all pixels, peak 1.0, estimates not clipped, at
     most 100 dB: lower than the mean of images' own PSNR. Channels are only compared by it.
     """
-    errors = _squared_errors(second, _solutions(first)) + _squared_errors(first, _solutions(second))
+    halves = (first, second), (second, first)
+    errors = sum(squared_error(held, solve(fitted, _RIDGE)) for fitted, held in halves)
     pixels = (first.count + second.count) * first.cross.shape[-1]
     return -10 * np.log10(np.maximum(errors / pixels, 10 ** (-_MOST_DB / 10)))
-
-
-def _solutions(sums: ChannelSums) -> np.ndarray:
-    """`linear_attack.solve` of every channel, [C, 10, B]."""
-    penalty = _RIDGE * np.einsum("cii->c", sums.gram) / sums.gram.shape[1]
-    diagonal = np.eye(sums.gram.shape[1])
-    diagonal[-1, -1] = 0  # the mean colour costs nothing to know
-    return np.linalg.solve(sums.gram + penalty[:, None, None] * diagonal, sums.cross)
-
-
-def _squared_errors(sums: ChannelSums, solutions: np.ndarray) -> np.ndarray:
-    # |Y - XW|^2 = |Y|^2 - 2 <X'Y, W> + <W, X'X W>
-    return sums.energy + np.sum(solutions * (sums.gram @ solutions - 2 * sums.cross), axis=(1, 2))
 
 
 @jax.jit

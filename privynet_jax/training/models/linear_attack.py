@@ -145,11 +145,13 @@ def windows(x: jax.Array) -> list[jax.Array]:
     return [padded[:, i : i + height, j : j + width] for i, j in shifts]
 
 
-def subset_rows(positions: Sequence[int], num_channels: int) -> np.ndarray:
+def subset_rows(
+    positions: Sequence[int], num_channels: int, per_channel: int = NEIGHBOURHOOD**2
+) -> np.ndarray:
     """Returns the unknowns of a subset of channels among those of `LinearStatistics`, int [n]."""
-    starts = np.arange(NEIGHBOURHOOD**2)[:, None] * num_channels
+    starts = np.arange(per_channel)[:, None] * num_channels
     rows = (starts + np.asarray(positions)[None, :]).ravel()
-    return np.append(rows, NEIGHBOURHOOD**2 * num_channels)
+    return np.append(rows, per_channel * num_channels)
 
 
 def best_ridge(
@@ -173,13 +175,13 @@ def best_ridge(
     return solve(fitted_on + chosen_on if on_both else fitted_on, ridge)
 
 
-def solve(statistics: LinearStatistics, ridge: float) -> np.ndarray:
-    """Returns float64 [unknowns, B], the solution for one ridge."""
+def solve(statistics: Sums, ridge: float) -> np.ndarray:
+    """Returns float64 [..., unknowns, B], the solution for one ridge, of sums side by side."""
     gram = statistics.gram
     # Not penalised: the one's coefficient is the mean colour, which costs nothing to know.
-    penalty = np.full(len(gram), ridge * np.mean(np.diag(gram)))
-    penalty[-1] = 0.0
-    return np.linalg.solve(gram + np.diag(penalty), statistics.cross)
+    penalised = np.diag(np.arange(gram.shape[-1]) < gram.shape[-1] - 1)
+    penalty = ridge * np.mean(np.diagonal(gram, axis1=-2, axis2=-1), axis=-1, keepdims=True)
+    return np.linalg.solve(gram + penalty[..., None] * penalised, statistics.cross)
 
 
 def _solutions(statistics: LinearStatistics, ridges: Sequence[float]) -> list[np.ndarray]:
@@ -198,9 +200,7 @@ def _solutions(statistics: LinearStatistics, ridges: Sequence[float]) -> list[np
     return solutions
 
 
-def squared_error(statistics: LinearStatistics, solution: np.ndarray) -> float:
-    """Returns |Y - XW|^2 from the sums alone: |Y|^2 - 2 <X'Y, W> + <W, X'X W>."""
-    gram, cross = statistics.gram, statistics.cross
-    return float(
-        statistics.energy - 2 * np.sum(cross * solution) + np.sum(solution * (gram @ solution))
-    )
+def squared_error(statistics: Sums, solution: np.ndarray) -> np.ndarray:
+    """Returns |Y - XW|^2, [...], from the sums alone: |Y|^2 - 2 <X'Y, W> + <W, X'X W>."""
+    explained = solution * (statistics.gram @ solution - 2 * statistics.cross)
+    return statistics.energy + explained.sum(axis=(-2, -1))
