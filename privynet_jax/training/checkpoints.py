@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from privynet_jax.backbone.weights.checkpoint import by_name, to_numpy
 from privynet_jax.errors import first_line
 from privynet_jax.platform.files import damaged_if
 
@@ -138,7 +139,7 @@ class Checkpoint:
         restored = manager.restore(
             step,
             args=ocp.args.Composite(
-                arrays=ocp.args.PyTreeRestore(restore_args=_to_numpy(tree)),
+                arrays=ocp.args.PyTreeRestore(restore_args=to_numpy(tree)),
                 about=ocp.args.JsonRestore(),
             ),
         )
@@ -157,11 +158,7 @@ class Checkpoint:
 
 def by_path(params: Any) -> dict[str, np.ndarray]:
     """Returns a tree's arrays by their paths, as in "params/Dense_0/bias"."""
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.ascontiguousarray(leaf)
-        for path, leaf in leaves
-    }
+    return {name: np.ascontiguousarray(leaf) for name, leaf in by_name(params).items()}
 
 
 def save_tree(folder: Path, tree: Any) -> None:
@@ -186,13 +183,8 @@ def load_tree(folder: Path, kind: str) -> Any:
     with damaged_if(folder, kind, Exception):
         tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            args = ocp.args.PyTreeRestore(restore_args=_to_numpy(tree))
+            args = ocp.args.PyTreeRestore(restore_args=to_numpy(tree))
             return jax.tree.map(np.asarray, checkpointer.restore(folder, args=args))
-
-
-def _to_numpy(tree: Any) -> Any:
-    """Without this, Orbax would put arrays where they were when they were saved."""
-    return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
 
 
 def _digest(arrays: Arrays) -> str:

@@ -72,17 +72,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
     @functools.cache
     def arrays() -> dict[str, np.ndarray]:
-        # Without this, Orbax would put the arrays where they were when they were saved.
-        to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            args = ocp.args.PyTreeRestore(restore_args=to_numpy)
-            return _by_name(checkpointer.restore(folder, args=args))
+            args = ocp.args.PyTreeRestore(restore_args=to_numpy(tree))
+            return by_name(checkpointer.restore(folder, args=args))
 
     # Orbax and TensorStore raise whatever seems to fit, from KeyError to ValueError.
     with damaged_if(folder, _KIND, Exception):
         tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(folder)).tree
         tensors = {}
-        for name, leaf in _by_name(tree).items():
+        for name, leaf in by_name(tree).items():
             shape, dtype = tuple(leaf.shape), np.dtype(leaf.dtype).name
             tensor = StoredTensor(shape, dtype, lambda name=name: arrays()[name])
             tensors[name] = tensor.told_if_damaged(folder, _KIND)
@@ -90,7 +88,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(tensors, layout, fingerprint, BACKBONES[manifest["backbone"]])
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
+def to_numpy(tree: Any) -> Any:
+    """Without this, Orbax would put arrays where they were when they were saved."""
+    return jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+
+
+def by_name(tree: Any) -> dict[str, Any]:
+    """Returns a tree's leaves by their paths, as in "params/Dense_0/bias"."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

@@ -83,12 +83,7 @@ class Contributions:
     def with_classes(self, classes: Sequence[str]) -> "Contributions":
         """Returns the same with further classes, none of which it has; rows are the same."""
         together = tuple(sorted({*self.classes, *classes}))
-        own = np.array([together.index(class_id) for class_id in self.classes], np.int32)
-        if self.labels.ndim == 1:
-            labels = own[self.labels]
-        else:
-            labels = np.full((len(self), len(together)), _NOT_KNOWN, np.int32)
-            labels[:, own] = self.labels
+        labels = _labels_among(self.labels, self.classes, together)
         found = dataclasses.replace(self, classes=together, labels=labels)
         found.__dict__["digests"] = self.digests
         return found
@@ -109,7 +104,7 @@ def join_releases(
             "some releases have one class for each picture, others may have several; train on "
             "those of one kind"
         )
-    labels = [_labels_of(release, classes) for release in releases]
+    labels = [_labels_among(each.labels, each.classes, classes) for each in releases]
     none = np.zeros(len(releases), int)
     together = Contributions(
         releases=tuple(release.id for release in releases),
@@ -142,14 +137,15 @@ def _classes_of(release: Release) -> tuple[str, ...]:
     return release.classes
 
 
-def _labels_of(release: Release, classes: Sequence[str]) -> np.ndarray:
-    places = {class_id: place for place, class_id in enumerate(classes)}
-    own = np.array([places[one] for one in _classes_of(release)], np.int32)
-    if release.labels.ndim == 1:
-        return own[release.labels]
-    labels = np.full((len(release.labels), len(classes)), _NOT_KNOWN, np.int32)
-    labels[:, own] = release.labels
-    return labels
+def _labels_among(labels: np.ndarray, own: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Labels of some classes as places, or columns, among more of them."""
+    place = {class_id: number for number, class_id in enumerate(classes)}
+    places = np.array([place[one] for one in own], np.int32)
+    if labels.ndim == 1:
+        return places[labels]
+    found = np.full((len(labels), len(classes)), _NOT_KNOWN, np.int32)
+    found[:, places] = labels
+    return found
 
 
 def _joined(releases: Sequence[Release]) -> Any:
