@@ -157,7 +157,7 @@ def planned(command, monkeypatch, small_strong):
         given = {"workdir": "runs/public", "cache_dir": "cache", "out": "plan.json"}
         given |= {"sample": "folder:pictures", "sample_images": "32", "fit": "pad"}
         given |= {"max_psnr_db": "60", "max_local_mmacs": "100", "attacked_images": "4"}
-        given["training"] = "0.004"  # steps of 32: the least is a share of a thousand
+        given["training"] = "0.1"  # the least, 100 steps of 32
         status, told, error = command(plan, given)
         assert status == 0, error
         assert "measured on 4 pictures of the sample, of the very channels, the first of" in told
